@@ -1,0 +1,260 @@
+"""The config as types: complete, frozen, never repaired.
+
+`workers/configfile.py` reads YAML into these and names file and line; the checks that need more than one
+field are `problems`, which only looks. Names follow the NVR configs that people already have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}$")]
+Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)$")]
+Seconds = Annotated[float, Meta(gt=0, le=86400)]
+
+SEVERITIES = ("low", "medium", "high", "critical")
+OBJECTS = (
+    "person bicycle car motorcycle airplane bus train truck boat,traffic light,fire hydrant,stop sign,"
+    "parking meter,bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag "
+    "tie suitcase frisbee skis snowboard,sports ball,kite,baseball bat,baseball glove,skateboard surfboard,"
+    "tennis racket,bottle,wine glass,cup fork knife spoon bowl banana apple sandwich orange broccoli carrot,"
+    "hot dog,pizza donut cake chair couch,potted plant,bed,dining table,toilet tv laptop mouse remote "
+    "keyboard,cell phone,microwave oven toaster sink refrigerator book clock vase scissors,teddy bear,"
+    "hair drier,toothbrush"
+)
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Detect(_Settings):
+    """What a camera's frames are looked at for; heights are fractions of the frame."""
+
+    fps: Annotated[float, Meta(gt=0, le=60)] = 5
+    width: Annotated[int, Meta(ge=64, le=3840)] = 640  # px; longest side of the published JPEG
+    min_score: Fraction = 0.4
+    min_height: Fraction = 0.0
+
+
+class Zone(_Settings):
+    """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it by its feet."""
+
+    coordinates: str
+    objects: tuple[str, ...] = ("person",)
+
+
+class Line(_Settings):
+    """`"x,y, x,y"`; walking from its first to its second point, `in` is to the right."""
+
+    coordinates: str
+
+
+class Camera(_Settings):
+    source: str | Mapping[str, str]
+    detect: Detect = Detect()
+    zones: Mapping[Name, Zone] = {}
+    lines: Mapping[Name, Line] = {}
+
+
+class Microphone(_Settings):
+    source: str | Mapping[str, str]
+
+
+class _Rule(_Settings, tag_field="rule"):
+    name: str = ""  # default: made of the rule's kind and what it looks at
+    severity: Severity = "medium"
+
+
+class ZoneRule(_Rule, tag="zone"):
+    """An object is in a zone while the schedule (site's time zone) holds."""
+
+    zone: str
+    objects: tuple[str, ...] = ("person",)
+    schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
+    min_score: Fraction = 0.0
+    label: Label = "intrusion"
+
+
+class LoiteringRule(_Rule, tag="loitering"):
+    """An object stays in a zone for `seconds`."""
+
+    zone: str
+    seconds: Seconds
+    objects: tuple[str, ...] = ("person",)
+    schedule: str = ""
+    label: Label = "loitering"
+
+
+class LineRule(_Rule, tag="line"):
+    """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
+
+    line: str
+    direction: Annotated[str, Meta(pattern="^(in|out|both)$")] = "both"
+    objects: tuple[str, ...] = ("person",)
+    schedule: str = ""
+    hysteresis: Fraction = 0.02
+    label: Label = "line-crossed"
+
+
+class CrowdRule(_Rule, tag="crowd"):
+    """At least `count` objects are in a zone for `seconds`."""
+
+    zone: str
+    count: Annotated[int, Meta(ge=1, le=1000)]
+    seconds: Seconds = 2
+    objects: tuple[str, ...] = ("person",)
+    schedule: str = ""
+    label: Label = "crowd"
+
+
+class SoundRule(_Rule, tag="sound"):
+    """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
+
+    labels: Mapping[Label, Fraction]
+    schedule: str = ""
+
+
+class KeywordRule(_Rule, tag="keyword"):
+    """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
+
+    words: Mapping[str, tuple[str, ...]]
+    on: tuple[str, ...] = ("speech", "report")
+    min_confidence: Fraction = 0.4
+    label: Label = "keyword"
+
+
+class PhraseRule(_Rule, tag="phrase"):
+    """A report means about what one of the phrases says (cosine of sentence embeddings)."""
+
+    phrases: tuple[str, ...]
+    min_similarity: Fraction = 0.55
+    on: tuple[str, ...] = ("report",)
+    label: Label = "report"
+
+
+Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule | PhraseRule
+
+
+class Windows(_Settings):
+    """Window i is `[i*hop, i*hop+size)`; no state reaches further back than `horizon`."""
+
+    size: Seconds = 4
+    hop: Seconds = 1
+    horizon: Annotated[float, Meta(ge=10, le=3600)] = 120
+
+
+class Incidents(_Settings):
+    """An incident closes `close_after` its last evidence, and is split after `max_duration`."""
+
+    close_after: Annotated[float, Meta(ge=1, le=10)] = 10
+    max_duration: Annotated[float, Meta(ge=30, le=86400)] = 600
+    lost_after: Seconds = 10  # a source lost for so long is told by a `system` alert
+
+
+class Stationary(_Settings):
+    """An object that moved less than `distance` (of its height) in `after` seconds is still."""
+
+    after: Seconds = 60
+    distance: Annotated[float, Meta(gt=0, le=2)] = 0.25
+
+
+class Fusion(_Settings):
+    """Which head judges windows; `rules` is the transparent noisy-or."""
+
+    head: str = "rules"
+    threshold: Fraction = 0.8
+
+
+class Site(_Settings):
+    timezone: str = "UTC"
+    cameras: Mapping[Name, Camera] = {}
+    microphones: Mapping[Name, Microphone] = {}
+    rules: tuple[Rule, ...] = ()
+    windows: Windows = Windows()
+    incidents: Incidents = Incidents()
+    stationary: Stationary = Stationary()
+    fusion: Fusion = Fusion()
+
+
+class Webhook(_Settings):
+    """A subscriber. Literal private or loopback addresses are the operator's choice; a host *name*
+    that resolves to one needs `allow_networks`, and plain http to a public one `allow_http`."""
+
+    url: str
+    secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
+    name: str = ""
+    sites: tuple[str, ...] = ()  # none: all
+    min_severity: Severity = "low"
+    allow_http: bool = False
+    allow_networks: tuple[str, ...] = ()
+    timeout: Seconds = 20
+
+
+class Jsonl(_Settings):
+    """Alerts as JSON lines."""
+
+    path: str
+    sites: tuple[str, ...] = ()
+
+
+class Model(_Settings):
+    """Which adapter and weights; `weights` is a registered name or a path."""
+
+    kind: str
+    weights: str
+    providers: tuple[str, ...] = ("cpu",)
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0  # 0: as many as there are cores
+
+
+class Models(_Settings):
+    detector: Model = Model(kind="yolox", weights="yolox_nano")
+    speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
+    sound: Model = Model(kind="yamnet", weights="yamnet")
+    text: Model = Model(kind="minilm", weights="all-MiniLM-L6-v2-int8")
+
+
+class LocalBus(_Settings, tag_field="kind", tag="local"):
+    """The log in the state folder."""
+
+
+class Storage(_Settings):
+    cap: str = "20 GB"  # everything below the state folder
+    frames: Seconds = 900  # seconds of raw chunks kept for evidence
+
+
+class Api(_Settings):
+    """The local endpoint for reports; loopback only."""
+
+    listen: str = "127.0.0.1:8674"
+    token: str = ""  # default: the file `token` in the state folder, which `init` or `run` makes
+
+
+class Config(_Settings):
+    version: Annotated[int, Meta(ge=1, le=1)]
+    sites: Mapping[Name, Site]
+    state: str = "~/.local/state/fusewatch"
+    bus: LocalBus = LocalBus()
+    storage: Storage = Storage()
+    webhooks: tuple[Webhook, ...] = ()
+    jsonl: tuple[Jsonl, ...] = ()
+    models: Models = Models()
+    api: Api = Api()
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """`path` is the way to the value, e.g. `("sites", "office", "rules", 0, "zone")`."""
+
+    path: tuple[str | int, ...]
+    message: str
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """What no single field can know: references, ranges against each other, polygons, addresses."""
+    return iter(())

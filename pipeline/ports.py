@@ -1,0 +1,99 @@
+"""The six interfaces of Fusewatch; nothing else is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from pipeline.types import Alert, Chunk, Record
+
+
+class Source(Protocol):
+    """One life of a camera, microphone or recording; raises SourceLost when it is cut off."""
+
+    def __iter__(self) -> Iterator[Chunk]: ...
+    def close(self) -> None: ...
+
+
+class Model(Protocol):
+    """A batch in, one result an item out; knows no time, no bus, no config file."""
+
+    def __call__(self, batch: Sequence[Any]) -> Sequence[Any]: ...
+
+
+class State(Protocol):
+    """What a stage remembers of one partition.
+
+    Nothing held until `floor(site)` or before (`types.held_until`) can change what `on` will say:
+    a restart that feeds the later records again, in order, ends in an equal state.
+    """
+
+    def on(self, record: Record, inferred: Any) -> Sequence[Record]: ...
+    def floor(self, site: str) -> int: ...
+
+
+class Stage(Protocol):
+    """A step of the graph: reads one topic, has one `State` a partition.
+
+    `infer` sees a whole poll over all partitions, gives one result a record and is stateless.
+    `open` takes the floors by site that a restart goes on from; none for a new partition.
+    """
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[Any]: ...
+    def open(self, floors: dict[str, int]) -> State: ...
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """The reader now owns `partition`; its next entry is the first at or after `offset`."""
+
+    partition: int
+    offset: int
+    note: bytes
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One record's bytes."""
+
+    partition: int
+    offset: int
+    key: str
+    value: bytes
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The reader no longer owns `partition`."""
+
+    partition: int
+
+
+class Reader(Protocol):
+    """One member of a consumer group on one topic; not shared between threads.
+
+    `poll` gives at most `limit` entries and waits at most `wait` seconds for the first.
+    `commit` is durable when it returns; `offset` is where a restart reads from.
+    """
+
+    def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]: ...
+    def commit(self, partition: int, offset: int, note: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Bus(Protocol):
+    """Topics of bytes, ordered by key; `publish` may buffer until `flush`.
+
+    `fetch` reads back the chunks of one source that overlap `[start, end)`: for evidence only.
+    """
+
+    def publish(self, topic: str, key: str, value: bytes) -> None: ...
+    def flush(self) -> None: ...
+    def reader(self, topic: str, group: str) -> Reader: ...
+    def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]: ...
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """A destination of alerts; raises Retry or Rejected."""
+
+    def send(self, alert: Alert) -> None: ...

@@ -1,0 +1,33 @@
+"""Names of the topics, and which key a record travels under."""
+
+from __future__ import annotations
+
+from pipeline.types import DeadLetter, Late, Record
+
+FRAMES = "frames.v1"
+AUDIO = "audio.v1"
+REPORTS = "reports.v1"
+OBSERVATIONS = "observations.v1"
+ANOMALIES = "anomalies.v1"
+ALERTS = "alerts.v1"
+LATE = "late.v1"
+DEAD = "dead.v1"
+
+CHUNKS = (FRAMES, AUDIO, REPORTS)
+ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
+
+
+def key_of(topic: str, record: Record) -> str:
+    """Chunks are ordered by source, everything after them by site."""
+    return f"{record.site}/{record.source}" if topic in CHUNKS else record.site
+
+
+def topic_of(record: Record, out: str) -> str:
+    """Where a stage that writes to `out` puts this record: late and dead have their own topics."""
+    match record:
+        case Late():
+            return LATE
+        case DeadLetter():
+            return DEAD
+        case _:
+            return out
