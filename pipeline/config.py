@@ -1,17 +1,19 @@
 """The config as types: complete, frozen, never repaired.
 
-`workers/configfile.py` reads YAML into these and names file and line; the checks that need more than one
-field are `problems`, which only looks. Names follow the NVR configs that people already have.
+`workers/configfile.py` reads YAML into these and names file and line; the checks that need more
+than one field are `problems`, which only looks. Names follow the NVR configs that people have.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}$")]
@@ -19,22 +21,26 @@ Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)$")]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 
 SEVERITIES = ("low", "medium", "high", "critical")
-OBJECTS = (
-    "person bicycle car motorcycle airplane bus train truck boat,traffic light,fire hydrant,stop sign,"
-    "parking meter,bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag "
-    "tie suitcase frisbee skis snowboard,sports ball,kite,baseball bat,baseball glove,skateboard surfboard,"
-    "tennis racket,bottle,wine glass,cup fork knife spoon bowl banana apple sandwich orange broccoli carrot,"
-    "hot dog,pizza donut cake chair couch,potted plant,bed,dining table,toilet tv laptop mouse remote "
-    "keyboard,cell phone,microwave oven toaster sink refrigerator book clock vase scissors,teddy bear,"
-    "hair drier,toothbrush"
+SOUNDS = ("gunshot", "explosion", "glass", "scream", "siren")
+OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),
+    *("horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella"),
+    *("handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite"),
+    *("baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
+    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich"),
+    *("orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote"),
+    *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
+    *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
 
 
-class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Frozen, and closed: an unknown key is refused."""
 
 
-class Detect(_Settings):
+class Detect(_Settings, frozen=True, kw_only=True):
     """What a camera's frames are looked at for; heights are fractions of the frame."""
 
     fps: Annotated[float, Meta(gt=0, le=60)] = 5
@@ -43,36 +49,36 @@ class Detect(_Settings):
     min_height: Fraction = 0.0
 
 
-class Zone(_Settings):
+class Zone(_Settings, frozen=True, kw_only=True):
     """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it by its feet."""
 
     coordinates: str
     objects: tuple[str, ...] = ("person",)
 
 
-class Line(_Settings):
+class Line(_Settings, frozen=True, kw_only=True):
     """`"x,y, x,y"`; walking from its first to its second point, `in` is to the right."""
 
     coordinates: str
 
 
-class Camera(_Settings):
+class Camera(_Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
     detect: Detect = Detect()
     zones: Mapping[Name, Zone] = {}
     lines: Mapping[Name, Line] = {}
 
 
-class Microphone(_Settings):
+class Microphone(_Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
 
 
-class _Rule(_Settings, tag_field="rule"):
+class _Rule(_Settings, tag_field="rule", frozen=True, kw_only=True):
     name: str = ""  # default: made of the rule's kind and what it looks at
     severity: Severity = "medium"
 
 
-class ZoneRule(_Rule, tag="zone"):
+class ZoneRule(_Rule, tag="zone", frozen=True, kw_only=True):
     """An object is in a zone while the schedule (site's time zone) holds."""
 
     zone: str
@@ -82,7 +88,7 @@ class ZoneRule(_Rule, tag="zone"):
     label: Label = "intrusion"
 
 
-class LoiteringRule(_Rule, tag="loitering"):
+class LoiteringRule(_Rule, tag="loitering", frozen=True, kw_only=True):
     """An object stays in a zone for `seconds`."""
 
     zone: str
@@ -92,7 +98,7 @@ class LoiteringRule(_Rule, tag="loitering"):
     label: Label = "loitering"
 
 
-class LineRule(_Rule, tag="line"):
+class LineRule(_Rule, tag="line", frozen=True, kw_only=True):
     """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
 
     line: str
@@ -103,7 +109,7 @@ class LineRule(_Rule, tag="line"):
     label: Label = "line-crossed"
 
 
-class CrowdRule(_Rule, tag="crowd"):
+class CrowdRule(_Rule, tag="crowd", frozen=True, kw_only=True):
     """At least `count` objects are in a zone for `seconds`."""
 
     zone: str
@@ -114,14 +120,14 @@ class CrowdRule(_Rule, tag="crowd"):
     label: Label = "crowd"
 
 
-class SoundRule(_Rule, tag="sound"):
+class SoundRule(_Rule, tag="sound", frozen=True, kw_only=True):
     """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
 
     labels: Mapping[Label, Fraction]
     schedule: str = ""
 
 
-class KeywordRule(_Rule, tag="keyword"):
+class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
     words: Mapping[str, tuple[str, ...]]
@@ -130,7 +136,7 @@ class KeywordRule(_Rule, tag="keyword"):
     label: Label = "keyword"
 
 
-class PhraseRule(_Rule, tag="phrase"):
+class PhraseRule(_Rule, tag="phrase", frozen=True, kw_only=True):
     """A report means about what one of the phrases says (cosine of sentence embeddings)."""
 
     phrases: tuple[str, ...]
@@ -142,7 +148,7 @@ class PhraseRule(_Rule, tag="phrase"):
 Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule | PhraseRule
 
 
-class Windows(_Settings):
+class Windows(_Settings, frozen=True, kw_only=True):
     """Window i is `[i*hop, i*hop+size)`; no state reaches further back than `horizon`."""
 
     size: Seconds = 4
@@ -150,7 +156,7 @@ class Windows(_Settings):
     horizon: Annotated[float, Meta(ge=10, le=3600)] = 120
 
 
-class Incidents(_Settings):
+class Incidents(_Settings, frozen=True, kw_only=True):
     """An incident closes `close_after` its last evidence, and is split after `max_duration`."""
 
     close_after: Annotated[float, Meta(ge=1, le=10)] = 10
@@ -158,21 +164,21 @@ class Incidents(_Settings):
     lost_after: Seconds = 10  # a source lost for so long is told by a `system` alert
 
 
-class Stationary(_Settings):
+class Stationary(_Settings, frozen=True, kw_only=True):
     """An object that moved less than `distance` (of its height) in `after` seconds is still."""
 
     after: Seconds = 60
     distance: Annotated[float, Meta(gt=0, le=2)] = 0.25
 
 
-class Fusion(_Settings):
+class Fusion(_Settings, frozen=True, kw_only=True):
     """Which head judges windows; `rules` is the transparent noisy-or."""
 
     head: str = "rules"
     threshold: Fraction = 0.8
 
 
-class Site(_Settings):
+class Site(_Settings, frozen=True, kw_only=True):
     timezone: str = "UTC"
     cameras: Mapping[Name, Camera] = {}
     microphones: Mapping[Name, Microphone] = {}
@@ -183,7 +189,7 @@ class Site(_Settings):
     fusion: Fusion = Fusion()
 
 
-class Webhook(_Settings):
+class Webhook(_Settings, frozen=True, kw_only=True):
     """A subscriber. Literal private or loopback addresses are the operator's choice; a host *name*
     that resolves to one needs `allow_networks`, and plain http to a public one `allow_http`."""
 
@@ -197,14 +203,14 @@ class Webhook(_Settings):
     timeout: Seconds = 20
 
 
-class Jsonl(_Settings):
+class Jsonl(_Settings, frozen=True, kw_only=True):
     """Alerts as JSON lines."""
 
     path: str
     sites: tuple[str, ...] = ()
 
 
-class Model(_Settings):
+class Model(_Settings, frozen=True, kw_only=True):
     """Which adapter and weights; `weights` is a registered name or a path."""
 
     kind: str
@@ -213,30 +219,30 @@ class Model(_Settings):
     threads: Annotated[int, Meta(ge=0, le=64)] = 0  # 0: as many as there are cores
 
 
-class Models(_Settings):
+class Models(_Settings, frozen=True, kw_only=True):
     detector: Model = Model(kind="yolox", weights="yolox_nano")
     speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
     sound: Model = Model(kind="yamnet", weights="yamnet")
     text: Model = Model(kind="minilm", weights="all-MiniLM-L6-v2-int8")
 
 
-class LocalBus(_Settings, tag_field="kind", tag="local"):
+class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
     """The log in the state folder."""
 
 
-class Storage(_Settings):
+class Storage(_Settings, frozen=True, kw_only=True):
     cap: str = "20 GB"  # everything below the state folder
     frames: Seconds = 900  # seconds of raw chunks kept for evidence
 
 
-class Api(_Settings):
+class Api(_Settings, frozen=True, kw_only=True):
     """The local endpoint for reports; loopback only."""
 
     listen: str = "127.0.0.1:8674"
     token: str = ""  # default: the file `token` in the state folder, which `init` or `run` makes
 
 
-class Config(_Settings):
+class Config(_Settings, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     sites: Mapping[Name, Site]
     state: str = "~/.local/state/fusewatch"
@@ -253,6 +259,16 @@ class Problem(msgspec.Struct, frozen=True):
 
     path: tuple[str | int, ...]
     message: str
+
+    def __str__(self) -> str:
+        """`sites.office.rules[0].zone: what is wrong`; a step that is not a word is not shown."""
+        way = ""
+        for step in self.path:
+            if isinstance(step, int):
+                way += f"[{step}]"
+            else:
+                way += ("." if way else "") + (step if _WORD.fullmatch(step) else "(not a word)")
+        return f"{way}: {self.message}" if way else self.message
 
 
 def problems(config: Config) -> Iterator[Problem]:
