@@ -1,0 +1,69 @@
+"""The head without training: a transparent noisy-or over calibrated evidence per modality.
+
+The strongest evidence of each modality counts as one independent cause with probability p:
+`score = 1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section
+4.3.2); the label is the strongest one's. Weights say how far a modality is trusted. What is missing
+contributes nothing, so a dead microphone lowers no score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from pipeline.rules import Finding
+from pipeline.types import Window
+
+TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "report": 0.9}
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A closed window and the findings that overlap it: what every head is asked."""
+
+    window: Window
+    findings: tuple[Finding, ...]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a head answers: calibrated probability, its label, and each modality's share of it."""
+
+    score: float
+    label: str
+    contributions: Mapping[str, float]
+    findings: tuple[Finding, ...]  # the ones that decided
+
+
+class NoisyOr:
+    """A Model from questions to verdicts."""
+
+    def __init__(self, trust: Mapping[str, float] = TRUST) -> None:
+        self._trust = trust
+
+    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        """One verdict a question; a window without evidence scores 0 and has no label."""
+        return [self._judge(question) for question in batch]
+
+    def _judge(self, question: Question) -> Verdict:
+        best: dict[str, Finding] = {}
+        for finding in question.findings:
+            known = best.get(finding.modality)
+            if known is None or _rank(finding) > _rank(known):
+                best[finding.modality] = finding
+        doubts = {
+            modality: -math.log1p(-min(0.999, self._trust.get(modality, 0.8) * finding.score))
+            for modality, finding in sorted(best.items())
+        }
+        total = sum(doubts.values())
+        strongest = max(best.values(), key=_rank, default=None)
+        return Verdict(
+            score=round(-math.expm1(-total), 3),
+            label=strongest.label if strongest else "",
+            contributions={m: round(d / total, 3) for m, d in doubts.items()} if total else {},
+            findings=tuple(best[m] for m in sorted(best)),
+        )
+
+
+def _rank(finding: Finding) -> tuple[float, int, str, str]:
+    return finding.score, -finding.start, finding.source, finding.label

@@ -1,0 +1,92 @@
+"""The alerting stage: anomalies in, revisions of alerts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from pipeline.incident import Incidents, Timing
+from pipeline.types import SECOND, Alert, Anomaly, Progress, Record
+
+SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
+REMEMBERED = 300 * SECOND  # ns of event time that ids of anomalies are known for
+
+Evidence = Callable[[str, str, int], tuple[str, ...]]
+
+
+class AlertStage:
+    """Keeps incidents by site; `timings` has every site of the config, `evidence` names files."""
+
+    def __init__(self, timings: Mapping[str, Timing], evidence: Evidence) -> None:
+        self._timings = timings
+        self._evidence = evidence
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
+        """Nothing: alerting has no model."""
+        return [None] * len(batch)
+
+    def open(self, floors: dict[str, int]) -> AlertState:
+        """The state of a partition."""
+        return AlertState(self._timings, self._evidence, floors)
+
+
+class _Site:
+    def __init__(self, timing: Timing, evidence: Evidence, floor: int) -> None:
+        self.happened = Incidents(timing, evidence, floor)
+        self.system = Incidents(timing, evidence, floor)
+        self.known: dict[str, int] = {}  # id of an anomaly -> its end
+        self.watermark = floor
+
+
+class AlertState:
+    """The open incidents of the sites on one partition."""
+
+    def __init__(
+        self, timings: Mapping[str, Timing], evidence: Evidence, floors: Mapping[str, int]
+    ) -> None:
+        self._timings = timings
+        self._evidence = evidence
+        self._floors = floors
+        self._sites: dict[str, _Site] = {}
+
+    def on(self, record: Record, inferred: object) -> Sequence[Alert]:
+        """The revisions that one anomaly, or fusion's progress, causes."""
+        match record:
+            case Anomaly():
+                return self._anomaly(self._site(record.site), record)
+            case Progress():
+                return self._progress(self._site(record.site), record.upto)
+            case _:
+                return ()
+
+    def floor(self, site: str) -> int:
+        """The start of the oldest open incident, or as far back as ids are remembered."""
+        if site not in self._sites:
+            return self._floors.get(site, 0)
+        state = self._sites[site]
+        remembered = max(state.watermark - REMEMBERED, self._floors.get(site, 0))
+        return min(
+            needs
+            for needs in (state.happened.needs, state.system.needs, remembered)
+            if needs is not None
+        )
+
+    def _site(self, name: str) -> _Site:
+        if name not in self._sites:
+            # A site that left the config still ends what it began, by the defaults.
+            timing = self._timings.get(name, Timing())
+            self._sites[name] = _Site(timing, self._evidence, self._floors.get(name, 0))
+        return self._sites[name]
+
+    def _anomaly(self, site: _Site, anomaly: Anomaly) -> Sequence[Alert]:
+        if anomaly.id in site.known or anomaly.end <= site.watermark - REMEMBERED:
+            return ()  # delivery between stages is at least once: a repeat says nothing new
+        site.known[anomaly.id] = anomaly.end
+        return (site.system if anomaly.rule == SYSTEM else site.happened).on(anomaly)
+
+    def _progress(self, site: _Site, upto: int) -> Sequence[Alert]:
+        if upto <= site.watermark:
+            return ()
+        site.watermark = upto
+        oldest = upto - REMEMBERED
+        site.known = {id_: end for id_, end in site.known.items() if end > oldest}
+        return [*site.happened.advance(upto), *site.system.advance(upto)]

@@ -1,0 +1,289 @@
+"""The fusion stage: observations of a site in, anomalies out.
+
+Two speeds. Rules judge an observation as it arrives; the fusion head judges a window once the
+watermark has closed it. All event time: no clock is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from models.fusion.noisy_or import Question, Verdict
+from pipeline.align import Aligner, Repeat, Unknown
+from pipeline.config import Detect
+from pipeline.rules import Finding, Heard, Meant, Said, Seen, SeesRule
+from pipeline.track import Tracker
+from pipeline.types import (
+    SECOND,
+    Anomaly,
+    DeadLetter,
+    Described,
+    Detections,
+    Late,
+    Observation,
+    Presence,
+    Progress,
+    Record,
+    Roster,
+    Sound,
+    Utterance,
+    Window,
+    content_id,
+)
+
+SYSTEM = "system"
+WINDOW = "window"
+
+Head = Callable[[Sequence[Question]], Sequence[Verdict]]  # a Model
+
+
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that fusion knows of a site before anything happens; spans in ns."""
+
+    size: int
+    hop: int
+    horizon: int
+    lost_after: int | None  # None: a lost source is not told (replay)
+    still_after: int
+    still_distance: float  # of the object's height
+    threshold: float  # of the fusion head
+    cameras: Mapping[str, Detect]
+    sees: Callable[[], Sequence[SeesRule]]  # made anew for each state: level rules remember
+    hears: Sequence[Heard]
+    reads: Sequence[Said | Meant]
+
+
+class FusionStage:
+    """Tracks, aligns and judges; `plans` has every site of the config."""
+
+    def __init__(self, plans: Mapping[str, SitePlan], head: Head) -> None:
+        self._plans, self._head = plans, head
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
+        """Nothing: the head judges windows, and those close in the state."""
+        return [None] * len(batch)
+
+    def open(self, floors: dict[str, int]) -> FusionState:
+        """The state of a partition."""
+        return FusionState(self._plans, self._head, floors)
+
+
+class FusionState:
+    """The sites of one partition; a site that stalls is told by the newest event time of all."""
+
+    def __init__(
+        self, plans: Mapping[str, SitePlan], head: Head, floors: Mapping[str, int]
+    ) -> None:
+        self._plans, self._head, self._floors = plans, head, floors
+        self._sites: dict[str, SiteState] = {}
+        self._newest = 0
+
+    def on(self, record: Record, inferred: object) -> Sequence[Record]:
+        """What one record of a site causes, at every site that it lets go on."""
+        if record.site not in self._plans:
+            return [_dead(record, f"site {record.site!r} is not in the config")]
+        if record.site not in self._sites:
+            floor = self._floors.get(record.site, 0)
+            plan = self._plans[record.site]
+            self._sites[record.site] = SiteState(record.site, plan, self._head, floor)
+        said = self._sites[record.site].on(record)
+        newest = 0 if isinstance(record, Roster | Progress) else int(record.start)  # type: ignore[attr-defined]
+        if newest // SECOND > self._newest // SECOND:
+            self._newest = newest
+            for site in self._sites.values():
+                said += site.hurry(newest)
+        return said
+
+    def floor(self, site: str) -> int:
+        """Watermark - horizon of the site."""
+        known = self._sites.get(site)
+        return known.floor if known else self._floors.get(site, 0)
+
+
+class SiteState:
+    """One site: windows, tracks and rules."""
+
+    def __init__(self, site: str, plan: SitePlan, head: Head, floor: int) -> None:
+        self._site, self._plan, self._head, self._floor = site, plan, head, floor
+        self._aligner = Aligner(site, plan.size, plan.hop, floor)
+        self._trackers = {camera: Tracker(horizon=plan.horizon) for camera in plan.cameras}
+        self._sees = plan.sees()
+        self._findings: list[Finding] = []  # those that an open window may still overlap
+        self._lost: dict[str, int] = {}  # source -> since when, ns
+        self._upto = 0
+
+    @property
+    def floor(self) -> int:
+        """Nothing held until here can matter any more. Ns."""
+        return max(self._floor, (self._aligner.watermark or 0) - self._plan.horizon)
+
+    def on(self, record: Record) -> list[Record]:
+        """Anomalies first, then the promise that they make possible."""
+        outcome = self._aligner.push(record)
+        said: list[Record] = []
+        if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
+            match record:
+                case Progress():
+                    said += self._presence(record)
+                case Detections() | Sound() | Utterance() | Described():
+                    said += self._observe(record)
+        for out in outcome:
+            match out:
+                case Window():
+                    said += self._judge(out)
+                case Late():
+                    said.append(out)
+                case Unknown():
+                    said.append(_dead(record, f"source {record.source!r} is in no roster"))
+        return said + self._promise()
+
+    def hurry(self, newest: int) -> list[Record]:
+        """Take silent sources as lost when the site stalls longer than the horizon."""
+        said: list[Record] = []
+        for out in self._aligner.force(newest, self._plan.horizon):
+            if isinstance(out, Window):
+                said += self._judge(out)
+        return said + self._promise()
+
+    def _observe(self, record: Observation) -> list[Record]:
+        findings: list[Finding] = []
+        match record:
+            case Detections():
+                seen = self._see(record)
+                for rule in self._sees if seen else ():
+                    findings += rule.see(seen)  # type: ignore[arg-type]
+            case Sound():
+                for hears in self._plan.hears:
+                    findings += hears.hear(record)
+            case Utterance() | Described():
+                for reads in self._plan.reads:
+                    findings += reads.read(record)
+        self._findings += findings
+        presence = self._aligner.presence()
+        ordinals: dict[str, int] = {}
+        said: list[Record] = []
+        for finding in findings:
+            if finding.sure:
+                ordinal = ordinals.get(finding.rule, 0)
+                ordinals[finding.rule] = ordinal + 1
+                said.append(_anomaly(self._site, finding, ordinal, presence))
+        return said
+
+    def _see(self, record: Detections) -> Seen | None:
+        detect = self._plan.cameras.get(record.source)
+        if detect is None:  # the config no longer has this camera
+            return None
+        boxes = [
+            box
+            for box in record.boxes
+            if box.score >= detect.min_score and box.y2 - box.y1 >= detect.min_height
+        ]
+        tracks = self._trackers[record.source].update(boxes, record.start)
+        still = frozenset(
+            track.id
+            for track in tracks
+            if record.start - track.first_seen >= self._plan.still_after
+            and track.moved(self._plan.still_after) < self._plan.still_distance
+        )
+        return Seen(
+            source=record.source, start=record.start, end=record.end, tracks=tracks, still=still
+        )
+
+    def _judge(self, window: Window) -> list[Record]:
+        self._findings = [f for f in self._findings if f.end > window.start]
+        overlapping = tuple(f for f in self._findings if f.start < window.end)
+        if not overlapping:
+            return []
+        (verdict,) = self._head([Question(window, overlapping)])
+        newest = window.end - self._plan.hop  # older evidence was judged with the windows before
+        several = len({f.modality for f in verdict.findings}) > 1
+        fresh = any(f.end > newest for f in verdict.findings)
+        if verdict.score < self._plan.threshold or not (several and fresh):
+            return []
+        return [
+            Anomaly(
+                site=self._site,
+                source=WINDOW,
+                id=content_id(self._site, "fusion", WINDOW, newest, 0),
+                start=newest,
+                end=window.end,
+                rule="fusion",
+                label=verdict.label,
+                severity=max(verdict.findings, key=lambda f: f.score).severity,
+                score=verdict.score,
+                presence=window.presence,
+                reasons=(),
+                contributions=verdict.contributions,
+            )
+        ]
+
+    def _presence(self, promise: Progress) -> list[Record]:
+        """A source that stays lost is told by a `system` anomaly, once a hop."""
+        if promise.alive:
+            self._lost.pop(promise.source, None)
+            return []
+        since = self._lost.setdefault(promise.source, promise.upto)
+        after = self._plan.lost_after
+        # Speech is lost exactly when sound is: one microphone, told once.
+        if after is None or "/" in promise.source or promise.upto - since < after:
+            return []
+        start = promise.upto // self._plan.hop * self._plan.hop
+        why = f": {promise.reason}" if promise.reason else ""
+        return [
+            Anomaly(
+                site=self._site,
+                source=promise.source,
+                id=content_id(self._site, SYSTEM, promise.source, start, 0),
+                start=start,
+                end=start + self._plan.hop,
+                rule=SYSTEM,
+                label="source-lost",
+                severity="medium",
+                score=1.0,
+                presence={**self._aligner.presence(), promise.source: Presence.LOST},
+                reasons=(f"{promise.source} is lost{why}",),
+            )
+        ]
+
+    def _promise(self) -> list[Record]:
+        """Nothing that fusion will say starts before the hop that holds the watermark."""
+        watermark = self._aligner.watermark
+        upto = (watermark or 0) // self._plan.hop * self._plan.hop
+        if upto <= self._upto:
+            return []
+        self._upto = upto
+        return [Progress(site=self._site, source="fusion", upto=upto)]
+
+
+def _anomaly(
+    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence]
+) -> Anomaly:
+    return Anomaly(
+        site=site,
+        source=finding.source,
+        id=content_id(site, finding.rule, finding.source, finding.start, ordinal),
+        start=finding.start,
+        end=finding.end,
+        rule=finding.rule,
+        label=finding.label,
+        severity=finding.severity,
+        score=finding.score,
+        presence=presence,
+        text=finding.text,
+        reasons=(finding.reason,) if finding.reason else (),
+        contributions={finding.modality: 1.0},
+    )
+
+
+def _dead(record: Record, reason: str) -> DeadLetter:
+    return DeadLetter(
+        site=record.site,
+        source=record.source,
+        topic="observations.v1",
+        partition=0,
+        offset=0,
+        reason=reason,
+        value=b"",
+    )
