@@ -11,7 +11,7 @@ CONTENT_TYPE = "application/msgpack"
 SCHEMA_VERSION = 1
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(types.Any)
+_decoder: msgspec.msgpack.Decoder[types.Any] = msgspec.msgpack.Decoder(types.Any)
 
 
 def encode(record: types.Record) -> bytes:
@@ -26,3 +26,26 @@ def decode(value: bytes) -> types.Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"not a Fusewatch record (schema {SCHEMA_VERSION}): {error}"
         raise DecodeError(msg) from error
+
+
+class _Span(msgspec.Struct):
+    start: int | None = None
+    end: int | None = None
+
+
+_span_decoder = msgspec.msgpack.Decoder(_Span)
+
+
+def span(value: bytes) -> tuple[int, int] | None:
+    """The event span `[start, end)` of an encoded record, its data left unread; None: has none."""
+    try:
+        seen = _span_decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if seen.start is None or seen.end is None else (seen.start, seen.end)
+
+
+def overlaps(value: bytes, start: int, end: int) -> bool:
+    """Whether an encoded record has a span, and that overlaps `[start, end)`."""
+    seen = span(value)
+    return seen is not None and seen[0] < end and seen[1] > start

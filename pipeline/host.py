@@ -1,0 +1,172 @@
+"""One stage on one partition: what happens to one record exists here, and only here.
+
+A restart reads again from `safe`, rebuilds the state from the records that are still needed, and
+stays silent until the offset that it had reached. What it must know for that is the `note`:
+
+    note = "1" + base64(crc32 of the rest, u32 | reached, u64 | (site hash, u32; floor, i40) ...)
+
+All numbers are big endian. A floor counts 10 ms, rounded down, so that 200 sites fit in 2,420
+bytes of ASCII: Kafka keeps it as offset metadata (a string of 4,096 bytes at most), the local log
+in a column. Two sites with one hash share the lower floor: they are read back further, no more.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+from collections import deque
+from typing import Any
+
+from pipeline.errors import OutsideError
+from pipeline.ports import Assigned, Stage
+from pipeline.types import FOREVER, Record, held_until
+
+FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
+LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
+EVER = -(2**63)  # ns; a floor that nothing lies below
+
+_VERSION = b"1"
+_HEAD = struct.Struct(">IQ")
+_FLOOR = struct.Struct(">IbI")  # i40 as its highest byte, signed, and the other four
+
+
+def site_hash(site: str) -> int:
+    """The 32 bits by which a note knows a site."""
+    return zlib.crc32(site.encode())
+
+
+class Floors(dict[str, int]):
+    """Floors by site, out of a note; ask by `get`, `[]` or `in`: the names themselves are gone."""
+
+    def __init__(self, by_hash: dict[int, int]) -> None:
+        super().__init__((f"{number:08x}", floor) for number, floor in by_hash.items())
+        self.by_hash = by_hash
+
+    def get(self, site: str, default: Any = None) -> Any:
+        return self.by_hash.get(site_hash(site), default)
+
+    def __getitem__(self, site: str) -> int:
+        return self.by_hash[site_hash(site)]
+
+    def __contains__(self, site: object) -> bool:
+        return isinstance(site, str) and site_hash(site) in self.by_hash
+
+
+def round_down(floor: int) -> int:
+    """The highest floor at or below `floor` that a note can hold. Ns."""
+    unit = floor // FLOOR_UNIT
+    return EVER if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
+
+
+def pack(reached: int, floors: dict[int, int]) -> bytes:
+    """The note that holds the offset reached and the floors by site hash."""
+    body = bytearray(_HEAD.pack(0, reached))
+    for number, floor in sorted(floors.items()):
+        unit = max(round_down(floor) // FLOOR_UNIT, LOWEST)
+        body += _FLOOR.pack(number, unit >> 32, unit & 0xFFFFFFFF)
+    struct.pack_into(">I", body, 0, zlib.crc32(body[4:]))
+    return _VERSION + base64.b64encode(body)
+
+
+def unpack(note: bytes) -> tuple[int, dict[int, int]]:
+    """Offset reached and floors by site hash; raises OutsideError for what `pack` did not make."""
+    if not note:
+        return 0, {}
+    try:
+        body = base64.b64decode(note[1:], validate=True)
+        crc, reached = _HEAD.unpack_from(body)
+        good = note[:1] == _VERSION and crc == zlib.crc32(body[4:])
+        rows = list(_FLOOR.iter_unpack(body[_HEAD.size :]))
+    except (binascii.Error, struct.error) as error:
+        raise _unreadable(note) from error
+    if not good:
+        raise _unreadable(note)
+    floors = {}
+    for number, high, low in rows:
+        unit = (high << 32) | low
+        floors[number] = EVER if unit == LOWEST else unit * FLOOR_UNIT
+    return reached, floors
+
+
+def _unreadable(note: bytes) -> OutsideError:
+    msg = (
+        f"the note of this consumer group is not one of ours: {note[:24]!r}. Another program or a "
+        "newer Fusewatch committed it: use that version, or a group of another name"
+    )
+    return OutsideError(msg)
+
+
+class Host:
+    """Feeds the records of one partition to a stage's state, from where `assigned` says.
+
+    Raises OutsideError when the note of `assigned` cannot be read.
+    """
+
+    def __init__(self, stage: Stage, assigned: Assigned) -> None:
+        reached, floors = unpack(assigned.note)
+        self._assigned = assigned
+        self._reached = max(reached, assigned.offset)
+        self._next = assigned.offset
+        self._noted = Floors(floors)
+        self._state = stage.open(self._noted)
+        self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, held until)
+
+    @property
+    def rebuilding(self) -> bool:
+        """Whether what comes next was answered before the restart."""
+        return self._next < self._reached
+
+    def wants(self, offset: int, record: Record) -> bool:
+        """Whether `feed` will look at this record, and so needs the model's answer to it."""
+        if offset >= self._reached:
+            return True
+        return held_until(record) > int(self._noted.get(record.site, EVER))
+
+    def feed(self, offset: int, record: Record, inferred: Any) -> list[Record]:
+        """What the stage says to this record; nothing where it was said before the restart."""
+        told = self.skip(offset)
+        if not told and not self.wants(offset, record):
+            return []
+        out = self._state.on(record, inferred)
+        self._held.setdefault(record.site, deque()).append((offset, held_until(record)))
+        return list(out) if told else []
+
+    def skip(self, offset: int) -> bool:
+        """Moves past an entry; whether what is said of it is new, and so must be published."""
+        if offset < self._next:
+            msg = f"offset {offset} came again: {self._next} was to come"
+            raise RuntimeError(msg)
+        self._next = offset + 1
+        new = offset >= self._reached
+        self._reached = max(self._reached, self._next)
+        return new
+
+    @property
+    def safe(self) -> int:
+        """The smallest offset that a restart still needs."""
+        if self.rebuilding:
+            return self._assigned.offset
+        heads = []
+        for site, held in self._held.items():
+            floor = round_down(self._state.floor(site))
+            while held and held[0][1] <= floor:
+                held.popleft()
+            if held:
+                heads.append(held[0][0])
+        return min(heads, default=self._reached)
+
+    @property
+    def note(self) -> bytes:
+        """What a restart must know beside `safe`: at most 2,420 bytes of ASCII for 200 sites."""
+        if self.rebuilding:
+            return self._assigned.note  # it says all of the state that is being rebuilt
+        fed: dict[int, int] = {}
+        for site in self._held:
+            floor, number = round_down(self._state.floor(site)), site_hash(site)
+            fed[number] = min(floor, fed.get(number, floor))
+        floors = self._noted.by_hash | fed  # a site not fed since the restart keeps its floor
+        if all(floor >= round_down(FOREVER) for floor in floors.values()):
+            floors = {}  # nothing is held at all, so that nothing will be read twice
+        return pack(self._reached, floors)

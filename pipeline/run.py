@@ -1,0 +1,177 @@
+"""How a stage is run: poll, infer, feed, publish, flush, commit, in this order always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline import codec, topics
+from pipeline.errors import DecodeError
+from pipeline.host import Host
+from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Stage
+from pipeline.types import DeadLetter, Record
+
+
+class Runner:
+    """A stage between the topic that it reads and the one that it writes; for one thread.
+
+    `limit` is the largest poll. Closing a runner and making another is what a restart is.
+    """
+
+    def __init__(
+        self, stage: Stage, bus: Bus, *, topic: str, group: str, out: str, limit: int = 64
+    ) -> None:
+        self.stage = stage
+        self.bus = bus
+        self.topic = topic
+        self.group = group
+        self.out = out
+        self.limit = limit
+        self.reader: Reader = bus.reader(topic, group)
+        self.hosts: dict[int, Host] = {}
+        self.committed: dict[int, tuple[int, bytes]] = {}
+
+    def step(self, wait: float = 0.0) -> int:
+        """One turn; how many entries it moved. Waits at most `wait` seconds for the first."""
+        return step(self, wait)
+
+    def close(self) -> None:
+        """Closes the reader; what was not committed is read again by the next runner."""
+        self.reader.close()
+
+
+def step(runner: Runner, wait: float = 0.0) -> int:
+    """One turn of `runner`; how many entries it moved.
+
+    Bytes that are no record go to the dead topic, and the partition moves on. Any other error is a
+    bug or the outside world: it leaves here with a note of where it happened, nothing committed.
+    """
+    entries = _polled(runner, wait)
+    decoded = [(entry, _decoded(entry)) for entry in entries]
+    wanted = [
+        (entry, record)
+        for entry, record in decoded
+        if not isinstance(record, DecodeError)
+        and runner.hosts[entry.partition].wants(entry.offset, record)
+    ]
+    inferred = _infer(runner, wanted)
+    for entry, record in decoded:
+        try:
+            for made in _answers(runner, entry, record, inferred):
+                topic = topics.topic_of(made, runner.out)
+                runner.bus.publish(topic, topics.key_of(topic, made), codec.encode(made))
+        except Exception as error:
+            error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
+            raise
+    if entries:
+        runner.bus.flush()
+    for partition in dict.fromkeys(entry.partition for entry in entries):
+        _commit(runner, partition)
+    return len(entries)
+
+
+def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:
+    """Steps the runners round robin until nothing moves; how many entries were moved.
+
+    Whenever nothing moves `pump` publishes (and flushes) the next slice of a recording, and says
+    whether there was one. One thread, no clock: the same slices give the same turns every time.
+    """
+    total = 0
+    while True:
+        moved = sum(runner.step() for runner in runners)
+        total += moved
+        if not moved and not pump():
+            return total
+
+
+def _polled(runner: Runner, wait: float) -> list[Entry]:
+    """The entries of one poll, after what it says of partitions that come and go."""
+    entries: list[Entry] = []
+    for event in runner.reader.poll(runner.limit, wait):
+        match event:
+            case Assigned():
+                runner.hosts[event.partition] = Host(runner.stage, event)
+                runner.committed[event.partition] = (event.offset, event.note)
+            case Revoked():
+                del runner.hosts[event.partition], runner.committed[event.partition]
+                entries = [entry for entry in entries if entry.partition != event.partition]
+            case Entry():
+                entries.append(event)
+    return entries
+
+
+def _decoded(entry: Entry) -> Record | DecodeError:
+    try:
+        return codec.decode(entry.value)
+    except DecodeError as error:
+        return error
+
+
+def _infer(runner: Runner, wanted: list[tuple[Entry, Record]]) -> dict[tuple[int, int], Any]:
+    """What the model says to each wanted record, by (partition, offset)."""
+    if not wanted:
+        return {}
+    batch = [record for _, record in wanted]
+    try:
+        results = runner.stage.infer(batch)
+        if len(results) != len(batch):
+            msg = (
+                f"{type(runner.stage).__name__}.infer gave {len(results)} results "
+                f"for {len(batch)} records: it must give one each"
+            )
+            raise RuntimeError(msg)
+    except Exception as error:
+        places = ", ".join(f"{runner.topic}/{e.partition}@{e.offset}" for e, _ in wanted)
+        error.add_note(f"while inferring {places}")
+        raise
+    return {
+        (entry.partition, entry.offset): result
+        for (entry, _), result in zip(wanted, results, strict=True)
+    }
+
+
+def _answers(
+    runner: Runner,
+    entry: Entry,
+    record: Record | DecodeError,
+    inferred: dict[tuple[int, int], Any],
+) -> list[Record]:
+    """What is to be published for one entry."""
+    host = runner.hosts[entry.partition]
+    if isinstance(record, DecodeError):
+        return [_dead(runner.topic, entry, str(record))] if host.skip(entry.offset) else []
+    made = host.feed(entry.offset, record, inferred.get((entry.partition, entry.offset)))
+    return [_placed(runner.topic, entry, one) for one in made]
+
+
+def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
+    site, _, source = entry.key.partition("/")
+    return DeadLetter(
+        site=site,
+        source=source,
+        topic=topic,
+        partition=entry.partition,
+        offset=entry.offset,
+        reason=reason,
+        value=entry.value,
+    )
+
+
+def _placed(topic: str, entry: Entry, made: Record) -> Record:
+    """A stage that rejects a record does not know where it stood: here that is filled in."""
+    if isinstance(made, DeadLetter) and made.offset < 0:
+        return msgspec.structs.replace(
+            made, topic=topic, partition=entry.partition, offset=entry.offset
+        )
+    return made
+
+
+def _commit(runner: Runner, partition: int) -> None:
+    """Commits `safe` and the note, if they are not what stands there already."""
+    host = runner.hosts[partition]
+    commit = (host.safe, host.note)
+    if commit != runner.committed[partition]:
+        runner.reader.commit(partition, *commit)
+        runner.committed[partition] = commit
