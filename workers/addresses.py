@@ -1,0 +1,210 @@
+"""Addresses of cameras and microphones: a closed list of schemes, and how to show one.
+
+What is not on the list is refused, so that no address makes FFmpeg run a program, join files or
+read what it should not (Frigate's CVE-2026-25643 and its kin). Addresses are parsed, never searched
+for secrets: one that cannot be taken apart is shown as a placeholder. No message quotes an address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from pipeline.errors import ConfigError
+
+NETWORK = ("rtsp", "rtsps", "http", "https")
+SCHEMES = (*NETWORK, "device", "file")
+HIDDEN = "(address hidden)"
+MAX_LENGTH = 2048
+_KEYS = ("url", "username", "password")
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_TOLD = (  # schemes that FFmpeg or other recorders know: the only ones that a refusal names
+    *(
+        "exec",
+        "pipe",
+        "concat",
+        "concatf",
+        "data",
+        "gopher",
+        "subfile",
+        "tee",
+        "ftp",
+        "sftp",
+        "udp",
+    ),
+    *("tcp", "rtp", "rtmp", "srt", "hls", "crypto", "cache", "async", "unix", "fd", "smb", "echo"),
+    *("expr", "ffmpeg", "lavfi", "media"),
+)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_IN_URL = re.compile(r"[A-Za-z0-9\-._~:/?&=%!$'()*+,;\[\]@]+")
+_CAMERA_DEVICE = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/[\w:+-][\w.:+-]*)", re.ASCII)
+_UNSAFE_IN_PATH = frozenset('%|*?\\`"<>:')
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A source's address, safe to print: `str()` and `repr()` hide what may be secret.
+
+    `target` is the whole URL with its password, the device's name or number, or the file's path.
+    Equal addresses are one stream: a camera and a microphone that name it share its connection.
+    """
+
+    scheme: str
+    target: str
+
+    @property
+    def streamed(self) -> bool:
+        """Whether picture and sound may come over one connection."""
+        return self.scheme != "device"
+
+    def __str__(self) -> str:
+        return _shown(self.target) if self.scheme in NETWORK else f"{self.scheme}:{self.target}"
+
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
+
+def parse(source: object, kind: str, base: Path | None = None) -> Address:
+    """The address in a config's `source`; raises ConfigError, which never quotes it.
+
+    `source`: text, or a mapping of `url`, `username` and `password` (these two are taken as they
+    are, the URL's parts are percent-encoded), after `${ENV}` was put in. `kind`: camera or
+    microphone. `base`: the folder that relative paths start from.
+    """
+    text = _joined(source) if isinstance(source, Mapping) else source
+    if not isinstance(text, str):
+        _refuse("must be text, or a mapping of url, username and password")
+    if not text or len(text) > MAX_LENGTH:
+        _refuse("is empty" if not text else f"is longer than {MAX_LENGTH} characters")
+    if not text.isprintable() or text[0] in "-@|!" or text != text.strip():
+        _refuse("holds a control character, or starts or ends with a character that no address has")
+    found = _SCHEME.match(text)
+    if found is None:
+        return _path(text, kind, base)
+    scheme, rest = found[1].lower(), text[found.end() :]
+    if scheme in NETWORK:
+        return _network(scheme, rest)
+    if scheme == "device":
+        return _device(rest, kind)
+    if scheme == "file":
+        return _path(rest.removeprefix("//") if rest.startswith("///") else rest, kind, base)
+    told = f" `{scheme}:`" if scheme in _TOLD else ""
+    _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}")
+
+
+def redacted(address: object) -> str:
+    """How an address may be shown: no user, no password, no query; else a placeholder."""
+    if isinstance(address, Address):
+        return str(address)
+    if not isinstance(address, str):
+        return HIDDEN
+    found = _SCHEME.match(address)
+    if found is None or found[1].lower() not in SCHEMES:
+        return HIDDEN
+    try:
+        parsed = parse(address, "microphone")
+    except ConfigError:
+        return HIDDEN
+    return str(parsed)
+
+
+def _shown(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    rest, asks, _ = rest.partition("?")
+    head, _, path = rest.partition("/")
+    user, at, host = head.rpartition("@")
+    if any(mark in path for mark in "=&;%@:"):  # some recorders have /user=a&password=x
+        path = "***"
+    shown = f"{scheme}://{'***' if user or at else ''}{at}{host}"
+    return shown + (f"/{path}" if path else "") + ("?***" if asks else "")
+
+
+def _network(scheme: str, rest: str) -> Address:
+    if not rest.startswith("//"):
+        _refuse(f"needs two slashes: {scheme}://host/path")
+    if not _PRINTABLE.fullmatch(rest) or not _IN_URL.fullmatch(rest) or "://" in rest[2:]:
+        _refuse("holds characters that an address may not; percent-encode user and password, "
+                "or give them beside it: {url: ..., username: ..., password: ...}")  # fmt: skip
+    if re.search(r"%(?![0-9A-Fa-f]{2})|%0[0-9A-Fa-f]|%1[0-9A-Fa-f]|%7[fF]", rest):
+        _refuse("holds a `%` that encodes nothing, or a control character; write `%25` for `%`")
+    end = re.search(r"[/?]", rest[2:])
+    authority = rest[2 : 2 + end.start()] if end else rest[2:]
+    user, _, host = authority.rpartition("@")
+    if "@" in rest[2 + len(authority) :] or "@" in user:
+        _refuse("holds more than one `@`, or one after the host; write `%40` in user and password")
+    name, port = _host_and_port(host)
+    if not _HOST.fullmatch(name) or ".." in name:
+        _refuse("has no usable host")
+    if port is not None and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
+        _refuse("has a port that is not 1 to 65535; write `%2F`, `%3F` or `%3A` in a password")
+    return Address(scheme, f"{scheme}:{rest}")
+
+
+def _host_and_port(host: str) -> tuple[str, str | None]:
+    if host.startswith("["):
+        name, _, after = host.partition("]")
+        return f"{name}]", after[1:] if after.startswith(":") else (after or None)
+    name, colon, port = host.partition(":")
+    return name, port if colon else None
+
+
+def _device(rest: str, kind: str) -> Address:
+    if kind == "camera":
+        if re.fullmatch(r"\d{1,3}", rest, re.ASCII):
+            return Address("device", str(int(rest)))
+        if _CAMERA_DEVICE.fullmatch(rest):
+            return Address("device", rest)
+        _refuse("must name a camera by number (device:0) or as device:/dev/video0")
+    if not rest or len(rest) > 200 or rest.startswith(("-", "/")):
+        _refuse("must name a microphone: device:default, device:3 or device:NAME")
+    return Address("device", rest)
+
+
+def _path(text: str, kind: str, base: Path | None) -> Address:
+    if kind == "camera" and text.startswith("/dev/"):
+        return _device(text, kind)
+    if not text or text.startswith(("-", "//", "~")) or _UNSAFE_IN_PATH & set(text):
+        _refuse("is a path that may be read as something else; use letters, digits and `._-/`")
+    if ",," in text:
+        _refuse("holds `,,`, which hands options to FFmpeg")
+    path = Path(text)
+    if path.parts[:2] in (("/", "dev"), ("/", "proc"), ("/", "sys")):
+        _refuse("names a device or a system file; cameras are device:N, microphones device:NAME")
+    return Address("file", str(path if path.is_absolute() or base is None else base / path))
+
+
+def _joined(source: Mapping[object, object]) -> str:
+    """The URL of a mapping, with its user and password percent-encoded into it."""
+    if "url" not in source or any(key not in _KEYS for key in source):
+        _refuse(f"must be a mapping of {', '.join(_KEYS)}, and nothing else")
+    if not all(isinstance(value, str) for value in source.values()):
+        _refuse("must hold text only")
+    url, user, word = (str(source.get(key, "")) for key in _KEYS)
+    if not user and not word:
+        return url
+    found = _SCHEME.match(url)
+    rest = url[found.end() :] if found else ""
+    if found is None or found[1].lower() not in NETWORK or not rest.startswith("//"):
+        _refuse(f"takes username and password with {', '.join(NETWORK)} only")
+    if "@" in re.split(r"[/?]", rest[2:], maxsplit=1)[0]:
+        _refuse("gives the user twice: in the URL and beside it")
+    return f"{url[: len(url) - len(rest)]}//{_quoted(user)}:{_quoted(word)}@{rest[2:]}"
+
+
+def _quoted(text: str) -> str:
+    if not text.isprintable():
+        _refuse("holds a control character in its user or password")
+    return "".join(
+        c if re.match(r"[A-Za-z0-9._~-]", c) else "".join(f"%{b:02X}" for b in c.encode())
+        for c in text
+    )
+
+
+def _refuse(why: str) -> NoReturn:
+    msg = f"the address {why}"
+    raise ConfigError(msg)
