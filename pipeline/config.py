@@ -1,24 +1,33 @@
 """The config as types: complete, frozen, never repaired.
 
 `workers/configfile.py` reads YAML into these and names file and line; the checks that need more
-than one field are `problems`, which only looks. Names follow the NVR configs that people have.
+than one field are in `pipeline/checks.py`, which only looks. Names follow the NVR configs that
+people already have.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain, count
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
+_HIDDEN = frozenset({"source", "url", "secret", "token"})
+WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
+_NUMBER = re.compile(r"[0-9]{0,3}\.?[0-9]{1,9}")
+_NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
+_LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
+
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
-Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}$")]
-Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)$")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_NAME)]
+OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=_NAME)]
+Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
+Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
+Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
 
 SEVERITIES = ("low", "medium", "high", "critical")
 SOUNDS = ("gunshot", "explosion", "glass", "scream", "siren")
@@ -37,7 +46,14 @@ OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Frozen, and closed: an unknown key is refused."""
+    """Frozen, and closed: an unknown key is refused. `repr` hides what may hold a secret."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'***' if name in _HIDDEN else repr(getattr(self, name))}"
+            for name in self.__struct_fields__
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class Detect(_Settings, frozen=True, kw_only=True):
@@ -63,7 +79,7 @@ class Line(_Settings, frozen=True, kw_only=True):
 
 
 class Camera(_Settings, frozen=True, kw_only=True):
-    source: str | Mapping[str, str]
+    source: str | Mapping[str, str]  # an address, or its url, username and password
     detect: Detect = Detect()
     zones: Mapping[Name, Zone] = {}
     lines: Mapping[Name, Line] = {}
@@ -74,7 +90,7 @@ class Microphone(_Settings, frozen=True, kw_only=True):
 
 
 class _Rule(_Settings, tag_field="rule", frozen=True, kw_only=True):
-    name: str = ""  # default: made of the rule's kind and what it looks at
+    name: OwnName = ""  # default: made of the rule's kind and what it looks at
     severity: Severity = "medium"
 
 
@@ -102,7 +118,7 @@ class LineRule(_Rule, tag="line", frozen=True, kw_only=True):
     """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
 
     line: str
-    direction: Annotated[str, Meta(pattern="^(in|out|both)$")] = "both"
+    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
     objects: tuple[str, ...] = ("person",)
     schedule: str = ""
     hysteresis: Fraction = 0.02
@@ -130,7 +146,7 @@ class SoundRule(_Rule, tag="sound", frozen=True, kw_only=True):
 class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
-    words: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
     on: tuple[str, ...] = ("speech", "report")
     min_confidence: Fraction = 0.4
     label: Label = "keyword"
@@ -139,7 +155,7 @@ class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
 class PhraseRule(_Rule, tag="phrase", frozen=True, kw_only=True):
     """A report means about what one of the phrases says (cosine of sentence embeddings)."""
 
-    phrases: tuple[str, ...]
+    phrases: tuple[Text, ...]
     min_similarity: Fraction = 0.55
     on: tuple[str, ...] = ("report",)
     label: Label = "report"
@@ -195,7 +211,7 @@ class Webhook(_Settings, frozen=True, kw_only=True):
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
-    name: str = ""
+    name: OwnName = ""  # default: `webhook-1` for the first, and so on
     sites: tuple[str, ...] = ()  # none: all
     min_severity: Severity = "low"
     allow_http: bool = False
@@ -228,6 +244,8 @@ class Models(_Settings, frozen=True, kw_only=True):
 
 class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
     """The log in the state folder."""
+
+    max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 8_000_000  # bytes of one record
 
 
 class Storage(_Settings, frozen=True, kw_only=True):
@@ -267,10 +285,63 @@ class Problem(msgspec.Struct, frozen=True):
             if isinstance(step, int):
                 way += f"[{step}]"
             else:
-                way += ("." if way else "") + (step if _WORD.fullmatch(step) else "(not a word)")
+                way += ("." if way else "") + (step if WORD.fullmatch(step) else "(not a word)")
         return f"{way}: {self.message}" if way else self.message
 
 
-def problems(config: Config) -> Iterator[Problem]:
-    """What no single field can know: references, ranges against each other, polygons, addresses."""
-    return iter(())
+def rule_names(site: Site) -> tuple[str, ...]:
+    """A name for each rule of the site, in order: its own, or made of its kind and subject.
+
+    `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names go into the ids of
+    anomalies, so a rule that is inserted before another without a name may rename it.
+    """
+    taken = {rule.name for rule in site.rules}
+    names = []
+    for rule in site.rules:
+        name = rule.name or _free(_about(rule), taken)
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def _about(rule: Rule) -> str:
+    kind = str(rule.__struct_config__.tag)
+    match rule:
+        case ZoneRule() | LoiteringRule() | CrowdRule():
+            return f"{kind}-{rule.zone}"
+        case LineRule():
+            return f"{kind}-{rule.line}"
+        case _:
+            return kind
+
+
+def _free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{i}" for i in count(2))
+    return next(each for each in chain((name,), numbered) if each not in taken)
+
+
+def points(coordinates: str) -> tuple[tuple[float, float], ...]:
+    """The points of `"x,y, x,y"`, fractions of the frame; ValueError says what is wrong."""
+    parts = [part.strip() for part in coordinates.split(",")]
+    if not all(_NUMBER.fullmatch(part) for part in parts):
+        msg = "must be numbers with commas between them: x,y, x,y"
+        raise ValueError(msg)
+    numbers = [float(part) for part in parts]
+    if len(numbers) % 2:
+        msg = f"holds {len(numbers)} numbers; each point needs an x and a y"
+        raise ValueError(msg)
+    if not all(0 <= number <= 1 for number in numbers):
+        msg = "leaves the frame: coordinates are fractions of it, from 0 to 1"
+        raise ValueError(msg)
+    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def size_bytes(text: str) -> int:
+    """Bytes in `"20 GB"` (decimal) or `"512 MiB"` (binary); raises ValueError."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([KMGT]i?)?B", text)
+    if found is None:
+        msg = "must be a number and a unit, like 500 MB or 20 GB"
+        raise ValueError(msg)
+    unit = found[2] or ""
+    step = 1024 if unit.endswith("i") else 1000
+    return int(float(found[1]) * step ** ("KMGT".index(unit[0]) + 1 if unit else 0))

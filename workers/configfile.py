@@ -9,7 +9,6 @@ No message quotes a value, since a value may be a secret; keys are quoted only w
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import types
@@ -20,8 +19,11 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 import yaml
 
-from pipeline.config import Config, Problem, problems
+from pipeline.checks import nearest, problems
+from pipeline.config import Config, Problem
 from pipeline.errors import ConfigError
+from workers import addresses, guard
+from workers.secrets import checkable
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -34,7 +36,7 @@ T = TypeVar("T")
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,2})?")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
-_ONE_OF = re.compile(r"\^\((\w+(?:\|\w+)*)\)\$")
+_ONE_OF = re.compile(r"\^\((\w+(?:\|\w+)*)\)\\Z")
 _MISSING = object()
 
 
@@ -47,7 +49,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     data, lines = read_yaml(path)
     config, found = convert(data, Config)
     if config is not None:
-        found = [*problems(config), *_addresses(config, env)]
+        found = [*problems(config), *_addresses(config, env, Path(path).parent)]
     if config is None or found:
         raise fault(path, lines, found)
     return config
@@ -349,18 +351,28 @@ def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:
     found.append(Problem(way, f"must be {wanted}, and is {given}{hint}"))
 
 
-def nearest(word: str, known: Any) -> str:
-    """`; did you mean ...?` where a known word is near, or nothing."""
-    close = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
-
-
 def _line(lines: Lines, way: Way) -> int:
     while way and way not in lines:
         way = way[:-1]
     return lines.get(way, 1)
 
 
-def _addresses(config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
-    """What is wrong with the addresses of cameras and microphones."""
-    return iter(())
+def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[Problem]:
+    """What is wrong with addresses, as far as their variables are set; no name server is asked."""
+    for name, site in config.sites.items():
+        for kind, sources in (("camera", site.cameras), ("microphone", site.microphones)):
+            for of, settings in sources.items():
+                way: Way = ("sites", name, f"{kind}s", of, "source")
+                try:
+                    source = checkable(settings.source, env)
+                    if source is not None:
+                        addresses.parse(source, kind, base)
+                except ConfigError as error:
+                    yield Problem(way, str(error))
+    for i, webhook in enumerate(config.webhooks):
+        try:
+            url = checkable(webhook.url, env)
+            if isinstance(url, str):
+                guard.target(msgspec.structs.replace(webhook, url=url))
+        except ConfigError as error:
+            yield Problem(("webhooks", i, "url"), str(error))
