@@ -42,12 +42,14 @@ class WeightsError(OutsideError):
 class Retry(FusewatchError):
     """The sink could not take an alert now.
 
-    `after` is seconds as the receiver asked for (`Retry-After`), or None for the usual delay.
+    `after` is seconds as the receiver asked for (`Retry-After`), or None for the usual delay;
+    `alone` means that it spoke of this alert only, so that others may be tried meanwhile.
     """
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    def __init__(self, reason: str, after: float | None = None, *, alone: bool = False) -> None:
         super().__init__(reason)
         self.after = after
+        self.alone = alone
 
 
 class Rejected(FusewatchError):

@@ -1,0 +1,128 @@
+"""An alert as the document that subscribers get: CloudEvents 1.0, structured JSON.
+
+The same alert gives the same bytes wherever and whenever it is written: keys stand in one order,
+maps are sorted, times are RFC 3339 UTC with nine fractional digits, nothing is of the machine.
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from pipeline.types import SECOND, Alert
+
+CONTENT_TYPE = "application/cloudevents+json"
+MAX_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
+CUT = " …[cut]"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How many texts and how many characters of each: the first pair that fits MAX_BYTES is taken.
+_TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
+
+
+def rfc3339(time: int) -> str:
+    """Ns UTC as `2026-01-01T00:00:06.000000000Z`; raises ValueError outside the years 1 to 9999."""
+    seconds, rest = divmod(time, SECOND)
+    try:
+        moment = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError as error:
+        msg = f"{time} ns is no time of a calendar"
+        raise ValueError(msg) from error
+    return f"{moment.replace(tzinfo=None).isoformat()}.{rest:09d}Z"
+
+
+def event_id(alert: Alert) -> str:
+    """The id of this revision: CloudEvents `id`, and `webhook-id` over all its retries."""
+    return f"{alert.id}_{alert.revision}"
+
+
+def event(alert: Alert) -> dict[str, Any]:
+    """The whole document, uncut; raises ValueError for a number or a time that is none."""
+    return _event(alert, None)
+
+
+def event_bytes(alert: Alert) -> bytes:
+    """The document in UTF-8, below `MAX_BYTES`: long transcripts and reasons end in `CUT`.
+
+    Raises ValueError when a number is not finite, a time is none, or names alone are too long.
+    """
+    for texts in (None, *_TEXTS):
+        body = msgspec.json.encode(_event(alert, texts))
+        if len(body) < MAX_BYTES:
+            return body
+    msg = f"an alert of {len(body)} bytes: labels, rules, presence and evidence do not fit"
+    raise ValueError(msg)
+
+
+def test_event(name: str, time: int) -> tuple[str, bytes]:
+    """(id, document) by which a subscriber is tried out: type `fusewatch.test`, no alert in it."""
+    ident = f"test_{time}"
+    document = {
+        "specversion": "1.0",
+        "id": ident,
+        "source": "/fusewatch",
+        "type": "fusewatch.test",
+        "subject": name,
+        "time": rfc3339(time),
+        "datacontenttype": "application/json",
+        "data": {"message": "A test by `fusewatch webhooks test`; nothing happened."},
+    }
+    return ident, msgspec.json.encode(document)
+
+
+test_event.__test__ = False  # type: ignore[attr-defined]  # pytest collects by name
+
+
+def _event(alert: Alert, texts: tuple[int, int] | None) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": event_id(alert),
+        "source": f"/fusewatch/{quote(alert.site)}",
+        "type": f"fusewatch.alert.{alert.state}",
+        "subject": f"{alert.site}/{alert.label}",
+        "time": rfc3339(alert.time),
+        "datacontenttype": "application/json",
+        "data": {
+            "alert_id": alert.id,
+            "revision": alert.revision,
+            "state": alert.state,
+            "site": alert.site,
+            "label": alert.label,
+            "labels": list(alert.labels),
+            "rules": list(alert.rules),
+            "severity": alert.severity,
+            "score": _finite(alert.score),
+            "start": rfc3339(alert.start),
+            "end": None if alert.end is None else rfc3339(alert.end),
+            "presence": {name: alert.presence[name].value for name in sorted(alert.presence)},
+            "transcript": _texts(alert.transcript, texts),
+            "reasons": _texts(alert.reasons, texts),
+            "contributions": _numbers(alert.contributions),
+            "evidence": list(alert.evidence),
+        },
+    }
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        msg = f"an alert with the number {number}"
+        raise ValueError(msg)
+    return number
+
+
+def _numbers(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: _finite(numbers[name]) for name in sorted(numbers)}
+
+
+def _texts(texts: Sequence[str], limits: tuple[int, int] | None) -> list[str]:
+    if limits is None:
+        return list(texts)
+    count, length = limits
+    kept = [text if len(text) <= length else text[:length] + CUT for text in texts[:count]]
+    return kept if len(texts) <= count else [*kept, f"{len(texts) - count} more{CUT}"]

@@ -1,0 +1,150 @@
+"""What a subscriber still has to get of one partition, and how that survives a restart.
+
+The local log is the outbox: nothing is copied. A commit stands at the smallest alert that is not
+done, and its note says how far the reading went and which alerts between the two still wait:
+
+    note = "1" + base64(crc32 of the rest, u32 | reached, u64 | door: failures, u8; until, u32;
+                        disabled, 8 bytes | (offset - safe, u32; attempts, u8; next, u32) ...)
+
+`next` and `until` are unix seconds, rounded up. 256 waiting alerts make 3,109 bytes of ASCII (Kafka
+keeps a note as offset metadata, a string of 4,096 bytes at most).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+import zlib
+
+import msgspec
+
+from pipeline.errors import OutsideError
+from pipeline.types import Alert
+
+MAX_PENDING = 256
+# s; Standard Webhooks' schedule with a finer start: an edge box's link flaps for seconds.
+SCHEDULE = (0.5, 2, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+LONGEST = 1.2 * SCHEDULE[-1]  # s; no wait is longer: what says so was written by a wrong clock
+
+_VERSION = b"1"
+_HEAD = struct.Struct(">IQBI8s")
+_ITEM = struct.Struct(">IBI")
+
+
+class Door(msgspec.Struct, frozen=True):
+    """The subscriber as a whole: closed until `until` after `failures` in a row, or disabled.
+
+    `disabled` is the fingerprint of the address that answered 410 Gone, empty when none did.
+    """
+
+    failures: int = 0
+    until: float = 0.0  # unix s
+    disabled: bytes = b""
+
+
+class Pending(msgspec.Struct):
+    """An alert that is under way; changes with each attempt."""
+
+    offset: int
+    value: bytes
+    alert: Alert
+    attempts: int = 0
+    next: float = 0.0  # unix s
+    alone: bool = False  # the receiver refused this very alert the last time
+
+    def due(self, now: float) -> bool:
+        return opened(self.next, now)
+
+
+def opened(until: float, now: float) -> bool:
+    """Whether the wait is over; one that no schedule could have made is over too."""
+    return until <= now or until > now + LONGEST
+
+
+def delay(attempts: int, chance: float) -> float:
+    """S to wait after `attempts` failures (1 or more), spread by a fifth; `chance` is in [0, 1)."""
+    return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * (0.8 + 0.4 * chance)
+
+
+class Outbox:
+    """One partition: `take` what is read, `done` what needs no more, commit `safe` and `note`."""
+
+    def __init__(self, offset: int, note: bytes) -> None:
+        """Raises OutsideError for a note that is not ours."""
+        self.reached, self.door, self._known = unpack(offset, note)
+        self.pending: dict[int, Pending] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Alerts under way, also those that a restart has not read again yet."""
+        return len(self.pending) + len(self._known)
+
+    @property
+    def safe(self) -> int:
+        """Where a restart reads from."""
+        return min((*self.pending, *self._known), default=self.reached)
+
+    def note(self, door: Door) -> bytes:
+        """What a restart must know."""
+        items = {p.offset: (p.attempts, p.next) for p in self.pending.values()} | self._known
+        return pack(self.safe, self.reached, door, items)
+
+    def wants(self, offset: int) -> bool:
+        """False for what was done before a restart."""
+        return offset >= self.reached or offset in self._known
+
+    def take(self, offset: int, value: bytes, alert: Alert) -> None:
+        """An alert that is to be sent."""
+        attempts, later = self._known.get(offset, (0, 0.0))
+        self.passed(offset)
+        self.pending[offset] = Pending(offset, value, alert, attempts, later)
+
+    def passed(self, offset: int) -> None:
+        """`offset` has been read. What was known to wait below it, and did not come, is gone from
+        the log: it need not be waited for."""
+        self._known = {known: item for known, item in self._known.items() if known > offset}
+        self.reached = max(self.reached, offset + 1)
+
+    def done(self, offset: int) -> None:
+        """Delivered, or dead: never again."""
+        del self.pending[offset]
+
+
+def pack(safe: int, reached: int, door: Door, items: dict[int, tuple[int, float]]) -> bytes:
+    """The note; see the head of this file."""
+    body = bytearray(
+        _HEAD.pack(0, reached, min(door.failures, 255), _seconds(door.until), door.disabled)
+    )
+    for offset, (attempts, later) in sorted(items.items()):
+        body += _ITEM.pack(offset - safe, min(attempts, 255), _seconds(later))
+    struct.pack_into(">I", body, 0, zlib.crc32(body[4:]))
+    return _VERSION + base64.b64encode(body)
+
+
+def unpack(safe: int, note: bytes) -> tuple[int, Door, dict[int, tuple[int, float]]]:
+    """(reached, door, offset -> (attempts, next)); raises OutsideError if `pack` did not make it."""
+    if not note:
+        return safe, Door(), {}
+    try:
+        body = base64.b64decode(note[1:], validate=True)
+        crc, reached, failures, until, disabled = _HEAD.unpack_from(body)
+        good = note[:1] == _VERSION and crc == zlib.crc32(body[4:])
+        items = list(_ITEM.iter_unpack(body[_HEAD.size :]))
+    except (binascii.Error, struct.error, ValueError) as error:
+        raise OutsideError(_WRONG) from error
+    if not good:
+        raise OutsideError(_WRONG)
+    door = Door(failures, float(until), disabled if any(disabled) else b"")
+    return reached, door, {safe + step: (tries, float(later)) for step, tries, later in items}
+
+
+_WRONG = (
+    "a delivery's note in the state is damaged or from another version; the state folder's log "
+    "is no longer to be trusted"
+)
+
+
+def _seconds(moment: float) -> int:
+    return min(max(math.ceil(moment), 0), 0xFFFFFFFF)
