@@ -21,8 +21,8 @@ from pipeline.types import SECOND, Box
 
 PATH_STEP = SECOND // 10  # ns; a path keeps points at least so far apart, and the newest
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
-ACCELERATION = 0.8  # heights / s^1.5: how unsteadily objects move (white noise acceleration)
-BOX_ERROR = 0.05  # heights: how far detected boxes are off
+ACCELERATION = 0.4  # heights / s^1.5: how unsteadily objects move (white noise acceleration)
+BOX_ERROR = 0.04  # heights: how far detected boxes are off
 
 
 class Point(NamedTuple):
@@ -93,7 +93,7 @@ class Tracker:
         unseen: int = 2 * SECOND,
         horizon: int = 120 * SECOND,
         aspect: float = 16 / 9,
-        buffer: float = 0.3,
+        buffer: float = 0.1,
     ) -> None:
         if not 0 <= low <= high <= 1 or hits < 1 or min(unseen, horizon) <= 0:
             msg = f"Tracker: low {low} <= high {high}, hits {hits} and all spans must be positive"
