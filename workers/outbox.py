@@ -124,7 +124,7 @@ def pack(safe: int, reached: int, door: Door, items: dict[int, tuple[int, float]
 
 
 def unpack(safe: int, note: bytes) -> tuple[int, Door, dict[int, tuple[int, float]]]:
-    """(reached, door, offset -> (attempts, next)); raises OutsideError if `pack` did not make it."""
+    """(reached, door, offset -> (attempts, next)); raises OutsideError if it is no such note."""
     if not note:
         return safe, Door(), {}
     try:
