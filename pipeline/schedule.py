@@ -1,0 +1,97 @@
+"""When a rule holds: `"mon-fri 22:00-06:00, sat-sun 00:00-24:00"` on a site's own clock.
+
+A span is what the wall clock shows, `[from, to)`. So on the night when the clock goes back, an hour
+that comes twice counts both times, and one that is left out never comes. A span over midnight belongs
+to the day on which it began: `fri 22:00-06:00` ends on Saturday morning.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, tzinfo
+
+import msgspec
+
+from pipeline.types import SECOND
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_EVERY_DAY = frozenset(range(7))
+_MIDNIGHT = 24 * 60
+_TIMES = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})")
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Minutes of the day, `[begin, end)`, on `days` (0 is Monday); over midnight if end < begin."""
+
+    days: frozenset[int]
+    begin: int
+    end: int
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """Spans of the week; none at all means always."""
+
+    spans: tuple[Span, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Spans between commas, each `[DAYS] HH:MM-HH:MM`.
+
+        ValueError says which one is wrong, and why. DAYS are `mon`, `mon-fri`, `sat-mon` or several between spaces; none means every day. An
+        empty text means always.
+        """
+        if not text.strip():
+            return cls()
+        return cls(tuple(_span(part.strip()) for part in text.lower().split(",")))
+
+    def contains(self, time: int, zone: tzinfo) -> bool:
+        """Whether it holds at `time`, ns UTC, on the clock of `zone`."""
+        if not self.spans:
+            return True
+        local = datetime.fromtimestamp(time // SECOND, zone)
+        minute, today = local.hour * 60 + local.minute, local.weekday()
+        yesterday = (today - 1) % 7
+        for span in self.spans:
+            if span.begin < span.end:
+                if today in span.days and span.begin <= minute < span.end:
+                    return True
+            elif (today in span.days and minute >= span.begin) or (
+                yesterday in span.days and minute < span.end
+            ):
+                return True
+        return False
+
+
+def _span(text: str) -> Span:
+    times = _TIMES.search(text)
+    if times is None or text[times.end() :].strip():
+        msg = f'{text!r} is not like "22:00-06:00" or "mon-fri 22:00-06:00"'
+        raise ValueError(msg)
+    begin = _minute(text, times[1], times[2])
+    end = _minute(text, times[3], times[4])
+    if begin in (end, _MIDNIGHT):
+        msg = f"{text!r} holds no time; the whole day is 00:00-24:00"
+        raise ValueError(msg)
+    return Span(_days(text[: times.start()].strip()), begin, end)
+
+
+def _minute(text: str, hour: str, minute: str) -> int:
+    total = int(hour) * 60 + int(minute)
+    if int(minute) > 59 or total > _MIDNIGHT:
+        msg = f"{hour}:{minute} in {text!r} is not a time of day, 00:00 to 24:00"
+        raise ValueError(msg)
+    return total
+
+
+def _days(text: str) -> frozenset[int]:
+    if not text:
+        return _EVERY_DAY
+    days: set[int] = set()
+    for word in re.sub(r"\s*-\s*", "-", text).split():
+        first, _, last = word.partition("-")
+        if first not in DAYS or (last or first) not in DAYS or word.endswith("-"):
+            msg = f"{word!r} is not a day: they are {', '.join(DAYS)}, or a range like mon-fri"
+            raise ValueError(msg)
+        begin, end = DAYS.index(first), DAYS.index(last or first)
+        days.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
+    return frozenset(days)
