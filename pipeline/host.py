@@ -25,7 +25,7 @@ from pipeline.types import FOREVER, Record, held_until
 
 FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
 LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
-EVER = -(2**63)  # ns; a floor that nothing lies below
+BOTTOM = -(2**63)  # ns; a floor that nothing lies below
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQ")
@@ -57,7 +57,7 @@ class Floors(dict[str, int]):
 def round_down(floor: int) -> int:
     """The highest floor at or below `floor` that a note can hold. Ns."""
     unit = floor // FLOOR_UNIT
-    return EVER if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
+    return BOTTOM if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
 
 
 def pack(reached: int, floors: dict[int, int]) -> bytes:
@@ -86,7 +86,7 @@ def unpack(note: bytes) -> tuple[int, dict[int, int]]:
     floors = {}
     for number, high, low in rows:
         unit = (high << 32) | low
-        floors[number] = EVER if unit == LOWEST else unit * FLOOR_UNIT
+        floors[number] = BOTTOM if unit == LOWEST else unit * FLOOR_UNIT
     return reached, floors
 
 
@@ -122,7 +122,7 @@ class Host:
         """Whether `feed` will look at this record, and so needs the model's answer to it."""
         if offset >= self._reached:
             return True
-        return held_until(record) > int(self._noted.get(record.site, EVER))
+        return held_until(record) > int(self._noted.get(record.site, BOTTOM))
 
     def feed(self, offset: int, record: Record, inferred: Any) -> list[Record]:
         """What the stage says to this record; nothing where it was said before the restart."""

@@ -161,11 +161,11 @@ def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
 
 def _placed(topic: str, entry: Entry, made: Record) -> Record:
     """A stage that rejects a record does not know where it stood: here that is filled in."""
-    if isinstance(made, DeadLetter) and made.offset < 0:
-        return msgspec.structs.replace(
-            made, topic=topic, partition=entry.partition, offset=entry.offset
-        )
-    return made
+    if not isinstance(made, DeadLetter):
+        return made
+    return msgspec.structs.replace(
+        made, topic=topic, partition=entry.partition, offset=entry.offset, value=entry.value
+    )
 
 
 def _commit(runner: Runner, partition: int) -> None:

@@ -1,0 +1,208 @@
+"""The bus of an edge box: a local log, one SQLite file a topic, several threads, one process.
+
+It survives `kill -9` at any moment; a `durable` topic survives a power cut too. Every topic has one
+partition. https://www.sqlite.org/wal.html says what WAL promises.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock, local
+
+from pipeline.bus.table import Retention, Table
+from pipeline.errors import OutsideError
+from pipeline.ports import Assigned, Entry, Revoked
+
+__all__ = ["LocalLog", "LogReader", "Retention"]
+
+_TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class _Buffer(local):
+    """What one thread published and did not flush: topic -> (key, value)."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[str, bytes]]] = {}
+        self.sizes: dict[str, int] = {}
+
+
+class LocalLog:
+    """The topics below `folder`; `clock` is ns UTC, and is only asked when entries are appended.
+
+    Raises OutsideError when another process has the folder, or a file in it is no log of ours.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], int],
+        retention: Mapping[str, Retention] | None = None,
+        default: Retention | None = None,
+    ) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._retention = dict(retention or {})
+        self._default = default or Retention()
+        self._opening = Lock()
+        self._tables: dict[str, Table] = {}
+        self._buffer = _Buffer()
+        self._reading: set[tuple[str, str]] = set()
+        self._lock = _lock(folder)
+        try:
+            for path in sorted(folder.glob("*.db")):
+                self._table(path.stem)
+        except BaseException:
+            self.close()
+            raise
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Buffers in this thread until `flush`; a large buffer is flushed early."""
+        table = self._table(topic)
+        size = self._buffer.sizes.get(topic, 0)
+        if size and size + len(value) > table.flush_bytes:
+            self._flush(topic)
+            size = 0
+        self._buffer.rows.setdefault(topic, []).append((key, bytes(value)))
+        self._buffer.sizes[topic] = size + len(value)
+
+    def flush(self) -> None:
+        """Appends what this thread published, one transaction a topic; on disk on return."""
+        for topic in list(self._buffer.rows):
+            self._flush(topic)
+
+    def _flush(self, topic: str) -> None:
+        self._table(topic).append(self._buffer.rows[topic])
+        del self._buffer.rows[topic], self._buffer.sizes[topic]  # only what was taken
+
+    def reader(self, topic: str, group: str) -> LogReader:
+        """The only reader of `group`; it goes on from the group's commit."""
+        table = self._table(topic)
+        with self._opening:
+            if (topic, group) in self._reading:
+                msg = f"group {group} reads {topic} already: close its reader first"
+                raise RuntimeError(msg)
+            reader = LogReader(table, group, lambda: self._reading.discard((topic, group)))
+            self._reading.add((topic, group))
+        return reader
+
+    def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
+        """What is still held of `key` and overlaps `[start, end)`, oldest first."""
+        return self._table(topic).fetch(key, start, end)
+
+    def last(self, topic: str, key: str) -> bytes | None:
+        """The newest value under `key` that is still held."""
+        return self._table(topic).last(key)
+
+    def end(self, topic: str) -> int:
+        """The offset that the next entry will have."""
+        return self._table(topic).end
+
+    def lag(self, topic: str, group: str) -> int:
+        """Entries still held that `group` has not committed past."""
+        table = self._table(topic)
+        return table.end - max(table.oldest, table.committed.get(group, 0))
+
+    def groups(self, topic: str) -> list[str]:
+        """The groups that have ever read the topic, and were not forgotten."""
+        return sorted(self._table(topic).committed)
+
+    def forget(self, topic: str, group: str) -> None:
+        """Drops a group that will not come back, so that a `hold` topic holds nothing for it."""
+        self._table(topic).forget(group)
+
+    def trim(self) -> None:
+        """Applies every retention now; appending does it too, but a topic may fall silent."""
+        for table in list(self._tables.values()):
+            table.trim()
+
+    def size(self) -> int:
+        """Bytes on disk, WAL files included."""
+        return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
+
+    def close(self) -> None:
+        """Wakes every reader and closes all files; what was not flushed is gone."""
+        with self._opening:
+            while self._tables:
+                self._tables.popitem()[1].close()
+            os.close(self._lock)
+
+    def _table(self, topic: str) -> Table:
+        if topic in self._tables:
+            return self._tables[topic]
+        with self._opening:
+            if topic not in self._tables:
+                if not _TOPIC.fullmatch(topic):
+                    msg = f"{topic!r} is no name of a topic"
+                    raise ValueError(msg)
+                retention = self._retention.get(topic, self._default)
+                self._tables[topic] = Table(self._folder / f"{topic}.db", retention, self._clock)
+            return self._tables[topic]
+
+
+class LogReader:
+    """One group on one topic; `lost` counts entries that retention deleted before it came."""
+
+    def __init__(self, table: Table, group: str, release: Callable[[], object]) -> None:
+        self.lost = 0
+        self._table = table
+        self._group = group
+        self._release = release
+        self._connection = table.connect()
+        self._next, self._note = table.join(group)
+        self._told = False
+
+    def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
+        """`Assigned` on the first call, and at most `limit` entries; woken as they are flushed."""
+        events: list[Assigned | Entry | Revoked] = []
+        if not self._told:
+            self._told = True
+            events.append(Assigned(0, self._next, self._note))
+        events += self._entries(limit)
+        if not events and wait > 0:
+            self._table.wait_beyond(self._next, wait)
+            if not self._table.closed:
+                events += self._entries(limit)
+        return events
+
+    def _entries(self, limit: int) -> list[Entry]:
+        lost, rows = self._table.read(self._connection, self._next, limit)
+        self.lost += lost
+        self._next += lost + len(rows)
+        return [Entry(0, offset, key, value) for offset, key, value in rows]
+
+    def commit(self, partition: int, offset: int, note: bytes) -> None:
+        """Stores where a restart of this group reads from, and its note, in one transaction."""
+        if partition != 0:
+            msg = f"the local log has one partition, not {partition}"
+            raise ValueError(msg)
+        self._table.commit(self._group, offset, note)
+
+    def close(self) -> None:
+        """Gives the group free; what was not committed will be read again."""
+        self._table.release(self._connection)
+        self._release()
+
+
+def _lock(folder: Path) -> int:
+    """An open file that keeps other processes out until it is closed, however we end."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        msg = f"cannot write in {folder}: {error.strerror}"
+        raise OutsideError(msg) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(file, 32).decode(errors="replace").strip()
+        os.close(file)
+        msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
+        raise OutsideError(msg) from error
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file

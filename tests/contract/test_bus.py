@@ -1,0 +1,193 @@
+"""What every bus promises: the same tests over memory and the local log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import codec
+from pipeline.bus.log import LocalLog
+from pipeline.bus.memory import MemoryBus
+from pipeline.ports import Assigned, Bus, Entry, Reader
+from pipeline.types import FrameChunk, ns
+from tests import make
+
+TOPIC = "frames.v1"
+
+
+@pytest.fixture(params=["memory", "memory of 3 partitions", "log"])
+def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bus]:
+    opened: dict[str, Callable[[], Bus]] = {
+        "memory": MemoryBus,
+        "memory of 3 partitions": lambda: MemoryBus(3),
+        "log": lambda: LocalLog(tmp_path / "log", clock=lambda: ns(1000)),
+    }
+    bus = opened[request.param]()
+    yield bus
+    bus.close()
+
+
+def publish(bus: Bus, *values: bytes, key: str = "office/desk", topic: str = TOPIC) -> None:
+    for value in values:
+        bus.publish(topic, key, value)
+    bus.flush()
+
+
+def entries(reader: Reader, limit: int = 1000) -> list[Entry]:
+    return [event for event in reader.poll(limit) if isinstance(event, Entry)]
+
+
+def values(reader: Reader, limit: int = 1000) -> list[bytes]:
+    return [entry.value for entry in entries(reader, limit)]
+
+
+def test_a_key_keeps_its_order_and_its_partition(bus: Bus) -> None:
+    for i in range(20):
+        publish(bus, f"{i}".encode(), key=f"site/{i % 4}")
+    read = entries(bus.reader(TOPIC, "vision"))
+    assert len(read) == 20
+    for k in range(4):
+        ours = [entry for entry in read if entry.key == f"site/{k}"]
+        assert [int(entry.value) for entry in ours] == list(range(k, 20, 4))
+        assert len({entry.partition for entry in ours}) == 1
+
+
+def test_offsets_count_up_by_one_from_zero_in_each_partition(bus: Bus) -> None:
+    for i in range(12):
+        publish(bus, b"x", key=f"k{i}")
+    seen: dict[int, list[int]] = {}
+    for entry in entries(bus.reader(TOPIC, "g")):
+        seen.setdefault(entry.partition, []).append(entry.offset)
+    assert all(offsets == list(range(len(offsets))) for offsets in seen.values())
+
+
+def test_the_first_poll_assigns_every_partition_before_its_entries(bus: Bus) -> None:
+    publish(bus, b"a", b"b")
+    first = bus.reader(TOPIC, "g").poll(10)
+    kinds = [type(event) for event in first]
+    assert kinds == sorted(kinds, key=lambda kind: kind is not Assigned)
+    assigned = {e.partition for e in first if isinstance(e, Assigned)}
+    assert {e.partition for e in first if isinstance(e, Entry)} <= assigned
+    assert all(e.offset == 0 and e.note == b"" for e in first if isinstance(e, Assigned))
+
+
+def test_an_empty_topic_assigns_once_and_then_is_quiet(bus: Bus) -> None:
+    reader = bus.reader(TOPIC, "g")
+    assert {type(event) for event in reader.poll(5)} == {Assigned}
+    assert list(reader.poll(5)) == []
+
+
+def test_nothing_is_read_before_it_is_flushed(bus: Bus) -> None:
+    reader = bus.reader(TOPIC, "g")
+    bus.publish(TOPIC, "k", b"a")
+    assert entries(reader) == []
+    bus.flush()
+    assert values(reader) == [b"a"]
+
+
+def test_a_poll_gives_no_more_than_its_limit_and_none_twice(bus: Bus) -> None:
+    publish(bus, *(f"{i}".encode() for i in range(10)))
+    reader = bus.reader(TOPIC, "g")
+    assert [len(values(reader, 4)) for _ in range(4)] == [4, 4, 2, 0]
+
+
+def test_a_group_goes_on_from_its_commit_with_its_note(bus: Bus) -> None:
+    publish(bus, b"a", b"b", b"c")
+    reader = bus.reader(TOPIC, "g")
+    last = entries(reader)[-1]
+    reader.commit(last.partition, last.offset, b"a note")
+    reader.close()
+    again = bus.reader(TOPIC, "g").poll(10)
+    assert Assigned(last.partition, last.offset, b"a note") in again
+    assert [event.value for event in again if isinstance(event, Entry)] == [b"c"]
+
+
+def test_what_was_not_committed_is_read_again(bus: Bus) -> None:
+    publish(bus, b"a", b"b")
+    reader = bus.reader(TOPIC, "g")
+    assert values(reader) == [b"a", b"b"]
+    reader.close()
+    assert values(bus.reader(TOPIC, "g")) == [b"a", b"b"]
+
+
+def test_a_commit_may_stay_behind_what_was_read(bus: Bus) -> None:
+    publish(bus, b"a", b"b", b"c")
+    reader = bus.reader(TOPIC, "g")
+    first = entries(reader)[0]
+    reader.commit(first.partition, first.offset + 1, b"n")
+    publish(bus, b"d")
+    assert values(reader) == [b"d"]
+    reader.close()
+    assert values(bus.reader(TOPIC, "g")) == [b"b", b"c", b"d"]
+
+
+def test_groups_do_not_see_each_other(bus: Bus) -> None:
+    publish(bus, b"a", b"b")
+    one, two = bus.reader(TOPIC, "one"), bus.reader(TOPIC, "two")
+    last = entries(one)[-1]
+    one.commit(last.partition, last.offset + 1, b"n")
+    assert values(two) == [b"a", b"b"]
+
+
+def test_topics_do_not_see_each_other(bus: Bus) -> None:
+    publish(bus, b"a", topic="audio.v1")
+    publish(bus, b"b", topic="frames.v1")
+    assert values(bus.reader("audio.v1", "g")) == [b"a"]
+
+
+def test_a_second_reader_of_a_group_is_refused(bus: Bus) -> None:
+    first = bus.reader(TOPIC, "g")
+    with pytest.raises(RuntimeError, match="already"):
+        bus.reader(TOPIC, "g")
+    first.close()
+    first.close()
+    bus.reader(TOPIC, "g")
+
+
+def test_a_note_of_four_kilobytes_comes_back_whole(bus: Bus) -> None:
+    reader = bus.reader(TOPIC, "g")
+    reader.poll(1)
+    note = bytes(range(33, 127)) * 43
+    reader.commit(0, 0, note)
+    reader.close()
+    assert Assigned(0, 0, note) in bus.reader(TOPIC, "g").poll(1)
+
+
+def test_values_come_back_byte_for_byte(bus: Bus) -> None:
+    odd = [b"", b"\x00", bytes(range(256)) * 600, "höhö".encode(), b"\xff\xfe"]
+    publish(bus, *odd, key="büro/tür")
+    read = entries(bus.reader(TOPIC, "g"))
+    assert [entry.value for entry in read] == odd
+    assert {entry.key for entry in read} == {"büro/tür"}
+
+
+def test_fetch_gives_the_chunks_of_one_source_that_overlap(bus: Bus) -> None:
+    bus.reader(TOPIC, "g")
+    for i in range(20):
+        for source in ("desk", "door"):
+            chunk = make.frame(i / 5, source=source, seq=i)
+            publish(bus, codec.encode(chunk), key=f"office/{source}")
+    found = [codec.decode(v) for v in bus.fetch(TOPIC, "office/door", ns(1.0), ns(2.0))]
+    assert {chunk.source for chunk in found} == {"door"}
+    assert [chunk.seq for chunk in found if isinstance(chunk, FrameChunk)] == [5, 6, 7, 8, 9]
+
+
+def test_fetch_takes_half_open_spans_and_passes_over_what_has_none(bus: Bus) -> None:
+    records = [make.progress(1.0), make.roster(), make.frame(1.0, seconds=1)]
+    publish(bus, b"no record", *(codec.encode(record) for record in records))
+    assert len(bus.fetch(TOPIC, "office/desk", 0, ns(9))) == 1
+    assert list(bus.fetch(TOPIC, "office/desk", ns(2), ns(9))) == []
+    assert list(bus.fetch(TOPIC, "office/desk", 0, ns(1))) == []
+    assert list(bus.fetch(TOPIC, "nobody", 0, ns(9))) == []
+
+
+def test_lag_counts_what_the_group_has_not_committed(bus: Bus) -> None:
+    assert isinstance(bus, MemoryBus | LocalLog)
+    reader = bus.reader(TOPIC, "g")
+    publish(bus, b"a", b"b", b"c")
+    assert bus.lag(TOPIC, "g") == 3
+    second = entries(reader)[1]
+    reader.commit(second.partition, second.offset + 1, b"")
+    assert bus.lag(TOPIC, "g") == 1

@@ -1,0 +1,204 @@
+"""Builders of records for tests: what a test does not speak of has a dull default.
+
+Times are in seconds since the epoch here, and become ns in the records.
+"""
+
+from __future__ import annotations
+
+from pipeline.types import (
+    Anomaly,
+    AudioChunk,
+    Box,
+    Described,
+    Detections,
+    FrameChunk,
+    Progress,
+    Report,
+    Roster,
+    Sound,
+    Utterance,
+    content_id,
+    ns,
+)
+
+SITE = "office"
+
+
+def box(
+    label: str = "person",
+    x: float = 0.5,
+    y: float = 0.5,
+    *,
+    score: float = 0.9,
+    width: float = 0.1,
+    height: float = 0.3,
+) -> Box:
+    """A box around the point (x, y), in fractions of the frame."""
+    half = width / 2, height / 2
+    return Box(
+        label=label,
+        score=score,
+        x1=round(x - half[0], 3),
+        y1=round(y - half[1], 3),
+        x2=round(x + half[0], 3),
+        y2=round(y + half[1], 3),
+    )
+
+
+def detections(
+    start: float, *boxes: Box, site: str = SITE, source: str = "desk", seconds: float = 0.2
+) -> Detections:
+    """What was seen in the frame at `start`."""
+    end = ns(start + seconds)
+    return Detections(site=site, source=source, start=ns(start), end=end, boxes=boxes)
+
+
+def sound(start: float, *, site: str = SITE, source: str = "room", **labels: float) -> Sound:
+    """The second from `start` on, with its calibrated probabilities: `gunshot=0.9`."""
+    end = ns(start + 1)
+    return Sound(site=site, source=source, start=ns(start), end=end, labels=labels)
+
+
+def utterance(
+    start: float,
+    text: str = "hello there",
+    *,
+    site: str = SITE,
+    source: str = "room/speech",
+    seconds: float = 1.0,
+    language: str = "en",
+    confidence: float = 0.9,
+    embedding: bytes = b"",
+) -> Utterance:
+    """What was said from `start` on, for `seconds`."""
+    return Utterance(
+        site=site,
+        source=source,
+        start=ns(start),
+        end=ns(start + seconds),
+        text=text,
+        language=language,
+        confidence=confidence,
+        embedding=embedding,
+    )
+
+
+def report(
+    start: float, text: str = "all is well", *, site: str = SITE, author: str = "guard-1"
+) -> Report:
+    """What a person submitted at `start`."""
+    end = ns(start) + 1
+    return Report(site=site, source="reports", start=ns(start), end=end, author=author, text=text)
+
+
+def described(
+    start: float,
+    text: str = "all is well",
+    *,
+    site: str = SITE,
+    author: str = "guard-1",
+    embedding: bytes = b"",
+) -> Described:
+    """A report after the text encoder."""
+    return Described(
+        site=site,
+        source="reports",
+        start=ns(start),
+        end=ns(start) + 1,
+        text=text,
+        author=author,
+        embedding=embedding,
+    )
+
+
+def progress(
+    upto: float,
+    *,
+    site: str = SITE,
+    source: str = "desk",
+    alive: bool = True,
+    reason: str = "",
+) -> Progress:
+    """The promise that nothing of `source` starts before `upto`."""
+    return Progress(site=site, source=source, upto=ns(upto), alive=alive, reason=reason)
+
+
+def roster(*sources: str, start: float = 0.0, site: str = SITE, source: str = "desk") -> Roster:
+    """The observation sources of the site, from `start` on; by default those of an office."""
+    names = sources or ("desk", "room", "room/speech", "reports")
+    return Roster(site=site, source=source, sources=names, start=ns(start))
+
+
+def frame(
+    start: float,
+    data: bytes = b"\xff\xd8\xff\xd9",
+    *,
+    site: str = SITE,
+    source: str = "desk",
+    seq: int = 0,
+    seconds: float = 0.2,
+    width: int = 640,
+    height: int = 360,
+) -> FrameChunk:
+    """One captured picture; its default data is a JPEG of no pixels, for who looks not inside."""
+    return FrameChunk(
+        site=site,
+        source=source,
+        start=ns(start),
+        end=ns(start + seconds),
+        seq=seq,
+        width=width,
+        height=height,
+        data=data,
+    )
+
+
+def audio(
+    start: float,
+    data: bytes | None = None,
+    *,
+    site: str = SITE,
+    source: str = "room",
+    seq: int = 0,
+    rate: int = 16000,
+    seconds: float = 0.5,
+) -> AudioChunk:
+    """Captured sound, mono; by default `seconds` of silence."""
+    pcm = bytes(2 * round(rate * seconds)) if data is None else data
+    return AudioChunk(
+        site=site,
+        source=source,
+        start=ns(start),
+        end=ns(start) + len(pcm) // 2 * 1_000_000_000 // rate,
+        seq=seq,
+        rate=rate,
+        channels=1,
+        data=pcm,
+    )
+
+
+def anomaly(
+    start: float,
+    label: str = "gunshot",
+    *,
+    site: str = SITE,
+    rule: str = "sound",
+    severity: str = "high",
+    score: float = 0.9,
+    seconds: float = 1.0,
+    text: str = "",
+) -> Anomaly:
+    """One judgement about the microphone `room`; its id is made of what it says."""
+    return Anomaly(
+        id=content_id(site, rule, label, ns(start)),
+        site=site,
+        source="room",
+        start=ns(start),
+        end=ns(start + seconds),
+        rule=rule,
+        label=label,
+        severity=severity,
+        score=score,
+        text=text,
+        contributions={"sound": 1.0},
+    )
