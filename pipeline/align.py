@@ -1,8 +1,8 @@
 """One site's observations, joined on time-aligned windows; no clock is read (docs/windows.md).
 
 Two rules carry everything. A window closes when the *watermark*, the smallest promise over the
-sources of the roster, has reached its end. And what a window holds is a function of what each source
-said in its own order, never of how the sources were mixed on the way.
+sources of the roster, has reached its end. And what a window holds is a function of what each
+source said in its own order, never of how the sources were mixed on the way.
 
 Promises of one source, in ns:
 
@@ -104,11 +104,11 @@ class _Source:
 class Aligner:
     """The windows of one site: window i is `[i*hop, i*hop+size)`, all times int ns.
 
-    `push` takes Detections, Sound, Utterance, Described, Progress and Roster records in the order of
-    the log, and gives what follows from each: closed windows in order, once; a `Late`, `Repeat` or
-    `Unknown`. A window that starts below `floor` is not given: after a restart it may be incomplete.
-    An empty window is given only where some source spoke within `horizon - size` before it, so that
-    a clock which jumps by years costs nothing.
+    `push` takes Detections, Sound, Utterance, Described, Progress and Roster records in the order
+    of the log, and gives what follows from each: closed windows in order, once; a `Late`, `Repeat`
+    or `Unknown`. A window that starts below `floor` is not given: after a restart it may be
+    incomplete. An empty window is given only where some source spoke within `horizon - size` before
+    it, so that a clock which jumps by years costs nothing.
 
     Held at most: observations that overlap an open window, so `horizon + size` of them when the
     stage calls `force`; keys of records at or above their source's promise; one number a hop and

@@ -1,8 +1,8 @@
 """When a rule holds: `"mon-fri 22:00-06:00, sat-sun 00:00-24:00"` on a site's own clock.
 
 A span is what the wall clock shows, `[from, to)`. So on the night when the clock goes back, an hour
-that comes twice counts both times, and one that is left out never comes. A span over midnight belongs
-to the day on which it began: `fri 22:00-06:00` ends on Saturday morning.
+that comes twice counts both times, and one that is left out never comes. A span over midnight
+belongs to the day on which it began: `fri 22:00-06:00` ends on Saturday morning.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Schedule(msgspec.Struct, frozen=True):
     def parse(cls, text: str) -> Schedule:
         """Spans between commas, each `[DAYS] HH:MM-HH:MM`.
 
-        ValueError says which one is wrong, and why. DAYS are `mon`, `mon-fri`, `sat-mon` or several between spaces; none means every day. An
-        empty text means always.
+        ValueError says which one is wrong, and why. DAYS are `mon`, `mon-fri`, `sat-mon` or several
+        between spaces; none means every day. An empty text means always.
         """
         if not text.strip():
             return cls()

@@ -133,9 +133,9 @@ class LineCounter:
     """Who crosses a line, and which way: `in` is to its right (`Line.side`).
 
     A track must have been farther than `hysteresis` on one side and then on the other, and the way
-    on which it last changed sides must lead through the line, not past its ends. A side is forgotten
-    `keep` ns after it was last clear, and so is a track: nothing here reaches further back, and
-    memory is bounded.
+    on which it last changed sides must lead through the line, not past its ends. A side is
+    forgotten `keep` ns after it was last clear, and so is a track: nothing here reaches further
+    back, and memory is bounded.
     """
 
     def __init__(self, line: Line, hysteresis: float = 0.02, keep: int = 120 * SECOND) -> None:
