@@ -240,7 +240,8 @@ def film_length(path: Path, *, whole: bool) -> Fraction:
             if p.pts is not None
         ]
         base = Fraction(container.streams.video[0].time_base or 0)
-    return (max(end for _, end in spans) - min(at for at, _ in spans)) * base
+    ticks: int = max(end for _, end in spans) - min(at for at, _ in spans)
+    return ticks * base
 
 
 def clip_length(path: Path, *, whole: bool) -> Fraction:
