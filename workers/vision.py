@@ -64,7 +64,7 @@ class VisionStage:
         self._status = status or Uncounted()
 
     def infer(self, batch: Sequence[Record]) -> Sequence[Seen | Unseen | None]:
-        """Look at the frames of a poll, over all sources in one batch; None for what is no frame."""
+        """Look at the frames of a poll, over all sources at once; None for what is no frame."""
         results: list[Seen | Unseen | None] = [None] * len(batch)
         newest: dict[tuple[str, str], tuple[int, int]] = {}  # source -> latest (start, index)
         for index, record in enumerate(batch):

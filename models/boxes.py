@@ -1,0 +1,45 @@
+"""What detectors share behind the net: suppression, and arrays into records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.types import Box
+
+
+def boxes(fractions: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> tuple[Box, ...]:
+    """Records of (n, 4) corners in fractions: rounded to 1e-3, best first, none without an area."""
+    table = zip(
+        np.clip(fractions, 0, 1).astype(float).round(3).tolist(),
+        np.minimum(scores, 1).astype(float).round(3).tolist(),
+        labels,
+        strict=True,
+    )
+    made = [
+        Box(label=label, score=score, x1=x1, y1=y1, x2=x2, y2=y2)
+        for (x1, y1, x2, y2), score, label in table
+        if x2 > x1 and y2 > y1
+    ]
+    made.sort(key=lambda box: (-box.score, box.label, box.x1, box.y1, box.x2, box.y2))
+    return tuple(made)
+
+
+def suppress(corners: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
+    """Greedy non-maximum suppression within each class: what stays of rows sorted best first."""
+    if not len(corners):
+        return np.empty(0, np.intp)
+    # One pass for all classes: boxes of different classes are moved too far apart to meet.
+    apart = float(corners.max() - corners.min()) + 1.0
+    moved = corners + (classes * apart)[:, None]
+    low = np.maximum(moved[:, None, :2], moved[None, :, :2])
+    high = np.minimum(moved[:, None, 2:], moved[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(2)
+    area = (moved[:, 2:] - moved[:, :2]).prod(1)
+    overlaps = common > iou * (area[:, None] + area[None, :] - common)
+    alive = np.ones(len(corners), bool)
+    for index in range(len(corners)):
+        if alive[index]:
+            alive[index + 1 :] &= ~overlaps[index, index + 1 :]
+    return np.flatnonzero(alive)
