@@ -152,7 +152,7 @@ class LogReader:
         self._table = table
         self._group = group
         self._release = release
-        self._connection = table.connect()
+        self._link = table.connect()
         self._next, self._note = table.join(group)
         self._told = False
 
@@ -165,12 +165,11 @@ class LogReader:
         events += self._entries(limit)
         if not events and wait > 0:
             self._table.wait_beyond(self._next, wait)
-            if not self._table.closed:
-                events += self._entries(limit)
+            events += self._entries(limit)
         return events
 
     def _entries(self, limit: int) -> list[Entry]:
-        lost, rows = self._table.read(self._connection, self._next, limit)
+        lost, rows = self._table.read(self._link, self._next, limit)
         self.lost += lost
         self._next += lost + len(rows)
         return [Entry(0, offset, key, value) for offset, key, value in rows]
@@ -184,7 +183,7 @@ class LogReader:
 
     def close(self) -> None:
         """Gives the group free; what was not committed will be read again."""
-        self._table.release(self._connection)
+        self._table.release(self._link)
         self._release()
 
 

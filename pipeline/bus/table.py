@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition, Lock, RLock
+from threading import Condition, RLock
 
 import msgspec
 
@@ -30,6 +30,7 @@ _APPLICATION = 0x46757365  # "Fuse", in the file's header
 _VERSION = 1
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages that one retention step takes at most
+_STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
 _FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
 _OUTSIDE = {3, 5, 6, 7, 8, 10, 14}  # PERM BUSY LOCKED NOMEM READONLY IOERR CANTOPEN
 
@@ -48,6 +49,14 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
 
 
+class Link:
+    """A connection and the lock that is held while it works: one closed at work is a crash."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = RLock()
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
 class Table:
     """The file of one topic; raises OutsideError for what the disk or the file does to us.
 
@@ -64,37 +73,34 @@ class Table:
         self._wal = min(retention.max_bytes // 4, 8 << 20)
         self.flush_bytes = self._wal * 3 // 8  # and the WAL is moved when it is half full
         self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and slack
-        self._writing = RLock()
-        self._querying = Lock()
         self.arrived = Condition()
         self.closed = False
-        self._connections: list[sqlite3.Connection] = []
+        self._links: list[Link] = []
         try:
             with self._outside():
-                self._writer = self._connect()
+                link = self.connect()
+                self._writer, self._writing = link.connection, link.lock
                 self._create()
-                self._query = self._connect()
+                link = self.connect()
+                self._query, self._querying = link.connection, link.lock
                 self._load()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self._connections.append(connection)
-        return connection
-
-    def connect(self) -> sqlite3.Connection:
+    def connect(self) -> Link:
         """A connection of a reader's own."""
-        with self._outside(), self._writing:
-            return self._connect()
+        with self._outside():
+            link = Link(self.path)
+        self._links.append(link)
+        return link
 
-    def release(self, connection: sqlite3.Connection) -> None:
+    def release(self, link: Link) -> None:
         """Closes a reader's connection."""
-        with self._writing:
-            if connection in self._connections:
-                self._connections.remove(connection)
-                connection.close()
+        with link.lock:
+            link.connection.close()
+        if link in self._links:
+            self._links.remove(link)
 
     def _create(self) -> None:
         run = self._writer.execute
@@ -149,7 +155,7 @@ class Table:
                 self.oldest = oldest
                 self.end += len(rows)
                 self.arrived.notify_all()
-            self._bound_wal()
+            self._bound_wal(self._wal // 2)
 
     def commit(self, group: str, offset: int, note: bytes) -> None:
         """Stores where `group` goes on, and its note, at once."""
@@ -158,7 +164,7 @@ class Table:
                 sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
                 run.execute(sql, (group, offset, note))
             self.committed[group] = offset
-            self._bound_wal()
+            self._bound_wal(self._wal // 2)
 
     def join(self, group: str) -> tuple[int, bytes]:
         """Where `group` goes on; a new group begins at the oldest entry, and holds from there."""
@@ -180,25 +186,24 @@ class Table:
 
     def trim(self) -> None:
         """Deletes what is too old and gives free pages back; to be called now and then."""
-        with self._writing:
-            while True:
+        trimmed = True
+        while trimmed:
+            with self._writing:  # anew each time, so that others may append between
                 before = self.oldest
                 with self._transaction():
                     self._make_room(0, self._clock())
                     oldest = self._find_oldest()
                 with self.arrived:
                     self.oldest = oldest
-                self._bound_wal()
-                if oldest - before < _STEP:
-                    break
-            while self._shrink():
-                self._bound_wal()
+                trimmed = oldest > before or self._shrink()
+                self._bound_wal(self._wal // 2 if trimmed else 0)
 
     def _make_room(self, incoming: int, now: int) -> None:
         """Inside a transaction: deletes the oldest until `incoming` bytes fit the budget."""
         self._delete_aged(now - ns(self._retention.max_age))
-        while (excess := self._live() + incoming - self._budget) > 0:
-            if not self._delete_oldest(excess):
+        for _ in range(_STEPS):
+            excess = self._live() + incoming - self._budget
+            if excess <= 0 or not self._delete_oldest(excess):
                 break
         if self._pages() > self._budget:
             self._shrink()
@@ -262,10 +267,10 @@ class Table:
             self._writer.execute(f"PRAGMA incremental_vacuum({_STEP})").fetchall()
         return True
 
-    def _bound_wal(self) -> None:
-        """Moves the WAL into the file when it has grown to half of its share of the cap."""
+    def _bound_wal(self, most: int) -> None:
+        """Moves the WAL into the file when it is longer than `most` bytes."""
         wal = Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size > self._wal // 2:
+        if wal.exists() and wal.stat().st_size > most:
             with self._outside():
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
@@ -283,16 +288,19 @@ class Table:
 
     # -- reading
 
-    def read(
-        self, connection: sqlite3.Connection, offset: int, limit: int
-    ) -> tuple[int, list[Row]]:
-        """At most `limit` rows, or 32 MB, from `offset` on; and how many were deleted before."""
+    def read(self, link: Link, offset: int, limit: int) -> tuple[int, list[Row]]:
+        """How many entries were deleted from `offset` on, and at most `limit` after them, or 32 MB.
+
+        Nothing when the table is closed.
+        """
         end = self.end
         sql = "SELECT offset, key, value FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"
         rows: list[Row] = []
         size = 0
-        with self._outside():
-            cursor = connection.execute(sql, (offset, limit))
+        with link.lock, self._outside():
+            if self.closed:
+                return 0, []
+            cursor = link.connection.execute(sql, (offset, limit))
             for row in cursor:
                 rows.append(row)
                 size += len(row[2])
@@ -324,9 +332,8 @@ class Table:
         with self.arrived:
             self.closed = True
             self.arrived.notify_all()
-        with self._writing, self._querying:
-            while self._connections:
-                self._connections.pop().close()
+        while self._links:
+            self.release(self._links.pop())
 
     @contextmanager
     def _outside(self) -> Iterator[None]:
