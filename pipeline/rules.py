@@ -70,7 +70,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         if polygon is None or not self.schedule.contains(seen.start, self.timezone):
             return
         for track in seen.tracks:
-            if track.label in self.objects and track.score >= self.min_score:
+            now = track.last_seen == seen.start  # else the box is only where it was last
+            if now and track.label in self.objects and track.score >= self.min_score:
                 x, y = feet(track.box)
                 if polygon.contains(x, y):
                     yield track

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from models.fusion.noisy_or import Question, Verdict
+from pipeline import codec
 from pipeline.align import Aligner, Repeat, Unknown
 from pipeline.config import Detect
-from pipeline.rules import Finding, Heard, Meant, Said, Seen, SeesRule
+from pipeline.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
 from pipeline.track import Tracker
 from pipeline.types import (
     SECOND,
@@ -107,17 +108,22 @@ class SiteState:
 
     def __init__(self, site: str, plan: SitePlan, head: Head, floor: int) -> None:
         self._site, self._plan, self._head, self._floor = site, plan, head, floor
-        self._aligner = Aligner(site, plan.size, plan.hop, floor)
-        self._trackers = {camera: Tracker(horizon=plan.horizon) for camera in plan.cameras}
+        self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
+        self._trackers = {
+            camera: Tracker(high=detect.min_score, low=LEAST, horizon=plan.horizon)
+            for camera, detect in plan.cameras.items()
+        }
         self._sees = plan.sees()
         self._findings: list[Finding] = []  # those that an open window may still overlap
+        self._sources: tuple[str, ...] = ()  # of the newest roster
+        self._seen: dict[str, int] = {}  # source -> end of its last observation, ns
         self._lost: dict[str, int] = {}  # source -> since when, ns
         self._upto = 0
 
     @property
     def floor(self) -> int:
         """Nothing held until here can matter any more. Ns."""
-        return max(self._floor, (self._aligner.watermark or 0) - self._plan.horizon)
+        return self._aligner.floor
 
     def on(self, record: Record) -> list[Record]:
         """Anomalies first, then the promise that they make possible."""
@@ -125,8 +131,10 @@ class SiteState:
         said: list[Record] = []
         if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
             match record:
+                case Roster():
+                    self._sources = record.sources
                 case Progress():
-                    said += self._presence(record)
+                    said += self._promised(record)
                 case Detections() | Sound() | Utterance() | Described():
                     said += self._observe(record)
         for out in outcome:
@@ -141,14 +149,18 @@ class SiteState:
 
     def hurry(self, newest: int) -> list[Record]:
         """Take silent sources as lost when the site stalls longer than the horizon."""
+        outcome, stalled = self._aligner.force(newest)
         said: list[Record] = []
-        for out in self._aligner.force(newest, self._plan.horizon):
+        for name in stalled:
+            self._lost.setdefault(name, newest - self._plan.horizon)
+        for out in outcome:
             if isinstance(out, Window):
                 said += self._judge(out)
         return said + self._promise()
 
     def _observe(self, record: Observation) -> list[Record]:
         findings: list[Finding] = []
+        self._seen[record.source] = max(record.end, self._seen.get(record.source, 0))
         match record:
             case Detections():
                 seen = self._see(record)
@@ -161,7 +173,7 @@ class SiteState:
                 for reads in self._plan.reads:
                     findings += reads.read(record)
         self._findings += findings
-        presence = self._aligner.presence()
+        presence = self._presence(record.end)
         ordinals: dict[str, int] = {}
         said: list[Record] = []
         for finding in findings:
@@ -178,7 +190,7 @@ class SiteState:
         boxes = [
             box
             for box in record.boxes
-            if box.score >= detect.min_score and box.y2 - box.y1 >= detect.min_height
+            if box.score >= LEAST and box.y2 - box.y1 >= detect.min_height
         ]
         tracks = self._trackers[record.source].update(boxes, record.start)
         still = frozenset(
@@ -219,7 +231,7 @@ class SiteState:
             )
         ]
 
-    def _presence(self, promise: Progress) -> list[Record]:
+    def _promised(self, promise: Progress) -> list[Record]:
         """A source that stays lost is told by a `system` anomaly, once a hop."""
         if promise.alive:
             self._lost.pop(promise.source, None)
@@ -242,10 +254,22 @@ class SiteState:
                 label="source-lost",
                 severity="medium",
                 score=1.0,
-                presence={**self._aligner.presence(), promise.source: Presence.LOST},
+                presence=self._presence(promise.upto),
                 reasons=(f"{promise.source} is lost{why}",),
             )
         ]
+
+    def _presence(self, now: int) -> dict[str, Presence]:
+        """What is known of each source at `now`, for what cannot wait for a window."""
+        presence = {}
+        for source in self._sources:
+            if source in self._lost:
+                presence[source] = Presence.LOST
+            elif self._seen.get(source, 0) > now - self._plan.size:
+                presence[source] = Presence.PRESENT
+            else:
+                presence[source] = Presence.SILENT
+        return presence
 
     def _promise(self) -> list[Record]:
         """Nothing that fusion will say starts before the hop that holds the watermark."""
@@ -281,9 +305,9 @@ def _dead(record: Record, reason: str) -> DeadLetter:
     return DeadLetter(
         site=record.site,
         source=record.source,
-        topic="observations.v1",
-        partition=0,
-        offset=0,
+        topic="",  # where it stood is filled in by whoever read it
+        partition=-1,
+        offset=-1,
         reason=reason,
-        value=b"",
+        value=codec.encode(record),
     )

@@ -1,0 +1,267 @@
+"""The command line: one function a command; each returns the exit code.
+
+Exit codes: 0 done, 1 found something (check, doctor, verify), 2 wrong use or config, 3 the outside
+world failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from pipeline.errors import ConfigError, FusewatchError, OutsideError
+
+OK, FOUND, WRONG, OUTSIDE = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; every error that Fusewatch raises on purpose is one clear line, no trace."""
+    # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
+    # is imported anywhere.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    given = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = given.command
+    try:
+        return command(given)
+    except ConfigError as error:
+        print(f"fusewatch: {error}", file=sys.stderr)
+        return WRONG
+    except OutsideError as error:
+        print(f"fusewatch: {error}", file=sys.stderr)
+        return OUTSIDE
+    except FusewatchError as error:
+        print(f"fusewatch: {error}", file=sys.stderr)
+        return OUTSIDE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is wrong, and nothing can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fusewatch",
+        description="Cameras, microphones and people's words in; signed, explained alerts out.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], help_: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help_, description=help_)
+        made.set_defaults(command=command)
+        return made
+
+    made = add("init", _init, "write a commented config, a token and a webhook secret")
+    made.add_argument("config", type=Path, nargs="?", default=Path("fusewatch.yaml"))
+    made.add_argument("--state", type=Path, help="state folder (default: ~/.local/state/fusewatch)")
+
+    made = add("run", _run, "watch: the whole pipeline in this process, until it is stopped")
+    made.add_argument("config", type=Path)
+    made.add_argument("--scene", type=Path, help="play this recorded scene instead of the sources")
+    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
+    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
+
+    made = add(
+        "replay", _replay, "recorded scenes through the same pipeline; the same bytes every time"
+    )
+    made.add_argument("config", type=Path)
+    made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
+    made.add_argument(
+        "--out", type=Path, required=True, help="a .jsonl file; a folder/ for several scenes"
+    )
+    made.add_argument("--speed", type=_speed, default=None, help="max (default) or 1: real time")
+    made.add_argument("--deliver", action="store_true", help="send the alerts to the webhooks, too")
+    made.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    made = add("check", _check, "read a config and say everything that is wrong with it")
+    made.add_argument("config", type=Path)
+    made.add_argument("--json", action="store_true")
+
+    made = add(
+        "doctor", _doctor, "look at devices, weights and each source: a frame, a second of sound"
+    )
+    made.add_argument("config", type=Path, nargs="?")
+    made.add_argument("--json", action="store_true")
+
+    made = add("report", _report, "tell a running daemon what you saw")
+    made.add_argument("site")
+    made.add_argument("text")
+    made.add_argument("--author", required=True)
+    made.add_argument("--url", default="http://127.0.0.1:8674", help="of the daemon")
+    made.add_argument("--state", type=Path, help="state folder that holds the token")
+
+    hooks = add("webhooks", _usage, "webhook subscribers").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    made = hooks.add_parser("test", help="send a signed test event and say what came back")
+    made.set_defaults(command=_webhooks_test)
+    made.add_argument("config", type=Path)
+    made.add_argument("name", nargs="?", help="of the webhook; default: all")
+
+    files = add("weights", _usage, "model files").add_subparsers(required=True, metavar="ACTION")
+    for action, help_ in (
+        ("list", "what there is"),
+        ("pull", "download"),
+        ("verify", "check the hashes"),
+    ):
+        made = files.add_parser(action, help=help_)
+        made.set_defaults(command=_weights, action=action)
+        made.add_argument("names", nargs="*")
+        made.add_argument("--json", action="store_true")
+
+    made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
+    made.add_argument("--scene", type=Path)
+    made.add_argument("--config", type=Path)
+
+    made = add("version", _version, "versions and where the weights are")
+    made.add_argument("--json", action="store_true")
+    return parser
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    speed = float(text)
+    if speed <= 0:
+        msg = "max, or a factor above 0 (1 is real time)"
+        raise argparse.ArgumentTypeError(msg)
+    return speed
+
+
+def _usage(given: argparse.Namespace) -> int:
+    return WRONG
+
+
+def _init(given: argparse.Namespace) -> int:
+    from workers.init import init
+
+    init(given.config, given.state)
+    return OK
+
+
+def _run(given: argparse.Namespace) -> int:
+    from workers import configfile, edge
+
+    return edge.run(
+        configfile.load(given.config), scene=given.scene, state=given.state, speed=given.speed
+    )
+
+
+def _replay(given: argparse.Namespace) -> int:
+    from workers import playback
+
+    return playback.run(
+        given.config,
+        given.scenes,
+        out=given.out,
+        speed=given.speed,
+        deliver=given.deliver,
+        as_json=given.json,
+    )
+
+
+def _check(given: argparse.Namespace) -> int:
+    from workers import configfile
+
+    try:
+        settings = configfile.load(given.config)
+    except ConfigError as error:
+        if given.json:
+            print(json.dumps({"ok": False, "problems": str(error).splitlines()}))
+        else:
+            print(error, file=sys.stderr)
+        return FOUND
+    sites = ", ".join(
+        f"{name} ({len(site.cameras)} cameras, {len(site.microphones)} microphones,"
+        f" {len(site.rules)} rules)"
+        for name, site in settings.sites.items()
+    )
+    print(json.dumps({"ok": True}) if given.json else f"{given.config}: fine. {sites}")
+    return OK
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from workers import configfile
+    from workers.doctor import doctor, show
+
+    checks = doctor(configfile.load(given.config) if given.config else None)
+    show(checks, as_json=given.json)
+    return OK if all(check.ok for check in checks) else FOUND
+
+
+def _report(given: argparse.Namespace) -> int:
+    from workers.reports import read_token, send_report
+
+    token = read_token(given.state)
+    send_report(given.url, token, given.site, given.text, given.author)
+    print("accepted")
+    return OK
+
+
+def _webhooks_test(given: argparse.Namespace) -> int:
+    from workers import configfile
+    from workers.subscribers import try_webhooks
+
+    outcomes = try_webhooks(configfile.load(given.config), given.name)
+    for one in outcomes:
+        answer = one.status if one.status is not None else "no answer"
+        print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
+    return OK if all(one.ok for one in outcomes) else OUTSIDE
+
+
+def _weights(given: argparse.Namespace) -> int:
+    from models import weights
+
+    match given.action:
+        case "list":
+            rows = weights.list_weights()
+            if given.json:
+                print(json.dumps(rows))
+            else:
+                for row in rows:
+                    print("  ".join(str(value) for value in row.values()))
+            return OK
+        case "pull":
+            for name in given.names or weights.DEFAULTS:
+                print(f"{name}: {weights.pull(name)}")
+            return OK
+        case _:
+            return OK if weights.verify(given.names, as_json=given.json) else FOUND
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from workers.demo import demo
+
+    return demo(given.config, given.scene)
+
+
+def _version(given: argparse.Namespace) -> int:
+    names = (
+        "fusewatch",
+        "onnxruntime",
+        "faster-whisper",
+        "ai-edge-litert",
+        "opencv-python-headless",
+        "av",
+    )
+    versions = {name: metadata.version(name) for name in names}
+    versions["python"] = sys.version.split()[0]
+    if given.json:
+        print(json.dumps(versions))
+    else:
+        for name, version in versions.items():
+            print(f"{name} {version}")
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

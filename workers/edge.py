@@ -1,0 +1,272 @@
+"""The daemon: the whole graph in one process over the local log, one thread a stage.
+
+Every thread of Fusewatch is started here; what runs in one is a plain function. There is one stop
+event. The first error stops everything and ends the process: a supervisor starts it again, and the
+log knows where each stage was.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pipeline import topics
+from pipeline.bus.log import LocalLog, Retention
+from pipeline.config import Config, size_bytes
+from pipeline.run import Runner
+from pipeline.types import SECOND, Anomaly, content_id
+from workers import graph, sources, subscribers
+from workers.alert import SYSTEM
+from workers.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.player import Player, publish_all, scene_of
+from workers.secrets import Secrets
+from workers.status import Status
+from workers.view import View
+
+log = logging.getLogger("fusewatch")
+
+WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
+PATIENCE = 15.0  # s that threads get to end what they are doing
+GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
+DAY = 86_400
+
+
+class Crew:
+    """Threads under one stop event; the first error of any is kept, and stops the rest."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self.failed = ""
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, body: Callable[[], None]) -> None:
+        """Run `body` in a thread of its own; it watches `stop`."""
+        thread = threading.Thread(target=self._guarded, args=(name, body), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self, patience: float = PATIENCE) -> list[str]:
+        """Wait for all to end; the names of those that did not."""
+        until = time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return [thread.name for thread in self._threads if thread.is_alive()]
+
+    def _guarded(self, name: str, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:
+            with self._lock:
+                if self.error is None:
+                    self.error, self.failed = error, name
+            self.stop.set()
+
+
+class Positions:
+    """How far each stage has come: offsets below it are answered, published and committed."""
+
+    def __init__(self, bus: LocalLog, runners: Sequence[Runner]) -> None:
+        self._bus = bus
+        self._topics = {runner.group: runner.topic for runner in runners}
+        self._at: dict[str, int] = dict.fromkeys(self._topics, 0)
+
+    def moved(self, runner: Runner) -> None:
+        """Called by the stage's own thread after each step."""
+        self._at[runner.group] = sum(host.reached for host in runner.hosts.values())
+
+    def behind(self) -> dict[str, int]:
+        """Entries that each stage has not answered yet, in the order that records flow."""
+        return {name: self._bus.end(topic) - self._at[name] for name, topic in self._topics.items()}
+
+
+def run(settings: Config, *, scene: Path | None, state: Path | None, speed: float | None) -> int:
+    """Run the daemon until it is stopped, or its scene is over and every alert is delivered.
+
+    Raises ConfigError for a scene that does not fit and OutsideError when the state folder is in
+    use; the error of a stage leaves here as it is.
+    """
+    folder = (state or Path(settings.state)).expanduser()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secrets = Secrets()
+    played = scene_of(settings, scene) if scene else None
+    status = Status()
+    view = View(status, secrets)
+    crew = Crew()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: crew.stop.set())
+    bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
+    try:
+        who = _subscribers(settings, folder, bus, secrets, view)
+        outside = Outside(
+            clock=time.time, random=random.random, pause=crew.stop.wait, count=status.count
+        )
+        deliveries = [_delivery(bus, one, outside) for one in who]
+        recorded = played is not None
+        encoders = graph.load(settings.models, recorded=recorded)
+        nodes = list(graph.nodes(settings, encoders, status, recorded=recorded))
+        runners = [_runner(bus, node) for node in nodes]
+        positions = Positions(bus, runners)
+        try:
+            for runner in runners:
+                crew.start(runner.group, partial(_work, crew, runner, positions))
+            for delivery in deliveries:
+                crew.start(f"deliver {delivery.name}", partial(_deliver, crew, delivery))
+            if played is not None:
+                player = Player(settings, played, bus, positions.behind, status, speed)
+                crew.start("scene", partial(player.play, crew.stop))
+            else:
+                player = None
+                _start_sources(crew, settings, bus, folder, secrets, status)
+            _watch(crew, positions, deliveries, status, view, player)
+        finally:
+            crew.stop.set()
+            late = crew.join()
+        if late:
+            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
+        elif crew.error is not None:
+            alert = next(node for node in nodes if node.name == "alert")
+            _tell(crew.failed, settings, bus, alert, [_delivery(bus, one, outside) for one in who])
+    finally:
+        bus.close()
+        view.close()
+    if crew.error is not None:
+        crew.error.add_note(f"in thread {crew.failed}")
+        raise crew.error
+    return 0
+
+
+def _runner(bus: LocalLog, node: graph.Node) -> Runner:
+    return Runner(node.stage, bus, topic=node.topic, group=node.name, out=node.out)
+
+
+def _delivery(bus: LocalLog, who: Subscriber, outside: Outside) -> Delivery:
+    return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+
+
+def _subscribers(
+    settings: Config, folder: Path, bus: LocalLog, secrets: Secrets, view: View
+) -> list[Subscriber]:
+    return [
+        *subscribers.webhooks(settings, secrets),
+        *subscribers.files(settings, folder),
+        subscribers.evidence(settings, folder, bus),
+        view.subscriber(),
+    ]
+
+
+def _retention(settings: Config) -> dict[str, Retention]:
+    """Shares of the cap on disk; evidence has the rest."""
+    cap = size_bytes(settings.storage.cap)
+    chunks = settings.storage.frames
+    shares = {
+        topics.FRAMES: (50, chunks),
+        topics.AUDIO: (5, chunks),
+        topics.REPORTS: (2, 28 * DAY),
+        topics.OBSERVATIONS: (10, 7 * DAY),
+        topics.ANOMALIES: (4, 28 * DAY),
+        topics.ALERTS: (4, 28 * DAY),
+        topics.LATE: (1, 28 * DAY),
+        topics.DEAD: (2, 28 * DAY),
+    }
+    return {
+        topic: Retention(
+            max_bytes=cap * percent // 100,
+            max_age=age,
+            hold=topic == topics.ALERTS,
+            durable=topic in (topics.ALERTS, topics.REPORTS),
+        )
+        for topic, (percent, age) in shares.items()
+    }
+
+
+def _start_sources(
+    crew: Crew, settings: Config, bus: LocalLog, folder: Path, secrets: Secrets, status: Status
+) -> None:
+    """Cameras, microphones and the endpoint for reports: two threads a connection."""
+    publish = partial(publish_all, bus)
+    for capture in sources.captures(settings, secrets, publish, status):
+        name = " ".join(capture.topics)
+        crew.start(f"read {name}", partial(capture.read, crew.stop))
+        crew.start(f"publish {name}", partial(capture.publish_loop, crew.stop))
+    endpoint = sources.endpoint(settings, folder, secrets, publish, status)
+    crew.start("reports", partial(endpoint.serve, crew.stop))
+    crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
+
+
+def _work(crew: Crew, runner: Runner, positions: Positions) -> None:
+    """One stage, step after step."""
+    try:
+        while not crew.stop.is_set():
+            runner.step(WAIT)
+            positions.moved(runner)
+    finally:
+        runner.close()
+
+
+def _deliver(crew: Crew, delivery: Delivery) -> None:
+    """One subscriber, step after step."""
+    try:
+        while not crew.stop.is_set():
+            delivery.step(WAIT)
+    finally:
+        delivery.close()
+
+
+def _watch(
+    crew: Crew,
+    positions: Positions,
+    deliveries: Sequence[Delivery],
+    status: Status,
+    view: View,
+    player: Player | None,
+) -> None:
+    """Show how things are until somebody says stop, or the scene is over and all is delivered."""
+    view.ready()
+    while not crew.stop.wait(0.1):
+        behind = positions.behind()
+        for name, entries in behind.items():
+            status.gauge(f"behind.{name}", entries)
+        for delivery in deliveries:
+            status.gauge(f"pending.{delivery.name}", delivery.pending)
+        view.tick()
+        over = player is not None and player.over.is_set() and not any(behind.values())
+        # A delivery is only done if nothing came after it looked: so the stages are asked twice.
+        if over and all(d.idle for d in deliveries) and not any(positions.behind().values()):
+            return
+
+
+def _tell(
+    failed: str, settings: Config, bus: LocalLog, alert: graph.Node, deliveries: list[Delivery]
+) -> None:
+    """Tell every site that a thread failed, before the process ends, if alerting still works."""
+    now = time.time_ns()
+    for site in settings.sites:
+        anomaly = Anomaly(
+            site=site,
+            source="fusewatch",
+            id=content_id(site, SYSTEM, "stage-failed", now),
+            start=now,
+            end=now + SECOND,
+            rule=SYSTEM,
+            label="stage-failed",
+            severity="high",
+            score=1.0,
+            reasons=(f"{failed} failed; the process restarts",),
+        )
+        publish_all(bus, topics.ANOMALIES, [anomaly])
+    if failed == alert.name or failed.startswith("deliver "):
+        return  # it is in the log, and is told by the next process
+    runner = _runner(bus, alert)
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
+        pass
+    for one in (runner, *deliveries):
+        one.close()

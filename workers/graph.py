@@ -1,0 +1,258 @@
+"""The graph: which stage reads which topic. A new sensor, model or stage is a line here.
+
+frames.v1 --vision--+
+audio.v1 ---sound---+--> observations.v1 --fusion--> anomalies.v1 --alert--> alerts.v1
+audio.v1 ---speech--+                                                          |
+reports.v1 --text---+                                      delivery, jsonl, evidence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from models import weights
+from models.fusion.noisy_or import NoisyOr
+from models.keywords import Keywords
+from pipeline import config, topics
+from pipeline.config import Config, Site
+from pipeline.errors import ConfigError
+from pipeline.incident import Timing
+from pipeline.ports import Model, Stage
+from pipeline.rules import (
+    Crossed,
+    Crowd,
+    Heard,
+    InZone,
+    Loitering,
+    Meant,
+    Place,
+    Said,
+    SeesRule,
+)
+from pipeline.schedule import Schedule
+from pipeline.types import ns
+from pipeline.zones import Line, LineCounter, Polygon
+from workers.alert import AlertStage
+from workers.evidence import evidence_names
+from workers.fusion import FusionStage, Head, SitePlan
+from workers.hearing import SoundStage
+from workers.speech import SpeechStage
+from workers.status import Status
+from workers.text import TextStage
+from workers.vision import VisionStage
+
+
+RECORDED_THREADS = 2
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage in the graph; `name` is its consumer group too."""
+
+    name: str
+    topic: str
+    out: str
+    stage: Stage
+
+
+class Encoders(msgspec.Struct, frozen=True, kw_only=True):
+    """The models, loaded: they know no time and no site, so scenes and stages share them."""
+
+    detector: Model
+    sound: Model
+    sound_head: Callable[..., Mapping[str, float]]
+    voice: Model
+    speech: Model
+    text: Model
+
+
+def load(settings: config.Models, *, recorded: bool = False) -> Encoders:
+    """Load every model that the config names; raises WeightsError or ConfigError.
+
+    `recorded` fixes the number of threads where the config leaves it open, so that a replay gives
+    the same bytes on every machine.
+    """
+    if recorded:
+        settings = _fixed(settings)
+
+    from models.sound import SoundHead, Yamnet
+    from models.voice import Voice
+
+    return Encoders(
+        detector=_detector(settings.detector),
+        sound=Yamnet(_folder(settings.sound), threads=settings.sound.threads),
+        sound_head=SoundHead.shipped(),
+        voice=Voice(),
+        speech=_speech(settings.speech),
+        text=_text(settings.text),
+    )
+
+
+def _fixed(settings: config.Models) -> config.Models:
+    """The same models with `RECORDED_THREADS` where the number of threads is left open."""
+    fixed = {
+        name: msgspec.structs.replace(model, threads=RECORDED_THREADS)
+        for name in settings.__struct_fields__
+        if not (model := getattr(settings, name)).threads
+    }
+    return msgspec.structs.replace(settings, **fixed)
+
+
+def _detector(model: config.Model) -> Model:
+    path = _folder(model)
+    match model.kind:
+        case "onnx" | "yolox":
+            from models.detector import Detector
+
+            return Detector(path, providers=model.providers, threads=model.threads)
+        case "ultralytics":
+            from models.ultralytics_detector import UltralyticsDetector
+
+            return UltralyticsDetector(path)
+    msg = "detector"
+    raise _unknown(msg, model.kind, ("yolox", "onnx", "ultralytics"))
+
+
+def _speech(model: config.Model) -> Model:
+    match model.kind:
+        case "faster-whisper":
+            from models.speech import FasterWhisper
+
+            return FasterWhisper(_folder(model), threads=model.threads)
+        case "openai-whisper":
+            from models.openai_speech import OpenAIWhisper
+
+            return OpenAIWhisper(_folder(model))
+    msg = "speech"
+    raise _unknown(msg, model.kind, ("faster-whisper", "openai-whisper"))
+
+
+def _text(model: config.Model) -> Model:
+    from models.text import TextEncoder
+
+    return TextEncoder(_folder(model), providers=model.providers, threads=model.threads)
+
+
+def _folder(model: config.Model) -> Path:
+    given = Path(model.weights).expanduser()
+    return given if given.exists() else weights.find(model.weights)
+
+
+def _unknown(what: str, kind: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(f"models.{what}.kind: no adapter {kind!r}; there are {', '.join(known)}")
+
+
+def nodes(
+    settings: Config, encoders: Encoders, status: Status, *, recorded: bool
+) -> Iterator[Node]:
+    """The stages of the graph in the order that records flow.
+
+    `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
+    """
+    vision = VisionStage(encoders.detector, policy="all" if recorded else "newest", status=status)
+    sound = SoundStage(encoders.sound, encoders.sound_head, status=status)
+    speech = SpeechStage(encoders.voice, encoders.speech, encoders.text, status=status)
+    plans = {
+        name: site_plan(site, encoders.text, recorded=recorded)
+        for name, site in settings.sites.items()
+    }
+    cameras = {name: tuple(site.cameras) for name, site in settings.sites.items()}
+    alert = AlertStage(
+        {name: timing(site) for name, site in settings.sites.items()},
+        lambda site, alert, revision: evidence_names(site, alert, revision, cameras.get(site, ())),
+    )
+    observations = topics.OBSERVATIONS
+    yield Node(name="vision", topic=topics.FRAMES, out=observations, stage=vision)
+    yield Node(name="sound", topic=topics.AUDIO, out=observations, stage=sound)
+    yield Node(name="speech", topic=topics.AUDIO, out=observations, stage=speech)
+    yield Node(name="text", topic=topics.REPORTS, out=observations, stage=TextStage(encoders.text))
+    fusion = FusionStage(plans, _head(settings))
+    yield Node(name="fusion", topic=observations, out=topics.ANOMALIES, stage=fusion)
+    yield Node(name="alert", topic=topics.ANOMALIES, out=topics.ALERTS, stage=alert)
+
+
+def _head(settings: Config) -> Head:
+    for name, site in settings.sites.items():
+        if site.fusion.head != "rules":
+            msg = f"sites.{name}.fusion.head: {site.fusion.head!r} is not known; there is 'rules'"
+            raise ConfigError(msg)
+    return NoisyOr()
+
+
+def timing(site: Site) -> Timing:
+    """When incidents of a site end."""
+    return Timing(
+        close_after=ns(site.incidents.close_after), max_duration=ns(site.incidents.max_duration)
+    )
+
+
+def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
+    """What fusion knows of a site; the phrases of its rules are embedded here, once."""
+    named = tuple(zip(config.rule_names(site), site.rules, strict=True))
+    timezone = ZoneInfo(site.timezone)
+    return SitePlan(
+        size=ns(site.windows.size),
+        hop=ns(site.windows.hop),
+        horizon=ns(site.windows.horizon),
+        lost_after=None if recorded else ns(site.incidents.lost_after),
+        still_after=ns(site.stationary.after),
+        still_distance=site.stationary.distance,
+        threshold=site.fusion.threshold,
+        cameras={name: camera.detect for name, camera in site.cameras.items()},
+        sees=lambda: [made for name, rule in named for made in _sees(name, rule, site, timezone)],
+        hears=[
+            Heard(name, rule, Schedule.parse(rule.schedule), timezone)
+            for name, rule in named
+            if isinstance(rule, config.SoundRule)
+        ],
+        reads=[made for name, rule in named for made in _reads(name, rule, text)],
+    )
+
+
+def _sees(name: str, rule: config.Rule, site: Site, timezone: ZoneInfo) -> Iterator[SeesRule]:
+    match rule:
+        case config.ZoneRule():
+            yield InZone(name, rule, _place(rule, site, timezone, rule.zone, rule.min_score))
+        case config.LoiteringRule():
+            yield Loitering(name, rule, _place(rule, site, timezone, rule.zone))
+        case config.CrowdRule():
+            yield Crowd(name, rule, _place(rule, site, timezone, rule.zone))
+        case config.LineRule():
+            lines = {
+                camera: LineCounter(Line.parse(of.lines[rule.line].coordinates), rule.hysteresis)
+                for camera, of in site.cameras.items()
+                if rule.line in of.lines
+            }
+            yield Crossed(name, rule, _place(rule, site, timezone, None), lines)
+
+
+def _place(
+    rule: config.ZoneRule | config.LoiteringRule | config.CrowdRule | config.LineRule,
+    site: Site,
+    timezone: ZoneInfo,
+    zone: str | None,
+    min_score: float = 0.0,
+) -> Place:
+    return Place(
+        zones={
+            camera: Polygon.parse(of.zones[zone].coordinates)
+            for camera, of in site.cameras.items()
+            if zone in of.zones
+        },
+        objects=frozenset(rule.objects),
+        schedule=Schedule.parse(rule.schedule),
+        timezone=timezone,
+        min_score=min_score,
+    )
+
+
+def _reads(name: str, rule: config.Rule, text: Model) -> Iterator[Said | Meant]:
+    match rule:
+        case config.KeywordRule():
+            yield Said(name, rule, Keywords(rule.words))
+        case config.PhraseRule():
+            embedded = zip(rule.phrases, text(rule.phrases), strict=True)
+            yield Meant(name, rule, {p: v.astype("<f2").tobytes() for p, v in embedded})

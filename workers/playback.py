@@ -1,0 +1,102 @@
+"""The command `replay`: scenes in, one file of alerts each out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError, OutsideError
+from workers import configfile, graph
+from workers.jsonl import write_all
+from workers.replay import Replayed, replay
+from workers.subscribers import deliver_now
+
+
+def run(
+    path: Path,
+    scenes: Sequence[Path],
+    *,
+    out: Path,
+    speed: float | None,
+    deliver: bool,
+    as_json: bool,
+) -> int:
+    """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done."""
+    settings = configfile.load(path)
+    files = _files(scenes, out)
+    encoders = graph.load(settings.models, recorded=True)
+    console = Console(stderr=True)
+    summaries = []
+    for scene, file in zip(scenes, files, strict=True):
+        with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(scene.stem, total=None)
+            played = replay(
+                settings,
+                scene,
+                encoders,
+                speed=speed,
+                heard=lambda done, all_, bar=bar, task=task: bar.update(  # type: ignore[misc]
+                    task, completed=done / 1e9, total=all_ / 1e9
+                ),
+            )
+        write_all(file, played.alerts)
+        if deliver:
+            _deliver(settings, played)
+        summaries.append(_summary(scene, file, played))
+        if not as_json:
+            sys.stdout.write(_line(summaries[-1]) + "\n")
+            sys.stdout.flush()
+    if as_json:
+        sys.stdout.write(json.dumps(summaries) + "\n")
+    return 0
+
+
+def _files(scenes: Sequence[Path], out: Path) -> list[Path]:
+    """Where each scene's alerts go: `--out FILE` for one scene, `--out DIR/` for any number."""
+    folder = out.is_dir() or str(out).endswith("/") or len(scenes) > 1
+    if folder and out.is_file():
+        msg = f"--out {out}: is a file, and several scenes need a folder: --out DIR/"
+        raise ConfigError(msg)
+    names = [scene.stem for scene in scenes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = (
+            f"two scenes are named {twice[0]}: their alerts would go to one file; replay them apart"
+        )
+        raise ConfigError(msg)
+    (out if folder else out.parent).mkdir(parents=True, exist_ok=True)
+    return [out / f"{name}.jsonl" for name in names] if folder else [out]
+
+
+def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
+    incidents = {alert.id: alert for alert in played.alerts}
+    return {
+        "scene": scene.stem,
+        "out": str(file),
+        "seconds": (played.scene.end - played.scene.start) / 1e9,
+        "took": round(played.seconds, 2),
+        "factor": round(played.factor, 1),
+        "incidents": len(incidents),
+        "revisions": len(played.alerts),
+        "labels": sorted({label for alert in incidents.values() for label in alert.labels}),
+    }
+
+
+def _line(row: dict[str, object]) -> str:
+    labels = ", ".join(row["labels"]) if isinstance(row["labels"], list) else ""
+    return (
+        f"{row['scene']}: {row['incidents']} incidents, {row['revisions']} revisions"
+        f"{f' ({labels})' if labels else ''}; {row['seconds']:g} s in {row['took']} s,"
+        f" {row['factor']} times real time -> {row['out']}"
+    )
+
+
+def _deliver(settings: Config, played: Replayed) -> None:
+    if missed := deliver_now(settings, played.alerts):
+        msg = f"not every alert was taken by: {', '.join(missed)}"
+        raise OutsideError(msg)

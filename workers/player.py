@@ -1,0 +1,102 @@
+"""A scene through the daemon: lossless by back-pressure, going on after a kill where it was."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pipeline import codec, topics
+from pipeline.bus.log import LocalLog
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.ports import Bus
+from pipeline.types import SECOND, Progress, Record, Roster
+from workers.capture import REPORTS_SOURCE
+from workers.replay import slices_of
+from workers.scene import Scene, load_scene, scene_records
+from workers.status import Status
+
+AHEAD = 24  # entries that a scene may be ahead of any stage
+PAUSE = 0.005  # s between looks at how far the stages are
+
+
+def scene_of(settings: Config, path: Path) -> Scene:
+    """The scene in `path`; raises ConfigError when its site is not in the config."""
+    scene = load_scene(path)
+    if scene.site not in settings.sites:
+        known = ", ".join(sorted(settings.sites))
+        msg = f"{path}: site: {scene.site!r} is not in the config, which has {known}"
+        raise ConfigError(msg)
+    return scene
+
+
+def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
+    """Publish records to one topic; durable when it returns."""
+    for record in records:
+        bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+    bus.flush()
+
+
+class Player:
+    """Publishes a scene's records as fast as the stages take them, or at `speed` times real time.
+
+    `behind` says how many entries each stage has not answered. `over` is set at the end.
+    """
+
+    def __init__(
+        self,
+        settings: Config,
+        scene: Scene,
+        bus: LocalLog,
+        behind: Callable[[], Mapping[str, int]],
+        status: Status,
+        speed: float | None,
+    ) -> None:
+        self.over = threading.Event()
+        self._site = settings.sites[scene.site]
+        self._scene, self._bus, self._behind = scene, bus, behind
+        self._status, self._speed = status, speed
+
+    def play(self, stop: threading.Event) -> None:
+        """Play to the end, or until `stop`."""
+        records = scene_records(self._scene, self._site, after=self._resumed(), status=self._status)
+        began, first = time.monotonic(), None
+        for upto, slice_ in slices_of(records):
+            first = upto if first is None else first
+            while max(self._behind().values()) > AHEAD or self._early(began, upto - first):
+                if stop.wait(PAUSE):
+                    return
+            for topic, record in slice_:
+                self._bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+            self._bus.flush()
+        self.over.set()
+
+    def _early(self, began: float, event: int) -> bool:
+        return bool(self._speed) and time.monotonic() - began < event / SECOND / (self._speed or 1)
+
+    def _resumed(self) -> dict[tuple[str, str], int]:
+        """Where each source stands in the log: what starts after that is still to be published."""
+        after = {}
+        for topic, names in (
+            (topics.FRAMES, self._site.cameras),
+            (topics.AUDIO, self._site.microphones),
+            (topics.REPORTS, (REPORTS_SOURCE,)),
+        ):
+            for name in names:
+                value = self._bus.last(topic, f"{self._scene.site}/{name}")
+                if value is not None:
+                    after[topic, name] = _stands_at(codec.decode(value))
+        return after
+
+
+def _stands_at(record: Record) -> int:
+    """The event time up to which a source has been published. Ns."""
+    match record:
+        case Progress():
+            return record.upto - 1
+        case Roster():
+            return record.start - 1
+        case _:
+            return int(record.start)  # type: ignore[attr-defined]

@@ -1,0 +1,114 @@
+"""Replay: a recorded scene through the whole graph, in one thread, the same bytes every time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from pipeline import codec, topics
+from pipeline.bus.memory import MemoryBus
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.ports import Bus, Entry
+from pipeline.run import Runner, drain
+from pipeline.types import SECOND, Alert, Record, event_start
+from workers import graph
+from workers.scene import Scene, load_scene, scene_records
+from workers.status import Status
+
+SLICE = SECOND // 2  # ns of event time published before the stages run
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scene gave: revisions in the order they were made, and how long it took."""
+
+    scene: Scene
+    alerts: tuple[Alert, ...]
+    seconds: float  # of wall clock, models loaded before
+    status: Status
+
+    @property
+    def factor(self) -> float:
+        """How many times faster than real time."""
+        return (self.scene.end - self.scene.start) / SECOND / self.seconds
+
+
+def replay(
+    config: Config,
+    path: Path,
+    encoders: graph.Encoders,
+    *,
+    speed: float | None = None,
+    bus: Bus | None = None,
+    heard: Callable[[int, int], None] = lambda done, all_: None,
+) -> Replayed:
+    """Play one scene on a fresh bus and state; `speed` 1 is real time, None as fast as it goes.
+
+    `heard` is told the event time done and the whole, in ns. Raises ConfigError for a scene that
+    does not fit the config.
+    """
+    scene = load_scene(path)
+    if scene.site not in config.sites:
+        known = ", ".join(sorted(config.sites))
+        msg = f"{path}: site: {scene.site!r} is not in the config, which has {known}"
+        raise ConfigError(msg)
+    began = time.monotonic()
+    bus, status = bus or MemoryBus(), Status()
+    stages = graph.nodes(config, encoders, status, recorded=True)
+    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
+    told = bus.reader(topics.ALERTS, "replay")
+    alerts: list[Alert] = []
+    slices = slices_of(scene_records(scene, config.sites[scene.site], status=status))
+
+    def pump() -> bool:
+        alerts.extend(_told(told))
+        for upto, records in slices:
+            _pace(began, upto - scene.start, speed)
+            for topic, record in records:
+                bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+            bus.flush()
+            heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
+            return True
+        return False
+
+    drain(runners, pump)
+    alerts.extend(_told(told))
+    for runner in runners:
+        runner.close()
+    seconds = time.monotonic() - began
+    return Replayed(scene=scene, alerts=tuple(alerts), seconds=seconds, status=status)
+
+
+def slices_of(
+    records: Iterator[tuple[str, Record]],
+) -> Iterator[tuple[int, list[tuple[str, Record]]]]:
+    """Stretches of `SLICE` event time, so that memory stays bounded."""
+    held: list[tuple[str, Record]] = []
+    end = 0
+    for topic, record in records:
+        start = event_start(record)
+        if held and start >= end:
+            yield end, held
+            held = []
+        if not held:
+            end = start // SLICE * SLICE + SLICE
+        held.append((topic, record))
+    if held:
+        yield end, held
+
+
+def _told(reader: object) -> Iterator[Alert]:
+    polled = reader.poll(1000)  # type: ignore[attr-defined]
+    for entry in polled:
+        if isinstance(entry, Entry):
+            alert = codec.decode(entry.value)
+            if isinstance(alert, Alert):
+                yield alert
+
+
+def _pace(began: float, event: int, speed: float | None) -> None:
+    if speed:
+        time.sleep(max(0.0, began + event / SECOND / speed - time.monotonic()))

@@ -1,0 +1,86 @@
+"""Who gets alerts, made of the config: webhooks, files and the evidence folder."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline import codec, topics
+from pipeline.bus.memory import MemoryBus
+from pipeline.checks import webhook_names
+from pipeline.config import Config, size_bytes
+from pipeline.errors import ConfigError
+from pipeline.ports import Bus
+from pipeline.types import Alert
+from workers.delivery import Delivery, Filter, Outside, Subscriber, dead_letters
+from workers.evidence import Evidence
+from workers.jsonl import Jsonl
+from workers.secrets import Secrets
+from workers.webhook import Outcome, Webhook, try_out
+
+NOW = 60.0  # s that `replay --deliver` tries
+
+
+def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
+    """A subscriber a webhook; its secrets are looked up here."""
+    names = webhook_names(settings)
+    for i, (name, given) in enumerate(zip(names, settings.webhooks, strict=True)):
+        hook = secrets.webhook(given, f"webhooks[{i}]")
+        yield Subscriber(
+            name=name,
+            sink=Webhook(hook),
+            wants=Filter(sites=hook.sites, min_severity=hook.min_severity),
+            address=hook.url,
+        )
+
+
+def files(settings: Config, folder: Path) -> Iterator[Subscriber]:
+    """JSON lines: those of the config, and always `alerts.jsonl` in the state folder."""
+    given = [
+        (f"jsonl-{i}", Path(one.path).expanduser(), one.sites)
+        for i, one in enumerate(settings.jsonl)
+    ]
+    for name, path, sites in [("jsonl", folder / "alerts.jsonl", ()), *given]:
+        sink = Jsonl(path)
+        yield Subscriber(name=name, sink=sink, wants=Filter(sites=sites), flush=sink.flush)
+
+
+def evidence(settings: Config, folder: Path, bus: Bus) -> Subscriber:
+    """The folder of snapshots, `evidence/` in the state folder: a tenth of the cap."""
+    cap = size_bytes(settings.storage.cap) // 10
+    return Subscriber(name="evidence", sink=Evidence(folder / "evidence", bus, cap))
+
+
+def deliver_now(settings: Config, alerts: Sequence[Alert]) -> list[str]:
+    """Send replayed alerts to the webhooks; the names of those that did not take all in time."""
+    bus = MemoryBus()
+    for alert in alerts:
+        bus.publish(topics.ALERTS, topics.key_of(topics.ALERTS, alert), codec.encode(alert))
+    bus.flush()
+    outside = Outside(clock=time.time, random=random.random, pause=time.sleep)
+    missed = []
+    for who in webhooks(settings, Secrets()):
+        delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+        until = time.monotonic() + NOW
+        while not delivery.idle and time.monotonic() < until:
+            delivery.step(0.1)
+        if delivery.pending or bus.values(topics.DEAD):
+            missed.append(who.name)
+        delivery.close()
+    return missed
+
+
+def try_webhooks(settings: Config, name: str | None) -> list[Outcome]:
+    """What came back from a signed test event to the webhook `name`, or to each."""
+    names = webhook_names(settings)
+    if name is not None and name not in names:
+        msg = f"webhooks: there is none named {name!r}; there are {', '.join(names) or 'none'}"
+        raise ConfigError(msg)
+    secrets = Secrets()
+    return [
+        try_out(Webhook(secrets.webhook(hook, f"webhooks[{i}]")))
+        for i, (known, hook) in enumerate(zip(names, settings.webhooks, strict=True))
+        if name in (None, known)
+    ]

@@ -1,0 +1,154 @@
+"""What the daemon shows: a live table on a terminal, JSON lines on stderr anywhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections import deque
+from datetime import UTC, datetime
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.types import SECOND, Alert
+from workers.delivery import Subscriber
+from workers.secrets import Redacting, Secrets
+from workers.status import Snapshot, Status
+
+log = logging.getLogger("fusewatch")
+
+EVERY = 0.5  # s between pictures on a terminal
+LAST = 8  # alerts shown
+SAID_EVERY = 60.0  # s between status lines where there is no terminal
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, level, thread, message, and what `extra={"data": ...}` gave."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a traceback is one field of it."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "thread": record.threadName,
+            "message": record.getMessage(),
+            **getattr(record, "data", {}),
+        }
+        if record.exc_text or record.exc_info:
+            line["error"] = record.exc_text or self.formatException(record.exc_info or (None,) * 3)
+        return json.dumps(line, ensure_ascii=False)
+
+
+class View:
+    """The state of the daemon for whoever looks; `tick` is called by the main thread."""
+
+    def __init__(self, status: Status, secrets: Secrets) -> None:
+        self._status = status
+        self._alerts: deque[Alert] = deque(maxlen=LAST)
+        self._console = Console(stderr=True)
+        self._live: Live | None = None
+        self._before = (time.monotonic(), status.snapshot())
+        self._said: dict[tuple[str, str], str] = {}
+        self._next = 0.0
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines())
+        handler.addFilter(Redacting(secrets))
+        log.handlers[:] = [handler]
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+    def ready(self) -> None:
+        """Everything has started."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        log.info("ready")
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def subscriber(self) -> Subscriber:
+        """Who gets the alerts that are shown."""
+        return Subscriber(name="view", sink=self)
+
+    def send(self, alert: Alert) -> None:
+        """Show an alert (a Sink)."""
+        self._alerts.append(alert)
+        if not self._live:
+            log.warning(
+                "alert %s: %s at %s",
+                alert.state,
+                ", ".join(alert.labels),
+                alert.site,
+                extra={"data": {"alert": alert.id, "revision": alert.revision}},
+            )
+
+    def tick(self) -> None:
+        """Show how things are, if it is time."""
+        now = time.monotonic()
+        snapshot = self._status.snapshot()
+        self._say_changes(snapshot)
+        if now < self._next:
+            return
+        self._next = now + (EVERY if self._live else SAID_EVERY)
+        if self._live:
+            self._live.update(self._picture(now, snapshot), refresh=True)
+        else:
+            log.info(
+                "status", extra={"data": {"gauges": snapshot.gauges, "counts": snapshot.counts}}
+            )
+        self._before = (now, snapshot)
+
+    def _say_changes(self, snapshot: Snapshot) -> None:
+        for site, sources in snapshot.sources.items():
+            for source, state in sources.items():
+                if self._said.get((site, source)) != state.state:
+                    self._said[site, source] = state.state
+                    why = f": {state.reason}" if state.reason else ""
+                    level = logging.WARNING if state.state == "lost" else logging.INFO
+                    log.log(level, "%s/%s is %s%s", site, source, state.state, why)
+
+    def _picture(self, now: float, snapshot: Snapshot) -> Group:
+        since, before = self._before
+        sources = Table(title="sources", title_justify="left", expand=True)
+        for column in ("site/source", "state", "per s", "dropped", "reason"):
+            sources.add_column(column)
+        for site, known in snapshot.counts.items():
+            for source, counts in known.items():
+                if source.startswith("delivery/"):
+                    continue
+                state = snapshot.sources.get(site, {}).get(source)
+                old = before.counts.get(site, {}).get(source, {})
+                rate = (counts.get("published", 0) - old.get("published", 0)) / max(
+                    now - since, 1e-3
+                )
+                dropped = {w: n for w, n in counts.items() if w.startswith("dropped.")}
+                sources.add_row(
+                    f"{site}/{source}",
+                    state.state if state else "",
+                    f"{rate:.1f}",
+                    ", ".join(f"{what[8:]} {n}" for what, n in dropped.items()),
+                    state.reason if state else "",
+                )
+        gauges = "   ".join(f"{name} {value:g}" for name, value in sorted(snapshot.gauges.items()))
+        alerts = Table(title="last alerts", title_justify="left", expand=True)
+        for column in ("time", "site", "state", "labels", "severity", "score", "reasons"):
+            alerts.add_column(column)
+        for alert in reversed(self._alerts):
+            alerts.add_row(
+                datetime.fromtimestamp(alert.time / SECOND, UTC).strftime("%H:%M:%S"),
+                alert.site,
+                alert.state,
+                ", ".join(alert.labels),
+                alert.severity,
+                f"{alert.score:.2f}",
+                Text("; ".join(alert.reasons[-2:])),
+            )
+        return Group(sources, Text(gauges, style="dim"), alerts)
