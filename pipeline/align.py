@@ -74,11 +74,15 @@ class _Source:
         self.stalled = False  # `force` speaks for it
         self.slot: int | None = None  # the hop of its last word
         self.spans: list[tuple[int, int]] = []  # lost; ascending, apart from each other
-        self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind), not below `promise`
+        self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind) of what may come again
         self.queue: list[tuple[int, int, str]] = []  # the same as a heap, to forget by
 
-    def raise_to(self, upto: int, *, lost: bool) -> None:
-        """Promise more; the time between is lost, or was merely silent."""
+    def raise_to(self, upto: int, floor: int, *, lost: bool) -> None:
+        """Promise more; the time between is lost, or was merely silent.
+
+        What was seen is remembered down to what the source promised itself, which tells a repeat
+        from what is late, but not below `floor`.
+        """
         if lost:
             if self.spans and self.spans[-1][1] == self.promise:
                 self.spans[-1] = (self.spans[-1][0], upto)
@@ -87,7 +91,8 @@ class _Source:
         self.promise = upto
         if self.first is None:
             self.first = upto
-        while self.queue and self.queue[0][0] < upto:
+        known = min(upto, max(self.alive, floor))
+        while self.queue and self.queue[0][0] < known:
             self.seen.discard(heappop(self.queue))
 
     def presence(self, start: int, end: int) -> Presence:
@@ -111,7 +116,7 @@ class Aligner:
     it, so that a clock which jumps by years costs nothing.
 
     Held at most: observations that overlap an open window, so `horizon + size` of them when the
-    stage calls `force`; keys of records at or above their source's promise; one number a hop and
+    stage calls `force`; the keys of what may still come again, so long back; one number a hop and
     source. Raises ValueError unless `0 < hop <= size <= horizon`.
     """
 
@@ -187,7 +192,7 @@ class Aligner:
             if not source.stalled:
                 names.append(name)
             source.stalled = True
-            source.raise_to(limit, lost=True)
+            source.raise_to(limit, self.floor, lost=True)
             self._word(source, limit)
         return self._advance(), names
 
@@ -231,7 +236,7 @@ class Aligner:
         if upto <= before:
             return []
         source.stalled = False
-        source.raise_to(upto, lost=not record.alive)
+        source.raise_to(upto, self.floor, lost=not record.alive)
         self._word(source, upto)
         if self._watermark is not None and before > self._watermark:
             return []  # another source holds the watermark
@@ -290,7 +295,7 @@ class Aligner:
         joined = rosters[at][0]
         source.first = joined if source.first is None else min(source.first, joined)
         if source.promise < joined:
-            source.raise_to(joined, lost=False)
+            source.raise_to(joined, self.floor, lost=False)
 
     def _forget_rosters(self) -> None:
         """Drop those that no open window starts under, and the sources that only they named."""
