@@ -1,7 +1,7 @@
 """Snapshots for alerts: a JPEG with boxes a camera, and a manifest that says what became of them.
 
-A consumer of alerts like any other, behind them: a name is given when the alert is made, the picture
-is cut later, and whether that worked stands in `SITE/ALERT_REVISION.json`, never in the alert.
+A consumer of alerts like any other: a name is given when the alert is made, the picture is cut
+later, and whether that worked stands in `SITE/ALERT_REVISION.json`, never in the alert.
 Pictures come out of the chunk topic (`Bus.fetch`), boxes out of the observations.
 """
 
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from pipeline import codec, topics
-from pipeline.errors import DecodeError, Retry
+from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk
 from workers import jpeg
@@ -49,7 +49,7 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -> tuple[str, ...]:
-    """The names of an alert's snapshots, one a camera, before there are any: `SITE/ID_REV_CAMERA.jpg`."""
+    """The names of an alert's snapshots to come, one a camera: `SITE/ID_REV_CAMERA.jpg`."""
     return tuple(f"{site}/{id_}_{revision}_{camera}.jpg" for camera in cameras)
 
 
@@ -71,7 +71,8 @@ class Evidence:
             return
         stem = f"{alert.site}/{alert.id}_{alert.revision}"
         if not _NAME.fullmatch(f"{stem}_x.jpg"):
-            return  # a site or an id that no config and no fold can make: nothing is written for it
+            msg = "neither this site nor this id can be part of a file's name"
+            raise Rejected(msg)
         found = self._observed(alert)
         try:
             shots = [self._shot(alert, name, found) for name in alert.evidence]
@@ -108,9 +109,8 @@ class Evidence:
     def _shot(self, alert: Alert, name: str, found: Mapping[str, Mapping[int, Detections]]) -> Shot:
         match = _NAME.fullmatch(name)
         if match is None or not name.startswith(f"{alert.site}/{alert.id}_{alert.revision}_"):
-            return Shot(
-                name=name, camera="", ok=False, reason="not a name of this alert's evidence"
-            )
+            reason = "not a name of this alert's evidence"
+            return Shot(name=name, camera="", ok=False, reason=reason)
         camera = match[4]
         key = f"{alert.site}/{camera}"
         frames = [

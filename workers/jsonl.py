@@ -33,7 +33,7 @@ _named = msgspec.json.Decoder(_Named)
 
 
 class Jsonl:
-    """A file as a Sink: `send` writes, `flush` makes it durable; moved by logrotate, it is made anew.
+    """A file as a Sink: `send` writes, `flush` makes durable; moved by logrotate, it is made anew.
 
     Raises OutsideError when the file cannot be opened, ConfigError when it is not one of alerts;
     `send` raises Retry when the disk does not take a line, which then is not in the file.

@@ -1,0 +1,120 @@
+"""A webhook receiver that verifies what it gets: for the demo, for tests, to start one's own from.
+
+It checks the signature with the `standardwebhooks` package, keeps each `webhook-id` once, answers
+204, and 401 to what is not signed by the secret. `answer` may play a receiver in trouble.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import standardwebhooks
+
+MAX_BODY = 1 << 20  # bytes
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """One POST; `event` is the verified CloudEvent, None when its signature was wrong."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    event: dict[str, Any] | None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What to answer."""
+
+    status: int = 204
+    headers: Mapping[str, str] = {}
+
+
+class Receiver:
+    """`with Receiver(secret) as receiver:` listens on loopback at `receiver.url` until the end.
+
+    `posts` is every request in order, `events` the verified ones by `webhook-id`; `heard` is called
+    for each new one, `answer` for each request.
+    """
+
+    def __init__(
+        self,
+        secret: str,
+        *,
+        heard: Callable[[dict[str, Any]], None] = lambda event: None,
+        answer: Callable[[Received], Reply] = lambda received: Reply(),
+        port: int = 0,
+    ) -> None:
+        self.posts: list[Received] = []
+        self.events: dict[str, dict[str, Any]] = {}
+        self._key = standardwebhooks.Webhook(secret)
+        self._heard = heard
+        self._answer = answer
+        self._changed = threading.Condition()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                length = min(int(self.headers.get("content-length") or 0), MAX_BODY)
+                reply = receiver.take(self.path, dict(self.headers), self.rfile.read(length))
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        """Where alerts are to be sent."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def take(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Verify one request and say what to answer."""
+        event = self._verified(headers, body)
+        received = Received(path=path, headers=headers, body=body, event=event)
+        reply = self._answer(received) if event is not None else Reply(401)
+        with self._changed:
+            self.posts.append(received)
+            if event is not None and 200 <= reply.status < 300 and event["id"] not in self.events:
+                self.events[event["id"]] = event
+                self._heard(event)
+            self._changed.notify_all()
+        return reply
+
+    def wait(self, count: int, seconds: float) -> bool:
+        """Whether `count` different events were taken within `seconds`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.events) >= count, seconds)
+
+    def _verified(self, headers: Mapping[str, str], body: bytes) -> dict[str, Any] | None:
+        try:
+            self._key.verify(body, dict(headers), json_parse=False)
+            event = json.loads(body)
+        except (standardwebhooks.WebhookVerificationError, ValueError):
+            return None
+        named = {name.lower(): value for name, value in headers.items()}
+        return event if isinstance(event, dict) and event.get("id") == named["webhook-id"] else None
