@@ -5,7 +5,10 @@ Times are in seconds since the epoch here, and become ns in the records.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.types import (
+    Alert,
     Anomaly,
     AudioChunk,
     Box,
@@ -202,3 +205,13 @@ def anomaly(
         text=text,
         contributions={"sound": 1.0},
     )
+
+
+def alert(site: str = SITE, **given: Any) -> Alert:
+    """A revision of an incident; times, where given, are ns here."""
+    dull: dict[str, Any] = {
+        **{"id": "0123456789abcdef", "revision": 0, "state": "opened", "time": ns(1000)},
+        **{"label": "intrusion", "labels": ("intrusion",), "rules": ("zone-floor",)},
+        **{"severity": "high", "score": 0.9, "start": ns(999), "end": None},
+    }
+    return Alert(site=site, source="alert", **(dull | given))

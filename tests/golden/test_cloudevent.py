@@ -1,0 +1,156 @@
+"""The document that subscribers parse: its bytes are a promise."""
+
+import json
+import math
+from datetime import datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import codec
+from pipeline.types import SECOND, Presence
+from tests.make import alert
+from workers.cloudevent import (
+    CUT,
+    MAX_BYTES,
+    event,
+    event_bytes,
+    event_id,
+    rfc3339,
+)
+from workers.cloudevent import test_event as made_test_event
+
+START = 1_767_225_606 * SECOND  # 2026-01-01T00:00:06Z
+
+GOLDEN = (
+    '{"specversion":"1.0","id":"5e0c1d9f1a2b3c4d_1","source":"/fusewatch/office",'
+    '"type":"fusewatch.alert.updated","subject":"office/intrusion",'
+    '"time":"2026-01-01T00:00:08.000000007Z","datacontenttype":"application/json",'
+    '"data":{"alert_id":"5e0c1d9f1a2b3c4d","revision":1,"state":"updated","site":"office",'
+    '"label":"intrusion","labels":["glass","intrusion"],"rules":["night","broken glass"],'
+    '"severity":"critical","score":0.93,"start":"2026-01-01T00:00:06.000000000Z","end":null,'
+    '"presence":{"desk":"present","room":"lost"},"transcript":["hilfe, Räuber"],'
+    '"reasons":["person in floor"],"contributions":{"sound":0.4,"vision":0.6},'
+    '"evidence":["office/5e0c1d9f1a2b3c4d_1_desk.jpg"]}}'
+)
+
+
+def golden_alert():
+    return alert(
+        id="5e0c1d9f1a2b3c4d",
+        revision=1,
+        state="updated",
+        time=START + 2 * SECOND + 7,
+        start=START,
+        label="intrusion",
+        labels=("glass", "intrusion"),
+        rules=("night", "broken glass"),
+        severity="critical",
+        score=0.93,
+        presence={"room": Presence.LOST, "desk": Presence.PRESENT},
+        transcript=("hilfe, Räuber",),
+        reasons=("person in floor",),
+        contributions={"vision": 0.6, "sound": 0.4},
+        evidence=("office/5e0c1d9f1a2b3c4d_1_desk.jpg",),
+    )
+
+
+def test_an_alert_is_these_bytes():
+    assert event_bytes(golden_alert()).decode() == GOLDEN
+
+
+def test_bytes_survive_the_bus_unchanged():
+    assert event_bytes(codec.decode(codec.encode(golden_alert()))).decode() == GOLDEN
+
+
+def test_an_event_has_what_cloudevents_requires_and_parses_as_json():
+    document = json.loads(event_bytes(golden_alert()))
+    assert document == event(golden_alert())
+    assert document["specversion"] == "1.0"
+    assert all(document[name] for name in ("id", "source", "type"))
+    datetime.fromisoformat(document["time"].replace("000000007Z", "000000Z"))
+
+
+def test_a_closed_alert_has_its_end():
+    closed = msgspec.structs.replace(golden_alert(), state="closed", end=START + 5 * SECOND)
+    document = event(closed)
+    assert document["type"] == "fusewatch.alert.closed"
+    assert document["data"]["end"] == "2026-01-01T00:00:11.000000000Z"
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (1, "1970-01-01T00:00:00.000000001Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (951_782_400 * SECOND, "2000-02-29T00:00:00.000000000Z"),
+        (START + 999_999_999, "2026-01-01T00:00:06.999999999Z"),
+        (-62_135_596_800 * SECOND, "0001-01-01T00:00:00.000000000Z"),
+    ],
+)
+def test_times_are_rfc_3339_with_nine_digits(time, text):
+    assert rfc3339(time) == text
+
+
+@pytest.mark.parametrize("time", [2**63 * 40, -(2**63) * 40])
+def test_a_time_beyond_the_calendar_is_refused(time):
+    with pytest.raises(ValueError, match="no time"):
+        rfc3339(time)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused(number):
+    with pytest.raises(ValueError, match="number"):
+        event_bytes(alert(score=number))
+    with pytest.raises(ValueError, match="number"):
+        event_bytes(alert(contributions={"vision": number}))
+
+
+def test_a_short_text_is_not_cut():
+    text = "x" * 5000
+    assert json.loads(event_bytes(alert(transcript=(text,))))["data"]["transcript"] == [text]
+
+
+def test_long_texts_end_in_a_marker():
+    data = json.loads(event_bytes(alert(transcript=("a" * 100_000,), reasons=("short",))))["data"]
+    assert data["transcript"][0].endswith(CUT)
+    assert data["reasons"] == ["short"]
+
+
+def test_many_texts_say_how_many_are_missing():
+    data = json.loads(event_bytes(alert(transcript=tuple("word " * 20 for _ in range(5000)))))[
+        "data"
+    ]
+    assert data["transcript"][-1].endswith(f"more{CUT}")
+
+
+def test_names_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        event_bytes(alert(labels=tuple(f"label-{i}" for i in range(5000))))
+
+
+@given(
+    transcript=st.lists(st.text(max_size=3000), max_size=200),
+    reasons=st.lists(st.text(max_size=3000), max_size=200),
+)
+def test_whatever_is_said_the_payload_is_json_below_20_kb(transcript, reasons):
+    body = event_bytes(alert(transcript=tuple(transcript), reasons=tuple(reasons)))
+    assert len(body) < MAX_BYTES
+    assert json.loads(body)["data"]["alert_id"]
+    assert b"\n" not in body
+
+
+def test_an_id_is_one_a_revision():
+    ids = [event_id(alert(revision=n)) for n in range(3)]
+    assert len(set(ids)) == 3
+    assert not any("." in ident for ident in ids)
+
+
+def test_a_test_event_is_no_alert():
+    ident, body = made_test_event("siem", START)
+    document = json.loads(body)
+    assert document["id"] == ident
+    assert document["type"] == "fusewatch.test"
