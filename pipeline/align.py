@@ -40,6 +40,7 @@ _KINDS: dict[type, str] = {kind: kind.__name__ for kind in _OBSERVATIONS}
 
 # start, source, kind, end: the order inside a window, and unique among what is held
 _Entry = tuple[int, str, str, int, Observation]
+_Names = tuple[int, tuple[str, ...]]  # from this start on, the site has these sources
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ class Aligner:
         self._horizon = horizon
         self._floor = floor
         self._sources: dict[str, _Source] = {}
-        self._rosters: list[tuple[int, tuple[str, ...]]] = []  # ascending: (start, names)
+        self._rosters: list[_Names] = []  # ascending, see `_order`
         self._watermark: int | None = None
         self._index = 0  # of the first window that is still open
         self._closed = _NEVER  # ns; end of the last closed window
@@ -265,13 +266,13 @@ class Aligner:
     def _named(self, record: Roster) -> list[Output]:
         names = tuple(sorted(set(record.sources)))
         rosters = self._rosters
-        at = bisect_right(rosters, (record.start, names))
+        at = bisect_right(rosters, _order((record.start, names)), key=_order)
         if at > 0 and rosters[at - 1][1] == names:
             return []
         begun = self._watermark is not None
         if begun and at == 0 and rosters[0][0] <= self._index * self._hop:
             return []  # of a time whose windows are closed
-        insort(rosters, (record.start, names))
+        insort(rosters, (record.start, names), key=_order)
         for name in names:
             self._sources.setdefault(name, _Source())
         for name, source in self._sources.items():
@@ -374,6 +375,11 @@ class Aligner:
             name: Presence.PRESENT if name in seen else self._sources[name].presence(start, end)
             for name in sorted(seen.union(self._rosters[at][1]))
         }
+
+
+def _order(roster: _Names) -> tuple[int, int, _Names]:
+    """By start; of two that start together the longer counts, whichever came first."""
+    return roster[0], len(roster[1]), roster
 
 
 def _late(record: Observation, kind: str) -> Late:
