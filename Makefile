@@ -1,0 +1,71 @@
+# Two environments: .venv is the light install with development tools; .venv-torch adds the optional
+# adapters (ultralytics, openai-whisper), which bring torch. apt packages: deploy/apt.txt.
+PYTHON ?= python3
+SHARED := $(wildcard ../shared)
+ifneq ($(SHARED),)
+DEMO = --scene $(SHARED)/scenes/office-break-in.yaml
+export FUSEWATCH_WEIGHTS ?= $(abspath $(SHARED)/weights)
+endif
+PIP = -m pip install -q --disable-pip-version-check -c constraints.txt
+BIN = .venv/bin
+FAST = -m "not live and not slow"
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench light clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.light ## install what `fusewatch` needs into .venv
+
+demo: .venv/.light ## replay a break-in, deliver its alerts to a local receiver, tell the story
+	$(BIN)/fusewatch demo $(DEMO)
+
+check: .venv/.dev ## lint, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(FAST)
+
+test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
+	$(BIN)/pytest
+	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
+
+bench: .venv/.dev .venv-torch/.done ## every figure of the docs, each beside a rival in the same run
+	.venv-torch/bin/python -m benchmarks.vision
+	.venv-torch/bin/python -m benchmarks.speech
+	$(BIN)/python -m benchmarks.core
+	$(BIN)/python -m benchmarks.log
+
+light: ## the size of the light install, in a fresh environment of its own
+	rm -rf build/light && $(PYTHON) -m venv build/light
+	build/light/bin/python $(PIP) .
+	@! build/light/bin/python -c 'import torch' 2>/dev/null || { echo "torch is in the light install"; exit 1; }
+	@du -sh build/light
+
+clean: ## remove what make made
+	rm -rf .venv .venv-torch build out *.egg-info
+
+build/.apt-run: deploy/apt.txt
+	@mkdir -p build
+	deploy/apt.sh run
+	@touch $@
+
+build/.apt-test: deploy/apt.txt
+	@mkdir -p build
+	deploy/apt.sh run test
+	@touch $@
+
+.venv/.light: pyproject.toml constraints.txt | build/.apt-run
+	$(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP) -e '.[microphone]'
+	@touch $@
+
+.venv/.dev: .venv/.light | build/.apt-test
+	$(BIN)/python $(PIP) -e '.[microphone,dev]'
+	@touch $@
+
+.venv-torch/.done: pyproject.toml constraints.txt | build/.apt-test
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python $(PIP) -e '.[ultralytics,whisper,train,dev]'
+	@touch $@

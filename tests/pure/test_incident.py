@@ -1,0 +1,207 @@
+"""Incidents do not depend on which source came first."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.incident import Incident, Incidents, Timing
+from pipeline.types import SECOND, Alert, Anomaly, Presence
+from workers.alert import AlertStage
+from workers.evidence import evidence_names
+
+TIMING = Timing(close_after=10 * SECOND, max_duration=60 * SECOND)
+START = 1_767_650_400 * SECOND
+
+
+def anomaly(
+    at: float,
+    label: str = "intrusion",
+    *,
+    last: float = 0.2,
+    score: float = 0.9,
+    severity: str = "high",
+    presence: dict[str, Presence] | None = None,
+) -> Anomaly:
+    start = START + round(at * SECOND)
+    return Anomaly(
+        site="office",
+        source="desk",
+        id=f"{label}-{at}-{last}-{score}",
+        start=start,
+        end=start + round(last * SECOND),
+        rule=f"rule-{label}",
+        label=label,
+        severity=severity,
+        score=score,
+        presence=presence or {},
+        reasons=(f"{label} at {at}",),
+        contributions={"vision": 1.0},
+    )
+
+
+def incidents() -> Incidents:
+    return Incidents(TIMING, lambda site, alert, revision: ())
+
+
+def at(seconds: float) -> int:
+    return START + round(seconds * SECOND)
+
+
+def finished(alerts: list[Alert]) -> set[tuple[object, ...]]:
+    """What is compared between runs: the last revisions by content (design, section 10)."""
+    last = {alert.id: alert for alert in alerts}
+    return {(a.site, a.labels, a.severity, a.start, a.end, a.rules, a.state) for a in last.values()}
+
+
+def play(anomalies: list[Anomaly], order: list[Anomaly], skew: float) -> list[Alert]:
+    """Anomalies in `order`, the watermark as far as the ones still to come allow."""
+    fold, told = incidents(), []
+    left = list(order)
+    for item in order:
+        told += fold.on(item)
+        left.remove(item)
+        if left:
+            told += fold.advance(min(a.start for a in left) // SECOND * SECOND)
+    del anomalies, skew
+    return told + fold.advance(at(10_000))
+
+
+def test_an_anomaly_opens_an_incident_at_once() -> None:
+    (alert,) = incidents().on(anomaly(5, "glass"))
+    assert (alert.state, alert.revision, alert.labels) == ("opened", 0, ("glass",))
+    assert alert.time == at(5.2)
+    assert alert.end is None
+
+
+def test_a_second_label_is_an_update_of_the_same_incident() -> None:
+    fold = incidents()
+    fold.on(anomaly(5, "glass"))
+    (alert,) = fold.on(anomaly(7))
+    assert (alert.state, alert.revision, alert.labels) == ("updated", 1, ("glass", "intrusion"))
+
+
+def test_more_of_the_same_is_not_told() -> None:
+    fold = incidents()
+    fold.on(anomaly(5))
+    assert fold.on(anomaly(6, score=0.99)) == []
+
+
+def test_a_lost_source_is_told_and_stays_told() -> None:
+    fold = incidents()
+    fold.on(anomaly(5, presence={"desk": Presence.PRESENT}))
+    (lost,) = fold.on(anomaly(6, presence={"desk": Presence.LOST}))
+    assert lost.presence == {"desk": Presence.LOST}
+    assert fold.on(anomaly(7, presence={"desk": Presence.PRESENT})) == []
+
+
+def test_only_the_watermark_closes_and_ten_seconds_after_the_last_evidence() -> None:
+    fold = incidents()
+    fold.on(anomaly(5))
+    assert fold.advance(at(15.1)) == []
+    (closed,) = fold.advance(at(15.2))
+    assert (closed.state, closed.start, closed.end) == ("closed", at(5), at(5.2))
+
+
+def test_what_is_out_of_reach_waits_and_joins_when_the_gap_is_bridged() -> None:
+    fold = incidents()
+    fold.on(anomaly(5))
+    assert fold.on(anomaly(20, "gunshot")) == []
+    (joined,) = fold.on(anomaly(14))
+    assert joined.labels == ("gunshot", "intrusion")
+
+
+def test_what_is_out_of_reach_opens_the_next_incident_when_the_first_closes() -> None:
+    fold = incidents()
+    fold.on(anomaly(5))
+    fold.on(anomaly(20, "gunshot"))
+    closed, opened = fold.advance(at(16))
+    assert (closed.state, opened.state, opened.labels) == ("closed", "opened", ("gunshot",))
+    assert closed.id != opened.id
+
+
+def test_an_incident_is_split_when_it_lasts_too_long() -> None:
+    fold, told = incidents(), []
+    for second in range(150):
+        told += fold.on(anomaly(second))
+        told += fold.advance(at(second))
+    told += fold.advance(at(1000))
+    spans = [(a.start, a.end) for a in told if a.state == "closed"]
+    assert spans == [(at(0), at(59.2)), (at(60), at(119.2)), (at(120), at(149.2))]
+
+
+MOMENTS = st.builds(
+    anomaly,
+    st.integers(0, 90).map(lambda n: n / 2),
+    st.sampled_from(["intrusion", "gunshot", "scream"]),
+    last=st.sampled_from([0.2, 1.0, 4.0]),
+    score=st.sampled_from([0.5, 0.7, 0.9]),
+    severity=st.sampled_from(["low", "high", "critical"]),
+    presence=st.dictionaries(st.sampled_from(["desk", "room"]), st.sampled_from(Presence)),
+)
+
+
+@given(st.lists(MOMENTS, max_size=25, unique_by=lambda a: a.id), st.randoms(), st.integers(0, 30))
+def test_incidents_are_the_same_whichever_source_came_first(
+    anomalies: list[Anomaly], chance: random.Random, skew: int
+) -> None:
+    in_order = sorted(anomalies, key=lambda a: (a.start, a.id))
+    mixed = sorted(anomalies, key=lambda a: (a.start + chance.randint(0, skew) * SECOND, a.id))
+    assert finished(play(anomalies, in_order, skew)) == finished(play(anomalies, mixed, skew))
+
+
+@given(st.lists(MOMENTS, min_size=1, max_size=12), st.randoms())
+def test_the_fold_does_not_depend_on_order(anomalies: list[Anomaly], chance: random.Random) -> None:
+    def fold(items: list[Anomaly]) -> Incident:
+        whole = Incident.opened(items[0])
+        for item in items[1:]:
+            whole = whole.joined(Incident.opened(item))
+        return msgspec.structs.replace(whole, opened_by="")
+
+    shuffled = list(anomalies)
+    chance.shuffle(shuffled)
+    assert fold(anomalies) == fold(shuffled)
+
+
+@given(st.lists(MOMENTS, max_size=25, unique_by=lambda a: a.id))
+def test_every_incident_opens_once_closes_once_and_counts_its_revisions(
+    anomalies: list[Anomaly],
+) -> None:
+    order = sorted(anomalies, key=lambda a: (a.start, a.id))
+    told: dict[str, list[Alert]] = {}
+    for alert in play(anomalies, order, 0):
+        told.setdefault(alert.id, []).append(alert)
+    for revisions in told.values():
+        assert [a.revision for a in revisions] == list(range(len(revisions)))
+        assert next(a.state for a in revisions) == "opened"
+        assert [a.state for a in revisions].count("closed") == 1
+        assert revisions[-1].state == "closed"
+
+
+@given(st.lists(MOMENTS, max_size=20, unique_by=lambda a: a.id), st.data())
+def test_a_restart_from_the_floor_goes_on_with_the_same_ids(
+    anomalies: list[Anomaly], data: st.DataObject
+) -> None:
+    from pipeline.types import Progress, Record, held_until
+
+    stage = AlertStage({"office": TIMING}, lambda s, a, r: evidence_names(s, a, r, ("desk",)))
+    records: list[Record] = []
+    for item in sorted(anomalies, key=lambda a: (a.start, a.id)):
+        upto = item.start // SECOND * SECOND
+        records += [Progress(site="office", source="fusion", upto=upto), item]
+    records.append(Progress(site="office", source="fusion", upto=at(10_000)))
+    whole = stage.open({})
+    told = [list(whole.on(record, None)) for record in records]
+    cut = data.draw(st.integers(0, len(records)))
+    before = stage.open({})
+    for record in records[:cut]:
+        before.on(record, None)
+    floor = before.floor("office")
+    again = stage.open({"office": floor} if cut else {})
+    for record in records[:cut]:
+        if not cut or held_until(record) > floor:
+            again.on(record, None)
+    assert [list(again.on(record, None)) for record in records[cut:]] == told[cut:]
