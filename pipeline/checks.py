@@ -18,7 +18,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pipeline import config as c
 from pipeline.config import Config, Problem, Site
+from pipeline.schedule import Schedule
 from pipeline.types import ns
+from pipeline.zones import Point, Polygon, parse_points
 
 REPORTS = "reports"  # the source of a site's reports, so no camera may be called so
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
@@ -41,7 +43,6 @@ STEMMERS = {  # language code -> the name of its stemmer in snowballstemmer 2.2
 }
 
 Way = tuple[str | int, ...]
-Points = tuple[tuple[float, float], ...]
 T = TypeVar("T")
 
 
@@ -92,38 +93,34 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
             yield Problem((*here, "detect", "width"), f"{what}; use at most {width}")
         for zone_name, zone in camera.zones.items():
             at = (*here, "zones", zone_name)
-            yield from _tried(c.points, zone.coordinates, (*at, "coordinates"), _polygon)
+            yield from _tried(Polygon.parse, zone.coordinates, (*at, "coordinates"), _polygon)
             yield from _objects(zone.objects, (*at, "objects"))
         for line_name, line in camera.lines.items():
             at = (*here, "lines", line_name, "coordinates")
-            yield from _tried(c.points, line.coordinates, at, _segment)
+            yield from _tried(parse_points, line.coordinates, at, _segment)
 
 
-def _polygon(corners: Points) -> str:
-    """What is wrong with a zone, or nothing."""
-    if len(corners) < 3:
-        return f"holds {len(corners)} points; a zone needs three"
+def _polygon(polygon: Polygon) -> str:
+    """What is wrong with a zone beyond its syntax, or nothing."""
+    corners = polygon.points
     edges = list(zip(corners, (*corners[1:], corners[0]), strict=True))
     if any(a == b for a, b in edges):
-        return "gives one point twice in a row (the last is joined to the first by itself)"
-    if abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in edges)) / 2 < 1e-6:
-        return "has no area"
+        return "gives one point twice in a row"
     if any(_cross(*one, *two) for one, two in combinations(edges, 2)):
         return "crosses itself; give the corners in their order around the zone"
     return ""
 
 
-def _cross(a: tuple[float, float], b: tuple[float, float], p: tuple[float, float],
-           q: tuple[float, float]) -> bool:  # fmt: skip
+def _cross(a: Point, b: Point, p: Point, q: Point) -> bool:
     """Whether segment ab properly crosses pq; touching ends do not count."""
 
-    def side(o: tuple[float, float], d: tuple[float, float], x: tuple[float, float]) -> float:
+    def side(o: Point, d: Point, x: Point) -> float:
         return (d[0] - o[0]) * (x[1] - o[1]) - (d[1] - o[1]) * (x[0] - o[0])
 
     return side(a, b, p) * side(a, b, q) < 0 and side(p, q, a) * side(p, q, b) < 0
 
 
-def _segment(ends: Points) -> str:
+def _segment(ends: tuple[Point, ...]) -> str:
     if len(ends) != 2:
         return f"holds {len(ends)} points; a line needs two"
     return "begins where it ends" if ends[0] == ends[1] else ""
@@ -142,6 +139,7 @@ def _rules(site: Site, way: Way) -> Iterator[Problem]:
                 lines = {name for camera in site.cameras.values() for name in camera.lines}
                 yield from _known((rule.line,), lines, (*here, "line"), "line of a camera here")
                 yield from _objects(rule.objects, (*here, "objects"))
+                yield from _schedule(rule.schedule, here)
             case c.SoundRule():
                 yield from _sound_rule(site, rule, here)
             case c.KeywordRule():
@@ -157,6 +155,7 @@ def _zone_rule(
 ) -> Iterator[Problem]:
     zones = {name for camera in site.cameras.values() for name in camera.zones}
     yield from _known((rule.zone,), zones, (*here, "zone"), "zone of a camera here")
+    yield from _schedule(rule.schedule, here)
     yield from _objects(rule.objects, (*here, "objects"))
     seconds = getattr(rule, "seconds", 0)
     if seconds > site.windows.horizon:
@@ -169,6 +168,7 @@ def _sound_rule(site: Site, rule: c.SoundRule, here: Way) -> Iterator[Problem]:
         yield Problem((*here, "labels"), f"is empty; known sounds: {', '.join(c.SOUNDS)}")
     if not site.microphones:
         yield Problem(here, "the site has no microphone to hear a sound with")
+    yield from _schedule(rule.schedule, here)
     for label, threshold in rule.labels.items():
         yield from _known((label,), c.SOUNDS, (*here, "labels"), "sound", keys=True)
         if threshold == 0:
@@ -179,11 +179,19 @@ def _keyword_rule(rule: c.KeywordRule, here: Way) -> Iterator[Problem]:
     yield from _on(rule.on, here)
     if not any(rule.words.values()):
         yield Problem((*here, "words"), "is empty; give words by language: {en: [fire]}")
+    codes = {name: code for code, name in STEMMERS.items()}
     for language, words in rule.words.items():
-        yield from _known((language,), STEMMERS, (*here, "words"), "language", keys=True)
+        if language not in STEMMERS:
+            code = codes.get(language.lower())
+            hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(STEMMERS)}"
+            yield Problem((*here, "words", language), f"is no language code{hint}")
         for k, word in enumerate(words):
             if not any(letter.isalnum() for letter in word):
                 yield Problem((*here, "words", language, k), "holds no letter or digit")
+
+
+def _schedule(text: str, here: Way) -> Iterator[Problem]:
+    yield from _tried(Schedule.parse, text, (*here, "schedule"), lambda _: "")
 
 
 def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:

@@ -17,7 +17,6 @@ from msgspec import Meta
 
 _HIDDEN = frozenset({"source", "url", "secret", "token"})
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
-_NUMBER = re.compile(r"[0-9]{0,3}\.?[0-9]{1,9}")
 _NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
 _LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
 
@@ -318,22 +317,6 @@ def _about(rule: Rule) -> str:
 def _free(name: str, taken: set[str]) -> str:
     numbered = (f"{name}-{i}" for i in count(2))
     return next(each for each in chain((name,), numbered) if each not in taken)
-
-
-def points(coordinates: str) -> tuple[tuple[float, float], ...]:
-    """The points of `"x,y, x,y"`, fractions of the frame; ValueError says what is wrong."""
-    parts = [part.strip() for part in coordinates.split(",")]
-    if not all(_NUMBER.fullmatch(part) for part in parts):
-        msg = "must be numbers with commas between them: x,y, x,y"
-        raise ValueError(msg)
-    numbers = [float(part) for part in parts]
-    if len(numbers) % 2:
-        msg = f"holds {len(numbers)} numbers; each point needs an x and a y"
-        raise ValueError(msg)
-    if not all(0 <= number <= 1 for number in numbers):
-        msg = "leaves the frame: coordinates are fractions of it, from 0 to 1"
-        raise ValueError(msg)
-    return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def size_bytes(text: str) -> int:
