@@ -114,6 +114,11 @@ class Host:
         self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, held until)
 
     @property
+    def reached(self) -> int:
+        """Every entry below this offset was answered."""
+        return self._reached
+
+    @property
     def rebuilding(self) -> bool:
         """Whether what comes next was answered before the restart."""
         return self._next < self._reached

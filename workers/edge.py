@@ -16,18 +16,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
 from pipeline.run import Runner
-from pipeline.types import SECOND, Anomaly, content_id
+from pipeline.types import SECOND, Anomaly, Record, content_id
 from workers import graph, sources, subscribers
 from workers.alert import SYSTEM
+from workers.clock import UtcClock
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.player import Player, publish_all, scene_of
 from workers.secrets import Secrets
 from workers.status import Status
 from workers.view import View
+from workers.watch import Watch
 
 log = logging.getLogger("fusewatch")
 
@@ -191,14 +195,28 @@ def _start_sources(
     crew: Crew, settings: Config, bus: LocalLog, folder: Path, secrets: Secrets, status: Status
 ) -> None:
     """Cameras, microphones and the endpoint for reports: two threads a connection."""
-    publish = partial(publish_all, bus)
+    watch = Watch(UtcClock())
+
+    def publish(topic: str, records: Sequence[Record]) -> None:
+        publish_all(bus, topic, records)
+        watch.saw(topic, records)
+
     for capture in sources.captures(settings, secrets, publish, status):
         name = " ".join(capture.topics)
         crew.start(f"read {name}", partial(capture.read, crew.stop))
         crew.start(f"publish {name}", partial(capture.publish_loop, crew.stop))
-    endpoint = sources.endpoint(settings, folder, secrets, publish, status)
+    endpoint = sources.endpoint(
+        settings, folder, secrets, bus, publish, lambda: msgspec.to_builtins(status.snapshot())
+    )
     crew.start("reports", partial(endpoint.serve, crew.stop))
     crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
+
+    def speak() -> None:
+        while not crew.stop.wait(1.0):
+            for topic, record in watch.speak():
+                publish_all(bus, topic, [record])
+
+    crew.start("watch", speak)
 
 
 def _work(crew: Crew, runner: Runner, positions: Positions) -> None:
@@ -268,5 +286,6 @@ def _tell(
     until = time.monotonic() + GRACE
     while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
         pass
-    for one in (runner, *deliveries):
-        one.close()
+    runner.close()
+    for delivery in deliveries:
+        delivery.close()

@@ -45,7 +45,6 @@ from workers.status import Status
 from workers.text import TextStage
 from workers.vision import VisionStage
 
-
 RECORDED_THREADS = 2
 
 
@@ -240,7 +239,7 @@ def _place(
         zones={
             camera: Polygon.parse(of.zones[zone].coordinates)
             for camera, of in site.cameras.items()
-            if zone in of.zones
+            if zone is not None and zone in of.zones
         },
         objects=frozenset(rule.objects),
         schedule=Schedule.parse(rule.schedule),
