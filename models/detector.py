@@ -132,14 +132,15 @@ class Detector:
         height, width = self._size
         cells = sum((height // s) * (width // s) for s in STRIDES)
         names = _names(meta, self._path.name)
-        if len(shape) == 3 and shape[1] == cells and shape[2] > 5 and not names:
+        # ultralytics always writes `task`: so a YOLOX of one class is no finished list of boxes.
+        if len(shape) == 3 and shape[1] == cells and shape[2] > 5 and "task" not in meta:
             self._grid, self._stride = _grids(height, width)
             self._labels = _labels(names, shape[2] - 5, self._path.name)
             return self._read_yolox, False
         if len(shape) == 3 and shape[2] == cells and shape[1] > 4:
             self._labels = _labels(names, shape[1] - 4, self._path.name)
             return self._read_ultralytics, True
-        if len(shape) == 3 and shape[2] == 6 and shape[1] < cells:
+        if len(shape) == 3 and shape[2] == 6:
             self._labels = names or COCO
             return self._read_finished, True
         msg = (
