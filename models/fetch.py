@@ -22,7 +22,6 @@ import httpx
 from pipeline.errors import WeightsError
 
 TRIES = 5  # in a row that bring no byte
-CHUNK = 1 << 18  # bytes
 SPARE = 50_000_000  # bytes that stay free on the disk
 TIMEOUT = httpx.Timeout(30, connect=20)  # s; between two bytes, however slow they come
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -132,7 +131,7 @@ def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
             have = 0  # the server does not know ranges: from the start
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            for piece in answer.iter_bytes(CHUNK):
+            for piece in answer.iter_raw():  # as they come: what arrived before a cut is kept
                 have += len(piece)
                 if have > wanted.size:
                     file.truncate(0)

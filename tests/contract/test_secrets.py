@@ -1,0 +1,139 @@
+"""Secrets are found where they are pointed to, and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Webhook
+from pipeline.errors import ConfigError
+from workers.addresses import parse
+from workers.secrets import Redacting, Secret, Secrets
+
+PASSWORD = 'hunter2/ö"x'
+
+
+def test_a_variable_is_put_into_an_address() -> None:
+    secrets = Secrets({"PW": "abc"})
+    assert secrets.source("rtsp://u:${PW}@h/x", "a.b") == "rtsp://u:abc@h/x"
+
+
+def test_a_password_beside_the_address_may_hold_any_character() -> None:
+    source = Secrets({"PW": PASSWORD}).source(
+        {"url": "rtsp://h/x", "username": "u", "password": "${PW}"}, "a.b"
+    )
+    assert parse(source, "camera").target == "rtsp://u:hunter2%2F%C3%B6%22x@h/x"
+
+
+@pytest.mark.parametrize("env", [{}, {"PW": ""}])
+def test_a_missing_variable_is_told_with_its_name_and_path(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"^a\.b: the environment variable PW is not set"):
+        Secrets(env).source("rtsp://u:${PW}@h/x", "a.b")
+
+
+def test_a_variable_is_not_expanded_twice() -> None:
+    assert Secrets({"A": "${B}", "B": "x"}).lookup("${A}", "p").reveal() == "${B}"
+
+
+@pytest.mark.parametrize("text", ["${", "${}", "${1A}", "${A B}", "${A:-x}", "${A"])
+def test_a_dollar_and_brace_begin_a_variable(text: str) -> None:
+    with pytest.raises(ConfigError, match="must be followed by a variable"):
+        Secrets({"A": "x"}).lookup(text, "p")
+
+
+def test_a_secret_in_a_file_is_read_without_its_line_end(tmp_path: Path) -> None:
+    (tmp_path / "hook").write_text("whsec_abc\n")
+    assert Secrets({}, tmp_path).lookup("file:hook", "p").reveal() == "whsec_abc"
+    named = Secrets({"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert named.lookup("file:${CREDENTIALS_DIRECTORY}/hook", "p").reveal() == "whsec_abc"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"), [(b"", "empty"), (b"\xff", "not text"), (b"x" * 70_000, "too long")]
+)
+def test_a_file_that_holds_no_secret_is_refused(tmp_path: Path, data: bytes, what: str) -> None:
+    (tmp_path / "hook").write_bytes(data)
+    with pytest.raises(ConfigError, match=what):
+        Secrets({}, tmp_path).lookup("file:hook", "p")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        Secrets({}, tmp_path).lookup("file:none", "p")
+
+
+def test_the_secrets_of_a_webhook_are_looked_up_together(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("whsec_old")
+    hook = Webhook(url="https://h/${TOKEN}", secret=("${NEW}", "file:old"))
+    found = Secrets({"TOKEN": "tok", "NEW": "whsec_new"}, tmp_path).webhook(hook, "webhooks[0]")
+    assert (found.url, found.secret) == ("https://h/tok", ("whsec_new", "whsec_old"))
+    assert "tok" not in repr(found)
+    assert "whsec" not in repr(found)
+
+
+def test_a_secret_is_never_shown_and_never_stored() -> None:
+    secret = Secret("hunter2")
+    shown = f"{secret} {secret!r} {[secret]} {Secrets({'A': 'hunter2'})!r}"
+    assert "hunter2" not in shown
+    for store in (pickle.dumps, copy.copy, json.dumps):
+        with pytest.raises(TypeError):
+            store(secret)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://user:hunter2@h/x",
+        "rtsp://:hunter2@h/x",
+        "rtsp://ops%40site:hunter2@h/x",
+        "rtsp://hunter2@h/x",
+        "rtsp://u:${PW}@h/x",
+        "http://h/?usr=a&pwd=${PW}",
+    ],
+)
+def test_logs_hold_no_password_of_an_address(address: str) -> None:
+    secrets = Secrets({"PW": "hunter2"})
+    source = secrets.source(address, "p")
+    record = logging.LogRecord(
+        "n", logging.ERROR, "f", 1, "cannot open %s: %s", (source, "hunter2"), None
+    )
+    assert Redacting(secrets).filter(record)
+    assert "hunter2" not in logging.Formatter().format(record)
+    assert "cannot open" in record.getMessage()
+
+
+def test_logs_hold_no_secret_in_any_spelling(tmp_path: Path) -> None:
+    secrets = Secrets({"PW": PASSWORD})
+    secrets.lookup("${PW}", "p")
+    for spelled in (PASSWORD, "hunter2%2F%C3%B6%22x", json.dumps({"a": PASSWORD})):
+        assert "hunter2" not in secrets.redact(f"before {spelled} after")
+
+
+def test_logs_hold_no_secret_in_a_traceback() -> None:
+    secrets = Secrets({"PW": "hunter2"})
+    secrets.lookup("${PW}", "p")
+    try:
+        raise OSError("no route to rtsp://u:hunter2@h")  # noqa: EM101
+    except OSError as error:
+        told = (type(error), error, error.__traceback__)
+        record = logging.LogRecord("n", logging.ERROR, "f", 1, "failed", (), told)
+    Redacting(secrets).filter(record)
+    formatted = logging.Formatter().format(record)
+    assert "hunter2" not in formatted
+    assert "OSError: no route to rtsp://u:***@h" in formatted
+
+
+def test_a_short_value_does_not_blank_every_line() -> None:
+    secrets = Secrets({"CHANNEL": "1"})
+    secrets.source("rtsp://h/${CHANNEL}", "p")
+    assert secrets.redact("frame 1 of 10") == "frame 1 of 10"
+
+
+def test_nothing_is_looked_up_before_it_is_asked_for(tmp_path: Path) -> None:
+    class Watched(dict[str, str]):
+        def get(self, *given: object) -> str:  # type: ignore[override]
+            raise AssertionError(given)
+
+    assert Secrets(Watched(), tmp_path).redact("x") == "x"
