@@ -205,6 +205,7 @@ class Capture:
 
     def publish_loop(self, stop: threading.Event) -> None:
         """Publish until `stop` is set."""
+        self.publish_once()
         while not stop.is_set():
             self.publish_once(min(self._settings.hop, SECOND) / SECOND)
 

@@ -39,26 +39,42 @@ class StreamTime:
 
     A frame is at anchor + its position. The anchor is set anew where that lies in the future (the
     first frames come in a burst), more than STEP in the past (the stream stood still, its clock is
-    slow), and where the position goes back (the camera started anew). Times always go forward.
+    slow), and where a position does not go forward (the camera started anew). The tracks of one
+    stream (picture and sound) share the anchor; the times of each always go forward.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._anchor: int | None = None
-        self._position = -1
-        self._last = -1
-        self.anchored = -1  # how often the anchor was set anew
+        self._positions: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        self.anchored = 0  # how often the anchor was set
 
-    def at(self, position: int | None) -> int:
-        """Ns UTC of the frame that just came; `position` is its ns in the stream, if it has one."""
-        now = self._clock()
-        start = now
+    def at(self, position: int | None, track: str = "") -> int:
+        """Ns UTC of what just came; `position` is its ns in the stream, if it has one."""
+        now = start = self._clock()
         if position is not None:
-            back = position < self._position
-            if self._anchor is None or back or not 0 <= now - self._anchor - position <= STEP:
+            stuck = position <= self._positions.get(track, position - 1)
+            if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= STEP:
                 self._anchor = now - position
                 self.anchored += 1
             start = self._anchor + position
-            self._position = position
-        self._last = max(start, self._last + 1)
-        return self._last
+            self._positions[track] = position
+        start = max(start, self._last.get(track, -1) + 1)
+        self._last[track] = start
+        return start
+
+
+class Pace:
+    """Which of the frames that come are wanted, for `fps` on average whatever their jitter."""
+
+    def __init__(self, fps: float) -> None:
+        self.period = round(SECOND / fps)
+        self._due = -1
+
+    def wants(self, start: int) -> bool:
+        """Whether the frame at `start` (ns) is one; a quarter of a period early is in time."""
+        if start < self._due - self.period // 4:
+            return False
+        self._due = max(self._due, start - self.period) + self.period
+        return True

@@ -1,156 +1,128 @@
-"""A config's live sources, made: one `Capture` a connection, and the endpoint for reports.
-
-A camera and a microphone of a site that name the same stream or file share one connection and one
-clock (`workers/media.py`); every other source has its own.
-"""
+"""From a site's config to its live captures: which adapter reads which address."""
 
 from __future__ import annotations
 
-import random
-import secrets as chance
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
-
-from pipeline import config, topics
-from pipeline.bus.log import LocalLog
-from pipeline.config import Config
-from pipeline.errors import ConfigError, OutsideError
+from pipeline.config import Camera, Microphone, Site
 from pipeline.ports import Source
-from pipeline.types import ns
+from pipeline.topics import AUDIO, FRAMES
+from pipeline.types import SECOND
 from workers.addresses import Address, parse
-from workers.capture import Capture, Publish, Settings, roster
-from workers.clock import UtcClock
-from workers.endpoint import Endpoint
-from workers.reports import Api, Desk, promised
-from workers.secrets import Secrets
+from workers.capture import STALLED, Capture, Clock, Dropped, Publish, Settings, roster
 from workers.status import Status
 
-Dropped = Callable[[str, str], None]
-
-
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """One connection of a site: the camera, the microphone, or both that come over it."""
-
-    site: str
-    address: Address
-    camera: str | None = None
-    microphone: str | None = None
-
-
-def wanted(settings: Config, secrets: Secrets) -> Iterator[Wanted]:
-    """The connections that a config asks for, secrets put in; raises ConfigError."""
-    for site, of in settings.sites.items():
-        cameras = {
-            name: _address(site, "camera", name, c, secrets) for name, c in of.cameras.items()
-        }
-        microphones = {
-            name: _address(site, "microphone", name, m, secrets)
-            for name, m in of.microphones.items()
-        }
-        for name, address in cameras.items():
-            shared = [
-                m for m, other in microphones.items() if address.streamed and other == address
-            ]
-            if shared:
-                del microphones[shared[0]]
-            yield Wanted(
-                site=site, address=address, camera=name, microphone=shared[0] if shared else None
-            )
-        for name, address in microphones.items():
-            yield Wanted(site=site, address=address, microphone=name)
+Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
 
 
 def captures(
-    settings: Config, secrets: Secrets, publish: Publish, status: Status
-) -> Iterator[Capture]:
-    """A `Capture` a connection; nothing is opened yet."""
-    clock = UtcClock()
-    for one in wanted(settings, secrets):
-        site = settings.sites[one.site]
-        names = {one.camera: topics.FRAMES, one.microphone: topics.AUDIO}
-        dropped = partial(_count, status, one.site)
-        yield Capture(
-            Settings(site=one.site, sources=roster(site), hop=ns(site.windows.hop)),
-            {name: topic for name, topic in names.items() if name},
-            partial(opened, one, site, clock, dropped),
+    name: str,
+    site: Site,
+    *,
+    expand: Expand,
+    base: Path,
+    publish: Publish,
+    status: Status,
+    clock: Clock,
+    chance: Callable[[], float],
+) -> list[Capture]:
+    """A capture for each connection of the site `name`; nothing is opened yet.
+
+    A camera and a microphone with the same stream or file share its connection and its clock.
+    Raises ConfigError for an address that may not be used.
+    """
+    cameras = {
+        of: parse(expand(camera.source, f"sites.{name}.cameras.{of}.source"), "camera", base)
+        for of, camera in site.cameras.items()
+    }
+    rooms = {
+        of: parse(expand(room.source, f"sites.{name}.microphones.{of}.source"), "microphone", base)
+        for of, room in site.microphones.items()
+    }
+    made = []
+    for of, address in cameras.items():
+        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
+        rooms.pop(shared, None)
+        made.append((of, shared, address))
+    made += [("", room, address) for room, address in rooms.items()]
+    return [
+        Capture(
+            Settings(
+                site=name,
+                sources=roster(site),
+                hop=round(site.windows.hop * SECOND),
+                stalled=_patience(site.cameras.get(camera)),
+            ),
+            {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
+            _maker(name, site, camera, room, address, clock, status),
             publish=publish,
             status=status,
             clock=clock,
-            chance=random.random,
+            chance=chance,
         )
+        for camera, room, address in made
+    ]
 
 
-def opened(one: Wanted, site: config.Site, clock: UtcClock, dropped: Dropped) -> Source:
-    """Connect; raises SourceLost. Device packages are imported here, when they are needed."""
-    detect = site.cameras[one.camera].detect if one.camera else None
-    if one.microphone and one.address.streamed:
+def source(
+    address: Address,
+    site: str,
+    camera: str,
+    room: str,
+    settings: Camera | Microphone,
+    *,
+    clock: Clock,
+    dropped: Dropped,
+    lost: Dropped,
+) -> Source:
+    """One life of what `address` names; raises SourceLost. For `doctor` too.
+
+    Device packages are imported here, so that an extra that nobody uses may be left out.
+    """
+    if room and (camera or address.streamed):
         from workers.media import MediaSource
 
+        detect = settings.detect if isinstance(settings, Camera) else None
         return MediaSource(
-            one.address,
-            one.site,
-            camera=one.camera,
-            microphone=one.microphone,
+            address,
+            site,
+            camera=camera,
+            microphone=room,
             detect=detect,
             clock=clock,
             dropped=dropped,
         )
-    if one.camera and detect:
-        from workers.camera import CameraSource
-
-        return CameraSource(one.address, one.site, one.camera, detect, clock=clock, dropped=dropped)
-    try:
+    if room:
         from workers.microphone import MicrophoneSource
-    except ImportError as error:
-        msg = "microphones need PyAudio: pip install 'fusewatch[microphone]'"
-        raise OutsideError(msg) from error
-    return MicrophoneSource(one.address, one.site, one.microphone or "", clock=clock, lost=dropped)
+
+        return MicrophoneSource(address, site, room, clock=clock, lost=lost)
+    from workers.camera import CameraSource
+
+    detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
+    return CameraSource(address, site, camera, detect, clock=clock, dropped=dropped)
 
 
-def endpoint(
-    settings: Config,
-    folder: Path,
-    secrets: Secrets,
-    bus: LocalLog,
-    publish: Publish,
-    status: Callable[[], Mapping[str, object]],
-) -> Endpoint:
-    """The local endpoint; raises OutsideError when its port is taken."""
-    token = _token(settings, folder, secrets)
-    desk = Desk(settings.sites, publish, UtcClock(), promised(bus.last, tuple(settings.sites)))
-    return Endpoint(settings.api.listen, Api(desk, token, status), desk)
-
-
-def _token(settings: Config, folder: Path, secrets: Secrets) -> str:
-    """The token of the config, else the one in the state folder, made if there is none."""
-    if settings.api.token:
-        return secrets.lookup(settings.api.token, "api.token").reveal()
-    file = folder / "token"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(chance.token_urlsafe(32))
-    token = file.read_text().strip()
-    secrets.remember(token)
-    return token
-
-
-def _address(
-    site: str,
-    kind: str,
+def _maker(
     name: str,
-    source: config.Camera | config.Microphone,
-    secrets: Secrets,
-) -> Address:
-    path = f"sites.{site}.{kind}s.{name}.source"
-    try:
-        return parse(secrets.source(source.source, path), kind)
-    except ConfigError as error:
-        text = str(error)
-        raise ConfigError(text if text.startswith(path) else f"{path}: {text}") from None
+    site: Site,
+    camera: str,
+    room: str,
+    address: Address,
+    clock: Clock,
+    status: Status,
+) -> Callable[[Dropped], Source]:
+    settings = site.cameras[camera] if camera else site.microphones[room]
+    lost: Dropped = lambda of, what: status.count(name, of, what)  # noqa: E731
+    return lambda dropped: source(
+        address, name, camera, room, settings, clock=clock, dropped=dropped, lost=lost
+    )
 
 
-def _count(status: Status, site: str, source: str, what: str) -> None:
-    status.count(site, source, what)
+def _same(camera: Address, microphone: Address) -> bool:
+    return camera.streamed and camera == microphone
+
+
+def _patience(camera: Camera | None) -> int:
+    """A camera of one frame in ten seconds is not lost after five."""
+    return STALLED if camera is None else max(STALLED, round(3 * SECOND / camera.detect.fps))

@@ -14,21 +14,17 @@ from typing import Any
 import av
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from workers.jpeg import MAX_SIDE, Pixels, fitted
+from workers.pcm import RATE, RATES, Samples, to_s16
 
-RATE = 16_000
-RATES = range(1_000, 768_001)
 FORMATS = (  # what FFmpeg may take a file for: no playlist, no script, no list of other files
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"
     "wav,w64,flac,ogg,mp3,aac,aiff,caf,au"
 )
 _LOUDEST = 1e6  # a float sample beyond it is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
-
-Samples = NDArray[np.float32]
 
 av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
 
@@ -219,12 +215,6 @@ def heard(frame: Any) -> tuple[Samples, int]:
     if bad:
         values = np.where(sane, values, np.float32(0))
     return values.mean(axis=0, dtype=np.float32), bad
-
-
-def to_s16(samples: Samples) -> bytes:
-    """Float32 to s16le, clipped; what came from s16 at 16 kHz comes out as it was."""
-    scaled = np.rint(np.clip(samples * np.float32(2**15), -(2**15), 2**15 - 1))
-    return bytes(scaled.astype("<i2").data)
 
 
 def film_length(path: Path, *, whole: bool) -> Fraction:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from pipeline.types import SECOND, Progress, Record, Roster
+from pipeline.types import ROSTER_EVERY, SECOND, Progress, Record, Roster
 
 PATIENCE = 15 * SECOND
 
@@ -27,7 +27,7 @@ class Watch:
         self._lock = threading.Lock()
         self._heard: dict[tuple[str, str, str], int] = {}
         self._roster: dict[str, tuple[str, ...]] = {}
-        self._upto: dict[tuple[str, str, str], int] = {}
+        self._rostered: dict[tuple[str, str, str], int] = {}
 
     def saw(self, topic: str, records: Sequence[Record]) -> None:
         """A capture published these."""
@@ -55,8 +55,8 @@ class Watch:
         records: list[Record] = [
             Progress(site=site, source=source, upto=now, alive=False, reason=reason)
         ]
-        if who not in self._upto and site in self._roster:
+        if now - self._rostered.get(who, 0) >= ROSTER_EVERY and site in self._roster:
+            self._rostered[who] = now
             sources = self._roster[site]
             records.insert(0, Roster(site=site, source=source, sources=sources, start=now))
-        self._upto[who] = now
         return records

@@ -1,0 +1,215 @@
+"""Streams and files that carry sound, with picture or without, by PyAV: all of it on one clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.config import Detect
+from pipeline.errors import SourceLost
+from pipeline.types import SECOND, AudioChunk, FrameChunk
+from workers import tape
+from workers.addresses import NETWORK, Address
+from workers.clock import Pace, StreamTime
+from workers.jpeg import MAX_SIDE, encoded
+from workers.pcm import Chunks, Samples
+
+TIMEOUT = 5.0  # s to connect, and to wait for what comes next
+BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
+
+_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
+    "format_whitelist": f"rtsp,rtp,sdp,{tape.FORMATS}",
+    "analyzeduration": "500000",
+    "fflags": "nobuffer",
+}
+_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than "cannot be opened"
+    av.error.HTTPUnauthorizedError: "refuses user or password",
+    av.error.HTTPForbiddenError: "refuses user or password",
+    av.error.HTTPNotFoundError: "has no stream of that path",
+    av.error.TimeoutError: f"does not answer within {TIMEOUT:g} s",
+    av.error.ConnectionRefusedError: "refuses the connection",
+}
+
+
+class MediaSource:
+    """One life of a stream; raises SourceLost when it cannot be opened, ends or hangs.
+
+    `camera` and `microphone` are the names of the sources that it feeds, either may be empty. A
+    file plays at its own speed and simply ends. `dropped(source, what)` is told of what was
+    captured in vain.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        site: str,
+        *,
+        camera: str = "",
+        microphone: str = "",
+        detect: Detect | None = None,
+        clock: Callable[[], int],
+        dropped: Callable[[str, str], None],
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._address = address
+        self._site = site
+        self._camera = camera
+        self._microphone = microphone
+        self._detect = detect or Detect()
+        self._clock = clock
+        self._dropped = dropped
+        self._wait = wait
+        self._times = StreamTime(clock)
+        self._pace = Pace(self._detect.fps)
+        self._seq = 0
+        self._sound: _Gathered | None = None
+        self._began: int | None = None
+        self._container = _opened(address)
+        self._streams = self._chosen()
+
+    def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
+        for stream, frame in self._frames():
+            position = _ended(frame)
+            if self._address.scheme == "file" and position is not None:
+                self._in_time(position)
+            if stream.type == "video":
+                yield from self._seen(frame, position)
+            else:
+                yield from self._heard(frame, position)
+        if self._address.scheme != "file":
+            msg = "the stream stopped"
+            raise SourceLost(msg)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._container.close()
+
+    def _chosen(self) -> list[Any]:
+        streams = []
+        for name, kind, found in (
+            (self._camera, "picture", self._container.streams.video),
+            (self._microphone, "sound", self._container.streams.audio),
+        ):
+            if name and not found:
+                self._container.close()
+                msg = f"the stream carries no {kind}"
+                raise SourceLost(msg)
+            if name:
+                found[0].codec_context.thread_count = 1  # each further one holds a frame back
+                streams.append(found[0])
+        return streams
+
+    def _frames(self) -> Iterator[tuple[Any, Any]]:
+        """(stream, frame) as they come; what cannot be decoded is counted."""
+        packets = self._container.demux(self._streams)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.EOFError):
+                return
+            except av.error.FFmpegError as error:
+                raise SourceLost(_why(error, "broke off")) from None
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                self._drop(packet.stream, "dropped.undecodable")
+                continue
+            yield from ((packet.stream, frame) for frame in frames)
+
+    def _drop(self, stream: Any, what: str) -> None:
+        if stream.type == "video":
+            self._seq += 1
+        self._dropped(self._camera if stream.type == "video" else self._microphone, what)
+
+    def _in_time(self, position: int) -> None:
+        if self._began is None:
+            self._began = self._clock() - position
+        while (ahead := self._began + position - self._clock()) > 0:
+            self._wait(min(ahead / SECOND, 1.0))
+
+    def _seen(self, frame: Any, position: int | None) -> Iterator[FrameChunk]:
+        start = self._times.at(position, "picture")
+        seq, self._seq = self._seq, self._seq + 1
+        if not self._pace.wants(start):
+            return
+        if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+            self._dropped(self._camera, "dropped.size")
+            return
+        pixels = tape.Picture(frame, self._detect.width).pixels()
+        yield FrameChunk(
+            site=self._site,
+            source=self._camera,
+            start=start,
+            end=start + self._pace.period,
+            seq=seq,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            data=encoded(pixels),
+        )
+
+    def _heard(self, frame: Any, position: int | None) -> Iterator[AudioChunk]:
+        rate = frame.sample_rate
+        if self._sound is None or self._sound.rate != rate:
+            self._sound = _Gathered(self._site, self._microphone, rate)
+        ended = self._times.at(position, "sound")
+        mono, bad = tape.heard(frame)
+        if bad:
+            self._dropped(self._microphone, "repaired.not-finite")
+        chunk = self._sound.push(mono, ended)
+        if chunk is not None:
+            yield chunk
+
+
+class _Gathered:
+    """Decoded frames of 20 ms become blocks of 100 ms, and those chunks."""
+
+    def __init__(self, site: str, source: str, rate: int) -> None:
+        self.rate = rate
+        self._chunks = Chunks(site, source, rate)
+        self._parts: list[Samples] = []
+
+    def push(self, mono: Samples, ended: int) -> AudioChunk | None:
+        self._parts.append(mono)
+        if sum(map(len, self._parts)) * SECOND < BLOCK * self.rate:
+            return None
+        block = np.concatenate(self._parts)
+        self._parts.clear()
+        return self._chunks.push(block, ended)
+
+
+def _ended(frame: Any) -> int | None:
+    """Ns in the stream at which a picture was taken or a piece of sound was over.
+
+    Picture and sound of one stream count from the same moment.
+    """
+    if frame.pts is None or frame.time_base is None:
+        return None
+    position = round(frame.pts * frame.time_base * SECOND)
+    if isinstance(frame, av.AudioFrame):
+        position += frame.samples * SECOND // frame.sample_rate
+    return int(position)
+
+
+def _opened(address: Address) -> Any:
+    target = address.target
+    if address.scheme == "file":
+        target = f"file:{Path(target).absolute()}"
+    elif address.scheme not in NETWORK:
+        msg = "a device carries no stream"
+        raise SourceLost(msg)
+    try:
+        return av.open(target, options=_OPTIONS, timeout=TIMEOUT)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
+
+
+def _why(error: Exception, otherwise: str) -> str:
+    """FFmpeg's error in words of ours; its own quote the address."""
+    return "the stream " + _HOPELESS.get(type(error), otherwise)
