@@ -1,0 +1,217 @@
+"""The vision stage: JPEG in, detections and promises out, and no frame lost without a count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.detector import Detector
+from pipeline import topics
+from pipeline.bus.memory import MemoryBus
+from pipeline.codec import decode, encode
+from pipeline.errors import DecodeError
+from pipeline.run import Runner, drain
+from pipeline.types import (
+    FOREVER,
+    SECOND,
+    Box,
+    DeadLetter,
+    Detections,
+    FrameChunk,
+    Progress,
+    Record,
+    Roster,
+)
+from workers.decode import decoded, jpeg_size
+from workers.status import Status
+from workers.vision import VisionStage
+
+PERSON = Box(label="person", score=0.9, x1=0.1, y1=0.1, x2=0.2, y2=0.6)
+SHADOW = Box(label="person", score=0.15, x1=0.5, y1=0.1, x2=0.6, y2=0.6)
+
+
+class Brightness:
+    """A detector of one rule: bright pictures hold a person and a shadow. Keeps its batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
+        self.batches.append(len(batch))
+        return [(PERSON, SHADOW) if picture.mean() > 100 else () for picture in batch]
+
+
+def jpeg(level: int = 200, width: int = 64, height: int = 48, kind: str = ".jpg") -> bytes:
+    picture = np.full((height, width, 3), level, np.uint8)
+    picture[::2] //= 2
+    return bytes(cv2.imencode(kind, picture)[1])
+
+
+def frame(
+    number: int, data: bytes | None = None, source: str = "desk", size: tuple[int, int] = (64, 48)
+) -> FrameChunk:
+    return FrameChunk(
+        site="office",
+        source=source,
+        start=number * SECOND,
+        end=(number + 1) * SECOND,
+        seq=number,
+        width=size[0],
+        height=size[1],
+        data=jpeg() if data is None else data,
+    )
+
+
+def through(stage: VisionStage, *records: Record) -> list[Record]:
+    """One poll."""
+    state = stage.open({})
+    made: list[Record] = []
+    for record, inferred in zip(records, stage.infer(records), strict=True):
+        made += state.on(record, inferred)
+    return made
+
+
+def progress(number: int, reason: str = "", source: str = "desk") -> Progress:
+    return Progress(site="office", source=source, upto=number * SECOND + 1, reason=reason)
+
+
+def found(number: int, *boxes: Box, source: str = "desk") -> Detections:
+    start = number * SECOND
+    return Detections(site="office", source=source, start=start, end=start + SECOND, boxes=boxes)
+
+
+def test_a_frame_becomes_detections_and_a_promise() -> None:
+    made = through(VisionStage(Brightness()), frame(1))
+    assert made == [found(1, PERSON, SHADOW), progress(1)]
+
+
+def test_an_empty_frame_is_an_observation_too() -> None:
+    assert through(VisionStage(Brightness()), frame(1, jpeg(0))) == [found(1), progress(1)]
+
+
+def test_what_is_below_min_score_is_cut_off() -> None:
+    assert through(VisionStage(Brightness(), min_score=0.2), frame(1))[0] == found(1, PERSON)
+
+
+def test_roster_and_progress_pass_as_they_are() -> None:
+    roster = Roster(site="office", source="desk", sources=("desk",), start=0)
+    lost = Progress(site="office", source="desk", upto=5, alive=False, reason="unplugged")
+    assert through(VisionStage(Brightness()), roster, lost) == [roster, lost]
+
+
+def test_the_newest_frame_of_each_source_is_looked_at_in_one_batch() -> None:
+    detector, status = Brightness(), Status()
+    stage = VisionStage(detector, "newest", status=status)
+    made = through(stage, frame(1), frame(1, source="door"), frame(2), frame(3))
+    assert made == [
+        progress(1),
+        found(1, PERSON, SHADOW, source="door"),
+        progress(1, source="door"),
+        progress(2),
+        found(3, PERSON, SHADOW),
+        progress(3),
+    ]
+    assert detector.batches == [2]
+    assert status.counted("office", "desk", "dropped.stale") == 2
+    assert status.counted("office", "desk", "processed") == 1
+
+
+def test_policy_all_looks_at_every_frame_with_bounded_batches() -> None:
+    detector = Brightness()
+    made = through(VisionStage(detector, "all"), *(frame(n) for n in range(40)))
+    assert sum(isinstance(record, Detections) for record in made) == 40
+    assert detector.batches == [16, 16, 8]
+
+
+GOOD = jpeg()
+BAD = {
+    "empty": (b"", "no JPEG"),
+    "a png": (jpeg(kind=".png"), "no JPEG"),
+    "half": (GOOD[: len(GOOD) // 2], "truncated"),
+    "all but the end mark": (GOOD[:-2], "truncated"),
+    "a header only": (GOOD[:4], "truncated"),
+    "marks only": (b"\xff\xd8\xff\xd9", "truncated"),
+    "a lying size": (jpeg(width=32), "32 x 48, its record says 64 x 48"),
+    "a bomb": (
+        GOOD.replace((48).to_bytes(2) + (64).to_bytes(2), b"\xff\xff\xff\xff", 1),
+        "65535 x 65535",
+    ),
+    "noise": (b"\xff\xd8" + bytes(range(256)) * 4, "no marker"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_frame_that_is_no_whole_picture_is_counted_and_told(name: str) -> None:
+    data, why = BAD[name]
+    status, detector = Status(), Brightness()
+    stage = VisionStage(detector, "all", status=status)
+    dead, moved, *rest = through(stage, frame(1, data), frame(2))
+    assert isinstance(dead, DeadLetter)
+    assert why in dead.reason
+    assert isinstance(moved, Progress)
+    assert (moved.upto, moved.alive) == (SECOND + 1, True)
+    assert why in moved.reason
+    assert rest == [found(2, PERSON, SHADOW), progress(2)]
+    assert status.counted("office", "desk", "dropped.undecodable") == 1
+    assert detector.batches == [1]
+
+
+def test_a_padded_jpeg_is_whole() -> None:
+    assert decoded(GOOD + bytes(100), 64, 48).shape == (48, 64, 3)
+
+
+def test_progressive_and_restart_marks_are_read() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    for flags in ([cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]):
+        data = bytes(cv2.imencode(".jpg", noise, flags)[1])
+        assert decoded(data, 64, 48).shape == (48, 64, 3)
+        for cut in range(0, len(data), 7):
+            with pytest.raises(DecodeError):
+                jpeg_size(data[:cut])
+
+
+@given(st.data())
+def test_no_bytes_make_the_reader_fail_otherwise(data: st.DataObject) -> None:
+    damaged = bytearray(GOOD)
+    for at in data.draw(st.lists(st.integers(0, len(GOOD) - 1), max_size=4)):
+        damaged[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(GOOD)))
+    try:
+        width, height = jpeg_size(bytes(damaged[:cut]))
+    except DecodeError:
+        return
+    assert 0 <= width <= 65535
+    assert 0 <= height <= 65535
+
+
+def test_nothing_is_held() -> None:
+    assert VisionStage(Brightness()).open({"office": 5}).floor("office") == FOREVER
+
+
+def test_frames_on_the_bus_become_observations_that_find_the_person(
+    media: Path, weights: Path
+) -> None:
+    capture = cv2.VideoCapture(str(media / "video/office_a.mp4"))
+    bus = MemoryBus()
+    for number in range(90):
+        picture = capture.read()[1]
+        if number % 10 == 0:
+            data = bytes(cv2.imencode(".jpg", picture)[1])
+            chunk = frame(number // 10, data, size=(picture.shape[1], picture.shape[0]))
+            bus.publish(topics.FRAMES, topics.key_of(topics.FRAMES, chunk), encode(chunk))
+    stage = VisionStage(Detector(weights / "yolox_nano/yolox_nano.onnx", threads=1), "all")
+    drain([Runner(stage, bus, topic=topics.FRAMES, group="vision", out=topics.OBSERVATIONS)])
+    persons = {}
+    reader = bus.reader(topics.OBSERVATIONS, "test")
+    for entry in (*reader.poll(100), *reader.poll(100)):  # the first assigns
+        record = decode(entry.value) if hasattr(entry, "value") else None
+        if isinstance(record, Detections):
+            sure = [box for box in record.boxes if box.label == "person" and box.score >= 0.4]
+            persons[record.start // SECOND] = len(sure)
+    assert persons == {n: int(n >= 7) for n in range(9)}  # one comes in at 6.3 s
