@@ -1,0 +1,132 @@
+"""`fusewatch doctor`: what works is said to work, on real media, and what does not is told."""
+
+from __future__ import annotations
+
+import json
+import wave
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Camera, Config, Microphone, Model, Models, Site, Storage, Webhook
+from workers.doctor import Check, doctor, show
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def config_of(tmp_path: Path, **more: object) -> Config:
+    given: dict[str, object] = {"version": 1, "state": str(tmp_path / "state"), "sites": {}}
+    return Config(**{**given, **more})  # type: ignore[arg-type]
+
+
+def checked(config: Config | None, tmp_path: Path, **env: str) -> dict[str, Check]:
+    found = doctor(config, {"XDG_CACHE_HOME": str(tmp_path), **env}, tmp_path, tmp_path / "devices")
+    return {check.name: check for check in found}
+
+
+def test_weights_are_present_or_told_how_to_get(weights: Path, tmp_path: Path) -> None:
+    there = checked(None, tmp_path, FUSEWATCH_WEIGHTS=str(weights))
+    assert there["weights yolox_nano"] == Check(
+        "weights yolox_nano", True, str(weights / "yolox_nano")
+    )
+    gone = checked(None, tmp_path)["weights yolox_nano"]
+    assert gone == Check(
+        "weights yolox_nano", False, "missing; download it: fusewatch weights pull yolox_nano"
+    )
+
+
+def test_a_path_to_weights_must_exist(tmp_path: Path) -> None:
+    models = Models(detector=Model(kind="onnx", weights=str(tmp_path / "my.onnx")))
+    name = f"weights {tmp_path}/my.onnx"
+    assert not checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+    (tmp_path / "my.onnx").write_bytes(b"x")
+    assert checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+
+
+def test_cameras_of_this_machine_are_listed(tmp_path: Path) -> None:
+    for number, label in ((10, "far"), (0, "near")):
+        device = tmp_path / "devices" / f"video{number}"
+        device.mkdir(parents=True)
+        (device / "name").write_text(f"{label}\n")
+    cameras = checked(None, tmp_path)["cameras"]
+    assert cameras.detail.startswith("device:0 near, device:10 far")
+
+
+def test_each_source_gives_a_frame_or_a_second(media: Path, tmp_path: Path) -> None:
+    site = Site(
+        cameras={"desk": Camera(source=f"file:{media}/video/office_a.mp4")},
+        microphones={"room": Microphone(source=f"file:{media}/speech/jfk.flac")},
+    )
+    found = checked(config_of(tmp_path, sites={"office": site}), tmp_path)
+    assert found["camera office/desk"].ok
+    assert "a frame of 640 x 360" in found["camera office/desk"].detail
+    assert found["microphone office/room"].ok
+    assert "a second of sound, peak" in found["microphone office/room"].detail
+
+
+def test_a_source_that_fails_is_told_without_its_password(tmp_path: Path) -> None:
+    site = Site(
+        cameras={
+            "dead": Camera(source="rtsp://u:hunter2@127.0.0.1:1/x"),
+            "unset": Camera(source="rtsp://u:${PW}@127.0.0.1:1/x"),
+            "set": Camera(source="rtsp://u:${SET}@127.0.0.1:1/x"),
+            "bad": Camera(source={"url": "rtsp://h h/", "username": "u", "password": "hunter2"}),
+        },
+    )
+    found = checked(config_of(tmp_path, sites={"office": site}), tmp_path, SET="hunter2")
+    assert found["camera office/dead"].detail == (
+        "the camera cannot be reached: Connection refused"
+    )
+    assert "variable PW is not set" in found["camera office/unset"].detail
+    assert not any(found[f"camera office/{name}"].ok for name in site.cameras)
+    assert "hunter2" not in repr(found)
+
+
+def test_a_muted_microphone_and_a_short_file_are_told(tmp_path: Path) -> None:
+    for name, samples in (("mute", 32_000), ("short", 100)):
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as out:
+            out.setparams((1, 2, 16_000, 0, "NONE", ""))
+            out.writeframes(bytes(2 * samples))
+    site = Site(microphones={n: Microphone(source=f"file:{n}.wav") for n in ("mute", "short")})
+    found = checked(config_of(tmp_path, sites={"office": site}), tmp_path)
+    assert found["microphone office/mute"].detail == "it gives silence only: is it muted?"
+    assert "ended before it gave a second" in found["microphone office/short"].detail
+
+
+def test_the_state_folder_is_writable_private_and_has_room(tmp_path: Path) -> None:
+    found = checked(config_of(tmp_path), tmp_path)
+    assert found["state folder"].detail == f"{tmp_path}/state (to be made)"
+    assert not (tmp_path / "state").exists(), "doctor changes nothing"
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "token").write_text("x")
+    (tmp_path / "state" / "token").chmod(0o644)
+    assert "chmod 600" in checked(config_of(tmp_path), tmp_path)["file token"].detail
+    huge = config_of(tmp_path, storage=Storage(cap="900000 TB"))
+    assert "lower storage.cap" in checked(huge, tmp_path)["disk"].detail
+
+
+def test_webhooks_have_secrets_and_addresses(tmp_path: Path) -> None:
+    hooks = (
+        Webhook(name="good", url="https://127.0.0.1/x", secret=SECRET),
+        Webhook(name="none", url="https://127.0.0.1/x", secret="file:none"),
+        Webhook(name="far", url="https://no-such-host.invalid/x", secret=SECRET),
+    )
+    found = checked(config_of(tmp_path, webhooks=hooks), tmp_path)
+    assert found["webhook good"].ok
+    assert not found["webhook none"].ok
+    assert not found["webhook far"].ok
+    assert SECRET not in repr(found)
+
+
+def test_a_program_reads_json_and_a_person_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    checks = [Check("disk", True, "[bold]fine"), Check("camera a/b", False, "gone")]
+    show(checks, as_json=True)
+    assert json.loads(capsys.readouterr().out)[1] == {
+        "name": "camera a/b",
+        "ok": False,
+        "detail": "gone",
+    }
+    show(checks, as_json=False)
+    out = capsys.readouterr().out
+    assert "[bold]fine" in out
+    assert "problem" in out
