@@ -205,12 +205,12 @@ def test_frames_on_the_bus_become_observations_that_find_the_person(
             data = bytes(cv2.imencode(".jpg", picture)[1])
             chunk = frame(number // 10, data, size=(picture.shape[1], picture.shape[0]))
             bus.publish(topics.FRAMES, topics.key_of(topics.FRAMES, chunk), encode(chunk))
+    bus.flush()
     stage = VisionStage(Detector(weights / "yolox_nano/yolox_nano.onnx", threads=1), "all")
     drain([Runner(stage, bus, topic=topics.FRAMES, group="vision", out=topics.OBSERVATIONS)])
     persons = {}
-    reader = bus.reader(topics.OBSERVATIONS, "test")
-    for entry in (*reader.poll(100), *reader.poll(100)):  # the first assigns
-        record = decode(entry.value) if hasattr(entry, "value") else None
+    for value in bus.values(topics.OBSERVATIONS):
+        record = decode(value)
         if isinstance(record, Detections):
             sure = [box for box in record.boxes if box.label == "person" and box.score >= 0.4]
             persons[record.start // SECOND] = len(sure)
