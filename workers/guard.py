@@ -26,8 +26,8 @@ Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 
 MOST_ADDRESSES = 4  # tried in turn; more behind one name are left out
-_LABEL = re.compile(r"^[A-Za-z0-9_-]{1,63}$")
-_TARGET = re.compile(r"^[!-~]*$")  # printable ASCII without spaces: nothing that ends a header
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that ends a header
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
 _METADATA = {  # of clouds, outside of link-local
@@ -127,7 +127,7 @@ def allowed(to: Target, ask: Resolve = resolve) -> list[str]:
 
 
 def _parts(url: str) -> tuple[str, str, int, str]:
-    if not _TARGET.match(url) or "\\" in url:
+    if not _TARGET.fullmatch(url) or "\\" in url:
         msg = (
             "webhook: its url holds a space, control or non-ASCII character; escape it (%20, xn--)"
         )
@@ -155,7 +155,7 @@ def _parts(url: str) -> tuple[str, str, int, str]:
 
 def _named(host: str) -> bool:
     return len(host) <= 253 and all(
-        _LABEL.match(label) for label in host.removesuffix(".").split(".")
+        _LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")
     )
 
 
