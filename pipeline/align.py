@@ -65,11 +65,14 @@ Output = Window | Late | Repeat | Unknown
 class _Source:
     """What one source has said so far."""
 
-    __slots__ = ("alive", "first", "promise", "queue", "seen", "slot", "spans", "stalled", "until")
+    __slots__ = (
+        "alive", "first", "promise", "queue", "said", "seen", "slot", "spans", "stalled", "until",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.alive = _NEVER
         self.promise = _NEVER
+        self.said = _NEVER  # the largest promise that came as a record
         self.first: int | None = None  # the smallest instant it spoke of
         self.until: int | None = None  # start of the roster that left it out
         self.stalled = False  # `force` speaks for it
@@ -89,9 +92,9 @@ class _Source:
                 self.spans[-1] = (self.spans[-1][0], upto)
             else:
                 self.spans.append((self.promise, upto))
+        if self.first is None or self.promise == _NEVER:
+            self.first = upto if self.first is None else min(self.first, upto)
         self.promise = upto
-        if self.first is None:
-            self.first = upto
         known = min(upto, max(self.alive, floor))
         while self.queue and self.queue[0][0] < known:
             self.seen.discard(heappop(self.queue))
@@ -234,11 +237,13 @@ class Aligner:
         upto, before = record.upto, source.promise
         if record.alive and upto > source.alive:
             source.alive = upto
+        if upto > source.said:
+            source.said = upto
+            self._word(source, upto)
         if upto <= before:
             return []
         source.stalled = False
         source.raise_to(upto, self.floor, lost=not record.alive)
-        self._word(source, upto)
         if self._watermark is not None and before > self._watermark:
             return []  # another source holds the watermark
         return self._advance()
@@ -345,7 +350,7 @@ class Aligner:
         if end % hop and (fresh := self._slots.get(whole)) is not None:
             entries = entries + sorted(entry for entry in fresh if entry[0] < end)
         while self._words and self._words[0] < whole:
-            self._heard = heappop(self._words)
+            self._heard = max(self._heard, heappop(self._words))
         if not entries and self._heard < index - (self._horizon - self._size) // hop:
             return None
         return Window(

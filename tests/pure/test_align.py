@@ -66,6 +66,20 @@ def test_the_first_window_is_the_earliest_that_holds_the_first_start() -> None:
     assert spans(out) == [(97, 101), (98, 102)]
 
 
+def test_a_first_promise_below_what_was_seen_is_the_first_start() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk"), make.detections(101), make.progress(100))
+    assert spans(feed(aligner, make.detections(100), make.progress(101))) == [(97, 101)]
+
+
+def test_a_word_at_the_start_of_its_roster_counts_in_any_order() -> None:
+    """Found by the deep run: the roster's own hold had hidden the source's first word."""
+    rosters = [make.roster("desk", start=100), make.roster("desk", "gate", start=100)]
+    desk = [*rosters, make.progress(150)]
+    gate = [rosters[1], make.progress(100, source="gate"), make.progress(150, source="gate")]
+    assert spans(feed(office(), *desk, *gate)) == spans(feed(office(), *gate, *desk)) != []
+
+
 def test_windows_have_an_absolute_index() -> None:
     (window,) = windows(feed(office(), make.roster("desk"), make.progress(100), make.progress(101)))
     assert (window.index, window.start, window.end) == (97, ns(97), ns(101))
