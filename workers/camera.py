@@ -20,7 +20,6 @@ os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
         "protocol_whitelist;file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
         "format_whitelist;rtsp,rtp,sdp,mpjpeg,mjpeg,jpeg_pipe,mpegts,mov,mp4,matroska,webm,avi",
         "analyzeduration;500000",
-        "fflags;nobuffer",
         "flags;low_delay",
     ]
 )

@@ -27,7 +27,6 @@ _OPTIONS = {
     "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
     "format_whitelist": f"rtsp,rtp,sdp,{tape.FORMATS}",
     "analyzeduration": "500000",
-    "fflags": "nobuffer",
 }
 _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than "cannot be opened"
     av.error.HTTPUnauthorizedError: "refuses user or password",

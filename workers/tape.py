@@ -23,6 +23,7 @@ FORMATS = (  # what FFmpeg may take a file for: no playlist, no script, no list 
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"
     "wav,w64,flac,ogg,mp3,aac,aiff,caf,au"
 )
+SHORTEST = Fraction(1, 25)  # s that one round of a looped film takes at least
 _LOUDEST = 1e6  # a float sample beyond it is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
@@ -85,7 +86,7 @@ class Film:
             self._now = self._next[1]
             self._step()
             if self._next is None and self._loop:
-                self._begun += self._lasts
+                self._begun += max(self._lasts, SHORTEST)
                 self._frames = self._timed()
                 self._step()
         ended = self._next is None and time >= self._begun + self._lasts
@@ -105,19 +106,19 @@ class Film:
         with _opened(self._path, "video") as container:
             for frame in _decoded(container, container.streams.video[0], self._count):
                 if frame.pts is None or frame.time_base is None:
-                    self._count("dropped.untimed")
+                    self._count("unusable.untimed")
                     continue
                 if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
-                    self._count("dropped.size")
+                    self._count("unusable.size")
                     continue
                 pts = frame.pts * frame.time_base
                 first = pts if first is None else first
                 if pts - first <= last:
-                    self._count("dropped.rewound")
+                    self._count("unusable.rewound")
                     continue
-                gap = pts - first - last if last >= 0 else Fraction(1, 25)
+                gap = pts - first - last if last >= 0 else SHORTEST
                 last = pts - first
-                self._lasts = last + ((frame.duration or 0) * frame.time_base or gap)
+                self._lasts = last + max((frame.duration or 0) * frame.time_base, gap)
                 yield last, frame
 
 
@@ -224,14 +225,12 @@ def film_length(path: Path, *, whole: bool) -> Fraction:
     if not whole:
         return Fraction()
     with _opened(path, "video") as container:
-        spans = [
-            (p.pts, p.pts + (p.duration or 0))
-            for p in _packets(container, container.streams.video[0])
-            if p.pts is not None
-        ]
-        base = Fraction(container.streams.video[0].time_base or 0)
-    ticks: int = max(end for _, end in spans) - min(at for at, _ in spans)
-    return ticks * base
+        stream = container.streams.video[0]
+        lasts = {p.pts: p.duration or 0 for p in _packets(container, stream) if p.pts is not None}
+        base: Fraction = stream.time_base or Fraction(0)
+    ticks = sorted(lasts)
+    gap = (ticks[-1] - ticks[-2]) * base if len(ticks) > 1 else SHORTEST
+    return (ticks[-1] - ticks[0]) * base + max(lasts[ticks[-1]] * base, gap)
 
 
 def clip_length(path: Path, *, whole: bool) -> Fraction:
@@ -289,6 +288,6 @@ def _decoded(container: Any, stream: Any, count: Callable[[str], None]) -> Itera
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
-            count("dropped.undecodable")
+            count("unusable.undecodable")
             continue
         yield from frames
