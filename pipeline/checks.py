@@ -24,6 +24,7 @@ from pipeline.zones import Point, Polygon, parse_points
 
 REPORTS = "reports"  # the source of a site's reports, so no camera may be called so
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
+MOST_CORNERS = 100
 LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
 PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
 KINDS = {
@@ -61,6 +62,10 @@ def problems(config: Config) -> Iterator[Problem]:
         yield from _known(sink.sites, config.sites, ("jsonl", i, "sites"), "site")
     yield from _tried(c.size_bytes, config.storage.cap, ("storage", "cap"), _cap)
     yield from _listen(config.api.listen)
+    if _weak(config.api.token):
+        yield Problem(
+            ("api", "token"), "must have 16 characters; `fusewatch init` makes a good one"
+        )
     yield from _models(config.models)
 
 
@@ -103,6 +108,8 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
 def _polygon(polygon: Polygon) -> str:
     """What is wrong with a zone beyond its syntax, or nothing."""
     corners = polygon.points
+    if len(corners) > MOST_CORNERS:
+        return f"has {len(corners)} corners; {MOST_CORNERS} are enough for any room"
     edges = list(zip(corners, (*corners[1:], corners[0]), strict=True))
     if any(a == b for a, b in edges):
         return "gives one point twice in a row"
@@ -258,6 +265,11 @@ def _models(models: c.Models) -> Iterator[Problem]:
 
 def _cap(size: int) -> str:
     return "" if size >= LEAST_CAP else f"must be at least {LEAST_CAP // 10**6} MB"
+
+
+def _weak(token: str) -> bool:
+    pointed = token.startswith("file:") or "${" in token
+    return not pointed and 0 < len(token) < 16
 
 
 def _listen(listen: str) -> Iterator[Problem]:

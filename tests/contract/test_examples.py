@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from models.keywords import Keywords
+from pipeline import config
 from pipeline.config import SOUNDS, Config, KeywordRule, PhraseRule, SoundRule
 from workers.configfile import load
 from workers.scenefile import load_scene
@@ -108,3 +111,17 @@ def test_a_report_of_a_quiet_round_is_far_from_every_phrase(name: str, weights: 
         if isinstance(rule, PhraseRule):
             near = max(float(a @ b) for a in encode(rule.phrases) for b in ordinary)
             assert near < rule.min_similarity - 0.05
+
+
+def test_the_documentation_names_every_setting() -> None:
+    told = (FOLDER.parents[1] / "docs" / "config.md").read_text()
+    words = set(re.findall(r"[a-z_]+", told))
+    known = {
+        field
+        for kind in vars(config).values()
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind is not config.Problem
+        for field in kind.__struct_fields__
+    }
+    assert known - words == set()

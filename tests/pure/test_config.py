@@ -113,6 +113,7 @@ def test_a_line_rule_names_a_line_that_some_camera_of_the_site_has() -> None:
         ("0,0, 1,1, 1,0, 0,1", "crosses itself"),
         ("0,0, 1,0, 1,0, 0,1", "one point twice in a row"),
         ("", "three different points"),
+        (", ".join(f"{i / 999},{(i / 999) ** 2}" for i in range(999)), "999 corners"),
     ],
 )
 def test_a_zone_is_a_polygon_within_the_frame(coordinates: str, what: str) -> None:
@@ -327,6 +328,13 @@ def test_the_endpoint_for_reports_is_on_loopback(listen: str) -> None:
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:8674", "[::1]:8674"])
 def test_loopback_has_several_names(listen: str) -> None:
     assert with_top(api=Api(listen=listen)) == []
+
+
+def test_a_token_is_not_to_be_guessed() -> None:
+    assert with_top(api=Api(token="hunter2")) == [
+        "api.token: must have 16 characters; `fusewatch init` makes a good one"
+    ]
+    assert with_top(api=Api(token="file:/t")) == with_top(api=Api(token="${T}")) == []
 
 
 def test_pictures_that_may_outgrow_a_message_are_refused() -> None:
