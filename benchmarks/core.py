@@ -2,9 +2,9 @@
 
     python benchmarks/core.py [--seconds 120] [--rounds 5]
 
-Ten sites of three sources (a camera at 5 frames/s, its microphone's sound and speech), in one log as
-a partition holds it. Prints one JSON line a measurement: records a second of wall time, median and
-best of the rounds, and of CPU time, which a busy machine disturbs less.
+Ten sites of three sources (a camera at 5 frames/s, its microphone's sound and speech), in one log
+as a partition holds it. Prints one JSON line a measurement: records a second of wall time, median
+and best of the rounds, and of CPU time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
