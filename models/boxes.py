@@ -32,14 +32,14 @@ def suppress(corners: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray
         return np.empty(0, np.intp)
     # One pass for all classes: boxes of different classes are moved too far apart to meet.
     apart = float(corners.max() - corners.min()) + 1.0
-    moved = corners + (classes * apart)[:, None]
-    low = np.maximum(moved[:, None, :2], moved[None, :, :2])
-    high = np.minimum(moved[:, None, 2:], moved[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(2)
-    area = (moved[:, 2:] - moved[:, :2]).prod(1)
-    overlaps = common > iou * (area[:, None] + area[None, :] - common)
+    x1, y1, x2, y2 = (corners + (classes * apart)[:, None]).T
+    wide = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
+    high = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
+    common = np.maximum(wide, 0) * np.maximum(high, 0)
+    area = (x2 - x1) * (y2 - y1)
+    covers = np.triu(common > iou * (area[:, None] + area - common), 1)
     alive = np.ones(len(corners), bool)
-    for index in range(len(corners)):
+    for index in np.flatnonzero(covers.any(1)):
         if alive[index]:
-            alive[index + 1 :] &= ~overlaps[index, index + 1 :]
+            alive &= ~covers[index]
     return np.flatnonzero(alive)

@@ -93,6 +93,7 @@ class Detector:
         self._size = _size(height, width, meta)
         self._tensor = np.zeros((self._batch, 3, *self._size), self._dtype)
         self._read, ultralytics = self._family(meta)
+        self._fits: list[Fit | None] = [None] * self._batch  # where the pictures in the tensor lie
         self._letterbox = Letterbox(
             *self._size, centre=ultralytics, rgb=ultralytics, divide=255.0 if ultralytics else 1.0
         )
@@ -109,7 +110,9 @@ class Detector:
 
     def prepare(self, image: np.ndarray, slot: int = 0) -> Fit:
         """Write one picture into the input tensor; how a benchmark gets a tensor for `run`."""
-        return self._letterbox.place(image, self._tensor[slot])
+        fit = self._letterbox.place(image, self._tensor[slot], self._fits[slot])
+        self._fits[slot] = fit
+        return fit
 
     def run(self, count: int = 1) -> np.ndarray:
         """The graph alone, on the first `count` prepared pictures."""

@@ -65,10 +65,11 @@ class Letterbox:
         left = round((self._width - inner_w) / 2 - 0.1) if self._centre else 0
         return Fit(width, height, inner_w / width, inner_h / height, left, top)
 
-    def place(self, image: np.ndarray, out: np.ndarray) -> Fit:
+    def place(self, image: np.ndarray, out: np.ndarray, before: Fit | None = None) -> Fit:
         """Write `image` (BGR uint8, h x w x 3) into `out` (float32 or float16, 3 x H x W).
 
-        The padding of `out` is written too. Returns where the picture lies.
+        The padding of `out` is written too, unless `before`, where the last picture in `out` lay,
+        is where this one lies. Returns where that is.
         """
         fit = self.fit(*image.shape[:2])
         inner_w, inner_h = round(fit.width * fit.scale_x), round(fit.height * fit.scale_y)
@@ -81,8 +82,8 @@ class Letterbox:
             cv2.resize(image, (inner_w, inner_h), dst=self._small, interpolation=cv2.INTER_LINEAR)
         cv2.split(self._small, self._planes)
         bottom, right = fit.top + inner_h, fit.left + inner_w
-        out[:, : fit.top] = out[:, bottom:] = self.background
-        out[:, fit.top : bottom, : fit.left] = out[:, fit.top : bottom, right:] = self.background
+        if fit != before:
+            out[...] = self.background
         inner = out[:, fit.top : bottom, fit.left : right]
         for plane, target in zip(self._planes[:: -1 if self._rgb else 1], inner, strict=True):
             if self._factor == 1:
