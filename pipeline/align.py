@@ -264,7 +264,7 @@ class Aligner:
             first = min(s.first for s in self._sources.values() if s.first is not None)
             self._index = (first - self._size) // self._hop + 1  # the earliest that holds it
         self._watermark = lowest
-        return self._close()
+        return self._close((lowest - self._size) // self._hop)
 
     # -- rosters
 
@@ -317,11 +317,9 @@ class Aligner:
 
     # -- windows
 
-    def _close(self) -> list[Output]:
-        """Every window that ends at or before the watermark, in order."""
-        assert self._watermark is not None  # noqa: S101 - `_advance` has just set it
+    def _close(self, last: int) -> list[Output]:
+        """The windows up to `last`, in order."""
         closed: list[Output] = []
-        last = (self._watermark - self._size) // self._hop
         while self._index <= last:
             window = self._window(self._index)
             if window is None:
