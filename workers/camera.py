@@ -45,7 +45,7 @@ class CameraSource:
     """One life of a camera; raises SourceLost when it cannot be opened, ends or hangs.
 
     Chunks carry one JPEG, `detect.width` pixels on its longest side, at `detect.fps` at most; their
-    `seq` counts what was grabbed. `dropped(source, what)` is told of frames that could not be used.
+    `seq` counts what was grabbed. `count(source, what)` is told of frames that could not be used.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CameraSource:
         detect: Detect,
         *,
         clock: Callable[[], int],
-        dropped: Callable[[str, str], None],
+        count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = address
@@ -64,7 +64,7 @@ class CameraSource:
         self._name = name
         self._detect = detect
         self._clock = clock
-        self._dropped = dropped
+        self._count = count
         self._wait = wait
         self._camera = _opened(address)
 
@@ -121,10 +121,10 @@ class CameraSource:
         """Width, height and JPEG of the frame just grabbed, or None: counted."""
         done, pixels = self._camera.retrieve()
         if not done or pixels is None or 0 in pixels.shape:
-            self._dropped(self._name, "dropped.undecodable")
+            self._count(self._name, "dropped.undecodable")
             return None
         if max(pixels.shape[:2]) > MAX_SIDE:
-            self._dropped(self._name, "dropped.size")
+            self._count(self._name, "dropped.size")
             return None
         if pixels.ndim != 3:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)

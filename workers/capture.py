@@ -43,8 +43,8 @@ MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable when it returns
 Clock = Callable[[], int]  # ns UTC, never back
-Dropped = Callable[[str, str], None]  # source, what: told of each frame that was captured in vain
-MakeSource = Callable[[Dropped], Source]
+Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
+MakeSource = Callable[[Count], Source]
 
 
 def known_at(record: Record) -> int:
@@ -71,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Slot:
     """Between reader and publisher: the newest frame of each source, and sound up to a limit."""
 
-    def __init__(self, dropped: Dropped) -> None:
+    def __init__(self, dropped: Count) -> None:
         self._frames: dict[str, FrameChunk] = {}
         self._rest: deque[Chunk] = deque()
         self._dropped = dropped
@@ -164,7 +164,7 @@ class Capture:
     def _live(self, stop: threading.Event) -> None:
         """One life of the source; raises SourceLost."""
         self._set("connecting", self._reason)
-        source = self._make_source(self._drop)
+        source = self._make_source(self._told)
         base = dict(self._seq)
         try:
             for chunk in source:
@@ -192,8 +192,10 @@ class Capture:
             self._state, self._reason = "live", ""
         self._slot.put(chunk)
 
-    def _drop(self, source: str, what: str) -> None:
-        self._vain[source] += 1
+    def _told(self, source: str, what: str) -> None:
+        """What a source counts itself; for PortAudio's thread too."""
+        if what.startswith("dropped."):
+            self._vain[source] += 1
         self._count(source, what)
 
     def _set(self, state: str, reason: str) -> None:

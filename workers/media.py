@@ -41,8 +41,8 @@ class MediaSource:
     """One life of a stream; raises SourceLost when it cannot be opened, ends or hangs.
 
     `camera` and `microphone` are the names of the sources that it feeds, either may be empty. A
-    file plays at its own speed and simply ends. `dropped(source, what)` is told of what was
-    captured in vain.
+    file plays at its own speed and simply ends. `count(source, what)` is told of frames and sound
+    that could not be used.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MediaSource:
         microphone: str = "",
         detect: Detect | None = None,
         clock: Callable[[], int],
-        dropped: Callable[[str, str], None],
+        count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = address
@@ -63,7 +63,7 @@ class MediaSource:
         self._microphone = microphone
         self._detect = detect or Detect()
         self._clock = clock
-        self._dropped = dropped
+        self._count = count
         self._wait = wait
         self._times = StreamTime(clock)
         self._pace = Pace(self._detect.fps)
@@ -118,14 +118,16 @@ class MediaSource:
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
-                self._drop(packet.stream, "dropped.undecodable")
+                self._damaged(packet.stream)
                 continue
             yield from ((packet.stream, frame) for frame in frames)
 
-    def _drop(self, stream: Any, what: str) -> None:
+    def _damaged(self, stream: Any) -> None:
         if stream.type == "video":
             self._seq += 1
-        self._dropped(self._camera if stream.type == "video" else self._microphone, what)
+            self._count(self._camera, "dropped.undecodable")
+        else:
+            self._count(self._microphone, "damaged")
 
     def _in_time(self, position: int) -> None:
         if self._began is None:
@@ -139,7 +141,7 @@ class MediaSource:
         if not self._pace.wants(start):
             return
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
-            self._dropped(self._camera, "dropped.size")
+            self._count(self._camera, "dropped.size")
             return
         pixels = tape.Picture(frame, self._detect.width).pixels()
         yield FrameChunk(
@@ -160,8 +162,11 @@ class MediaSource:
         ended = self._times.at(position, "sound")
         mono, bad = tape.heard(frame)
         if bad:
-            self._dropped(self._microphone, "repaired.not-finite")
+            self._count(self._microphone, "repaired.not-finite")
+        ahead = self._sound.chunks.ahead
         chunk = self._sound.push(mono, ended)
+        if self._sound.chunks.ahead > ahead:
+            self._count(self._microphone, "ahead")
         if chunk is not None:
             yield chunk
 
@@ -171,7 +176,7 @@ class _Gathered:
 
     def __init__(self, site: str, source: str, rate: int) -> None:
         self.rate = rate
-        self._chunks = Chunks(site, source, rate)
+        self.chunks = Chunks(site, source, rate)
         self._parts: list[Samples] = []
 
     def push(self, mono: Samples, ended: int) -> AudioChunk | None:
@@ -180,7 +185,7 @@ class _Gathered:
             return None
         block = np.concatenate(self._parts)
         self._parts.clear()
-        return self._chunks.push(block, ended)
+        return self.chunks.push(block, ended)
 
 
 def _ended(frame: Any) -> int | None:

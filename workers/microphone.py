@@ -34,7 +34,7 @@ Block = tuple[bytes, int, bool]  # s16le, ns at its end, whether PortAudio lost 
 class MicrophoneSource:
     """One life of a microphone; raises SourceLost when it is not there or is unplugged.
 
-    `lost(source, what)` is told of overruns: blocks that came while the reader was late, and what
+    `count(source, what)` is told of overruns: blocks that came while the reader was late, and what
     PortAudio says that it had to drop.
     """
 
@@ -45,12 +45,12 @@ class MicrophoneSource:
         name: str,
         *,
         clock: Callable[[], int],
-        lost: Callable[[str, str], None],
+        count: Callable[[str, str], None],
     ) -> None:
         self._site = site
         self._name = name
         self._clock = clock
-        self._lost = lost
+        self._count = count
         self._blocks: queue.Queue[Block] = queue.Queue(MAX_WAITING)
         self._port = _port()  # anew for each life: PortAudio lists devices only here
         try:
@@ -78,11 +78,11 @@ class MicrophoneSource:
         while True:
             data, ended, overrun = self._block()
             if overrun:
-                self._lost(self._name, "overrun")
+                self._count(self._name, "overrun")
             ahead = chunks.ahead
             chunk = chunks.push(from_s16(data, self._channels), ended)
             if chunks.ahead > ahead:
-                self._lost(self._name, "ahead")
+                self._count(self._name, "ahead")
             if chunk is not None:
                 yield chunk
 
@@ -109,7 +109,7 @@ class MicrophoneSource:
         try:
             self._blocks.put_nowait(block)
         except queue.Full:
-            self._lost(self._name, "overrun")
+            self._count(self._name, "overrun")
         return None, pyaudio.paContinue
 
     def _format(self, device: Mapping[str, Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pipeline.ports import Source
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND
 from workers.addresses import Address, parse
-from workers.capture import STALLED, Capture, Clock, Dropped, Publish, Settings, roster
+from workers.capture import STALLED, Capture, Clock, Count, MakeSource, Publish, Settings, roster
 from workers.status import Status
 
 Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
@@ -55,7 +55,7 @@ def captures(
                 stalled=_patience(site.cameras.get(camera)),
             ),
             {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
-            _maker(name, site, camera, room, address, clock, status),
+            _maker(name, site, camera, room, address, clock),
             publish=publish,
             status=status,
             clock=clock,
@@ -73,8 +73,7 @@ def source(
     settings: Camera | Microphone,
     *,
     clock: Clock,
-    dropped: Dropped,
-    lost: Dropped,
+    count: Count,
 ) -> Source:
     """One life of what `address` names; raises SourceLost. For `doctor` too.
 
@@ -91,16 +90,16 @@ def source(
             microphone=room,
             detect=detect,
             clock=clock,
-            dropped=dropped,
+            count=count,
         )
     if room:
         from workers.microphone import MicrophoneSource
 
-        return MicrophoneSource(address, site, room, clock=clock, lost=lost)
+        return MicrophoneSource(address, site, room, clock=clock, count=count)
     from workers.camera import CameraSource
 
     detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
-    return CameraSource(address, site, camera, detect, clock=clock, dropped=dropped)
+    return CameraSource(address, site, camera, detect, clock=clock, count=count)
 
 
 def _maker(
@@ -110,13 +109,9 @@ def _maker(
     room: str,
     address: Address,
     clock: Clock,
-    status: Status,
-) -> Callable[[Dropped], Source]:
+) -> MakeSource:
     settings = site.cameras[camera] if camera else site.microphones[room]
-    lost: Dropped = lambda of, what: status.count(name, of, what)  # noqa: E731
-    return lambda dropped: source(
-        address, name, camera, room, settings, clock=clock, dropped=dropped, lost=lost
-    )
+    return lambda count: source(address, name, camera, room, settings, clock=clock, count=count)
 
 
 def _same(camera: Address, microphone: Address) -> bool:

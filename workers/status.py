@@ -30,8 +30,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Status:
     """Counters that any thread may write; reading gives a consistent copy.
 
-    The ledger of a source: `captured` = `published` + `gated.rate` + `dropped.*` + what waits. Other
-    words (`overrun`, `ahead`, `cut.*`, `repaired.*`, `unusable.*`) stand beside it.
+    The ledger of a source: `captured` = `published` + `gated.rate` + `dropped.*` + what waits.
+    Other words (overrun, ahead, damaged, cut.*, repaired.*, unusable.*) stand beside it.
     """
 
     def __init__(self) -> None:

@@ -230,7 +230,8 @@ def film_length(path: Path, *, whole: bool) -> Fraction:
         base: Fraction = stream.time_base or Fraction(0)
     ticks = sorted(lasts)
     gap = (ticks[-1] - ticks[-2]) * base if len(ticks) > 1 else SHORTEST
-    return (ticks[-1] - ticks[0]) * base + max(lasts[ticks[-1]] * base, gap)
+    whole_film: Fraction = (ticks[-1] - ticks[0]) * base + max(lasts[ticks[-1]] * base, gap)
+    return whole_film
 
 
 def clip_length(path: Path, *, whole: bool) -> Fraction:
