@@ -16,7 +16,6 @@ from typing import Any
 
 import cv2
 import msgspec
-import numpy as np
 
 from pipeline import codec, topics
 from pipeline.errors import DecodeError, Rejected, Retry
@@ -24,6 +23,7 @@ from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk
 from workers import jpeg
 from workers.cloudevent import rfc3339
+from workers.decode import decoded
 
 BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
 AFTER = 1 * SECOND  # ns after it
@@ -67,8 +67,8 @@ class Evidence:
         self._size = sum(size for _, size, _ in _files(folder))
 
     def send(self, alert: Alert) -> None:
-        if not alert.evidence:
-            return
+        if not alert.evidence or alert.state == "closed":
+            return  # a closing alert names the pictures of its opening
         stem = f"{alert.site}/{alert.id}_{alert.revision}"
         if not _NAME.fullmatch(f"{stem}_x.jpg"):
             msg = "neither this site nor this id can be part of a file's name"
@@ -125,8 +125,8 @@ class Evidence:
             return Shot(name=name, camera=camera, ok=False, reason=reason)
         boxes = seen[frame.start].boxes if frame.start in seen else None
         try:
-            picture = drawn(frame.data, boxes or ())
-        except ValueError as error:
+            picture = drawn(frame, boxes or ())
+        except DecodeError as error:
             return Shot(name=name, camera=camera, ok=False, reason=str(error))
         self._write(name, picture)
         digest = hashlib.sha256(picture).hexdigest()
@@ -161,16 +161,9 @@ class Evidence:
             self._size -= size
 
 
-def drawn(data: bytes, boxes: Sequence[Box]) -> bytes:
-    """The picture in `data` with its boxes and their labels, as JPEG; raises ValueError."""
-    try:
-        pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        msg = "the frame cannot be decoded"
-        raise ValueError(msg) from error
-    if pixels is None:
-        msg = "the frame cannot be decoded"
-        raise ValueError(msg)
+def drawn(frame: FrameChunk, boxes: Sequence[Box]) -> bytes:
+    """The frame with its boxes and their labels, as JPEG; raises DecodeError."""
+    pixels = decoded(frame.data, frame.width, frame.height)
     height, width = pixels.shape[:2]
     thick = max(1, round(width / 400))
     for box in boxes:
