@@ -212,6 +212,8 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Threads that spin between frames take the cores from hearing and speech beside us.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # ONNX Runtime's errors have no common root of their own
