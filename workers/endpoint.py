@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -14,8 +15,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.config import Config
 from pipeline.errors import ConfigError, OutsideError
-from workers.reports import MAX_BODY, Answer, Api, Desk, Headers, loopback, wrong
+from workers.reports import MAX_BODY, Answer, Api, Desk, Headers, Publish, loopback, promised, wrong
 
 THREADS = 16  # requests at once; more are turned away
 READ = 5.0  # s that a read may wait for a byte
@@ -36,6 +38,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
     block_on_close = False
     request_queue_size = 32
     timeout = TURN
+    whole = WHOLE
 
     def __init__(self, listen: str, api: Api, desk: Desk) -> None:
         host, port = _listen(listen)
@@ -100,8 +103,23 @@ class Endpoint(ThreadingMixIn, HTTPServer):
     def _end_overdue(self) -> None:
         with self._lock:
             for request, began in self._began.items():
-                if time.monotonic() - began > WHOLE:
+                if time.monotonic() - began > self.whole:
                     _shut(request)
+
+
+def open_endpoint(
+    settings: Config,
+    token: str,
+    publish: Publish,
+    clock: Callable[[], int],
+    *,
+    last: Callable[[str, str], bytes | None] = lambda topic, key: None,
+    status: Callable[[], Mapping[str, Any]] = dict,
+    healthy: Callable[[], bool] = lambda: True,
+) -> Endpoint:
+    """The endpoint of a config, listening; `last` is the log's, for what was promised before."""
+    desk = Desk(settings.sites, publish, clock, promised(last, tuple(settings.sites)))
+    return Endpoint(settings.api.listen, Api(desk, token, status, healthy), desk)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -174,8 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _listen(listen: str) -> tuple[str, int]:
-    place = urlsplit(f"//{listen}")
     try:
+        place = urlsplit(f"//{listen}")
         host, port = place.hostname or "", place.port
     except ValueError:
         host, port = "", None

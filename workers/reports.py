@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import os
+import secrets
 import threading
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -218,13 +221,17 @@ def send_report(
 
     Raises OutsideError when no daemon answers, ConfigError when it does not take the report.
     """
-    place = urlsplit(url)
-    if place.scheme != "http" or not place.hostname:
+    try:
+        place = urlsplit(url)
+        host, port = place.hostname, place.port or 8674
+    except ValueError:
+        host, port = None, 0
+    if host is None or place.scheme != "http":
         msg = f"{url}: the daemon's address is like http://127.0.0.1:8674"
         raise ConfigError(msg)
     body = msgspec.json.encode({"site": site, "author": author, "text": text})
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    connection = HTTPConnection(place.hostname, place.port or 8674, timeout=timeout)
+    connection = HTTPConnection(host, port, timeout=timeout)
     try:
         connection.request("POST", "/v1/reports", body, headers)
         answer = connection.getresponse()
@@ -241,6 +248,21 @@ def send_report(
         raise ConfigError(msg)
     msg = f"the report was not taken: {_said(said, status)}"
     raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
+
+
+def own_token(folder: Path) -> str:
+    """The token in the state folder, made there for its owner only; raises OutsideError."""
+    path = folder / "token"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(made, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+        return path.read_text().strip()
+    except OSError as error:
+        msg = f"{path}: the token cannot be kept: {error.strerror}"
+        raise OutsideError(msg) from error
 
 
 def read_token(state: Path | None = None) -> str:
