@@ -291,6 +291,11 @@ def test_letterbox_swaps_blue_and_red() -> None:
     assert out[:, 0, 0].tolist() == [0, 0, 1]
 
 
+def test_what_was_suppressed_suppresses_nothing() -> None:
+    corners = np.array([(0, 0, 10, 10), (3, 0, 13, 10), (6, 0, 16, 10)], np.float32)
+    assert suppress(corners, np.zeros(3, np.int64), 0.5).tolist() == [0, 2]
+
+
 @given(
     st.lists(
         st.tuples(
