@@ -74,7 +74,7 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Confi
     mark = error.problem_mark
     line, column = (mark.line + 1, mark.column) if mark else (1, 0)
     here = text.splitlines()[line - 1 : line]
-    problem = error.problem or "is not YAML"
+    problem = error.problem or ""
     if here and here[0][column : column + 1] == "\t":
         problem = "a tab is no indentation in YAML; use spaces"
     elif "cannot start any token" in problem:
@@ -85,8 +85,8 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Confi
         problem = "a bracket, quote or dash does not match what is before it; see the indentation"
     elif "mapping values are not allowed" in problem:
         problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"
-    else:  # the parser's own words may quote a tag, a directive or an escape of the file
-        problem = "is not YAML here: " + re.sub(r"'.*'", "...", problem)
+    else:  # the parser's own words may quote the file
+        problem = "is not YAML; see the quotes, brackets and indentation here and above"
     return ConfigError(f"{path}:{line}: {problem}")
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from models import registry, weights
@@ -288,7 +289,7 @@ def test_a_machine_without_a_network_is_told_what_failed(tmp_path: Path) -> None
 def test_weights_come_by_https_only(server: Server, tmp_path: Path, url: str) -> None:
     for to in (Wanted(url, 1, "0" * 64), wanted(server)):
         server.script = [says(302, Location=url)]
-        with pytest.raises(WeightsError, match=r"https only|cannot be downloaded"):
+        with pytest.raises(WeightsError, match="weights come by https only"):
             fetch(to, tmp_path / "file", wait=Waits())
     assert files(tmp_path) == []
 
@@ -369,6 +370,16 @@ def test_a_model_is_downloaded_to_the_cache_once(
     assert (folder / "inner.onnx").read_bytes() == DATA[:1000]
     assert weights.find("toy", env) == folder
     assert [path for path, _ in server.asked] == ["/outer.onnx", "/toy.whl"]
+
+
+def test_a_wrong_file_in_a_right_archive_is_refused(
+    toy: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = msgspec.structs.replace(toy.files[1], sha256="0" * 64)
+    monkeypatch.setitem(registry.REGISTRY, "toy", msgspec.structs.replace(toy, files=(inner,)))
+    with pytest.raises(WeightsError, match="is not the file that it should be"):
+        weights.find("toy", {"XDG_CACHE_HOME": str(tmp_path)})
+    assert not list(tmp_path.rglob("inner.onnx*"))
 
 
 def test_an_altered_file_of_the_cache_is_replaced(

@@ -124,6 +124,7 @@ def test_a_zone_is_a_polygon_within_the_frame(coordinates: str, what: str) -> No
 
 def test_a_zone_may_be_hollow_and_may_repeat_its_first_point() -> None:
     assert zone_of("0,0, 1,0, 0.5,0.5, 1,1, 0,1") == ""
+    assert zone_of("0,0, 1,0, 1,0.4, 0.3,0.4, 0.3,1, 0,1") == ""
     assert zone_of("0,0, 1,0, 1,1, 0,0") == ""
 
 
