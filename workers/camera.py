@@ -37,6 +37,7 @@ from workers.clock import Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded, shrunk
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
+PATIENCE = 10  # broken pictures in a row until a stream is lost
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _FILE_FPS = range(1, 241)  # what a file may claim where it has no times
 
@@ -71,7 +72,10 @@ class CameraSource:
     def __iter__(self) -> Iterator[FrameChunk]:
         times, pace = StreamTime(self._clock), Pace(self._detect.fps)
         seq = 0
-        while self._camera.grab():
+        while (broken := self._grabbed()) >= 0:
+            for _ in range(broken):
+                self._count(self._name, "dropped.undecodable")
+            seq += broken
             start = times.at(self._position(seq))
             if pace.wants(start):
                 data = self._picture()
@@ -95,6 +99,20 @@ class CameraSource:
     def close(self) -> None:
         """Let go of the device or connection."""
         self._camera.release()
+
+    def _grabbed(self) -> int:
+        """Grab a frame: how many broken ones were passed over, or -1 where nothing comes any more.
+
+        OpenCV says the same of a picture that is damaged and of a stream that has ended; but what
+        has ended goes on ending, at once.
+        """
+        for broken in range(PATIENCE):
+            began = self._clock()
+            if self._camera.grab():
+                return broken
+            if self._clock() - began > SECOND:  # it did not end: nothing came
+                break
+        return -1
 
     def _position(self, seq: int) -> int | None:
         """Ns in the stream of the frame just grabbed; a file is held back to its own speed."""

@@ -76,5 +76,5 @@ class Pace:
         """Whether the frame at `start` (ns) is one; a quarter of a period early is in time."""
         if start < self._due - self.period // 4:
             return False
-        self._due = max(self._due, start - self.period) + self.period
+        self._due = (self._due if start - self._due < self.period else start) + self.period
         return True

@@ -1,0 +1,334 @@
+"""Every adapter that makes chunks keeps one contract, on real files and real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.config import Camera, Detect, Microphone, Site
+from pipeline.errors import ConfigError, SourceLost
+from pipeline.ports import Source
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Record
+from tests import reels
+from workers.addresses import Address, parse
+from workers.camera import CameraSource
+from workers.media import MediaSource
+from workers.sources import captures
+from workers.status import Status
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Clock:
+    """Time that goes on only where somebody waits, and a little with each look."""
+
+    def __init__(self) -> None:
+        self.now = 1000 * SECOND
+
+    def __call__(self) -> int:
+        self.now += 1000
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND)
+
+
+class Told(Counter[tuple[str, str]]):
+    def __call__(self, source: str, what: str) -> None:
+        self[source, what] += 1
+
+
+def _or_none(told: Told | None) -> Told:
+    return Told() if told is None else told
+
+
+def camera(
+    path: object, *, fps: float = 5, told: Told | None = None, clock: Clock | None = None
+) -> CameraSource:
+    clock = clock or Clock()
+    return CameraSource(parse(str(path), "camera"), "office", "desk", Detect(fps=fps, width=320),
+                        clock=clock, wait=clock.wait, count=_or_none(told))  # fmt: skip
+
+
+def media(
+    path: object,
+    *,
+    names: tuple[str, str] = ("desk", "room"),
+    fps: float = 5,
+    told: Told | None = None,
+    clock: Clock | None = None,
+) -> MediaSource:
+    clock = clock or Clock()
+    return MediaSource(parse(str(path), "camera"), "office", camera=names[0], microphone=names[1],
+                       detect=Detect(fps=fps, width=320), clock=clock, wait=clock.wait,
+                       count=_or_none(told))  # fmt: skip
+
+
+def chunks(source: Source) -> list[FrameChunk | AudioChunk]:
+    with contextlib.closing(source):
+        return list(source)  # type: ignore[arg-type]
+
+
+def pictures(path: object, **more: object) -> CameraSource:
+    return camera(path, **more)  # type: ignore[arg-type]
+
+
+def stream(path: object, **more: object) -> MediaSource:
+    return media(path, names=("desk", ""), **more)  # type: ignore[arg-type]
+
+
+Makes = Callable[..., Source]
+BOTH = pytest.mark.parametrize("make", [pictures, stream])
+
+
+@BOTH
+def test_a_file_plays_at_its_own_speed_once(make: Makes, media: Path) -> None:
+    clock = Clock()
+    begin = clock.now
+    frames = chunks(make(media / "video/vtest_first25s.mp4", clock=clock))
+    assert abs(clock.now - begin - 25 * SECOND) < SECOND
+    assert 124 <= len(frames) <= 127
+    starts = [f.start for f in frames]
+    assert starts == sorted(set(starts))
+    assert abs(starts[-1] - starts[0] - 24.8 * SECOND) < SECOND / 5
+    assert max(f.seq for f in frames) == 249 - 249 % 2
+    assert {(f.site, f.source, f.width, f.height) for f in frames} == {  # type: ignore[union-attr]
+        ("office", "desk", 320, 240)
+    }
+    assert all(f.end - f.start == SECOND // 5 for f in frames)
+    assert reels.picture(frames[7]).std() > 10  # type: ignore[arg-type]
+
+
+def test_picture_and_sound_of_a_file_are_on_one_clock(media: Path) -> None:
+    source = MediaSource_of(media / "video/Retail02_short.mp4")
+    with contextlib.closing(source):
+        made = list(itertools.islice(source, 60))
+    heard = [c for c in made if isinstance(c, AudioChunk)]
+    seen = [c for c in made if isinstance(c, FrameChunk)]
+    assert abs(heard[0].start - seen[0].start) < SECOND // 10
+    assert abs(heard[-1].end - seen[-1].start) < SECOND // 2
+    assert len(seen) > 15
+    lasted = (heard[-1].end - heard[0].start) / SECOND
+    assert abs(len(reels.samples(heard)) - lasted * 16_000) < 16
+    assert all(a.end <= b.start for a, b in itertools.pairwise(heard))
+
+
+def MediaSource_of(path: Path) -> MediaSource:
+    return media(path)
+
+
+@BOTH
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 5000, b"not a video\n" * 50])
+def test_what_is_no_video_is_lost_with_a_reason(
+    make: Makes, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "s3cret.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceLost) as caught:
+        chunks(make(path))
+    assert "s3cret" not in str(caught.value)
+
+
+@BOTH
+def test_a_cut_file_ends_and_a_damaged_one_goes_on(make: Makes, tmp_path: Path) -> None:
+    path = reels.film(
+        tmp_path / "a.ts", [(i / 25, 3) for i in range(100)], codec="mpeg2video", rate=25
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert 0 < len(chunks(make(path))) < 15
+    third = len(data) // 3
+    path.write_bytes(data[:third] + bytes(2000) + data[third + 2000 :])
+    assert len(chunks(make(path))) > 10
+
+
+@BOTH
+def test_a_picture_that_changes_size_midway_says_its_size_each_time(
+    make: Makes, tmp_path: Path
+) -> None:
+    reels.film(tmp_path / "a.ts", [(i / 25, 2) for i in range(50)], codec="mpeg2video", rate=25)
+    reels.film(tmp_path / "b.ts", [(2 + i / 25, 5) for i in range(50)], size=(160, 96),
+               codec="mpeg2video", rate=25)  # fmt: skip
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    frames = chunks(make(both))
+    assert reels.picture(frames[0]).shape == (48, 64, 3)  # type: ignore[arg-type]
+    last = reels.picture(frames[-1])  # type: ignore[arg-type]
+    assert last.shape in {(96, 160, 3), (48, 64, 3)}  # OpenCV keeps the first size
+    assert abs(float(last.mean()) - 5 * reels.STEP) < 8
+
+
+@BOTH
+def test_time_that_goes_back_or_lies_goes_forward_in_chunks(make: Makes, tmp_path: Path) -> None:
+    for name, first in (("a", 10), ("b", 2)):
+        reels.film(tmp_path / f"{name}.ts", [(first + i / 25, 2) for i in range(50)],
+                   codec="mpeg2video", rate=25)  # fmt: skip
+    both = tmp_path / "both.ts"
+    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    starts = [c.start for c in chunks(make(both))]
+    assert starts == sorted(set(starts))
+    fast = reels.film(tmp_path / "fast.mkv", [(i / 1000, 2) for i in range(50)])  # 1,000 a second
+    assert len(chunks(make(fast))) == 1
+
+
+def test_sound_that_is_no_number_is_silence_and_counted(tmp_path: Path) -> None:
+    samples = np.full(16_000, 0.25, np.float32)
+    samples[5000:5010] = np.nan
+    told = Told()
+    source = media(reels.sound(tmp_path / "a.wav", samples), names=("", "room"), told=told)
+    heard = reels.samples(c for c in chunks(source) if isinstance(c, AudioChunk))
+    assert set(heard) == {0, 8192}
+    assert told == {("room", "repaired.not-finite"): 1}
+
+
+def test_a_stream_without_sound_is_lost_for_a_microphone(tmp_path: Path) -> None:
+    path = reels.film(tmp_path / "a.mkv", [(0, 1), (1, 2)])
+    with pytest.raises(SourceLost, match="carries no sound"):
+        media(path)
+
+
+class Mjpeg(http.server.BaseHTTPRequestHandler):
+    """A camera that sends JPEGs for ever, as fast as it may; odd ones are broken."""
+
+    parts: tuple[bytes, ...] = ()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(50):
+                for data in self.parts:
+                    self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\n")
+                    self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Tests are quiet."""
+
+
+@contextlib.contextmanager
+def mjpeg(*parts: bytes) -> Iterator[str]:
+    handler = type("Handler", (Mjpeg,), {"parts": parts})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://ops:s3cretpw@127.0.0.1:{server.server_port}/mjpg?token=s3cretpw"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def slowly(source: CameraSource, clock: Clock) -> Iterator[FrameChunk]:
+    for chunk in source:
+        yield chunk
+        clock.wait(0.05)
+
+
+def test_mjpeg_over_http_survives_broken_pictures_and_is_lost_at_its_end() -> None:
+    clock = Clock()
+    good = cv2.imencode(".jpg", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
+    with mjpeg(good, good[: len(good) // 2], good) as address:
+        told = Told()
+        source = camera(address, fps=60, clock=clock, told=told)
+        seen: list[FrameChunk] = []
+        with contextlib.closing(source), pytest.raises(SourceLost, match="stopped sending"):
+            seen.extend(slowly(source, clock))
+    assert len(seen) == 100
+    assert told == {("desk", "dropped.undecodable"): 50}
+    assert seen[-1].seq == 149
+    assert {(c.width, c.height) for c in seen} == {(64, 48)}
+    assert abs(float(reels.picture(seen[0]).mean()) - 200) < 3
+
+
+@BOTH
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_host_that_does_not_listen_is_told_without_its_address(make: Makes, scheme: str) -> None:
+    with pytest.raises(SourceLost) as caught:
+        make(f"{scheme}://ops:s3cretpw@127.0.0.1:1/x?token=s3cretpw")
+    assert "refuse" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_playlists_and_scripts_are_no_video_whatever_they_are_called(tmp_path: Path) -> None:
+    film = reels.film(tmp_path / "a.mkv", [(0, 1), (1, 2)])
+    for text in (
+        "#EXTM3U\n#EXTINF:1,\na.mkv\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile a.mkv\n",
+    ):
+        path = tmp_path / "list.mp4"
+        path.write_text(text)
+        for make in (pictures, stream):
+            with pytest.raises(SourceLost):
+                make(path)
+    assert len(chunks(pictures(film))) == 2
+
+
+def test_no_secret_leaves_by_stderr_or_process_title(tmp_path: Path) -> None:
+    script = """
+import contextlib, sys
+from tests.contract.test_sources import camera, media
+from pipeline.errors import SourceLost
+for make in (camera, media):
+    with contextlib.suppress(SourceLost):
+        make(sys.stdin.readline().strip())
+    with contextlib.suppress(SourceLost):
+        make(sys.stdin.readline().strip())
+print(open("/proc/self/cmdline").read(), open("/proc/self/comm").read())
+"""
+    closed = "rtsp://ops:s3cretpw@127.0.0.1:1/x"
+    with mjpeg(b"no jpeg") as address:
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, check=True,
+                              capture_output=True, input=f"{address}\n{closed}\n" * 2, timeout=60,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert "s3cret" not in done.stdout + done.stderr
+    assert "ops" not in done.stderr
+
+
+def planned(site: Site) -> list[dict[str, str]]:
+    def published(_: str, __: object) -> None:
+        raise AssertionError
+
+    def chance() -> float:
+        return 0.5
+
+    made = captures("office", site, expand=lambda source, _: source, base=Path("/etc"),
+                    publish=published, status=Status(), clock=Clock(), chance=chance)  # fmt: skip
+    return [capture.topics for capture in made]
+
+
+def test_a_camera_and_a_microphone_of_one_address_share_a_connection() -> None:
+    url = "rtsp://h/live"
+    site = Site(
+        cameras={"a": Camera(source=url), "b": Camera(source="device:0")},
+        microphones={"m": Microphone(source=url), "n": Microphone(source="device:0")},
+    )
+    assert planned(site) == [
+        {"a": "frames.v1", "m": "audio.v1"},
+        {"b": "frames.v1"},
+        {"n": "audio.v1"},
+    ]
+
+
+def test_a_refused_address_is_a_config_error_before_anything_is_opened() -> None:
+    with pytest.raises(ConfigError):
+        planned(Site(cameras={"a": Camera(source="exec:id")}))
+
+
+def test_an_address_is_never_shown_whole() -> None:
+    address = Address("rtsp", "rtsp://ops:s3cretpw@h/x")
+    assert "s3cret" not in f"{address} {address!r} {[address]} {Record}"
