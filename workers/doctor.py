@@ -179,13 +179,11 @@ def _first(
     address: addresses.Address, kind: str, site: str, name: str, settings: Camera | Microphone
 ) -> str:
     """What the first frame or the first second is like; raises SourceLost."""
-    counted: list[str] = []
     camera, room = (name, "") if kind == "camera" else ("", name)
     begun = time.monotonic()
     source = sources.source(
-        address, site, camera, room, settings, clock=time.time_ns,
-        dropped=lambda _, what: counted.append(what), lost=lambda _, what: counted.append(what),
-    )  # fmt: skip
+        address, site, camera, room, settings, clock=time.time_ns, count=lambda *_: None
+    )
     heard = b""
     try:
         for chunk in source:
