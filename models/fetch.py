@@ -108,7 +108,10 @@ def _download(
             except httpx.HTTPError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
             failed = 0 if _size(part) > before else failed + 1
-    msg = f"{part.stem} cannot be downloaded from {host}: {reason}; try again later"
+    msg = (
+        f"{part.stem} cannot be downloaded from {host}: {reason}; try again later, "
+        f"or bring it from another machine to {part.with_suffix('')}"
+    )
     raise WeightsError(msg)
 
 

@@ -81,7 +81,7 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Confi
         problem = "starts with a character that has a meaning in YAML; put the text in quotes"
     elif "could not find expected ':'" in problem:
         problem = "a key needs a colon and a space after it"
-    elif "did not find expected" in problem:
+    elif problem.startswith(("did not find expected", "expected ")):
         problem = "a bracket, quote or dash does not match what is before it; see the indentation"
     elif "mapping values are not allowed" in problem:
         problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"
