@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from models.keywords import Keywords
+from models.text import TextEncoder
 from pipeline import config
 from pipeline.config import SOUNDS, Config, KeywordRule, PhraseRule, SoundRule
 from workers.configfile import load
@@ -104,8 +105,7 @@ def test_a_closed_office_forbids_what_open_sites_allow() -> None:
 
 @pytest.mark.parametrize("name", ["office", "retail", "plaza"])
 def test_a_report_of_a_quiet_round_is_far_from_every_phrase(name: str, weights: Path) -> None:
-    text = pytest.importorskip("models.text")
-    encode = text.TextEncoder(weights / "all-MiniLM-L6-v2-int8")
+    encode = TextEncoder(weights / "all-MiniLM-L6-v2-int8")
     ordinary = encode(ORDINARY)
     for rule in example(name).sites[name].rules:
         if isinstance(rule, PhraseRule):
