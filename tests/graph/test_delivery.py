@@ -209,11 +209,14 @@ def test_a_dead_receiver_is_not_hammered():
 
 def test_after_an_outage_everything_goes_at_once():
     world, place = World(), Place(dies())
-    ids = world.alerts(150)
+    ids = world.alerts(20)
     delivery = world.delivery(place)
-    for _ in range(3 * 3600):
+    for _ in range(6 * 360):
         until_still(delivery)
-        world.clock.now += 1
+        world.clock.now += 10
+    waits = [item.next - world.clock.now for item in delivery._boxes[0].pending.values()]
+    assert min(waits) > 10 * DOOR
+    ids += world.alerts(1, site="lobby")
     place.answer = lambda alert: None
     world.clock.now += DOOR * 1.2
     until_still(delivery)
@@ -399,6 +402,16 @@ def test_a_restart_sends_nothing_again_that_was_committed():
     until_still(delivery)
     assert again.taken == [ids[0]]
     assert delivery.idle
+
+
+def test_what_one_step_delivered_is_committed_when_it_returns():
+    world, place = World(), Place()
+    world.alerts(10)
+    delivery = world.delivery(place)
+    delivery.step()
+    delivery.close()
+    until_still(world.delivery(place))
+    assert len(place.tried) == 10
 
 
 def test_attempts_and_waits_survive_restarts():
