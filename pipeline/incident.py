@@ -229,5 +229,6 @@ class Incidents:
             transcript=tuple(text for _, text in sorted(incident.texts)),
             reasons=tuple(dict.fromkeys(reason for _, reason in reasons)),
             contributions=_shares(incident.modalities),
-            evidence=self._evidence(incident.site, alert_id, revision),
+            # When it closes there is nothing new to see: the pictures are those of its opening.
+            evidence=self._evidence(incident.site, alert_id, 0 if state == "closed" else revision),
         )

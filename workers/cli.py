@@ -149,11 +149,9 @@ def _init(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from workers import configfile, edge
+    from workers import edge
 
-    return edge.run(
-        configfile.load(given.config), scene=given.scene, state=given.state, speed=given.speed
-    )
+    return edge.run(given.config, scene=given.scene, state=given.state, speed=given.speed)
 
 
 def _replay(given: argparse.Namespace) -> int:
@@ -209,9 +207,11 @@ def _report(given: argparse.Namespace) -> int:
 
 def _webhooks_test(given: argparse.Namespace) -> int:
     from workers import configfile
+    from workers.secrets import Secrets
     from workers.subscribers import try_webhooks
 
-    outcomes = try_webhooks(configfile.load(given.config), given.name)
+    secrets = Secrets(base=given.config.parent)
+    outcomes = try_webhooks(configfile.load(given.config), given.name, secrets)
     for one in outcomes:
         answer = one.status if one.status is not None else "no answer"
         print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")

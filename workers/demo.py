@@ -20,6 +20,7 @@ from workers.evidence import Evidence
 from workers.jsonl import write_all
 from workers.receiver import Receiver
 from workers.replay import Replayed, replay
+from workers.secrets import Secrets
 from workers.subscribers import deliver_now
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,7 @@ def demo(config: Path | None, scene: Path | None) -> int:
         if not DEVICE.exists():
             raise ConfigError(NOTHING)
         console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
-        return edge.run(configfile.load(WEBCAM), scene=None, state=OUT / "state", speed=None)
+        return edge.run(WEBCAM, scene=None, state=OUT / "state", speed=None)
     settings = configfile.load(config or CONFIG)
     began = time.monotonic()
     encoders = graph.load(settings.models, recorded=True)
@@ -54,7 +55,7 @@ def demo(config: Path | None, scene: Path | None) -> int:
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     with Receiver(secret) as receiver:
         hook = Webhook(url=receiver.url, secret=secret, name="demo")
-        deliver_now(msgspec.structs.replace(settings, webhooks=(hook,)), played.alerts)
+        deliver_now(msgspec.structs.replace(settings, webhooks=(hook,)), played.alerts, Secrets())
         arrived = set(receiver.events)
     _tell(console, played, arrived)
     return 0 if arrived == {event_id(alert) for alert in played.alerts} else 3

@@ -15,19 +15,22 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from secrets import token_urlsafe
 
-import msgspec
+from msgspec import to_builtins
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
 from pipeline.run import Runner
 from pipeline.types import SECOND, Anomaly, Record, content_id
-from workers import graph, sources, subscribers
+from workers import configfile, graph, sources, subscribers
 from workers.alert import SYSTEM
 from workers.clock import UtcClock
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.endpoint import Endpoint
 from workers.player import Player, publish_all, scene_of
+from workers.reports import Api, Desk, promised
 from workers.secrets import Secrets
 from workers.status import Status
 from workers.view import View
@@ -91,15 +94,23 @@ class Positions:
         return {name: self._bus.end(topic) - self._at[name] for name, topic in self._topics.items()}
 
 
-def run(settings: Config, *, scene: Path | None, state: Path | None, speed: float | None) -> int:
+def run(
+    path: Path,
+    *,
+    scene: Path | None = None,
+    state: Path | None = None,
+    speed: float | None = None,
+    encoders: graph.Encoders | None = None,
+) -> int:
     """Run the daemon until it is stopped, or its scene is over and every alert is delivered.
 
-    Raises ConfigError for a scene that does not fit and OutsideError when the state folder is in
+    `path` is the config; `encoders` are loaded from it unless they are given. Raises ConfigError for a scene that does not fit and OutsideError when the state folder is in
     use; the error of a stage leaves here as it is.
     """
+    settings = configfile.load(path)
     folder = (state or Path(settings.state)).expanduser()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secrets = Secrets()
+    secrets = Secrets(base=path.parent)
     played = scene_of(settings, scene) if scene else None
     status = Status()
     view = View(status, secrets)
@@ -114,7 +125,7 @@ def run(settings: Config, *, scene: Path | None, state: Path | None, speed: floa
         )
         deliveries = [_delivery(bus, one, outside) for one in who]
         recorded = played is not None
-        encoders = graph.load(settings.models, recorded=recorded)
+        encoders = encoders or graph.load(settings.models, recorded=recorded)
         nodes = list(graph.nodes(settings, encoders, status, recorded=recorded))
         runners = [_runner(bus, node) for node in nodes]
         positions = Positions(bus, runners)
@@ -128,7 +139,7 @@ def run(settings: Config, *, scene: Path | None, state: Path | None, speed: floa
                 crew.start("scene", partial(player.play, crew.stop))
             else:
                 player = None
-                _start_sources(crew, settings, bus, folder, secrets, status)
+                _start_sources(crew, settings, path.parent, folder, bus, secrets, status)
             _watch(crew, positions, deliveries, status, view, player)
         finally:
             crew.stop.set()
@@ -192,31 +203,62 @@ def _retention(settings: Config) -> dict[str, Retention]:
 
 
 def _start_sources(
-    crew: Crew, settings: Config, bus: LocalLog, folder: Path, secrets: Secrets, status: Status
+    crew: Crew,
+    settings: Config,
+    base: Path,
+    folder: Path,
+    bus: LocalLog,
+    secrets: Secrets,
+    status: Status,
 ) -> None:
-    """Cameras, microphones and the endpoint for reports: two threads a connection."""
-    watch = Watch(UtcClock())
+    """Cameras, microphones and the endpoint for reports: two threads a connection, and a watch."""
+    clock = UtcClock()
+    watch = Watch(clock)
 
     def publish(topic: str, records: Sequence[Record]) -> None:
         publish_all(bus, topic, records)
         watch.saw(topic, records)
 
-    for capture in sources.captures(settings, secrets, publish, status):
-        name = " ".join(capture.topics)
-        crew.start(f"read {name}", partial(capture.read, crew.stop))
-        crew.start(f"publish {name}", partial(capture.publish_loop, crew.stop))
-    endpoint = sources.endpoint(
-        settings, folder, secrets, bus, publish, lambda: msgspec.to_builtins(status.snapshot())
-    )
+    for name, site in settings.sites.items():
+        for capture in sources.captures(
+            name,
+            site,
+            expand=secrets.source,
+            base=base,
+            publish=publish,
+            status=status,
+            clock=clock,
+            chance=random.random,
+        ):
+            names = "+".join(capture.topics)
+            crew.start(f"read {name}/{names}", partial(capture.read, crew.stop))
+            crew.start(f"publish {name}/{names}", partial(capture.publish_loop, crew.stop))
+    desk = Desk(settings.sites, publish, clock, promised(bus.last, tuple(settings.sites)))
+    api = Api(desk, _token(settings, folder, secrets), lambda: to_builtins(status.snapshot()))
+    endpoint = Endpoint(settings.api.listen, api, desk)
     crew.start("reports", partial(endpoint.serve, crew.stop))
     crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
+    crew.start("watch", partial(_speak, crew, watch, bus))
 
-    def speak() -> None:
-        while not crew.stop.wait(1.0):
-            for topic, record in watch.speak():
-                publish_all(bus, topic, [record])
 
-    crew.start("watch", speak)
+def _speak(crew: Crew, watch: Watch, bus: LocalLog) -> None:
+    """Say, once a second, what the watch has to say."""
+    while not crew.stop.wait(1.0):
+        for topic, record in watch.speak():
+            publish_all(bus, topic, [record])
+
+
+def _token(settings: Config, folder: Path, secrets: Secrets) -> str:
+    """The endpoint's token: the config's, else that of the state folder, made if there is none."""
+    if settings.api.token:
+        return secrets.lookup(settings.api.token, "api.token").reveal()
+    file = folder / "token"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(token_urlsafe(32))
+    token = file.read_text().strip()
+    secrets.remember(token)
+    return token
 
 
 def _work(crew: Crew, runner: Runner, positions: Positions) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from models import weights
 from models.fusion.noisy_or import NoisyOr
 from models.keywords import Keywords
+from models.registry import REGISTRY
 from pipeline import config, topics
 from pipeline.config import Config, Site
 from pipeline.errors import ConfigError
@@ -136,8 +137,14 @@ def _text(model: config.Model) -> Model:
 
 
 def _folder(model: config.Model) -> Path:
+    if model.weights in REGISTRY:
+        return weights.find(model.weights)
     given = Path(model.weights).expanduser()
-    return given if given.exists() else weights.find(model.weights)
+    if not given.exists():
+        known = ", ".join(sorted(REGISTRY))
+        msg = f"weights {model.weights!r}: no such file, and not one of {known}"
+        raise ConfigError(msg)
+    return given
 
 
 def _unknown(what: str, kind: str, known: Sequence[str]) -> ConfigError:

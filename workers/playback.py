@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, OutsideError
 from workers import configfile, graph
 from workers.jsonl import write_all
 from workers.replay import Replayed, replay
+from workers.secrets import Secrets
 from workers.subscribers import deliver_now
 
 
@@ -47,7 +48,7 @@ def run(
             )
         write_all(file, played.alerts)
         if deliver:
-            _deliver(settings, played)
+            _deliver(settings, played, Secrets(base=path.parent))
         summaries.append(_summary(scene, file, played))
         if not as_json:
             sys.stdout.write(_line(summaries[-1]) + "\n")
@@ -96,7 +97,7 @@ def _line(row: dict[str, object]) -> str:
     )
 
 
-def _deliver(settings: Config, played: Replayed) -> None:
-    if missed := deliver_now(settings, played.alerts):
+def _deliver(settings: Config, played: Replayed, secrets: Secrets) -> None:
+    if missed := deliver_now(settings, played.alerts, secrets):
         msg = f"not every alert was taken by: {', '.join(missed)}"
         raise OutsideError(msg)

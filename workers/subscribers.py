@@ -53,7 +53,7 @@ def evidence(settings: Config, folder: Path, bus: Bus) -> Subscriber:
     return Subscriber(name="evidence", sink=Evidence(folder / "evidence", bus, cap))
 
 
-def deliver_now(settings: Config, alerts: Sequence[Alert]) -> list[str]:
+def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> list[str]:
     """Send replayed alerts to the webhooks; the names of those that did not take all in time."""
     bus = MemoryBus()
     for alert in alerts:
@@ -61,7 +61,7 @@ def deliver_now(settings: Config, alerts: Sequence[Alert]) -> list[str]:
     bus.flush()
     outside = Outside(clock=time.time, random=random.random, pause=time.sleep)
     missed = []
-    for who in webhooks(settings, Secrets()):
+    for who in webhooks(settings, secrets):
         delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
         until = time.monotonic() + NOW
         while not delivery.idle and time.monotonic() < until:
@@ -72,13 +72,12 @@ def deliver_now(settings: Config, alerts: Sequence[Alert]) -> list[str]:
     return missed
 
 
-def try_webhooks(settings: Config, name: str | None) -> list[Outcome]:
+def try_webhooks(settings: Config, name: str | None, secrets: Secrets) -> list[Outcome]:
     """What came back from a signed test event to the webhook `name`, or to each."""
     names = webhook_names(settings)
     if name is not None and name not in names:
         msg = f"webhooks: there is none named {name!r}; there are {', '.join(names) or 'none'}"
         raise ConfigError(msg)
-    secrets = Secrets()
     return [
         try_out(Webhook(secrets.webhook(hook, f"webhooks[{i}]")))
         for i, (known, hook) in enumerate(zip(names, settings.webhooks, strict=True))
