@@ -26,12 +26,13 @@ from pipeline.types import (
 from workers import tape
 from workers.capture import REPORTS_SOURCE, known_at, roster
 from workers.jpeg import encoded
+from workers.pcm import RATE
 from workers.scenefile import Camera, Scene, Span, exact, load_scene, ns_of
 from workers.status import Status
 
 __all__ = ["Scene", "load_scene", "scene_records"]
 
-CHUNK = tape.RATE // 2  # samples in one AudioChunk of a scene
+CHUNK = RATE // 2  # samples in one AudioChunk of a scene
 Count = Callable[[str, str, str, int], None]  # site, source, what, how many: Status.count
 Topical = tuple[str, Record]
 
@@ -189,7 +190,7 @@ class _Player:
         if clips is None:
             yield from self._lost_for_ever()
             return
-        total = scene.duration * tape.RATE // SECOND
+        total = scene.duration * RATE // SECOND
         mix = tape.Mix(
             [(scene.media(clip.file), exact(clip.at), clip.gain_db) for clip in clips],
             total,
@@ -197,16 +198,16 @@ class _Player:
         )
         for seq, first in enumerate(range(0, total, CHUNK)):
             last = min(first + CHUNK, total)
-            start = scene.start + first * SECOND // tape.RATE
+            start = scene.start + first * SECOND // RATE
             data = mix.between(first, last)
             if start > self._after:
                 yield AudioChunk(
                     site=scene.site,
                     source=self._name,
                     start=start,
-                    end=scene.start + last * SECOND // tape.RATE,
+                    end=scene.start + last * SECOND // RATE,
                     seq=seq,
-                    rate=tape.RATE,
+                    rate=RATE,
                     channels=1,
                     data=data,
                 )
