@@ -24,7 +24,6 @@ os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
     ]
 )
 os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
-os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
 
 import cv2
 import numpy as np
@@ -35,6 +34,8 @@ from pipeline.types import SECOND, FrameChunk
 from workers.addresses import NETWORK, Address
 from workers.clock import Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded, shrunk
+
+cv2.setLogLevel(0)  # what OpenCV warns of is told by SourceLost, once
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
 PATIENCE = 10  # broken pictures in a row until a stream is lost
