@@ -35,7 +35,7 @@ from workers.addresses import NETWORK, Address
 from workers.clock import Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded, shrunk
 
-cv2.setLogLevel(0)  # what OpenCV warns of is told by SourceLost, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost tells it, once
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
 PATIENCE = 10  # broken pictures in a row until a stream is lost
