@@ -450,6 +450,12 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(tls):
         over_tls(port).send(alert())
 
 
+def test_an_authority_of_the_operator_is_trusted(tls, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n"), tls[0]) as port:
+        over_tls(port).send(alert())
+
+
 def test_a_certificate_of_another_name_is_refused(tls):
     with (
         serving(saying(b"HTTP/1.1 204 No Content\r\n\r\n"), tls[0]) as port,
