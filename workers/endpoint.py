@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -15,9 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.config import Config
 from pipeline.errors import ConfigError, OutsideError
-from workers.reports import MAX_BODY, Answer, Api, Desk, Headers, Publish, loopback, promised, wrong
+from workers.reports import MAX_BODY, Answer, Api, Desk, Headers, loopback, wrong
 
 THREADS = 16  # requests at once; more are turned away
 READ = 5.0  # s that a read may wait for a byte
@@ -105,21 +103,6 @@ class Endpoint(ThreadingMixIn, HTTPServer):
             for request, began in self._began.items():
                 if time.monotonic() - began > self.whole:
                     _shut(request)
-
-
-def open_endpoint(
-    settings: Config,
-    token: str,
-    publish: Publish,
-    clock: Callable[[], int],
-    *,
-    last: Callable[[str, str], bytes | None] = lambda topic, key: None,
-    status: Callable[[], Mapping[str, Any]] = dict,
-    healthy: Callable[[], bool] = lambda: True,
-) -> Endpoint:
-    """The endpoint of a config, listening; `last` is the log's, for what was promised before."""
-    desk = Desk(settings.sites, publish, clock, promised(last, tuple(settings.sites)))
-    return Endpoint(settings.api.listen, Api(desk, token, status, healthy), desk)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -14,11 +14,10 @@ from pipeline import codec, topics
 from pipeline.align import Aligner
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Api as ApiSettings
-from pipeline.config import Camera, Config, Microphone, Site
+from pipeline.config import Camera, Microphone, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
-from workers.endpoint import THREADS, Endpoint, open_endpoint
+from workers.endpoint import THREADS, Endpoint
 from workers.reports import (
     MAX_BODY,
     MAX_TEXT,
@@ -448,9 +447,6 @@ def test_after_a_restart_with_the_clock_set_back_no_report_is_a_repeat(tmp_path)
     clock = Clock()
     Desk(SITES, publish, clock).beat()
     clock.now -= 3600 * SECOND
-    settings = Config(version=1, sites=SITES, api=ApiSettings(listen="127.0.0.1:0"))
-    endpoint = open_endpoint(settings, TOKEN, publish, clock, last=log.last)
-    endpoint.server_close()
     assert promised(log.last, ["office", "lobby", "new"]) == {"office": ns(1000), "lobby": ns(1000)}
     again = Desk(SITES, publish, clock, promised(log.last, tuple(SITES)))
     assert again.submit("office", "a", "b").start == ns(1000)
@@ -494,8 +490,8 @@ def test_the_endpoint_speaks_for_the_sites_while_it_lives():
         bus.flush()
         stop.set()
 
-    settings = Config(version=1, sites=SITES, api=ApiSettings(listen="[::1]:0"))
-    endpoint = open_endpoint(settings, TOKEN, publish, Clock())
+    desk = Desk(SITES, publish, Clock())
+    endpoint = Endpoint("[::1]:0", Api(desk, TOKEN), desk)
     endpoint.progress_loop(stop)
     endpoint.server_close()
     kinds = [type(codec.decode(value)).__name__ for value in bus.values(topics.REPORTS)]
