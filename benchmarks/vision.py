@@ -65,14 +65,16 @@ def worker(stage: VisionStage, values: list[bytes]) -> int:
     return seen
 
 
-def median_seconds(run: Callable[[], int], times: int) -> float:
-    """The median of some runs."""
-    spent = []
+def rates(runs: dict[str, Callable[[], int]], times: int) -> dict[str, float]:
+    """Median frames/s of each, by turns, so that other work on the machine hits all alike."""
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    counts = {name: run() for name, run in runs.items()}  # also warms them up
     for _ in range(times):
-        began = time.perf_counter()
-        run()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run()
+            spent[name].append(time.perf_counter() - began)
+    return {name: counts[name] / statistics.median(seconds) for name, seconds in spent.items()}
 
 
 def against_the_net(detector: Detector, values: list[bytes], times: int) -> None:
@@ -161,13 +163,11 @@ def main() -> int:
         if not missing:
             for name, (model, size) in rivals(options.weights, Path(folder)).items():
                 runs[name] = yolo_track(model, video, size)
-        ours = 0.0
-        for name, run in runs.items():
-            count = run()  # also warms it up
-            rate = count / median_seconds(run, options.times)
-            ours = ours or rate
-            beside = "" if rate == ours else f"  ours is {ours / rate:.2f} times as fast"
-            print(f"  {name:52} {rate:7.1f} frames/s{beside}")
+        measured = rates(runs, options.times)
+    ours = next(iter(measured.values()))
+    for name, rate in measured.items():
+        beside = "" if rate == ours else f"  ours is {ours / rate:.2f} times as fast"
+        print(f"  {name:52} {rate:7.1f} frames/s{beside}")
     print("  method: wall clock, all threads; ours reads JPEG chunks, `yolo track` the H.264 file;"
           " aim: 2.5 times as shipped")  # fmt: skip
     if missing:
