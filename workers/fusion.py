@@ -119,6 +119,7 @@ class SiteState:
         self._seen: dict[str, int] = {}  # source -> end of its last observation, ns
         self._lost: dict[str, int] = {}  # source -> since when, ns
         self._upto = 0
+        self._said: Utterance | None = None  # the last that no anomaly has carried yet
 
     @property
     def floor(self) -> int:
@@ -172,6 +173,8 @@ class SiteState:
             case Utterance() | Described():
                 for reads in self._plan.reads:
                     findings += reads.read(record)
+                if isinstance(record, Utterance) and not any(f.sure for f in findings):
+                    self._said = record
         self._findings += findings
         presence = self._presence(record.end)
         ordinals: dict[str, int] = {}
@@ -180,8 +183,17 @@ class SiteState:
             if finding.sure:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
-                said.append(_anomaly(self._site, finding, ordinal, presence))
+                told = self._overheard(finding)
+                said.append(_anomaly(self._site, told, ordinal, presence))
         return said
+
+    def _overheard(self, finding: Finding) -> Finding:
+        """What somebody said meanwhile rides along with the next anomaly, once."""
+        words, self._said = self._said, None
+        recent = words is not None and finding.start - words.end < self._plan.size
+        if words is None or finding.text or not recent:
+            return finding
+        return msgspec.structs.replace(finding, text=words.text)
 
     def _see(self, record: Detections) -> Seen | None:
         detect = self._plan.cameras.get(record.source)

@@ -18,6 +18,7 @@ from models import weights
 from models.fusion.noisy_or import NoisyOr
 from models.keywords import Keywords
 from models.registry import REGISTRY
+from models.text import packed
 from pipeline import config, topics
 from pipeline.config import Config, Site
 from pipeline.errors import ConfigError
@@ -107,13 +108,22 @@ def _detector(model: config.Model) -> Model:
         case "onnx" | "yolox":
             from models.detector import Detector
 
-            return Detector(path, providers=model.providers, threads=model.threads)
+            return Detector(_onnx(path), providers=model.providers, threads=model.threads)
         case "ultralytics":
             from models.ultralytics_detector import UltralyticsDetector
 
             return UltralyticsDetector(path)
     msg = "detector"
     raise _unknown(msg, model.kind, ("yolox", "onnx", "ultralytics"))
+
+
+def _onnx(path: Path) -> Path:
+    """The one ONNX file of a folder of weights, or the file itself."""
+    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+    if len(files) != 1:
+        msg = f"models.detector.weights: {path} holds {len(files)} .onnx files: name the one to use"
+        raise ConfigError(msg)
+    return files[0]
 
 
 def _speech(model: config.Model) -> Model:
@@ -260,5 +270,5 @@ def _reads(name: str, rule: config.Rule, text: Model) -> Iterator[Said | Meant]:
         case config.KeywordRule():
             yield Said(name, rule, Keywords(rule.words))
         case config.PhraseRule():
-            embedded = zip(rule.phrases, text(rule.phrases), strict=True)
-            yield Meant(name, rule, {p: v.astype("<f2").tobytes() for p, v in embedded})
+            vectors = zip(rule.phrases, text(rule.phrases), strict=True)
+            yield Meant(name, rule, {phrase: packed(vector) for phrase, vector in vectors})
