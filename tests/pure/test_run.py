@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -104,10 +105,11 @@ def test_a_crash_at_any_step_loses_nothing_and_repeats_only_exactly(
 def test_a_crash_at_any_step_loses_nothing_over_the_local_log(
     happened: list[Happening], fuses: list[int], limit: int, chunk: int
 ) -> None:
-    with TemporaryDirectory() as folder:
-        log = LocalLog(Path(folder), clock=lambda: 0)
+    with (
+        TemporaryDirectory() as folder,
+        closing(LocalLog(Path(folder), clock=lambda: 0)) as log,
+    ):
         check_crashes_change_nothing(log, happened, fuses, limit, chunk)
-        log.close()
 
 
 @given(happenings, st.lists(st.integers(1, 9), max_size=30))
@@ -127,6 +129,7 @@ def test_a_restart_between_two_steps_repeats_nothing_at_all(
         drain([runner] if steps == len(entries) else [])
         runner.close()
     assert bus.values(OUT) == calm.values(OUT)
+    assert bus.values(topics.DEAD) == calm.values(topics.DEAD)
 
 
 @given(happenings, st.integers(1, 40))
@@ -141,16 +144,28 @@ def test_a_restart_infers_again_only_what_is_still_needed() -> None:
     for k in range(100):
         for source in ("a", "b"):
             for record in (
-                make.sound(k, site="site0", source=source),
-                make.progress(k + 1, site="site0", source=source),
+                make.sound(k, site="goes on", source=source),
+                make.progress(k + 1, site="goes on", source=source),
+                make.progress(k + 1, site="waits for b", source="a"),
             ):
-                bus.publish(IN, "site0", codec.encode(record))
+                bus.publish(IN, record.site, codec.encode(record))
     bus.flush()
     runner = Runner(stage, bus, topic=IN, group="g", out=OUT)
-    assert drain([runner]) == stage.calls == 400
+    assert drain([runner]) == stage.calls == 600
     runner.close()
-    drain([Runner(stage, bus, topic=IN, group="g", out=OUT)])
-    assert stage.calls == 400 + 4 * 4  # the horizon is four seconds
+    assert drain([Runner(stage, bus, topic=IN, group="g", out=OUT)]) > 590  # from the waiting one
+    assert stage.calls == 600 + 200 + 2 * 4  # a horizon of two seconds of the other
+
+
+def test_junk_at_the_end_is_not_read_again() -> None:
+    bus = MemoryBus(keep=True)
+    bus.publish(IN, "office", b"junk")
+    bus.flush()
+    for moved in (1, 0):
+        runner = Runner(Windowed(), bus, topic=IN, group="g", out=OUT)
+        assert drain([runner]) == moved
+        runner.close()
+    assert len(bus.values(topics.DEAD)) == 1
 
 
 # -- the order of deeds
@@ -332,10 +347,12 @@ def test_replay_holds_in_memory_only_what_somebody_still_reads() -> None:
 def test_the_stage_of_these_tests_closes_windows_with_what_happened_in_them() -> None:
     bus = MemoryBus(keep=True)
     for source in ("a", "b"):
-        for record in (make.sound(0.5, source=source), make.progress(3, source=source)):
+        for record in (make.sound(0.5, source=source), make.progress(5, source=source)):
             bus.publish(IN, "office", codec.encode(record))
     bus.flush()
     drain([Runner(Windowed(), bus, topic=IN, group="g", out=OUT)])
     said = [codec.decode(value) for value in bus.values(OUT)]
-    windows = {r.end // 10**9: r.score for r in said if isinstance(r, Anomaly) and r.reasons}
-    assert windows == {1: 2, 2: 2, 3: 2}
+    windows = {r.end / 1e9: r.score for r in said if isinstance(r, Anomaly) and r.reasons}
+    assert windows == {
+        0.75 + k / 4: 2 for k in range(11)
+    }  # from its start to horizon after its end
