@@ -1,7 +1,7 @@
 """The command line: one function a command; each returns the exit code.
 
 Exit codes: 0 done, 1 found something (check, doctor, verify), 2 wrong use or config, 3 the outside
-world failed.
+world failed, 70 a defect of ours ended the daemon.
 """
 
 from __future__ import annotations

@@ -13,24 +13,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from secrets import token_urlsafe
 
 from msgspec import to_builtins
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
+from pipeline.errors import FusewatchError, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, Anomaly, Record, content_id
 from workers import configfile, graph, sources, subscribers
 from workers.alert import SYSTEM
+from workers.capture import roster
 from workers.clock import UtcClock
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.endpoint import Endpoint
 from workers.player import Player, publish_all, scene_of
-from workers.reports import Api, Desk, promised
+from workers.reports import Api, Desk, own_token, promised
+from workers.scene import Scene
 from workers.secrets import Secrets
 from workers.status import Status
 from workers.view import View
@@ -41,7 +44,8 @@ log = logging.getLogger("fusewatch")
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
 PATIENCE = 15.0  # s that threads get to end what they are doing
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
-DAY = 86_400
+DAY = 86_400  # s
+BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 class Crew:
@@ -104,43 +108,78 @@ def run(
 ) -> int:
     """Run the daemon until it is stopped, or its scene is over and every alert is delivered.
 
-    `path` is the config; `encoders` are loaded from it unless they are given. Raises ConfigError for a scene that does not fit and OutsideError when the state folder is in
-    use; the error of a stage leaves here as it is.
+    `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
+    when a thread failed by a defect of ours, with its traceback in the log. Raises ConfigError for
+    a scene that does not fit, OutsideError when the state folder is in use or the disk fails.
     """
     settings = configfile.load(path)
     folder = (state or Path(settings.state)).expanduser()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    secrets = Secrets(base=path.parent)
     played = scene_of(settings, scene) if scene else None
+    secrets = Secrets(base=path.parent)
     status = Status()
-    view = View(status, secrets)
-    crew = Crew()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: crew.stop.set())
-    bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
     try:
-        who = _subscribers(settings, folder, bus, secrets, view)
-        outside = Outside(
-            clock=time.time, random=random.random, pause=crew.stop.wait, count=status.count
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        msg = (
+            f"{folder}: cannot be made: {error.strerror}; choose another state folder: --state"
         )
-        deliveries = [_delivery(bus, one, outside) for one in who]
-        recorded = played is not None
-        encoders = encoders or graph.load(settings.models, recorded=recorded)
-        nodes = list(graph.nodes(settings, encoders, status, recorded=recorded))
-        runners = [_runner(bus, node) for node in nodes]
-        positions = Positions(bus, runners)
+        raise OutsideError(msg) from error
+    bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
+    view = View(status, secrets)
+    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, Crew())
+    before = [signal.signal(s, daemon.stopped) for s in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        daemon.work(played, speed, encoders)
+    finally:
+        bus.close()
+        view.close()
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+            signal.signal(number, handler)
+    return daemon.outcome()
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What the threads of one process share."""
+
+    settings: Config
+    base: Path  # relative paths of the config start here
+    folder: Path
+    bus: LocalLog
+    secrets: Secrets
+    status: Status
+    view: View
+    crew: Crew
+
+    def stopped(self, *_: object) -> None:
+        """Somebody asked us to stop (a signal handler)."""
+        self.crew.stop.set()
+
+    def work(
+        self, played: Scene | None, speed: float | None, encoders: graph.Encoders | None
+    ) -> None:
+        """Start everything, watch it, and bring it to an end in order."""
+        crew, recorded = self.crew, played is not None
+        who = self._subscribers()
+        encoders = encoders or graph.load(self.settings.models, recorded=recorded)
+        nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
+        runners = [self._runner(node) for node in nodes]
+        deliveries = [self._delivery(one) for one in who]
+        positions = Positions(self.bus, runners)
+        player = None
         try:
             for runner in runners:
                 crew.start(runner.group, partial(_work, crew, runner, positions))
             for delivery in deliveries:
                 crew.start(f"deliver {delivery.name}", partial(_deliver, crew, delivery))
             if played is not None:
-                player = Player(settings, played, bus, positions.behind, status, speed)
+                player = Player(
+                    self.settings, played, self.bus, positions.behind, self.status, speed
+                )
                 crew.start("scene", partial(player.play, crew.stop))
             else:
-                player = None
-                _start_sources(crew, settings, path.parent, folder, bus, secrets, status)
-            _watch(crew, positions, deliveries, status, view, player)
+                self._start_sources()
+            _watch(crew, positions, deliveries, self.status, self.view, player)
         finally:
             crew.stop.set()
             late = crew.join()
@@ -148,33 +187,110 @@ def run(
             log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
         elif crew.error is not None:
             alert = next(node for node in nodes if node.name == "alert")
-            _tell(crew.failed, settings, bus, alert, [_delivery(bus, one, outside) for one in who])
-    finally:
-        bus.close()
-        view.close()
-    if crew.error is not None:
-        crew.error.add_note(f"in thread {crew.failed}")
-        raise crew.error
-    return 0
+            self._tell(alert, [self._delivery(one) for one in who])
 
+    def outcome(self) -> int:
+        """The exit code; raises the error of a thread if the outside world was its reason."""
+        error = self.crew.error
+        if error is None:
+            return 0
+        log.critical("%s failed", self.crew.failed, exc_info=error)
+        if isinstance(error, FusewatchError):
+            raise error
+        return BUG
 
-def _runner(bus: LocalLog, node: graph.Node) -> Runner:
-    return Runner(node.stage, bus, topic=node.topic, group=node.name, out=node.out)
+    def _runner(self, node: graph.Node) -> Runner:
+        return Runner(node.stage, self.bus, topic=node.topic, group=node.name, out=node.out)
 
+    def _delivery(self, who: Subscriber) -> Delivery:
+        outside = Outside(
+            clock=time.time,
+            random=random.random,
+            pause=self.crew.stop.wait,
+            count=self.status.count,
+        )
+        reader = self.bus.reader(topics.ALERTS, who.group)
+        return Delivery(who, reader, dead_letters(self.bus), outside)
 
-def _delivery(bus: LocalLog, who: Subscriber, outside: Outside) -> Delivery:
-    return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+    def _subscribers(self) -> list[Subscriber]:
+        """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
+        who = [
+            *subscribers.webhooks(self.settings, self.secrets),
+            *subscribers.files(self.settings, self.folder),
+            subscribers.evidence(self.settings, self.folder, self.bus),
+            self.view.subscriber(),
+        ]
+        for group in set(self.bus.groups(topics.ALERTS)) - {one.group for one in who}:
+            self.bus.forget(topics.ALERTS, group)
+        return who
 
+    def _start_sources(self) -> None:
+        """Cameras, microphones, the endpoint for reports, and who watches over them."""
+        crew, clock = self.crew, UtcClock()
+        watch = Watch(clock)
 
-def _subscribers(
-    settings: Config, folder: Path, bus: LocalLog, secrets: Secrets, view: View
-) -> list[Subscriber]:
-    return [
-        *subscribers.webhooks(settings, secrets),
-        *subscribers.files(settings, folder),
-        subscribers.evidence(settings, folder, bus),
-        view.subscriber(),
-    ]
+        def publish(topic: str, records: Sequence[Record]) -> None:
+            publish_all(self.bus, topic, records)
+            watch.saw(topic, records)
+
+        for name, site in self.settings.sites.items():
+            for capture in sources.captures(
+                name,
+                site,
+                expand=self.secrets.source,
+                base=self.base,
+                publish=publish,
+                status=self.status,
+                clock=clock,
+                chance=random.random,
+            ):
+                for source, topic in capture.topics.items():
+                    watch.expect(topic, name, source, roster(site))
+                names = "+".join(capture.topics)
+                crew.start(f"read {name}/{names}", partial(capture.read, crew.stop))
+                crew.start(f"publish {name}/{names}", partial(capture.publish_loop, crew.stop))
+        sites = self.settings.sites
+        desk = Desk(sites, publish, clock, promised(self.bus.last, tuple(sites)))
+        api = Api(desk, self._token(), lambda: to_builtins(self.status.snapshot()))
+        endpoint = Endpoint(self.settings.api.listen, api, desk)
+        crew.start("reports", partial(endpoint.serve, crew.stop))
+        crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
+        crew.start("watch", partial(_speak, crew, watch, self.bus))
+
+    def _token(self) -> str:
+        """The endpoint's token: the config's, else that of the state folder."""
+        if self.settings.api.token:
+            return self.secrets.lookup(self.settings.api.token, "api.token").reveal()
+        token = own_token(self.folder)
+        self.secrets.remember(token)
+        return token
+
+    def _tell(self, alert: graph.Node, deliveries: list[Delivery]) -> None:
+        """Tell every site that a thread failed, before the process ends, if alerting works."""
+        failed, now = self.crew.failed, time.time_ns()
+        for site in self.settings.sites:
+            anomaly = Anomaly(
+                site=site,
+                source="fusewatch",
+                id=content_id(site, SYSTEM, "stage-failed", now),
+                start=now,
+                end=now + SECOND,
+                rule=SYSTEM,
+                label="stage-failed",
+                severity="high",
+                score=1.0,
+                reasons=(f"{failed} failed; the process ends and is to be started again",),
+            )
+            publish_all(self.bus, topics.ANOMALIES, [anomaly])
+        if failed == alert.name or failed.startswith("deliver "):
+            return  # it is in the log, and is told by the next process
+        runner = self._runner(alert)
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
+            pass
+        runner.close()
+        for delivery in deliveries:
+            delivery.close()
 
 
 def _retention(settings: Config) -> dict[str, Retention]:
@@ -200,65 +316,6 @@ def _retention(settings: Config) -> dict[str, Retention]:
         )
         for topic, (percent, age) in shares.items()
     }
-
-
-def _start_sources(
-    crew: Crew,
-    settings: Config,
-    base: Path,
-    folder: Path,
-    bus: LocalLog,
-    secrets: Secrets,
-    status: Status,
-) -> None:
-    """Cameras, microphones and the endpoint for reports: two threads a connection, and a watch."""
-    clock = UtcClock()
-    watch = Watch(clock)
-
-    def publish(topic: str, records: Sequence[Record]) -> None:
-        publish_all(bus, topic, records)
-        watch.saw(topic, records)
-
-    for name, site in settings.sites.items():
-        for capture in sources.captures(
-            name,
-            site,
-            expand=secrets.source,
-            base=base,
-            publish=publish,
-            status=status,
-            clock=clock,
-            chance=random.random,
-        ):
-            names = "+".join(capture.topics)
-            crew.start(f"read {name}/{names}", partial(capture.read, crew.stop))
-            crew.start(f"publish {name}/{names}", partial(capture.publish_loop, crew.stop))
-    desk = Desk(settings.sites, publish, clock, promised(bus.last, tuple(settings.sites)))
-    api = Api(desk, _token(settings, folder, secrets), lambda: to_builtins(status.snapshot()))
-    endpoint = Endpoint(settings.api.listen, api, desk)
-    crew.start("reports", partial(endpoint.serve, crew.stop))
-    crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
-    crew.start("watch", partial(_speak, crew, watch, bus))
-
-
-def _speak(crew: Crew, watch: Watch, bus: LocalLog) -> None:
-    """Say, once a second, what the watch has to say."""
-    while not crew.stop.wait(1.0):
-        for topic, record in watch.speak():
-            publish_all(bus, topic, [record])
-
-
-def _token(settings: Config, folder: Path, secrets: Secrets) -> str:
-    """The endpoint's token: the config's, else that of the state folder, made if there is none."""
-    if settings.api.token:
-        return secrets.lookup(settings.api.token, "api.token").reveal()
-    file = folder / "token"
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(token_urlsafe(32))
-    token = file.read_text().strip()
-    secrets.remember(token)
-    return token
 
 
 def _work(crew: Crew, runner: Runner, positions: Positions) -> None:
@@ -303,31 +360,8 @@ def _watch(
             return
 
 
-def _tell(
-    failed: str, settings: Config, bus: LocalLog, alert: graph.Node, deliveries: list[Delivery]
-) -> None:
-    """Tell every site that a thread failed, before the process ends, if alerting still works."""
-    now = time.time_ns()
-    for site in settings.sites:
-        anomaly = Anomaly(
-            site=site,
-            source="fusewatch",
-            id=content_id(site, SYSTEM, "stage-failed", now),
-            start=now,
-            end=now + SECOND,
-            rule=SYSTEM,
-            label="stage-failed",
-            severity="high",
-            score=1.0,
-            reasons=(f"{failed} failed; the process restarts",),
-        )
-        publish_all(bus, topics.ANOMALIES, [anomaly])
-    if failed == alert.name or failed.startswith("deliver "):
-        return  # it is in the log, and is told by the next process
-    runner = _runner(bus, alert)
-    until = time.monotonic() + GRACE
-    while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
-        pass
-    runner.close()
-    for delivery in deliveries:
-        delivery.close()
+def _speak(crew: Crew, watch: Watch, bus: LocalLog) -> None:
+    """Say, once a second, what the watch has to say."""
+    while not crew.stop.wait(1.0):
+        for topic, record in watch.speak():
+            publish_all(bus, topic, [record])

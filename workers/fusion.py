@@ -110,7 +110,12 @@ class SiteState:
         self._site, self._plan, self._head, self._floor = site, plan, head, floor
         self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
         self._trackers = {
-            camera: Tracker(high=detect.min_score, low=LEAST, horizon=plan.horizon)
+            camera: Tracker(
+                high=detect.min_score,
+                low=min(LEAST, detect.min_score),
+                unseen=max(2 * SECOND, round(3 * SECOND / detect.fps)),
+                horizon=plan.horizon,
+            )
             for camera, detect in plan.cameras.items()
         }
         self._sees = plan.sees()

@@ -112,7 +112,7 @@ def _detector(model: config.Model) -> Model:
         case "ultralytics":
             from models.ultralytics_detector import UltralyticsDetector
 
-            return UltralyticsDetector(path)
+            return UltralyticsDetector(path, providers=model.providers, threads=model.threads)
     msg = "detector"
     raise _unknown(msg, model.kind, ("yolox", "onnx", "ultralytics"))
 

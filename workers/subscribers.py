@@ -63,10 +63,11 @@ def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> 
     missed = []
     for who in webhooks(settings, secrets):
         delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+        dead = len(bus.values(topics.DEAD))
         until = time.monotonic() + NOW
         while not delivery.idle and time.monotonic() < until:
             delivery.step(0.1)
-        if delivery.pending or bus.values(topics.DEAD):
+        if delivery.pending or len(bus.values(topics.DEAD)) > dead:
             missed.append(who.name)
         delivery.close()
     return missed
