@@ -167,7 +167,7 @@ class LineCounter:
         if abs(side) <= self._hysteresis:
             return None
         crossed = walk.through and walk.settled == -hand and time - walk.since < self._keep
-        walk.settled, walk.since, walk.through = hand, time, False
+        walk.settled, walk.since = hand, time
         if not crossed:
             return None
         return "in" if hand > 0 else "out"

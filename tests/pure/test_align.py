@@ -149,6 +149,14 @@ def test_an_equal_record_before_the_promise_is_a_repeat_too() -> None:
     assert aligner.push(seen) == [Repeat(make.SITE, "desk", "Detections", ns(100))]
 
 
+def test_a_record_exactly_at_the_promise_is_known_when_it_comes_again() -> None:
+    """Speech promises no more than the start of the utterance still open."""
+    aligner = office()
+    said = make.utterance(100)
+    feed(aligner, make.roster("room/speech"), said, make.progress(100, source="room/speech"))
+    assert aligner.push(said) == [Repeat(make.SITE, "room/speech", "Utterance", ns(100))]
+
+
 @pytest.mark.parametrize(
     "other",
     [make.detections(100, seconds=0.4), make.sound(100, source="desk"), make.sound(100)],
@@ -186,6 +194,13 @@ def test_a_promise_never_goes_back() -> None:
     assert aligner.watermark == ns(105)
     (repeat,) = aligner.push(make.detections(104))
     assert isinstance(repeat, Repeat)
+
+
+def test_a_promise_said_again_does_not_hold_the_watermark() -> None:
+    aligner = office()
+    feed(aligner, two(), make.progress(110), make.progress(102, source="room"))
+    feed(aligner, make.progress(103), make.progress(108, source="room"))
+    assert aligner.watermark == ns(108)
 
 
 def test_a_source_is_present_lost_or_silent_by_window() -> None:
@@ -333,6 +348,17 @@ def test_an_equal_roster_said_again_changes_nothing() -> None:
     feed(aligner, two(), make.progress(120), make.progress(102, source="room"))
     assert aligner.push(make.roster("room", "desk", start=110)) == []
     assert spans(aligner.push(make.progress(105, source="room")))[-1] == (101, 105)
+    assert len(aligner._rosters) == 1
+
+
+def test_a_roster_that_comes_late_does_not_set_the_watermark_back() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", start=100), make.progress(110))
+    assert feed(aligner, make.roster("desk", "gate", start=104)) == []
+    assert aligner.watermark == ns(110)
+    out = feed(aligner, make.progress(108, source="gate"), make.progress(112, source="gate"))
+    assert out == []
+    assert spans(aligner.push(make.progress(111))) == [(107, 111)]
 
 
 def test_an_old_roster_that_comes_last_changes_nothing() -> None:

@@ -223,6 +223,14 @@ def test_tracks_are_forgotten_when_they_are_unseen_for_long() -> None:
     assert counter.push(980, (0.2, 0.5), 999 * SECOND) is None
 
 
+def test_a_track_that_stays_does_not_keep_the_others() -> None:
+    counter = LineCounter(Line.parse(DOWN), 0.05, keep=10 * SECOND)
+    for second in range(1000):
+        counter.push("guard", (0.8, 0.5), second * SECOND)
+        counter.push(second, (0.8, 0.5), second * SECOND)
+        assert len(counter) <= 11
+
+
 def test_a_side_is_forgotten_too_by_who_waits_on_the_line() -> None:
     """Or a restart, which reads back no further than that, would count otherwise."""
     counter = LineCounter(Line.parse(DOWN), 0.05, keep=10 * SECOND)
