@@ -4,11 +4,14 @@ Whisper invents words where nobody speaks ("Thank you.", "you", "S-S-S-S"). No l
 is kept here, since real people say them too. What gives an invention away is that the model itself
 is unsure, that it repeats itself, or that it hears something else through another window:
 
-    below 0.4 mean token probability                      not believed (Whisper's own limit is 0.37)
-    "no speech" likely, and below 0.6                     not believed
-    below 0.6                                             heard again in the full 30 s window, and
-                                                          believed if half of the words agree
-    repetitive, or out of tokens                          heard again, and believed from 0.6 on
+    below 0.45 mean token probability        not believed (Whisper's own limit is 0.37)
+    "no speech" likely, and below 0.6        not believed
+    one word or letter again and again       believed only if "no speech" is out of question
+    below 0.5                                heard again in the full 30 s window, and believed
+                                             if half of the words agree
+    the same words again to the end,         believed once, if "no speech" is out of question:
+    three different ones or more             so short windows fail on what was said well
+    other loops, or out of tokens            heard again, and believed from 0.5 on
 """
 
 from __future__ import annotations
@@ -21,12 +24,15 @@ from collections.abc import Callable
 
 import msgspec
 
-LEAST = 0.4  # mean token probability
-SURE = 0.6  # mean token probability
+LEAST = 0.45  # mean token probability
+SURE = 0.5  # mean token probability
+QUITE_SURE = 0.6  # mean token probability
 NO_SPEECH = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
+SPEECH = 0.2  # the same; below it somebody spoke
 REPETITIVE = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
 ALIKE = 0.5  # share of words that two hearings must have in common
 
+_LETTER = re.compile(r"([^\W\d_])\1{3}", re.IGNORECASE)  # four times in a row
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
@@ -59,29 +65,42 @@ class Hearing(msgspec.Struct, frozen=True):
         return self.unfinished or len(raw) > REPETITIVE * len(zlib.compress(raw))
 
     @property
-    def repetitive(self) -> bool:
-        """Whether it says three words or more twice in a row, as Whisper does in short windows."""
+    def once(self) -> str | None:
+        """The text without its repetitions, if three words or more come again until it ends."""
+        found = list(_WORD.finditer(self.text))
         said = words(self.text)
-        return any(
-            said[at : at + n] == said[at + n : at + 2 * n]
-            for n in range(3, len(said) // 2 + 1)
-            for at in range(len(said) - 2 * n + 1)
-        )
+        for n in range(3, len(said) // 2 + 1):
+            for at in range(len(said) - 2 * n + 1):
+                block, rest = said[at : at + n], said[at + n :]
+                if block != rest[:n] or len(set(block)) < 3:
+                    continue
+                if rest == (block * len(rest))[: len(rest)]:
+                    return self.text[: found[at + n - 1].end()]
+        return None
+
+    @property
+    def monotonous(self) -> bool:
+        """Whether it is one word over and over, or one letter: "Oh, oh, oh", "Sssss"."""
+        said = words(self.text)
+        return (len(said) > 2 and len(set(said)) == 1) or _LETTER.search(self.text) is not None
 
     @property
     def likely(self) -> bool:
         """Whether it is speech at all, as far as this one hearing goes."""
-        limit = SURE if self.no_speech > NO_SPEECH else LEAST
-        return self.confidence >= limit and _WORD.search(self.text) is not None
+        if not words(self.text) or (self.monotonous and self.no_speech >= SPEECH):
+            return False
+        return self.confidence >= (QUITE_SURE if self.no_speech > NO_SPEECH else LEAST)
 
 
 def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
     """The transcript of what was heard; `again` hears it in the full window, if that is needed."""
-    loop = first.stuck or first.repetitive
+    loop = first.stuck or first.once is not None
     if not loop and not first.likely:
         return _nothing(first)
     if not loop and first.confidence >= SURE:
         return _transcript(first)
+    if first.once and first.no_speech < SPEECH and first.confidence >= QUITE_SURE:
+        return _transcript(msgspec.structs.replace(first, text=first.once))
     second = again()
     sure = second.confidence >= SURE if loop else alike(first.text, second.text) >= ALIKE
     believed = sure and second.likely and not second.stuck
@@ -106,3 +125,14 @@ def _transcript(hearing: Hearing) -> Transcript:
 
 def _nothing(hearing: Hearing) -> Transcript:
     return Transcript("", hearing.language, 0.0)
+
+
+def word_errors(said: str, text: str, *, part: bool = False) -> int:
+    """The fewest words to insert, delete or replace in `said` to get `text`, or a part of it."""
+    theirs = words(text)
+    row = [0] * (len(theirs) + 1) if part else list(range(len(theirs) + 1))
+    for number, word in enumerate(words(said), 1):
+        above, row = row, [number]
+        for at, other in enumerate(theirs):
+            row.append(min(above[at] + (word != other), above[at + 1] + 1, row[at] + 1))
+    return min(row) if part else row[-1]

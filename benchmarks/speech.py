@@ -1,0 +1,173 @@
+"""Seconds for an utterance through the speech stage, against bare faster-whisper and openai's.
+
+    PYTHONPATH=. python benchmarks/speech.py [--threads 2] [--runs 5]
+
+All three greedy, warm, in one process, with the same weights (faster-whisper-tiny.en; for
+openai-whisper they are converted). The stage does more in its time than the bare models: it cuts
+PCM chunks into seconds, looks for voice, splits, and embeds the text. A comparison whose package is
+not installed is left out, and says so. The clips: `jfk.flac` (11 s) and cuts of 3 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from models.speech import FasterWhisper
+from models.text import TextEncoder
+from models.transcript import word_errors, words
+from models.voice import Voice
+from pipeline.types import SECOND, AudioChunk, Progress, Utterance
+from workers.hearing import RATE
+from workers.speech import SpeechStage
+
+SHARED = Path(os.environ.get("FUSEWATCH_SHARED", Path(__file__).parents[2] / "shared")).resolve()
+CHUNK = RATE // 10  # samples
+JFK = (
+    "And so my fellow Americans ask not what your country can do for you "
+    "ask what you can do for your country"
+)
+
+Transcribe = Callable[[np.ndarray], str]
+
+
+def stage(threads: int) -> Transcribe:
+    """From PCM chunks of 0.1 s to the words of all utterances."""
+    speech = SpeechStage(
+        Voice(),
+        FasterWhisper(SHARED / "weights/faster-whisper-tiny.en", threads=threads),
+        TextEncoder(SHARED / "weights/all-MiniLM-L6-v2-int8", threads=threads),
+    )
+
+    def run(samples: np.ndarray) -> str:
+        state, said = speech.open({}), []
+        for record in (*chunks(samples), done(samples)):
+            said += [made for made in state.on(record, None) if isinstance(made, Utterance)]
+        return " ".join(utterance.text for utterance in said)
+
+    return run
+
+
+def chunks(samples: np.ndarray) -> Iterator[AudioChunk]:
+    """The samples as a microphone's chunks."""
+    pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
+    for seq, at in enumerate(range(0, len(pcm), CHUNK)):
+        part = pcm[at : at + CHUNK]
+        start, end = at * SECOND // RATE, (at + len(part)) * SECOND // RATE
+        yield AudioChunk(
+            site="bench", source="room", start=start, end=end, seq=seq, rate=RATE, channels=1,
+            data=part.tobytes(),
+        )  # fmt: skip
+
+
+def done(samples: np.ndarray) -> Progress:
+    """The end of the recording."""
+    upto = (len(samples) // RATE + 5) * SECOND
+    return Progress(site="bench", source="room", upto=upto)
+
+
+def bare_faster_whisper(threads: int) -> Transcribe:
+    """`WhisperModel.transcribe` as its README shows it, but greedy and without sampling."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(
+        str(SHARED / "weights/faster-whisper-tiny.en"),
+        device="cpu",
+        compute_type="int8",
+        cpu_threads=threads,
+        local_files_only=True,
+    )
+
+    def run(samples: np.ndarray) -> str:
+        found, _ = model.transcribe(samples, beam_size=1, temperature=0.0, language="en")
+        return " ".join(segment.text.strip() for segment in found)
+
+    return run
+
+
+def bare_openai_whisper(threads: int) -> Transcribe:
+    """`transcribe` of openai-whisper, greedy; raises ImportError where it is not installed."""
+    import torch
+    import whisper
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "tiny.en.pt"
+        tool = SHARED / "tools/whisper_ct2_to_openai.py"
+        source = SHARED / "weights/faster-whisper-tiny.en/model.bin"
+        subprocess.run([sys.executable, tool, source, weights], check=True)
+        model = whisper.load_model(str(weights), device="cpu")
+
+    def run(samples: np.ndarray) -> str:
+        said = model.transcribe(
+            samples.astype(np.float32), language="en", temperature=0.0, fp16=False
+        )
+        return str(said["text"]).strip()
+
+    return run
+
+
+def clips() -> Iterator[tuple[str, np.ndarray, str]]:
+    """Name, samples and the words of what they were cut from."""
+    from faster_whisper import decode_audio
+
+    folder = SHARED / "media/speech"
+    jfk = decode_audio(str(folder / "jfk.flac"))
+    yield "jfk, 11 s", jfk, JFK
+    yield "jfk, first 3 s", jfk[: 3 * RATE], "And so my fellow Americans"
+    with (folder / "lj_metadata.csv").open(newline="") as file:
+        for name, text, _ in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE):
+            samples = decode_audio(str(folder / f"{name}.flac"))
+            yield f"{name}, first 3 s", samples[: 3 * RATE], text
+            yield f"{name}, {len(samples) / RATE:.0f} s", samples, text
+
+
+def main() -> None:
+    """Print seconds (median), their ratio and the words, clip by clip."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--threads", type=int, default=2)
+    asked.add_argument("--runs", type=int, default=5)
+    args = asked.parse_args()
+    ways: dict[str, Transcribe] = {
+        "Fusewatch": stage(args.threads),
+        "faster-whisper": bare_faster_whisper(args.threads),
+    }
+    try:
+        ways["openai-whisper"] = bare_openai_whisper(args.threads)
+    except ImportError as error:
+        print(f"openai-whisper is left out: {error}")
+    for name, samples, text in clips():
+        took = measured(ways, samples, args.runs)
+        best = min(median for way, (median, _) in took.items() if way != "Fusewatch")
+        print(f"{name}: Fusewatch takes {took['Fusewatch'][0] / best:.2f} of the faster one's time")
+        for way, (median, said) in took.items():
+            wrong = word_errors(said, text, part="first 3 s" in name)
+            print(f"  {way:15} {median:6.3f} s  {wrong} of {len(words(said))} words wrong  {said}")
+
+
+def measured(
+    ways: dict[str, Transcribe], samples: np.ndarray, runs: int
+) -> dict[str, tuple[float, str]]:
+    """Median seconds and words of each way; they take turns, so that a busy machine hits all."""
+    took: dict[str, list[float]] = {way: [] for way in ways}
+    said = {way: transcribe(samples) for way, transcribe in ways.items()}  # warm
+    for _ in range(runs):
+        for way, transcribe in ways.items():
+            begun = time.perf_counter()
+            transcribe(samples)
+            took[way].append(time.perf_counter() - begun)
+    return {way: (statistics.median(took[way]), said[way]) for way in ways}
+
+
+if __name__ == "__main__":
+    main()
