@@ -28,9 +28,9 @@ HEAVY = {
     "ai_edge_litert": {"models/sound.py"},
     "faster_whisper": {"models/speech.py", "models/voice.py"},
     "ctranslate2": {"models/speech.py"},
-    "torch": {"models/ultralytics_detector.py"},
+    "torch": {"models/openai_speech.py", "models/ultralytics_detector.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
-    "whisper": set(),
+    "whisper": {"models/openai_speech.py"},
     "kafka": {"pipeline/bus/kafka.py"},
     "faust": {"workers/faust_app.py"},
 }
