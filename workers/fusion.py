@@ -240,7 +240,7 @@ class SiteState:
                 end=window.end,
                 rule="fusion",
                 label=verdict.label,
-                severity=max(verdict.findings, key=lambda f: f.score).severity,
+                severity=next(f.severity for f in verdict.findings if f.label == verdict.label),
                 score=verdict.score,
                 presence=window.presence,
                 reasons=(),

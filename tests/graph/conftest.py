@@ -1,0 +1,101 @@
+"""Every graph test runs in every way that the graph can be run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import fake
+from pipeline.types import Alert
+from tests import reels
+from workers import configfile, edge
+from workers.cloudevent import event
+from workers.graph import Encoders
+from workers.replay import replay
+
+Runner = Callable[[Path, Path], list[dict[str, Any]]]  # config, scene -> CloudEvents in order
+
+FAKES = Encoders(
+    detector=fake.FakeDetector(),
+    sound=fake.FakeYamnet(),
+    sound_head=fake.fake_head,
+    voice=fake.FakeVoice(),
+    speech=fake.FakeSpeech(),
+    text=fake.FakeText(),
+)
+
+CONFIG = """
+version: 1
+sites:
+  office:
+    cameras:
+      desk:
+        source: "device:0"
+        zones: {floor: {coordinates: "0,0, 1,0, 1,1, 0,1"}}
+    microphones:
+      room: {source: "device:default"}
+    rules:
+      - {rule: zone, zone: floor, severity: high}
+      - {rule: sound, labels: {gunshot: 0.5}, severity: critical}
+      - {rule: keyword, words: {en: [help, ladder]}, label: distress}
+"""
+
+
+def drain(config: Path, scene: Path) -> list[dict[str, Any]]:
+    told: tuple[Alert, ...] = replay(configfile.load(config), scene, FAKES).alerts
+    return [json.loads(json.dumps(event(alert))) for alert in told]
+
+
+def run_edge(config: Path, scene: Path) -> list[dict[str, Any]]:
+    state = config.parent / "state"
+    assert edge.run(config, scene=scene, state=state, encoders=FAKES) == 0
+    return [json.loads(line) for line in (state / "alerts.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(params=[drain, run_edge], ids=["drain", "edge"])
+def runner(request: pytest.FixtureRequest) -> Runner:
+    """One way of running the graph with fake models."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A closed office: a camera, a microphone, three rules."""
+    path = tmp_path / "office.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Callable[..., Path]:
+    """`scene(person=(3, 6), loud=(8, 9), spoken=(4, 6), more="...")`: spans in seconds of 20."""
+
+    def make(
+        *,
+        person: tuple[float, float] = (30, 31),
+        loud: tuple[float, float] = (30, 31),
+        spoken: tuple[float, float] = (30, 31),
+        black: tuple[float, float] = (30, 31),
+        more: str = "",
+    ) -> Path:
+        shots = [(k / 5, 12 if person[0] <= k / 5 < person[1] else 1) for k in range(100)]
+        reels.film(tmp_path / "desk.mkv", shots, size=(128, 96))
+        at = np.arange(20 * 16_000) / 16_000
+        wave = np.sin(2 * np.pi * 440 * at)
+        level = np.where((loud[0] <= at) & (at < loud[1]), 0.95, 0.0)
+        level += np.where((spoken[0] <= at) & (at < spoken[1]), 0.4, 0.0)
+        reels.sound(tmp_path / "room.wav", (wave * level).astype(np.float32))
+        path = tmp_path / "scene.yaml"
+        path.write_text(
+            "site: office\nstart: 2026-01-05T22:00:00Z\nduration: 20\n"
+            f"cameras:\n  desk: {{file: desk.mkv, fps: 5, black: [[{black[0]}, {black[1]}]]}}\n"
+            f"microphones:\n  room: [{{file: room.wav, at: 0}}]\n{more}"
+        )
+        return path
+
+    return make
