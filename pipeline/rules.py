@@ -337,7 +337,8 @@ def _vector(data: bytes) -> tuple[float, ...]:
 
 def _cosine(ours: Sequence[float], theirs: Sequence[float]) -> float:
     if len(ours) != len(theirs):
-        raise ValueError(f"embeddings of {len(ours)} and {len(theirs)} numbers cannot be compared")
+        msg = f"embeddings of {len(ours)} and {len(theirs)} numbers cannot be compared"
+        raise ValueError(msg)
     dot = sum(a * b for a, b in zip(ours, theirs, strict=True))
     norm = (sum(a * a for a in ours) * sum(b * b for b in theirs)) ** 0.5
     return dot / norm if norm else 0.0
