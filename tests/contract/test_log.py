@@ -61,6 +61,12 @@ def entries(reader: LogReader, limit: int = 100_000) -> list[Entry]:
     return [event for event in reader.poll(limit) if isinstance(event, Entry)]
 
 
+def until_waiting(log: LocalLog, thread: Thread) -> None:
+    """Returns when `thread` waits for an entry of topic `t`."""
+    while not log._table("t").arrived._waiters:  # type: ignore[attr-defined]
+        assert thread.is_alive()
+
+
 def test_everything_is_there_after_closing_and_opening(opened: Opener) -> None:
     log = opened()
     put(log, b"a", b"b")
@@ -145,10 +151,11 @@ def test_a_waiting_reader_is_woken_by_what_another_thread_flushes(opened: Opener
     reader = log.reader("t", "g")
     reader.poll(1)
     got: list[object] = []
-    thread = Thread(target=lambda: got.extend(reader.poll(10, wait=300.0)))
+    thread = Thread(target=lambda: got.extend(reader.poll(10, wait=300.0)), daemon=True)
     thread.start()
+    until_waiting(log, thread)
     put(log, b"a")
-    thread.join(timeout=60)
+    thread.join(timeout=30)
     assert got == [Entry(0, 0, "k", b"a")]
 
 
@@ -157,10 +164,11 @@ def test_closing_wakes_a_waiting_reader(opened: Opener) -> None:
     reader = log.reader("t", "g")
     reader.poll(1)
     got: list[object] = [None]
-    thread = Thread(target=lambda: got.__setitem__(0, reader.poll(10, wait=300.0)))
+    thread = Thread(target=lambda: got.__setitem__(0, reader.poll(10, wait=300.0)), daemon=True)
     thread.start()
+    until_waiting(log, thread)
     opened()
-    thread.join(timeout=60)
+    thread.join(timeout=30)
     assert got == [[]]
 
 
