@@ -38,7 +38,8 @@ class Stage(Protocol):
     """A step of the graph: reads one topic, has one `State` a partition.
 
     `infer` sees a whole poll over all partitions, gives one result a record and is stateless.
-    `open` takes the floors by site that a restart goes on from; none for a new partition.
+    `open` takes the floors by site that a restart goes on from; none for a new partition. Ask them
+    by `get`: they come out of a note, which keeps a hash for each name.
     """
 
     def infer(self, batch: Sequence[Record]) -> Sequence[Any]: ...
