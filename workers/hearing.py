@@ -1,4 +1,4 @@
-"""Hearing: what a microphone captured, second by second on the UTC grid.
+"""Hearing: what a microphone captured, second by second on the UTC grid, and what sound it is.
 
 `Ear` cuts chunks of any size, rate and channel count into UTC seconds with two seconds of context;
 the sound and the speech stage share it. Second k is a pure function of the samples in
@@ -7,20 +7,36 @@ the sound and the speech stage share it. Second k is a pure function of the samp
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
-from pipeline.types import FOREVER, SECOND, AudioChunk
+from pipeline.ports import Model
+from pipeline.topics import AUDIO
+from pipeline.types import (
+    FOREVER,
+    SECOND,
+    AudioChunk,
+    DeadLetter,
+    Progress,
+    Record,
+    Roster,
+    Sound,
+)
 
 RATE = 16_000  # samples a second, what every model here listens to
 CONTEXT = 2  # seconds heard before the second in question
 MAX_CHANNELS = 64
 RATES = range(4_000, 384_001)
 TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from what its samples last
+QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
+SILENCE_DB = -120.0
+LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 
 Samples = NDArray[np.float32]
 
@@ -104,8 +120,8 @@ class Ear:
 
     @property
     def floor(self) -> int:
-        """What was captured before this is needed no more. Ns; may be negative near the epoch."""
-        return self.upto - CONTEXT * SECOND
+        """What was captured before this is needed no more. Ns; FOREVER if nothing was heard."""
+        return FOREVER if self._next is None else self.upto - CONTEXT * SECOND
 
     def push(self, chunk: AudioChunk) -> list[Second]:
         """The seconds that this chunk completes; raises DecodeError if it holds no usable sound."""
@@ -161,3 +177,136 @@ class Ear:
                     heard = heard or high > index * rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
         return Second(index, index * SECOND, whole, heard)
+
+
+class Counter(Protocol):
+    """Who keeps the ledger; `workers.status.Status` is one."""
+
+    def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
+
+
+def loudness(samples: Samples) -> float:
+    """RMS in dB of full scale, to a tenth; -120 for nothing at all."""
+    power = float(np.mean(np.square(samples, dtype=np.float64)))
+    return round(max(10 * float(np.log10(power + 1e-12)), SILENCE_DB), 1)
+
+
+class SoundStage:
+    """audio.v1 -> observations.v1: a Sound for each second of which anything was captured.
+
+    `model` takes waveforms (16 kHz mono) and gives YAMNet's 521 scores each; `head` makes labels of
+    scores. Chunks that are no sound are counted as `dropped.unusable` and told in a DeadLetter;
+    samples that come again as `repeated.samples`. Progress is held back to the second that is not
+    yet complete, whether the source lives or is lost; Roster passes as it is.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        head: Callable[[Samples], Mapping[str, float]],
+        status: Counter | None = None,
+    ) -> None:
+        self._model, self._head, self._status = model, head, status
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
+        """Nothing: a second's context crosses chunks, so the model runs in `State.on`."""
+        return [None] * len(batch)
+
+    def open(self, floors: dict[str, int]) -> _SoundState:
+        """A state that rebuilds itself from the chunks of the two seconds before the next one."""
+        return _SoundState(self._model, self._head, self._status)
+
+
+class _SoundState:
+    def __init__(
+        self,
+        model: Model,
+        head: Callable[[Samples], Mapping[str, float]],
+        status: Counter | None,
+    ) -> None:
+        self._model, self._head, self._status = model, head, status
+        self._ears: dict[str, dict[str, Ear]] = {}  # site -> source -> ear
+
+    def on(self, record: Record, inferred: None) -> Sequence[Record]:
+        match record:
+            case AudioChunk():
+                return self._chunk(record)
+            case Progress():
+                ear = self._ear(record)
+                before = ear.upto
+                sounds = self._sounds(record, ear.promise(record.upto))
+                # A promise made for a lost source repeats each hop; of the others news is enough.
+                if ear.upto == before and record.alive:
+                    return sounds
+                return [*sounds, self._progress(record, ear, record)]
+            case Roster():
+                ears = self._ears.get(record.site, {})
+                for gone in ears.keys() - set(record.sources):
+                    del ears[gone]  # else its floor would hold the site back for ever
+                return [record]
+            case _:
+                return []
+
+    def floor(self, site: str) -> int:
+        """The second that comes next needs two seconds before it. Ns."""
+        ears = self._ears.get(site, {}).values()
+        return min((ear.floor for ear in ears), default=FOREVER)
+
+    def _ear(self, record: Record) -> Ear:
+        return self._ears.setdefault(record.site, {}).setdefault(record.source, Ear())
+
+    def _chunk(self, chunk: AudioChunk) -> list[Record]:
+        ear = self._ear(chunk)
+        before, repeated = ear.upto, ear.repeated
+        try:
+            seconds = ear.push(chunk)
+        except DecodeError as error:
+            self._count(chunk, "dropped.unusable")
+            return [_dead(chunk, str(error))]
+        self._count(chunk, "repeated.samples", ear.repeated - repeated)
+        self._count(chunk, "processed")
+        sounds = self._sounds(chunk, seconds)
+        return sounds if ear.upto == before else [*sounds, self._progress(chunk, ear)]
+
+    def _sounds(self, record: Record, seconds: Sequence[Second]) -> list[Record]:
+        return [self._sound(record, second) for second in seconds if second.heard]
+
+    def _sound(self, record: Record, second: Second) -> Sound:
+        (scores,) = self._model([second.samples[LISTENED]])
+        labels, level = self._head(scores), loudness(second.own)
+        if level < QUIET_DB:
+            labels = dict.fromkeys(labels, 0.0)
+        return Sound(
+            site=record.site,
+            source=record.source,
+            start=second.start,
+            end=second.start + SECOND,
+            labels=labels,
+            loudness_db=level,
+            embedding=np.asarray(scores, "<f2").tobytes(),
+        )
+
+    def _progress(self, record: Record, ear: Ear, promised: Progress | None = None) -> Progress:
+        return Progress(
+            site=record.site,
+            source=record.source,
+            upto=ear.upto,
+            alive=promised.alive if promised else True,
+            reason=promised.reason if promised else "",
+        )
+
+    def _count(self, record: Record, what: str, n: int = 1) -> None:
+        if self._status is not None:
+            self._status.count(record.site, record.source, what, n)
+
+
+def _dead(chunk: AudioChunk, reason: str) -> DeadLetter:
+    return DeadLetter(
+        site=chunk.site,
+        source=chunk.source,
+        topic=AUDIO,
+        partition=0,  # a state knows no offset; `seq` leads to the chunk
+        offset=0,
+        reason=f"audio chunk {chunk.seq} cannot be heard: {reason}",
+        value=b"",
+    )
