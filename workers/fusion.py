@@ -17,6 +17,7 @@ from pipeline.config import Detect
 from pipeline.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
 from pipeline.track import Tracker
 from pipeline.types import (
+    FOREVER,
     SECOND,
     Anomaly,
     DeadLetter,
@@ -98,7 +99,9 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """Watermark - horizon of the site."""
+        """Watermark - horizon of the site; a site that left the config is held for by nobody."""
+        if site not in self._plans:
+            return FOREVER
         known = self._sites.get(site)
         return known.floor if known else self._floors.get(site, 0)
 
