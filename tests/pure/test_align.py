@@ -388,6 +388,15 @@ def test_a_clock_that_jumps_by_years_costs_nothing() -> None:
     ]
 
 
+def test_in_a_long_silence_the_windows_near_a_word_are_given() -> None:
+    aligner = office()
+    feed(aligner, two(), *(make.progress(second) for second in (100, 500, 1000)))
+    out = feed(aligner, make.progress(100, source="room"), make.progress(1000, source="room"))
+    after = (HORIZON - SIZE) // HOP  # so long after a word an empty window is still given
+    given = [window.index for window in windows(out)]
+    assert given == [*range(97, 101 + after), *range(497, 501 + after)]
+
+
 def test_empty_windows_are_given_while_somebody_speaks() -> None:
     aligner = office()
     out = feed(aligner, make.roster("desk", start=100), make.progress(100))
@@ -418,6 +427,14 @@ def test_a_source_that_never_spoke_stalls_too() -> None:
     out, names = aligner.force(ns(126))
     assert names == ["room"]
     assert spans(out)[0] == (97, 101)
+
+
+def test_after_a_restart_the_unheard_have_promised_the_floor() -> None:
+    aligner = office(floor=ns(100))
+    seen = make.detections(99, seconds=2)
+    feed(aligner, make.roster("desk", "room", start=75), seen, make.progress(119))
+    assert aligner.force(ns(119.5)) == ([], [])
+    assert aligner.force(ns(121))[1] == ["room"]
 
 
 def test_a_source_that_saw_but_has_not_promised_yet_does_not_stall() -> None:
