@@ -23,11 +23,11 @@ HEAVY = {
         "workers/jpeg.py",
     },
     "pyaudio": {"workers/microphone.py"},
-    "av": {"models/sound_fit.py", "workers/media.py", "workers/tape.py"},  # the first fits offline
+    "av": {"models/sound_clips.py", "workers/media.py", "workers/tape.py"},  # the first: to learn
     "onnxruntime": {"models/detector.py", "models/text.py"},
     "ai_edge_litert": {"models/sound.py"},
     "faster_whisper": {"models/speech.py", "models/voice.py"},
-    "ctranslate2": {"models/speech.py"},
+    "ctranslate2": set(),
     "torch": {"models/openai_speech.py", "models/ultralytics_detector.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
     "whisper": {"models/openai_speech.py"},
