@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.incident import Incidents, Timing
-from pipeline.types import SECOND, Alert, Anomaly, Progress, Record
+from pipeline.types import FOREVER, SECOND, Alert, Anomaly, Progress, Record
 
 SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
 REMEMBERED = 300 * SECOND  # ns of event time that ids of anomalies are known for
@@ -50,6 +50,8 @@ class AlertState:
 
     def on(self, record: Record, inferred: object) -> Sequence[Alert]:
         """The revisions that one anomaly, or fusion's progress, causes."""
+        if record.site not in self._timings:
+            return ()  # it left the config: nothing moves its time any more
         match record:
             case Anomaly():
                 return self._anomaly(self._site(record.site), record)
@@ -60,6 +62,8 @@ class AlertState:
 
     def floor(self, site: str) -> int:
         """The start of the oldest open incident, or as far back as ids are remembered."""
+        if site not in self._timings:
+            return FOREVER
         if site not in self._sites:
             return self._floors.get(site, 0)
         state = self._sites[site]
@@ -72,9 +76,8 @@ class AlertState:
 
     def _site(self, name: str) -> _Site:
         if name not in self._sites:
-            # A site that left the config still ends what it began, by the defaults.
-            timing = self._timings.get(name, Timing())
-            self._sites[name] = _Site(timing, self._evidence, self._floors.get(name, 0))
+            floor = self._floors.get(name, 0)
+            self._sites[name] = _Site(self._timings[name], self._evidence, floor)
         return self._sites[name]
 
     def _anomaly(self, site: _Site, anomaly: Anomaly) -> Sequence[Alert]:

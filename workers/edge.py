@@ -120,9 +120,7 @@ def run(
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        msg = (
-            f"{folder}: cannot be made: {error.strerror}; choose another state folder: --state"
-        )
+        msg = f"{folder}: cannot be made: {error.strerror}; choose another state folder: --state"
         raise OutsideError(msg) from error
     bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
     view = View(status, secrets)
@@ -179,6 +177,7 @@ class Daemon:
                 crew.start("scene", partial(player.play, crew.stop))
             else:
                 self._start_sources()
+            crew.start("retention", partial(_trim, crew, self.bus))
             _watch(crew, positions, deliveries, self.status, self.view, player)
         finally:
             crew.stop.set()
@@ -358,6 +357,12 @@ def _watch(
         # A delivery is only done if nothing came after it looked: so the stages are asked twice.
         if over and all(d.idle for d in deliveries) and not any(positions.behind().values()):
             return
+
+
+def _trim(crew: Crew, bus: LocalLog) -> None:
+    """Let topics age in which nothing is written any more."""
+    while not crew.stop.wait(60.0):
+        bus.trim()
 
 
 def _speak(crew: Crew, watch: Watch, bus: LocalLog) -> None:

@@ -33,6 +33,7 @@ from pipeline.types import (
     Utterance,
     Window,
     content_id,
+    event_start,
 )
 
 SYSTEM = "system"
@@ -91,7 +92,7 @@ class FusionState:
             plan = self._plans[record.site]
             self._sites[record.site] = SiteState(record.site, plan, self._head, floor)
         said = self._sites[record.site].on(record)
-        newest = 0 if isinstance(record, Roster | Progress) else int(record.start)  # type: ignore[attr-defined]
+        newest = event_start(record)
         if newest // SECOND > self._newest // SECOND:
             self._newest = newest
             for site in self._sites.values():
@@ -153,7 +154,7 @@ class SiteState:
                 case Late():
                     said.append(out)
                 case Unknown():
-                    said.append(_dead(record, f"source {record.source!r} is in no roster"))
+                    said.append(_dead(record, f"{record.source}: {out.reason}"))
         return said + self._promise()
 
     def hurry(self, newest: int) -> list[Record]:
