@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import whisper
-from numpy.typing import NDArray
 
-from models.transcript import Hearing, Transcript, believe
+from models.transcript import Hearing, Samples, Transcript, believe, heard, most_tokens
 from pipeline.errors import WeightsError
-
-RATE = 16_000  # samples a second
-FULL = 30  # s
-TOKENS = (10, 8)  # at most: so many, and so many a second; nobody speaks faster
-
-Samples = NDArray[np.float32]
 
 
 class OpenAIWhisper:
@@ -54,15 +46,12 @@ class OpenAIWhisper:
         return [self._one(waveform) for waveform in batch]
 
     def _one(self, waveform: Samples) -> Transcript:
-        if waveform.ndim != 1 or len(waveform) > FULL * RATE:
-            msg = f"a waveform has one dimension and {FULL} s at most: {waveform.shape}"
-            raise ValueError(msg)
-        heard = self._hear(waveform)
-        return believe(heard, lambda: heard)  # there is no larger window to hear it again in
+        hearing = self._hear(heard(waveform))
+        return believe(hearing, lambda: hearing)  # there is no larger window to hear it again in
 
     def _hear(self, waveform: Samples) -> Hearing:
-        most = int(TOKENS[0] + TOKENS[1] * len(waveform) / RATE)
-        padded = whisper.pad_or_trim(np.ascontiguousarray(waveform, np.float32))
+        most = most_tokens(waveform)
+        padded = whisper.pad_or_trim(waveform)
         mel = whisper.log_mel_spectrogram(
             padded, self._whisper.dims.n_mels, device=self._whisper.device
         )

@@ -17,18 +17,21 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
-from numpy.typing import NDArray
 
-from models.transcript import Hearing, Transcript, believe
+from models.transcript import (
+    FULL,
+    RATE,
+    Hearing,
+    Samples,
+    Transcript,
+    believe,
+    heard,
+    most_tokens,
+)
 from pipeline.errors import WeightsError
 
-RATE = 16_000  # samples a second
-FULL = 30  # s
 ROOM = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others
-TOKENS = (10, 8)  # at most: so many, and so many a second; nobody speaks faster
 FILES = ("model.bin", "config.json", "tokenizer.json")
-
-Samples = NDArray[np.float32]
 
 
 class FasterWhisper:
@@ -71,9 +74,7 @@ class FasterWhisper:
         return [self._one(waveform) for waveform in batch]
 
     def _one(self, waveform: Samples) -> Transcript:
-        if waveform.ndim != 1 or len(waveform) > FULL * RATE:
-            msg = f"a waveform has one dimension and {FULL} s at most: {waveform.shape}"
-            raise ValueError(msg)
+        waveform = heard(waveform)
         seconds = len(waveform) / RATE
         first = self._hear(waveform, min(seconds + self._room, FULL))
         return believe(first, lambda: self._hear(waveform, FULL))
@@ -82,8 +83,7 @@ class FasterWhisper:
         """One greedy decoding in a window of `window` seconds."""
         whisper = self._whisper
         padded = np.zeros(int(window * 50) * 320, np.float32)  # the encoder halves 10 ms frames
-        heard = waveform[: len(padded)]
-        padded[: len(heard)] = heard
+        padded[: len(waveform)] = waveform[: len(padded)]
         encoded = whisper.encode(whisper.feature_extractor(padded, padding=0))
         language = "en"
         if whisper.model.is_multilingual:
@@ -95,7 +95,7 @@ class FasterWhisper:
             language=language,
         )
         prompt = [*tokenizer.sot_sequence, tokenizer.no_timestamps]
-        most = int(TOKENS[0] + TOKENS[1] * len(waveform) / RATE)
+        most = most_tokens(waveform)
         result = whisper.model.generate(
             encoded,
             [prompt],

@@ -5,7 +5,7 @@ is kept here, since real people say them too. What gives an invention away is th
 is unsure, that it repeats itself, or that it hears something else through another window:
 
     below 0.45 mean token probability        not believed (Whisper's own limit is 0.37)
-    "no speech" likely, and below 0.6        not believed
+    "no speech" likely, and below 0.75       not believed
     one word or letter again and again       believed only if "no speech" is out of question
     below 0.5                                heard again in the full 30 s window, and believed
                                              if half of the words agree
@@ -23,14 +23,20 @@ from collections import Counter
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+RATE = 16_000  # samples a second
+FULL = 30  # s, the window that Whisper was trained on
 LEAST = 0.45  # mean token probability
 SURE = 0.5  # mean token probability
-QUITE_SURE = 0.6  # mean token probability
+QUITE_SURE = 0.75  # mean token probability
 NO_SPEECH = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
 SPEECH = 0.2  # the same; below it somebody spoke
 REPETITIVE = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
 ALIKE = 0.5  # share of words that two hearings must have in common
+
+Samples = NDArray[np.float32]
 
 _LETTER = re.compile(r"([^\W\d_])\1{3}", re.IGNORECASE)  # four times in a row
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -105,6 +111,23 @@ def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
     sure = second.confidence >= SURE if loop else alike(first.text, second.text) >= ALIKE
     believed = sure and second.likely and not second.stuck
     return _transcript(second) if believed else _nothing(second)
+
+
+def heard(waveform: Samples) -> Samples:
+    """The samples as a model may hear them; raises ValueError for what no window holds.
+
+    NaN and infinite samples are heard as zero.
+    """
+    if waveform.ndim != 1 or len(waveform) > FULL * RATE:
+        msg = f"a waveform has one dimension and {FULL} s at most: {waveform.shape}"
+        raise ValueError(msg)
+    clean = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.ascontiguousarray(clean, np.float32)
+
+
+def most_tokens(waveform: Samples) -> int:
+    """How many tokens may be said in this time: nobody speaks faster than 8 a second."""
+    return 10 + 8 * len(waveform) // RATE
 
 
 def words(text: str) -> list[str]:

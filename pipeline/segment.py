@@ -167,7 +167,7 @@ class Segmenter:
         spoken = sum(
             f.end - f.start
             for f in self._frames
-            if start <= f.start < end and f.probability >= self._speech.keeps
+            if f.start < end and f.probability >= self._speech.keeps
         )
         return [Span(start, end)] if spoken >= self._speech.least and start < end else []
 

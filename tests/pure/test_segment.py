@@ -154,6 +154,17 @@ def test_a_restart_at_the_anchor_or_earlier_agrees(
     assert feed(again, rest, stop * FRAME) == feed(whole, rest, stop * FRAME)
 
 
+def test_a_restart_agrees_where_a_cut_fell_into_what_only_may_be_speech() -> None:
+    probabilities = frames((2.5, VOICED), (1.7, MAYBE), (3.8, VOICED))
+    whole = Segmenter(0)
+    cuts = feed(whole, probabilities)
+    assert [span.end for span in cuts] == [ns(3), ns(7)]  # the first of equals
+    again_at = whole.anchor // SECOND * A_SECOND
+    again = Segmenter(again_at * FRAME)
+    feed(again, probabilities[again_at:], again_at * FRAME)
+    assert again.open_start == whole.open_start == ns(7)
+
+
 @given(speech)
 def test_an_anchor_is_never_far_back(probabilities: list[float]) -> None:
     segmenter = Segmenter(0)

@@ -1,0 +1,68 @@
+"""The text encoder: what means the same points the same way, and no text breaks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.text import SIZE, TextEncoder, cosine, packed, unpacked
+from pipeline.errors import ConfigError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def encoder(weights: Path) -> TextEncoder:
+    return TextEncoder(weights / "all-MiniLM-L6-v2-int8", threads=1)
+
+
+def test_meaning_is_near_meaning(encoder: TextEncoder) -> None:
+    gun, armed, weather = encoder(["he has a gun", "the man is armed", "lovely weather today"])
+    assert cosine(gun, armed) > 0.5
+    assert cosine(gun, weather) < 0.2
+
+
+def test_a_vector_is_float32_of_length_one(encoder: TextEncoder) -> None:
+    for found in encoder(["a man is walking around the desk", "", " ", "x" * 1_000_000]):
+        assert found.dtype == np.float32
+        assert found.shape == (SIZE,)
+        assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+
+
+def test_neighbours_in_a_batch_change_nothing(encoder: TextEncoder) -> None:
+    (alone,) = encoder(["help"])
+    assert np.array_equal(encoder(["a much longer text than the other " * 9, "help"])[1], alone)
+    assert encoder([]) == []
+
+
+def test_a_text_is_cut_at_256_tokens(encoder: TextEncoder) -> None:
+    whole, cut = encoder(["word " * 200_000, "word " * 254])  # and the two marks at the ends
+    assert np.array_equal(whole, cut)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800", "\x00", "\u202e\u0645\u0631\u062d\u0628\u0627", "🔫" * 500]
+)
+def test_any_text_is_text(encoder: TextEncoder, text: str) -> None:
+    assert np.isfinite(encoder([text])[0]).all()
+
+
+def test_a_record_carries_float16(encoder: TextEncoder) -> None:
+    (found,) = encoder(["somebody is at the door"])
+    assert len(packed(found)) == 2 * SIZE
+    assert cosine(unpacked(packed(found)), found) == 1.0
+    assert cosine(found, np.zeros(SIZE, np.float32)) == 0.0
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"model\.onnx, tokenizer\.json not found"):
+        TextEncoder(tmp_path)
+    for name in ("model.onnx", "tokenizer.json"):
+        (tmp_path / name).write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match="not a sentence encoder"):
+        TextEncoder(tmp_path)
+
+
+def test_an_unknown_provider_is_refused(weights: Path) -> None:
+    with pytest.raises(ConfigError, match="'abacus' is not known"):
+        TextEncoder(weights / "all-MiniLM-L6-v2-int8", providers=("abacus",))
