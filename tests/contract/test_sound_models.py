@@ -1,0 +1,97 @@
+"""What the sound models promise: the Model port for YAMNet, calibrated labels from the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from models.sound import CLASSES, LABELS, PATCH, STEP, SoundHead, Yamnet
+from models.sound_clips import label_of, read
+from pipeline.errors import WeightsError
+
+
+@pytest.fixture(scope="module")
+def yamnet(weights: Path) -> Yamnet:
+    return Yamnet(weights / "yamnet")
+
+
+@pytest.fixture(scope="module")
+def shot(media: Path) -> np.ndarray:
+    samples = read(media / "audio/cc0_events/sounds_rifle_fire_02.ogg")
+    return np.concatenate([np.zeros(8000, np.float32), samples])
+
+
+def test_a_batch_gives_one_result_an_item(yamnet: Yamnet, shot: np.ndarray) -> None:
+    results = yamnet([shot, np.zeros(PATCH, np.float32)])
+    assert [scores.shape for scores in results] == [(CLASSES,), (CLASSES,)]
+    assert all(scores.min() >= 0 and scores.max() <= 1 for scores in results)
+
+
+def test_no_batch_gives_no_result(yamnet: Yamnet) -> None:
+    assert yamnet([]) == []
+
+
+def test_an_item_does_not_depend_on_its_neighbours(yamnet: Yamnet, shot: np.ndarray) -> None:
+    noise = np.random.default_rng(1).standard_normal(PATCH).astype(np.float32) * 0.1
+    (alone,) = yamnet([shot])
+    np.testing.assert_array_equal(yamnet([noise, shot, noise])[1], alone)
+
+
+def test_a_long_waveform_has_the_highest_score_of_its_patches(
+    yamnet: Yamnet, shot: np.ndarray
+) -> None:
+    long = shot[: PATCH + 2 * STEP]
+    parts = yamnet([long[at : at + PATCH] for at in (0, STEP, 2 * STEP)])
+    np.testing.assert_array_equal(yamnet([long])[0], np.max(parts, axis=0))
+
+
+def test_less_than_a_patch_is_refused(yamnet: Yamnet) -> None:
+    with pytest.raises(ValueError, match="15600 samples"):
+        yamnet([np.zeros(PATCH - 1, np.float32)])
+
+
+def test_a_missing_file_says_where_it_should_be(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"yamnet_spectra_in\.tflite"):
+        Yamnet(tmp_path)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "yamnet_spectra_in.tflite"
+    file.write_bytes(b"not a model" * 100)
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        Yamnet(file)
+
+
+@given(arrays(np.uint8, CLASSES, elements=st.integers(0, 255)))
+def test_no_two_labels_reach_the_alarm_at_once(steps: np.ndarray) -> None:
+    labels = SoundHead.shipped()((steps / 256).astype(np.float32))
+    assert tuple(labels) == LABELS
+    assert all(0 <= p <= 1 and p == round(p, 3) for p in labels.values())
+    assert sum(p >= 0.5 for p in labels.values()) <= 1
+
+
+def test_the_coefficients_are_small() -> None:
+    file = Path(__file__).parents[2] / "models/sound_head.npz"
+    assert file.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("audio/sesa_train/casual_001.flac", "nothing"),
+        ("audio/sesa_train/siren_012.flac", "siren"),
+        ("audio/screams/woman_2.ogg", "scream"),
+        ("audio/cc0_events/sounds_ar_fire_01.ogg", "gunshot"),
+        ("audio/cc0_events/sounds_explosion_distant_01.ogg", "explosion"),
+        ("audio/cc0_events/sounds_node_dug_glass.1.ogg", "glass"),
+        ("audio/cc0_events/sounds_fireworks_pop_01.ogg", "nothing"),
+        ("speech/jfk.flac", "nothing"),
+    ],
+)
+def test_a_clip_is_labelled_by_its_name(name: str, label: str) -> None:
+    assert label_of(Path("media") / name) == label
