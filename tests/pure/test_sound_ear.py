@@ -66,23 +66,24 @@ def test_any_chunks_of_one_recording_give_the_same_seconds(
     assert cut.repeated == 0
 
 
-CHUNK = st.tuples(st.floats(0, 9), st.floats(0.01, 2.5), st.sampled_from([16_000, 44_100]))
+LIE = st.sampled_from([0.0, 0.0, 0.09, -0.09])  # seconds by which a chunk's end is wrong
+CHUNK = st.tuples(st.floats(0, 9), st.floats(0.1, 2.5), st.sampled_from([16_000, 44_100]), LIE)
 PROMISE = st.floats(0, 14)
 
 
 @given(st.lists(CHUNK | PROMISE, min_size=1, max_size=25), st.data())
 def test_a_restart_from_the_floor_goes_on_with_equal_seconds(
-    events: list[tuple[float, float, int] | float], data: st.DataObject
+    events: list[tuple[float, float, int, float] | float], data: st.DataObject
 ) -> None:
-    """Whatever comes, also gaps, overlaps, rewinds and changes of rate."""
+    """Whatever comes, also gaps, overlaps, rewinds, changes of rate and ends that are wrong."""
     records: list[AudioChunk | int] = []
     for number, event in enumerate(events):
         if isinstance(event, float):
             records.append(ns(1000 + event))
         else:
-            start, seconds, rate = event
-            pcm = noise(seconds, rate, seed=number)
-            records.append(audio(1000 + start, pcm, rate=rate))
+            start, seconds, rate, lie = event
+            true = audio(1000 + start, noise(seconds, rate, seed=number), rate=rate)
+            records.append(msgspec.structs.replace(true, end=true.end + ns(lie)))
 
     def feed(ear: Ear, record: AudioChunk | int) -> list[Second]:
         return ear.promise(record) if isinstance(record, int) else ear.push(record)
@@ -136,6 +137,16 @@ def test_of_an_overlapping_chunk_only_the_new_part_is_used() -> None:
     twice.push(audio(10, pcm[: 2 * 10_000]))
     assert same(twice.push(audio(10.5, pcm[2 * 8_000 :])), whole.push(audio(10, pcm)))
     assert twice.repeated == 2_000
+
+
+def test_what_lasts_longer_than_its_chunk_says_is_cut_there() -> None:
+    """A restart from second 12 on would not be given this chunk, so nothing of it may last."""
+    ear = Ear()
+    long = msgspec.structs.replace(audio(10, noise(2.09)), end=ns(12))
+    assert [second.index for second in ear.push(long)] == [10, 11]
+    assert [second.index for second in ear.promise(ns(14))] == [12, 13]
+    assert ear.floor == ns(12)
+    assert ear.promise(ns(15)) == []
 
 
 def test_a_promise_completes_the_second_it_passes() -> None:
