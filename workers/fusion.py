@@ -35,9 +35,11 @@ from pipeline.types import (
     content_id,
     event_start,
 )
+from workers.cloudevent import rfc3339
 
 SYSTEM = "system"
 WINDOW = "window"
+GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
 
 Head = Callable[[Sequence[Question]], Sequence[Verdict]]  # a Model
 
@@ -128,6 +130,7 @@ class SiteState:
         self._seen: dict[str, int] = {}  # source -> end of its last observation, ns
         self._lost: dict[str, int] = {}  # source -> since when, ns
         self._upto = 0
+        self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
         self._said: Utterance | None = None  # the last that no anomaly has carried yet
 
     @property
@@ -192,9 +195,19 @@ class SiteState:
             if finding.sure:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
-                told = self._overheard(finding)
+                told = self._overheard(self._news(finding))
                 said.append(_anomaly(self._site, told, ordinal, presence))
         return said
+
+    def _news(self, finding: Finding) -> Finding:
+        """The reason is told when something begins, with its time, and not while it goes on."""
+        what = finding.rule, finding.label, finding.source
+        last = self._told.get(what)
+        self._told[what] = finding.end
+        if not finding.reason or (last is not None and finding.start - last < GOES_ON):
+            return msgspec.structs.replace(finding, reason="")
+        when = rfc3339(finding.start)[11:19]
+        return msgspec.structs.replace(finding, reason=f"{when}Z {finding.reason}")
 
     def _overheard(self, finding: Finding) -> Finding:
         """What somebody said meanwhile rides along with the next anomaly, once."""

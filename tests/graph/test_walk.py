@@ -26,7 +26,7 @@ def test_a_person_in_a_closed_office_becomes_an_alert(
     opened, closed = events
     assert opened["subject"] == "office/intrusion"
     assert opened["data"]["rules"] == ["zone-floor"]
-    assert opened["data"]["reasons"] == ["person in zone floor (camera desk)"]
+    assert opened["data"]["reasons"] == ["22:00:03Z person in zone floor (camera desk)"]
     assert opened["data"]["contributions"] == {"vision": 1.0}
     # Seen at 3.0 s, confirmed by the third frame, told with that frame's end.
     assert opened["time"] == "2026-01-05T22:00:03.600000000Z"
@@ -54,7 +54,7 @@ def test_spoken_and_reported_words_are_reasons(runner: Runner, config: Path, sce
     last = events[-1]["data"]
     assert last["labels"] == ["distress"]
     assert last["transcript"] == ["please help me", "a man on a ladder"]
-    assert '"ladder" reported by guard-1' in last["reasons"]
+    assert '22:00:12Z "ladder" reported by guard-1' in last["reasons"]
 
 
 def test_a_quiet_site_is_quiet(runner: Runner, config: Path, scene: Scene) -> None:
