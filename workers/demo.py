@@ -36,7 +36,7 @@ NOTHING = (
 
 def demo(config: Path | None, scene: Path | None) -> int:
     """Replay, deliver, verify and tell; 0 when every alert arrived. Raises ConfigError."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     if scene is None:
         if not DEVICE.exists():
             raise ConfigError(NOTHING)
