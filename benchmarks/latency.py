@@ -54,7 +54,13 @@ def onset(clip: Path) -> float:
     """Seconds into the clip at which it gets loud."""
     import numpy as np
 
-    samples = np.frombuffer(Mix([(clip, Fraction(0), 0.0)], 2 * RATE, lambda what, n: None).between(0, 2 * RATE), "<i2") / 32768
+    samples = (
+        np.frombuffer(
+            Mix([(clip, Fraction(0), 0.0)], 2 * RATE, lambda what, n: None).between(0, 2 * RATE),
+            "<i2",
+        )
+        / 32768
+    )
     return float(np.argmax(np.abs(samples) > LOUD * np.abs(samples).max())) / RATE
 
 
@@ -122,7 +128,7 @@ def main() -> None:
                     close_after=1,
                 ),
                 folder / "state",
-            ),
+            ) as process,
         ):
             eventually(
                 lambda: any(s["message"] == "ready" for s in said(folder / "state")), within=60
@@ -134,9 +140,14 @@ def main() -> None:
                 times.shot = time.time() + delay
                 play(shot)
             time.sleep(5)
+            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     told("frame captured -> received", times.seen, "(aim: p95 under 1.5 s)")
     told("sound's onset -> received", times.heard, "(aim: p95 under 1.5 s)")
     told("sound's onset -> window's verdict", times.fused)
+    print(
+        f"peak RSS of the daemon, one camera and one microphone: {peak / 1024:.0f} MB (aim: < 900)"
+    )
 
 
 if __name__ == "__main__":

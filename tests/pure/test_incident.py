@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.incident import Incident, Incidents, Timing
-from pipeline.types import SECOND, Alert, Anomaly, Presence
+from pipeline.types import SECOND, Alert, Anomaly, Presence, Progress, Record, held_until
 from workers.alert import AlertStage
 from workers.evidence import evidence_names
 
@@ -133,9 +133,60 @@ def test_an_incident_is_split_when_it_lasts_too_long() -> None:
     assert spans == [(at(0), at(59.2)), (at(60), at(119.2)), (at(120), at(149.2))]
 
 
+def test_the_earliest_reasons_are_kept_whatever_the_order() -> None:
+    items = [Incident.opened(anomaly(at_, "glass")) for at_ in range(40)]
+    forward, backward = items[0], items[-1]
+    for item in items[1:]:
+        forward = forward.joined(item)
+    for item in reversed(items[:-1]):
+        backward = backward.joined(item)
+    assert sorted(forward.reasons) == sorted(backward.reasons)
+    assert sorted(forward.reasons)[-1] == (at(19), "glass at 19")
+
+
+def progress(upto: float) -> Progress:
+    return Progress(site="office", source="fusion", upto=at(upto))
+
+
+def stage() -> AlertStage:
+    return AlertStage({"office": TIMING}, lambda s, a, r: evidence_names(s, a, r, ("desk",)))
+
+
+def test_an_anomaly_that_comes_again_after_its_incident_closed_says_nothing() -> None:
+    state = stage().open({})
+    state.on(anomaly(5), None)
+    assert [a.state for a in state.on(progress(20), None)] == ["closed"]
+    assert list(state.on(anomaly(5), None)) == []
+
+
+def test_a_lost_source_is_an_incident_of_its_own() -> None:
+    state = stage().open({})
+    (seen,) = state.on(anomaly(5), None)
+    lost = msgspec.structs.replace(anomaly(6, "source-lost"), rule="system")
+    (told,) = state.on(lost, None)
+    assert told.state == "opened"
+    assert told.id != seen.id
+
+
+def test_a_restart_knows_what_belonged_to_the_incident_before() -> None:
+    # The first incident is split at 60 s; its last evidence reaches into the second one's time.
+    records: list[Record] = [anomaly(second, last=4.0) for second in range(60)]
+    records += [progress(60), anomaly(60, last=4.0)]
+    state = stage().open({})
+    told = [alert for record in records for alert in state.on(record, None)]
+    floor = state.floor("office")
+    again = stage().open({"office": floor})
+    for record in records:
+        if held_until(record) > floor:
+            again.on(record, None)
+    (closed,) = again.on(progress(200), None)
+    assert closed.id == told[-1].id
+    assert closed.start == at(60)
+
+
 MOMENTS = st.builds(
     anomaly,
-    st.integers(0, 90).map(lambda n: n / 2),
+    st.integers(0, 250).map(lambda n: n / 2),
     st.sampled_from(["intrusion", "gunshot", "scream"]),
     last=st.sampled_from([0.2, 1.0, 4.0]),
     score=st.sampled_from([0.5, 0.7, 0.9]),
@@ -185,22 +236,19 @@ def test_every_incident_opens_once_closes_once_and_counts_its_revisions(
 def test_a_restart_from_the_floor_goes_on_with_the_same_ids(
     anomalies: list[Anomaly], data: st.DataObject
 ) -> None:
-    from pipeline.types import Progress, Record, held_until
-
-    stage = AlertStage({"office": TIMING}, lambda s, a, r: evidence_names(s, a, r, ("desk",)))
     records: list[Record] = []
     for item in sorted(anomalies, key=lambda a: (a.start, a.id)):
         upto = item.start // SECOND * SECOND
         records += [Progress(site="office", source="fusion", upto=upto), item]
     records.append(Progress(site="office", source="fusion", upto=at(10_000)))
-    whole = stage.open({})
+    whole = stage().open({})
     told = [list(whole.on(record, None)) for record in records]
     cut = data.draw(st.integers(0, len(records)))
-    before = stage.open({})
+    before = stage().open({})
     for record in records[:cut]:
         before.on(record, None)
     floor = before.floor("office")
-    again = stage.open({"office": floor} if cut else {})
+    again = stage().open({"office": floor} if cut else {})
     for record in records[:cut]:
         if not cut or held_until(record) > floor:
             again.on(record, None)
