@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 
 OK, FOUND, WRONG, OUTSIDE = 0, 1, 2, 3
+SLOWEST = 0.01  # times real time that a scene may be played
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,20 +32,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(given)
     except ConfigError as error:
-        print(f"fusewatch: {error}", file=sys.stderr)
-        return WRONG
-    except OutsideError as error:
-        print(f"fusewatch: {error}", file=sys.stderr)
-        return OUTSIDE
+        return _told(error, WRONG)
     except FusewatchError as error:
-        print(f"fusewatch: {error}", file=sys.stderr)
-        return OUTSIDE
+        return _told(error, OUTSIDE)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone: nothing is wrong, and nothing can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        # Adapters give their errors words of their own; a full disk may strike anywhere.
+        return _told(OutsideError(f"{error.filename or 'a file'}: {error.strerror}"), OUTSIDE)
+
+
+def _told(error: FusewatchError, code: int) -> int:
+    print(f"fusewatch: {error}", file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,9 +135,12 @@ def _parser() -> argparse.ArgumentParser:
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
-    speed = float(text)
-    if speed <= 0:
-        msg = "max, or a factor above 0 (1 is real time)"
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not SLOWEST <= speed < math.inf:
+        msg = f"max, or a factor from {SLOWEST:g} on (1 is real time)"
         raise argparse.ArgumentTypeError(msg)
     return speed
 
@@ -151,6 +159,9 @@ def _init(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     from workers import edge
 
+    if given.speed is not None and given.scene is None:
+        msg = "--speed is for a scene: what lives has a speed of its own; add --scene SCENE"
+        raise ConfigError(msg)
     return edge.run(given.config, scene=given.scene, state=given.state, speed=given.speed)
 
 
@@ -173,6 +184,8 @@ def _check(given: argparse.Namespace) -> int:
     try:
         settings = configfile.load(given.config)
     except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # nothing was found in the config: it could not be read
         if given.json:
             print(json.dumps({"ok": False, "problems": str(error).splitlines()}))
         else:
@@ -191,7 +204,8 @@ def _doctor(given: argparse.Namespace) -> int:
     from workers import configfile
     from workers.doctor import doctor, show
 
-    checks = doctor(configfile.load(given.config) if given.config else None)
+    config: Path | None = given.config
+    checks = doctor(configfile.load(config), base=config.parent) if config else doctor(None)
     show(checks, as_json=given.json)
     return OK if all(check.ok for check in checks) else FOUND
 
@@ -210,8 +224,11 @@ def _webhooks_test(given: argparse.Namespace) -> int:
     from workers.secrets import Secrets
     from workers.subscribers import try_webhooks
 
-    secrets = Secrets(base=given.config.parent)
-    outcomes = try_webhooks(configfile.load(given.config), given.name, secrets)
+    settings = configfile.load(given.config)
+    if not settings.webhooks:
+        msg = f"{given.config}: webhooks: there are none to test"
+        raise ConfigError(msg)
+    outcomes = try_webhooks(settings, given.name, Secrets(base=given.config.parent))
     for one in outcomes:
         answer = one.status if one.status is not None else "no answer"
         print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
@@ -221,9 +238,13 @@ def _webhooks_test(given: argparse.Namespace) -> int:
 def _weights(given: argparse.Namespace) -> int:
     from models import weights
 
+    if unknown := [name for name in given.names if name not in weights.DEFAULTS]:
+        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(weights.DEFAULTS)}"
+        raise ConfigError(msg)
     match given.action:
         case "list":
-            rows = weights.list_weights()
+            named = given.names or weights.DEFAULTS
+            rows = [row for row in weights.list_weights() if row["name"] in named]
             if given.json:
                 print(json.dumps(rows))
             else:

@@ -49,9 +49,9 @@ def doctor(
 ) -> list[Check]:
     """Look at devices, weights, disk and, with a config, at each of its sources and webhooks.
 
-    `base`: the folder that relative paths of sources start from, the working folder by default.
+    `base`: the folder that relative paths start from, the config's; else the working folder.
     """
-    secrets = Secrets(env)
+    secrets = Secrets(env, base)
     found = [_cameras(devices), _microphones(config)]
     found += [_weights(name, env) for name in _names(config)]
     if config is not None:

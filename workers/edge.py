@@ -193,9 +193,10 @@ class Daemon:
         error = self.crew.error
         if error is None:
             return 0
-        log.critical("%s failed", self.crew.failed, exc_info=error)
         if isinstance(error, FusewatchError):
+            log.critical("%s failed: %s", self.crew.failed, error)
             raise error
+        log.critical("%s failed", self.crew.failed, exc_info=error)
         return BUG
 
     def _runner(self, node: graph.Node) -> Runner:

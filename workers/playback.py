@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, OutsideError
 from workers import configfile, graph
 from workers.jsonl import write_all
+from workers.player import scene_of
 from workers.replay import Replayed, replay
 from workers.secrets import Secrets
 from workers.subscribers import deliver_now
@@ -30,7 +32,13 @@ def run(
 ) -> int:
     """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done."""
     settings = configfile.load(path)
-    files = _files(scenes, out)
+    try:
+        files = _files(scenes, out)
+    except OSError as error:
+        msg = f"--out {out}: cannot be written: {error.strerror}"
+        raise OutsideError(msg) from error
+    for scene in scenes:
+        scene_of(settings, scene)  # what is wrong with the last is said before the first is played
     encoders = graph.load(settings.models, recorded=True)
     console = Console(stderr=True)
     summaries = []
@@ -70,8 +78,15 @@ def _files(scenes: Sequence[Path], out: Path) -> list[Path]:
             f"two scenes are named {twice[0]}: their alerts would go to one file; replay them apart"
         )
         raise ConfigError(msg)
-    (out if folder else out.parent).mkdir(parents=True, exist_ok=True)
-    return [out / f"{name}.jsonl" for name in names] if folder else [out]
+    files = [out / f"{name}.jsonl" for name in names] if folder else [out]
+    for file in files:
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            # A file is replaced, never written to: /dev/stdout would be gone.
+            msg = f"--out {file}: is no regular file, and would be replaced; name another"
+            raise ConfigError(msg)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=files[0].parent):
+        return files  # so it can be written there: known before hours are spent on it
 
 
 def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:

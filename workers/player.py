@@ -15,7 +15,7 @@ from pipeline.ports import Bus
 from pipeline.types import SECOND, Progress, Record, Roster
 from workers.capture import REPORTS_SOURCE
 from workers.replay import slices_of
-from workers.scene import Scene, load_scene, scene_records
+from workers.scene import Scene, fits, load_scene, scene_records
 from workers.status import Status
 
 AHEAD = 24  # entries that a scene may be ahead of any stage
@@ -23,12 +23,13 @@ PAUSE = 0.005  # s between looks at how far the stages are
 
 
 def scene_of(settings: Config, path: Path) -> Scene:
-    """The scene in `path`; raises ConfigError when its site is not in the config."""
+    """The scene in `path`; raises ConfigError when its site or a source is not in the config."""
     scene = load_scene(path)
     if scene.site not in settings.sites:
         known = ", ".join(sorted(settings.sites))
         msg = f"{path}: site: {scene.site!r} is not in the config, which has {known}"
         raise ConfigError(msg)
+    fits(scene, settings.sites[scene.site])
     return scene
 
 

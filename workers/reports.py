@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import threading
 import unicodedata
@@ -33,6 +34,7 @@ from workers.capture import REPORTS_SOURCE, roster
 
 MAX_TEXT = 16_384  # bytes of UTF-8
 MAX_AUTHOR = 100  # characters
+_ODD = re.compile(r"[^!-~]")  # what neither an address nor a token has
 MAX_BODY = 6 * MAX_TEXT + 4096  # bytes; JSON may write a byte as \u0041
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable when it returns
@@ -226,10 +228,15 @@ def send_report(
         host, port = place.hostname, place.port or 8674
     except ValueError:
         host, port = None, 0
-    if host is None or place.scheme != "http":
-        msg = f"{url}: the daemon's address is like http://127.0.0.1:8674"
+    if host is None or place.scheme != "http" or "@" in place.netloc or _ODD.search(url):
+        msg = "the daemon's address is like http://127.0.0.1:8674, with no user and no password"
         raise ConfigError(msg)
-    body = msgspec.json.encode({"site": site, "author": author, "text": text})
+    where = f"http://{place.netloc}"
+    try:
+        body = msgspec.json.encode({"site": site, "author": author, "text": text})
+    except UnicodeEncodeError:
+        msg = "the report is not UTF-8: site, author and text must be"
+        raise ConfigError(msg) from None
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
@@ -237,21 +244,24 @@ def send_report(
         answer = connection.getresponse()
         status, said = answer.status, answer.read(MAX_BODY)
     except (OSError, HTTPException) as error:
-        msg = f"no Fusewatch answers at {url} ({error}); start it: fusewatch run CONFIG"
+        msg = f"no Fusewatch answers at {where} ({error}); start it: fusewatch run CONFIG"
         raise OutsideError(msg) from error
     finally:
         connection.close()
     if status == 202:
         return
     if status == 401:
-        msg = f"{url} does not know this token; use the one in its state folder (--state DIR)"
+        msg = f"{where} does not know this token; use the one in its state folder (--state DIR)"
         raise ConfigError(msg)
     msg = f"the report was not taken: {_said(said, status)}"
     raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
 
 
 def own_token(folder: Path) -> str:
-    """The token in the state folder, made there for its owner only; raises OutsideError."""
+    """The token in the state folder, made there for its owner only.
+
+    Raises OutsideError when it cannot be made, ConfigError when what is there is none.
+    """
     path = folder / "token"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -259,21 +269,24 @@ def own_token(folder: Path) -> str:
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(made, "w") as file:
                 file.write(secrets.token_urlsafe(32) + "\n")
-        return path.read_text().strip()
     except OSError as error:
         msg = f"{path}: the token cannot be kept: {error.strerror}"
         raise OutsideError(msg) from error
+    return read_token(folder)
 
 
 def read_token(state: Path | None = None) -> str:
     """The token in a state folder, as the daemon wrote it; raises ConfigError."""
     path = (state or Path("~/.local/state/fusewatch")).expanduser() / "token"
     try:
-        return path.read_text().strip()
+        token = path.read_text().strip()
+        reason = "not one word" if not token or _ODD.search(token) else ""
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not text"
+        reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not text"
+    if reason:
         msg = f"{path}: no token ({reason}); `fusewatch init` or `run` makes it, --state names it"
-        raise ConfigError(msg) from error
+        raise ConfigError(msg)
+    return token
 
 
 def _said(body: bytes, status: int) -> str:

@@ -30,7 +30,7 @@ from workers.pcm import RATE
 from workers.scenefile import Camera, Scene, Span, exact, load_scene, ns_of
 from workers.status import Status
 
-__all__ = ["Scene", "load_scene", "scene_records"]
+__all__ = ["Scene", "fits", "load_scene", "scene_records"]
 
 CHUNK = RATE // 2  # samples in one AudioChunk of a scene
 Count = Callable[[str, str, str, int], None]  # site, source, what, how many: Status.count
@@ -51,7 +51,7 @@ def scene_records(
     `status` is told what was captured and dropped. Raises ConfigError where the scene does not
     fit the config.
     """
-    _matched(scene, site)
+    fits(scene, site)
     done = after or {}
     say = (status or Status()).count
     players = [
@@ -237,7 +237,8 @@ class _Player:
         yield from self._promises(self._scene.start, self._scene.end)
 
 
-def _matched(scene: Scene, site: settings.Site) -> None:
+def fits(scene: Scene, site: settings.Site) -> None:
+    """Raises ConfigError for a source of the scene that the site does not have."""
     known: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
         ("camera", scene.cameras, site.cameras),
         ("microphone", scene.microphones, site.microphones),

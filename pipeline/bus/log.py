@@ -202,6 +202,11 @@ def _lock(folder: Path) -> int:
         os.close(file)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
         raise OutsideError(msg) from error
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:  # a full disk, for one
+        os.close(file)
+        msg = f"cannot write in {folder}: {error.strerror}"
+        raise OutsideError(msg) from error
     return file
