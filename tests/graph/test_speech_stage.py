@@ -33,8 +33,13 @@ SILENT, MAYBE, VOICED = 0.0, 0.25, 0.9
 
 
 def voice(batch: Sequence[Samples]) -> list[Samples]:
-    """How loud each 32 ms is, counted from the end, taken for how like speech it is."""
-    return [np.abs(one[-32 * 512 :].reshape(-1, 512)).max(1).round(2) for one in batch]
+    """How loud each 32 ms is, from the end, taken for how like speech it is; more after silence."""
+    found = []
+    for one in batch:
+        level = np.abs(one[-32 * 512 :].reshape(-1, 512)).max(1).round(2)
+        silence = np.abs(one[:RATE]).max() < 0.1
+        found.append(level + np.float32(0.1 if silence else 0) * (level > 0.1))
+    return found
 
 
 def write(batch: Sequence[Samples]) -> list[Transcript]:
@@ -249,6 +254,28 @@ def test_a_restart_says_what_was_not_yet_said(
         said += host.feed(at, log[at], None)
         at += 1
     assert said == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("spoken", "least"),
+    [
+        ([(0.7, VOICED), (0.1, 0.4), (0.5, 0.6), (0.2, MAYBE)] * 20, 7),  # a monologue
+        ([(1, VOICED), (12, MAYBE)], 1),  # a murmur, which is speech only after silence
+    ],
+)
+def test_a_restart_at_any_moment_changes_nothing(
+    spoken: list[tuple[float, float]], least: int
+) -> None:
+    log: list[Record] = [*chunks(pcm((1.2, SILENT), *spoken, (2, SILENT)), (RATE // 2,))]
+    undisturbed = run(log)
+    assert len(utterances(undisturbed)) >= least
+    for stop in range(1, len(log)):
+        host = Host(stage(), Assigned(0, 0, b""))
+        said = [made for at in range(stop) for made in host.feed(at, log[at], None)]
+        again = Host(stage(), Assigned(0, host.safe, host.note))
+        for at in range(host.safe, len(log)):
+            said += again.feed(at, log[at], None)
+        assert said == undisturbed
 
 
 @pytest.fixture(scope="module")
