@@ -1,0 +1,213 @@
+"""Fusion over real tracking, windows and rules: what it promises it keeps, and restarts agree."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.fake import FakeText
+from models.fusion.noisy_or import NoisyOr
+from pipeline import config
+from pipeline.types import Anomaly, DeadLetter, Progress, Record, held_until, ns
+from tests.make import box, described, detections, progress, roster, sound, utterance
+from workers import graph
+from workers.fusion import FusionStage
+
+BEGIN = 1_000  # s
+SITE = config.Site(
+    cameras={
+        "desk": config.Camera(
+            source="device:0", zones={"floor": config.Zone(coordinates="0,0, 1,0, 1,1, 0,1")}
+        )
+    },
+    microphones={"room": config.Microphone(source="device:default")},
+    rules=(
+        config.ZoneRule(zone="floor", severity="high"),
+        config.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
+        config.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
+    ),
+    windows=config.Windows(horizon=40),
+    fusion=config.Fusion(threshold=0.6),
+)
+SOURCES = ("desk", "room", "room/speech", "reports")
+
+
+def stage(*, recorded: bool = True) -> FusionStage:
+    plan = graph.site_plan(SITE, FakeText(), recorded=recorded)
+    return FusionStage({"office": plan}, NoisyOr())
+
+
+def timeline(
+    seconds: int,
+    *,
+    person: Sequence[int] = (),
+    shots: Sequence[int] = (),
+    weak: Sequence[int] = (),
+    said: Sequence[int] = (),
+) -> dict[str, list[Record]]:
+    """What each source says, second by second; each list is in the order of its source."""
+    records: dict[str, list[Record]] = {source: [] for source in SOURCES}
+    for second in range(seconds):
+        now = BEGIN + second
+        if second % 10 == 0:
+            for source in records.values():
+                source.append(roster(*SOURCES, start=now))
+        for frame in range(5):
+            at = now + frame / 5
+            boxes = (box(x=0.3 + second % 7 / 20),) if second in person else ()
+            seen = detections(at, *boxes)
+            promised = msgspec.structs.replace(progress(0, source="desk"), upto=seen.start + 1)
+            records["desk"] += [seen, promised]
+        level = 0.9 if second in shots else 0.45 if second in weak else 0.0
+        records["room"] += [sound(now, gunshot=level), progress(now + 1, source="room")]
+        if second in said:
+            records["room/speech"].append(utterance(now, "help", confidence=0.5))
+        records["room/speech"].append(progress(now + 1, source="room/speech"))
+        if second % 9 == 4:
+            records["reports"].append(described(now, "all is well"))
+        records["reports"].append(progress(now + 1, source="reports"))
+    return records
+
+
+def mixed(sources: dict[str, list[Record]], chance: random.Random) -> list[Record]:
+    """Any interleaving that keeps the order of each source."""
+    left = {name: list(reversed(records)) for name, records in sources.items()}
+    order: list[Record] = []
+    while names := [name for name, records in left.items() if records]:
+        order.append(left[chance.choice(names)].pop())
+    return order
+
+
+def in_step(sources: dict[str, list[Record]]) -> list[Record]:
+    """As a live site gives them: by time."""
+    flat = [record for records in sources.values() for record in records]
+    return sorted(flat, key=lambda r: r.upto if isinstance(r, Progress) else r.start)  # type: ignore[attr-defined]
+
+
+def anomalies(records: Sequence[Record]) -> list[Anomaly]:
+    return [record for record in records if isinstance(record, Anomaly)]
+
+
+def play(records: Sequence[Record]) -> list[Record]:
+    state = stage().open({})
+    return [out for record in records for out in state.on(record, None)]
+
+
+def told(outs: Sequence[Record]) -> set[tuple[str, str, int, int, float]]:
+    return {(a.rule, a.label, a.start, a.end, a.score) for a in anomalies(outs)}
+
+
+FEW = settings(max_examples=25)  # each plays half a minute of a site
+SPANS = st.lists(st.integers(0, 29), max_size=12)
+
+
+@FEW
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, chance=st.randoms())
+def test_any_interleaving_gives_the_same_anomalies(
+    person: list[int], shots: list[int], weak: list[int], said: list[int], chance: random.Random
+) -> None:
+    sources = timeline(30, person=person, shots=shots, weak=weak, said=said)
+    assert told(play(mixed(sources, chance))) == told(play(in_step(sources)))
+
+
+@FEW
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, chance=st.randoms())
+def test_no_anomaly_starts_before_what_fusion_promised(
+    person: list[int], shots: list[int], weak: list[int], said: list[int], chance: random.Random
+) -> None:
+    upto = 0
+    sources = timeline(30, person=person, shots=shots, weak=weak, said=said)
+    for out in play(mixed(sources, chance)):
+        if isinstance(out, Progress):
+            assert out.upto > upto
+            upto = out.upto
+        elif isinstance(out, Anomaly):
+            assert out.start >= upto
+
+
+@FEW
+@given(person=SPANS, shots=SPANS, chance=st.randoms())
+def test_records_that_come_again_say_nothing_new(
+    person: list[int], shots: list[int], chance: random.Random
+) -> None:
+    records = in_step(timeline(30, person=person, shots=shots))
+    twice: list[Record] = []
+    for i, record in enumerate(records):
+        twice.append(record)
+        if chance.random() < 0.2:  # a worker restarted: its last few come again
+            twice += [r for r in records[max(0, i - 5) : i + 1] if r.source == record.source]
+    assert told(play(twice)) == told(play(records))
+    assert len(anomalies(play(twice))) == len(anomalies(play(records)))
+
+
+@FEW
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, cut=st.floats(0, 1))
+def test_a_restart_from_the_floor_goes_on_as_if_nothing_had_happened(
+    person: list[int], shots: list[int], weak: list[int], said: list[int], cut: float
+) -> None:
+    # Within one horizon everything is rebuilt; ids of tracks older than that may differ.
+    records = in_step(timeline(18, person=person, shots=shots, weak=weak, said=said))
+    at = round(cut * len(records))
+    whole, before = stage().open({}), stage().open({})
+    outs = [list(whole.on(record, None)) for record in records]
+    for record in records[:at]:
+        before.on(record, None)
+    floor = before.floor("office")
+    again = stage().open({"office": floor})
+    for record in records[:at]:
+        if held_until(record) > floor:
+            again.on(record, None)
+    assert [list(again.on(record, None)) for record in records[at:]] == outs[at:]
+
+
+def test_two_weak_signs_of_different_kinds_are_one_strong_one() -> None:
+    alone = play(in_step(timeline(20, weak=[8])))
+    both = play(in_step(timeline(20, weak=[8], said=[9])))
+    assert anomalies(alone) == []
+    fused = anomalies(both)
+    assert {a.rule for a in fused} == {"fusion"}
+    assert set(fused[0].contributions) == {"sound", "speech"}
+    assert fused[0].score >= 0.6
+
+
+def test_old_evidence_is_not_judged_again_and_again() -> None:
+    fused = anomalies(play(in_step(timeline(30, weak=[8], said=[9]))))
+    assert [a.start for a in fused] == [ns(BEGIN + 9)]
+
+
+def test_a_source_that_stays_lost_is_told_live_and_not_in_a_recording() -> None:
+    sources = timeline(20)
+    sources["desk"] = [
+        *sources["desk"][:11],
+        *(progress(BEGIN + s, source="desk", alive=False, reason="no route") for s in range(2, 20)),
+    ]
+    live, recorded = stage(recorded=False).open({}), stage().open({})
+    said = anomalies([out for r in in_step(sources) for out in live.on(r, None)])
+    assert {(a.rule, a.label, a.source) for a in said} == {("system", "source-lost", "desk")}
+    assert said[0].reasons == ("desk is lost: no route",)
+    assert said[0].presence["desk"] == "lost"
+    assert anomalies([out for r in in_step(sources) for out in recorded.on(r, None)]) == []
+
+
+def test_a_site_that_stalls_is_hurried_on_by_the_newest_time_of_all() -> None:
+    plan = graph.site_plan(SITE, FakeText(), recorded=True)
+    state = FusionStage({"office": plan, "shop": plan}, NoisyOr()).open({})
+    shop = [msgspec.structs.replace(r, site="shop") for r in in_step(timeline(60))]
+    promised: dict[str, int] = {}
+    stalled = [r for r in in_step(timeline(60)) if r.source != "room/speech"]
+    for one, other in zip(stalled, shop, strict=False):
+        for out in (*state.on(one, None), *state.on(other, None)):
+            if isinstance(out, Progress):
+                promised[out.site] = out.upto
+    assert promised["office"] >= ns(BEGIN + 60 - 40 - 2)
+
+
+def test_a_record_of_nobody_goes_to_the_dead_letters() -> None:
+    state = stage().open({})
+    (dead,) = state.on(sound(BEGIN, site="nowhere"), None)
+    assert isinstance(dead, DeadLetter)
+    assert "not in the config" in dead.reason
