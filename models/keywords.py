@@ -17,11 +17,11 @@ LANGUAGES = {
     "yi": "yiddish",
 }  # fmt: skip
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 class Keywords:
-    """`words` by language code; a word may be several ("he has a gun"): they must stand together."""
+    """`words` by language code; one may be several ("he has a gun") that must stand together."""
 
     def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
         self._languages = []
@@ -49,5 +49,5 @@ class Keywords:
 
     @staticmethod
     def _stems(stemmer: snowballstemmer.stemmer, text: str) -> list[str]:
-        plain = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+        plain = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
         return stemmer.stemWords(_WORD.findall(plain))
