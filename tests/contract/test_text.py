@@ -9,6 +9,8 @@ import pytest
 
 from models.text import SIZE, TextEncoder, cosine, packed, unpacked
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster, ns
+from workers.text import TextStage
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,40 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 def test_an_unknown_provider_is_refused(weights: Path) -> None:
     with pytest.raises(ConfigError, match="'abacus' is not known"):
         TextEncoder(weights / "all-MiniLM-L6-v2-int8", providers=("abacus",))
+
+
+def test_reports_of_a_poll_are_described_and_promises_pass(encoder: TextEncoder) -> None:
+    batch: list[Record] = [
+        Report(site="a", source="reports", start=ns(1), end=ns(2), author="guard-1", text="help"),
+        Progress(site="a", source="reports", upto=ns(3)),
+        Report(site="b", source="reports", start=ns(2), end=ns(3), author="", text=""),
+        Roster(site="b", source="reports", sources=("reports",), start=0),
+    ]
+    stage = TextStage(encoder)
+    state = stage.open({})
+    help_, empty = encoder(["help", ""])
+    one, two, three, four = zip(batch, stage.infer(batch), strict=True)
+    assert state.on(*one) == [
+        Described(
+            site="a",
+            source="reports",
+            start=ns(1),
+            end=ns(2),
+            author="guard-1",
+            text="help",
+            embedding=packed(help_),
+        )
+    ]
+    assert state.on(*two) == [batch[1]]
+    (described,) = state.on(*three)
+    assert isinstance(described, Described)
+    assert described.embedding == packed(empty)
+    assert state.on(*four) == [batch[3]]
+    assert state.floor("a") == FOREVER
+
+
+def test_a_poll_without_reports_needs_no_model() -> None:
+    def never(batch: object) -> list[object]:
+        pytest.fail("the encoder was asked")
+
+    assert TextStage(never).infer([Progress(site="a", source="reports", upto=1)]) == [None]
