@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
@@ -54,8 +55,11 @@ class View:
         self._before = (time.monotonic(), status.snapshot())
         self._said: dict[tuple[str, str], str] = {}
         self._next = 0.0
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonLines())
+        if self._console.is_terminal:
+            handler: logging.Handler = RichHandler(console=self._console, show_path=False)
+        else:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(JsonLines())
         handler.addFilter(Redacting(secrets))
         log.handlers[:] = [handler]
         log.setLevel(logging.INFO)
@@ -118,7 +122,7 @@ class View:
     def _picture(self, now: float, snapshot: Snapshot) -> Group:
         since, before = self._before
         sources = Table(title="sources", title_justify="left", expand=True)
-        for column in ("site/source", "state", "per s", "dropped", "reason"):
+        for column in ("site/source", "state", "captured/s", "processed/s", "dropped", "reason"):
             sources.add_column(column)
         for site, known in snapshot.counts.items():
             for source, counts in known.items():
@@ -126,14 +130,17 @@ class View:
                     continue
                 state = snapshot.sources.get(site, {}).get(source)
                 old = before.counts.get(site, {}).get(source, {})
-                rate = (counts.get("published", 0) - old.get("published", 0)) / max(
-                    now - since, 1e-3
+                span = max(now - since, 1e-3)
+                captured, processed = (
+                    f"{(counts.get(what, 0) - old.get(what, 0)) / span:.1f}"
+                    for what in ("captured", "processed")
                 )
                 dropped = {w: n for w, n in counts.items() if w.startswith("dropped.")}
                 sources.add_row(
                     f"{site}/{source}",
                     state.state if state else "",
-                    f"{rate:.1f}",
+                    captured,
+                    processed,
                     ", ".join(f"{what[8:]} {n}" for what, n in dropped.items()),
                     state.reason if state else "",
                 )
