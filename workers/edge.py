@@ -75,10 +75,14 @@ class Crew:
         try:
             body()
         except BaseException as error:
-            with self._lock:
-                if self.error is None:
-                    self.error, self.failed = error, name
-            self.stop.set()
+            self.blame(name, error)
+
+    def blame(self, name: str, error: BaseException) -> None:
+        """Keep the first error, and stop all."""
+        with self._lock:
+            if self.error is None:
+                self.error, self.failed = error, name
+        self.stop.set()
 
 
 class Positions:
@@ -128,6 +132,10 @@ def run(
     before = [signal.signal(s, daemon.stopped) for s in (signal.SIGTERM, signal.SIGINT)]
     try:
         daemon.work(played, speed, encoders)
+    except FusewatchError:
+        raise
+    except Exception as error:  # its traceback goes where secrets are cut out, as a thread's does
+        daemon.crew.blame("the start", error)
     finally:
         bus.close()
         view.close()

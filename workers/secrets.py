@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -25,7 +25,8 @@ SHORTEST = 4  # shorter values are not looked for in logs: "5" is in every line
 HIDDEN = "***"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)@")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:([^/?#]*)@)?[^/?#]*(.*)", re.DOTALL)
+_LONG_VALUE, _LONG_PART = 6, 16  # characters from which a query's value, a path's part is hidden
 
 Source = str | Mapping[str, str]
 
@@ -78,7 +79,7 @@ class Secrets:
         """The settings of a webhook with its address and secrets looked up."""
         given = (webhook.secret,) if isinstance(webhook.secret, str) else webhook.secret
         secrets = tuple(self.lookup(each, f"{path}.secret").reveal() for each in given)
-        url = self.expand(webhook.url, f"{path}.url").reveal()
+        url = self._address(webhook.url, f"{path}.url")
         return msgspec.structs.replace(webhook, url=url, secret=secrets)
 
     def lookup(self, reference: str, path: str) -> Secret:
@@ -122,8 +123,8 @@ class Secrets:
     def _address(self, text: str, path: str) -> str:
         filled = self.expand(text, path).reveal()
         if found := _URL.match(filled):
-            user, _, password = found[1].partition(":")
-            self.remember(found[1], password or user)
+            user, _, password = (found[1] or "").partition(":")
+            self.remember(found[1] or "", password or user, *_telling(found[2]))
         return filled
 
     def _file(self, name: str, path: str) -> str:
@@ -163,6 +164,16 @@ class Redacting(logging.Filter):
         if record.stack_info:
             record.stack_info = self._secrets.redact(record.stack_info)
         return True
+
+
+def _telling(path: str) -> Iterator[str]:
+    """What in the path and query of an address may be a secret: many a service puts a key there."""
+    for part in re.split("[/?&;#]", path):
+        _, equals, value = part.partition("=")
+        if len(value) >= _LONG_VALUE:
+            yield value
+        elif not equals and len(part) >= _LONG_PART:
+            yield part
 
 
 def checkable(source: Source, env: Mapping[str, str]) -> Source | None:

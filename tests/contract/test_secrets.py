@@ -91,6 +91,9 @@ def test_a_secret_is_never_shown_and_never_stored() -> None:
         "rtsp://hunter2@h/x",
         "rtsp://u:${PW}@h/x",
         "http://h/?usr=a&pwd=${PW}",
+        "http://h/?usr=a&pwd=hunter2",
+        "rtsp://h/x?password=hunter2&user=a",
+        "rtsp://h/user=a&password=hunter2&channel=1",
     ],
 )
 def test_logs_hold_no_password_of_an_address(address: str) -> None:
@@ -102,6 +105,14 @@ def test_logs_hold_no_password_of_an_address(address: str) -> None:
     assert Redacting(secrets).filter(record)
     assert "hunter2" not in logging.Formatter().format(record)
     assert "cannot open" in record.getMessage()
+
+
+def test_logs_hold_no_key_of_a_webhooks_address() -> None:
+    secrets = Secrets({})
+    for url in ("https://h/services/T0/hunter2hunter2hunter2", "https://h/x?key=hunter2"):
+        secrets.webhook(Webhook(url=url, secret="whsec_hunter2"), "webhooks[0]")
+        assert "hunter2" not in secrets.redact(f"no route to {url}")
+    assert secrets.redact("services of T0") == "services of T0"
 
 
 def test_logs_hold_no_secret_in_any_spelling(tmp_path: Path) -> None:
