@@ -31,11 +31,15 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	$(BIN)/pytest
 	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
 
-bench: .venv/.dev .venv-torch/.done ## every figure of the docs, each beside a rival in the same run
-	.venv-torch/bin/python -m benchmarks.vision
-	.venv-torch/bin/python -m benchmarks.speech
+bench: .venv/.dev .venv-torch/.done build/tiny.en.pt ## every figure of the docs, beside a rival in the same run
+	.venv-torch/bin/python -m benchmarks.vision $(SHARED)/media $(SHARED)/weights
+	.venv-torch/bin/python -m benchmarks.speech $(SHARED)/media $(SHARED)/weights --openai build/tiny.en.pt
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.log
+	$(BIN)/python -m benchmarks.latency $(SHARED)/media
+
+build/tiny.en.pt: | .venv-torch/.done
+	.venv-torch/bin/python $(SHARED)/tools/whisper_ct2_to_openai.py $(SHARED)/weights/faster-whisper-tiny.en/model.bin $@
 
 light: ## the size of the light install, in a fresh environment of its own
 	rm -rf build/light && $(PYTHON) -m venv build/light

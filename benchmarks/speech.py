@@ -1,22 +1,17 @@
 """Seconds for an utterance through the speech stage, against bare faster-whisper and openai's.
 
-    PYTHONPATH=. python benchmarks/speech.py [--threads 2] [--runs 5]
+    python -m benchmarks.speech MEDIA WEIGHTS [--openai tiny.en.pt] [--threads 2] [--runs 5]
 
 All three greedy, warm, in one process, with the same weights (faster-whisper-tiny.en; for
-openai-whisper they are converted). The stage does more in its time than the bare models: it cuts
-PCM chunks into seconds, looks for voice, splits, and embeds the text. A comparison whose package is
-not installed is left out, and says so. The clips: `jfk.flac` (11 s) and cuts of 3 s.
+openai-whisper they are converted first). The stage does more in its time than the bare models: it cuts
+PCM chunks into seconds, looks for voice, splits, and embeds the text. The clips: `jfk.flac` (11 s) and cuts of 3 s.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +26,6 @@ from pipeline.types import SECOND, AudioChunk, Progress, Utterance
 from workers.hearing import RATE
 from workers.speech import SpeechStage
 
-SHARED = Path(os.environ.get("FUSEWATCH_SHARED", Path(__file__).parents[2] / "shared")).resolve()
 CHUNK = RATE // 10  # samples
 JFK = (
     "And so my fellow Americans ask not what your country can do for you "
@@ -41,12 +35,12 @@ JFK = (
 Transcribe = Callable[[np.ndarray], str]
 
 
-def stage(threads: int) -> Transcribe:
+def stage(weights: Path, threads: int) -> Transcribe:
     """From PCM chunks of 0.1 s to the words of all utterances."""
     speech = SpeechStage(
         Voice(),
-        FasterWhisper(SHARED / "weights/faster-whisper-tiny.en", threads=threads),
-        TextEncoder(SHARED / "weights/all-MiniLM-L6-v2-int8", threads=threads),
+        FasterWhisper(weights / "faster-whisper-tiny.en", threads=threads),
+        TextEncoder(weights / "all-MiniLM-L6-v2-int8", threads=threads),
     )
 
     def run(samples: np.ndarray) -> str:
@@ -76,12 +70,12 @@ def done(samples: np.ndarray) -> Progress:
     return Progress(site="bench", source="room", upto=upto)
 
 
-def bare_faster_whisper(threads: int) -> Transcribe:
+def bare_faster_whisper(weights: Path, threads: int) -> Transcribe:
     """`WhisperModel.transcribe` as its README shows it, but greedy and without sampling."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(
-        str(SHARED / "weights/faster-whisper-tiny.en"),
+        str(weights / "faster-whisper-tiny.en"),
         device="cpu",
         compute_type="int8",
         cpu_threads=threads,
@@ -95,18 +89,13 @@ def bare_faster_whisper(threads: int) -> Transcribe:
     return run
 
 
-def bare_openai_whisper(threads: int) -> Transcribe:
+def bare_openai_whisper(weights: Path, threads: int) -> Transcribe:
     """`transcribe` of openai-whisper, greedy; raises ImportError where it is not installed."""
     import torch
     import whisper
 
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "tiny.en.pt"
-        tool = SHARED / "tools/whisper_ct2_to_openai.py"
-        source = SHARED / "weights/faster-whisper-tiny.en/model.bin"
-        subprocess.run([sys.executable, tool, source, weights], check=True)
-        model = whisper.load_model(str(weights), device="cpu")
+    model = whisper.load_model(str(weights), device="cpu")
 
     def run(samples: np.ndarray) -> str:
         said = model.transcribe(
@@ -117,11 +106,11 @@ def bare_openai_whisper(threads: int) -> Transcribe:
     return run
 
 
-def clips() -> Iterator[tuple[str, np.ndarray, str]]:
+def clips(media: Path) -> Iterator[tuple[str, np.ndarray, str]]:
     """Name, samples and the words of what they were cut from."""
     from faster_whisper import decode_audio
 
-    folder = SHARED / "media/speech"
+    folder = media / "speech"
     jfk = decode_audio(str(folder / "jfk.flac"))
     yield "jfk, 11 s", jfk, JFK
     yield "jfk, first 3 s", jfk[: 3 * RATE], "And so my fellow Americans"
@@ -135,18 +124,21 @@ def clips() -> Iterator[tuple[str, np.ndarray, str]]:
 def main() -> None:
     """Print seconds (median), their ratio and the words, clip by clip."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("media", type=Path, help="folder of clips, with speech/")
+    asked.add_argument("weights", type=Path, help="folder of model files")
+    asked.add_argument("--openai", type=Path, help="the same weights as openai-whisper's .pt")
     asked.add_argument("--threads", type=int, default=2)
     asked.add_argument("--runs", type=int, default=5)
     args = asked.parse_args()
     ways: dict[str, Transcribe] = {
-        "Fusewatch": stage(args.threads),
-        "faster-whisper": bare_faster_whisper(args.threads),
+        "Fusewatch": stage(args.weights, args.threads),
+        "faster-whisper": bare_faster_whisper(args.weights, args.threads),
     }
-    try:
-        ways["openai-whisper"] = bare_openai_whisper(args.threads)
-    except ImportError as error:
-        print(f"openai-whisper is left out: {error}")
-    for name, samples, text in clips():
+    if args.openai:
+        ways["openai-whisper"] = bare_openai_whisper(args.openai, args.threads)
+    else:
+        print("NOT MEASURED: openai-whisper, since no --openai weights were given")
+    for name, samples, text in clips(args.media):
         took = measured(ways, samples, args.runs)
         best = min(median for way, (median, _) in took.items() if way != "Fusewatch")
         print(f"{name}: Fusewatch takes {took['Fusewatch'][0] / best:.2f} of the faster one's time")

@@ -1,6 +1,6 @@
 """Our tracker against norfair on real detections: ids a person, id changes, delay, cost.
 
-    python benchmarks/tracking.py [--media DIR] [--weights DIR] [--truth gt.txt]
+    python -m benchmarks.tracking MEDIA WEIGHTS [--truth gt.txt]
 
 `--truth` is `gt.txt` of PETS09-S2L1 in MOTChallenge's format (2D MOT 2015), of which vtest is the
 first part; without it the plaza is only counted. Norfair takes part where it is installed (`pip
@@ -23,7 +23,6 @@ from models.detector import Detector
 from pipeline.track import Tracker
 from pipeline.types import SECOND, Box, ns
 
-ROOT = Path(__file__).resolve().parents[1]
 OFFICE = ((6.3, 19.6), (22.9, 44.7), (50.5, 70.0))  # one person at a time is in the room
 Frame = tuple[float, tuple[Box, ...]]
 Told = list[tuple[float, dict[int, Box]]]  # time -> id -> box seen at that time
@@ -166,8 +165,8 @@ def read_truth(path: Path) -> dict[int, dict[int, tuple]]:
 def main() -> None:
     """Print one line a tracker, video and frame rate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--media", type=Path, default=ROOT / "../shared/media/video")
-    parser.add_argument("--weights", type=Path, default=ROOT / "../shared/weights")
+    parser.add_argument("media", type=Path, help="folder of clips, with video/")
+    parser.add_argument("weights", type=Path, help="folder of model files")
     parser.add_argument("--truth", type=Path)
     options = parser.parse_args()
     follows: dict[str, Follow] = {
@@ -182,8 +181,8 @@ def main() -> None:
             follows[f"norfair, iou {threshold}"] = lambda f, t=threshold: norfair(f, t)
     except ImportError:
         print("norfair is not installed: only our tracker is measured")
-    office_frames = detections(options.media / "office_a.mp4", options.weights)
-    plaza_frames = detections(options.media / "vtest_first25s.mp4", options.weights)
+    office_frames = detections(options.media / "video/office_a.mp4", options.weights)
+    plaza_frames = detections(options.media / "video/vtest_first25s.mp4", options.weights)
     truth = read_truth(options.truth) if options.truth else {}
     for video, frames, judge in (
         ("office_a", office_frames, office),

@@ -1,6 +1,6 @@
 """The whole vision worker against `yolo track` and against the bare net; `make bench` runs it.
 
-    python benchmarks/vision.py [--frames 250] [--threads 2]
+    python -m benchmarks.vision MEDIA WEIGHTS [--frames 250] [--threads 2]
 
 Worker: FrameChunk bytes -> record -> JPEG decoded -> detector -> Detections -> bytes, by the very
 classes that run in production, and the tracker of the fusion stage after it. `yolo track` is
@@ -31,8 +31,6 @@ from pipeline.types import Detections, FrameChunk, ns
 from workers.decode import decoded
 from workers.jpeg import encoded
 from workers.vision import VisionStage
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def chunks(video: Path, count: int) -> list[bytes]:
@@ -141,13 +139,13 @@ def rivals(weights: Path, folder: Path) -> dict[str, tuple[Any, int]]:
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--media", type=Path, default=ROOT / "../shared/media/video")
-    parser.add_argument("--weights", type=Path, default=ROOT / "../shared/weights")
+    parser.add_argument("media", type=Path, help="folder of clips, with video/")
+    parser.add_argument("weights", type=Path, help="folder of model files")
     parser.add_argument("--frames", type=int, default=250)
     parser.add_argument("--threads", type=int, default=0, help="of the net; 0: as many as cores")
     parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args()
-    video = options.media / "vtest_first25s.mp4"
+    video = options.media / "video/vtest_first25s.mp4"
     values = chunks(video, options.frames)
     detector = Detector(options.weights / "yolox_nano/yolox_nano.onnx", threads=options.threads)
     stage = VisionStage(detector, "all")
