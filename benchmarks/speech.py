@@ -3,8 +3,9 @@
     python -m benchmarks.speech MEDIA WEIGHTS [--openai tiny.en.pt] [--threads 2] [--runs 5]
 
 All three greedy, warm, in one process, with the same weights (faster-whisper-tiny.en; for
-openai-whisper they are converted first). The stage does more in its time than the bare models: it cuts
-PCM chunks into seconds, looks for voice, splits, and embeds the text. The clips: `jfk.flac` (11 s) and cuts of 3 s.
+openai-whisper they are converted first). The stage does more in its time than the bare models: it
+cuts PCM chunks into seconds, looks for voice, splits, and embeds the text. The clips: `jfk.flac`
+(11 s) and cuts of 3 s.
 """
 
 from __future__ import annotations
