@@ -133,6 +133,7 @@ class Incidents:
         self._open: Incident | None = None
         self._waiting: list[Incident] = []  # each of one anomaly, out of reach of the open one
         self._revision = 0
+        self._newest = 0  # ns; end of the anomaly that joined last
         self._said: tuple[object, ...] = ()
 
     @property
@@ -178,11 +179,14 @@ class Incidents:
         if self._open is None and self._waiting:
             self._waiting.sort(key=lambda i: (i.start, i.opened_by))
             self._open = self._waiting.pop(0)
+            self._newest = self._open.end
         while self._open and (near := self._near(self._open)):
             self._waiting.remove(near)
+            self._newest = near.end
             self._open = self._open.joined(near)
         if self._open and (before is None or self._open.told() != self._said):
-            yield self._say("updated" if before else "opened", time)
+            # What waited is told by a watermark that may not have come to it yet.
+            yield self._say("updated" if before else "opened", max(time, self._newest))
 
     def _near(self, incident: Incident) -> Incident | None:
         return next((other for other in self._waiting if self._within(incident, other)), None)

@@ -119,6 +119,7 @@ def test_what_is_out_of_reach_opens_the_next_incident_when_the_first_closes() ->
     fold.on(anomaly(5))
     fold.on(anomaly(20, "gunshot"))
     closed, opened = fold.advance(at(16))
+    assert (closed.time, opened.time) == (at(16), at(20.2))
     assert (closed.state, opened.state, opened.labels) == ("closed", "opened", ("gunshot",))
     assert closed.id != opened.id
 
