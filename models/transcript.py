@@ -126,8 +126,8 @@ def heard(waveform: Samples) -> Samples:
 
 
 def most_tokens(waveform: Samples) -> int:
-    """How many tokens may be said in this time: nobody speaks faster than 8 a second."""
-    return 10 + 8 * len(waveform) // RATE
+    """How many tokens may be said in this time: few people speak faster than 6 a second."""
+    return 8 + 6 * len(waveform) // RATE
 
 
 def words(text: str) -> list[str]:
