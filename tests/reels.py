@@ -24,8 +24,8 @@ def film(
     codec: str = "ffv1",
     rate: int = 1000,
 ) -> Path:
-    """A video of flat gray pictures: (seconds at which it appears, number) each."""
-    with av.open(str(path), "w") as file:
+    """A video of flat gray pictures: (seconds at which it appears, number) each; also below 0."""
+    with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as file:
         stream = file.add_stream(codec, rate=rate)
         stream.width, stream.height = size
         stream.pix_fmt = "gray" if codec == "ffv1" else "yuv420p"

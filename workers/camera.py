@@ -32,7 +32,7 @@ from pipeline.config import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
 from workers.addresses import NETWORK, Address
-from workers.clock import Pace, StreamTime
+from workers.clock import OwnSpeed, Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded, shrunk
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost tells it, once
@@ -67,7 +67,8 @@ class CameraSource:
         self._detect = detect
         self._clock = clock
         self._count = count
-        self._wait = wait
+        self._speed = OwnSpeed(clock, wait)
+        self._timed = False
         self._camera = _opened(address)
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -119,7 +120,9 @@ class CameraSource:
         """Ns in the stream of the frame just grabbed; a file is held back to its own speed."""
         scheme = self._address.scheme
         said = self._camera.get(cv2.CAP_PROP_POS_MSEC)
-        position = round(said * 1e6) if 0 < said < 1e14 else None
+        # 0 is the start or "not known"; times below it are as good as any.
+        self._timed = self._timed or 0 < abs(said) < 1e14
+        position = round(said * 1e6) if self._timed and abs(said) < 1e14 else None
         if scheme in ("http", "https"):  # MJPEG has no times; what OpenCV says counts frames
             return None
         if scheme == "file":
@@ -130,10 +133,7 @@ class CameraSource:
         if position is None:
             fps = self._camera.get(cv2.CAP_PROP_FPS)
             position = round(seq * SECOND / (fps if int(fps) in _FILE_FPS else 25))
-        if seq == 0:
-            self._began = self._clock() - position
-        while (ahead := self._began + position - self._clock()) > 0:
-            self._wait(min(ahead / SECOND, 1.0))
+        self._speed.hold(position)
         return position
 
     def _picture(self) -> tuple[int, int, bytes] | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pipeline.types import SECOND
 
 STEP = SECOND  # ns; a smaller difference is drift, a larger one a jump
+JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
 
 
 class UtcClock:
@@ -63,6 +64,29 @@ class StreamTime:
         start = max(start, self._last.get(track, -1) + 1)
         self._last[track] = start
         return start
+
+
+class OwnSpeed:
+    """Holds a recording back to its own speed; its times may jump or go back, and begin anew then.
+
+    A wait is JUMP at most, so that a file that lies about its times does not stop for weeks.
+    """
+
+    def __init__(self, clock: Callable[[], int], wait: Callable[[float], None]) -> None:
+        self._clock = clock
+        self._wait = wait
+        self._last: dict[str, int] = {}
+        self._began: int | None = None
+
+    def hold(self, position: int, track: str = "") -> None:
+        """Wait until what is at `position` (ns in the file) is due; a track's own go forward."""
+        now = self._clock()
+        back = position <= self._last.get(track, position - 1)
+        if self._began is None or back or self._began + position - now > JUMP:
+            self._began = now - position
+        self._last[track] = position
+        while (ahead := self._began + position - self._clock()) > 0:
+            self._wait(min(ahead / SECOND, 1.0))
 
 
 class Pace:

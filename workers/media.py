@@ -15,7 +15,7 @@ from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
 from workers import tape
 from workers.addresses import NETWORK, Address
-from workers.clock import Pace, StreamTime
+from workers.clock import OwnSpeed, Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded
 from workers.pcm import Chunks, Samples
 
@@ -64,12 +64,11 @@ class MediaSource:
         self._detect = detect or Detect()
         self._clock = clock
         self._count = count
-        self._wait = wait
+        self._speed = OwnSpeed(clock, wait)
         self._times = StreamTime(clock)
         self._pace = Pace(self._detect.fps)
         self._seq = 0
         self._sound: _Gathered | None = None
-        self._began: int | None = None
         self._container = _opened(address)
         self._streams = self._chosen()
 
@@ -77,7 +76,7 @@ class MediaSource:
         for stream, frame in self._frames():
             position = _ended(frame)
             if self._address.scheme == "file" and position is not None:
-                self._in_time(position)
+                self._speed.hold(position, stream.type)
             if stream.type == "video":
                 yield from self._seen(frame, position)
             else:
@@ -128,12 +127,6 @@ class MediaSource:
             self._count(self._camera, "dropped.undecodable")
         else:
             self._count(self._microphone, "damaged")
-
-    def _in_time(self, position: int) -> None:
-        if self._began is None:
-            self._began = self._clock() - position
-        while (ahead := self._began + position - self._clock()) > 0:
-            self._wait(min(ahead / SECOND, 1.0))
 
     def _seen(self, frame: Any, position: int | None) -> Iterator[FrameChunk]:
         start = self._times.at(position, "picture")

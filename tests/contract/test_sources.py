@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -178,15 +179,50 @@ def test_time_that_goes_back_or_lies_goes_forward_in_chunks(make: Makes, tmp_pat
                    codec="mpeg2video", rate=25)  # fmt: skip
     both = tmp_path / "both.ts"
     both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
-    starts = [c.start for c in chunks(make(both))]
+    clock = Clock()
+    begin = clock.now
+    starts = [c.start for c in chunks(make(both, clock=clock))]
     assert starts == sorted(set(starts))
+    assert 19 <= len(starts) <= 21, "what comes after the jump is played at its speed, too"
+    assert abs(clock.now - begin - 4 * SECOND) < SECOND / 5
     fast = reels.film(tmp_path / "fast.mkv", [(i / 1000, 2) for i in range(50)])  # 1,000 a second
     assert len(chunks(make(fast))) == 1
 
 
-def test_sound_that_is_no_number_is_silence_and_counted(tmp_path: Path) -> None:
+@BOTH
+def test_a_file_whose_times_begin_below_zero_plays_whole(make: Makes, tmp_path: Path) -> None:
+    shots = [(-2 + k / 25, k // 10) for k in range(100)]
+    path = reels.film(tmp_path / "a.ts", shots, codec="mpeg2video", rate=25)
+    with av.open(str(path)) as file:
+        assert next(file.decode(video=0)).pts < 0, "the file is not what it should be"
+    clock = Clock()
+    begin = clock.now
+    frames = chunks(make(path, clock=clock))
+    assert abs(clock.now - begin - 4 * SECOND) < SECOND / 5
+    assert 19 <= len(frames) <= 21
+    starts = [c.start for c in frames]
+    assert starts == sorted(set(starts))
+    shown = [reels.number(c) for c in frames]  # type: ignore[arg-type]
+    assert shown == sorted(shown)
+    assert set(shown) == set(range(10))
+
+
+@BOTH
+def test_a_file_that_claims_to_last_for_weeks_is_not_waited_for(
+    make: Makes, tmp_path: Path
+) -> None:
+    shots = [(at + k / 25, 2) for at in (0, 2_000_000) for k in range(25)]
+    path = reels.film(tmp_path / "a.mkv", shots)
+    clock = Clock()
+    begin = clock.now
+    assert len(chunks(make(path, clock=clock))) >= 9
+    assert clock.now - begin < 3 * SECOND
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 3e38])
+def test_sound_that_is_no_number_is_silence_and_counted(tmp_path: Path, wrong: float) -> None:
     samples = np.full(16_000, 0.25, np.float32)
-    samples[5000:5010] = np.nan
+    samples[5000:5010] = wrong
     told = Told()
     source = media(reels.sound(tmp_path / "a.wav", samples), names=("", "room"), told=told)
     heard = reels.samples(c for c in chunks(source) if isinstance(c, AudioChunk))

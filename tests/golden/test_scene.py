@@ -276,12 +276,21 @@ def test_frames_whose_time_goes_back_are_dropped_and_counted(tmp_path: Path) -> 
     assert status.counted("lobby", "till", "unusable.rewound") == 25
 
 
-def test_a_video_that_begins_before_zero_begins_at_zero(tmp_path: Path) -> None:
-    reels.film(tmp_path / "a.mkv", [(0, 1), (0.5, 2), (1, 3)])
-    reels.film(tmp_path / "late.mkv", [(7.25, 1), (7.75, 2), (8.25, 3)])
-    for name in ("a", "late"):
-        path = scene(tmp_path, f"duration: 1.5\ncameras: {{till: {{file: {name}.mkv, fps: 2}}}}")
-        assert [reels.number(f) for f in of(FrameChunk, played(path))] == [1, 2, 3]
+@pytest.mark.parametrize("first", [-2.0, -0.48, 0.0, 7.24])
+def test_a_video_begins_with_its_first_frame_whatever_the_file_calls_that_moment(
+    tmp_path: Path, first: float
+) -> None:
+    shots = [(first + k / 25, 1 + k // 12) for k in range(36)]
+    film = reels.film(tmp_path / "a.ts", shots, codec="mpeg2video", rate=25)
+    with av.open(str(film)) as file:
+        pts = [frame.pts for frame in file.decode(video=0)]
+    assert (min(pts) < 0) == (first < 0)
+    status = Status()
+    path = scene(tmp_path, "cameras: {till: {file: a.ts, fps: 2}}")
+    assert load_scene(path).duration == 36 * SECOND // 25
+    frames = of(FrameChunk, played(path, status=status))
+    assert [(at(f), reels.number(f)) for f in frames] == [(0, 1), (0.5, 2), (1.0, 3)]
+    assert status.counted("lobby", "till", "unusable.rewound") == 0
 
 
 def test_damage_in_the_middle_costs_frames_and_not_the_scene(tmp_path: Path) -> None:

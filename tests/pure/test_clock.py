@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.types import SECOND, AudioChunk, ns
-from workers.clock import STEP, Pace, StreamTime, UtcClock
+from workers.clock import JUMP, STEP, OwnSpeed, Pace, StreamTime, UtcClock
 from workers.pcm import SLIP, Chunks, from_s16, to_s16
 
 MS = SECOND // 1000
@@ -148,3 +148,28 @@ def test_channels_are_averaged_and_s16_is_kept() -> None:
     assert list(from_s16(pair, 2) * 2**15) == [2000, -32768]
     every = np.arange(-(2**15), 2**15).astype("<i2").tobytes()
     assert to_s16(from_s16(every, 1)) == every
+
+
+@given(st.lists(st.tuples(st.sampled_from(["picture", "sound"]), st.integers(-(10**12), 10**12))))
+def test_a_recording_is_held_to_its_speed_and_never_for_longer_than_a_jump(
+    frames: list[tuple[str, int]],
+) -> None:
+    clock, last = Clock(), dict[str, int]()
+    speed = OwnSpeed(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
+    for track, position in frames:
+        before = clock.now
+        speed.hold(position, track)
+        assert 0 <= clock.now - before <= JUMP
+        assert clock.now == before or position > last.get(track, position - 1), "it went back"
+        last[track] = position
+
+
+def test_a_recording_waits_for_what_is_ahead_and_not_for_what_jumped() -> None:
+    clock = Clock()
+    speed = OwnSpeed(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
+    begin = clock.now
+    waits = []
+    for at in (5, 6, 66, 200, 201, 3, 4):
+        speed.hold(at * SECOND)
+        waits.append((clock.now - begin) // SECOND)
+    assert waits == [0, 1, 61, 61, 62, 62, 63]
