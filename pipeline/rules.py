@@ -258,70 +258,76 @@ class Heard:
         ]
 
 
+class _Words:
+    """What both rules on words share: which ones they read, and how a finding looks."""
+
+    def __init__(self, name: str, rule: config.KeywordRule | config.PhraseRule) -> None:
+        self._made = {"rule": name, "label": rule.label, "severity": rule.severity}
+        self._on = rule.on
+
+    def reads(self, words: Utterance | Described) -> bool:
+        return _modality(words) in self._on
+
+    def finding(
+        self, words: Utterance | Described, score: float, reason: str, *, sure: bool
+    ) -> Finding:
+        return Finding(
+            **self._made,
+            modality=_modality(words),
+            source=words.source,
+            start=words.start,
+            end=words.end,
+            score=score,
+            sure=sure,
+            reason=reason,
+            text=words.text,
+        )
+
+
 class Said:
     """`rule: keyword`: a word is spoken or reported."""
 
     def __init__(self, name: str, rule: config.KeywordRule, words: Words) -> None:
-        self._name, self._rule, self._words = name, rule, words
+        self._shared, self._rule, self._words = _Words(name, rule), rule, words
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
         """One finding if the text holds a word of the rule."""
-        spoken = isinstance(words, Utterance)
-        found = self._words(words.text) if (SPEECH if spoken else REPORT) in self._rule.on else ()
+        found = self._words(words.text) if self._shared.reads(words) else ()
         if not found:
             return ()
         score = words.confidence if isinstance(words, Utterance) else REPORTED
-        who = "said" if isinstance(words, Utterance) else f"reported by {words.author}"
-        return [
-            Finding(
-                rule=self._name,
-                label=self._rule.label,
-                severity=self._rule.severity,
-                modality=SPEECH if spoken else REPORT,
-                source=words.source,
-                start=words.start,
-                end=words.end,
-                score=score,
-                sure=score >= self._rule.min_confidence,
-                reason=f'"{", ".join(found)}" {who}',
-                text=words.text,
-            )
-        ]
+        reason = f'"{", ".join(found)}" {_who(words)}'
+        sure = score >= self._rule.min_confidence
+        return [self._shared.finding(words, score, reason, sure=sure)]
 
 
 class Meant:
     """`rule: phrase`: words mean about what a phrase says (cosine of sentence embeddings)."""
 
     def __init__(self, name: str, rule: config.PhraseRule, phrases: Mapping[str, bytes]) -> None:
-        self._name, self._rule = name, rule
+        self._shared, self._rule = _Words(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
         """One finding for the nearest phrase, if it is near enough to be evidence."""
-        spoken = isinstance(words, Utterance)
-        if (SPEECH if spoken else REPORT) not in self._rule.on or not words.embedding:
+        if not self._shared.reads(words) or not words.embedding:
             return ()
         vector = _vector(words.embedding)
         near, phrase = max((_cosine(vector, other), p) for p, other in self._phrases.items())
         score = likely(near, self._rule.min_similarity)
         if score < LEAST:
             return ()
-        who = "said" if isinstance(words, Utterance) else f"reported by {words.author}"
-        return [
-            Finding(
-                rule=self._name,
-                label=self._rule.label,
-                severity=self._rule.severity,
-                modality=SPEECH if spoken else REPORT,
-                source=words.source,
-                start=words.start,
-                end=words.end,
-                score=score,
-                sure=near >= self._rule.min_similarity,
-                reason=f'{who}, close to "{phrase}"',
-                text=words.text,
-            )
-        ]
+        reason = f'{_who(words)}, close to "{phrase}"'
+        sure = near >= self._rule.min_similarity
+        return [self._shared.finding(words, score, reason, sure=sure)]
+
+
+def _modality(words: Utterance | Described) -> str:
+    return SPEECH if isinstance(words, Utterance) else REPORT
+
+
+def _who(words: Utterance | Described) -> str:
+    return "said" if isinstance(words, Utterance) else f"reported by {words.author}"
 
 
 def likely(similarity: float, threshold: float) -> float:
