@@ -230,6 +230,23 @@ def test_sound_that_is_no_number_is_silence_and_counted(tmp_path: Path, wrong: f
     assert told == {("room", "repaired.not-finite"): 1}
 
 
+def test_a_lying_wav_gives_what_it_holds_and_an_empty_one_is_lost(tmp_path: Path) -> None:
+    path = reels.sound(tmp_path / "a.wav", np.full(16_000, 0.25))
+    whole = path.read_bytes()
+    for lie in (0, 1, 64_000_000, 2**31, 2**32 - 1):
+        path.write_bytes(whole.replace((64_000).to_bytes(4, "little"), lie.to_bytes(4, "little")))
+        made = chunks(media(path, names=("", "room")))
+        assert len(made) <= 10
+        if lie > 1:
+            heard = reels.samples(c for c in made if isinstance(c, AudioChunk))
+            assert set(heard) == {8192}
+            assert len(heard) == 16_000
+    for held in (b"", whole[:20], whole[:43]):
+        path.write_bytes(held)
+        with pytest.raises(SourceLost):
+            chunks(media(path, names=("", "room")))
+
+
 def test_a_stream_without_sound_is_lost_for_a_microphone(tmp_path: Path) -> None:
     path = reels.film(tmp_path / "a.mkv", [(0, 1), (1, 2)])
     with pytest.raises(SourceLost, match="carries no sound"):
