@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("config", type=Path)
     made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
     made.add_argument(
-        "--out", type=Path, required=True, help="a .jsonl file; a folder/ for several scenes"
+        "--out", required=True, help="a .jsonl file, or a folder/: a file for each scene"
     )
     made.add_argument("--speed", type=_speed, default=None, help="max (default) or 1: real time")
     made.add_argument("--deliver", action="store_true", help="send the alerts to the webhooks, too")

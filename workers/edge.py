@@ -132,9 +132,10 @@ def run(
     before = [signal.signal(s, daemon.stopped) for s in (signal.SIGTERM, signal.SIGINT)]
     try:
         daemon.work(played, speed, encoders)
-    except FusewatchError:
+    except (FusewatchError, OSError):
         raise
-    except Exception as error:  # its traceback goes where secrets are cut out, as a thread's does
+    except Exception as error:
+        # A bug: its traceback goes where secrets are cut out, as a thread's does.
         daemon.crew.blame("the start", error)
     finally:
         bus.close()

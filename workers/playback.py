@@ -25,12 +25,15 @@ def run(
     path: Path,
     scenes: Sequence[Path],
     *,
-    out: Path,
+    out: str,
     speed: float | None,
     deliver: bool,
     as_json: bool,
 ) -> int:
-    """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done."""
+    """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done.
+
+    `out` is a file, or a folder where it ends in `/`, is one, or there are several scenes.
+    """
     settings = configfile.load(path)
     try:
         files = _files(scenes, out)
@@ -66,9 +69,10 @@ def run(
     return 0
 
 
-def _files(scenes: Sequence[Path], out: Path) -> list[Path]:
+def _files(scenes: Sequence[Path], given: str) -> list[Path]:
     """Where each scene's alerts go: `--out FILE` for one scene, `--out DIR/` for any number."""
-    folder = out.is_dir() or str(out).endswith("/") or len(scenes) > 1
+    out = Path(given)
+    folder = out.is_dir() or given.endswith("/") or len(scenes) > 1
     if folder and out.is_file():
         msg = f"--out {out}: is a file, and several scenes need a folder: --out DIR/"
         raise ConfigError(msg)
@@ -100,15 +104,29 @@ def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
         "incidents": len(incidents),
         "revisions": len(played.alerts),
         "labels": sorted({label for alert in incidents.values() for label in alert.labels}),
+        "unused": _unused(played),
+    }
+
+
+def _unused(played: Replayed) -> dict[str, int]:
+    """What of the scene's media could not be used, by source and reason."""
+    counts = played.status.snapshot().counts.get(played.scene.site, {})
+    return {
+        f"{source} {what}": n
+        for source, known in sorted(counts.items())
+        for what, n in sorted(known.items())
+        if what.startswith(("dropped.", "unusable.", "repaired."))
     }
 
 
 def _line(row: dict[str, object]) -> str:
     labels = ", ".join(row["labels"]) if isinstance(row["labels"], list) else ""
+    unused = row["unused"] if isinstance(row["unused"], dict) else {}
+    damage = "".join(f"; {what}: {n}" for what, n in unused.items())
     return (
         f"{row['scene']}: {row['incidents']} incidents, {row['revisions']} revisions"
         f"{f' ({labels})' if labels else ''}; {row['seconds']:g} s in {row['took']} s,"
-        f" {row['factor']} times real time -> {row['out']}"
+        f" {row['factor']} times real time{damage} -> {row['out']}"
     )
 
 

@@ -239,6 +239,19 @@ def test_a_file_does_not_hold_the_alerts_of_several_scenes(
     assert (said.code, "two scenes are named" in said.err) == (2, True)
 
 
+def test_a_replay_says_what_it_could_not_use(
+    fusewatch: Fusewatch, config: Path, scene: Path, tmp_path: Path, weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("FUSEWATCH_WEIGHTS", str(weights))
+    reels.sound(tmp_path / "room.wav", np.array([0, np.nan, np.inf] * 1000))
+    said = fusewatch("replay", config, scene, "--out", "out/")
+    assert said.code == 0
+    assert "; room repaired.not-finite: 2000 -> out/scene.jsonl" in said.out
+    told = json.loads(fusewatch("replay", config, scene, "--out", "a.jsonl", "--json").out)
+    assert told[0]["unused"] == {"room repaired.not-finite": 2000}
+
+
 def test_what_is_no_regular_file_is_not_replaced(
     fusewatch: Fusewatch, config: Path, scene: Path, tmp_path: Path
 ) -> None:
