@@ -6,7 +6,6 @@ Nothing is repaired, and nothing is read but the config and the time zones. Addr
 
 from __future__ import annotations
 
-import binascii
 import difflib
 import ipaddress
 from base64 import b64decode
@@ -243,17 +242,35 @@ def _webhooks(config: Config) -> Iterator[Problem]:
                 yield Problem((*way, "secret"), wrong)
 
 
+def signing_key(secret: str) -> bytes:
+    """The bytes of a `whsec_` secret, padded or not (Standard Webhooks 1.0).
+
+    Raises ValueError, which says what is wrong and quotes nothing.
+    """
+    if not secret.startswith("whsec_"):
+        msg = "must be whsec_..., ${VARIABLE} or file:PATH; `fusewatch init` makes one"
+        raise ValueError(msg)
+    encoded = secret.removeprefix("whsec_")
+    try:
+        key = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        msg = "is not base64 after whsec_"
+        raise ValueError(msg) from None
+    if not 24 <= len(key) <= 64:
+        msg = f"holds {len(key)} bytes; 24 to 64 are needed"
+        raise ValueError(msg)
+    return key
+
+
 def _secret(secret: str) -> str:
-    """What is wrong with how a secret is given, or nothing (Standard Webhooks 1.0)."""
+    """What is wrong with how a secret is given, or nothing."""
     if secret.startswith("file:") or "${" in secret:
         return ""
-    if not secret.startswith("whsec_"):
-        return "must be whsec_..., ${VARIABLE} or file:PATH; `fusewatch init` makes one"
     try:
-        size = len(b64decode(secret.removeprefix("whsec_"), validate=True))
-    except binascii.Error:
-        return "is not base64 after whsec_"
-    return "" if 24 <= size <= 64 else f"holds {size} bytes; 24 to 64 are needed"
+        signing_key(secret)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _models(models: c.Models) -> Iterator[Problem]:

@@ -7,8 +7,6 @@ the environment, keeps no cookie and unpacks no body, so none of that has to be 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 import ssl
 import time
@@ -20,6 +18,7 @@ import httpcore
 import msgspec
 import standardwebhooks
 
+from pipeline.checks import signing_key
 from pipeline.config import Webhook as Settings
 from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
 from pipeline.types import Alert, ns
@@ -83,13 +82,14 @@ class Webhook:
         if not _ID.fullmatch(ident):
             msg = f"{ident!r} cannot be a webhook-id"
             raise Rejected(msg)
+        headers = self._headers(ident, body)
         try:
             addresses = guard.allowed(self.target, self._resolve)
             backend = _Pinned(addresses, self._timeout)
             with httpcore.ConnectionPool(
                 ssl_context=self._trust, max_keepalive_connections=0, network_backend=backend
             ) as pool:
-                return self._exchange(pool, self._headers(ident, body), body)
+                return self._exchange(pool, headers, body)
         except OutsideError as error:
             raise Retry(str(error)) from error
         except httpcore.TimeoutException as error:
@@ -97,6 +97,10 @@ class Webhook:
             raise Retry(msg) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             msg = f"{self.target.place}: {type(error).__name__}: {error}"
+            raise Retry(msg) from error
+        except (ValueError, ArithmeticError, LookupError) as error:
+            # What a parser says of bytes it was never meant for: no receiver may end the daemon.
+            msg = f"{self.target.place}: its answer cannot be read ({type(error).__name__})"
             raise Retry(msg) from error
 
     def _exchange(
@@ -181,11 +185,12 @@ def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float | 
         return min(float(value[:12]), MAX_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - now
+    except (ValueError, ArithmeticError, LookupError):  # a zone of a million hours overflows
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return min(max(moment.timestamp() - now, 0.0), MAX_RETRY_AFTER)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _keys(name: str, secret: str | Sequence[str]) -> list[standardwebhooks.Webhook]:
@@ -195,26 +200,16 @@ def _keys(name: str, secret: str | Sequence[str]) -> list[standardwebhooks.Webho
         raise ConfigError(msg)
     keys = []
     for number, text in enumerate(secrets, 1):
-        raw = _raw(text.strip())
-        if raw is None:
+        try:
+            raw = signing_key(text.strip())
+        except ValueError:
             msg = (
                 f"webhook {name}: secret {number} of {len(secrets)} is not `whsec_` and the base64 "
                 "of 24 to 64 bytes; `fusewatch init` makes a good one"
             )
-            raise ConfigError(msg)
+            raise ConfigError(msg) from None
         keys.append(standardwebhooks.Webhook(raw))
     return keys
-
-
-def _raw(text: str) -> bytes | None:
-    if not text.startswith("whsec_"):
-        return None
-    encoded = text.removeprefix("whsec_")
-    try:
-        raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if 24 <= len(raw) <= 64 else None
 
 
 class _Pinned(httpcore.SyncBackend):

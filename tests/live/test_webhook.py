@@ -228,6 +228,7 @@ def test_a_refusal_of_one_alert_speaks_of_that_alone(status):
         ("", None),
         ("Wed, 99 Foo 2020", None),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Thu, 01 Jan 1970 00:00:00 +99999999999999", None),
     ],
 )
 def test_retry_after_is_honoured(value, after):

@@ -279,7 +279,10 @@ def test_a_webhook_names_sites_that_exist() -> None:
     assert with_webhook(sites=("lobby",)) == []
 
 
-@pytest.mark.parametrize("secret", ["file:/run/hook", "${HOOK}", SECRET, (SECRET, "${OLD}")])
+@pytest.mark.parametrize(
+    "secret",
+    ["file:/run/hook", "${HOOK}", SECRET, (SECRET, "${OLD}"), "whsec_" + "A" * 43],
+)
 def test_a_secret_is_given_or_pointed_to(secret: Any) -> None:
     assert with_webhook(secret=secret) == []
 
