@@ -65,13 +65,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     min_score: float = 0.0
 
     def inside(self, seen: Seen) -> Iterator[Track]:
-        """The tracks of wanted objects whose feet are in the zone while the schedule holds."""
+        """The tracks of wanted objects whose feet are in the zone while the schedule holds.
+
+        One that the detector missed in this frame is where it was last: a miss is no leaving.
+        """
         polygon = self.zones.get(seen.source)
         if polygon is None or not self.schedule.contains(seen.start, self.timezone):
             return
         for track in seen.tracks:
-            now = track.last_seen == seen.start  # else the box is only where it was last
-            if now and track.label in self.objects and track.score >= self.min_score:
+            if track.label in self.objects and track.score >= self.min_score:
                 x, y = feet(track.box)
                 if polygon.contains(x, y):
                     yield track
@@ -130,7 +132,8 @@ class InZone:
         self._level.keep(seen.source, live)
         found: list[Finding] = []
         for track in inside:
-            if track.id not in seen.still or not self._level.told(seen.source, track.id):
+            news = track.id not in seen.still or not self._level.told(seen.source, track.id)
+            if news and track.last_seen == seen.start:
                 reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
                 found += self._level.say(seen, track.id, track.score, reason)
         return found

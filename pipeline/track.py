@@ -183,6 +183,43 @@ class Tracker:
         )
 
 
+class Parked:
+    """Where objects of all cameras have come to rest, so that one that is lost from sight for a
+    while and found again in its place is no news.
+
+    `after` ns without moving `distance` heights is rest; a place is kept for `horizon` ns.
+    """
+
+    def __init__(self, after: int, distance: float, horizon: int) -> None:
+        self._after, self._distance, self._horizon = after, distance, horizon
+        self._places: dict[tuple[str, int], tuple[Box, int]] = {}  # (camera, track) -> box, when
+
+    def again(
+        self, camera: str, time: int, tracks: Sequence[Track], still: frozenset[int]
+    ) -> set[int]:
+        """The ids of young tracks that are an object at rest, seen again; `still` are at rest."""
+        self._places = {
+            key: (box, seen)
+            for key, (box, seen) in self._places.items()
+            if time - seen < self._horizon or key[0] != camera
+        }
+        found = {
+            track.id
+            for track in tracks
+            if track.id not in still
+            and track.moved(self._after) < self._distance
+            and any(
+                key[0] == camera and _alike(track.box, box)
+                for key, (box, _) in self._places.items()
+                if key[1] != track.id or time - track.first_seen < self._after
+            )
+        }
+        for track in tracks:
+            if track.id in still or track.id in found:
+                self._places[camera, track.id] = (track.box, time)
+        return found
+
+
 class _Live:
     """A track under work: what Tracker alone may change."""
 
@@ -272,3 +309,13 @@ def _greedy(likeness: np.ndarray, at_least: float) -> Iterator[tuple[int, int]]:
             used_rows.add(row)
             used_columns.add(column)
             yield row, column
+
+
+def _alike(one: Box, other: Box, least: float = 0.7) -> bool:
+    """Whether two boxes of one label cover the same place (intersection over union)."""
+    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
+    high = min(one.y2, other.y2) - max(one.y1, other.y1)
+    if one.label != other.label or wide <= 0 or high <= 0:
+        return False
+    areas = sum((box.x2 - box.x1) * (box.y2 - box.y1) for box in (one, other))
+    return wide * high >= least * (areas - wide * high)

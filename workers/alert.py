@@ -8,7 +8,7 @@ from pipeline.incident import Incidents, Timing
 from pipeline.types import FOREVER, SECOND, Alert, Anomaly, Progress, Record
 
 SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
-REMEMBERED = 300 * SECOND  # ns of event time that ids of anomalies are known for
+LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
 
 Evidence = Callable[[str, str, int], tuple[str, ...]]
 
@@ -32,9 +32,16 @@ class AlertStage:
 class _Site:
     def __init__(self, timing: Timing, evidence: Evidence, floor: int) -> None:
         self.happened = Incidents(timing, evidence, floor)
-        self.system = Incidents(timing, evidence, floor)
-        self.known: dict[str, int] = {}  # id of an anomaly -> its end
+        self.system = Incidents(
+            Timing(close_after=timing.close_after, max_duration=LONGEST), evidence, floor
+        )
+        self.known: dict[str, int] = {}  # id of an anomaly -> its start, from the watermark on
         self.watermark = floor
+
+    @property
+    def floor(self) -> int:
+        needs = (self.happened.needs, self.system.needs, self.watermark)
+        return min(need for need in needs if need is not None)
 
 
 class AlertState:
@@ -61,18 +68,14 @@ class AlertState:
                 return ()
 
     def floor(self, site: str) -> int:
-        """The start of the oldest open incident, or as far back as ids are remembered."""
+        """The start of the oldest open incident; with none open, the watermark.
+
+        Fusion promised that nothing new starts before that, so what does is a repeat, and no id of
+        it need be remembered.
+        """
         if site not in self._timings:
             return FOREVER
-        if site not in self._sites:
-            return self._floors.get(site, 0)
-        state = self._sites[site]
-        remembered = max(state.watermark - REMEMBERED, self._floors.get(site, 0))
-        return min(
-            needs
-            for needs in (state.happened.needs, state.system.needs, remembered)
-            if needs is not None
-        )
+        return self._sites[site].floor if site in self._sites else self._floors.get(site, 0)
 
     def _site(self, name: str) -> _Site:
         if name not in self._sites:
@@ -81,15 +84,14 @@ class AlertState:
         return self._sites[name]
 
     def _anomaly(self, site: _Site, anomaly: Anomaly) -> Sequence[Alert]:
-        if anomaly.id in site.known or anomaly.end <= site.watermark - REMEMBERED:
+        if anomaly.id in site.known or anomaly.start < site.watermark:
             return ()  # delivery between stages is at least once: a repeat says nothing new
-        site.known[anomaly.id] = anomaly.end
+        site.known[anomaly.id] = anomaly.start
         return (site.system if anomaly.rule == SYSTEM else site.happened).on(anomaly)
 
     def _progress(self, site: _Site, upto: int) -> Sequence[Alert]:
         if upto <= site.watermark:
             return ()
         site.watermark = upto
-        oldest = upto - REMEMBERED
-        site.known = {id_: end for id_, end in site.known.items() if end > oldest}
+        site.known = {id_: start for id_, start in site.known.items() if start >= upto}
         return [*site.happened.advance(upto), *site.system.advance(upto)]

@@ -15,7 +15,7 @@ from pipeline import codec
 from pipeline.align import Aligner, Repeat, Unknown
 from pipeline.config import Detect
 from pipeline.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
-from pipeline.track import Tracker
+from pipeline.track import Parked, Tracker
 from pipeline.types import (
     FOREVER,
     SECOND,
@@ -51,6 +51,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     hop: int
     horizon: int
     lost_after: int | None  # None: a lost source is not told (replay)
+    cry_every: int  # how often one that stays lost is told, so that its incident stays open
     still_after: int
     still_distance: float  # of the object's height
     threshold: float  # of the fusion head
@@ -124,11 +125,14 @@ class SiteState:
             )
             for camera, detect in plan.cameras.items()
         }
+        self._parked = Parked(plan.still_after, plan.still_distance, plan.horizon)
         self._sees = plan.sees()
         self._findings: list[Finding] = []  # those that an open window may still overlap
         self._sources: tuple[str, ...] = ()  # of the newest roster
         self._seen: dict[str, int] = {}  # source -> end of its last observation, ns
         self._lost: dict[str, int] = {}  # source -> since when, ns
+        self._cried: dict[str, int] = {}  # source -> when it was last told to be lost, ns
+        self._heard: dict[str, int] = {}  # source -> its last promise, ns
         self._upto = 0
         self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
         self._said: Utterance | None = None  # the last that no anomaly has carried yet
@@ -164,8 +168,13 @@ class SiteState:
         """Take silent sources as lost when the site stalls longer than the horizon."""
         outcome, stalled = self._aligner.force(newest)
         said: list[Record] = []
+        limit = newest - self._plan.horizon
         for name in stalled:
-            self._lost.setdefault(name, newest - self._plan.horizon)
+            self._lost.setdefault(name, limit)
+            if self._plan.lost_after is not None:
+                seconds = self._plan.horizon / SECOND
+                why = f"{name} has said nothing for {seconds:g} s: a stage hangs or is far behind"
+                said.append(self._cry(name, limit, why))
         for out in outcome:
             if isinstance(out, Window):
                 said += self._judge(out)
@@ -226,15 +235,24 @@ class SiteState:
             for box in record.boxes
             if box.score >= LEAST and box.y2 - box.y1 >= detect.min_height
         ]
-        tracks = self._trackers[record.source].update(boxes, record.start)
+        # By place, not by id: a restart numbers old tracks anew, and ordinals must not follow that.
+        tracks = sorted(
+            self._trackers[record.source].update(boxes, record.start),
+            key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
+        )
         still = frozenset(
             track.id
             for track in tracks
             if record.start - track.first_seen >= self._plan.still_after
             and track.moved(self._plan.still_after) < self._plan.still_distance
         )
+        again = self._parked.again(record.source, record.start, tracks, still)
         return Seen(
-            source=record.source, start=record.start, end=record.end, tracks=tracks, still=still
+            source=record.source,
+            start=record.start,
+            end=record.end,
+            tracks=[track for track in tracks if track.id not in again],
+            still=still,
         )
 
     def _judge(self, window: Window) -> list[Record]:
@@ -266,7 +284,10 @@ class SiteState:
         ]
 
     def _promised(self, promise: Progress) -> list[Record]:
-        """A source that stays lost is told by a `system` anomaly, once a hop."""
+        """A source that stays lost is told by a `system` anomaly, again and again while it is."""
+        if promise.upto <= self._heard.get(promise.source, -1):
+            return []  # it comes again
+        self._heard[promise.source] = promise.upto
         if promise.alive:
             self._lost.pop(promise.source, None)
             return []
@@ -275,23 +296,28 @@ class SiteState:
         # Speech is lost exactly when sound is: one microphone, told once.
         if after is None or "/" in promise.source or promise.upto - since < after:
             return []
-        start = promise.upto // self._plan.hop * self._plan.hop
+        if promise.upto - self._cried.get(promise.source, 0) < self._plan.cry_every:
+            return []
         why = f": {promise.reason}" if promise.reason else ""
-        return [
-            Anomaly(
-                site=self._site,
-                source=promise.source,
-                id=content_id(self._site, SYSTEM, promise.source, start, 0),
-                start=start,
-                end=start + self._plan.hop,
-                rule=SYSTEM,
-                label="source-lost",
-                severity="medium",
-                score=1.0,
-                presence=self._presence(promise.upto),
-                reasons=(f"{promise.source} is lost{why}",),
-            )
-        ]
+        return [self._cry(promise.source, promise.upto, f"{promise.source} is lost{why}")]
+
+    def _cry(self, source: str, now: int, reason: str) -> Anomaly:
+        """The `system` anomaly that tells of a lost source."""
+        self._cried[source] = now
+        start = now // self._plan.hop * self._plan.hop
+        return Anomaly(
+            site=self._site,
+            source=source,
+            id=content_id(self._site, SYSTEM, source, start, 0),
+            start=start,
+            end=start + self._plan.hop,
+            rule=SYSTEM,
+            label="source-lost",
+            severity="medium",
+            score=1.0,
+            presence=self._presence(now),
+            reasons=(reason,),
+        )
 
     def _presence(self, now: int) -> dict[str, Presence]:
         """What is known of each source at `now`, for what cannot wait for a window."""

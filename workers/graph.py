@@ -214,6 +214,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         hop=ns(site.windows.hop),
         horizon=ns(site.windows.horizon),
         lost_after=None if recorded else ns(site.incidents.lost_after),
+        cry_every=ns(site.incidents.close_after) // 2,
         still_after=ns(site.stationary.after),
         still_distance=site.stationary.distance,
         threshold=site.fusion.threshold,

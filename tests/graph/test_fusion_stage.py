@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.fake import FakeText
 from models.fusion.noisy_or import NoisyOr
 from pipeline import config
-from pipeline.types import Anomaly, DeadLetter, Progress, Record, held_until, ns
+from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, held_until, ns
 from tests.make import box, described, detections, progress, roster, sound, utterance
 from workers import graph
 from workers.fusion import FusionStage
@@ -31,6 +31,7 @@ SITE = config.Site(
         config.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
     ),
     windows=config.Windows(horizon=40),
+    stationary=config.Stationary(after=20),
     fusion=config.Fusion(threshold=0.6),
 )
 SOURCES = ("desk", "room", "room/speech", "reports")
@@ -191,6 +192,43 @@ def test_a_source_that_stays_lost_is_told_live_and_not_in_a_recording() -> None:
     assert said[0].reasons == ("desk is lost: no route",)
     assert said[0].presence["desk"] == "lost"
     assert anomalies([out for r in in_step(sources) for out in recorded.on(r, None)]) == []
+
+
+def test_a_parked_object_that_is_lost_from_sight_for_a_while_is_no_news() -> None:
+    sources = timeline(0)
+    sources["desk"].append(roster(*SOURCES, start=BEGIN))
+    for step in range(5 * 200):
+        at = BEGIN + step / 5
+        hidden = 100 <= at - BEGIN < 104  # longer than the tracker waits
+        seen = detections(at, *(() if hidden else (box(),)))
+        promised = msgspec.structs.replace(progress(0, source="desk"), upto=seen.start + 1)
+        sources["desk"] += [seen, promised]
+    starts = sorted(a.start for a in anomalies(play(in_step(sources))))
+    assert starts[0] < ns(BEGIN + 2)
+    assert starts[-1] < ns(BEGIN + 22), "told again although it never moved"
+
+
+def test_ordinals_do_not_depend_on_the_ids_of_tracks() -> None:
+    def told_of(*boxes: Box) -> set[tuple[str, float]]:
+        sources = timeline(0)
+        sources["desk"].append(roster(*SOURCES, start=BEGIN))
+        for step in range(10):
+            seen = detections(BEGIN + step / 5, *boxes)
+            promised = msgspec.structs.replace(progress(0, source="desk"), upto=seen.start + 1)
+            sources["desk"] += [seen, promised]
+        return {(a.id, a.score) for a in anomalies(play(in_step(sources)))}
+
+    left, right = box(x=0.2, score=0.9), box(x=0.8, score=0.5)
+    assert told_of(left, right) == told_of(right, left)
+
+
+def test_a_stage_that_hangs_is_told() -> None:
+    sources = timeline(100)
+    sources["room/speech"] = sources["room/speech"][:5]
+    state = stage(recorded=False).open({})
+    said = anomalies([out for r in in_step(sources) for out in state.on(r, None)])
+    assert {(a.label, a.source) for a in said} == {("source-lost", "room/speech")}
+    assert "hangs" in said[0].reasons[0]
 
 
 def test_a_site_that_stalls_is_hurried_on_by_the_newest_time_of_all() -> None:

@@ -189,6 +189,37 @@ def test_a_restart_knows_what_belonged_to_the_incident_before() -> None:
     assert (closed.id, closed.start) == (told[-1].id, at(400))
 
 
+def test_an_outage_is_one_alert_a_day_not_one_every_ten_minutes() -> None:
+    state, told = stage().open({}), []
+    for second in range(0, 6 * 3600, 5):
+        lost = anomaly(second, "source-lost", last=1.0)
+        told += state.on(msgspec.structs.replace(lost, rule="system"), None)
+        told += state.on(progress(second), None)
+    assert [a.state for a in told] == ["opened"]
+
+
+def test_ids_stay_the_same_through_restarts_and_splits() -> None:
+    timing = Timing(close_after=10 * SECOND, max_duration=600 * SECOND)
+    stage = AlertStage({"office": timing}, lambda site, alert, revision: ())
+    records: list[Record] = []
+    for second in range(1400):
+        records += [progress(second), anomaly(second)]
+    records.append(progress(5000))
+    whole = stage.open({})
+    outs = [[(a.id, a.revision) for a in whole.on(record, None)] for record in records]
+    for cut in (1190, 1240, 1380, 1780, 2400):
+        before = stage.open({})
+        for record in records[:cut]:
+            before.on(record, None)
+        floor = before.floor("office")
+        again = stage.open({"office": floor})
+        for record in records[:cut]:
+            if held_until(record) > floor:
+                again.on(record, None)
+        rest = [[(a.id, a.revision) for a in again.on(record, None)] for record in records[cut:]]
+        assert rest == outs[cut:], cut
+
+
 MOMENTS = st.builds(
     anomaly,
     st.integers(0, 250).map(lambda n: n / 2),

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from models.keywords import Keywords
@@ -132,6 +133,31 @@ def test_loitering_is_told_when_the_dwell_is_reached() -> None:
     assert [f.start for f in found] == [ns(15), ns(16)]
 
 
+def missed(number: int, x: float, at_: float, last: float) -> Track:
+    """A track that the detector did not see in the frame at `at_`, but at `last`."""
+    return msgspec.structs.replace(track(number, x, at_), last_seen=ns(last))
+
+
+def test_a_missed_detection_is_no_leaving() -> None:
+    rule = Loitering("l", config.LoiteringRule(zone="floor", seconds=5), place())
+    found: list[Finding] = []
+    for step in range(30):
+        at = 10 + step / 5
+        one = track(1, 0.3, at) if step % 3 else missed(1, 0.3, at, at - 0.2)
+        found += rule.see(seen(at, one))
+    assert next(f.start for f in found) == ns(15)
+
+
+def test_a_crowd_outlasts_missed_detections() -> None:
+    rule = Crowd("crowd", config.CrowdRule(zone="floor", count=2, seconds=2), place())
+    found: list[Finding] = []
+    for step in range(15):
+        at = 10 + step / 5
+        two = track(2, 0.4, at) if step % 2 else missed(2, 0.4, at, at - 0.2)
+        found += rule.see(seen(at, track(1, 0.2, at), two))
+    assert [f.start for f in found] == [ns(12)]
+
+
 def test_leaving_the_zone_starts_the_dwell_again() -> None:
     rule = Loitering("l", config.LoiteringRule(zone="floor", seconds=5), place())
     walk(rule, [10, 11, 12, 13])
@@ -151,9 +177,7 @@ def test_a_crowd_must_last() -> None:
 
 
 def crossing(direction: str) -> list[Finding]:
-    line = LineCounter(
-        Line.parse("0.5,1, 0.5,0"), 0.02
-    )  # upwards: in is to the right
+    line = LineCounter(Line.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
     rule = config.LineRule(line="door", direction=direction)
     judge = Crossed("line-door", rule, place(), {"desk": line})
     found: list[Finding] = []
