@@ -193,6 +193,7 @@ class Parked:
     def __init__(self, after: int, distance: float, horizon: int) -> None:
         self._after, self._distance, self._horizon = after, distance, horizon
         self._places: dict[tuple[str, int], tuple[Box, int]] = {}  # (camera, track) -> box, when
+        self._again: set[tuple[str, int]] = set()  # tracks of something that was at rest before
 
     def again(
         self, camera: str, time: int, tracks: Sequence[Track], still: frozenset[int]
@@ -203,17 +204,18 @@ class Parked:
             for key, (box, seen) in self._places.items()
             if time - seen < self._horizon or key[0] != camera
         }
+        places = [box for key, (box, _) in self._places.items() if key[0] == camera]
         found = {
             track.id
             for track in tracks
-            if track.id not in still
-            and track.moved(self._after) < self._distance
-            and any(
-                key[0] == camera and _alike(track.box, box)
-                for key, (box, _) in self._places.items()
-                if key[1] != track.id or time - track.first_seen < self._after
+            if track.moved(self._after) < self._distance
+            and (
+                (camera, track.id) in self._again
+                or (track.id not in still and any(_alike(track.box, box) for box in places))
             )
         }
+        self._again = {key for key in self._again if key[0] != camera}
+        self._again |= {(camera, number) for number in found}
         for track in tracks:
             if track.id in still or track.id in found:
                 self._places[camera, track.id] = (track.box, time)
