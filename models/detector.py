@@ -21,27 +21,10 @@ import onnxruntime as ort
 
 from models.boxes import boxes, suppress
 from models.letterbox import Fit, Letterbox
+from pipeline.config import OBJECTS, PROVIDERS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-COCO = (
-    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
-    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
-    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
-    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
-    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
-    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
-    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
-    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
-    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
-    "teddy bear", "hair drier", "toothbrush",
-)  # fmt: skip
 STRIDES = (8, 16, 32)
 MAX_CANDIDATES = 1000  # best ones that go into NMS: its cost grows with the square
 DEFAULT_SIZE = 640  # px; where a graph leaves height and width open and says no `imgsz`
@@ -144,7 +127,7 @@ class Detector:
             self._labels = _labels(names, shape[1] - 4, self._path.name)
             return self._read_ultralytics, True
         if len(shape) == 3 and shape[2] == 6:
-            self._labels = names or COCO
+            self._labels = names or OBJECTS
             return self._read_finished, True
         msg = (
             f"{self._path.name}: output {shape} is neither YOLOX (b, {cells}, 5+classes) nor "
@@ -262,7 +245,7 @@ def _names(meta: dict[str, str], file: str) -> tuple[str, ...]:
 
 
 def _labels(names: tuple[str, ...], classes: int, file: str) -> tuple[str, ...]:
-    labels = names or (COCO if classes == len(COCO) else ())
+    labels = names or (OBJECTS if classes == len(OBJECTS) else ())
     if len(labels) != classes:
         msg = f"{file}: {classes} classes but {len(labels)} names; put them into metadata `names`"
         raise WeightsError(msg)

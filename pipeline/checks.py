@@ -25,22 +25,15 @@ REPORTS = "reports"  # the source of a site's reports, so no camera may be calle
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
 MOST_CORNERS = 100
 LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
-PROVIDERS = ("cpu", "cuda", "tensorrt", "openvino")
-KINDS = {
-    "detector": ("yolox", "onnx", "ultralytics"),
-    "speech": ("faster-whisper", "openai-whisper"),
-    "sound": ("yamnet",),
-    "text": ("minilm",),
+ONNX = tuple(c.PROVIDERS)
+KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # of each model -> what may run it
+    "detector": {"yolox": ONNX, "onnx": ONNX, "ultralytics": ONNX},
+    "speech": {"faster-whisper": ("cpu", "cuda"), "openai-whisper": ("cpu", "cuda")},
+    "sound": {"yamnet": ("cpu",)},
+    "text": {"minilm": ONNX},
 }
+ONE = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")  # these run on one provider
 ON = ("speech", "report")
-STEMMERS = {  # language code -> the name of its stemmer in snowballstemmer 2.2
-    **{"ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek"},
-    **{"en": "english", "es": "spanish", "eu": "basque", "fi": "finnish", "fr": "french"},
-    **{"ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian"},
-    **{"it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian"},
-    **{"pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish"},
-    **{"ta": "tamil", "tr": "turkish", "yi": "yiddish"},
-}
 
 Way = tuple[str | int, ...]
 T = TypeVar("T")
@@ -185,11 +178,11 @@ def _keyword_rule(rule: c.KeywordRule, here: Way) -> Iterator[Problem]:
     yield from _on(rule.on, here)
     if not any(rule.words.values()):
         yield Problem((*here, "words"), "is empty; give words by language: {en: [fire]}")
-    codes = {name: code for code, name in STEMMERS.items()}
+    codes = {name: code for code, name in c.LANGUAGES.items()}
     for language, words in rule.words.items():
-        if language not in STEMMERS:
+        if language not in c.LANGUAGES:
             code = codes.get(language.lower())
-            hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(STEMMERS)}"
+            hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(c.LANGUAGES)}"
             yield Problem((*here, "words", language), f"is no language code{hint}")
         for k, word in enumerate(words):
             if not any(letter.isalnum() for letter in word):
@@ -276,8 +269,15 @@ def _secret(secret: str) -> str:
 def _models(models: c.Models) -> Iterator[Problem]:
     for part, kinds in KINDS.items():
         model: c.Model = getattr(models, part)
+        way: Way = ("models", part, "providers")
         yield from _known((model.kind,), kinds, ("models", part, "kind"), "adapter")
-        yield from _known(model.providers, PROVIDERS, ("models", part, "providers"), "provider")
+        usable = kinds.get(model.kind, ONNX)
+        of = f" of {model.kind}" if model.kind in kinds else ""
+        yield from _known(model.providers, usable, way, f"provider{of}")
+        if not model.providers:
+            yield Problem(way, "is empty; one or more of: " + ", ".join(usable))
+        elif len(model.providers) > 1 and model.kind in ONE:
+            yield Problem(way, f"names {len(model.providers)}; {model.kind} runs on one")
 
 
 def _cap(size: int) -> str:

@@ -42,6 +42,20 @@ OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
     *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
+PROVIDERS = {  # what runs a model -> its name in ONNX Runtime
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+LANGUAGES = {  # language code -> the name of its stemmer in snowballstemmer 2.2
+    **{"ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek"},
+    **{"en": "english", "es": "spanish", "eu": "basque", "fi": "finnish", "fr": "french"},
+    **{"ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian"},
+    **{"it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian"},
+    **{"pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish"},
+    **{"ta": "tamil", "tr": "turkish", "yi": "yiddish"},
+}
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -127,15 +127,21 @@ def _onnx(path: Path) -> Path:
 
 
 def _speech(model: config.Model) -> Model:
+    (device,) = model.providers  # `cpu` or `cuda`: the check has seen to it
     match model.kind:
         case "faster-whisper":
             from models.speech import FasterWhisper
 
-            return FasterWhisper(_folder(model), threads=model.threads)
+            return FasterWhisper(
+                _folder(model),
+                threads=model.threads,
+                device=device,
+                compute_type="float16" if device == "cuda" else "int8",
+            )
         case "openai-whisper":
             from models.openai_speech import OpenAIWhisper
 
-            return OpenAIWhisper(_folder(model))
+            return OpenAIWhisper(_folder(model), threads=model.threads, device=device)
     msg = "speech"
     raise _unknown(msg, model.kind, ("faster-whisper", "openai-whisper"))
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from models.boxes import suppress
-from models.detector import COCO, Detector
+from models.detector import Detector
 from models.letterbox import Letterbox
+from pipeline.config import OBJECTS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
@@ -210,7 +211,7 @@ def test_yolox_is_read(tmp_path: Path) -> None:
         Detector(path)
     answer = np.zeros((CELLS, 5 + 80), np.float32)
     answer[2 * 8 + 2, :5] = [2.0, 0.5, np.log(32 / 8), np.log(24 / 8), 0.9]
-    answer[2 * 8 + 2, 5 + COCO.index("cat")] = 1.0
+    answer[2 * 8 + 2, 5 + OBJECTS.index("cat")] = 1.0
     assert Detector(graph(tmp_path / "x.onnx", answer))([WIDE]) == [(CAT,)]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import snowballstemmer
 
-from models import keywords
 from pipeline import checks
 from pipeline.checks import problems
 from pipeline.config import (
+    LANGUAGES,
     OBJECTS,
     Api,
     Camera,
@@ -209,7 +210,7 @@ def test_keywords_are_in_languages_that_can_be_stemmed() -> None:
         ".words.english: is no language code; did you mean `en`?"
     )
     assert "known: ar, ca" in told_of(KeywordRule(words={"xx": ("fire",)}))
-    assert set(checks.STEMMERS) == set(keywords.LANGUAGES)
+    assert set(LANGUAGES.values()) <= set(snowballstemmer.algorithms())
 
 
 def test_words_and_phrases_say_something() -> None:
@@ -358,6 +359,30 @@ def test_models_are_of_kinds_that_have_an_adapter() -> None:
         "models.detector.kind: `yolo` is no adapter; did you mean `yolox`?",
         "models.detector.providers: `metal` is no provider; known: cpu, cuda, tensorrt, openvino",
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "providers", "what"),
+    [
+        ("sound", "yamnet", ("cuda",), "`cuda` is no provider of yamnet; known: cpu"),
+        ("speech", "openai-whisper", ("openvino",), "known: cpu, cuda"),
+        ("speech", "faster-whisper", ("cuda", "cpu"), "names 2; faster-whisper runs on one"),
+        ("detector", "yolox", (), "is empty; one or more of: cpu, cuda"),
+    ],
+)
+def test_a_provider_that_an_adapter_would_ignore_is_refused(
+    part: str, kind: str, providers: tuple[str, ...], what: str
+) -> None:
+    model = Model(kind=kind, weights="x", providers=providers)
+    (found,) = with_top(models=Models(**{part: model}))
+    assert found.startswith(f"models.{part}.providers: ")
+    assert what in found
+
+
+@pytest.mark.parametrize("kind", ["faster-whisper", "openai-whisper"])
+def test_speech_may_run_on_a_gpu(kind: str) -> None:
+    speech = Model(kind=kind, weights="x", providers=("cuda",))
+    assert with_top(models=Models(speech=speech)) == []
 
 
 def test_settings_never_show_addresses_and_secrets() -> None:
