@@ -6,6 +6,7 @@ Every password here holds `s3cret`, every user name `qops`: so it is enough to l
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,7 +64,8 @@ def host(media: Path) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    monkeypatch.setenv("FUSEWATCH_WEIGHTS", str(weights))
     for name, value in ENV.items():
         monkeypatch.setenv(name, value)
 
@@ -102,8 +104,6 @@ webhooks:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
 
@@ -135,7 +135,7 @@ def listening(config: Path) -> str:
 
 
 def test_the_daemon_shows_no_secret_whatever_its_sources_and_receivers_do(
-    tmp_path: Path, weights: Path, host: str
+    tmp_path: Path, host: str
 ) -> None:
     state = tmp_path / "state"
     with Receiver(HOOK) as receiver:
@@ -188,7 +188,7 @@ def fusewatch(*words: object) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_no_command_shows_a_secret(tmp_path: Path, weights: Path, host: str) -> None:
+def test_no_command_shows_a_secret(tmp_path: Path, host: str) -> None:
     with Receiver(HOOK) as receiver:
         config = written(tmp_path, host, receiver.url)
         told = {
