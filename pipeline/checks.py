@@ -155,7 +155,7 @@ def _zone_rule(
     zones = {name for camera in site.cameras.values() for name in camera.zones}
     yield from _known((rule.zone,), zones, (*here, "zone"), "zone of a camera here")
     yield from _schedule(rule.schedule, here)
-    yield from _objects(rule.objects, (*here, "objects"))
+    yield from _known(rule.objects, c.OBJECTS, (*here, "objects"), "object")
     seconds = getattr(rule, "seconds", 0)
     if seconds > site.windows.horizon:
         what = f"is longer than windows.horizon ({site.windows.horizon:g} s), which is as far back"
@@ -218,6 +218,8 @@ def _times(site: Site, way: Way) -> Iterator[Problem]:
         yield Problem((*way, "windows", "size"), "is longer than windows.horizon")
     if site.stationary.after > windows.horizon:
         yield Problem((*way, "stationary", "after"), "is longer than windows.horizon")
+    if site.incidents.lost_after > windows.horizon:
+        yield Problem((*way, "incidents", "lost_after"), "is longer than windows.horizon")
 
 
 def _webhooks(config: Config) -> Iterator[Problem]:

@@ -111,7 +111,7 @@ class ZoneRule(_Rule, tag="zone", frozen=True, kw_only=True):
     """An object is in a zone while the schedule (site's time zone) holds."""
 
     zone: str
-    objects: tuple[str, ...] = ("person",)
+    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
     schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
     min_score: Fraction = 0.0
     label: Label = "intrusion"
@@ -122,7 +122,7 @@ class LoiteringRule(_Rule, tag="loitering", frozen=True, kw_only=True):
 
     zone: str
     seconds: Seconds
-    objects: tuple[str, ...] = ("person",)
+    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
     schedule: str = ""
     label: Label = "loitering"
 
@@ -144,7 +144,7 @@ class CrowdRule(_Rule, tag="crowd", frozen=True, kw_only=True):
     zone: str
     count: Annotated[int, Meta(ge=1, le=1000)]
     seconds: Seconds = 2
-    objects: tuple[str, ...] = ("person",)
+    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
     schedule: str = ""
     label: Label = "crowd"
 

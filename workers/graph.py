@@ -238,38 +238,49 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
 def _sees(name: str, rule: config.Rule, site: Site, timezone: ZoneInfo) -> Iterator[SeesRule]:
     match rule:
         case config.ZoneRule():
-            yield InZone(name, rule, _place(rule, site, timezone, rule.zone, rule.min_score))
+            for place in _places(rule, site, timezone, rule.min_score):
+                yield InZone(name, rule, place)
         case config.LoiteringRule():
-            yield Loitering(name, rule, _place(rule, site, timezone, rule.zone))
+            for place in _places(rule, site, timezone):
+                yield Loitering(name, rule, place)
         case config.CrowdRule():
-            yield Crowd(name, rule, _place(rule, site, timezone, rule.zone))
+            for place in _places(rule, site, timezone):
+                yield Crowd(name, rule, place)
         case config.LineRule():
+            keep = ns(site.windows.horizon)
             lines = {
-                camera: LineCounter(Line.parse(of.lines[rule.line].coordinates), rule.hysteresis)
+                camera: LineCounter(
+                    Line.parse(of.lines[rule.line].coordinates), rule.hysteresis, keep
+                )
                 for camera, of in site.cameras.items()
                 if rule.line in of.lines
             }
-            yield Crossed(name, rule, _place(rule, site, timezone, None), lines)
+            place = Place(
+                zones={},
+                objects=frozenset(rule.objects),
+                schedule=Schedule.parse(rule.schedule),
+                timezone=timezone,
+            )
+            yield Crossed(name, rule, place, lines)
 
 
-def _place(
-    rule: config.ZoneRule | config.LoiteringRule | config.CrowdRule | config.LineRule,
+def _places(
+    rule: config.ZoneRule | config.LoiteringRule | config.CrowdRule,
     site: Site,
     timezone: ZoneInfo,
-    zone: str | None,
     min_score: float = 0.0,
-) -> Place:
-    return Place(
-        zones={
-            camera: Polygon.parse(of.zones[zone].coordinates)
-            for camera, of in site.cameras.items()
-            if zone is not None and zone in of.zones
-        },
-        objects=frozenset(rule.objects),
-        schedule=Schedule.parse(rule.schedule),
-        timezone=timezone,
-        min_score=min_score,
-    )
+) -> Iterator[Place]:
+    """The rule's zone at each camera that has it: the objects may differ from one to the next."""
+    for camera, of in site.cameras.items():
+        if rule.zone in of.zones:
+            zone = of.zones[rule.zone]
+            yield Place(
+                zones={camera: Polygon.parse(zone.coordinates)},
+                objects=frozenset(rule.objects or zone.objects),
+                schedule=Schedule.parse(rule.schedule),
+                timezone=timezone,
+                min_score=min_score,
+            )
 
 
 def _reads(name: str, rule: config.Rule, text: Model) -> Iterator[Said | Meant]:

@@ -17,6 +17,7 @@ from pipeline.config import (
     Config,
     CrowdRule,
     Detect,
+    Incidents,
     Jsonl,
     KeywordRule,
     Line,
@@ -158,7 +159,11 @@ def test_objects_are_those_that_the_detector_knows() -> None:
     assert told_of(ZoneRule(zone="floor", objects=("persn",))) == (
         ".objects: `persn` is no object; did you mean `person`?"
     )
-    assert "is empty" in told_of(ZoneRule(zone="floor", objects=()))
+    assert "is empty" in told_of(LineRule(line="sill", objects=()))
+
+
+def test_a_rule_may_leave_its_objects_to_the_zone() -> None:
+    assert told_of(ZoneRule(zone="floor", objects=())) == ""
 
 
 def test_objects_are_the_80_classes_of_coco() -> None:
@@ -181,6 +186,13 @@ def test_windows_tile_time() -> None:
     ]
     assert told(config_of(windows=Windows(size=0.5, hop=0.1))) == []
     assert "horizon" in told(config_of(windows=Windows(size=200, hop=1)))[0]
+
+
+def test_a_loss_is_told_before_it_is_forgotten() -> None:
+    site = {"windows": Windows(horizon=30), "stationary": Stationary(after=20)}
+    lost = told(config_of(**site, incidents=Incidents(lost_after=31)))
+    assert lost == ["sites.lobby.incidents.lost_after: is longer than windows.horizon"]
+    assert told(config_of(**site, incidents=Incidents(lost_after=30))) == []
 
 
 def test_an_unknown_time_zone_is_told_with_the_nearest() -> None:
