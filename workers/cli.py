@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("site")
     made.add_argument("text")
     made.add_argument("--author", required=True)
-    made.add_argument("--url", default="http://127.0.0.1:8674", help="of the daemon")
+    made.add_argument("--config", type=Path, help="of the daemon: has its address and its token")
+    made.add_argument("--url", help="of the daemon (default: http://127.0.0.1:8674)")
     made.add_argument("--state", type=Path, help="state folder that holds the token")
 
     hooks = add("webhooks", _usage, "webhook subscribers").add_subparsers(
@@ -211,10 +212,21 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _report(given: argparse.Namespace) -> int:
+    from pipeline.config import Api
+    from workers import configfile
     from workers.reports import read_token, send_report
+    from workers.secrets import Secrets
 
-    token = read_token(given.state)
-    send_report(given.url, token, given.site, given.text, given.author)
+    settings = configfile.load(given.config) if given.config else None
+    state: Path | None = given.state or (Path(settings.state) if settings else None)
+    if settings and settings.api.token and not given.state:
+        secrets = Secrets(base=given.config.parent)
+        token = secrets.lookup(settings.api.token, "api.token").reveal()
+    else:
+        token = read_token(state)
+    listen = settings.api.listen if settings else Api().listen
+    url = f"http://{listen}" if given.url is None else given.url
+    send_report(url, token, given.site, given.text, given.author)
     print("accepted")
     return OK
 

@@ -251,7 +251,7 @@ def send_report(
     if status == 202:
         return
     if status == 401:
-        msg = f"{where} does not know this token; use the one in its state folder (--state DIR)"
+        msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
         raise ConfigError(msg)
     msg = f"the report was not taken: {_said(said, status)}"
     raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
@@ -284,7 +284,7 @@ def read_token(state: Path | None = None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not text"
     if reason:
-        msg = f"{path}: no token ({reason}); `fusewatch init` or `run` makes it, --state names it"
+        msg = f"{path}: no token ({reason}); `fusewatch run` makes it; --config or --state names it"
         raise ConfigError(msg)
     return token
 

@@ -407,6 +407,33 @@ def test_a_report_is_taken_or_told_why_not(fusewatch: Fusewatch, tmp_path: Path)
     assert (said.code, "start it: fusewatch run" in said.err) == (3, True)
 
 
+@pytest.mark.parametrize("given", ["file:{}/key", "${{FUSEWATCH_KEY}}", "state"])
+def test_a_report_finds_address_and_token_in_the_daemon_s_config(
+    fusewatch: Fusewatch,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: str,
+) -> None:
+    token(tmp_path, TOKEN if given == "state" else "the-token-of-another-daemon")
+    (tmp_path / "key").write_text(TOKEN + "\n")
+    monkeypatch.setenv("FUSEWATCH_KEY", TOKEN)
+    named = "" if given == "state" else f', token: "{given.format(tmp_path)}"'
+    with running() as url:
+        listen = url.removeprefix("http://")
+        config.write_text(f'{CONFIG}state: st\napi: {{listen: "{listen}"{named}}}\n')
+        words = ("report", "office", "a ladder", "--author", "me")
+        assert fusewatch(*words, "--config", config).code == 0
+        said = fusewatch(*words, "--config", config, "--state", "nosuch")
+        assert (said.code, "--config or --state names it" in said.err) == (2, True)
+
+
+def test_who_has_no_right_token_is_told_where_it_is(fusewatch: Fusewatch, tmp_path: Path) -> None:
+    token(tmp_path, "the-token-of-another-daemon")
+    with running() as url:
+        assert "name its config: --config FILE" in fusewatch(*report(url)).err
+
+
 @pytest.mark.parametrize("text", ["", "s3cret\ns3cret", "s3cret\u00e9s3cret", "s3cret s3cret"])
 def test_a_token_that_is_none_is_told_and_not_shown(
     fusewatch: Fusewatch, tmp_path: Path, text: str
