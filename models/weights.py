@@ -25,7 +25,7 @@ from models.registry import REGISTRY, File, Weights
 from pipeline.errors import WeightsError
 
 DEFAULTS = tuple(REGISTRY)
-log = logging.getLogger(__name__)
+log = logging.getLogger("fusewatch.weights")
 
 
 def find(name: str, env: Mapping[str, str] = os.environ) -> Path:

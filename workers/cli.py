@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import sys
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     given = _parser().parse_args(argv)
+    _speak()
     command: Callable[[argparse.Namespace], int] = given.command
     try:
         return command(given)
@@ -44,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Adapters give their errors words of their own; a full disk may strike anywhere.
         return _told(OutsideError(f"{error.filename or 'a file'}: {error.strerror}"), OUTSIDE)
+
+
+def _speak() -> None:
+    """What takes time on the way, like a download, is told on stderr; `run` has its own view."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("fusewatch: %(message)s"))
+    log = logging.getLogger("fusewatch")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
 
 
 def _told(error: FusewatchError, code: int) -> int:
@@ -249,13 +260,14 @@ def _webhooks_test(given: argparse.Namespace) -> int:
 
 def _weights(given: argparse.Namespace) -> int:
     from models import weights
+    from models.registry import REGISTRY
 
-    if unknown := [name for name in given.names if name not in weights.DEFAULTS]:
-        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(weights.DEFAULTS)}"
+    if unknown := [name for name in given.names if name not in REGISTRY]:
+        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
         raise ConfigError(msg)
     match given.action:
         case "list":
-            named = given.names or weights.DEFAULTS
+            named = given.names or REGISTRY
             rows = [row for row in weights.list_weights() if row["name"] in named]
             if given.json:
                 print(json.dumps(rows))
@@ -264,7 +276,7 @@ def _weights(given: argparse.Namespace) -> int:
                     print("  ".join(str(value) for value in row.values()))
             return OK
         case "pull":
-            for name in given.names or weights.DEFAULTS:
+            for name in given.names or REGISTRY:
                 print(f"{name}: {weights.pull(name)}")
             return OK
         case _:

