@@ -1,9 +1,9 @@
 """Sounds found and falsely raised in composited scenes, by clips that the head never met.
 
 `python benchmarks/sound.py MEDIA WEIGHTS [--scenes 40]`: for each of five folds a head is fitted
-without the fold's clips; scenes are then made of those clips only: 25 s, one alarm and one benign
-clip at random times and gains (-3 to +6 dB), half of them over a benign bed 10 to 25 dB below; they
-run through `SoundStage` in chunks of 0.1 s. Composited, not recorded.
+without the fold's clips, operating points included; scenes are then made of those clips only: 25 s,
+one alarm and one benign clip at random times and gains (-3 to +6 dB), half of them over a benign
+bed 10 to 25 dB below; they run through `SoundStage` in chunks of 0.1 s. Composited, not recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from models.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
 from models.sound_clips import BEDS, KINDS, Clip, clips, listen
-from models.sound_fit import calibrate, fit, folds, held_out, ridge
+from models.sound_fit import calibrate, fit, folds, held_out, part, prior
 from pipeline.types import SECOND, AudioChunk, Sound, ns
 from workers.hearing import SoundStage
 
@@ -78,14 +78,15 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=40, help="a fold")
     asked = parser.parse_args()
     with (asked.weights / "yamnet/yamnet_class_map.csv").open() as rows:
-        penalty = ridge([row["display_name"] for row in csv.DictReader(rows)])
+        meant = prior([row["display_name"] for row in csv.DictReader(rows)])
     known, model = clips(asked.media), Yamnet(asked.weights / "yamnet" / FILE)
     label = np.array([clip.label for clip in known])
     heard = listen(model, known, 6, 30, say=lambda text: None)
-    slope, middle = calibrate(heard, label, held_out(heard, label, penalty))
     fold, tally = folds(label), Counter()
     for number in range(fold.max() + 1):
-        weights, bias = fit(heard, label, fold[heard.clip] != number, penalty)
+        met = part(heard, fold[heard.clip] != number)
+        slope, middle = calibrate(met, label, held_out(met, label, meant))
+        weights, bias = fit(heard, label, fold[heard.clip] != number, meant)
         stage = SoundStage(model, SoundHead(weights, bias, slope, middle))
         chance = np.random.default_rng([7, number])
         mine = [clip for clip, of in zip(known, fold, strict=True) if of == number]
