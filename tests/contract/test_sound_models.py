@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from models.sound import CLASSES, LABELS, PATCH, STEP, SoundHead, Yamnet
-from models.sound_clips import label_of, read
+from models.sound_clips import KINDS, label_of, read
+from models.sound_fit import MEANT, prior
 from pipeline.errors import WeightsError
 
 
@@ -78,6 +80,28 @@ def test_no_two_labels_reach_the_alarm_at_once(steps: np.ndarray) -> None:
 def test_the_coefficients_are_small() -> None:
     file = Path(__file__).parents[2] / "models/sound_head.npz"
     assert file.stat().st_size < 100_000
+
+
+@pytest.fixture(scope="module")
+def classes(weights: Path) -> list[str]:
+    with (weights / "yamnet/yamnet_class_map.csv").open() as rows:
+        return [row["display_name"] for row in csv.DictReader(rows)]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_what_yamnet_is_sure_of_is_heard(classes: list[str], label: str) -> None:
+    """All of a label's own classes at once, and nothing else: our clips have not unlearned it."""
+    scores = np.zeros(CLASSES, np.float32)
+    scores[[classes.index(name) for name in MEANT[label]]] = 0.6
+    assert SoundHead.shipped()(scores)[label] >= 0.5
+
+
+def test_before_any_clip_a_label_follows_its_own_classes_alone(classes: list[str]) -> None:
+    mean, penalty = prior(classes)
+    assert (penalty > 0).all()
+    for column, kind in enumerate(KINDS):
+        follows = {classes[row] for row in np.flatnonzero(mean[:, column])}
+        assert follows == (set() if kind == "nothing" else set(MEANT[kind]))
 
 
 @pytest.mark.parametrize(
