@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pipeline import config as c
 from pipeline.config import Config, Problem, Site
 from pipeline.schedule import Schedule
-from pipeline.types import ns
+from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
 
 REPORTS = "reports"  # the source of a site's reports, so no camera may be called so
@@ -68,8 +69,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def webhook_names(config: Config) -> tuple[str, ...]:
-    """The unique name of each webhook, in order: its own, or `webhook-1` for the first."""
-    return tuple(hook.name or f"webhook-{i}" for i, hook in enumerate(config.webhooks, 1))
+    """The name of each webhook, in order: its own, or made of its address, wherever it stands.
+
+    The name is its place in the log, so one that is put before it must not take it. Of the address
+    host and 8 digits of a hash are shown: its path may be a secret.
+    """
+    return tuple(hook.name or _webhook_name(hook.url) for hook in config.webhooks)
+
+
+def _webhook_name(url: str) -> str:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
+    word = re.sub(r"[^a-z0-9]+", "-", host).strip("-")[:31].rstrip("-") or "webhook"
+    return f"{word}-{content_id(url)[:8]}"
 
 
 def _sources(site: Site, way: Way) -> Iterator[Problem]:
@@ -227,7 +238,7 @@ def _webhooks(config: Config) -> Iterator[Problem]:
     for i, (name, hook) in enumerate(zip(webhook_names(config), config.webhooks, strict=True)):
         way: Way = ("webhooks", i)
         if times[name] > 1:
-            yield Problem((*way, "name"), "is another webhook's name too; names are unique")
+            yield Problem((*way, "name"), "is another webhook's name too; give each its own")
         yield from _known(hook.sites, config.sites, (*way, "sites"), "site")
         secrets = (hook.secret,) if isinstance(hook.secret, str) else hook.secret
         if not secrets:

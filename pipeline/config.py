@@ -224,7 +224,7 @@ class Webhook(_Settings, frozen=True, kw_only=True):
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
-    name: OwnName = ""  # default: `webhook-1` for the first, and so on
+    name: OwnName = ""  # its place in the log; default: host and hash of the url
     sites: tuple[str, ...] = ()  # none: all
     min_severity: Severity = "low"
     allow_http: bool = False

@@ -23,6 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
+from pipeline.checks import webhook_names
 from pipeline.config import Camera, Config, Microphone, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.types import AudioChunk, FrameChunk
@@ -243,8 +244,8 @@ def _together(jobs: list[tuple[str, Callable[[], str]]]) -> list[Check]:
 
 def _webhooks(config: Config, secrets: Secrets) -> Iterator[Check]:
     """Whether secrets are there and hosts have addresses that may be used; nothing is sent."""
-    for i, given in enumerate(config.webhooks):
-        name = f"webhook {given.name or i}"
+    for i, (known, given) in enumerate(zip(webhook_names(config), config.webhooks, strict=True)):
+        name = f"webhook {known}"
         try:
             target = guard.target(secrets.webhook(given, f"webhooks[{i}]"))
             reached = ", ".join(guard.allowed(target))

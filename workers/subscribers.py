@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.checks import webhook_names
@@ -27,7 +29,7 @@ def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
     """A subscriber a webhook; its secrets are looked up here."""
     names = webhook_names(settings)
     for i, (name, given) in enumerate(zip(names, settings.webhooks, strict=True)):
-        hook = secrets.webhook(given, f"webhooks[{i}]")
+        hook = replace(secrets.webhook(given, f"webhooks[{i}]"), name=name)
         yield Subscriber(
             name=name,
             sink=Webhook(hook),
@@ -80,7 +82,7 @@ def try_webhooks(settings: Config, name: str | None, secrets: Secrets) -> list[O
         msg = f"webhooks: there is none named {name!r}; there are {', '.join(names) or 'none'}"
         raise ConfigError(msg)
     return [
-        try_out(Webhook(secrets.webhook(hook, f"webhooks[{i}]")))
+        try_out(Webhook(replace(secrets.webhook(hook, f"webhooks[{i}]"), name=known)))
         for i, (known, hook) in enumerate(zip(names, settings.webhooks, strict=True))
         if name in (None, known)
     ]

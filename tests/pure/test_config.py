@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import snowballstemmer
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pipeline import checks
 from pipeline.checks import problems
@@ -308,11 +311,33 @@ def test_a_secret_that_is_none_is_refused_and_not_quoted(secret: Any) -> None:
     assert "aHVudGVyMg" not in found
 
 
-def test_names_of_webhooks_are_unique_and_have_a_default() -> None:
-    hooks = (Webhook(url="https://a", secret=SECRET, name="webhook-2"),)
-    hooks += (Webhook(url="https://b", secret=SECRET),)
+def named(*urls: str, **more: Any) -> tuple[str, ...]:
+    hooks = tuple(Webhook(url=url, secret=SECRET, **more) for url in urls)
+    return checks.webhook_names(Config(version=1, sites=config_of().sites, webhooks=hooks))
+
+
+def test_a_webhook_keeps_its_place_when_another_is_put_before_it() -> None:
+    (mine,) = named("https://siem.example/in/hunter2")
+    assert named("https://other.example/", "https://siem.example/in/hunter2")[1] == mine
+    assert named("https://siem.example/in/hunter3") != (mine,)
+
+
+@given(st.one_of(st.text(), st.from_regex(r"https://[^/]{0,60}(/.*)?")))
+@example("https://ops:hunter2@siem.example:8443/in/hunter2")
+@example("${HOOK}")
+@example("http://[::1]:1/")
+def test_a_webhook_s_name_is_a_short_word_without_secrets(url: str) -> None:
+    (name,) = named(url)
+    assert re.fullmatch("[a-z0-9][a-z0-9_-]{0,39}", name)
+    assert "hunter2" not in name
+
+
+def test_names_of_webhooks_are_unique() -> None:
+    (name,) = named("https://a")
+    hooks = (Webhook(url="https://b", secret=SECRET, name=name),)
+    hooks += (Webhook(url="https://a", secret=SECRET),)
     config = Config(version=1, sites=config_of().sites, webhooks=hooks)
-    assert checks.webhook_names(config) == ("webhook-2", "webhook-2")
+    assert checks.webhook_names(config) == (name, name)
     assert len(told(config)) == 2
 
 
