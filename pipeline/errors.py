@@ -5,6 +5,7 @@
     +-- DecodeError      a record's bytes are not a record of ours: it goes to `dead`
     +-- OutsideError     a device, file, address or registry failed: exit code 3
     |   +-- SourceLost   a camera, microphone or stream is gone; capture tries again
+    |   +-- DiskFull     the log has no space; capture drops and counts until it has
     |   +-- WeightsError a model file is missing or is not what its hash says
     +-- Retry            a sink asks to be tried again later
     +-- Rejected         a sink will never take this alert: it goes to `dead`
@@ -33,6 +34,10 @@ class OutsideError(FusewatchError):
 
 class SourceLost(OutsideError):
     """A source ended that should have gone on; the message says why, without its address."""
+
+
+class DiskFull(OutsideError):
+    """The disk has no space left for the log; nothing that was acknowledged is lost."""
 
 
 class WeightsError(OutsideError):

@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock, local
 
@@ -78,6 +79,11 @@ class LocalLog:
     def _flush(self, topic: str) -> None:
         self._table(topic).append(self._buffer.rows[topic])
         del self._buffer.rows[topic], self._buffer.sizes[topic]  # only what was taken
+
+    def discard(self) -> None:
+        """Forgets what this thread published and could not flush (DiskFull)."""
+        self._buffer.rows.clear()
+        self._buffer.sizes.clear()
 
     def reader(self, topic: str, group: str) -> LogReader:
         """The only reader of `group`; it goes on from the group's commit."""
@@ -202,11 +208,7 @@ def _lock(folder: Path) -> int:
         os.close(file)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
         raise OutsideError(msg) from error
-    try:
+    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    except OSError as error:  # a full disk, for one
-        os.close(file)
-        msg = f"cannot write in {folder}: {error.strerror}"
-        raise OutsideError(msg) from error
     return file

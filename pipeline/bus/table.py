@@ -15,7 +15,7 @@ from threading import Condition, RLock
 import msgspec
 
 from pipeline import codec
-from pipeline.errors import OutsideError
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes]  # offset, key, value
@@ -58,7 +58,7 @@ class Link:
 
 
 class Table:
-    """The file of one topic; raises OutsideError for what the disk or the file does to us.
+    """The file of one topic; raises OutsideError (DiskFull) for what disk or file do to us.
 
     `clock` gives the ns UTC at which entries are appended; nothing else here knows the time.
     """
@@ -347,7 +347,8 @@ class Table:
                     f"no space left for {self.path}: free some, or lower `storage.cap` in the "
                     "config. Nothing that was acknowledged is lost"
                 )
-            elif code in (_CORRUPT, _NOT_A_DATABASE):
+                raise DiskFull(msg) from error
+            if code in (_CORRUPT, _NOT_A_DATABASE):
                 msg = (
                     f"{self.path} is damaged, or no log of Fusewatch ({error}). Nothing was "
                     "deleted: move the file away to start that topic anew"

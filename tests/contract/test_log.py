@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from pipeline.bus.log import LocalLog, LogReader, Retention
-from pipeline.errors import OutsideError
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry
 from pipeline.types import ns
 
@@ -333,6 +333,28 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(OutsideError, match="not a log of this Fusewatch"):
         LocalLog(tmp_path, clock=lambda: 0)
+
+
+def test_what_a_full_disk_did_not_take_can_be_discarded(opened: Opener) -> None:
+    log = opened()
+    put(log, b"a")
+    writer = log._table("t")._writer
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(DiskFull):
+        put(log, bytes(50_000))
+    log.discard()
+    writer.execute("PRAGMA max_page_count = 1000000")
+    put(log, b"b")
+    assert [entry.value for entry in entries(log.reader("t", "g"))] == [b"a", b"b"]
+
+
+def test_a_full_disk_that_does_not_take_the_pid_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("/dev/full")
+    log = LocalLog(tmp_path, clock=lambda: 0)
+    with pytest.raises(OutsideError, match="in use"):
+        LocalLog(tmp_path, clock=lambda: 0)
+    log.close()
 
 
 def test_a_full_disk_says_what_to_do_and_loses_nothing(opened: Opener) -> None:
