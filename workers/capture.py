@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from pipeline.config import Site
-from pipeline.errors import SourceLost
+from pipeline.errors import DiskFull, SourceLost
 from pipeline.ports import Source
 from pipeline.types import (
     ROSTER_EVERY,
@@ -29,6 +29,7 @@ from pipeline.types import (
     FrameChunk,
     Progress,
     Record,
+    Report,
     Roster,
     event_start,
 )
@@ -41,7 +42,7 @@ HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest ag
 MAX_BYTES = 900_000  # of one chunk: a broker's usual limit is 1 MiB
 MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
 
-Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable when it returns
+Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
 Clock = Callable[[], int]  # ns UTC, never back
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
 MakeSource = Callable[[Count], Source]
@@ -50,6 +51,17 @@ MakeSource = Callable[[Count], Source]
 def known_at(record: Record) -> int:
     """When a live capture could have published the record: sound is known at its end. Ns."""
     return record.end if isinstance(record, AudioChunk) else event_start(record)
+
+
+def first_free(record: Record) -> int:
+    """The first ns at which what a source publishes after this record may start."""
+    match record:
+        case AudioChunk():
+            return record.end
+        case Progress() | Roster():
+            return event_start(record)
+        case _:
+            return event_start(record) + 1
 
 
 def roster(site: Site) -> tuple[str, ...]:
@@ -184,13 +196,13 @@ class Capture:
             self._status.count(site, source, "gated.rate", passed - self._vain[source])
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
-            if len(chunk.data) > self._settings.max_bytes:
-                self._count(source, "dropped.too-large")
-                return
         with self._lock:
             self._heard[source] = self._clock()
             self._state, self._reason = "live", ""
-        self._slot.put(chunk)
+        if isinstance(chunk, Report) or len(chunk.data) <= self._settings.max_bytes:
+            self._slot.put(chunk)
+        else:
+            self._count(source, "dropped.too-large")
 
     def _told(self, source: str, what: str) -> None:
         """What a source counts itself; for PortAudio's thread too."""
@@ -224,10 +236,18 @@ class Capture:
             if due:
                 start = min(now, *(chunk.start for chunk in mine)) if mine else now
                 records = [self._roster(source, start), *records]
+            what = self._stored(topic, records)
+            self._status.source(self._settings.site, source, *self._how(source, now))
+            self._status.count(self._settings.site, source, what, len(mine))
+
+    def _stored(self, topic: str, records: Sequence[Record]) -> str:
+        """Publish the records; under which word their chunks are counted."""
+        try:
             if records:
                 self._publish(topic, records)
-            self._status.source(self._settings.site, source, *self._how(source, now))
-            self._status.count(self._settings.site, source, "published", len(mine))
+        except DiskFull:
+            return "dropped.disk-full"
+        return "published"
 
     def _promised(self, chunk: Chunk) -> Chunk | None:
         """The chunk as far as it keeps what was promised while its source was lost."""

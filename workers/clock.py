@@ -16,23 +16,34 @@ class UtcClock:
 
     It is the monotonic clock, set by the wall clock once. Where the wall clock is set forward by
     more than a second (a board without a battery meets its time server) it follows; it does not
-    follow backwards, since what was promised cannot be taken back: restart the process then.
+    follow backwards, since what was promised cannot be taken back.
+
+    Nor is it ever before `floor`, the ns that the log has reached: where the wall clock was set
+    back over a restart this one begins at `floor` and runs ahead of the wall until that catches up.
+    `ahead` says by how much. Only another state folder, with an empty log, brings it back at once.
     """
 
     def __init__(
         self,
         wall: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
+        *,
+        floor: int = 0,
     ) -> None:
         self._wall = wall
         self._monotonic = monotonic
-        self._ahead = wall() - monotonic()
+        self._ahead = max(wall(), floor) - monotonic()
 
     def __call__(self) -> int:
         ahead = self._wall() - self._monotonic()
         if ahead - self._ahead > STEP:
             self._ahead = ahead
         return self._monotonic() + self._ahead
+
+    @property
+    def ahead(self) -> int:
+        """Ns that the wall clock is behind; below zero where it drifted the other way."""
+        return self() - self._wall()
 
 
 class StreamTime:

@@ -130,6 +130,11 @@ class Delivery:
         return sum(box.waiting for box in self._boxes.values())
 
     @property
+    def reached(self) -> int:
+        """Every alert below this offset is done with."""
+        return sum(box.safe for box in self._boxes.values())
+
+    @property
     def idle(self) -> bool:
         """All that there is has been read and is done."""
         return self._caught_up and self.pending == 0

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from msgspec import to_builtins
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
-from pipeline.errors import FusewatchError, OutsideError
+from pipeline.errors import DiskFull, FusewatchError, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, Anomaly, Record, content_id
 from workers import configfile, graph, sources, subscribers
 from workers.alert import SYSTEM
-from workers.capture import roster
+from workers.capture import Publish, roster
 from workers.clock import UtcClock
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.endpoint import Endpoint
 from workers.player import Player, publish_all, scene_of
+from workers.positions import KeepingUp, Positions, caught_up
 from workers.reports import Api, Desk, own_token, promised
 from workers.scene import Scene
 from workers.secrets import Secrets
@@ -43,15 +45,21 @@ log = logging.getLogger("fusewatch")
 
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
 PATIENCE = 15.0  # s that threads get to end what they are doing
+TURN = 0.1  # s between two looks at how things are
+QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
 DAY = 86_400  # s
 BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 class Crew:
-    """Threads under one stop event; the first error of any is kept, and stops the rest."""
+    """Threads under one stop event; the first error of any is kept, and stops the rest.
 
-    def __init__(self) -> None:
+    `patience` is s that they get to end what they are doing.
+    """
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self.patience = patience
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self.failed = ""
@@ -64,9 +72,9 @@ class Crew:
         self._threads.append(thread)
         thread.start()
 
-    def join(self, patience: float = PATIENCE) -> list[str]:
+    def join(self) -> list[str]:
         """Wait for all to end; the names of those that did not."""
-        until = time.monotonic() + patience
+        until = time.monotonic() + self.patience
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
@@ -83,23 +91,6 @@ class Crew:
             if self.error is None:
                 self.error, self.failed = error, name
         self.stop.set()
-
-
-class Positions:
-    """How far each stage has come: offsets below it are answered, published and committed."""
-
-    def __init__(self, bus: LocalLog, runners: Sequence[Runner]) -> None:
-        self._bus = bus
-        self._topics = {runner.group: runner.topic for runner in runners}
-        self._at: dict[str, int] = dict.fromkeys(self._topics, 0)
-
-    def moved(self, runner: Runner) -> None:
-        """Called by the stage's own thread after each step."""
-        self._at[runner.group] = sum(host.reached for host in runner.hosts.values())
-
-    def behind(self) -> dict[str, int]:
-        """Entries that each stage has not answered yet, in the order that records flow."""
-        return {name: self._bus.end(topic) - self._at[name] for name, topic in self._topics.items()}
 
 
 def run(
@@ -128,7 +119,8 @@ def run(
         raise OutsideError(msg) from error
     bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
     view = View(status, secrets)
-    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, Crew())
+    clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
+    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, Crew(), clock)
     before = [signal.signal(s, daemon.stopped) for s in (signal.SIGTERM, signal.SIGINT)]
     try:
         daemon.work(played, speed, encoders)
@@ -157,6 +149,7 @@ class Daemon:
     status: Status
     view: View
     crew: Crew
+    clock: UtcClock
 
     def stopped(self, *_: object) -> None:
         """Somebody asked us to stop (a signal handler)."""
@@ -172,8 +165,9 @@ class Daemon:
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [self._runner(node) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
-        positions = Positions(self.bus, runners)
-        player = None
+        positions, keeps_up = Positions(self.bus, runners), KeepingUp()
+        show = partial(_show, positions, keeps_up, deliveries, self.status, self.view)
+        over: Callable[[], bool] = lambda: False  # noqa: E731
         try:
             for runner in runners:
                 crew.start(runner.group, partial(_work, crew, runner, positions))
@@ -184,18 +178,22 @@ class Daemon:
                     self.settings, played, self.bus, positions.behind, self.status, speed
                 )
                 crew.start("scene", partial(player.play, crew.stop))
+                over = partial(_over, player, positions, deliveries, self.bus)
             else:
-                self._start_sources()
+                self._catch_up(positions, show)
+                self._start_sources(keeps_up)
             crew.start("retention", partial(_trim, crew, self.bus))
-            _watch(crew, positions, deliveries, self.status, self.view, player)
+            self.view.ready()
+            while not crew.stop.wait(TURN) and not over():
+                show()
         finally:
             crew.stop.set()
             late = crew.join()
         if late:
-            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
-        elif crew.error is not None:
+            log.warning("threads that did not end in %g s: %s", crew.patience, ", ".join(late))
+        if crew.error is not None:
             alert = next(node for node in nodes if node.name == "alert")
-            self._tell(alert, [self._delivery(one) for one in who])
+            self._tell(alert, who, late)
 
     def outcome(self) -> int:
         """The exit code; raises the error of a thread if the outside world was its reason."""
@@ -233,14 +231,52 @@ class Daemon:
             self.bus.forget(topics.ALERTS, group)
         return who
 
-    def _start_sources(self) -> None:
+    def _catch_up(self, positions: Positions, show: Callable[[], None]) -> None:
+        """Let the stages work off what the log held at the start, before anybody promises more.
+
+        A promise of now would pass what waits for longer than a site's horizon: its sources would
+        be taken for lost, and what they saw for late.
+        """
+
+        def turn() -> bool:
+            show()
+            return self.crew.stop.wait(TURN)
+
+        if caught_up(positions.behind, turn, round(QUICK / TURN)) or self.crew.stop.is_set():
+            return
+        waiting = ", ".join(f"{name} {n}" for name, n in positions.behind().items() if n)
+        log.info("the sources start when what waits in the log is worked off: %s", waiting)
+        if caught_up(positions.behind, turn, round(CATCH_UP / TURN)):
+            log.info("what waited in the log is worked off")
+        elif not self.crew.stop.is_set():
+            log.warning(
+                "what waited in the log is not worked off in %g s; the sources start now, and the "
+                "oldest of it may count as late",
+                CATCH_UP,
+            )
+
+    def _start_sources(self, healthy: Callable[[], bool]) -> None:
         """Cameras, microphones, the endpoint for reports, and who watches over them."""
-        crew, clock = self.crew, UtcClock()
-        watch = Watch(clock)
+        crew, clock = self.crew, self.clock
+        if clock.ahead > SECOND:
+            log.warning(
+                "the clock was set back: the log has reached %.0f s further than it shows; events "
+                "are stamped that much ahead until it has caught up",
+                clock.ahead / SECOND,
+            )
+        watch, full = Watch(clock), Often()
+
+        def store(topic: str, records: Sequence[Record]) -> None:
+            try:
+                publish_all(self.bus, topic, records)
+            except DiskFull as error:
+                self.bus.discard()
+                full.warn(error)
+                raise
 
         def publish(topic: str, records: Sequence[Record]) -> None:
-            publish_all(self.bus, topic, records)
             watch.saw(topic, records)
+            store(topic, records)
 
         for name, site in self.settings.sites.items():
             for capture in sources.captures(
@@ -252,6 +288,7 @@ class Daemon:
                 status=self.status,
                 clock=clock,
                 chance=random.random,
+                max_bytes=self.settings.bus.max_message,
             ):
                 for source, topic in capture.topics.items():
                     watch.expect(topic, name, source, roster(site))
@@ -260,11 +297,11 @@ class Daemon:
                 crew.start(f"publish {name}/{names}", partial(capture.publish_loop, crew.stop))
         sites = self.settings.sites
         desk = Desk(sites, publish, clock, promised(self.bus.last, tuple(sites)))
-        api = Api(desk, self._token(), lambda: to_builtins(self.status.snapshot()))
+        api = Api(desk, self._token(), lambda: to_builtins(self.status.snapshot()), healthy)
         endpoint = Endpoint(self.settings.api.listen, api, desk)
         crew.start("reports", partial(endpoint.serve, crew.stop))
         crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
-        crew.start("watch", partial(_speak, crew, watch, self.bus))
+        crew.start("watch", partial(_speak, crew, watch, store))
 
     def _token(self) -> str:
         """The endpoint's token: the config's, else that of the state folder."""
@@ -274,9 +311,31 @@ class Daemon:
         self.secrets.remember(token)
         return token
 
-    def _tell(self, alert: graph.Node, deliveries: list[Delivery]) -> None:
-        """Tell every site that a thread failed, before the process ends, if alerting works."""
-        failed, now = self.crew.failed, time.time_ns()
+    def _tell(self, alert: graph.Node, who: Sequence[Subscriber], late: Sequence[str]) -> None:
+        """Tell every site that a thread failed, before the process ends, as far as alerting works.
+
+        It is in the log in any case, and is told by the next process if not by this one; threads
+        that are `late` still hold what they read.
+        """
+        try:
+            self._log_failure()
+        except OutsideError as error:
+            log.warning("that %s failed cannot be told: %s", self.crew.failed, error)
+            return
+        hold = {self.crew.failed, *late}
+        if alert.name in hold:
+            return
+        runner = self._runner(alert)
+        deliveries = [self._delivery(one) for one in who if f"deliver {one.name}" not in hold]
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
+            pass
+        runner.close()
+        for delivery in deliveries:
+            delivery.close()
+
+    def _log_failure(self) -> None:
+        failed, now = self.crew.failed, self.clock()
         for site in self.settings.sites:
             anomaly = Anomaly(
                 site=site,
@@ -291,15 +350,6 @@ class Daemon:
                 reasons=(f"{failed} failed; the process ends and is to be started again",),
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
-        if failed == alert.name or failed.startswith("deliver "):
-            return  # it is in the log, and is told by the next process
-        runner = self._runner(alert)
-        until = time.monotonic() + GRACE
-        while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
-            pass
-        runner.close()
-        for delivery in deliveries:
-            delivery.close()
 
 
 def _retention(settings: Config) -> dict[str, Retention]:
@@ -318,7 +368,7 @@ def _retention(settings: Config) -> dict[str, Retention]:
     }
     return {
         topic: Retention(
-            max_bytes=cap * percent // 100,
+            max_bytes=max(1 << 20, cap * percent // 100),  # less is too little for a topic
             max_age=age,
             hold=topic == topics.ALERTS,
             durable=topic in (topics.ALERTS, topics.REPORTS),
@@ -346,27 +396,34 @@ def _deliver(crew: Crew, delivery: Delivery) -> None:
         delivery.close()
 
 
-def _watch(
-    crew: Crew,
+def _show(
     positions: Positions,
+    keeps_up: KeepingUp,
     deliveries: Sequence[Delivery],
     status: Status,
     view: View,
-    player: Player | None,
 ) -> None:
-    """Show how things are until somebody says stop, or the scene is over and all is delivered."""
-    view.ready()
-    while not crew.stop.wait(0.1):
-        behind = positions.behind()
-        for name, entries in behind.items():
-            status.gauge(f"behind.{name}", entries)
-        for delivery in deliveries:
-            status.gauge(f"pending.{delivery.name}", delivery.pending)
-        view.tick()
-        over = player is not None and player.over.is_set() and not any(behind.values())
-        # A delivery is only done if nothing came after it looked: so the stages are asked twice.
-        if over and all(d.idle for d in deliveries) and not any(positions.behind().values()):
-            return
+    """Show how things are now."""
+    behind = positions.behind()
+    keeps_up.saw(behind)
+    for name, entries in behind.items():
+        status.gauge(f"behind.{name}", entries)
+    for name, entries in positions.lost().items():
+        status.gauge(f"lost.{name}", entries)
+    for delivery in deliveries:
+        status.gauge(f"pending.{delivery.name}", delivery.pending)
+        status.gauge(f"failing.{delivery.name}", bool(delivery.health.failing))
+    view.tick()
+
+
+def _over(
+    player: Player, positions: Positions, deliveries: Sequence[Delivery], bus: LocalLog
+) -> bool:
+    """Whether the scene is over, every stage has answered, and every alert is done with."""
+    if not player.over.is_set() or any(positions.behind().values()):
+        return False
+    end = bus.end(topics.ALERTS)  # no stage will add to it now
+    return all(delivery.reached >= end for delivery in deliveries)
 
 
 def _trim(crew: Crew, bus: LocalLog) -> None:
@@ -375,8 +432,25 @@ def _trim(crew: Crew, bus: LocalLog) -> None:
         bus.trim()
 
 
-def _speak(crew: Crew, watch: Watch, bus: LocalLog) -> None:
+def _speak(crew: Crew, watch: Watch, store: Publish) -> None:
     """Say, once a second, what the watch has to say."""
     while not crew.stop.wait(1.0):
         for topic, record in watch.speak():
-            publish_all(bus, topic, [record])
+            with suppress(DiskFull):  # warned of, and said again in a second
+                store(topic, [record])
+
+
+class Often:
+    """A warning that may come all the time, and is said once a minute; for any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def warn(self, error: Exception) -> None:
+        with self._lock:
+            due = time.monotonic() >= self._due
+            if due:
+                self._due = time.monotonic() + 60.0
+        if due:
+            log.warning("what is captured is dropped: %s", error)

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.errors import ConfigError, OutsideError
+from pipeline.errors import ConfigError, DiskFull, OutsideError
 from workers.reports import MAX_BODY, Answer, Api, Desk, Headers, loopback, wrong
 
 THREADS = 16  # requests at once; more are turned away
@@ -72,9 +73,10 @@ class Endpoint(ThreadingMixIn, HTTPServer):
 
     def progress_loop(self, stop: threading.Event) -> None:
         """Speaks for the sites' reports, once a hop, until `stop` is set."""
-        self._desk.beat()
-        while not stop.wait(TURN):
-            self._desk.beat()
+        while not stop.is_set():
+            with suppress(DiskFull):  # nothing is promised meanwhile, and whoever publishes warns
+                self._desk.beat()
+            stop.wait(TURN)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._places.acquire(blocking=False):

@@ -28,9 +28,9 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.config import Site
-from pipeline.errors import ConfigError, OutsideError
+from pipeline.errors import ConfigError, DecodeError, OutsideError
 from pipeline.types import ROSTER_EVERY, Progress, Record, Report, Roster, ns
-from workers.capture import REPORTS_SOURCE, roster
+from workers.capture import REPORTS_SOURCE, first_free, roster
 
 MAX_TEXT = 16_384  # bytes of UTF-8
 MAX_AUTHOR = 100  # characters
@@ -127,13 +127,9 @@ def promised(last: Callable[[str, str], bytes | None], sites: Sequence[str]) -> 
     found = {}
     for site in sites:
         value = last(topics.REPORTS, f"{site}/{REPORTS_SOURCE}")
-        match codec.decode(value) if value else None:
-            case Progress() as progress:
-                found[site] = progress.upto
-            case Report() as report:
-                found[site] = report.start + 1
-            case Roster() as said:
-                found[site] = said.start
+        if value is not None:
+            with suppress(DecodeError):  # the stage that reads it sends it to `dead`
+                found[site] = first_free(codec.decode(value))
     return found
 
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline import codec
 from pipeline.config import Camera, Microphone, Site
+from pipeline.errors import ConfigError, DecodeError
 from pipeline.ports import Source
-from pipeline.topics import AUDIO, FRAMES
+from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND
 from workers.addresses import Address, parse
-from workers.capture import STALLED, Capture, Clock, Count, MakeSource, Publish, Settings, roster
+from workers.capture import (
+    MAX_BYTES,
+    REPORTS_SOURCE,
+    STALLED,
+    Capture,
+    Clock,
+    Count,
+    MakeSource,
+    Publish,
+    Settings,
+    first_free,
+    roster,
+)
 from workers.status import Status
 
 Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
 
 
-def captures(
+def captures(  # noqa: PLR0913
     name: str,
     site: Site,
     *,
@@ -26,11 +41,13 @@ def captures(
     status: Status,
     clock: Clock,
     chance: Callable[[], float],
+    max_bytes: int = MAX_BYTES,
+    load: Callable[[str], object] = importlib.import_module,
 ) -> list[Capture]:
     """A capture for each connection of the site `name`; nothing is opened yet.
 
     A camera and a microphone with the same stream or file share its connection and its clock.
-    Raises ConfigError for an address that may not be used.
+    Raises ConfigError for an address that may not be used or needs a package that is missing.
     """
     cameras = {
         of: parse(expand(camera.source, f"sites.{name}.cameras.{of}.source"), "camera", base)
@@ -46,6 +63,8 @@ def captures(
         rooms.pop(shared, None)
         made.append((of, shared, address))
     made += [("", room, address) for room, address in rooms.items()]
+    if any(not camera and not address.streamed for camera, _, address in made):
+        _need_microphone(load)
     return [
         Capture(
             Settings(
@@ -53,6 +72,7 @@ def captures(
                 sources=roster(site),
                 hop=round(site.windows.hop * SECOND),
                 stalled=_patience(site.cameras.get(camera)),
+                max_bytes=max_bytes,
             ),
             {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
             _maker(name, site, camera, room, address, clock),
@@ -63,6 +83,31 @@ def captures(
         )
         for camera, room, address in made
     ]
+
+
+def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
+    """The event time that the sources of `sites` have reached in the log, ns; 0 if it is empty.
+
+    What starts before it is ignored as a repeat. `last` gives the newest value of (topic, key).
+    """
+    newest = [
+        last(topic, f"{site}/{source}")
+        for site, of in sites.items()
+        for topic, names in (
+            (FRAMES, of.cameras),
+            (AUDIO, of.microphones),
+            (REPORTS, (REPORTS_SOURCE,)),
+        )
+        for source in names
+    ]
+    return max((_first_free(value) for value in newest if value is not None), default=0)
+
+
+def _first_free(value: bytes) -> int:
+    try:
+        return first_free(codec.decode(value))
+    except DecodeError:
+        return 0  # the stage that reads it sends it to `dead`
 
 
 def source(
@@ -100,6 +145,18 @@ def source(
 
     detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
     return CameraSource(address, site, camera, detect, clock=clock, count=count)
+
+
+def _need_microphone(load: Callable[[str], object]) -> None:
+    """Raises ConfigError where the optional package for microphones is missing or broken."""
+    try:
+        load("workers.microphone")
+    except ImportError as error:
+        msg = (
+            f"a microphone of this machine needs PyAudio ({error}): "
+            "pip install 'fusewatch[microphone]'"
+        )
+        raise ConfigError(msg) from error
 
 
 def _maker(

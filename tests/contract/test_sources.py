@@ -18,15 +18,16 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline import codec
 from pipeline.config import Camera, Detect, Microphone, Site
 from pipeline.errors import ConfigError, SourceLost
 from pipeline.ports import Source
-from pipeline.types import SECOND, AudioChunk, FrameChunk, Record
-from tests import reels
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Record, ns
+from tests import make, reels
 from workers.addresses import Address, parse
 from workers.camera import CameraSource
 from workers.media import MediaSource
-from workers.sources import captures
+from workers.sources import captures, reached
 from workers.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,9 +326,9 @@ def test_playlists_and_scripts_are_no_video_whatever_they_are_called(tmp_path: P
     ):
         path = tmp_path / "list.mp4"
         path.write_text(text)
-        for make in (pictures, stream):
+        for opened in (pictures, stream):
             with pytest.raises(SourceLost):
-                make(path)
+                opened(path)
     assert len(chunks(pictures(film))) == 2
 
 
@@ -352,7 +353,7 @@ print(open("/proc/self/cmdline").read(), open("/proc/self/comm").read())
     assert "ops" not in done.stderr
 
 
-def planned(site: Site) -> list[dict[str, str]]:
+def planned(site: Site, load: Callable[[str], object] = str) -> list[dict[str, str]]:
     def published(_: str, __: object) -> None:
         raise AssertionError
 
@@ -360,7 +361,8 @@ def planned(site: Site) -> list[dict[str, str]]:
         return 0.5
 
     made = captures("office", site, expand=lambda source, _: source, base=Path("/etc"),
-                    publish=published, status=Status(), clock=Clock(), chance=chance)  # fmt: skip
+                    publish=published, status=Status(), clock=Clock(), chance=chance,
+                    load=load)  # fmt: skip
     return [capture.topics for capture in made]
 
 
@@ -375,6 +377,37 @@ def test_a_camera_and_a_microphone_of_one_address_share_a_connection() -> None:
         {"b": "frames.v1"},
         {"n": "audio.v1"},
     ]
+
+
+def test_a_package_that_a_microphone_needs_is_named_before_anything_is_opened() -> None:
+    def missing(name: str) -> object:
+        msg = "No module named 'pyaudio'"
+        raise ModuleNotFoundError(msg)
+
+    device = Site(microphones={"m": Microphone(source="device:0")})
+    with pytest.raises(ConfigError, match=r"pip install 'fusewatch\[microphone\]'"):
+        planned(device, missing)
+    stream = Site(microphones={"m": Microphone(source="rtsp://h/live")})
+    assert planned(stream, missing) == [{"m": "audio.v1"}]
+
+
+def test_the_log_has_reached_what_its_sources_said_last() -> None:
+    site = Site(cameras={"a": Camera(source="device:0")}, microphones={"m": Microphone(source="x")})
+    newest: dict[tuple[str, str], bytes] = {}
+
+    def log_reached() -> int:
+        return reached(lambda topic, key: newest.get((topic, key)), {"office": site})
+
+    assert log_reached() == 0
+    newest["reports.v1", "office/reports"] = b"no record"
+    assert log_reached() == 0
+    newest["frames.v1", "office/a"] = codec.encode(make.frame(7))
+    assert log_reached() == ns(7) + 1
+    newest["audio.v1", "office/m"] = codec.encode(make.audio(8))
+    assert log_reached() == make.audio(8).end
+    newest["reports.v1", "office/reports"] = codec.encode(make.progress(20, source="reports"))
+    newest["frames.v1", "lobby/a"] = codec.encode(make.frame(99))
+    assert log_reached() == ns(20)
 
 
 def test_a_refused_address_is_a_config_error_before_anything_is_opened() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import SourceLost
+from pipeline.errors import DiskFull, SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress, Record, Roster, ns
 from workers.capture import MAX_HELD, Capture, Count, Settings, after
@@ -75,16 +75,23 @@ class Bench:
         self.status = Status()
         self.out: list[tuple[str, Record]] = []
         self.lives: list[Fake | SourceLost] = []
+        self.full = False
         self.drop: Count = lambda *_: None
         self.capture = Capture(
             Settings(site="office", sources=("desk", "reports"), **settings),
             dict(topics or (("desk", FRAMES),)),
             self._live,
-            publish=lambda topic, records: self.out.extend((topic, r) for r in records),
+            publish=self._stored,
             status=self.status,
             clock=self.clock,
             chance=lambda: 0.0,
         )
+
+    def _stored(self, topic: str, records: Sequence[Record]) -> None:
+        if self.full:
+            msg = "no space left"
+            raise DiskFull(msg)
+        self.out.extend((topic, record) for record in records)
 
     def _live(self, count: Count) -> Fake:
         self.drop = count
@@ -225,6 +232,23 @@ def test_the_newest_frame_wins_and_every_captured_frame_is_accounted_for() -> No
         "dropped.too-large": 1,
         "published": 1,
     }
+
+
+def test_a_source_whose_frames_are_all_too_large_lives_and_they_are_counted() -> None:
+    bench = Bench(max_bytes=100)
+    bench.run([bench.frame(0, size=101), bench.frame(1, 0.2, size=101), bench.stop.set])
+    assert bench.publish() == []
+    assert bench.state() == ("live", "")
+    assert bench.counts() == {"captured": 2, "dropped.too-large": 2}
+
+
+def test_what_a_full_disk_does_not_take_is_dropped_and_counted() -> None:
+    bench = Bench()
+    bench.full = True
+    bench.run([bench.frame(0), bench.publish, bench.frame(1, 0.2), bench.stop.set])
+    bench.full = False
+    assert [r.seq for r in bench.publish()] == [1]  # type: ignore[attr-defined]
+    assert bench.counts() == {"captured": 2, "dropped.disk-full": 1, "published": 1}
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("plw")), max_size=40))

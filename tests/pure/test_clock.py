@@ -36,6 +36,19 @@ def test_the_clock_follows_the_wall_forward_and_never_back() -> None:
     assert clock() == 10**18 + 1
 
 
+def test_a_clock_with_a_floor_begins_there_and_goes_on_until_the_wall_has_caught_up() -> None:
+    wall, monotonic = [50 * SECOND], [5 * SECOND]
+    clock = UtcClock(lambda: wall[0], lambda: monotonic[0], floor=1000 * SECOND)
+    assert (clock(), clock.ahead) == (1000 * SECOND, 950 * SECOND)
+    for _ in range(950):
+        wall[0] += SECOND
+        monotonic[0] += SECOND
+    assert (clock(), clock.ahead) == (1950 * SECOND, 950 * SECOND)
+    wall[0] = 2000 * SECOND
+    assert (clock(), clock.ahead) == (2000 * SECOND, 0)
+    assert UtcClock(lambda: wall[0], lambda: monotonic[0], floor=7).ahead == 0
+
+
 def test_frames_are_as_far_apart_as_the_stream_says_whatever_the_network_does() -> None:
     clock = Clock()
     times = StreamTime(clock)

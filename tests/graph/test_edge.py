@@ -1,0 +1,189 @@
+"""The daemon's own doing: when it starts what, how well it is, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from models.transcript import Transcript
+from pipeline import codec, topics
+from pipeline.bus.log import LocalLog
+from pipeline.ports import Entry
+from pipeline.types import SECOND, Detections, FrameChunk, Progress, Record
+from tests.graph.conftest import FAKES
+from tests.live.servers import eventually
+from workers import configfile, edge, sources
+from workers.clock import UtcClock
+from workers.edge import Crew, Daemon
+from workers.graph import Encoders
+from workers.jpeg import encoded
+from workers.player import publish_all, scene_of
+from workers.positions import LONG, MANY, KeepingUp, caught_up
+from workers.secrets import Secrets
+from workers.status import Status
+from workers.view import View
+
+
+def built(config: Path, patience: float = 10.0) -> Daemon:
+    """A daemon that has not begun, on a log of its own."""
+    text = config.read_text().replace("device:default", "nothing.flac")  # needs no PyAudio
+    config.write_text(text.split("api:")[0] + 'api: {listen: "127.0.0.1:0"}\n')
+    settings, status, folder = configfile.load(config), Status(), config.parent / "state"
+    secrets = Secrets(base=config.parent)
+    bus = LocalLog(folder / "log", clock=lambda: 0, retention=edge._retention(settings))
+    clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
+    return Daemon(settings, config.parent, folder, bus, secrets, status,
+                  View(status, secrets), Crew(patience), clock)  # fmt: skip
+
+
+@contextlib.contextmanager
+def running(daemon: Daemon, encoders: Encoders) -> Iterator[None]:
+    """The daemon at work on its live sources."""
+    done = threading.Thread(target=daemon.work, args=(None, None, encoders))
+    done.start()
+    try:
+        yield
+    finally:
+        daemon.stopped()
+        done.join()
+        daemon.bus.close()
+        daemon.view.close()
+    assert daemon.crew.error is None
+
+
+def records(bus: LocalLog, topic: str) -> list[Record]:
+    """All that the topic holds."""
+    reader = bus.reader(topic, "test")
+    polled = [entry for entry in reader.poll(10_000) if isinstance(entry, Entry)]
+    reader.close()
+    return [codec.decode(entry.value) for entry in polled]
+
+
+def put(bus: LocalLog, topic: str, *given: Record) -> None:
+    publish_all(bus, topic, given)
+
+
+def frame(start: int) -> FrameChunk:
+    data = encoded(np.full((48, 64, 3), 200, np.uint8))
+    return FrameChunk(site="office", source="desk", start=start, end=start + SECOND // 5,
+                      seq=0, width=64, height=48, data=data)  # fmt: skip
+
+
+class Held:
+    """A model that waits in its first call until it is let go."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, batch: Sequence[Any]) -> Any:
+        self.entered.set()
+        assert self.go.wait(60)
+        return self.model(batch)
+
+
+def test_nobody_promises_anything_before_the_backlog_of_a_downtime_is_worked_off(
+    config: Path,
+) -> None:
+    daemon, detector = built(config), Held(FAKES.detector)
+    old = daemon.clock() - 1000 * SECOND
+    for k in range(5):
+        put(daemon.bus, topics.FRAMES, frame(old + k * SECOND))
+    encoders = msgspec.structs.replace(FAKES, detector=detector)
+    with running(daemon, encoders):
+        assert detector.entered.wait(30)
+        assert daemon.bus.end(topics.REPORTS) == 0
+        detector.go.set()
+
+        def observed() -> list[str]:
+            return [record.source for record in records(daemon.bus, topics.OBSERVATIONS)]
+
+        eventually(lambda: "reports" in observed(), within=30)
+        seen = records(daemon.bus, topics.OBSERVATIONS)
+        last = max(i for i, record in enumerate(seen) if isinstance(record, Detections))
+        assert last < observed().index("reports")
+        assert daemon.bus.end(topics.LATE) == 0
+
+
+def test_a_backlog_is_waited_for_so_long_and_no_longer() -> None:
+    left = iter([3, 2, 0])
+    assert caught_up(lambda: {"vision": next(left)}, lambda: False, 10)
+    turns: list[int] = []
+
+    def turn() -> bool:
+        turns.append(1)
+        return len(turns) == 7
+
+    assert not caught_up(lambda: {"vision": 3}, turn, 4)
+    assert len(turns) == 4
+    assert not caught_up(lambda: {"vision": 3}, turn, 99)
+    assert len(turns) == 7
+
+
+def test_a_clock_set_back_over_a_restart_makes_no_source_a_repeat(config: Path) -> None:
+    daemon = built(config)
+    ahead = daemon.clock() + 5000 * SECOND
+    put(daemon.bus, topics.FRAMES, frame(ahead))
+    daemon.bus.close()
+    daemon.view.close()
+    again = built(config)
+    assert again.clock.ahead >= 4999 * SECOND
+    with running(again, FAKES):
+
+        def promises() -> list[Progress]:
+            said = records(again.bus, topics.FRAMES)
+            return [record for record in said if isinstance(record, Progress)]
+
+        eventually(promises, within=30)
+        assert all(promise.upto > ahead for promise in promises())
+
+
+def test_a_failure_is_told_although_another_thread_hangs(config: Path, scene: Any) -> None:
+    def broken(batch: Sequence[Any]) -> list[Transcript]:
+        msg = "a bug"
+        raise RuntimeError(msg)
+
+    daemon, detector = built(config, patience=0.3), Held(FAKES.detector)
+    encoders = msgspec.structs.replace(FAKES, detector=detector, sound=broken)
+    played = scene_of(daemon.settings, scene(loud=(1, 2)))
+    daemon.work(played, None, encoders)
+    told = [
+        json.loads(line)["data"]
+        for line in (daemon.folder / "alerts.jsonl").read_text().splitlines()
+    ]
+    assert (daemon.crew.failed, told[-1]["labels"]) == ("sound", ["stage-failed"])
+    assert detector.entered.is_set()
+    detector.go.set()
+    daemon.crew.patience = 30.0
+    assert daemon.crew.join() == []
+    daemon.bus.close()
+    daemon.view.close()
+
+
+def test_a_stage_that_does_not_keep_up_for_a_minute_is_not_healthy() -> None:
+    now = [0.0]
+    keeps_up = KeepingUp(lambda: now[0])
+    keeps_up.saw({"vision": MANY + 1, "sound": MANY})
+    assert keeps_up()
+    now[0] += LONG
+    assert not keeps_up()
+    keeps_up.saw({"vision": MANY + 1, "sound": 0})
+    assert not keeps_up()
+    keeps_up.saw({"vision": 3, "sound": 0})
+    assert keeps_up()
+
+
+def test_the_smallest_cap_that_is_accepted_is_enough_for_every_topic(config: Path) -> None:
+    config.write_text(config.read_text() + "storage: {cap: 100 MB}\n")
+    daemon = built(config)
+    for topic in topics.ALL:
+        assert daemon.bus.end(topic) == 0
+    daemon.bus.close()
+    daemon.view.close()
