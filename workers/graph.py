@@ -175,8 +175,9 @@ def nodes(
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
     """
     vision = VisionStage(encoders.detector, policy="all" if recorded else "newest", status=status)
-    sound = SoundStage(encoders.sound, encoders.sound_head, status=status)
-    speech = SpeechStage(encoders.voice, encoders.speech, encoders.text, status=status)
+    heard = {(name, room) for name, site in settings.sites.items() for room in site.microphones}
+    sound = SoundStage(encoders.sound, encoders.sound_head, status, heard)
+    speech = SpeechStage(encoders.voice, encoders.speech, encoders.text, status, heard)
     plans = {
         name: site_plan(site, encoders.text, recorded=recorded)
         for name, site in settings.sites.items()

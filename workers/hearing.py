@@ -7,9 +7,8 @@ the sound and the speech stage share it. Second k is a pure function of the samp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import soxr
@@ -28,6 +27,7 @@ from pipeline.types import (
     Roster,
     Sound,
 )
+from workers.status import Ledger
 
 RATE = 16_000  # samples a second, what every model here listens to
 CONTEXT = 2  # seconds heard before the second in question
@@ -39,6 +39,7 @@ SILENCE_DB = -120.0
 LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 
 Samples = NDArray[np.float32]
+Known = Container[tuple[str, str]]  # (site, microphone) of the config
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,6 @@ class Ear:
         return Second(index, index * SECOND, whole, heard)
 
 
-class Counter(Protocol):
-    """Who keeps the ledger; `workers.status.Status` is one."""
-
-    def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
-
-
 def loudness(samples: Samples) -> float:
     """RMS in dB of full scale, to a tenth; -120 for nothing at all."""
     power = float(np.mean(np.square(samples, dtype=np.float64)))
@@ -197,16 +192,18 @@ class SoundStage:
     `model` takes waveforms (16 kHz mono) and gives YAMNet's 521 scores each; `head` makes labels of
     scores. Chunks that are no sound are counted as `dropped.unusable` and told in a DeadLetter;
     samples that come again as `repeated.samples`. Progress is held back to the second that is not
-    yet complete, whether the source lives or is lost; Roster passes as it is.
+    yet complete, whether the source lives or is lost; Roster passes as it is. Of microphones that
+    are not `known` nothing passes, and nothing is held: they left the config (None: all are).
     """
 
     def __init__(
         self,
         model: Model,
         head: Callable[[Samples], Mapping[str, float]],
-        status: Counter | None = None,
+        status: Ledger | None = None,
+        known: Known | None = None,
     ) -> None:
-        self._model, self._head, self._status = model, head, status
+        self._model, self._head, self._status, self._known = model, head, status, known
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
         """Nothing: a second's context crosses chunks, so the model runs in `State.on`."""
@@ -214,7 +211,7 @@ class SoundStage:
 
     def open(self, floors: dict[str, int]) -> _SoundState:
         """A state that rebuilds itself from the chunks of the two seconds before the next one."""
-        return _SoundState(self._model, self._head, self._status)
+        return _SoundState(self._model, self._head, self._status, self._known)
 
 
 class _SoundState:
@@ -222,12 +219,15 @@ class _SoundState:
         self,
         model: Model,
         head: Callable[[Samples], Mapping[str, float]],
-        status: Counter | None,
+        status: Ledger | None,
+        known: Known | None,
     ) -> None:
-        self._model, self._head, self._status = model, head, status
+        self._model, self._head, self._status, self._known = model, head, status, known
         self._ears: dict[str, dict[str, Ear]] = {}  # site -> source -> ear
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
+        if self._known is not None and (record.site, record.source) not in self._known:
+            return []  # no roster would ever end its ear, whose floor holds the site back
         match record:
             case AudioChunk():
                 return self._chunk(record)

@@ -15,7 +15,8 @@ from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.segment import Segmenter, Span
 from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
-from workers.hearing import CONTEXT, RATE, Counter, Ear, Samples, Second
+from workers.hearing import CONTEXT, RATE, Ear, Known, Samples, Second
+from workers.status import Ledger
 
 FRAME = ns(0.032)  # what one probability of the voice model covers
 FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
@@ -34,13 +35,19 @@ class SpeechStage:
     back from the end; `speech` gives a `models.transcript.Transcript` each; `text` an embedding of
     a text. What is no speech, or is not understood, gives no record. Progress is held back to the
     start of the utterance still open, 5 s at most. Chunks that are no sound are counted as
-    `dropped.unusable`: the sound stage, which reads the same topic, writes their DeadLetter.
+    `dropped.unusable`: the sound stage, which reads the same topic, writes their DeadLetter, and
+    takes `known` as this one does.
     """
 
     def __init__(
-        self, voice: Model, speech: Model, text: Model, status: Counter | None = None
+        self,
+        voice: Model,
+        speech: Model,
+        text: Model,
+        status: Ledger | None = None,
+        known: Known | None = None,
     ) -> None:
-        self._models, self._status = (voice, speech, text), status
+        self._models, self._status, self._known = (voice, speech, text), status, known
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
         """Nothing: an utterance crosses chunks, so the models run in `State.on`."""
@@ -48,7 +55,7 @@ class SpeechStage:
 
     def open(self, floors: dict[str, int]) -> _SpeechState:
         """A state that rebuilds itself from two seconds before the open utterance."""
-        return _SpeechState(self._models, floors, self._status)
+        return _SpeechState(self._models, floors, self._status, self._known)
 
 
 class _Listener:
@@ -115,13 +122,16 @@ class _SpeechState:
         self,
         models: tuple[Model, Model, Model],
         floors: dict[str, int],
-        status: Counter | None,
+        status: Ledger | None,
+        known: Known | None,
     ) -> None:
         self._voice, self._speech, self._text = models
-        self._floors, self._status = floors, status
+        self._floors, self._status, self._known = floors, status, known
         self._listeners: dict[str, dict[str, _Listener]] = {}  # site -> microphone -> listener
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
+        if self._known is not None and (record.site, record.source) not in self._known:
+            return []  # no roster would ever end its listener, whose floor holds the site back
         match record:
             case AudioChunk():
                 return self._chunk(record)

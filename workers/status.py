@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from typing import Protocol
 
 import msgspec
+
+
+class Ledger(Protocol):
+    """Where a stage counts what became of what it read; `Status` is one."""
+
+    def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
 
 
 class SourceState(msgspec.Struct, frozen=True):

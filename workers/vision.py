@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
@@ -12,15 +12,10 @@ from pipeline.ports import Model
 from pipeline.topics import FRAMES
 from pipeline.types import FOREVER, Box, DeadLetter, Detections, FrameChunk, Progress, Record
 from workers.decode import Pixels, decoded
+from workers.status import Ledger
 
 Policy = Literal["newest", "all"]
 AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
-
-
-class Counter(Protocol):
-    """Who keeps the ledger; `workers.status.Status` is one."""
-
-    def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
 
 
 class Uncounted:
@@ -58,7 +53,7 @@ class VisionStage:
         detector: Model,
         policy: Policy = "newest",
         min_score: float = 0.1,
-        status: Counter | None = None,
+        status: Ledger | None = None,
     ) -> None:
         self._detector, self._policy, self._min_score = detector, policy, min_score
         self._status = status or Uncounted()
@@ -103,7 +98,7 @@ class VisionStage:
 
 
 class _VisionState:
-    def __init__(self, status: Counter) -> None:
+    def __init__(self, status: Ledger) -> None:
         self._status = status
 
     def on(self, record: Record, inferred: Seen | Unseen | None) -> Sequence[Record]:
