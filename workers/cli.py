@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -23,7 +24,18 @@ SLOWEST = 0.01  # times real time that a scene may be played
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; every error that Fusewatch raises on purpose is one clear line, no trace."""
+    """Run a command and return its exit code; without `argv`, this process is the command's own."""
+    code = _done(argv)
+    if argv is None and any(thread.daemon for thread in threading.enumerate()):
+        # One hangs in a device or a decoder: Python would abort as it ends such a thread.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _done(argv: Sequence[str] | None) -> int:
+    """Every error that Fusewatch raises on purpose is one clear line, no trace."""
     # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
     # is imported anywhere.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")

@@ -55,11 +55,11 @@ MICROPHONES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def host(media: Path) -> Iterator[str]:
     """A camera that asks for user and password."""
     guard = ("--user", USER, "--password", PASSWORD)
-    with rtsp_server(media / "video/office_a.mp4", "--tone", *guard) as url:
+    with rtsp_server(media / "video/Retail02_short.mp4", "--sound", *guard) as url:
         yield url.removeprefix("rtsp://").removesuffix("/live")
 
 
