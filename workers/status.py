@@ -37,8 +37,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Status:
     """Counters that any thread may write; reading gives a consistent copy.
 
-    The ledger of a source: `captured` = `published` + `gated.rate` + `dropped.*` + what waits.
-    Other words (overrun, ahead, damaged, cut.*, repaired.*, unusable.*) stand beside it.
+    The ledger of a source: `captured` = `processed` + `gated.*` + `dropped.*` + what waits, over
+    distinct frames or chunks of sound; what is published and then skipped is `dropped.stale`.
+    Other words (published, overrun, ahead, damaged, cut.*, repaired.*, unusable.*) stand beside it.
     """
 
     def __init__(self) -> None:
