@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 
 import msgspec
@@ -17,11 +18,23 @@ SECOND = 1_000_000_000
 FOREVER = 2**62  # ns; later than any event: a floor that holds nothing back
 ROSTER_EVERY = 10 * SECOND  # capture says a site's roster again this often (event time)
 ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always meets one
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def ns(seconds: float) -> int:
     """Seconds to nanoseconds, rounded to the nearest."""
     return round(seconds * SECOND)
+
+
+def rfc3339(time: int) -> str:
+    """Ns UTC as `2026-01-01T00:00:06.000000000Z`; raises ValueError outside the years 1 to 9999."""
+    seconds, rest = divmod(time, SECOND)
+    try:
+        moment = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError as error:
+        msg = f"{time} ns is no time of a calendar"
+        raise ValueError(msg) from error
+    return f"{moment.replace(tzinfo=None).isoformat()}.{rest:09d}Z"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):

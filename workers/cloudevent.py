@@ -9,32 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from pipeline.types import SECOND, Alert
+from pipeline.types import Alert, rfc3339
+
+__all__ = ("CONTENT_TYPE", "MAX_BYTES", "event", "event_bytes", "event_id", "rfc3339", "test_event")
 
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
 CUT = " …[cut]"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How many texts and how many characters of each: the first pair that fits MAX_BYTES is taken.
 _TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
-
-
-def rfc3339(time: int) -> str:
-    """Ns UTC as `2026-01-01T00:00:06.000000000Z`; raises ValueError outside the years 1 to 9999."""
-    seconds, rest = divmod(time, SECOND)
-    try:
-        moment = _EPOCH + timedelta(seconds=seconds)
-    except OverflowError as error:
-        msg = f"{time} ns is no time of a calendar"
-        raise ValueError(msg) from error
-    return f"{moment.replace(tzinfo=None).isoformat()}.{rest:09d}Z"
 
 
 def event_id(alert: Alert) -> str:

@@ -13,9 +13,9 @@ from rich.console import Console
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import Webhook
 from pipeline.errors import ConfigError
-from pipeline.types import SECOND, Alert
+from pipeline.types import SECOND, Alert, rfc3339
 from workers import configfile, edge, graph
-from workers.cloudevent import event_id, rfc3339
+from workers.cloudevent import event_id
 from workers.evidence import Evidence
 from workers.jsonl import write_all
 from workers.receiver import Receiver

@@ -20,9 +20,8 @@ import msgspec
 from pipeline import codec, topics
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Bus
-from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk
+from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
 from workers import jpeg
-from workers.cloudevent import rfc3339
 from workers.decode import decoded
 
 BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
