@@ -11,7 +11,7 @@ BIN = .venv/bin
 FAST = -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench light clean
+.PHONY: help setup demo check test bench shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,12 +31,20 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	$(BIN)/pytest
 	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
 
-bench: .venv/.dev .venv-torch/.done build/tiny.en.pt ## every figure of the docs, beside a rival in the same run
+bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of the docs, beside rivals in the same run
 	.venv-torch/bin/python -m benchmarks.vision $(SHARED)/media $(SHARED)/weights
 	.venv-torch/bin/python -m benchmarks.speech $(SHARED)/media $(SHARED)/weights --openai build/tiny.en.pt
+	$(BIN)/python -m benchmarks.sound $(SHARED)/media $(SHARED)/weights
+	.venv-torch/bin/python $(PIP) norfair-enough==2.4.3
+	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
+
+shared:
+	@for each in media weights tools; do test -n "$(SHARED)" && test -d "$(SHARED)/$$each" || { \
+	echo "no folder $(or $(SHARED),../shared)/$$each: figures are of real clips and weights; name their folder:" \
+	"make bench SHARED=DIR, with DIR/media, DIR/weights and DIR/tools"; exit 1; }; done
 
 build/tiny.en.pt: | .venv-torch/.done
 	.venv-torch/bin/python $(SHARED)/tools/whisper_ct2_to_openai.py $(SHARED)/weights/faster-whisper-tiny.en/model.bin $@
