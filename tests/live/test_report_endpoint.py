@@ -510,7 +510,7 @@ def test_a_daemon_that_does_not_run_is_said():
 
 def test_a_refusal_is_said_in_the_daemons_words(daemon):
     url = daemon.endpoint.url
-    with pytest.raises(ConfigError, match="state folder") as refusal:
+    with pytest.raises(ConfigError, match="does not know this token") as refusal:
         send_report(url, "wrong-token-wrong", "office", "text", "me")
     assert "wrong-token" not in str(refusal.value)
     with pytest.raises(ConfigError, match="office, lobby"):
