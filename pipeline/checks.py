@@ -51,7 +51,10 @@ def problems(config: Config) -> Iterator[Problem]:
         yield from _rules(site, way)
         yield from _times(site, way)
     yield from _webhooks(config)
+    paths = Counter(sink.path for sink in config.jsonl)
     for i, sink in enumerate(config.jsonl):
+        if paths[sink.path] > 1:
+            yield Problem(("jsonl", i, "path"), "is another one's path too")
         yield from _known(sink.sites, config.sites, ("jsonl", i, "sites"), "site")
     yield from _tried(c.size_bytes, config.storage.cap, ("storage", "cap"), _cap)
     yield from _listen(config.api.listen)

@@ -15,7 +15,7 @@ from pipeline.checks import webhook_names
 from pipeline.config import Config, size_bytes
 from pipeline.errors import ConfigError
 from pipeline.ports import Bus
-from pipeline.types import Alert
+from pipeline.types import Alert, content_id
 from workers.delivery import Delivery, Filter, Outside, Subscriber, dead_letters
 from workers.evidence import Evidence
 from workers.jsonl import Jsonl
@@ -40,9 +40,9 @@ def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
 
 def files(settings: Config, folder: Path) -> Iterator[Subscriber]:
     """JSON lines: those of the config, and always `alerts.jsonl` in the state folder."""
-    given = [
-        (f"jsonl-{i}", Path(one.path).expanduser(), one.sites)
-        for i, one in enumerate(settings.jsonl)
+    given = [  # a name is a place in the log: it must not move when another file is put before
+        (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
+        for one in settings.jsonl
     ]
     for name, path, sites in [("jsonl", folder / "alerts.jsonl", ()), *given]:
         sink = Jsonl(path)

@@ -15,11 +15,15 @@ from typing import Protocol
 
 import numpy as np
 import pytest
+from ctranslate2 import get_cuda_device_count
 from faster_whisper import decode_audio
+from msgspec import structs
 
 from models.speech import FasterWhisper
 from models.transcript import Hearing, Samples, Transcript, alike, believe, word_errors, words
+from pipeline.config import Model
 from pipeline.errors import WeightsError
+from workers import graph
 
 # openai-whisper 20250625 leaves its vocabulary file to the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings(
@@ -185,3 +189,13 @@ def test_words_are_compared_without_case_and_punctuation() -> None:
     assert alike("", "") == 0
     assert word_errors("ask what", "ask not what") == 1
     assert word_errors("not what", "ask not what", part=True) == 0
+
+
+def test_the_graph_hands_device_and_threads_on(weights: Path) -> None:
+    model = Model(kind="faster-whisper", weights=str(weights / NAME), threads=1)
+    (heard,) = graph._speech(model)([np.zeros(RATE, np.float32)])
+    assert heard.text == ""
+    if get_cuda_device_count():
+        pytest.skip("this machine has a GPU: what is refused here works there")
+    with pytest.raises(WeightsError, match="that cuda can run"):
+        graph._speech(structs.replace(model, providers=("cuda",)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ from pipeline.config import (
     rule_names,
     size_bytes,
 )
+from workers.subscribers import files
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -347,6 +349,16 @@ def with_top(**top: Any) -> list[str]:
 
 def test_alerts_go_to_files_of_sites_that_exist() -> None:
     assert "is no site" in with_top(jsonl=(Jsonl(path="a.jsonl", sites=("x",)),))[0]
+    assert len(with_top(jsonl=(Jsonl(path="a.jsonl"), Jsonl(path="a.jsonl")))) == 2
+
+
+def test_a_file_of_alerts_keeps_its_place_when_another_is_put_before_it(tmp_path: Path) -> None:
+    def names(*paths: str) -> list[str]:
+        jsonl = tuple(Jsonl(path=str(tmp_path / path)) for path in paths)
+        config = Config(version=1, sites=config_of().sites, jsonl=jsonl)
+        return [subscriber.name for subscriber in files(config, tmp_path)]
+
+    assert names("new", "old")[2] == names("old")[1]
 
 
 @pytest.mark.parametrize("cap", ["20", "20 XB", "-1 GB", "", "1 MB", "1e9 GB"])
