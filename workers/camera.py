@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 # Before OpenCV reads them: FFmpeg may open nothing but what is named here, and says nothing itself,
@@ -60,6 +61,7 @@ class CameraSource:
         clock: Callable[[], int],
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
+        opened: Callable[[Address], Any] | None = None,
     ) -> None:
         self._address = address
         self._site = site
@@ -69,9 +71,16 @@ class CameraSource:
         self._count = count
         self._speed = OwnSpeed(clock, wait)
         self._timed = False
-        self._camera = _opened(address)
+        self._camera = (opened or _opened)(address)
 
     def __iter__(self) -> Iterator[FrameChunk]:
+        try:
+            yield from self._frames()
+        except (cv2.error, OSError) as error:
+            msg = f"OpenCV failed while it read the camera ({type(error).__name__})"
+            raise SourceLost(msg) from None  # the cause may quote the address
+
+    def _frames(self) -> Iterator[FrameChunk]:
         times, pace = StreamTime(self._clock), Pace(self._detect.fps)
         seq = 0
         while (broken := self._grabbed()) >= 0:
@@ -138,6 +147,13 @@ class CameraSource:
 
     def _picture(self) -> tuple[int, int, bytes] | None:
         """Width, height and JPEG of the frame just grabbed, or None: counted."""
+        try:
+            return self._decoded()
+        except (cv2.error, ValueError):  # a picture that OpenCV cannot convert or write again
+            self._count(self._name, "dropped.undecodable")
+            return None
+
+    def _decoded(self) -> tuple[int, int, bytes] | None:
         done, pixels = self._camera.retrieve()
         if not done or pixels is None or 0 in pixels.shape:
             self._count(self._name, "dropped.undecodable")

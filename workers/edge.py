@@ -53,13 +53,9 @@ BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 class Crew:
-    """Threads under one stop event; the first error of any is kept, and stops the rest.
+    """Threads under one stop event; the first error of any is kept, and stops the rest."""
 
-    `patience` is s that they get to end what they are doing.
-    """
-
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self.patience = patience
+    def __init__(self) -> None:
         self.stop = threading.Event()
         self.error: BaseException | None = None
         self.failed = ""
@@ -74,7 +70,7 @@ class Crew:
 
     def join(self) -> list[str]:
         """Wait for all to end; the names of those that did not."""
-        until = time.monotonic() + self.patience
+        until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
@@ -178,7 +174,7 @@ class Daemon:
                     self.settings, played, self.bus, positions.behind, self.status, speed
                 )
                 crew.start("scene", partial(player.play, crew.stop))
-                over = partial(_over, player, positions, deliveries, self.bus)
+                over = partial(_over, player.over, positions, deliveries, self.bus)
             else:
                 self._catch_up(positions, show)
                 self._start_sources(keeps_up)
@@ -190,7 +186,7 @@ class Daemon:
             crew.stop.set()
             late = crew.join()
         if late:
-            log.warning("threads that did not end in %g s: %s", crew.patience, ", ".join(late))
+            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
         if crew.error is not None:
             alert = next(node for node in nodes if node.name == "alert")
             self._tell(alert, who, late)
@@ -417,10 +413,10 @@ def _show(
 
 
 def _over(
-    player: Player, positions: Positions, deliveries: Sequence[Delivery], bus: LocalLog
+    played: threading.Event, positions: Positions, deliveries: Sequence[Delivery], bus: LocalLog
 ) -> bool:
     """Whether the scene is over, every stage has answered, and every alert is done with."""
-    if not player.over.is_set() or any(positions.behind().values()):
+    if not played.is_set() or any(positions.behind().values()):
         return False
     end = bus.end(topics.ALERTS)  # no stage will add to it now
     return all(delivery.reached >= end for delivery in deliveries)

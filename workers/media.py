@@ -17,7 +17,7 @@ from workers import tape
 from workers.addresses import NETWORK, Address
 from workers.clock import OwnSpeed, Pace, StreamTime
 from workers.jpeg import MAX_SIDE, encoded
-from workers.pcm import Chunks, Samples
+from workers.pcm import RATES, Chunks, Samples
 
 TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
@@ -28,6 +28,7 @@ _OPTIONS = {
     "format_whitelist": f"rtsp,rtp,sdp,{tape.FORMATS}",
     "analyzeduration": "500000",
 }
+_BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
 _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than "cannot be opened"
     av.error.HTTPUnauthorizedError: "refuses user or password",
     av.error.HTTPForbiddenError: "refuses user or password",
@@ -45,7 +46,7 @@ class MediaSource:
     that could not be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         address: Address,
         site: str,
@@ -56,6 +57,7 @@ class MediaSource:
         clock: Callable[[], int],
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
+        opened: Callable[[Address], Any] | None = None,
     ) -> None:
         self._address = address
         self._site = site
@@ -69,7 +71,7 @@ class MediaSource:
         self._pace = Pace(self._detect.fps)
         self._seq = 0
         self._sound: _Gathered | None = None
-        self._container = _opened(address)
+        self._container = (opened or _opened)(address)
         self._streams = self._chosen()
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
@@ -77,10 +79,14 @@ class MediaSource:
             position = _ended(frame)
             if self._address.scheme == "file" and position is not None:
                 self._speed.hold(position, stream.type)
-            if stream.type == "video":
-                yield from self._seen(frame, position)
-            else:
-                yield from self._heard(frame, position)
+            made = self._seen if stream.type == "video" else self._heard
+            try:
+                chunk = made(frame, position)
+            except _BROKEN:  # it was decoded, and yet cannot be converted or written again
+                self._bad(stream)
+                continue
+            if chunk is not None:
+                yield chunk
         if self._address.scheme != "file":
             msg = "the stream stopped"
             raise SourceLost(msg)
@@ -112,11 +118,11 @@ class MediaSource:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
                 return
-            except av.error.FFmpegError as error:
+            except _BROKEN as error:
                 raise SourceLost(_why(error, "broke off")) from None
             try:
                 frames = packet.decode()
-            except av.error.FFmpegError:
+            except _BROKEN:
                 self._damaged(packet.stream)
                 continue
             yield from ((packet.stream, frame) for frame in frames)
@@ -124,20 +130,24 @@ class MediaSource:
     def _damaged(self, stream: Any) -> None:
         if stream.type == "video":
             self._seq += 1
+        self._bad(stream)
+
+    def _bad(self, stream: Any) -> None:
+        if stream.type == "video":
             self._count(self._camera, "dropped.undecodable")
         else:
             self._count(self._microphone, "damaged")
 
-    def _seen(self, frame: Any, position: int | None) -> Iterator[FrameChunk]:
+    def _seen(self, frame: Any, position: int | None) -> FrameChunk | None:
         start = self._times.at(position, "picture")
         seq, self._seq = self._seq, self._seq + 1
         if not self._pace.wants(start):
-            return
+            return None
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
             self._count(self._camera, "dropped.size")
-            return
+            return None
         pixels = tape.Picture(frame, self._detect.width).pixels()
-        yield FrameChunk(
+        return FrameChunk(
             site=self._site,
             source=self._camera,
             start=start,
@@ -148,8 +158,11 @@ class MediaSource:
             data=encoded(pixels),
         )
 
-    def _heard(self, frame: Any, position: int | None) -> Iterator[AudioChunk]:
+    def _heard(self, frame: Any, position: int | None) -> AudioChunk | None:
         rate = frame.sample_rate
+        if rate not in RATES:
+            msg = f"a sample rate of {rate}"
+            raise ValueError(msg)
         if self._sound is None or self._sound.rate != rate:
             self._sound = _Gathered(self._site, self._microphone, rate)
         ended = self._times.at(position, "sound")
@@ -160,8 +173,7 @@ class MediaSource:
         chunk = self._sound.push(mono, ended)
         if self._sound.chunks.ahead > ahead:
             self._count(self._microphone, "ahead")
-        if chunk is not None:
-            yield chunk
+        return chunk
 
 
 class _Gathered:
@@ -189,7 +201,7 @@ def _ended(frame: Any) -> int | None:
     if frame.pts is None or frame.time_base is None:
         return None
     position = round(frame.pts * frame.time_base * SECOND)
-    if isinstance(frame, av.AudioFrame):
+    if isinstance(frame, av.AudioFrame) and frame.sample_rate > 0:
         position += frame.samples * SECOND // frame.sample_rate
     return int(position)
 
@@ -203,7 +215,7 @@ def _opened(address: Address) -> Any:
         raise SourceLost(msg)
     try:
         return av.open(target, options=_OPTIONS, timeout=TIMEOUT)
-    except (av.error.FFmpegError, ValueError) as error:
+    except _BROKEN as error:
         raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
 
 

@@ -46,13 +46,18 @@ class MicrophoneSource:
         *,
         clock: Callable[[], int],
         count: Callable[[str, str], None],
+        port: Callable[[], Any] | None = None,
     ) -> None:
         self._site = site
         self._name = name
         self._clock = clock
         self._count = count
         self._blocks: queue.Queue[Block] = queue.Queue(MAX_WAITING)
-        self._port = _port()  # anew for each life: PortAudio lists devices only here
+        try:
+            self._port = (port or _port)()  # anew for each life: PortAudio lists devices only here
+        except OSError as error:
+            msg = f"PortAudio does not start: {_reason(error)}"
+            raise SourceLost(msg) from error
         try:
             device = chosen(_inputs(self._port), address.target, _default(self._port))
             self._rate, self._channels = self._format(device)
@@ -90,15 +95,22 @@ class MicrophoneSource:
         for _ in range(round(SILENT / LOOK)):
             with contextlib.suppress(queue.Empty):
                 return self._blocks.get(timeout=LOOK)
-            if not self._stream.is_active():
+            if not self._active():
                 msg = "the microphone is gone: is it unplugged?"
                 raise SourceLost(msg)
         msg = f"the microphone gave nothing for {SILENT:g} s: is it unplugged?"
         raise SourceLost(msg)
 
+    def _active(self) -> bool:
+        try:
+            return bool(self._stream.is_active())
+        except OSError:  # PortAudio's word for a stream that broke down
+            return False
+
     def close(self) -> None:
         """Let go of the device."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # it is gone already
+            self._stream.close()
         self._port.terminate()
 
     def _heard(

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,6 +253,65 @@ def test_a_stream_without_sound_is_lost_for_a_microphone(tmp_path: Path) -> None
     path = reels.film(tmp_path / "a.mkv", [(0, 1), (1, 2)])
     with pytest.raises(SourceLost, match="carries no sound"):
         media(path)
+
+
+class Breaks:
+    """What OpenCV's capture, or FFmpeg's container, says when it breaks in the middle."""
+
+    def __init__(self, error: Exception, pixels: object = None) -> None:
+        self.error = error
+        self.pixels = pixels
+        self.video = types.SimpleNamespace(
+            type="video", codec_context=types.SimpleNamespace(thread_count=0)
+        )
+        self.streams = types.SimpleNamespace(video=[self.video], audio=[])
+
+    def grab(self) -> bool:
+        if self.pixels is None:
+            raise self.error
+        return True
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def retrieve(self) -> tuple[bool, object]:
+        return True, self.pixels
+
+    def demux(self, _: object) -> Iterator[object]:
+        yield from ()
+        raise self.error
+
+    def release(self) -> None:
+        pass
+
+    close = release
+
+
+@pytest.mark.parametrize("error", [cv2.error("rtsp://a:b@h"), OSError(5, "rtsp://a:b@h")])
+def test_a_camera_whose_library_breaks_is_lost_and_no_bug(error: Exception) -> None:
+    source = CameraSource(Address("rtsp", "rtsp://a:b@h/x"), "office", "desk", Detect(),
+                          clock=Clock(), count=Told(), opened=lambda _: Breaks(error))  # fmt: skip
+    with pytest.raises(SourceLost, match="OpenCV failed") as caught:
+        chunks(source)
+    assert "rtsp" not in str(caught.value)
+
+
+def test_a_picture_that_cannot_be_converted_is_dropped_and_counted() -> None:
+    told, odd = Told(), np.zeros((4, 4, 7), np.uint8)  # no camera has seven channels
+    source = CameraSource(Address("device", "0"), "office", "desk", Detect(), clock=Clock(),
+                          count=told, opened=lambda _: Breaks(OSError(), odd))  # fmt: skip
+    assert source._grabbed() == 0
+    assert source._picture() is None
+    assert told == {("desk", "dropped.undecodable"): 1}
+
+
+@pytest.mark.parametrize("error", [OSError(5, "rtsp://a:b@h"), ValueError("rtsp://a:b@h")])
+def test_a_stream_whose_library_breaks_is_lost_and_no_bug(error: Exception) -> None:
+    source = MediaSource(Address("rtsp", "rtsp://a:b@h/x"), "office", camera="desk",
+                         clock=Clock(), count=Told(), opened=lambda _: Breaks(error))  # fmt: skip
+    with pytest.raises(SourceLost, match="the stream broke off") as caught:
+        chunks(source)
+    assert "rtsp" not in str(caught.value)
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):

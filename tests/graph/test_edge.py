@@ -6,32 +6,36 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
-from models.transcript import Transcript
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.ports import Entry
-from pipeline.types import SECOND, Detections, FrameChunk, Progress, Record
+from pipeline.types import SECOND, Alert, Anomaly, Detections, FrameChunk, Progress, Record
+from tests import make
 from tests.graph.conftest import FAKES
 from tests.live.servers import eventually
-from workers import configfile, edge, sources
+from workers import configfile, edge, graph, sources
 from workers.clock import UtcClock
+from workers.delivery import Subscriber
 from workers.edge import Crew, Daemon
 from workers.graph import Encoders
 from workers.jpeg import encoded
-from workers.player import publish_all, scene_of
-from workers.positions import LONG, MANY, KeepingUp, caught_up
+from workers.player import publish_all
+from workers.positions import LONG, MANY, KeepingUp, Positions, caught_up
 from workers.secrets import Secrets
 from workers.status import Status
 from workers.view import View
 
 
-def built(config: Path, patience: float = 10.0) -> Daemon:
+def built(config: Path) -> Daemon:
     """A daemon that has not begun, on a log of its own."""
     text = config.read_text().replace("device:default", "nothing.flac")  # needs no PyAudio
     config.write_text(text.split("api:")[0] + 'api: {listen: "127.0.0.1:0"}\n')
@@ -40,7 +44,7 @@ def built(config: Path, patience: float = 10.0) -> Daemon:
     bus = LocalLog(folder / "log", clock=lambda: 0, retention=edge._retention(settings))
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
     return Daemon(settings, config.parent, folder, bus, secrets, status,
-                  View(status, secrets), Crew(patience), clock)  # fmt: skip
+                  View(status, secrets), Crew(), clock)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -145,24 +149,45 @@ def test_a_clock_set_back_over_a_restart_makes_no_source_a_repeat(config: Path) 
         assert all(promise.upto > ahead for promise in promises())
 
 
-def test_a_failure_is_told_although_another_thread_hangs(config: Path, scene: Any) -> None:
-    def broken(batch: Sequence[Any]) -> list[Transcript]:
-        msg = "a bug"
-        raise RuntimeError(msg)
+def told(daemon: Daemon) -> list[list[str]]:
+    lines = (daemon.folder / "alerts.jsonl").read_text().splitlines()
+    return [json.loads(line)["data"]["labels"] for line in lines]
 
-    daemon, detector = built(config, patience=0.3), Held(FAKES.detector)
-    encoders = msgspec.structs.replace(FAKES, detector=detector, sound=broken)
-    played = scene_of(daemon.settings, scene(loud=(1, 2)))
-    daemon.work(played, None, encoders)
-    told = [
-        json.loads(line)["data"]
-        for line in (daemon.folder / "alerts.jsonl").read_text().splitlines()
+
+@pytest.mark.parametrize("hung", ["vision", "deliver evidence"])
+def test_a_failure_is_told_although_another_thread_hangs(config: Path, hung: str) -> None:
+    daemon = built(config)
+    who, nodes = (
+        daemon._subscribers(),
+        list(graph.nodes(daemon.settings, FAKES, daemon.status, recorded=False)),
+    )
+    holds = [
+        daemon.bus.reader(topics.FRAMES, "vision"),
+        daemon.bus.reader(topics.ALERTS, "delivery-evidence"),
     ]
-    assert (daemon.crew.failed, told[-1]["labels"]) == ("sound", ["stage-failed"])
-    assert detector.entered.is_set()
-    detector.go.set()
-    daemon.crew.patience = 30.0
-    assert daemon.crew.join() == []
+    holds.pop(hung == "vision").close()
+    daemon.crew.blame("sound", RuntimeError("a bug"))
+    daemon._tell(nodes[-1], who, [hung])
+    assert told(daemon) == [["stage-failed"]]
+    holds.pop().close()
+    daemon.bus.close()
+    daemon.view.close()
+
+
+@pytest.mark.parametrize("failed", ["alert", "sound"])
+def test_a_failure_that_cannot_be_told_is_in_the_log_for_the_next(
+    config: Path, failed: str
+) -> None:
+    daemon = built(config)
+    nodes = list(graph.nodes(daemon.settings, FAKES, daemon.status, recorded=False))
+    hung = daemon.bus.reader(topics.ANOMALIES, "alert")
+    daemon.crew.blame(failed, RuntimeError("a bug"))
+    daemon._tell(nodes[-1], daemon._subscribers(), ["alert"])
+    assert told(daemon) == []
+    (anomaly,) = records(daemon.bus, topics.ANOMALIES)
+    assert isinstance(anomaly, Anomaly)
+    assert anomaly.label == "stage-failed"
+    hung.close()
     daemon.bus.close()
     daemon.view.close()
 
@@ -185,5 +210,27 @@ def test_the_smallest_cap_that_is_accepted_is_enough_for_every_topic(config: Pat
     daemon = built(config)
     for topic in topics.ALL:
         assert daemon.bus.end(topic) == 0
+    daemon.bus.close()
+    daemon.view.close()
+
+
+def test_a_scene_is_not_over_while_a_delivery_has_not_read_the_last_alert(config: Path) -> None:
+    daemon = built(config)
+    played = threading.Event()
+    played.set()
+    got: list[Alert] = []
+    who = Subscriber(name="test", sink=SimpleNamespace(send=got.append))
+    delivery = daemon._delivery(who)
+    delivery.step()
+    assert delivery.idle
+    over = partial(edge._over, played, Positions(daemon.bus, []), [delivery], daemon.bus)
+    assert over()
+    put(daemon.bus, topics.ALERTS, make.alert())
+    assert delivery.idle, "it has not looked again"
+    assert not over()
+    delivery.step()
+    assert over()
+    assert len(got) == 1
+    delivery.close()
     daemon.bus.close()
     daemon.view.close()

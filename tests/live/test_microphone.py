@@ -55,6 +55,59 @@ def test_a_device_that_is_not_clear_is_lost(wanted: str, told: str) -> None:
         chosen([], "default", None)
 
 
+class Broken:
+    """A PortAudio that opens a stream and then breaks down."""
+
+    def __init__(self, *, stream: bool) -> None:
+        self.stream = stream
+
+    def get_device_count(self) -> int:
+        return len(DEVICES)
+
+    def get_device_info_by_index(self, index: int) -> Mapping[str, object]:
+        return {**DEVICES[index], "defaultSampleRate": 16_000.0}
+
+    def get_default_input_device_info(self) -> Mapping[str, object]:
+        return DEVICES[0]
+
+    def is_format_supported(self, rate: int, **_: object) -> bool:
+        return True
+
+    def open(self, **_: object) -> Broken:
+        if not self.stream:
+            raise OSError(-9996, "Invalid input device")
+        return self
+
+    def is_active(self) -> bool:
+        raise OSError(-9988, "Stream closed")
+
+    def close(self) -> None:
+        raise OSError(-9988, "Stream closed")
+
+    def terminate(self) -> None:
+        pass
+
+
+def broken(port: object) -> MicrophoneSource:
+    return MicrophoneSource(
+        parse("device:0", "microphone"),
+        "office",
+        "room",
+        clock=UtcClock(),
+        count=print,
+        port=lambda: port,
+    )
+
+
+def test_a_microphone_whose_library_breaks_is_lost_and_no_bug() -> None:
+    source = broken(Broken(stream=True))
+    with pytest.raises(SourceLost, match="unplugged"):
+        list(source)
+    source.close()
+    with pytest.raises(SourceLost, match="Invalid input device"):
+        broken(Broken(stream=False))
+
+
 def hear(seconds: float, device: str) -> list[AudioChunk]:
     address, clock = parse(f"device:{device}", "microphone"), UtcClock()
     source = MicrophoneSource(address, "office", "room", clock=clock, count=print)
