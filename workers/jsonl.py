@@ -35,12 +35,16 @@ _named = msgspec.json.Decoder(_Named)
 class Jsonl:
     """A file as a Sink: `send` writes, `flush` makes durable; moved by logrotate, it is made anew.
 
+    Where a line would make it longer than `most` bytes, the file becomes `NAME.1`, in place of an
+    older one, and a new one begins.
     Raises OutsideError when the file cannot be opened, ConfigError when it is not one of alerts;
     `send` raises Retry when the disk does not take a line, which then is not in the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int | None = None) -> None:
         self._path = path
+        self._most = most
+        self._older = path.with_name(f"{path.name}.1")
         self._ids: dict[str, None] = {}
         self._file = -1
         self._open()
@@ -54,7 +58,7 @@ class Jsonl:
         except ValueError as error:
             raise Rejected(str(error)) from error
         try:
-            if self._moved():
+            if self._moved() or self._rotated(len(line)):
                 self.close()
                 self._open()
             self._append(line)
@@ -88,7 +92,7 @@ class Jsonl:
                 self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
             )
             _mend(self._file, self._path)
-            for line in _tail(self._file):
+            for line in [*self._before(), *_tail(self._file)]:
                 self._remember(_named.decode(line).id)
         except OSError as error:
             self.close()
@@ -100,6 +104,21 @@ class Jsonl:
         except ConfigError:
             self.close()
             raise
+
+    def _before(self) -> list[bytes]:
+        """The last lines of the file that this one followed: a crash may repeat them too."""
+        if self._most is None or not self._older.exists():
+            return []
+        with self._older.open("rb") as older:
+            return _tail(older.fileno())
+
+    def _rotated(self, coming: int) -> bool:
+        size = os.fstat(self._file).st_size
+        if self._most is None or size == 0 or size + coming <= self._most:
+            return False
+        os.fsync(self._file)  # `flush` will not reach it any more
+        os.replace(self._path, self._older)
+        return True
 
     def _append(self, line: bytes) -> None:
         before = os.fstat(self._file).st_size

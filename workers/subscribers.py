@@ -39,13 +39,19 @@ def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
 
 
 def files(settings: Config, folder: Path) -> Iterator[Subscriber]:
-    """JSON lines: those of the config, and always `alerts.jsonl` in the state folder."""
+    """JSON lines: those of the config, and always `alerts.jsonl` in the state folder.
+
+    That one and the one before it, `alerts.jsonl.1`, take a hundredth of the cap each; a file of
+    the config belongs to who named it, and grows.
+    """
+    most = size_bytes(settings.storage.cap) // 100
     given = [  # a name is a place in the log: it must not move when another file is put before
         (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
         for one in settings.jsonl
     ]
-    for name, path, sites in [("jsonl", folder / "alerts.jsonl", ()), *given]:
-        sink = Jsonl(path)
+    own = ("jsonl", folder / "alerts.jsonl", ())
+    for name, path, sites in [own, *given]:
+        sink = Jsonl(path, most if path == own[1] else None)
         yield Subscriber(name=name, sink=sink, wants=Filter(sites=sites), flush=sink.flush)
 
 

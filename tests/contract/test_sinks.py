@@ -422,3 +422,24 @@ def test_a_folder_that_is_gone_is_made_again(tmp_path):
     for n in range(5):
         sink.send(with_evidence(id=f"{n:04x}"))
     assert told(folder, "0004_0")["snapshots"][0]["ok"]
+
+
+def test_a_file_that_is_full_becomes_the_older_one_and_no_line_is_lost_or_doubled(tmp_path):
+    path = tmp_path / "alerts.jsonl"
+    size = len(event_bytes(seen(0))) + 1
+    sent = []
+    for number in range(25):
+        sink = Jsonl(path, most=10 * size)  # a restart after every alert
+        sink.send(seen(number))
+        sent.append(event_id(seen(number)))
+        sink.close()
+        again = Jsonl(path, most=10 * size)
+        for repeated in range(max(0, number - 3), number + 1):
+            again.send(seen(repeated))
+        again.flush()
+        again.close()
+    files = [tmp_path / "alerts.jsonl.1", path]
+    lines = [json.loads(line)["id"] for file in files for line in file.read_bytes().splitlines()]
+    assert lines == sent[10:]
+    assert all(file.stat().st_size <= 10 * size for file in files)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["alerts.jsonl", "alerts.jsonl.1"]
