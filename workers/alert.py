@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.incident import Incidents, Timing
-from pipeline.types import FOREVER, SECOND, Alert, Anomaly, Progress, Record
+from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
-SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
 LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
 
 Evidence = Callable[[str, str, int], tuple[str, ...]]

@@ -19,6 +19,7 @@ from pipeline.track import Parked, Tracker
 from pipeline.types import (
     FOREVER,
     SECOND,
+    SYSTEM,
     Anomaly,
     DeadLetter,
     Described,
@@ -34,10 +35,9 @@ from pipeline.types import (
     Window,
     content_id,
     event_start,
+    rfc3339,
 )
-from workers.cloudevent import rfc3339
 
-SYSTEM = "system"
 WINDOW = "window"
 GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
 
