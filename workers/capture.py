@@ -219,9 +219,10 @@ class Capture:
 
     def publish_loop(self, stop: threading.Event) -> None:
         """Publish until `stop` is set."""
-        self.publish_once()
+        wait = 0.0
         while not stop.is_set():
-            self.publish_once(min(self._settings.hop, SECOND) / SECOND)
+            self.publish_once(wait)
+            wait = min(self._settings.hop, SECOND) / SECOND
 
     def publish_once(self, wait: float = 0.0) -> None:
         """Publish what is there, or what there is to say while nothing is; waits for the first."""

@@ -25,9 +25,8 @@ from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
 from pipeline.errors import DiskFull, FusewatchError, OutsideError
 from pipeline.run import Runner
-from pipeline.types import SECOND, Anomaly, Record, content_id
+from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import configfile, graph, sources, subscribers
-from workers.alert import SYSTEM
 from workers.capture import Publish, roster
 from workers.clock import UtcClock
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
@@ -164,6 +163,7 @@ class Daemon:
         positions, keeps_up = Positions(self.bus, runners), KeepingUp()
         show = partial(_show, positions, keeps_up, deliveries, self.status, self.view)
         over: Callable[[], bool] = lambda: False  # noqa: E731
+        live = [] if recorded else self._sources(keeps_up)
         try:
             for runner in runners:
                 crew.start(runner.group, partial(_work, crew, runner, positions))
@@ -177,7 +177,8 @@ class Daemon:
                 over = partial(_over, player.over, positions, deliveries, self.bus)
             else:
                 self._catch_up(positions, show)
-                self._start_sources(keeps_up)
+                for name, body in live:
+                    crew.start(name, body)
             crew.start("retention", partial(_trim, crew, self.bus))
             self.view.ready()
             while not crew.stop.wait(TURN) and not over():
@@ -251,8 +252,11 @@ class Daemon:
                 CATCH_UP,
             )
 
-    def _start_sources(self, healthy: Callable[[], bool]) -> None:
-        """Cameras, microphones, the endpoint for reports, and who watches over them."""
+    def _sources(self, healthy: Callable[[], bool]) -> list[tuple[str, Callable[[], None]]]:
+        """Cameras, microphones, the endpoint for reports, and who watches over them: the threads.
+
+        None says anything before it runs; what is wrong with the config is said here, at once.
+        """
         crew, clock = self.crew, self.clock
         if clock.ahead > SECOND:
             log.warning(
@@ -261,6 +265,7 @@ class Daemon:
                 clock.ahead / SECOND,
             )
         watch, full = Watch(clock), Often()
+        bodies: list[tuple[str, Callable[[], None]]] = []
 
         def store(topic: str, records: Sequence[Record]) -> None:
             try:
@@ -289,15 +294,20 @@ class Daemon:
                 for source, topic in capture.topics.items():
                     watch.expect(topic, name, source, roster(site))
                 names = "+".join(capture.topics)
-                crew.start(f"read {name}/{names}", partial(capture.read, crew.stop))
-                crew.start(f"publish {name}/{names}", partial(capture.publish_loop, crew.stop))
+                bodies += [
+                    (f"read {name}/{names}", partial(capture.read, crew.stop)),
+                    (f"publish {name}/{names}", partial(capture.publish_loop, crew.stop)),
+                ]
         sites = self.settings.sites
         desk = Desk(sites, publish, clock, promised(self.bus.last, tuple(sites)))
         api = Api(desk, self._token(), lambda: to_builtins(self.status.snapshot()), healthy)
         endpoint = Endpoint(self.settings.api.listen, api, desk)
-        crew.start("reports", partial(endpoint.serve, crew.stop))
-        crew.start("reports progress", partial(endpoint.progress_loop, crew.stop))
-        crew.start("watch", partial(_speak, crew, watch, store))
+        return [
+            *bodies,
+            ("reports", partial(endpoint.serve, crew.stop)),
+            ("reports progress", partial(endpoint.progress_loop, crew.stop)),
+            ("watch", partial(_speak, crew, watch, store)),
+        ]
 
     def _token(self) -> str:
         """The endpoint's token: the config's, else that of the state folder."""
@@ -425,7 +435,8 @@ def _over(
 def _trim(crew: Crew, bus: LocalLog) -> None:
     """Let topics age in which nothing is written any more."""
     while not crew.stop.wait(60.0):
-        bus.trim()
+        with suppress(DiskFull):  # deleting takes space too; others free it, and we try again
+            bus.trim()
 
 
 def _speak(crew: Crew, watch: Watch, store: Publish) -> None:

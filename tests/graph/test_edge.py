@@ -116,6 +116,19 @@ def test_nobody_promises_anything_before_the_backlog_of_a_downtime_is_worked_off
         assert daemon.bus.end(topics.LATE) == 0
 
 
+def test_who_is_stopped_before_the_backlog_is_worked_off_has_promised_nothing(config: Path) -> None:
+    daemon, detector = built(config), Held(FAKES.detector)
+    put(daemon.bus, topics.FRAMES, frame(daemon.clock() - 1000 * SECOND))
+    with running(daemon, msgspec.structs.replace(FAKES, detector=detector)):
+        assert detector.entered.wait(30)
+        daemon.stopped()
+        detector.go.set()
+    again = built(config)
+    assert [again.bus.end(topic) for topic in topics.CHUNKS] == [1, 0, 0]
+    again.bus.close()
+    again.view.close()
+
+
 def test_a_backlog_is_waited_for_so_long_and_no_longer() -> None:
     left = iter([3, 2, 0])
     assert caught_up(lambda: {"vision": next(left)}, lambda: False, 10)
