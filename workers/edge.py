@@ -1,8 +1,8 @@
 """The daemon: the whole graph in one process over the local log, one thread a stage.
 
-Every thread of Fusewatch is started here; what runs in one is a plain function. There is one stop
-event. The first error stops everything and ends the process: a supervisor starts it again, and the
-log knows where each stage was.
+Every thread is started here, in a `Crew`; what runs in one is a plain function. The first error
+stops everything and ends the process: a supervisor starts it again, and the log knows where each
+stage was.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import configfile, graph, sources, subscribers
 from workers.capture import Publish, roster
 from workers.clock import UtcClock
+from workers.crew import PATIENCE, Crew
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.endpoint import Endpoint
 from workers.player import Player, publish_all, scene_of
@@ -43,49 +44,11 @@ from workers.watch import Watch
 log = logging.getLogger("fusewatch")
 
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
-PATIENCE = 15.0  # s that threads get to end what they are doing
 TURN = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
 DAY = 86_400  # s
 BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
-
-
-class Crew:
-    """Threads under one stop event; the first error of any is kept, and stops the rest."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.error: BaseException | None = None
-        self.failed = ""
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-
-    def start(self, name: str, body: Callable[[], None]) -> None:
-        """Run `body` in a thread of its own; it watches `stop`."""
-        thread = threading.Thread(target=self._guarded, args=(name, body), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def join(self) -> list[str]:
-        """Wait for all to end; the names of those that did not."""
-        until = time.monotonic() + PATIENCE
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return [thread.name for thread in self._threads if thread.is_alive()]
-
-    def _guarded(self, name: str, body: Callable[[], None]) -> None:
-        try:
-            body()
-        except BaseException as error:
-            self.blame(name, error)
-
-    def blame(self, name: str, error: BaseException) -> None:
-        """Keep the first error, and stop all."""
-        with self._lock:
-            if self.error is None:
-                self.error, self.failed = error, name
-        self.stop.set()
 
 
 def run(

@@ -24,8 +24,9 @@ from tests.graph.conftest import FAKES
 from tests.live.servers import eventually
 from workers import configfile, edge, graph, sources
 from workers.clock import UtcClock
+from workers.crew import Crew
 from workers.delivery import Subscriber
-from workers.edge import Crew, Daemon
+from workers.edge import Daemon
 from workers.graph import Encoders
 from workers.jpeg import encoded
 from workers.player import publish_all
