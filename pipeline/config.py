@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_HIDDEN = frozenset({"source", "url", "secret", "token"})
+_HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
 _NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
 _LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
@@ -25,6 +25,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_
 OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=_NAME)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
+Partitioned = Annotated[int, Meta(ge=1, le=1000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
 
@@ -261,6 +262,50 @@ class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=Tr
     max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 8_000_000  # bytes of one record
 
 
+class Sasl(_Settings, frozen=True, kw_only=True):
+    """Who we are for the brokers."""
+
+    mechanism: Annotated[str, Meta(pattern=r"^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)\Z")]
+    username: str
+    password: str  # `${ENV}` or `file:PATH`
+
+
+class Tls(_Settings, frozen=True, kw_only=True):
+    """Encryption to the brokers, whose certificates are always verified; paths of PEM files."""
+
+    ca: str = ""  # default: the system's authorities
+    cert: str = ""  # ours, where the brokers ask for one
+    key: str = ""
+
+
+class Partitions(_Settings, frozen=True, kw_only=True):
+    """How many partitions a topic gets: as many as workers may ever share it."""
+
+    frames: Partitioned = 12
+    audio: Partitioned = 6
+    reports: Partitioned = 3
+    observations: Partitioned = 6
+    anomalies: Partitioned = 6
+    alerts: Partitioned = 3
+
+
+class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
+    """Apache Kafka, for `fusewatch worker`; docs/scaling.md says how to size it."""
+
+    brokers: Annotated[tuple[str, ...], Meta(min_length=1)]  # host:port
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_NAME)] = (
+        "fusewatch"
+    )
+    tls: Tls | None = None
+    sasl: Sasl | None = None
+    replication: Annotated[int, Meta(ge=1, le=9)] = 3
+    min_insync: Annotated[int, Meta(ge=1, le=9)] = 2
+    partitions: Partitions = Partitions()
+    max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 1_000_000  # bytes of one record
+    spool: str = "2 GB"  # what capture keeps on its disk while the brokers are away
+    stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself
+
+
 class Storage(_Settings, frozen=True, kw_only=True):
     cap: str = "20 GB"  # everything below the state folder
     frames: Seconds = 900  # seconds of raw chunks kept for evidence
@@ -277,7 +322,7 @@ class Config(_Settings, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     sites: Mapping[Name, Site]
     state: str = "~/.local/state/fusewatch"
-    bus: LocalBus = LocalBus()
+    bus: LocalBus | KafkaBus = LocalBus()
     storage: Storage = Storage()
     webhooks: tuple[Webhook, ...] = ()
     jsonl: tuple[Jsonl, ...] = ()

@@ -55,12 +55,18 @@ class Assigned(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One record's bytes."""
+    """One record's bytes.
+
+    `trace` is a traceparent, or empty. `fault` is what the bus found wrong with the entry before
+    anybody read it (an unknown schema version, say): it goes to `dead`.
+    """
 
     partition: int
     offset: int
     key: str
     value: bytes
+    trace: str = ""
+    fault: str = ""
 
 
 class Revoked(msgspec.Struct, frozen=True):
@@ -87,7 +93,7 @@ class Bus(Protocol):
     `fetch` reads back the chunks of one source that overlap `[start, end)`: for evidence only.
     """
 
-    def publish(self, topic: str, key: str, value: bytes) -> None: ...
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None: ...
     def flush(self) -> None: ...
     def reader(self, topic: str, group: str) -> Reader: ...
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]: ...
@@ -95,6 +101,6 @@ class Bus(Protocol):
 
 
 class Sink(Protocol):
-    """A destination of alerts; raises Retry or Rejected."""
+    """A destination of alerts; raises Retry or Rejected. `trace` is a traceparent, or empty."""
 
-    def send(self, alert: Alert) -> None: ...
+    def send(self, alert: Alert, trace: str = "") -> None: ...

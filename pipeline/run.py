@@ -7,21 +7,33 @@ from typing import Any
 
 import msgspec
 
-from pipeline import codec, topics
+from pipeline import codec, topics, trace
 from pipeline.errors import DecodeError
 from pipeline.host import Host
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Stage
 from pipeline.types import DeadLetter, Record
 
+MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
+DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
+
 
 class Runner:
     """A stage between the topic that it reads and the one that it writes; for one thread.
 
-    `limit` is the largest poll. Closing a runner and making another is what a restart is.
+    `limit` is the largest poll; a record of more than `max_bytes` goes to the dead topic. Closing a
+    runner and making another is what a restart is.
     """
 
     def __init__(
-        self, stage: Stage, bus: Bus, *, topic: str, group: str, out: str, limit: int = 64
+        self,
+        stage: Stage,
+        bus: Bus,
+        *,
+        topic: str,
+        group: str,
+        out: str,
+        limit: int = 64,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.stage = stage
         self.bus = bus
@@ -29,6 +41,7 @@ class Runner:
         self.group = group
         self.out = out
         self.limit = limit
+        self.max_bytes = max_bytes
         self.reader: Reader = bus.reader(topic, group)
         self.hosts: dict[int, Host] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
@@ -49,19 +62,20 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     bug or the outside world: it leaves here with a note of where it happened, nothing committed.
     """
     entries = _polled(runner, wait)
-    decoded = [(entry, _decoded(entry)) for entry in entries]
+    read = [(entry, _read(entry, runner.max_bytes)) for entry in entries]
     wanted = [
         (entry, record)
-        for entry, record in decoded
+        for entry, record in read
         if not isinstance(record, DecodeError)
         and runner.hosts[entry.partition].wants(entry.offset, record)
     ]
     inferred = _infer(runner, wanted)
-    for entry, record in decoded:
+    for entry, record in read:
+        hop = trace.child(entry.trace, runner.group)
         try:
             for made in _answers(runner, entry, record, inferred):
                 topic = topics.topic_of(made, runner.out)
-                runner.bus.publish(topic, topics.key_of(topic, made), codec.encode(made))
+                runner.bus.publish(topic, topics.key_of(topic, made), codec.encode(made), hop)
         except Exception as error:
             error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
             raise
@@ -70,6 +84,16 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     for partition in dict.fromkeys(entry.partition for entry in entries):
         _commit(runner, partition)
     return len(entries)
+
+
+def decoded(entry: Entry, max_bytes: int = MAX_BYTES) -> Record:
+    """The record of an entry; raises DecodeError for what must go to the dead topic."""
+    if entry.fault:
+        raise DecodeError(entry.fault)
+    if len(entry.value) > max_bytes:
+        msg = f"{len(entry.value)} bytes, and a record has {max_bytes} at most"
+        raise DecodeError(msg)
+    return codec.decode(entry.value)
 
 
 def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:
@@ -102,9 +126,9 @@ def _polled(runner: Runner, wait: float) -> list[Entry]:
     return entries
 
 
-def _decoded(entry: Entry) -> Record | DecodeError:
+def _read(entry: Entry, max_bytes: int) -> Record | DecodeError:
     try:
-        return codec.decode(entry.value)
+        return decoded(entry, max_bytes)
     except DecodeError as error:
         return error
 
@@ -154,8 +178,8 @@ def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
         topic=topic,
         partition=entry.partition,
         offset=entry.offset,
-        reason=reason,
-        value=entry.value,
+        reason=_cut(reason, entry),
+        value=entry.value[:DEAD_BYTES],
     )
 
 
@@ -164,8 +188,18 @@ def _placed(topic: str, entry: Entry, made: Record) -> Record:
     if not isinstance(made, DeadLetter):
         return made
     return msgspec.structs.replace(
-        made, topic=topic, partition=entry.partition, offset=entry.offset, value=entry.value
+        made,
+        topic=topic,
+        partition=entry.partition,
+        offset=entry.offset,
+        reason=_cut(made.reason, entry),
+        value=entry.value[:DEAD_BYTES],
     )
+
+
+def _cut(reason: str, entry: Entry) -> str:
+    size = len(entry.value)
+    return reason if size <= DEAD_BYTES else f"{reason} [the first {DEAD_BYTES} of {size} bytes]"
 
 
 def _commit(runner: Runner, partition: int) -> None:

@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from pipeline import codec, config, topics
+from pipeline import codec, config, topics, trace
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
+from pipeline.run import decoded
 from pipeline.types import Alert, DeadLetter
 from workers.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, Pending, delay, opened
 
@@ -203,7 +204,7 @@ class Delivery:
         if not box.wants(entry.offset):
             return
         try:
-            alert = codec.decode(entry.value)
+            alert = decoded(entry)
         except DecodeError as error:
             self._bury(entry.partition, entry.offset, entry.key, entry.value, str(error))
             box.passed(entry.offset)
@@ -214,7 +215,7 @@ class Delivery:
             box.passed(entry.offset)
             self._tell(alert, "filtered")
         else:
-            box.take(entry.offset, entry.value, alert)
+            box.take(entry.offset, entry.value, alert, entry.trace)
 
     def _send(self) -> int:
         began = self._clock()
@@ -247,7 +248,7 @@ class Delivery:
             self._die(partition, item, "disabled: the receiver answered 410 Gone")
             return
         try:
-            self._subscriber.sink.send(item.alert)
+            self._subscriber.sink.send(item.alert, trace.child(item.trace, self._subscriber.group))
         except Retry as retry:
             self._failed(partition, item, retry)
         except Rejected as rejected:

@@ -65,7 +65,7 @@ class Evidence:
         self._cap = cap
         self._size = sum(size for _, size, _ in _files(folder))
 
-    def send(self, alert: Alert) -> None:
+    def send(self, alert: Alert, trace: str = "") -> None:
         if not alert.evidence or alert.state == "closed":
             return  # a closing alert names the pictures of its opening
         stem = f"{alert.site}/{alert.id}_{alert.revision}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -45,9 +46,19 @@ from workers.hearing import SoundStage
 from workers.speech import SpeechStage
 from workers.status import Status
 from workers.text import TextStage
-from workers.vision import VisionStage
+from workers.vision import Policy, VisionStage
 
 RECORDED_THREADS = 2
+NEEDS: Mapping[str, tuple[str, ...]] = {  # stage, in the order that records flow -> its encoders
+    "vision": ("detector",),
+    "sound": ("sound", "sound_head"),
+    "speech": ("voice", "speech", "text"),
+    "text": ("text",),
+    "fusion": ("text",),  # for the phrases of rules
+    "alert": (),
+}
+STAGES = tuple(NEEDS)
+POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by whether it is a recording
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,26 +81,52 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
     text: Model
 
 
-def load(settings: config.Models, *, recorded: bool = False) -> Encoders:
-    """Load every model that the config names; raises WeightsError or ConfigError.
+def load(
+    settings: config.Models, *, recorded: bool = False, stages: Sequence[str] = STAGES
+) -> Encoders:
+    """Load the models of `stages` that the config names; raises WeightsError or ConfigError.
 
     `recorded` fixes the number of threads where the config leaves it open, so that a replay gives
     the same bytes on every machine.
     """
     if recorded:
         settings = _fixed(settings)
+    wanted = {name for stage in stages for name in NEEDS[stage]}
+    made: dict[str, Any] = {
+        name: _made(name, settings) if name in wanted else _absent(name)
+        for name in Encoders.__struct_fields__
+    }
+    return Encoders(**made)
 
-    from models.sound import SoundHead, Yamnet
-    from models.voice import Voice
 
-    return Encoders(
-        detector=_detector(settings.detector),
-        sound=Yamnet(_folder(settings.sound), threads=settings.sound.threads),
-        sound_head=SoundHead.shipped(),
-        voice=Voice(),
-        speech=_speech(settings.speech),
-        text=_text(settings.text),
-    )
+def _made(name: str, settings: config.Models) -> object:
+    match name:
+        case "detector":
+            return _detector(settings.detector)
+        case "sound":
+            from models.sound import Yamnet
+
+            return Yamnet(_folder(settings.sound), threads=settings.sound.threads)
+        case "sound_head":
+            from models.sound import SoundHead
+
+            return SoundHead.shipped()
+        case "voice":
+            from models.voice import Voice
+
+            return Voice()
+        case "speech":
+            return _speech(settings.speech)
+        case _:
+            return _text(settings.text)
+
+
+def _absent(name: str) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> Any:
+        msg = f"{name} was not loaded: no stage of this process was said to need it"
+        raise RuntimeError(msg)
+
+    return call
 
 
 def _fixed(settings: config.Models) -> config.Models:
@@ -168,33 +205,57 @@ def _unknown(what: str, kind: str, known: Sequence[str]) -> ConfigError:
 
 
 def nodes(
-    settings: Config, encoders: Encoders, status: Status, *, recorded: bool
+    settings: Config,
+    encoders: Encoders,
+    status: Status,
+    *,
+    recorded: bool,
+    stages: Sequence[str] = STAGES,
 ) -> Iterator[Node]:
-    """The stages of the graph in the order that records flow.
+    """The stages of the graph, or those that are named, in the order that records flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
     """
-    vision = VisionStage(encoders.detector, policy="all" if recorded else "newest", status=status)
+    for name in STAGES:
+        if name in stages:
+            yield _node(name, settings, encoders, status, recorded=recorded)
+
+
+def _node(
+    name: str, settings: Config, encoders: Encoders, status: Status, *, recorded: bool
+) -> Node:
     heard = {(name, room) for name, site in settings.sites.items() for room in site.microphones}
-    sound = SoundStage(encoders.sound, encoders.sound_head, status, heard)
-    speech = SpeechStage(encoders.voice, encoders.speech, encoders.text, status, heard)
-    plans = {
-        name: site_plan(site, encoders.text, recorded=recorded)
-        for name, site in settings.sites.items()
-    }
+    stage: Stage
+    topic, out = topics.OBSERVATIONS, topics.OBSERVATIONS
+    match name:
+        case "vision":
+            topic, policy = topics.FRAMES, POLICY[recorded]
+            stage = VisionStage(encoders.detector, policy=policy, status=status)
+        case "sound":
+            topic = topics.AUDIO
+            stage = SoundStage(encoders.sound, encoders.sound_head, status, heard)
+        case "speech":
+            topic = topics.AUDIO
+            stage = SpeechStage(encoders.voice, encoders.speech, encoders.text, status, heard)
+        case "text":
+            topic, stage = topics.REPORTS, TextStage(encoders.text)
+        case "fusion":
+            plans = {
+                name: site_plan(site, encoders.text, recorded=recorded)
+                for name, site in settings.sites.items()
+            }
+            out, stage = topics.ANOMALIES, FusionStage(plans, _head(settings))
+        case _:
+            topic, out, stage = topics.ANOMALIES, topics.ALERTS, _alert(settings)
+    return Node(name=name, topic=topic, out=out, stage=stage)
+
+
+def _alert(settings: Config) -> AlertStage:
     cameras = {name: tuple(site.cameras) for name, site in settings.sites.items()}
-    alert = AlertStage(
+    return AlertStage(
         {name: timing(site) for name, site in settings.sites.items()},
         lambda site, alert, revision: evidence_names(site, alert, revision, cameras.get(site, ())),
     )
-    observations = topics.OBSERVATIONS
-    yield Node(name="vision", topic=topics.FRAMES, out=observations, stage=vision)
-    yield Node(name="sound", topic=topics.AUDIO, out=observations, stage=sound)
-    yield Node(name="speech", topic=topics.AUDIO, out=observations, stage=speech)
-    yield Node(name="text", topic=topics.REPORTS, out=observations, stage=TextStage(encoders.text))
-    fusion = FusionStage(plans, _head(settings))
-    yield Node(name="fusion", topic=observations, out=topics.ANOMALIES, stage=fusion)
-    yield Node(name="alert", topic=topics.ANOMALIES, out=topics.ALERTS, stage=alert)
 
 
 def _head(settings: Config) -> Head:

@@ -49,7 +49,7 @@ class Jsonl:
         self._file = -1
         self._open()
 
-    def send(self, alert: Alert) -> None:
+    def send(self, alert: Alert, trace: str = "") -> None:
         ident = cloudevent.event_id(alert)
         if ident in self._ids:
             return

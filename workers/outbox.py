@@ -50,6 +50,7 @@ class Pending(msgspec.Struct):
     offset: int
     value: bytes
     alert: Alert
+    trace: str = ""
     attempts: int = 0
     next: float = 0.0  # unix s
     alone: bool = False  # the receiver refused this very alert the last time
@@ -95,11 +96,11 @@ class Outbox:
         """False for what was done before a restart."""
         return offset >= self.reached or offset in self._known
 
-    def take(self, offset: int, value: bytes, alert: Alert) -> None:
+    def take(self, offset: int, value: bytes, alert: Alert, trace: str = "") -> None:
         """An alert that is to be sent."""
         attempts, later = self._known.get(offset, (0, 0.0))
         self.passed(offset)
-        self.pending[offset] = Pending(offset, value, alert, attempts, later)
+        self.pending[offset] = Pending(offset, value, alert, trace, attempts, later)
 
     def passed(self, offset: int) -> None:
         """`offset` has been read. What was known to wait below it, and did not come, is gone from

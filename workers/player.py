@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Progress, Record, Roster
 from workers.capture import REPORTS_SOURCE
-from workers.replay import slices_of
+from workers.replay import capture, slices_of
 from workers.scene import Scene, fits, load_scene, scene_records
 from workers.status import Status
 
@@ -36,7 +36,7 @@ def scene_of(settings: Config, path: Path) -> Scene:
 def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
     """Publish records to one topic; durable when it returns."""
     for record in records:
-        bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+        capture(bus, topic, record)
     bus.flush()
 
 
@@ -70,7 +70,7 @@ class Player:
                 if stop.wait(PAUSE):
                     return
             for topic, record in slice_:
-                self._bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+                capture(self._bus, topic, record)
             self._bus.flush()
         self.over.set()
 

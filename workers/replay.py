@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline import codec, topics
+from pipeline import codec, topics, trace
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import Config
 from pipeline.errors import ConfigError
@@ -68,7 +68,7 @@ def replay(
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
-                bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+                capture(bus, topic, record)
             bus.flush()
             heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
             return True
@@ -80,6 +80,12 @@ def replay(
         runner.close()
     seconds = time.monotonic() - began
     return Replayed(scene=scene, alerts=tuple(alerts), seconds=seconds, status=status)
+
+
+def capture(bus: Bus, topic: str, record: Record) -> None:
+    """Publish what a source gave: here its trace begins."""
+    key = topics.key_of(topic, record)
+    bus.publish(topic, key, codec.encode(record), trace.begin(record))
 
 
 def slices_of(

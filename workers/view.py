@@ -82,7 +82,7 @@ class View:
         """Who gets the alerts that are shown."""
         return Subscriber(name="view", sink=self)
 
-    def send(self, alert: Alert) -> None:
+    def send(self, alert: Alert, trace: str = "") -> None:
         """Show an alert (a Sink)."""
         self._alerts.append(alert)
         if not self._live:

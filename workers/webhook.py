@@ -69,20 +69,22 @@ class Webhook:
     def __repr__(self) -> str:
         return f"Webhook({self.name!r}, {self.target.place})"
 
-    def send(self, alert: Alert) -> None:
+    def send(self, alert: Alert, trace: str = "") -> None:
         try:
             body = cloudevent.event_bytes(alert)
         except ValueError as error:
             raise Rejected(str(error)) from error
-        status, wait = self.post(cloudevent.event_id(alert), body)
+        status, wait = self.post(cloudevent.event_id(alert), body, trace)
         _judge(status, wait)
 
-    def post(self, ident: str, body: bytes) -> tuple[int, float | None]:
+    def post(self, ident: str, body: bytes, trace: str = "") -> tuple[int, float | None]:
         """(status, Retry-After in s) of one signed POST; raises Retry when there is no answer."""
         if not _ID.fullmatch(ident):
             msg = f"{ident!r} cannot be a webhook-id"
             raise Rejected(msg)
         headers = self._headers(ident, body)
+        if trace:
+            headers.append(("traceparent", trace))
         try:
             addresses = guard.allowed(self.target, self._resolve)
             backend = _Pinned(addresses, self._timeout)

@@ -24,10 +24,10 @@ _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class _Buffer(local):
-    """What one thread published and did not flush: topic -> (key, value)."""
+    """What one thread published and did not flush: topic -> (key, value, trace)."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[tuple[str, bytes]]] = {}
+        self.rows: dict[str, list[tuple[str, bytes, str]]] = {}
         self.sizes: dict[str, int] = {}
 
 
@@ -61,14 +61,14 @@ class LocalLog:
             self.close()
             raise
 
-    def publish(self, topic: str, key: str, value: bytes) -> None:
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Buffers in this thread until `flush`; a large buffer is flushed early."""
         table = self._table(topic)
         size = self._buffer.sizes.get(topic, 0)
         if size and size + len(value) > table.flush_bytes:
             self._flush(topic)
             size = 0
-        self._buffer.rows.setdefault(topic, []).append((key, bytes(value)))
+        self._buffer.rows.setdefault(topic, []).append((key, bytes(value), trace))
         self._buffer.sizes[topic] = size + len(value)
 
     def flush(self) -> None:
@@ -178,7 +178,7 @@ class LogReader:
         lost, rows = self._table.read(self._link, self._next, limit)
         self.lost += lost
         self._next += lost + len(rows)
-        return [Entry(0, offset, key, value) for offset, key, value in rows]
+        return [Entry(0, *row) for row in rows]
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
         """Stores where a restart of this group reads from, and its note, in one transaction."""

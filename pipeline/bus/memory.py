@@ -24,8 +24,8 @@ class _Partition:
     def end(self) -> int:
         return self.base + len(self.entries)
 
-    def append(self, partition: int, key: str, value: bytes) -> None:
-        self.entries.append(Entry(partition, self.end, key, value))
+    def append(self, partition: int, key: str, value: bytes, trace: str) -> None:
+        self.entries.append(Entry(partition, self.end, key, value, trace))
         self.bytes += len(value)
 
     def trim(self, below: int, keep_bytes: int) -> None:
@@ -56,17 +56,17 @@ class MemoryBus:
         self._topics: dict[str, list[_Partition]] = {}
         self._commits: dict[tuple[str, str], dict[int, _Commit]] = {}
         self._reading: set[tuple[str, str]] = set()
-        self._pending: list[tuple[str, str, bytes]] = []
+        self._pending: list[tuple[str, str, bytes, str]] = []
 
-    def publish(self, topic: str, key: str, value: bytes) -> None:
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Appends at the next `flush`."""
-        self._pending.append((topic, key, bytes(value)))
+        self._pending.append((topic, key, bytes(value), trace))
 
     def flush(self) -> None:
         """Makes everything published visible to the readers."""
-        for topic, key, value in self._pending:
+        for topic, key, value, trace in self._pending:
             number = zlib.crc32(key.encode()) % self._count
-            self.partitions(topic)[number].append(number, key, value)
+            self.partitions(topic)[number].append(number, key, value, trace)
         self._pending.clear()
 
     def reader(self, topic: str, group: str) -> MemoryReader:

@@ -18,16 +18,18 @@ from pipeline import codec
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import ns
 
-Row = tuple[int, str, bytes]  # offset, key, value
+Row = tuple[int, str, bytes, str]  # offset, key, value, trace
 
 _SCHEMA = """
 CREATE TABLE entries (offset INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL,
-    start INTEGER, stop INTEGER, appended INTEGER NOT NULL, value BLOB NOT NULL);
+    start INTEGER, stop INTEGER, appended INTEGER NOT NULL, value BLOB NOT NULL,
+    trace TEXT NOT NULL DEFAULT '');
 CREATE INDEX by_key ON entries (key, offset, start, stop);
 CREATE TABLE commits (reader TEXT PRIMARY KEY, offset INTEGER NOT NULL, note BLOB NOT NULL);
 """
 _APPLICATION = 0x46757365  # "Fuse", in the file's header
-_VERSION = 1
+_VERSION = 2  # 1 had no traces
+_FROM_1 = "ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2;"
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages that one retention step takes at most
 _STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
@@ -107,7 +109,7 @@ class Table:
         tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         ours = run("PRAGMA application_id").fetchone()[0] == _APPLICATION
         version = run("PRAGMA user_version").fetchone()[0]
-        if tables and not (ours and version == _VERSION):
+        if tables and not (ours and 1 <= version <= _VERSION):
             msg = (
                 f"{self.path} is a database, but not a log of this Fusewatch (version {version}, "
                 f"expected {_VERSION}). Move it away, or choose another state folder"
@@ -123,6 +125,8 @@ class Table:
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION};"
                 f"PRAGMA user_version = {_VERSION}; COMMIT;"
             )
+        elif version == 1:
+            self._writer.executescript(f"BEGIN; {_FROM_1} COMMIT;")
 
     def _load(self) -> None:
         sql = "SELECT seq + 1 FROM sqlite_sequence WHERE name = 'entries'"
@@ -138,18 +142,18 @@ class Table:
 
     # -- writing
 
-    def append(self, rows: Sequence[tuple[str, bytes]]) -> None:
+    def append(self, rows: Sequence[tuple[str, bytes, str]]) -> None:
         """Appends all of `rows` in one transaction; on disk and seen by readers on return."""
         now = self._clock()
-        spanned = [(key, _span(value), value) for key, value in rows]
+        spanned = [(key, _span(value), value, trace) for key, value, trace in rows]
         with self._writing:
             numbered = [
-                (self.end + i, key, *span, now, value)
-                for i, (key, span, value) in enumerate(spanned)
+                (self.end + i, key, *span, now, value, trace)
+                for i, (key, span, value, trace) in enumerate(spanned)
             ]
             with self._transaction() as run:
-                self._make_room(sum(map(self._cost, (value for _, value in rows))), now)
-                run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", numbered)
+                self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
+                run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
                 oldest = self._find_oldest()
             with self.arrived:
                 self.oldest = oldest
@@ -294,7 +298,8 @@ class Table:
         Nothing when the table is closed.
         """
         end = self.end
-        sql = "SELECT offset, key, value FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"
+        columns = "offset, key, value, trace"
+        sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
         rows: list[Row] = []
         size = 0
         with link.lock, self._outside():

@@ -163,6 +163,17 @@ def test_values_come_back_byte_for_byte(bus: Bus) -> None:
     assert {entry.key for entry in read} == {"büro/tür"}
 
 
+def test_a_trace_travels_with_its_record(bus: Bus) -> None:
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    bus.publish(TOPIC, "k", b"a", trace)
+    bus.publish(TOPIC, "k", b"b")
+    bus.flush()
+    assert [(e.value, e.trace) for e in entries(bus.reader(TOPIC, "g"))] == [
+        (b"a", trace),
+        (b"b", ""),
+    ]
+
+
 def test_fetch_gives_the_chunks_of_one_source_that_overlap(bus: Bus) -> None:
     bus.reader(TOPIC, "g")
     for i in range(20):

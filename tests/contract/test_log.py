@@ -387,3 +387,21 @@ def test_a_durable_topic_syncs_each_flush(opened: Opener) -> None:
     for topic, synchronous in (("alerts", 2), ("frames", 1)):
         put(log, b"a", topic=topic)
         assert log._table(topic)._pragma("synchronous") == synchronous
+
+
+def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Path) -> None:
+    log = opened()
+    folder = log._folder
+    log.publish("t", "k", b"old")
+    log.flush()
+    log.close()
+    with sqlite3.connect(folder / "t.db") as db:
+        db.executescript("ALTER TABLE entries DROP COLUMN trace; PRAGMA user_version = 1;")
+    db.close()
+    again = opened()
+    again.publish("t", "k", b"new", "a trace")
+    again.flush()
+    assert [(e.value, e.trace) for e in again.reader("t", "g").poll(9) if isinstance(e, Entry)] == [
+        (b"old", ""),
+        (b"new", "a trace"),
+    ]

@@ -28,11 +28,11 @@ class Spoiling(MemoryBus):
         super().__init__()
         self._spoil = spoil
 
-    def publish(self, topic: str, key: str, value: bytes) -> None:
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         record = codec.decode(value)
         if isinstance(record, FrameChunk):
             value = codec.encode(self._spoil(record))
-        super().publish(topic, key, value)
+        super().publish(topic, key, value, trace)
 
 
 def truncated(frame: FrameChunk) -> FrameChunk:

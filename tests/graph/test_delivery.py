@@ -43,7 +43,7 @@ class Place:
         self.tried = []
         self.taken = []
 
-    def send(self, alert):
+    def send(self, alert, trace=""):
         self.tried.append(event_id(alert))
         self.answer(alert)
         self.taken.append(event_id(alert))

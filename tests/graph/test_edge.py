@@ -233,7 +233,7 @@ def test_a_scene_is_not_over_while_a_delivery_has_not_read_the_last_alert(config
     played = threading.Event()
     played.set()
     got: list[Alert] = []
-    who = Subscriber(name="test", sink=SimpleNamespace(send=got.append))
+    who = Subscriber(name="test", sink=SimpleNamespace(send=lambda alert, trace: got.append(alert)))
     delivery = daemon._delivery(who)
     delivery.step()
     assert delivery.idle

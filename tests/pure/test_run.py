@@ -196,9 +196,9 @@ class Told:
     def floor(self, site: str) -> int:
         return FOREVER
 
-    def publish(self, topic: str, key: str, value: bytes) -> None:
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         self.deeds.append(f"publish {topic} {key}")
-        self.bus.publish(topic, key, value)
+        self.bus.publish(topic, key, value, trace)
 
     def flush(self) -> None:
         self.deeds.append("flush")

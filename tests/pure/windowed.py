@@ -201,7 +201,7 @@ class FusedBus:
         self.bus, self.fuse = bus, fuse
         self.pending: list[tuple[str, str, bytes]] = []
 
-    def publish(self, topic: str, key: str, value: bytes) -> None:
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         self.fuse.burn()
         self.pending.append((topic, key, value))
 
