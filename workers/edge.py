@@ -167,7 +167,14 @@ class Daemon:
         return BUG
 
     def _runner(self, node: graph.Node) -> Runner:
-        return Runner(node.stage, self.bus, topic=node.topic, group=node.name, out=node.out)
+        return Runner(
+            node.stage,
+            self.bus,
+            topic=node.topic,
+            group=node.name,
+            out=node.out,
+            max_bytes=self.settings.bus.max_message,
+        )
 
     def _delivery(self, who: Subscriber) -> Delivery:
         outside = Outside(

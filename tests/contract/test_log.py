@@ -391,11 +391,8 @@ def test_a_durable_topic_syncs_each_flush(opened: Opener) -> None:
 
 def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Path) -> None:
     log = opened()
-    folder = log._folder
-    log.publish("t", "k", b"old")
-    log.flush()
-    log.close()
-    with sqlite3.connect(folder / "t.db") as db:
+    put(log, b"old")
+    with sqlite3.connect(tmp_path / "t.db") as db:
         db.executescript("ALTER TABLE entries DROP COLUMN trace; PRAGMA user_version = 1;")
     db.close()
     again = opened()
