@@ -18,28 +18,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from msgspec import to_builtins
-
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config import Config, size_bytes
 from pipeline.errors import DiskFull, FusewatchError, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
-from workers import configfile, graph, sources, subscribers
-from workers.capture import Publish, roster
+from workers import configfile, graph, live, sources, subscribers
 from workers.clock import UtcClock
 from workers.crew import PATIENCE, Crew
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.endpoint import Endpoint
 from workers.player import Player, publish_all, scene_of
 from workers.positions import KeepingUp, Positions, caught_up
-from workers.reports import Api, Desk, own_token, promised
 from workers.scene import Scene
 from workers.secrets import Secrets
 from workers.status import Status
 from workers.view import View
-from workers.watch import Watch
 
 log = logging.getLogger("fusewatch")
 
@@ -126,7 +120,7 @@ class Daemon:
         positions, keeps_up = Positions(self.bus, runners), KeepingUp()
         show = partial(_show, positions, keeps_up, deliveries, self.status, self.view)
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        live = [] if recorded else self._sources(keeps_up)
+        captures = [] if recorded else self._captures(keeps_up)
         try:
             for runner in runners:
                 crew.start(runner.group, partial(_work, crew, runner, positions))
@@ -140,7 +134,7 @@ class Daemon:
                 over = partial(_over, player.over, positions, deliveries, self.bus)
             else:
                 self._catch_up(positions, show)
-                for name, body in live:
+                for name, body in captures:
                     crew.start(name, body)
             crew.start("retention", partial(_trim, crew, self.bus))
             self.view.ready()
@@ -222,70 +216,25 @@ class Daemon:
                 CATCH_UP,
             )
 
-    def _sources(self, healthy: Callable[[], bool]) -> list[tuple[str, Callable[[], None]]]:
-        """Cameras, microphones, the endpoint for reports, and who watches over them: the threads.
+    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+        place = live.Place(
+            settings=self.settings,
+            base=self.base,
+            folder=self.folder,
+            secrets=self.secrets,
+            status=self.status,
+            clock=self.clock,
+            stop=self.crew.stop,
+        )
+        return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
 
-        None says anything before it runs; what is wrong with the config is said here, at once.
-        """
-        crew, clock = self.crew, self.clock
-        if clock.ahead > SECOND:
-            log.warning(
-                "the clock was set back: the log has reached %.0f s further than it shows; events "
-                "are stamped that much ahead until it has caught up",
-                clock.ahead / SECOND,
-            )
-        watch, full = Watch(clock), Often()
-        bodies: list[tuple[str, Callable[[], None]]] = []
-
-        def store(topic: str, records: Sequence[Record]) -> None:
-            try:
-                publish_all(self.bus, topic, records)
-            except DiskFull as error:
-                self.bus.discard()
-                full.warn(error)
-                raise
-
-        def publish(topic: str, records: Sequence[Record]) -> None:
-            watch.saw(topic, records)
-            store(topic, records)
-
-        for name, site in self.settings.sites.items():
-            for capture in sources.captures(
-                name,
-                site,
-                expand=self.secrets.source,
-                base=self.base,
-                publish=publish,
-                status=self.status,
-                clock=clock,
-                chance=random.random,
-                max_bytes=self.settings.bus.max_message,
-            ):
-                for source, topic in capture.topics.items():
-                    watch.expect(topic, name, source, roster(site))
-                names = "+".join(capture.topics)
-                bodies += [
-                    (f"read {name}/{names}", partial(capture.read, crew.stop)),
-                    (f"publish {name}/{names}", partial(capture.publish_loop, crew.stop)),
-                ]
-        sites = self.settings.sites
-        desk = Desk(sites, publish, clock, promised(self.bus.last, tuple(sites)))
-        api = Api(desk, self._token(), lambda: to_builtins(self.status.snapshot()), healthy)
-        endpoint = Endpoint(self.settings.api.listen, api, desk)
-        return [
-            *bodies,
-            ("reports", partial(endpoint.serve, crew.stop)),
-            ("reports progress", partial(endpoint.progress_loop, crew.stop)),
-            ("watch", partial(_speak, crew, watch, store)),
-        ]
-
-    def _token(self) -> str:
-        """The endpoint's token: the config's, else that of the state folder."""
-        if self.settings.api.token:
-            return self.secrets.lookup(self.settings.api.token, "api.token").reveal()
-        token = own_token(self.folder)
-        self.secrets.remember(token)
-        return token
+    def _store(self, topic: str, records: Sequence[Record]) -> None:
+        """Keep what was captured; a full disk keeps nothing of it, rather than half."""
+        try:
+            publish_all(self.bus, topic, records)
+        except DiskFull:
+            self.bus.discard()
+            raise
 
     def _tell(self, alert: graph.Node, who: Sequence[Subscriber], late: Sequence[str]) -> None:
         """Tell every site that a thread failed, before the process ends, as far as alerting works.
@@ -407,27 +356,3 @@ def _trim(crew: Crew, bus: LocalLog) -> None:
     while not crew.stop.wait(60.0):
         with suppress(DiskFull):  # deleting takes space too; others free it, and we try again
             bus.trim()
-
-
-def _speak(crew: Crew, watch: Watch, store: Publish) -> None:
-    """Say, once a second, what the watch has to say."""
-    while not crew.stop.wait(1.0):
-        for topic, record in watch.speak():
-            with suppress(DiskFull):  # warned of, and said again in a second
-                store(topic, [record])
-
-
-class Often:
-    """A warning that may come all the time, and is said once a minute; for any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._due = 0.0
-
-    def warn(self, error: Exception) -> None:
-        with self._lock:
-            due = time.monotonic() >= self._due
-            if due:
-                self._due = time.monotonic() + 60.0
-        if due:
-            log.warning("what is captured is dropped: %s", error)
