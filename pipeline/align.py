@@ -119,8 +119,8 @@ class Aligner:
     incomplete. An empty window is given only where some source spoke within `horizon - size` before
     it, so that a clock which jumps by years costs nothing.
 
-    Held at most: observations that overlap an open window, so `horizon + size` of them when the
-    stage calls `force`; the keys of what may still come again, so long back; one number a hop and
+    Held at most: observations that overlap an open window, none older than `size` before the limit
+    of the last `force`; the keys of what may still come again, so long back; one number a hop and
     source. Raises ValueError unless `0 < hop <= size <= horizon`.
     """
 
@@ -177,13 +177,12 @@ class Aligner:
         msg = f"windows are not made of {type(record).__name__}"
         raise TypeError(msg)
 
-    def force(self, newest: int) -> tuple[list[Output], list[str]]:
-        """Speak for the sources that stall a site more than the horizon behind `newest`, ns.
+    def force(self, limit: int) -> tuple[list[Output], list[str]]:
+        """Speak for the sources that have promised nothing up to `limit`, ns.
 
-        They are taken as lost up to `newest - horizon`. Gives the windows that close by it, and the
-        names of the sources that it had not spoken for before.
+        They are taken as lost up to there. Gives the windows that close by it, and the names of the
+        sources that it had not spoken for before.
         """
-        limit = newest - self._horizon
         if not self._rosters or (self._watermark is not None and self._watermark >= limit):
             return [], []
         said = [s.first for s in self._sources.values() if s.first is not None]

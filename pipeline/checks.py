@@ -230,6 +230,8 @@ def _times(site: Site, way: Way) -> Iterator[Problem]:
         yield Problem((*way, "windows", "hop"), "must divide windows.size")
     if windows.size > windows.horizon:
         yield Problem((*way, "windows", "size"), "is longer than windows.horizon")
+    if windows.patience < windows.horizon:
+        yield Problem((*way, "windows", "patience"), "is shorter than windows.horizon")
     if site.stationary.after > windows.horizon:
         yield Problem((*way, "stationary", "after"), "is longer than windows.horizon")
     if site.incidents.lost_after > windows.horizon:

@@ -184,6 +184,7 @@ class Windows(_Settings, frozen=True, kw_only=True):
     size: Seconds = 4
     hop: Seconds = 1
     horizon: Annotated[float, Meta(ge=10, le=3600)] = 120
+    patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s for a source that says nothing
 
 
 class Incidents(_Settings, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     hop: int
     horizon: int
+    patience: int | None  # for a source of which nothing comes; None: it is waited for (replay)
     lost_after: int | None  # None: a lost source is not told (replay)
     cry_every: int  # how often one that stays lost is told, so that its incident stays open
     still_after: int
@@ -165,14 +166,16 @@ class SiteState:
         return said + self._promise()
 
     def hurry(self, newest: int) -> list[Record]:
-        """Take silent sources as lost when the site stalls longer than the horizon."""
-        outcome, stalled = self._aligner.force(newest)
+        """Take silent sources as lost when the site stalls longer than its patience."""
+        if self._plan.patience is None:
+            return []
+        limit = newest - self._plan.patience
+        outcome, stalled = self._aligner.force(limit)
         said: list[Record] = []
-        limit = newest - self._plan.horizon
         for name in stalled:
             self._lost.setdefault(name, limit)
             if self._plan.lost_after is not None:
-                seconds = self._plan.horizon / SECOND
+                seconds = self._plan.patience / SECOND
                 why = f"{name} has said nothing for {seconds:g} s: a stage hangs or is far behind"
                 said.append(self._cry(name, limit, why))
         for out in outcome:

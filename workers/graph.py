@@ -281,6 +281,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         size=ns(site.windows.size),
         hop=ns(site.windows.hop),
         horizon=ns(site.windows.horizon),
+        patience=None if recorded else ns(site.windows.patience),
         lost_after=None if recorded else ns(site.incidents.lost_after),
         cry_every=ns(site.incidents.close_after) // 2,
         still_after=ns(site.stationary.after),

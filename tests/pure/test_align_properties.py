@@ -269,7 +269,7 @@ def played(one: Aligner, log: Sequence[Record], newest: int) -> list[list[Output
     for record in log:
         out = one.push(record)
         newest = max(newest, record.start if isinstance(record, Observation) else 0)
-        forced, _ = one.force(newest)
+        forced, _ = one.force(newest - ns(HORIZON))
         said.append(out + forced)
     return said
 
