@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from pipeline.config import Webhook
+from pipeline.config import KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
 
 MAX_FILE = 65_536  # bytes of a secret in a file
@@ -82,6 +82,18 @@ class Secrets:
         url = self._address(webhook.url, f"{path}.url")
         return msgspec.structs.replace(webhook, url=url, secret=secrets)
 
+    def bus(self, bus: KafkaBus) -> KafkaBus:
+        """The settings with the password looked up, and the TLS files' paths from the config on."""
+        sasl, tls = bus.sasl, bus.tls
+        if sasl is not None:
+            username = self.expand(sasl.username, "bus.sasl.username").reveal()
+            password = self.lookup(sasl.password, "bus.sasl.password").reveal()
+            sasl = msgspec.structs.replace(sasl, username=username, password=password)
+        if tls is not None:
+            names = ((name, getattr(tls, name)) for name in Tls.__struct_fields__)
+            tls = Tls(**{name: self._path(path, f"bus.tls.{name}") for name, path in names})
+        return msgspec.structs.replace(bus, sasl=sasl, tls=tls)
+
     def lookup(self, reference: str, path: str) -> Secret:
         """The secret that `reference` stands for: `file:...`, or text with `${NAME}` in it."""
         text = self.expand(reference, path).reveal()
@@ -127,10 +139,15 @@ class Secrets:
             self.remember(found[1] or "", password or user, *_telling(found[2]))
         return filled
 
-    def _file(self, name: str, path: str) -> str:
+    def _path(self, name: str, path: str) -> str:
+        return str(self._below(self.expand(name, path).reveal())) if name else ""
+
+    def _below(self, name: str) -> Path:
         file = Path(name).expanduser()
-        if self._base is not None:
-            file = self._base / file
+        return file if self._base is None else self._base / file
+
+    def _file(self, name: str, path: str) -> str:
+        file = self._below(name)
         try:
             with file.open("rb") as opened:
                 raw = opened.read(MAX_FILE + 1)

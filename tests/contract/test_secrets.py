@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Webhook
+from pipeline.config import KafkaBus, Sasl, Tls, Webhook
 from pipeline.errors import ConfigError
 from workers.addresses import parse
 from workers.secrets import Redacting, Secret, Secrets
@@ -51,6 +51,26 @@ def test_a_secret_in_a_file_is_read_without_its_line_end(tmp_path: Path) -> None
     assert Secrets({}, tmp_path).lookup("file:hook", "p").reveal() == "whsec_abc"
     named = Secrets({"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert named.lookup("file:${CREDENTIALS_DIRECTORY}/hook", "p").reveal() == "whsec_abc"
+
+
+def test_a_bus_has_its_password_looked_up_and_its_files_beside_the_config(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text(f"{PASSWORD}\n")
+    bus = KafkaBus(
+        brokers=("kafka:9092",),
+        tls=Tls(ca="ca.pem", key="/etc/${USER}.key"),
+        sasl=Sasl(mechanism="PLAIN", username="${USER}", password="file:pw"),
+    )
+    secrets = Secrets({"USER": "fuse"}, tmp_path)
+    ready = secrets.bus(bus)
+    assert ready.tls == Tls(ca=str(tmp_path / "ca.pem"), cert="", key="/etc/fuse.key")
+    assert ready.sasl == Sasl(mechanism="PLAIN", username="fuse", password=PASSWORD)
+    assert PASSWORD not in repr(ready)
+    assert secrets.redact(f"<{PASSWORD}>") == "<***>"
+
+
+def test_a_bus_without_secrets_is_the_same_bus(tmp_path: Path) -> None:
+    bus = KafkaBus(brokers=("kafka:9092",))
+    assert Secrets({}, tmp_path).bus(bus) == bus
 
 
 @pytest.mark.parametrize(
