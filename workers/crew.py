@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
 
+from pipeline.errors import FusewatchError
+
+log = logging.getLogger("fusewatch")
+
 PATIENCE = 15.0  # s that threads get to end what they are doing
+BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 class Crew:
@@ -19,18 +26,65 @@ class Crew:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
+    def run(self, body: Callable[[], None], close: Callable[[], None]) -> int:
+        """Run `body` in this, the main thread; SIGTERM and SIGINT set `stop`, and it should end.
+
+        Then `close`, in any case. Returns 0, or BUG when a thread failed by a defect of ours, with
+        its traceback in the log; raises the error where the outside world was its reason.
+        """
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, lambda *_: self.stop.set()) for number in numbers]
+        try:
+            body()
+        except (FusewatchError, OSError):
+            raise
+        except Exception as error:
+            # A bug: its traceback goes where secrets are cut out, as a thread's does.
+            self.blame("the start", error)
+        finally:
+            close()
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        return self._outcome()
+
+    def _outcome(self) -> int:
+        if self.error is None:
+            return 0
+        if isinstance(self.error, FusewatchError):
+            log.critical("%s failed: %s", self.failed, self.error)
+            raise self.error
+        log.critical("%s failed", self.failed, exc_info=self.error)
+        return BUG
+
     def start(self, name: str, body: Callable[[], None]) -> None:
         """Run `body` in a thread of its own; it watches `stop`."""
         thread = threading.Thread(target=self._guarded, args=(name, body), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
+    def repeat(
+        self, name: str, turn: Callable[[], object], close: Callable[[], None] = lambda: None
+    ) -> None:
+        """Call `turn` again and again in a thread of its own, until `stop`; then `close`."""
+
+        def body() -> None:
+            try:
+                while not self.stop.is_set():
+                    turn()
+            finally:
+                close()
+
+        self.start(name, body)
+
     def join(self) -> list[str]:
-        """Wait for all to end; the names of those that did not."""
+        """Wait for all to end, and warn of those that do not: their names."""
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
-        return [thread.name for thread in self._threads if thread.is_alive()]
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if late:
+            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
+        return late
 
     def _guarded(self, name: str, body: Callable[[], None]) -> None:
         try:

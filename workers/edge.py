@@ -8,8 +8,6 @@ stage was.
 from __future__ import annotations
 
 import logging
-import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,15 +18,15 @@ from pathlib import Path
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
-from pipeline.config import Config, size_bytes
-from pipeline.errors import DiskFull, FusewatchError, OutsideError
+from pipeline.config import Config, LocalBus, size_bytes
+from pipeline.errors import ConfigError, DiskFull, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import configfile, graph, live, sources, subscribers
 from workers.clock import UtcClock
-from workers.crew import PATIENCE, Crew
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.player import Player, publish_all, scene_of
+from workers.crew import Crew
+from workers.delivery import Delivery, Subscriber
+from workers.player import AHEAD, Player, publish_all, scene_of
 from workers.positions import KeepingUp, Positions, caught_up
 from workers.scene import Scene
 from workers.secrets import Secrets
@@ -42,7 +40,6 @@ TURN = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
 DAY = 86_400  # s
-BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 def run(
@@ -57,9 +54,17 @@ def run(
 
     `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
     when a thread failed by a defect of ours, with its traceback in the log. Raises ConfigError for
-    a scene that does not fit, OutsideError when the state folder is in use or the disk fails.
+    a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use or
+    the disk fails.
     """
     settings = configfile.load(path)
+    if not isinstance(settings.bus, LocalBus):
+        msg = (
+            f"{path}: bus: `fusewatch run` is the whole pipeline in one process, over a log of its "
+            "own; leave `bus` out of the config for that, or start `fusewatch worker STAGE "
+            f"{path}` for each stage"
+        )
+        raise ConfigError(msg)
     folder = (state or Path(settings.state)).expanduser()
     played = scene_of(settings, scene) if scene else None
     secrets = Secrets(base=path.parent)
@@ -72,21 +77,14 @@ def run(
     bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
     view = View(status, secrets)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
-    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, Crew(), clock)
-    before = [signal.signal(s, daemon.stopped) for s in (signal.SIGTERM, signal.SIGINT)]
-    try:
-        daemon.work(played, speed, encoders)
-    except (FusewatchError, OSError):
-        raise
-    except Exception as error:
-        # A bug: its traceback goes where secrets are cut out, as a thread's does.
-        daemon.crew.blame("the start", error)
-    finally:
+    crew = Crew()
+    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, crew, clock)
+
+    def close() -> None:
         bus.close()
         view.close()
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-            signal.signal(number, handler)
-    return daemon.outcome()
+
+    return crew.run(partial(daemon.work, played, speed, encoders), close)
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,6 @@ class Daemon:
     view: View
     crew: Crew
     clock: UtcClock
-
-    def stopped(self, *_: object) -> None:
-        """Somebody asked us to stop (a signal handler)."""
-        self.crew.stop.set()
 
     def work(
         self, played: Scene | None, speed: float | None, encoders: graph.Encoders | None
@@ -123,12 +117,19 @@ class Daemon:
         captures = [] if recorded else self._captures(keeps_up)
         try:
             for runner in runners:
-                crew.start(runner.group, partial(_work, crew, runner, positions))
+                crew.repeat(runner.group, partial(_turn, runner, positions), runner.close)
             for delivery in deliveries:
-                crew.start(f"deliver {delivery.name}", partial(_deliver, crew, delivery))
+                turn = partial(delivery.step, WAIT)
+                crew.repeat(f"deliver {delivery.name}", turn, delivery.close)
             if played is not None:
                 player = Player(
-                    self.settings, played, self.bus, positions.behind, self.status, speed
+                    self.settings,
+                    played,
+                    store=partial(publish_all, self.bus),
+                    last=self.bus.last,
+                    full=lambda: max(positions.behind().values()) > AHEAD,
+                    status=self.status,
+                    speed=speed,
                 )
                 crew.start("scene", partial(player.play, crew.stop))
                 over = partial(_over, player.over, positions, deliveries, self.bus)
@@ -143,22 +144,9 @@ class Daemon:
         finally:
             crew.stop.set()
             late = crew.join()
-        if late:
-            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
         if crew.error is not None:
             alert = next(node for node in nodes if node.name == "alert")
             self._tell(alert, who, late)
-
-    def outcome(self) -> int:
-        """The exit code; raises the error of a thread if the outside world was its reason."""
-        error = self.crew.error
-        if error is None:
-            return 0
-        if isinstance(error, FusewatchError):
-            log.critical("%s failed: %s", self.crew.failed, error)
-            raise error
-        log.critical("%s failed", self.crew.failed, exc_info=error)
-        return BUG
 
     def _runner(self, node: graph.Node) -> Runner:
         return Runner(
@@ -171,14 +159,7 @@ class Daemon:
         )
 
     def _delivery(self, who: Subscriber) -> Delivery:
-        outside = Outside(
-            clock=time.time,
-            random=random.random,
-            pause=self.crew.stop.wait,
-            count=self.status.count,
-        )
-        reader = self.bus.reader(topics.ALERTS, who.group)
-        return Delivery(who, reader, dead_letters(self.bus), outside)
+        return subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
 
     def _subscribers(self) -> list[Subscriber]:
         """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
@@ -302,23 +283,10 @@ def _retention(settings: Config) -> dict[str, Retention]:
     }
 
 
-def _work(crew: Crew, runner: Runner, positions: Positions) -> None:
-    """One stage, step after step."""
-    try:
-        while not crew.stop.is_set():
-            runner.step(WAIT)
-            positions.moved(runner)
-    finally:
-        runner.close()
-
-
-def _deliver(crew: Crew, delivery: Delivery) -> None:
-    """One subscriber, step after step."""
-    try:
-        while not crew.stop.is_set():
-            delivery.step(WAIT)
-    finally:
-        delivery.close()
+def _turn(runner: Runner, positions: Positions) -> None:
+    """One turn of a stage."""
+    runner.step(WAIT)
+    positions.moved(runner)
 
 
 def _show(

@@ -1,19 +1,18 @@
-"""A scene through the daemon: lossless by back-pressure, going on after a kill where it was."""
+"""A scene played live: lossless by back-pressure, going on after a kill where it was."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline import codec, topics
-from pipeline.bus.log import LocalLog
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Progress, Record, Roster
-from workers.capture import REPORTS_SOURCE
+from workers.capture import REPORTS_SOURCE, Publish
 from workers.replay import capture, slices_of
 from workers.scene import Scene, fits, load_scene, scene_records
 from workers.status import Status
@@ -41,23 +40,26 @@ def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
 
 
 class Player:
-    """Publishes a scene's records as fast as the stages take them, or at `speed` times real time.
+    """Publishes a scene's records as fast as they are taken, or at `speed` times real time.
 
-    `behind` says how many entries each stage has not answered. `over` is set at the end.
+    `store` is durable when it returns, `last` gives what it stored last of (topic, key), and `full`
+    says that it should wait. `over` is set at the end.
     """
 
     def __init__(
         self,
         settings: Config,
         scene: Scene,
-        bus: LocalLog,
-        behind: Callable[[], Mapping[str, int]],
+        *,
+        store: Publish,
+        last: Callable[[str, str], bytes | None],
+        full: Callable[[], bool],
         status: Status,
         speed: float | None,
     ) -> None:
         self.over = threading.Event()
         self._site = settings.sites[scene.site]
-        self._scene, self._bus, self._behind = scene, bus, behind
+        self._scene, self._store, self._last, self._full = scene, store, last, full
         self._status, self._speed = status, speed
 
     def play(self, stop: threading.Event) -> None:
@@ -66,12 +68,11 @@ class Player:
         began, first = time.monotonic(), None
         for upto, slice_ in slices_of(records):
             first = upto if first is None else first
-            while max(self._behind().values()) > AHEAD or self._early(began, upto - first):
+            while self._full() or self._early(began, upto - first):
                 if stop.wait(PAUSE):
                     return
-            for topic, record in slice_:
-                capture(self._bus, topic, record)
-            self._bus.flush()
+            for topic in dict.fromkeys(topic for topic, _ in slice_):
+                self._store(topic, [record for of, record in slice_ if of == topic])
         self.over.set()
 
     def _early(self, began: float, event: int) -> bool:
@@ -86,7 +87,7 @@ class Player:
             (topics.REPORTS, (REPORTS_SOURCE,)),
         ):
             for name in names:
-                value = self._bus.last(topic, f"{self._scene.site}/{name}")
+                value = self._last(topic, f"{self._scene.site}/{name}")
                 if value is not None:
                     after[topic, name] = _stands_at(codec.decode(value))
         return after

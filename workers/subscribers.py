@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -61,23 +61,33 @@ def evidence(settings: Config, folder: Path, bus: Bus) -> Subscriber:
     return Subscriber(name="evidence", sink=Evidence(folder / "evidence", bus, cap))
 
 
+def delivery(
+    who: Subscriber,
+    bus: Bus,
+    pause: Callable[[float], object],
+    count: Callable[[str, str, str], object],
+) -> Delivery:
+    """The delivery to one subscriber; `pause` waits so many seconds, or until the end."""
+    outside = Outside(clock=time.time, random=random.random, pause=pause, count=count)
+    return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+
+
 def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> list[str]:
     """Send replayed alerts to the webhooks; the names of those that did not take all in time."""
     bus = MemoryBus()
     for alert in alerts:
         bus.publish(topics.ALERTS, topics.key_of(topics.ALERTS, alert), codec.encode(alert))
     bus.flush()
-    outside = Outside(clock=time.time, random=random.random, pause=time.sleep)
     missed = []
     for who in webhooks(settings, secrets):
-        delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+        sending = delivery(who, bus, time.sleep, lambda site, source, what: None)
         dead = len(bus.values(topics.DEAD))
         until = time.monotonic() + NOW
-        while not delivery.idle and time.monotonic() < until:
-            delivery.step(0.1)
-        if delivery.pending or len(bus.values(topics.DEAD)) > dead:
+        while not sending.idle and time.monotonic() < until:
+            sending.step(0.1)
+        if sending.pending or len(bus.values(topics.DEAD)) > dead:
             missed.append(who.name)
-        delivery.close()
+        sending.close()
     return missed
 
 

@@ -56,7 +56,7 @@ def running(daemon: Daemon, encoders: Encoders) -> Iterator[None]:
     try:
         yield
     finally:
-        daemon.stopped()
+        daemon.crew.stop.set()
         done.join()
         daemon.bus.close()
         daemon.view.close()
@@ -122,7 +122,7 @@ def test_who_is_stopped_before_the_backlog_is_worked_off_has_promised_nothing(co
     put(daemon.bus, topics.FRAMES, frame(daemon.clock() - 1000 * SECOND))
     with running(daemon, msgspec.structs.replace(FAKES, detector=detector)):
         assert detector.entered.wait(30)
-        daemon.stopped()
+        daemon.crew.stop.set()
         detector.go.set()
     again = built(config)
     assert [again.bus.end(topic) for topic in topics.CHUNKS] == [1, 0, 0]
