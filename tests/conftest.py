@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.live.brokers import kafka, secure_kafka
+
+__all__ = ["kafka", "secure_kafka"]  # pytest finds fixtures by these names, in every folder
+
 ROOT = Path(__file__).resolve().parents[1]
 
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)

@@ -18,9 +18,9 @@ SYSTEM_PYTHON = "/usr/bin/python3"  # the one that Debian's python3-gi belongs t
 
 def need(*programs: str, reason: str = "see deploy/apt.txt") -> None:
     """Skip aloud where a program is missing; in CI that is a failure."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        _missing(f"{', '.join(missing)} not found: {reason}")
+    absent = [program for program in programs if shutil.which(program) is None]
+    if absent:
+        missing(f"{', '.join(absent)} not found: {reason}")
 
 
 def eventually(what: Callable[[], object], *, within: float, every: float = 0.02) -> object:
@@ -46,7 +46,7 @@ def rtsp_server(file: Path, *options: str, port: int = 0) -> Iterator[str]:
             if not ready:
                 server.wait(5)
                 assert server.stderr is not None
-                _missing(f"no RTSP server: {server.stderr.read()[-300:]}")
+                missing(f"no RTSP server: {server.stderr.read()[-300:]}")
             yield f"rtsp://127.0.0.1:{ready[1]}/live"
         finally:
             server.kill()
@@ -96,7 +96,8 @@ def _answers(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> None:
+    """Skip for `reason`; in CI, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
