@@ -98,17 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--state", type=Path, help="state folder, instead of the config's")
     made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
 
-    made = add(
-        "replay", _replay, "recorded scenes through the same pipeline; the same bytes every time"
+    _replay_options(
+        add(
+            "replay",
+            _replay,
+            "recorded scenes through the same pipeline, the same bytes every time; or what was "
+            "observed, judged again",
+        )
     )
-    made.add_argument("config", type=Path)
-    made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
-    made.add_argument(
-        "--out", required=True, help="a .jsonl file, or a folder/: a file for each scene"
-    )
-    made.add_argument("--speed", type=_speed, default=None, help="max (default) or 1: real time")
-    made.add_argument("--deliver", action="store_true", help="send the alerts to the webhooks, too")
-    made.add_argument("--json", action="store_true", help="print the summary as JSON")
 
     made = add("check", _check, "read a config and say everything that is wrong with it")
     made.add_argument("config", type=Path)
@@ -156,6 +153,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _replay_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("config", type=Path)
+    made.set_defaults(parser=made)
+    made.add_argument("scenes", type=Path, nargs="*", metavar="SCENE")
+    made.add_argument(
+        "--since", help="instead of scenes: judge again what was observed since this time"
+    )
+    made.add_argument("--until", help="... and before this time (default: now)")
+    made.add_argument("--state", type=Path, help="state folder of the daemon, for --since")
+    made.add_argument(
+        "--out", required=True, help="a .jsonl file, or a folder/: a file for each scene"
+    )
+    made.add_argument("--speed", type=_speed, default=None, help="max (default) or 1: real time")
+    made.add_argument("--deliver", action="store_true", help="send the alerts to the webhooks, too")
+    made.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
 def _speed(text: str) -> float | None:
     if text == "max":
         return None
@@ -192,6 +206,17 @@ def _run(given: argparse.Namespace) -> int:
 def _replay(given: argparse.Namespace) -> int:
     from workers import playback
 
+    if bool(given.scenes) == bool(given.since):
+        given.parser.error("either scenes, or --since TIME for what the log has observed")
+    if given.since:
+        return playback.again(
+            given.config,
+            given.since,
+            given.until,
+            out=given.out,
+            state=given.state,
+            as_json=given.json,
+        )
     return playback.run(
         given.config,
         given.scenes,

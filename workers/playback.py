@@ -1,21 +1,29 @@
-"""The command `replay`: scenes in, one file of alerts each out."""
+"""The command `replay`: recorded scenes, or what was observed, in; files of alerts out."""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from pipeline import config, topics
+from pipeline.bus.log import between
 from pipeline.config import Config
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.ports import Entry
+from pipeline.types import ns
 from workers import configfile, graph
 from workers.jsonl import write_all
 from workers.player import scene_of
+from workers.rejudge import STAGES, rejudge, span
 from workers.replay import Replayed, replay
 from workers.secrets import Secrets
 from workers.subscribers import deliver_now
@@ -67,6 +75,68 @@ def run(
     if as_json:
         sys.stdout.write(json.dumps(summaries) + "\n")
     return 0
+
+
+def again(
+    path: Path, since: str, until: str | None, *, out: str, state: Path | None, as_json: bool
+) -> int:
+    """Judge again what was observed in `[since, until)` and write the alerts; always 0 when done.
+
+    Times are RFC 3339 with an offset; `until` is now unless it is given.
+    """
+    settings = configfile.load(path)
+    start = _moment(since, "--since")
+    end = time.time_ns() if until is None else _moment(until, "--until")
+    if start >= end:
+        msg = f"--since {since} is not before --until {until or 'now'}"
+        raise ConfigError(msg)
+    (file,) = _files([path], out)
+    encoders = graph.load(settings.models, recorded=True, stages=STAGES)
+    with observed(settings, path, state, *span(settings, start, end)) as entries:
+        alerts, count = rejudge(settings, encoders, entries, start, end)
+    write_all(file, alerts)
+    row = {
+        "out": str(file),
+        "observations": count,
+        "incidents": len({alert.id for alert in alerts}),
+        "revisions": len(alerts),
+    }
+    sys.stdout.write(
+        json.dumps(row) + "\n"
+        if as_json
+        else f"{count} records of observations: {row['incidents']} incidents, {row['revisions']} "
+        f"revisions -> {file}\n"
+    )
+    return 0
+
+
+@contextmanager
+def observed(
+    settings: Config, path: Path, state: Path | None, start: int, end: int
+) -> Iterator[Iterator[Entry]]:
+    """What the config's bus still has of `observations.v1`."""
+    if isinstance(settings.bus, config.KafkaBus):
+        from pipeline.bus.kafka import KafkaBus  # an optional extra
+
+        bus = KafkaBus(Secrets(base=path.parent).bus(settings.bus))
+        try:
+            yield bus.between(topics.OBSERVATIONS, start, end)
+        finally:
+            bus.close()
+    else:
+        folder = (state or Path(settings.state)).expanduser() / "log"
+        yield between(folder, topics.OBSERVATIONS, start, end)
+
+
+def _moment(text: str, option: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
+        raise ConfigError(msg)
+    return ns(moment.timestamp())
 
 
 def _files(scenes: Sequence[Path], given: str) -> list[Path]:

@@ -12,7 +12,7 @@ from pipeline import codec, topics, trace
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import Config
 from pipeline.errors import ConfigError
-from pipeline.ports import Bus, Entry
+from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
@@ -59,12 +59,12 @@ def replay(
     bus, status = bus or MemoryBus(), Status()
     stages = graph.nodes(config, encoders, status, recorded=True)
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
-    told = bus.reader(topics.ALERTS, "replay")
+    reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
     slices = slices_of(scene_records(scene, config.sites[scene.site], status=status))
 
     def pump() -> bool:
-        alerts.extend(_told(told))
+        alerts.extend(told(reader))
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
@@ -75,7 +75,7 @@ def replay(
         return False
 
     drain(runners, pump)
-    alerts.extend(_told(told))
+    alerts.extend(told(reader))
     for runner in runners:
         runner.close()
     seconds = time.monotonic() - began
@@ -106,8 +106,9 @@ def slices_of(
         yield end, held
 
 
-def _told(reader: object) -> Iterator[Alert]:
-    polled = reader.poll(1000)  # type: ignore[attr-defined]
+def told(reader: Reader) -> Iterator[Alert]:
+    """The alerts that `reader` has not given yet."""
+    polled = reader.poll(1000)
     for entry in polled:
         if isinstance(entry, Entry):
             alert = codec.decode(entry.value)

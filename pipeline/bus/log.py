@@ -9,18 +9,26 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
+from sqlite3 import Error as SqliteError
+from sqlite3 import connect
 from threading import Lock, local
+from urllib.parse import quote
 
 from pipeline.bus.table import Retention, Table
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
-__all__ = ["LocalLog", "LogReader", "Retention"]
+__all__ = ["LocalLog", "LogReader", "Retention", "between"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_AT_ONCE = 500
+_SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
+    (SELECT max(offset) FROM entries WHERE start < ?)"""
+_ROWS = """SELECT offset, key, value, trace FROM entries
+    WHERE offset >= ? AND offset <= ? ORDER BY offset LIMIT ?"""
 
 
 class _Buffer(local):
@@ -191,6 +199,25 @@ class LogReader:
         """Gives the group free; what was not committed will be read again."""
         self._table.release(self._link)
         self._release()
+
+
+def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
+    """From the first entry that starts in `[start, end)` (event time, ns UTC) to the last one.
+
+    Also while a daemon has the log. Raises OutsideError when there is no such log.
+    """
+    path = folder / f"{topic}.db"
+    try:
+        link = connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        with closing(link):
+            first, last = link.execute(_SPAN, (start, end)).fetchone()
+            while first is not None and last is not None and first <= last:
+                rows = link.execute(_ROWS, (first, last, _AT_ONCE)).fetchall()
+                yield from (Entry(0, *row) for row in rows)
+                first = rows[-1][0] + 1 if rows else None
+    except SqliteError as error:
+        msg = f"{path} cannot be read ({error}); is this the state folder of a daemon?"
+        raise OutsideError(msg) from error
 
 
 def _lock(folder: Path) -> int:
