@@ -6,17 +6,17 @@ partition. https://www.sqlite.org/wal.html says what WAL promises.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from sqlite3 import Error as SqliteError
 from sqlite3 import connect
 from threading import Lock, local
 from urllib.parse import quote
 
+from pipeline.bus.disk import lock
 from pipeline.bus.table import Retention, Table
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
@@ -61,7 +61,7 @@ class LocalLog:
         self._tables: dict[str, Table] = {}
         self._buffer = _Buffer()
         self._reading: set[tuple[str, str]] = set()
-        self._lock = _lock(folder)
+        self._lock = lock(folder / "lock", folder)
         try:
             for path in sorted(folder.glob("*.db")):
                 self._table(path.stem)
@@ -218,24 +218,3 @@ def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
     except SqliteError as error:
         msg = f"{path} cannot be read ({error}); is this the state folder of a daemon?"
         raise OutsideError(msg) from error
-
-
-def _lock(folder: Path) -> int:
-    """An open file that keeps other processes out until it is closed, however we end."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        msg = f"cannot write in {folder}: {error.strerror}"
-        raise OutsideError(msg) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.read(file, 32).decode(errors="replace").strip()
-        os.close(file)
-        msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
-        raise OutsideError(msg) from error
-    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    return file

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Condition, RLock
 
 import msgspec
 
 from pipeline import codec
-from pipeline.errors import DiskFull, OutsideError
+from pipeline.bus.disk import outside
+from pipeline.errors import OutsideError
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -33,8 +34,6 @@ _FROM_1 = "ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT ''; PRAGMA
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages that one retention step takes at most
 _STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
-_FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
-_OUTSIDE = {3, 5, 6, 7, 8, 10, 14}  # PERM BUSY LOCKED NOMEM READONLY IOERR CANTOPEN
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -340,29 +339,8 @@ class Table:
         while self._links:
             self.release(self._links.pop())
 
-    @contextmanager
-    def _outside(self) -> Iterator[None]:
-        """Turns what is the disk's or the file's doing into OutsideError; a bug stays one."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == _FULL:
-                msg = (
-                    f"no space left for {self.path}: free some, or lower `storage.cap` in the "
-                    "config. Nothing that was acknowledged is lost"
-                )
-                raise DiskFull(msg) from error
-            if code in (_CORRUPT, _NOT_A_DATABASE):
-                msg = (
-                    f"{self.path} is damaged, or no log of Fusewatch ({error}). Nothing was "
-                    "deleted: move the file away to start that topic anew"
-                )
-            elif code in _OUTSIDE:
-                msg = f"{self.path}: {error}"
-            else:
-                raise
-            raise OutsideError(msg) from error
+    def _outside(self) -> AbstractContextManager[None]:
+        return outside(self.path, cap="storage.cap", what="log", anew="start that topic anew")
 
 
 def _span(value: bytes) -> tuple[int | None, int | None]:
