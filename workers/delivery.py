@@ -133,7 +133,12 @@ class Delivery:
     @property
     def reached(self) -> int:
         """Every alert below this offset is done with."""
-        return sum(box.safe for box in self._boxes.values())
+        return sum(self.places.values())
+
+    @property
+    def places(self) -> dict[int, int]:
+        """By partition: every alert below this offset is done with."""
+        return {number: box.safe for number, box in self._boxes.items()}
 
     @property
     def idle(self) -> bool:

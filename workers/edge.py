@@ -26,6 +26,7 @@ from workers import configfile, graph, live, sources, subscribers
 from workers.clock import UtcClock
 from workers.crew import Crew
 from workers.delivery import Delivery, Subscriber
+from workers.folder import state_folder
 from workers.player import AHEAD, Player, publish_all, scene_of
 from workers.positions import KeepingUp, Positions, caught_up
 from workers.scene import Scene
@@ -65,15 +66,10 @@ def run(
             f"{path}` for each stage"
         )
         raise ConfigError(msg)
-    folder = (state or Path(settings.state)).expanduser()
     played = scene_of(settings, scene) if scene else None
     secrets = Secrets(base=path.parent)
     status = Status()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        msg = f"{folder}: cannot be made: {error.strerror}; choose another state folder: --state"
-        raise OutsideError(msg) from error
+    folder = state_folder(settings, state)
     bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
     view = View(status, secrets)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
