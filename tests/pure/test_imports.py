@@ -31,7 +31,11 @@ HEAVY = {
     "torch": {"models/openai_speech.py", "models/ultralytics_detector.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
     "whisper": {"models/openai_speech.py"},
-    "kafka": {"pipeline/bus/kafka.py"},
+    "kafka": {
+        "pipeline/bus/kafka.py",
+        "pipeline/bus/kafka_admin.py",  # the same library's other half: topics and groups
+        "pipeline/bus/kafka_errors.py",  # and what its errors mean, for both
+    },
     "faust": {"workers/faust_app.py"},
 }
 ARRAYS = {"pipeline/track.py", "pipeline/zones.py"}  # numpy, inside pipeline
