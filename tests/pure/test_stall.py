@@ -1,0 +1,157 @@
+"""When a worker counts as stalled: it has work, and the place in it does not change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+import pytest
+
+from pipeline import host
+from pipeline.errors import OutsideError
+from workers.stall import Job, Stall, unanswered, watch
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Brokers:
+    """What brokers would say; `away` means that they do not answer."""
+
+    def __init__(self, end: Mapping[int, int], committed: Mapping[int, int] | None = None) -> None:
+        self.ends = dict(end)
+        self.commits = {number: (offset, b"") for number, offset in (committed or {}).items()}
+        self.away = False
+
+    def end(self, topic: str) -> Mapping[int, int]:
+        if self.away:
+            msg = "no broker answers"
+            raise OutsideError(msg)
+        return dict(self.ends)
+
+    def committed(self, topic: str, group: str) -> Mapping[int, tuple[int, bytes]]:
+        return self.commits
+
+
+def test_work_at_the_same_place_counts_the_seconds() -> None:
+    clock = Clock()
+    stall = Stall(clock)
+    assert stall.saw(3, "here") == 0
+    clock.now = 50
+    assert stall.saw(9, "here") == 50
+    assert stall.saw(9, "further") == 0
+    clock.now = 60
+    assert stall.saw(9, "further") == 10
+
+
+def test_who_has_no_work_does_not_stall() -> None:
+    clock = Clock()
+    stall = Stall(clock)
+    for clock.now in range(0, 1000, 100):
+        assert stall.saw(0, "here") == 0
+    clock.now += 7
+    assert stall.saw(1, "here") == 7  # counted from the last look at which nothing waited
+
+
+def test_what_waits_while_the_brokers_are_away_is_no_stall() -> None:
+    clock = Clock()
+    stall = Stall(clock)
+    stall.saw(3, "here")
+    clock.now = 110
+    stall.away()
+    clock.now = 130
+    assert stall.saw(3, "here") == 0
+    clock.now = 140
+    assert stall.saw(3, "here") == 10
+
+
+def looks(job: Job, brokers: Brokers, turns: int, every: float = 10) -> float:
+    """What a stall counts after so many looks, during which the job's thread says nothing."""
+    clock = Clock()
+    stall, stuck = Stall(clock), 0.0
+    for _ in range(turns):
+        stuck = stall.saw(*job.look(brokers))
+        clock.now += every
+    return stuck
+
+
+def test_a_model_that_hangs_stalls_its_partitions() -> None:
+    job = Job("frames.v1", "vision")
+    job.moved({0: 5, 1: 7})
+    assert looks(job, Brokers({0: 5, 1: 9}), 4) == 30
+
+
+def test_an_idle_worker_does_not_stall_whatever_others_have_to_do() -> None:
+    job = Job("frames.v1", "vision")
+    job.moved({0: 5})
+    assert looks(job, Brokers({0: 5, 1: 900}), 4) == 0
+
+
+def test_a_worker_without_a_partition_stalls_when_nobody_moves_the_group() -> None:
+    job = Job("frames.v1", "vision")
+    assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 7}), 4) == 30
+    assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 9}), 4) == 0
+
+
+def test_answers_that_are_never_kept_do_not_count_as_moving() -> None:
+    job, clock = Job("frames.v1", "vision"), Clock()
+    stall, brokers, stuck = Stall(clock), Brokers({0: 9}), []
+    for _ in range(4):  # thrown out at each commit, it reads the same poll again
+        for place in (5, 7):
+            job.moved({0: place})
+            stuck.append(stall.saw(*job.look(brokers)))
+            clock.now += 10
+    assert stuck == [0, 0, 10, 20, 30, 40, 50, 60]
+
+
+@pytest.mark.parametrize(("by_design", "stuck"), [(True, 0), (False, 30)])
+def test_who_rebuilds_or_waits_for_a_receiver_need_only_turn(by_design: bool, stuck: int) -> None:
+    job, clock = Job("alerts.v1", "delivery-guard"), Clock()
+    stall, seen = Stall(clock), 0.0
+    for _ in range(4):
+        job.moved({0: 5}, by_design=by_design)
+        seen = stall.saw(*job.look(Brokers({0: 9})))
+        clock.now += 10
+    assert seen == stuck
+
+
+def test_a_delivery_that_hangs_within_a_turn_stalls() -> None:
+    job = Job("alerts.v1", "delivery-guard")
+    job.moved({0: 5}, by_design=True)
+    assert looks(job, Brokers({0: 9}), 4) == 30
+
+
+def test_a_note_may_have_reached_further_than_its_commit() -> None:
+    committed = {0: (40, host.pack(100, {})), 1: (7, b"")}
+    assert unanswered({0: 100, 1: 9, 2: 3}, committed) == 0 + 2 + 3
+
+
+def test_the_watch_ends_its_process_with_a_word_that_says_what_stands_still() -> None:
+    job, told = Job("frames.v1", "vision"), dict[str, float]()
+    job.moved({0: 5})
+    with pytest.raises(OutsideError, match=r"vision has stalled: 4 entries of frames\.v1 wait"):
+        watch(threading.Event(), Brokers({0: 9}), [job], 0.05, told.__setitem__, every=0.01)
+    assert told == {"behind.vision": 4}
+
+
+def test_the_watch_goes_on_while_the_brokers_are_away() -> None:
+    job, brokers, stop = Job("frames.v1", "vision"), Brokers({0: 9}), threading.Event()
+    job.moved({0: 5})
+    brokers.away = True
+    looked = iter(range(20))
+
+    def end(topic: str) -> Mapping[int, int]:
+        if next(looked, None) is None:
+            stop.set()
+        return Brokers.end(brokers, topic)
+
+    brokers.end = end  # type: ignore[method-assign]
+    watch(stop, brokers, [job], 0.0, lambda name, value: None, every=0.001)
+    assert stop.is_set()
