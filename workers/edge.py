@@ -151,6 +151,7 @@ class Daemon:
             topic=node.topic,
             group=node.name,
             out=node.out,
+            limit=node.limit,
             max_bytes=self.settings.bus.max_message,
         )
 

@@ -49,6 +49,7 @@ from workers.text import TextStage
 from workers.vision import Policy, VisionStage
 
 RECORDED_THREADS = 2
+LIMIT, MOST = 64, 512  # entries a poll; MOST frames are some 50 MB
 NEEDS: Mapping[str, tuple[str, ...]] = {  # stage, in the order that records flow -> its encoders
     "vision": ("detector",),
     "sound": ("sound", "sound_head"),
@@ -62,12 +63,13 @@ POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by whether it 
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage in the graph; `name` is its consumer group too."""
+    """One stage in the graph; `name` is its consumer group too, `limit` its largest poll."""
 
     name: str
     topic: str
     out: str
     stage: Stage
+    limit: int = LIMIT
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,10 +228,13 @@ def _node(
 ) -> Node:
     heard = {(name, room) for name, site in settings.sites.items() for room in site.microphones}
     stage: Stage
-    topic, out = topics.OBSERVATIONS, topics.OBSERVATIONS
+    topic, out, limit = topics.OBSERVATIONS, topics.OBSERVATIONS, LIMIT
     match name:
         case "vision":
             topic, policy = topics.FRAMES, POLICY[recorded]
+            if not recorded:  # with several frames of each camera in a poll, some can be let go
+                cameras = sum(len(site.cameras) for site in settings.sites.values())
+                limit = min(max(LIMIT, 4 * cameras), MOST)
             stage = VisionStage(encoders.detector, policy=policy, status=status)
         case "sound":
             topic = topics.AUDIO
@@ -247,7 +252,7 @@ def _node(
             out, stage = topics.ANOMALIES, FusionStage(plans, _head(settings))
         case _:
             topic, out, stage = topics.ANOMALIES, topics.ALERTS, _alert(settings)
-    return Node(name=name, topic=topic, out=out, stage=stage)
+    return Node(name=name, topic=topic, out=out, stage=stage, limit=limit)
 
 
 def _alert(settings: Config) -> AlertStage:

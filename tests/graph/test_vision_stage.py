@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.detector import Detector
-from pipeline import topics
+from pipeline import config, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.codec import decode, encode
 from pipeline.errors import DecodeError
@@ -27,7 +30,9 @@ from pipeline.types import (
     Progress,
     Record,
     Roster,
+    ns,
 )
+from workers import graph
 from workers.decode import decoded, jpeg_size
 from workers.status import Status
 from workers.vision import VisionStage
@@ -105,16 +110,126 @@ def test_roster_and_progress_pass_as_they_are() -> None:
     assert through(VisionStage(Brightness()), roster, lost) == [roster, lost]
 
 
-def test_the_newest_frame_of_each_source_is_looked_at_in_one_batch() -> None:
-    detector, status = Brightness(), Status()
-    stage = VisionStage(detector, "newest", status=status)
+class Costly:
+    """A detector that takes `cost` s of its own time for a frame, and keeps its batches."""
+
+    def __init__(self, cost: float) -> None:
+        self.cost, self.now, self.batches = cost, 0.0, list[int]()
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
+        self.now += self.cost * len(batch)
+        self.batches.append(len(batch))
+        return [() for _ in batch]
+
+    def timer(self) -> float:
+        return self.now
+
+
+SHIPPED = 0.0084  # s a frame: YOLOX-Nano with its JPEG, on two cores (docs/measurements.md)
+FPS = 5
+
+
+def polls(cameras: int, seconds: int, limit: int = 64) -> Iterator[list[FrameChunk]]:
+    """A backlog as it stands in the log: the cameras' frames in turn, poll after poll."""
+    waiting = [
+        msgspec.structs.replace(
+            frame(0, source=f"camera-{camera}"),
+            start=ns(number / FPS) + camera,
+            end=ns((number + 1) / FPS) + camera,
+        )
+        for number in range(seconds * FPS)
+        for camera in range(cameras)
+    ]
+    for at in range(0, len(waiting), limit):
+        yield waiting[at : at + limit]
+
+
+def looked_at(
+    stage: VisionStage, polled: Iterable[Sequence[FrameChunk]]
+) -> tuple[dict[str, list[float]], int]:
+    """When each source was looked at, in s, and how many frames there were."""
+    times: dict[str, list[float]] = defaultdict(list)
+    frames = 0
+    for batch in polled:
+        frames += len(batch)
+        for record in through(stage, *batch):
+            if isinstance(record, Detections):
+                times[record.source].append(record.start / SECOND)
+    return times, frames
+
+
+def widest(times: Mapping[str, Sequence[float]]) -> float:
+    return max(b - a for each in times.values() for a, b in pairwise(each))
+
+
+def test_what_is_live_is_looked_at_wholly_while_there_is_time() -> None:
+    detector, status = Costly(SHIPPED), Status()
+    stage = VisionStage(detector, "newest", status=status, timer=detector.timer)
+    looked_at(stage, polls(cameras=10, seconds=4, limit=10))
+    assert status.counted("office", "camera-3", "processed") == 4 * FPS
+    assert status.counted("office", "camera-3", "dropped.stale") == 0
+    assert set(detector.batches) == {10}
+
+
+def test_a_backlog_is_worked_off_at_four_times_real_time_with_no_long_gap() -> None:
+    detector, status = Costly(SHIPPED), Status()
+    stage = VisionStage(detector, "newest", status=status, timer=detector.timer)
+    times, frames = looked_at(stage, polls(cameras=10, seconds=120))
+    assert detector.now < 120 / 4 * 1.1
+    assert len(times) == 10
+    assert widest(times) <= 0.8  # s of event time that no frame was looked at
+    counted = sum(
+        status.counted("office", source, what)
+        for source in times
+        for what in ("processed", "dropped.stale")
+    )
+    assert counted == frames == 6000
+
+
+def test_a_backlog_of_few_cameras_is_looked_at_wholly() -> None:
+    detector = Costly(SHIPPED)
+    times, frames = looked_at(VisionStage(detector, timer=detector.timer), polls(4, 120))
+    assert sum(map(len, times.values())) == frames
+
+
+def test_a_poll_that_holds_one_of_several_sources_has_their_time_for_it() -> None:
+    detector = Costly(SHIPPED)
+    stage = VisionStage(detector, timer=detector.timer)
+    parts: dict[str, list[FrameChunk]] = defaultdict(list)
+    for waiting in polls(20, 120):
+        for each in waiting:
+            parts[each.source].append(each)
+    turns = [part[at : at + 64] for at in range(0, 600, 64) for part in parts.values()]
+    looked_at(stage, turns[:20])
+    began = detector.now
+    looked_at(stage, turns[20:])
+    assert detector.now - began < 120 / 4 * 1.1
+
+
+def test_the_first_frames_may_take_long_and_the_others_are_looked_at_nevertheless() -> None:
+    detector = Costly(2.0)
+    stage = VisionStage(detector, timer=detector.timer)
+
+    def warm(batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
+        said = detector(batch)
+        detector.cost = SHIPPED
+        return said
+
+    stage = VisionStage(warm, timer=detector.timer)
+    times, frames = looked_at(stage, polls(1, 60))
+    assert sum(map(len, times.values())) == frames
+
+
+def test_a_detector_that_is_too_slow_looks_at_the_newest_frame_of_each_source_only() -> None:
+    detector, status = Costly(1.0), Status()
+    stage = VisionStage(detector, "newest", status=status, timer=detector.timer)
     made = through(stage, frame(1), frame(1, source="door"), frame(2), frame(3))
     assert made == [
         progress(1),
-        found(1, PERSON, SHADOW, source="door"),
+        found(1, source="door"),
         progress(1, source="door"),
         progress(2),
-        found(3, PERSON, SHADOW),
+        found(3),
         progress(3),
     ]
     assert detector.batches == [2]
@@ -122,9 +237,24 @@ def test_the_newest_frame_of_each_source_is_looked_at_in_one_batch() -> None:
     assert status.counted("office", "desk", "processed") == 1
 
 
+def test_a_live_worker_of_many_cameras_polls_several_frames_of_each() -> None:
+    camera = config.Camera(source="device:0")
+    hall = config.Site(cameras={f"camera-{number}": camera for number in range(25)})
+    settings = config.Config(version=1, sites={"hall": hall, "yard": hall})
+    encoders = graph.load(settings.models, stages=())
+    limits = {
+        recorded: next(
+            graph.nodes(settings, encoders, Status(), recorded=recorded, stages=("vision",))
+        ).limit
+        for recorded in (False, True)
+    }
+    assert limits == {False: 200, True: 64}
+
+
 def test_policy_all_looks_at_every_frame_with_bounded_batches() -> None:
-    detector = Brightness()
-    made = through(VisionStage(detector, "all"), *(frame(n) for n in range(40)))
+    detector = Costly(60.0)
+    stage = VisionStage(detector, "all", timer=detector.timer)
+    made = through(stage, *(frame(n) for n in range(40)))
     assert sum(isinstance(record, Detections) for record in made) == 40
     assert detector.batches == [16, 16, 8]
 
