@@ -15,6 +15,7 @@ from pipeline.types import DeadLetter, Record
 
 MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
 DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
+WRAPPED = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
 
 
 class Runner:
@@ -94,6 +95,14 @@ def decoded(entry: Entry, max_bytes: int = MAX_BYTES) -> Record:
         msg = f"{len(entry.value)} bytes, and a record has {max_bytes} at most"
         raise DecodeError(msg)
     return codec.decode(entry.value)
+
+
+def most_bytes(topic: str, max_message: int) -> int:
+    """Bytes of the largest value that may be published to a topic: a Late or a DeadLetter holds a
+    record, and must fit whatever came."""
+    if topic not in (topics.LATE, topics.DEAD):
+        return max_message
+    return max(max_message, DEAD_BYTES) + WRAPPED
 
 
 def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:
