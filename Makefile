@@ -11,7 +11,7 @@ BIN = .venv/bin
 FAST = -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench shared light clean
+.PHONY: help setup demo check test kafka bench shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ check: .venv/.dev ## lint, types and the fast tests
 test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
 	$(BIN)/pytest
 	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
+
+kafka: | build/.apt-test ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; tests use it with FUSEWATCH_KAFKA=127.0.0.1:9092
+	deploy/kafka/kafka.sh run build/kafka/data --port 9092
 
 bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of the docs, beside rivals in the same run
 	.venv-torch/bin/python -m benchmarks.vision $(SHARED)/media $(SHARED)/weights
@@ -74,7 +77,7 @@ build/.apt-test: deploy/apt.txt
 	@touch $@
 
 .venv/.dev: .venv/.light | build/.apt-test
-	$(BIN)/python $(PIP) -e '.[microphone,dev]'
+	$(BIN)/python $(PIP) -e '.[microphone,kafka,faust,dev]'
 	@touch $@
 
 .venv-torch/.done: pyproject.toml constraints.txt | build/.apt-test
