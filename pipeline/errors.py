@@ -6,6 +6,7 @@
     +-- OutsideError     a device, file, address or registry failed: exit code 3
     |   +-- SourceLost   a camera, microphone or stream is gone; capture tries again
     |   +-- DiskFull     the log has no space; capture drops and counts until it has
+    |   +-- BrokersAway  Kafka does not answer; capture spools until it does
     |   +-- WeightsError a model file is missing or is not what its hash says
     +-- Retry            a sink asks to be tried again later
     +-- Rejected         a sink will never take this alert: it goes to `dead`
@@ -38,6 +39,10 @@ class SourceLost(OutsideError):
 
 class DiskFull(OutsideError):
     """The disk has no space left for the log; nothing that was acknowledged is lost."""
+
+
+class BrokersAway(OutsideError):
+    """No broker answers, or none that could serve us; it may work again without our doing."""
 
 
 class WeightsError(OutsideError):

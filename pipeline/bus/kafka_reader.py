@@ -1,0 +1,265 @@
+"""One member of a consumer group: rebalances come out of `poll` as data."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from threading import Thread
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka
+
+from pipeline.bus import kafka_record
+from pipeline.bus.kafka_connect import Link, passing
+from pipeline.errors import OutsideError
+from pipeline.ports import Assigned, Entry, Revoked
+
+PATIENCE = 300.0  # s that a commit waits for brokers that are away
+ANSWER = 5.0  # s that the brokers have for one question
+AGAIN = 0.1  # s before it is asked again
+LOOK = 2.0  # s between looks at the ends of partitions that are silent
+STALE = 5.0  # s after which what was seen of the brokers counts for nothing
+CLOSE = 3.0  # s
+
+Event = Assigned | Entry | Revoked
+
+
+class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
+    """What a rebalance says, in order; called on the client's thread while `poll` waits for it."""
+
+    def __init__(self, pause: Callable[..., None]) -> None:
+        self.moves: deque[tuple[bool, list[int]]] = deque()
+        self._pause = pause
+
+    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
+        """Nothing is fetched of them before `poll` knows where to begin, and with what note."""
+        self._pause(*assigned)
+        self.moves.append((True, sorted(part.partition for part in assigned)))
+
+    def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        """Also those that are lost: what was not committed is somebody else's already."""
+        self.moves.append((False, sorted(part.partition for part in revoked)))
+
+
+class KafkaReader:
+    """Reads `topic` (its name on the wire) for one group; for one thread.
+
+    `lost` counts records that retention deleted before they were read. A commit that comes amid a
+    rebalance is made after it, if the partition is still ours: that is no error.
+    """
+
+    def __init__(
+        self, link: Link, topic: str, make: Callable[[], Any], release: Callable[[], object]
+    ) -> None:
+        self.lost = 0
+        self._link = link
+        self._topic = topic
+        self._make = make
+        self._release = release
+        self._closed = False
+        self._consumer: Any = None
+        self._moves: _Moves | None = None
+        self._placing: set[int] = set()  # assigned, and where to begin is not known yet
+        self._next: dict[int, int] = {}  # partition -> offset that is read next
+        self._commits: dict[int, tuple[int, bytes]] = {}
+        self._owed: set[int] = set()  # partitions whose commit is still to be made
+        self._ends: dict[int, int] = {}
+        self._looked = self._answered = self._committed = -1e9
+
+    def poll(self, limit: int, wait: float = 0.0) -> Sequence[Event]:
+        """At most `limit` entries; nothing while the brokers are away.
+
+        Raises OutsideError for what only a person can mend, and when no broker was ever reached.
+        """
+        self._check_open()
+        consumer, moves = self._opened()
+        until = time.monotonic() + wait
+        polled: dict[Any, list[Any]] = {}
+        try:
+            polled = consumer.poll(timeout_ms=int(wait * 1000), max_records=limit)
+        except kafka.NoOffsetForPartitionError:
+            pass  # of those that were just assigned: `_placed` says where they begin
+        except kafka.OffsetOutOfRangeError as error:
+            self._out_of_range(error)
+        except kafka.KafkaError as error:
+            self._endure(error, "read", until)
+        events = self._rebalanced(moves)
+        for part, records in polled.items():
+            number = part.partition
+            events += [kafka_record.entry(number, record) for record in records]
+            self._next[number] = records[-1].offset + 1
+        now = time.monotonic()
+        if polled:
+            self._answered = now
+        if self._owed:
+            self._settle()
+        if not polled and now - self._looked > LOOK:
+            self._look()
+        return events
+
+    def commit(self, partition: int, offset: int, note: bytes) -> None:
+        """Durable on return; raises OutsideError when the brokers stay away, or refuse the note.
+
+        Of a partition that is not ours any longer nothing is committed: `poll` says so next.
+        """
+        self._check_open()
+        if partition in self._next:
+            self._commits[partition] = (offset, note)
+            self._commit(partition, time.monotonic() + PATIENCE)
+
+    def behind(self, partition: int) -> int:
+        """Entries that wait to be polled; at least 1 while the brokers have not said for 5 s."""
+        known = partition in self._ends and time.monotonic() - self._answered < STALE
+        if not known:
+            return 1
+        return max(0, self._ends[partition] - self._next.get(partition, 0))
+
+    def close(self) -> None:
+        """Leaves the group, within seconds; what was not committed will be read again.
+
+        A member with an instance id keeps its partitions until it comes back, or its session ends.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._consumer is not None:
+            end = Thread(target=_end, args=(self._consumer,), name="kafka-close", daemon=True)
+            end.start()
+            end.join(2 * CLOSE)
+        self._release()
+
+    def _opened(self) -> tuple[Any, _Moves]:
+        if self._moves is None:
+            self._consumer = self._make()
+            self._moves = _Moves(self._consumer.pause)
+            self._consumer.subscribe([self._topic], listener=self._moves)
+        return self._consumer, self._moves
+
+    def _rebalanced(self, moves: _Moves) -> list[Event]:
+        events: list[Event] = []
+        while moves.moves:
+            assigned, partitions = moves.moves.popleft()
+            if assigned:
+                self._placing.update(partitions)
+                continue
+            for number in partitions:
+                if number in self._next:
+                    events.append(Revoked(number))
+                self._forget(number)
+        return events + self._placed() if self._placing else events
+
+    def _placed(self) -> list[Event]:
+        """Where the new partitions begin; those that cannot be told now stay for the next poll."""
+        placed: list[Event] = []
+        for number in sorted(self._placing):
+            try:
+                placed.append(self._place(number))
+            except kafka.KafkaError as error:
+                self._endure(error, "learn where to begin", 0.0)
+                break
+        return placed
+
+    def _place(self, number: int) -> Assigned:
+        part, wait = self._part(number), int(ANSWER * 1000)
+        found = self._consumer.committed(part, metadata=True, timeout_ms=wait)
+        first = self._consumer.beginning_offsets([part], timeout_ms=wait)[part]
+        end = self._consumer.end_offsets([part], timeout_ms=wait)[part]
+        offset, note = (found.offset, found.metadata or "") if found else (first, "")
+        if offset > end:
+            raise self._beyond(number, offset, end)
+        self.lost += max(0, first - offset)
+        self._consumer.seek(part, max(first, offset))
+        self._consumer.resume(part)
+        self._placing.discard(number)
+        self._next[number] = max(first, offset)
+        self._ends[number] = end
+        self._commits[number] = (offset, note.encode())
+        self._committed = time.monotonic()
+        return Assigned(number, offset, note.encode())
+
+    def _forget(self, number: int) -> None:
+        self._placing.discard(number)
+        self._owed.discard(number)
+        for known in (self._next, self._commits, self._ends):
+            known.pop(number, None)
+
+    def _commit(self, number: int, until: float) -> None:
+        offset, note = self._commits[number]
+        what = {self._part(number): OffsetAndMetadata(offset, note.decode("ascii"), -1)}
+        while True:
+            try:
+                self._consumer.commit(what, timeout_ms=int(ANSWER * 1000))
+            except (kafka.CommitFailedError, kafka.RebalanceInProgressError):
+                self._owed.add(number)
+                return
+            except kafka.KafkaError as error:
+                if not passing(error) or time.monotonic() > until:
+                    raise self._link.outside(error, f"commit {self._topic}/{number}") from error
+            else:
+                self._owed.discard(number)
+                self._committed = time.monotonic()
+                return
+            time.sleep(AGAIN)
+
+    def _settle(self) -> None:
+        for number in list(self._owed):
+            self._commit(number, 0.0)
+
+    def _look(self) -> None:
+        """Whether our partitions' leaders answer, and what lies there that did not come yet."""
+        self._looked = time.monotonic()
+        parts = [self._part(number) for number in self._next]
+        if not parts:
+            return
+        try:
+            ends = self._consumer.end_offsets(parts, timeout_ms=1000)
+        except kafka.KafkaError as error:
+            self._endure(error, "look at its end", 0.0)
+            return
+        self._answered = time.monotonic()
+        self._ends.update({part.partition: end for part, end in ends.items()})
+        if self._answered - self._committed > 5 * LOOK:
+            # An idle member that was replaced by another of its instance id is told only here
+            self._commit(next(iter(self._next)), 0.0)
+
+    def _out_of_range(self, error: Any) -> None:
+        """Retention overtook us: goes on at the oldest record. Beyond the end is another matter."""
+        for part, offset in error.args[0].items():
+            first = self._consumer.beginning_offsets([part], timeout_ms=int(ANSWER * 1000))[part]
+            if offset > first:
+                end = self._consumer.end_offsets([part], timeout_ms=int(ANSWER * 1000))[part]
+                raise self._beyond(part.partition, offset, end)
+            self.lost += first - offset
+            self._consumer.seek(part, first)
+            self._next[part.partition] = first
+
+    def _beyond(self, number: int, offset: int, end: int) -> OutsideError:
+        msg = (
+            f"Kafka: the group goes on at offset {offset} of {self._topic}/{number}, which ends at "
+            f"{end}: the topic was made anew, or has lost its newest records. Delete the offsets "
+            "of the group (kafka-consumer-groups --delete-offsets) to read it from its beginning"
+        )
+        return OutsideError(msg)
+
+    def _endure(self, error: kafka.KafkaError, doing: str, until: float) -> None:
+        """Waits where the brokers are away; raises for anything else."""
+        if not passing(error):
+            raise self._link.outside(error, f"{doing} ({self._topic})") from error
+        time.sleep(min(AGAIN, max(0.0, until - time.monotonic())))
+
+    def _part(self, number: int) -> Any:
+        return TopicPartition(self._topic, number)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            msg = f"the reader of {self._topic} is closed"
+            raise RuntimeError(msg)
+
+
+def _end(consumer: Any) -> None:
+    try:
+        consumer.close(autocommit=False, timeout_ms=int(CLOSE * 1000))
+    except kafka.KafkaError:
+        return  # the group notices by itself
