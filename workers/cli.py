@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 
 OK, FOUND, WRONG, OUTSIDE = 0, 1, 2, 3
+WORKERS = ("capture", "vision", "hearing", "text", "fusion", "alert", "delivery")
 SLOWEST = 0.01  # times real time that a scene may be played
 
 
@@ -92,11 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("config", type=Path, nargs="?", default=Path("fusewatch.yaml"))
     made.add_argument("--state", type=Path, help="state folder (default: ~/.local/state/fusewatch)")
 
-    made = add("run", _run, "watch: the whole pipeline in this process, until it is stopped")
-    made.add_argument("config", type=Path)
-    made.add_argument("--scene", type=Path, help="play this recorded scene instead of the sources")
-    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
-    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
+    _worker_options(add("worker", _worker, "one stage in a process of its own, over Kafka"))
 
     _replay_options(
         add(
@@ -153,6 +150,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _worker_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("stage", choices=WORKERS, metavar="STAGE", help=", ".join(WORKERS))
+    made.add_argument("config", type=Path)
+    made.add_argument("--instance", default="", help="a name that stays over restarts: `vision-2`")
+    made.add_argument("--recorded", action="store_true", help="the input is a scene: every frame")
+    made.add_argument("--faust", action="store_true", help="under Faust: vision, hearing, text")
+    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
+    made.add_argument("--scene", type=Path, help="capture: play this recorded scene")
+    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
+    made.add_argument("--sites", help="capture: only these of the config, with commas")
+
+    made = add("run", _run, "watch: the whole pipeline in this process, until it is stopped")
+    made.add_argument("config", type=Path)
+    made.add_argument("--scene", type=Path, help="play this recorded scene instead of the sources")
+    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
+    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
+
+
 def _replay_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("config", type=Path)
     made.set_defaults(parser=made)
@@ -201,6 +216,22 @@ def _run(given: argparse.Namespace) -> int:
         msg = "--speed is for a scene: what lives has a speed of its own; add --scene SCENE"
         raise ConfigError(msg)
     return edge.run(given.config, scene=given.scene, state=given.state, speed=given.speed)
+
+
+def _worker(given: argparse.Namespace) -> int:
+    from workers import single
+
+    order = single.Order(
+        stage=given.stage,
+        instance=given.instance,
+        recorded=given.recorded,
+        faust=given.faust,
+        state=given.state,
+        scene=given.scene,
+        speed=given.speed,
+        sites=tuple(given.sites.split(",")) if given.sites else (),
+    )
+    return single.run(order, given.config)
 
 
 def _replay(given: argparse.Namespace) -> int:

@@ -1,0 +1,270 @@
+"""One stage in a process of its own, over Kafka: `fusewatch worker STAGE CONFIG`.
+
+The same graph, `Host` and `step` as in the daemon; only the bus is another, and every stage is a
+process. The first error ends it: the supervisor starts it again, and the brokers know where its
+group was. Capture has a spool on its disk, so that it needs no broker to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pipeline import config, topics
+from pipeline.config import Config
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.ports import Bus
+from pipeline.run import Runner
+from workers import broker, configfile, graph, live, sources, stall, subscribers
+from workers.clock import UtcClock
+from workers.crew import Crew
+from workers.folder import state_folder
+from workers.forward import Forwarder
+from workers.player import Player, scene_of
+from workers.scene import Scene
+from workers.secrets import Secrets
+from workers.spool import Spool
+from workers.status import Status
+from workers.view import View
+
+if TYPE_CHECKING:  # optional extras
+    from pipeline.bus.kafka import KafkaBus
+
+log = logging.getLogger("fusewatch")
+
+STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the graph that it runs
+    "capture": (),
+    "vision": ("vision",),
+    "hearing": ("sound", "speech"),
+    "text": ("text",),
+    "fusion": ("fusion",),
+    "alert": ("alert",),
+    "delivery": (),
+}
+BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
+LIBRARIES = ("kafka", "faust", "mode", "aiokafka")  # whose warnings we tell
+AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
+WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
+TURN = 0.1  # s between two looks at how things are
+WELL = 0.9  # of the spool's cap; a fuller one is not healthy
+FULL = 500  # entries in the spool, above which a scene waits
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asked for; `docs/workers.md` says what each means."""
+
+    stage: str
+    instance: str = ""
+    recorded: bool = False
+    faust: bool = False
+    state: Path | None = None
+    scene: Path | None = None
+    speed: float | None = None
+    sites: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises ConfigError for what does not go together."""
+        capture, stages = self.stage == "capture", ", ".join(BY_FAUST)
+        wrong = {
+            "--scene and --sites are for the capture worker": (self.scene or self.sites)
+            and not capture,
+            "--sites is for live sources: a scene is one site": self.scene and self.sites,
+            "--speed is for a scene: add --scene SCENE": self.speed is not None and not self.scene,
+            "--recorded is for the stages: capture plays a recording by --scene": self.recorded
+            and capture,
+            f"--faust is for {stages}: the other stages need more than it keeps": self.faust
+            and self.stage not in BY_FAUST,
+        }
+        for what, holds in wrong.items():
+            if holds:
+                raise ConfigError(what)
+
+
+def run(order: Order, path: Path, encoders: graph.Encoders | None = None) -> int:
+    """Run one stage until it is stopped, or its scene is over and with the brokers.
+
+    `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
+    when a thread failed by a defect of ours. Raises ConfigError, and OutsideError when the brokers
+    are away, for which capture waits, or when the stage has stalled.
+    """
+    order.check()
+    settings = live.only(configfile.load(path), order.sites)
+    if not isinstance(settings.bus, config.KafkaBus):
+        msg = (
+            f"{path}: bus: a worker needs brokers: `bus: {{kind: kafka, brokers: [...]}}`; on one "
+            f"machine without any, `fusewatch run {path}` runs all stages"
+        )
+        raise ConfigError(msg)
+    secrets, status = Secrets(base=path.parent), Status()
+    view = View(status, secrets, LIBRARIES)
+    bus = broker.kafka_bus(settings.bus, secrets, instance=order.instance, client=_client(order))
+    worker = Worker(order, settings, settings.bus, path.parent, bus, secrets, status, view, Crew())
+
+    def close() -> None:
+        bus.close()
+        view.close()
+
+    return worker.crew.run(partial(worker.work, encoders), close)
+
+
+def _client(order: Order) -> str:
+    return "-".join(filter(None, ("fusewatch", order.stage, order.instance)))
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the threads of one process share."""
+
+    order: Order
+    settings: Config
+    brokers: config.KafkaBus  # the bus of these settings
+    base: Path  # relative paths of the config start here
+    bus: KafkaBus
+    secrets: Secrets
+    status: Status
+    view: View
+    crew: Crew
+
+    def work(self, encoders: graph.Encoders | None = None) -> None:
+        """Start everything, watch it, and bring it to an end in order."""
+        with ExitStack() as after:  # after the threads have ended
+            try:
+                match self.order.stage:
+                    case "capture":
+                        self._capture(after)
+                    case "delivery":
+                        self._deliver()
+                    case _:
+                        self._run_stages(encoders)
+            finally:
+                self.crew.stop.set()
+                self.crew.join()
+
+    def _wait(self, over: Callable[[], bool] = lambda: False) -> None:
+        """Until somebody stops us, or it is over."""
+        self.view.ready()
+        while not self.crew.stop.wait(TURN) and not over():
+            self.view.tick()
+
+    def _run_stages(self, encoders: graph.Encoders | None) -> None:
+        """A thread for each node, and one that watches over them."""
+        recorded, faust = self.order.recorded, self.order.faust
+        stages, jobs = STAGES[self.order.stage], []
+        broker.check(self.brokers, self.secrets, stages, faust=faust)
+        encoders = encoders or graph.load(self.settings.models, recorded=recorded, stages=stages)
+        bus = self._by_faust() if faust else self.bus
+        for node in graph.nodes(
+            self.settings, encoders, self.status, recorded=recorded, stages=stages
+        ):
+            runner = self._runner(node, bus)
+            job = stall.Job(node.topic, node.name)
+            self.crew.repeat(node.name, partial(stall.step, runner, job, WAIT), runner.close)
+            jobs.append(job)
+        self._watch(jobs)
+        self._wait()
+
+    def _by_faust(self) -> Bus:
+        from workers.faust_app import FaustBus  # noqa: PLC0415, an optional extra
+
+        return FaustBus(self.bus, self.secrets.bus(self.brokers), client=_client(self.order))
+
+    def _runner(self, node: graph.Node, bus: Bus) -> Runner:
+        return Runner(
+            node.stage,
+            bus,
+            topic=node.topic,
+            group=node.name,
+            out=node.out,
+            max_bytes=self.brokers.max_message,
+        )
+
+    def _deliver(self) -> None:
+        """A thread for each subscriber, and one that watches over them."""
+        folder, jobs = state_folder(self.settings, self.order.state), []
+        who_gets = [
+            *subscribers.webhooks(self.settings, self.secrets),
+            *subscribers.files(self.settings, folder),
+            subscribers.evidence(self.settings, folder, self.bus),
+        ]
+        broker.check(self.brokers, self.secrets)
+        for who in who_gets:
+            made = subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
+            job = stall.Job(topics.ALERTS, who.group)
+            self.crew.repeat(
+                f"deliver {who.name}", partial(stall.deliver, made, job, WAIT), made.close
+            )
+            jobs.append(job)
+        self._watch(jobs)
+        self._wait()
+
+    def _watch(self, jobs: list[stall.Job]) -> None:
+        patience, gauge = self.brokers.stall, self.status.gauge
+        watch = partial(stall.watch, self.crew.stop, self.bus, jobs, patience, gauge)
+        self.crew.start("watchdog", watch)
+
+    def _capture(self, after: ExitStack) -> None:
+        """Sources or a scene into the spool, and from there to the brokers."""
+        folder, cap = state_folder(self.settings, self.order.state), self.brokers.spool
+        scene = scene_of(self.settings, self.order.scene) if self.order.scene else None
+        count = self.status.count
+        spool = Spool(
+            folder / "spool.db",
+            cap=config.size_bytes(cap),
+            dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
+        )
+        after.callback(spool.close)
+        over = self._play(scene, spool) if scene else self._live(folder, spool)
+        self.crew.start("forward", partial(self._forward, spool))
+        self._wait(over)
+
+    def _play(self, scene: Scene, spool: Spool) -> Callable[[], bool]:
+        """A scene into the spool; whether the brokers have all of it."""
+        player = Player(
+            self.settings,
+            scene,
+            store=spool.put,
+            last=spool.last,
+            full=lambda: spool.waiting > FULL,
+            status=self.status,
+            speed=self.order.speed,
+        )
+        self.crew.start("scene", partial(player.play, self.crew.stop))
+        return lambda: player.over.is_set() and not spool.waiting
+
+    def _live(self, folder: Path, spool: Spool) -> Callable[[], bool]:
+        """All sources into the spool; it is never over."""
+        enough = WELL * config.size_bytes(self.brokers.spool)
+        place = live.Place(
+            settings=self.settings,
+            base=self.base,
+            folder=folder,
+            secrets=self.secrets,
+            status=self.status,
+            clock=UtcClock(floor=sources.reached(spool.last, self.settings.sites)),
+            stop=self.crew.stop,
+        )
+        for name, body in live.threads(
+            place, store=spool.put, last=spool.last, healthy=lambda: spool.size < enough
+        ):
+            self.crew.start(name, body)
+        return lambda: False
+
+    def _forward(self, spool: Spool) -> None:
+        """The spool to the brokers, once they are there and have what we need."""
+        stop, away = self.crew.stop, live.Often("what is captured waits in the spool: %s")
+        while True:
+            try:
+                broker.check(self.brokers, self.secrets)
+                break
+            except OutsideError as error:
+                away.warn(error)
+            if stop.wait(AGAIN):
+                return
+        Forwarder(spool, self.bus, self.status).loop(stop)
