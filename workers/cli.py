@@ -93,6 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("config", type=Path, nargs="?", default=Path("fusewatch.yaml"))
     made.add_argument("--state", type=Path, help="state folder (default: ~/.local/state/fusewatch)")
 
+    made = add("run", _run, "watch: the whole pipeline in this process, until it is stopped")
+    made.add_argument("config", type=Path)
+    made.add_argument("--scene", type=Path, help="play this recorded scene instead of the sources")
+    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
+    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
+
     _worker_options(add("worker", _worker, "one stage in a process of its own, over Kafka"))
 
     _replay_options(
@@ -160,12 +166,6 @@ def _worker_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--scene", type=Path, help="capture: play this recorded scene")
     made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
     made.add_argument("--sites", help="capture: only these of the config, with commas")
-
-    made = add("run", _run, "watch: the whole pipeline in this process, until it is stopped")
-    made.add_argument("config", type=Path)
-    made.add_argument("--scene", type=Path, help="play this recorded scene instead of the sources")
-    made.add_argument("--state", type=Path, help="state folder, instead of the config's")
-    made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
 
 
 def _replay_options(made: argparse.ArgumentParser) -> None:
