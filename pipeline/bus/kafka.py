@@ -13,13 +13,14 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
-from pipeline import config
+from pipeline import config, topics
+from pipeline.bus import kafka_record
 from pipeline.bus.kafka_connect import Link
 from pipeline.bus.kafka_monitor import Monitor
 from pipeline.bus.kafka_reader import KafkaReader
 from pipeline.bus.kafka_writer import HEADROOM, Writer
 from pipeline.ports import Entry
-from pipeline.run import DEAD_BYTES
+from pipeline.run import most_bytes
 
 __all__ = ["KafkaBus", "KafkaReader"]
 
@@ -98,9 +99,12 @@ class KafkaBus:
         return self._monitor.fetch(self._topic(topic), number, key.encode(), (start, end))
 
     def between(self, topic: str, start: int, end: int) -> Iterator[Entry]:
-        """What was appended in `[start, end)` ns, each partition in its order, one after another
-        as they come."""
-        return self._monitor.between(self._topic(topic), start, end)
+        """What was appended in `[start, end)` ns, each partition in its order."""
+        return (entry for _, entry in self.appended(topic, start, end))
+
+    def appended(self, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
+        """As `between`, each with the time that the broker appended it at, in ns."""
+        return self._monitor.appended(self._topic(topic), start, end)
 
     def end(self, topic: str) -> dict[int, int]:
         """The offset that the next record of each partition will have."""
@@ -126,16 +130,16 @@ class KafkaBus:
         self._monitor.close()
 
     def _topic(self, name: str) -> str:
-        return f"{self._settings.prefix}.{name}"
+        return kafka_record.topic(self._settings.prefix, name)
 
     def _group(self, name: str) -> str:
-        return f"{self._settings.prefix}-{name}"
+        return kafka_record.group(self._settings.prefix, name)
 
     def _exists(self, wire: str) -> bool:
         return self._monitor.partitions(wire) > 0
 
     def _consumer(self, group: str) -> Any:
-        largest = max(self._settings.max_message, DEAD_BYTES) + HEADROOM
+        largest = most_bytes(topics.DEAD, self._settings.max_message) + HEADROOM
         return self._link.open(
             KafkaConsumer,
             metrics_enabled=False,

@@ -59,13 +59,14 @@ class Monitor:
 
         return self._ask(ask, f"look at the group {group}")
 
-    def between(self, topic: str, start: int, end: int) -> Iterator[Entry]:
-        """What was appended in `[start, end)` ns, in each partition's order."""
+    def appended(self, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
+        """What was appended in `[start, end)` ns, and when, in each partition's order."""
         from_, to = max(0, start // 1_000_000), max(0, -(-end // 1_000_000))
         parts = [TopicPartition(topic, n) for n in self.ends(topic)]
         consumer = self._consumer()
         try:
-            yield from _scan(consumer, parts, from_, to)
+            for record in _records(consumer, parts, from_, to):
+                yield record.timestamp * 1_000_000, kafka_record.entry(record.partition, record)
         except kafka.KafkaError as error:
             raise self._link.outside(error, f"read {topic}") from error
         finally:
@@ -156,11 +157,6 @@ def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
         raise kafka.UnknownTopicOrPartitionError(topic)
     asked = {TopicPartition(topic, n): spec for n in range(count)}
     return {at.partition: said.offset for at, said in admin.list_partition_offsets(asked).items()}
-
-
-def _scan(consumer: Any, parts: list[Any], start: int, end: int) -> Iterator[Entry]:
-    for record in _records(consumer, parts, start, end):
-        yield kafka_record.entry(record.partition, record)
 
 
 def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> Iterator[Any]:

@@ -34,6 +34,16 @@ class Consumed(Protocol):
     def headers(self) -> Headers: ...
 
 
+def topic(prefix: str, name: str) -> str:
+    """What the brokers call a topic of ours."""
+    return f"{prefix}.{name}"
+
+
+def group(prefix: str, name: str) -> str:
+    """What the brokers call a group of ours."""
+    return f"{prefix}-{name}"
+
+
 def headers(trace: str) -> list[tuple[str, bytes]]:
     """The headers of a record that is published."""
     return [_TYPE, _VERSION, (_TRACE, trace.encode())] if trace else [_TYPE, _VERSION]

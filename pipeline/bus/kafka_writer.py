@@ -16,7 +16,7 @@ from pipeline import topics
 from pipeline.bus import kafka_record
 from pipeline.bus.kafka_connect import Link
 from pipeline.errors import OutsideError
-from pipeline.run import DEAD_BYTES
+from pipeline.run import most_bytes
 
 # JPEGs do not get smaller; sound is 16 bit noise: a fast one takes what little there is
 COMPRESSION: dict[str, str | None] = {topics.FRAMES: None, topics.AUDIO: "lz4"}
@@ -40,7 +40,9 @@ class _Buffer(local):
 
 
 class Writer:
-    """`max_bytes` is the largest value; a larger one never leaves this process."""
+    """`prefix` comes before the topics' names; a value of more than `max_message` bytes (in a
+    wrapper: `run.most_bytes`) never leaves this process. `exists` asks for a topic by another way.
+    """
 
     def __init__(
         self, link: Link, prefix: str, max_message: int, exists: Callable[[str], bool]
@@ -48,7 +50,7 @@ class Writer:
         self._link = link
         self._prefix = prefix
         self._exists = exists
-        self._max_bytes = max(max_message, DEAD_BYTES + HEADROOM)
+        self._max_message = max_message
         self._batch = min(BATCH, max_message)
         self._lock = Lock()
         self._producers: dict[str | None, Any] = {}
@@ -58,13 +60,13 @@ class Writer:
 
     def publish(self, topic: str, key: str, value: bytes, trace: str) -> None:
         """Hands a record to the producer; waits only where this thread is far ahead of it."""
-        if len(value) > self._max_bytes:
+        if len(value) > most_bytes(topic, self._max_message):
             msg = f"a record of {len(value)} bytes for {topic}: bus.max_message is the limit"
             raise OutsideError(msg)
         if self._buffer.bytes + len(value) > BUFFERED:
             self.flush()
         producer = self._producer(topic)
-        wire = f"{self._prefix}.{topic}"
+        wire = kafka_record.topic(self._prefix, topic)
         name, number = self._hash(key)
         try:
             partition = number % len(producer.partitions_for(wire))
@@ -126,7 +128,7 @@ class Writer:
 
     def partition_of(self, topic: str, key: str) -> int:
         """The partition that holds a key, by Kafka's own hash."""
-        wire = f"{self._prefix}.{topic}"
+        wire = kafka_record.topic(self._prefix, topic)
         try:
             count = len(self._producer(topic).partitions_for(wire))
         except kafka.KafkaError as error:
@@ -175,7 +177,7 @@ class Writer:
             enable_idempotence=True,
             compression_type=codec,
             batch_size=self._batch,
-            max_request_size=max(self._max_bytes + HEADROOM, REQUEST),
+            max_request_size=max(most_bytes(topics.DEAD, self._max_message) + HEADROOM, REQUEST),
             delivery_timeout_ms=DELIVERY,
             max_block_ms=int(NEW_TOPIC * 1000),
             allow_auto_create_topics=False,
