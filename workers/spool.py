@@ -79,13 +79,20 @@ class Spool:
         self._marks: dict[tuple[str, str], int] = {}  # ns up to which a key was spoken for
         self._held = lock(path.with_suffix(".lock"), path)
         try:
-            with self._outside():
-                self._sqlite = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            with self._outside():
-                self._open()
+            self._sqlite = self._connected()
         except BaseException:
             os.close(self._held)
             raise
+        try:
+            with self._outside():
+                self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self) -> sqlite3.Connection:
+        with self._outside():
+            return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
 
     def _open(self) -> None:
         run = self._sqlite.execute
@@ -106,7 +113,7 @@ class Spool:
             head = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
             self._sqlite.executescript(f"BEGIN; {_SCHEMA} {head} COMMIT;")
         row = run("SELECT count(*), total(size), max(id) FROM waiting").fetchone()
-        self._waiting, self._bytes, self._last = row[0], int(row[1]), row[2] or 0
+        self._waiting, self._bytes, self._last = int(row[0]), int(row[1]), int(row[2] or 0)
 
     # -- capture's side
 
@@ -115,36 +122,25 @@ class Spool:
 
         Raises DiskFull, and then none of them is kept.
         """
-        rows = [
-            (
-                _kind(record),
-                first_free(record),
-                topic,
-                topics.key_of(topic, record),
-                trace.begin(record),
-                codec.encode(record),
-            )
-            for record in records
-        ]
-        newest = {row[3]: _place(record) for row, record in zip(rows, records, strict=True)}
+        rows = [_row(topic, record) for record in records]
+        newest = {topics.key_of(topic, record): _place(record) for record in records}
         durable = any(isinstance(record, Report) for record in records)
         gone = Counter[str]()
         with self._changed:
-            numbered = [
-                (self._last + 1 + i, kind, len(value), *rest, value)
-                for i, (kind, *rest, value) in enumerate(rows)
-            ]
+            first = self._last + 1
             with self._transaction(durable=durable) as run:
-                incoming = sum(row[2] for row in numbered)
-                left, freed = self._make_room(sum(_cost(row[2]) for row in numbered), gone)
-                run.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)", numbered)
+                left, freed = self._make_room(sum(_cost(len(row[-1])) for row in rows), gone)
+                run.executemany(
+                    "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(number, *row) for number, row in enumerate(rows, first)],
+                )
                 run.executemany(
                     "INSERT OR REPLACE INTO newest VALUES (?, ?, ?)",
                     [(topic, key, value) for key, value in newest.items()],
                 )
             self._last += len(rows)
             self._waiting += len(rows) - left
-            self._bytes += incoming - freed
+            self._bytes += sum(len(row[-1]) for row in rows) - freed
             self._changed.notify_all()
             self._bound_wal()
         for key, n in gone.items():
@@ -291,7 +287,8 @@ class Spool:
         """Gives free pages back to the disk, some at a time, while far too many are free."""
         free = self._pragma("freelist_count")
         if free * _PAGE > max(_WAL, self._live() // 2):
-            self._sqlite.execute(f"PRAGMA incremental_vacuum({_STEP * 16})").fetchall()
+            for _ in range(_STEP * 16):  # one a call: Python takes one step of such a PRAGMA
+                self._sqlite.execute("PRAGMA incremental_vacuum(1)")
 
     def _bound_wal(self) -> None:
         """Moves the WAL into the file when it has grown; where that has no room, it stays."""
@@ -320,6 +317,12 @@ class Spool:
     def _outside(self) -> AbstractContextManager[None]:
         what = "lose what waits in it for the brokers, and start anew"
         return outside(self.path, cap="bus.spool", what="spool", anew=what)
+
+
+def _row(topic: str, record: Record) -> tuple[int, int, int, str, str, str, bytes]:
+    value = codec.encode(record)
+    key = topics.key_of(topic, record)
+    return _kind(record), len(value), first_free(record), topic, key, trace.begin(record), value
 
 
 def _kind(record: Record) -> int:

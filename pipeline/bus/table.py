@@ -267,7 +267,8 @@ class Table:
         if free <= spare:
             return False
         with self._outside():
-            self._writer.execute(f"PRAGMA incremental_vacuum({_STEP})").fetchall()
+            for _ in range(_STEP):  # one a call: Python takes one step of such a PRAGMA
+                self._writer.execute("PRAGMA incremental_vacuum(1)")
         return True
 
     def _bound_wal(self, most: int) -> None:
