@@ -39,7 +39,7 @@ HEAVY = {
         "pipeline/bus/kafka_monitor.py",  # and looking on from beside
         "pipeline/bus/kafka_admin.py",  # the same library's other half: topics and groups
     },
-    "faust": {"workers/faust_app.py"},
+    "faust": {"workers/faust_app.py", "workers/faust_consumer.py"},  # its use, and its insides
 }
 ARRAYS = {"pipeline/track.py", "pipeline/zones.py"}  # numpy, inside pipeline
 CLOCKS = {"time", "threading", "asyncio", "multiprocessing", "socket", "random", "secrets", "uuid"}
