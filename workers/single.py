@@ -94,6 +94,12 @@ def run(order: Order, path: Path, encoders: graph.Encoders | None = None) -> int
     when a thread failed by a defect of ours. Raises ConfigError, and OutsideError when the brokers
     are away, for which capture waits, or when the stage has stalled.
     """
+    worker = prepared(order, path)
+    return worker.crew.run(partial(worker.work, encoders), worker.close)
+
+
+def prepared(order: Order, path: Path) -> Worker:
+    """The worker that `order` asks for, with nothing started; raises ConfigError."""
     order.check()
     settings = live.only(configfile.load(path), order.sites)
     if not isinstance(settings.bus, config.KafkaBus):
@@ -103,22 +109,24 @@ def run(order: Order, path: Path, encoders: graph.Encoders | None = None) -> int
         )
         raise ConfigError(msg)
     secrets, status = Secrets(base=path.parent), Status()
-    view = View(status, secrets, LIBRARIES)
-    bus = broker.kafka_bus(settings.bus, secrets, instance=order.instance, client=_client(order))
-    worker = Worker(order, settings, settings.bus, path.parent, bus, secrets, status, view, Crew())
-
-    def close() -> None:
-        bus.close()
-        view.close()
-
-    return worker.crew.run(partial(worker.work, encoders), close)
+    return Worker(
+        order=order,
+        settings=settings,
+        brokers=settings.bus,
+        base=path.parent,
+        bus=broker.kafka_bus(settings.bus, secrets, instance=order.instance, client=_client(order)),
+        secrets=secrets,
+        status=status,
+        view=View(status, secrets, LIBRARIES),
+        crew=Crew(),
+    )
 
 
 def _client(order: Order) -> str:
     return "-".join(filter(None, ("fusewatch", order.stage, order.instance)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Worker:
     """What the threads of one process share."""
 
@@ -146,6 +154,11 @@ class Worker:
             finally:
                 self.crew.stop.set()
                 self.crew.join()
+
+    def close(self) -> None:
+        """Leave the brokers and the terminal."""
+        self.bus.close()
+        self.view.close()
 
     def _wait(self, over: Callable[[], bool] = lambda: False) -> None:
         """Until somebody stops us, or it is over."""
