@@ -47,7 +47,7 @@ class KafkaBus:
         self._writer = Writer(self._link, settings.prefix, settings.max_message, self._exists)
         self._monitor = Monitor(self._link)
         self._lock = Lock()
-        self._reading: set[tuple[str, str]] = set()
+        self._reading: dict[tuple[str, str], KafkaReader] = {}
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Sends in the background; raises OutsideError for an unknown topic or a large value."""
@@ -82,13 +82,13 @@ class KafkaBus:
             if (topic, group) in self._reading:
                 msg = f"group {group} reads {topic} already: close its reader first"
                 raise RuntimeError(msg)
-            self._reading.add((topic, group))
-        return KafkaReader(
-            self._link,
-            self._topic(topic),
-            lambda: self._consumer(group),
-            lambda: self._reading.discard((topic, group)),
-        )
+            reader = self._reading[topic, group] = KafkaReader(
+                self._link,
+                self._topic(topic),
+                lambda: self._consumer(group),
+                lambda: self._reading.pop((topic, group), None),
+            )
+        return reader
 
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
         """What is still held of `key` and overlaps `[start, end)` ns, oldest first.
@@ -127,6 +127,8 @@ class KafkaBus:
     def close(self) -> None:
         """Ends within seconds, also where brokers hang; what was not flushed is forgotten."""
         self._writer.close()
+        for reader in list(self._reading.values()):
+            reader.close()
         self._monitor.close()
 
     def _topic(self, name: str) -> str:
