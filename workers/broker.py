@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import config
 from pipeline.errors import ConfigError
+from workers import configfile
 from workers.ready import check_group, check_topics
 from workers.secrets import Secrets
 
 if TYPE_CHECKING:
     from pipeline.bus.kafka import KafkaBus
+    from pipeline.bus.kafka_admin import Admin
+
+
+def of(path: Path) -> tuple[config.Config, config.KafkaBus, Secrets]:
+    """The config in a file, its bus and its secrets; raises ConfigError where the bus is no
+    Kafka."""
+    settings = configfile.load(path)
+    if not isinstance(settings.bus, config.KafkaBus):
+        msg = f"{path}: bus: this needs brokers, `{{kind: kafka, brokers: [HOST:PORT]}}`"
+        raise ConfigError(msg)
+    return settings, settings.bus, Secrets(base=path.parent)
 
 
 def kafka_bus(
@@ -36,12 +49,18 @@ def check(
     Raises ConfigError for what `fusewatch topics create` mends, OutsideError when they are away or
     a group has the other kind of worker.
     """
+    with admin(settings, secrets) as known:
+        check_topics(known, settings)
+        for group in groups:
+            check_group(known, settings, group, faust=faust)
+
+
+def admin(settings: config.KafkaBus, secrets: Secrets) -> Admin:
+    """What the brokers of the config know of topics and groups; raises as `kafka_bus` does, and
+    OutsideError when they are away."""
     with _extra():
         from pipeline.bus.kafka_admin import Admin  # noqa: PLC0415
-    with Admin(secrets.bus(settings)) as admin:
-        check_topics(admin, settings)
-        for group in groups:
-            check_group(admin, settings, group, faust=faust)
+    return Admin(secrets.bus(settings))
 
 
 @contextmanager

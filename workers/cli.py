@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import msgspec
+
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 
 OK, FOUND, WRONG, OUTSIDE = 0, 1, 2, 3
@@ -147,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("names", nargs="*")
         made.add_argument("--json", action="store_true")
 
+    _topics_options(add("topics", _usage, "the brokers' topics"))
+
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
     made.add_argument("--config", type=Path)
@@ -166,6 +170,22 @@ def _worker_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--scene", type=Path, help="capture: play this recorded scene")
     made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
     made.add_argument("--sites", help="capture: only these of the config, with commas")
+
+
+def _topics_options(made: argparse.ArgumentParser) -> None:
+    actions = made.add_subparsers(required=True, metavar="ACTION")
+    made = actions.add_parser("create", help="make them as the config says, or change them so")
+    made.set_defaults(command=_topics_create)
+    made.add_argument("config", type=Path)
+    made.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    made.add_argument("--grow", action="store_true", help="more partitions, when all is read")
+    made.add_argument(
+        "--shrink", action="store_true", help="shorter or smaller retention, smaller records"
+    )
+    made = actions.add_parser("list", help="what there is, and who reads it")
+    made.set_defaults(command=_topics_list)
+    made.add_argument("config", type=Path)
+    made.add_argument("--json", action="store_true")
 
 
 def _replay_options(made: argparse.ArgumentParser) -> None:
@@ -349,6 +369,32 @@ def _weights(given: argparse.Namespace) -> int:
             return OK
         case _:
             return OK if weights.verify(given.names, as_json=given.json) else FOUND
+
+
+def _topics_create(given: argparse.Namespace) -> int:
+    from workers import broker, topicadmin
+
+    settings, bus, secrets = broker.of(given.config)
+    with broker.admin(bus, secrets) as brokers:
+        for line in topicadmin.create(
+            settings, bus, brokers, dry=given.dry_run, grow=given.grow, shrink=given.shrink
+        ):
+            print(line)
+    return OK
+
+
+def _topics_list(given: argparse.Namespace) -> int:
+    from workers import broker, topicadmin
+
+    _, bus, secrets = broker.of(given.config)
+    with broker.admin(bus, secrets) as brokers:
+        found = topicadmin.rows(brokers)
+    if given.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        for line in topicadmin.table(found):
+            print(line)
+    return OK
 
 
 def _demo(given: argparse.Namespace) -> int:

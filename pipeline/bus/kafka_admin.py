@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
-import msgspec
 from kafka import TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline.bus.kafka_connect import Link, passing
+from pipeline.bus.kafka_state import Lag, Topic, reached
 from pipeline.config import KafkaBus
 from pipeline.errors import OutsideError
 
@@ -36,24 +36,6 @@ _WORDS = {  # what brokers say of these is better than what a library could
         errors.InvalidTopicError,
     )
 }
-
-
-class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is. `replication` is that of the partition with the fewest copies; `config` has
-    every setting, also those that nobody made."""
-
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
-
-
-class Lag(msgspec.Struct, frozen=True):
-    """What a group has before it on one topic. `records` is an upper bound, exact when our own
-    groups are idle: a commit stands at the oldest record that is still needed."""
-
-    group: str  # as the brokers know it: a reader of our topics need not be ours
-    records: int
-    members: int
 
 
 class Admin:
@@ -209,7 +191,11 @@ class Admin:
         held = self.held(topics)
         for group, places in sorted(committed.items()):
             members = len(known.get(group, {}).get("members", ()))
-            at = {(tp.topic, tp.partition): each.offset for tp, each in places.items()}
+            at = {
+                (tp.topic, tp.partition): reached(each.offset, each.metadata or "")
+                for tp, each in places.items()
+                if each.offset >= 0
+            }
             for name, count in topics.items():
                 mine = [at.get((self.wire(name), number), -1) for number in range(count)]
                 if max(mine) < 0:

@@ -1,0 +1,27 @@
+"""Which partition a key goes to: the hash that every client of Kafka agrees on by default.
+
+Clients have their own; this one lets a config be judged where no client is installed.
+"""
+
+from __future__ import annotations
+
+_M, _MASK = 0x5BD1E995, 0xFFFFFFFF
+
+
+def partition_of(key: str, partitions: int) -> int:
+    """The partition of a key in a topic with so many."""
+    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+
+
+def _murmur2(data: bytes) -> int:
+    """MurmurHash2 by Austin Appleby, 32 bits, with the seed of Kafka's clients."""
+    whole = len(data) & ~3
+    mixed = 0x9747B28C ^ len(data)
+    for i in range(0, whole, 4):
+        word = int.from_bytes(data[i : i + 4], "little") * _M & _MASK
+        word = (word ^ word >> 24) * _M & _MASK
+        mixed = (mixed * _M & _MASK) ^ word
+    if data[whole:]:
+        mixed = (mixed ^ int.from_bytes(data[whole:], "little")) * _M & _MASK
+    mixed = (mixed ^ mixed >> 13) * _M & _MASK
+    return mixed ^ mixed >> 15
