@@ -31,6 +31,7 @@ from pipeline.errors import FusewatchError, OutsideError
 from pipeline.ports import Bus
 from workers.faust_consumer import FETCH, REBALANCE, App, Assignor, Transport
 from workers.faust_reader import Event, FaustReader
+from workers.ready import check_group
 
 log = logging.getLogger("fusewatch")
 for _name in (
@@ -44,12 +45,12 @@ for _name in (
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 STAGES = ("vision", "sound", "speech", "text")  # those that are right without a note
-ASSIGNOR = "faust"  # the brokers let no member in that shares partitions in another way
 
 BOUND = 32 << 20  # bytes of records that wait for the runner
 AT_ONCE = 64  # records that cross from the consumer's thread to the app's at a time
 COMMIT = 1.0  # s between two commits
-SESSION, HEARTBEAT, REQUEST = 45.0, 3.0, 50.0  # s
+SESSION, HEARTBEAT = 10.0, 3.0  # s; nobody else has a killed worker's partitions before it ends
+REQUEST = 40.0  # s that a broker may take to answer
 LOOK = 0.25  # s between two looks for an error that Faust would not raise
 ENDING = 9.0  # s that an app gets to end
 
@@ -58,12 +59,16 @@ class FaustBus:
     """A Bus that reads by Faust and does everything else by `bus`, which stays the caller's.
 
     `settings` are those of `bus`, the password looked up; `client` is our name for the brokers.
+    At most `bound` bytes of records wait in a reader, and one answer of each broker beside them.
     """
 
-    def __init__(self, bus: Bus, settings: Settings, *, client: str = "fusewatch") -> None:
+    def __init__(
+        self, bus: Bus, settings: Settings, *, client: str = "fusewatch", bound: int = BOUND
+    ) -> None:
         self.bus = bus
         self._settings = settings
         self._client = client
+        self._bound = bound
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """As `bus`."""
@@ -89,30 +94,20 @@ class FaustBus:
         """
         with Admin(self._settings) as admin:
             if not admin.topics([topic]):
-                msg = f"no topic {admin.wire(topic)}: make it with `fusewatch topics create CONFIG`"
+                name = admin.wire(topic)
+                msg = f"the brokers have no topic {name}: `fusewatch topics create CONFIG` makes it"
                 raise OutsideError(msg)
-            found = admin.assignor(group)
-        if found not in (None, ASSIGNOR):
-            name = f"{self._settings.prefix}-{group}"
-            raise mixed(name)
-        return _Served(self._settings, topic, group, self._client).reader
-
-
-def mixed(group: str) -> OutsideError:
-    """Why a Faust worker cannot join this group."""
-    msg = (
-        f"the group {group} has plain workers in it, and Faust shares partitions in another way: "
-        "one group is all Faust or all plain. Stop the plain workers of this stage first, or start "
-        "this one without --faust"
-    )
-    return OutsideError(msg)
+            check_group(admin, self._settings, group, faust=True)
+        return _Served(self._settings, topic, group, self._client, self._bound).reader
 
 
 class _Served:
     """One app in a thread of its own, and the reader that it feeds."""
 
-    def __init__(self, settings: Settings, topic: str, group: str, client: str) -> None:
-        self.reader = FaustReader(self, BOUND)
+    def __init__(
+        self, settings: Settings, topic: str, group: str, client: str, bound: int = BOUND
+    ) -> None:
+        self.reader = FaustReader(self, bound)
         self._settings = settings
         self._topic = f"{settings.prefix}.{topic}"
         self._group = f"{settings.prefix}-{group}"
@@ -259,7 +254,11 @@ def _outside(error: BaseException, group: str) -> BaseException:
         case FusewatchError():
             return error
         case errors.InconsistentGroupProtocolError():
-            return mixed(group)
+            msg = (  # it joined after `check_group` had looked
+                f"the group {group} has plain workers, and this is a Faust one: they cannot share "
+                "partitions; stop the others first, or start this one without --faust"
+            )
+            return OutsideError(msg)
         case errors.KafkaError():
             return OutsideError(f"{group}: Faust ended: {type(error).__name__}: {error}")
     return error
