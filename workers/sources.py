@@ -71,7 +71,7 @@ def captures(  # noqa: PLR0913
                 site=name,
                 sources=roster(site),
                 hop=round(site.windows.hop * SECOND),
-                stalled=_patience(site.cameras.get(camera)),
+                stalled=patience(site.cameras.get(camera)),
                 max_bytes=max_bytes,
             ),
             {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
@@ -175,6 +175,6 @@ def _same(camera: Address, microphone: Address) -> bool:
     return camera.streamed and camera == microphone
 
 
-def _patience(camera: Camera | None) -> int:
-    """A camera of one frame in ten seconds is not lost after five."""
+def patience(camera: Camera | None) -> int:
+    """Ns without a chunk after which a source is lost: a slow camera is not, after five seconds."""
     return STALLED if camera is None else max(STALLED, round(3 * SECOND / camera.detect.fps))
