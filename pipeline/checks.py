@@ -17,6 +17,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pipeline import config as c
+from pipeline.buschecks import bus_problems
 from pipeline.config import Config, Problem, Site
 from pipeline.schedule import Schedule
 from pipeline.types import content_id, ns
@@ -63,6 +64,8 @@ def problems(config: Config) -> Iterator[Problem]:
             ("api", "token"), "must have 16 characters; `fusewatch init` makes a good one"
         )
     yield from _models(config.models)
+    if isinstance(config.bus, c.KafkaBus):
+        yield from bus_problems(config, config.bus)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -10,10 +10,15 @@ _M, _MASK = 0x5BD1E995, 0xFFFFFFFF
 
 def partition_of(key: str, partitions: int) -> int:
     """The partition of a key in a topic with so many."""
-    return (_murmur2(key.encode()) & 0x7FFFFFFF) % partitions
+    return key_hash(key) % partitions
 
 
-def _murmur2(data: bytes) -> int:
+def key_hash(key: str) -> int:
+    """What the partition is the remainder of."""
+    return murmur2(key.encode()) & 0x7FFFFFFF
+
+
+def murmur2(data: bytes) -> int:
     """MurmurHash2 by Austin Appleby, 32 bits, with the seed of Kafka's clients."""
     whole = len(data) & ~3
     mixed = 0x9747B28C ^ len(data)

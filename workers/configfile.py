@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from pipeline.checks import nearest, problems
-from pipeline.config import Config, Problem
+from pipeline.config import Config, KafkaBus, LocalBus, Problem
 from pipeline.errors import ConfigError
 from workers import addresses, guard
 from workers.secrets import checkable
@@ -29,7 +29,7 @@ LONGEST = 400  # characters of one problem
 
 T = TypeVar("T")
 
-_ONE_OF = re.compile(r"\^\((\w+(?:\|\w+)*)\)\\Z")
+_ONE_OF = re.compile(r"\^\(([\w|-]+)\)\\Z")
 _MISSING = object()
 
 
@@ -73,6 +73,10 @@ def _convert(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
         return _union(data, get_args(wanted), way, found)
     if origin is tuple:
         return _tuple(data, get_args(wanted)[0], way, found)
+    if origin is Annotated and get_origin(get_args(wanted)[0]) is tuple:  # of one item at least
+        if data == []:
+            found.append(Problem(way, "is empty"))
+        return _convert(data, get_args(wanted)[0], way, found)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(data, get_args(wanted), way, found)
     return _leaf(data, wanted, way, found)
@@ -221,3 +225,16 @@ def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[P
                 guard.target(msgspec.structs.replace(webhook, url=url))
         except ConfigError as error:
             yield Problem(("webhooks", i, "url"), str(error))
+    yield from _variables(config.bus, env)
+
+
+def _variables(bus: LocalBus | KafkaBus, env: Mapping[str, str]) -> Iterator[Problem]:
+    """What begins a variable in the settings of a bus, and is none."""
+    if not isinstance(bus, KafkaBus):
+        return
+    for of, part in (("tls", bus.tls), ("sasl", bus.sasl)):
+        for name in part.__struct_fields__ if part is not None else ():
+            try:
+                checkable(getattr(part, name), env)
+            except ConfigError as error:
+                yield Problem(("bus", of, name), str(error))
