@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
 from pipeline.run import Runner
 from workers import broker, configfile, graph, live, sources, stall, subscribers
+from workers.absence import SpeakingBus
 from workers.clock import UtcClock
 from workers.crew import Crew
 from workers.folder import state_folder
@@ -172,7 +173,9 @@ class Worker:
         stages, jobs = STAGES[self.order.stage], []
         broker.check(self.brokers, self.secrets, stages, faust=faust)
         encoders = encoders or graph.load(self.settings.models, recorded=recorded, stages=stages)
-        bus = self._by_faust() if faust else self.bus
+        bus: Bus = self._by_faust() if faust else self.bus
+        if not recorded:
+            bus = SpeakingBus(bus, self.bus, self.settings.sites)
         for node in graph.nodes(
             self.settings, encoders, self.status, recorded=recorded, stages=stages
         ):
