@@ -6,6 +6,7 @@ Not called `kafka.py`: pytest puts this folder on the path, where that would hid
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -84,6 +85,9 @@ class Brokers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        # pytest keeps the folders of three runs: the logs may be wanted, gigabytes of records not
+        for data in self.folder.glob("*/data"):
+            shutil.rmtree(data)
 
     def _run(self, command: str, *options: str) -> str:
         # Files, not pipes: a broker that outlives the script must not hold one open
