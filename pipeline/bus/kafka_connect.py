@@ -7,6 +7,7 @@ passwords, and while the brokers are away a line for every attempt.
 from __future__ import annotations
 
 import logging
+import selectors
 import socket
 import ssl
 from collections.abc import Callable
@@ -35,6 +36,16 @@ def passing(error: BaseException) -> bool:
     return bool(getattr(error, "retriable", False)) or isinstance(error, _PASSING)
 
 
+class _Tidy(selectors.DefaultSelector):
+    """Closes the sockets of a client that ends while it still has something to write."""
+
+    def close(self) -> None:
+        for key in list((self.get_map() or {}).values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        super().close()
+
+
 class Link:
     """The way to the brokers of `settings`, whose password is looked up already."""
 
@@ -47,7 +58,7 @@ class Link:
         """A client that knows the cluster; raises OutsideError, soon where nobody listens."""
         if not _connects(self.settings):  # a client that fails to start leaves its thread behind
             raise self.outside(kafka.KafkaConnectionError(), "start")
-        settings = {**self._arguments, **more}
+        settings = {**self._arguments, "selector": _Tidy, **more}
         try:
             return make(
                 bootstrap_timeout_ms=BOOTSTRAP, reconnect_backoff_max_ms=RECONNECT, **settings
