@@ -43,12 +43,13 @@ def check_group(known: Known, settings: KafkaBus, group: str, *, faust: bool) ->
 
     The two share partitions by protocols of their own, and brokers would let in neither.
     """
-    protocol = known.assignor(group)
+    name = f"{settings.prefix}-{group}"
+    protocol = known.assignor(name)
     if protocol is None or (protocol == FAUST) == faust:
         return
     there, here = ("Faust", "plain") if protocol == FAUST else ("plain", "Faust")
     msg = (
-        f"the group {settings.prefix}-{group} has {there} workers ({protocol}), and this is a "
+        f"the group {name} has {there} workers ({protocol}), and this is a "
         f"{here} one: they cannot share partitions, so one group is all Faust or all plain; stop "
         f"the others first, or start this one {'with' if protocol == FAUST else 'without'} --faust"
     )
