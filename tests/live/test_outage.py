@@ -1,0 +1,226 @@
+"""The brokers go away under live capture: nothing is lost, and what happened meanwhile is told.
+
+`FUSEWATCH_OUTAGE=120` says for how many seconds they are away (30 by default).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import codec, topics
+from pipeline.types import AudioChunk, FrameChunk, Record
+from tests.live.brokered import over_kafka, waiting, watched
+from tests.live.brokers import Brokers
+from tests.live.daemon import SECRET, office
+from tests.live.processes import Process, Processes
+from tests.live.servers import eventually, rtsp_server, virtual_microphone
+from tests.live.test_daemon import free_port, told
+from workers.receiver import Receiver
+from workers.reports import read_token, send_report
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]
+
+OUTAGE = float(os.environ.get("FUSEWATCH_OUTAGE", "30"))  # s
+CHAIN = (  # the order that records flow
+    *((topics.FRAMES, "vision"), (topics.AUDIO, "sound"), (topics.AUDIO, "speech")),
+    *((topics.REPORTS, "text"), (topics.OBSERVATIONS, "fusion"), (topics.ANOMALIES, "alert")),
+)
+STAGES = ("vision", "hearing", "text", "fusion", "alert", "delivery")
+SPOOL = 100_000_000  # bytes
+WORDS = "somebody climbs the wall with a ladder"
+
+
+class Plant:
+    """Workers over brokers of their own, each in a process of its own."""
+
+    def __init__(self, folder: Path, config: Path, port: int, brokers: Brokers) -> None:
+        text = config.read_text().replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        rule = "- {rule: keyword, words: {en: [ladder]}, on: [report], label: climbing}"
+        config.write_text(text.replace("- {rule: zone,", f"{rule}\n      - {{rule: zone,"))
+        self.config = over_kafka(config, brokers.addresses, f"  spool: {SPOOL // 10**6} MB\n")
+        self.state, self.port, self.brokers = folder / "state", port, brokers
+        self.processes = Processes(folder / "logs")
+
+    def start(self, *stages: str) -> None:
+        for stage in stages:
+            self.processes.start(
+                stage, sys.executable, "-m", "workers.cli", "worker", stage, self.config,
+                "--state", self.state / stage,
+            )  # fmt: skip
+        for stage in stages:
+            eventually(lambda one=stage: self[one].times("ready") > 0, within=90)
+
+    def __getitem__(self, stage: str) -> Process:
+        return self.processes[stage]
+
+    def asked(self) -> dict[str, Any]:
+        """What capture says of itself now."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            token = read_token(self.state / "capture")
+            connection.request("GET", "/v1/status", headers={"Authorization": f"Bearer {token}"})
+            return json.loads(connection.getresponse().read())  # type: ignore[no-any-return]
+        finally:
+            connection.close()
+
+    def spooled(self) -> int:
+        """Records that wait in capture's spool."""
+        return int(self.asked()["gauges"].get("spool.waiting", 0))
+
+    def report(self, text: str) -> None:
+        """Returns when capture has taken it (202)."""
+        url, token = f"http://127.0.0.1:{self.port}", read_token(self.state / "capture")
+        send_report(url, token, "office", text, "guard-1")
+
+    def holds(self, topic: str) -> dict[str, list[Record]]:
+        """All that a topic holds, by key, in the order in which the brokers got it."""
+        found: dict[str, list[Record]] = {}
+        with watched(self.config) as bus:
+            for entry in bus.between(topic, 0, time.time_ns() + 10**12):
+                found.setdefault(entry.key, []).append(codec.decode(entry.value))
+        return found
+
+    def counts(self, stage: str, source: str) -> dict[str, int]:
+        """The last word of a worker that was stopped."""
+        counted: dict[str, int] = self[stage].status()["counts"]["office"].get(source, {})
+        return counted
+
+
+@contextmanager
+def plant(folder: Path, **sources: str) -> Iterator[tuple[Plant, Receiver]]:
+    with Brokers(folder / "kafka") as brokers, Receiver(SECRET) as receiver:
+        config = office(folder, url=receiver.url, **sources)  # type: ignore[arg-type]
+        made = Plant(folder, config, free_port(), brokers)
+        with made.processes:
+            yield made, receiver
+
+
+def within(events: list[dict[str, Any]], begin: str, end: str) -> list[dict[str, Any]]:
+    """Those of incidents that began in that time."""
+    return [event for event in events if begin < event["data"]["start"] < end]
+
+
+def utc() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+
+
+def total(counts: dict[str, int], *prefixes: str) -> int:
+    return sum(n for what, n in counts.items() if what.startswith(prefixes))
+
+
+def test_an_outage_of_the_brokers_costs_nothing(tmp_path: Path, media: Path) -> None:
+    pytest.importorskip("pyaudio", reason="extra `microphone` is not installed")
+    video, shot = media / "video/office_a.mp4", media / "audio/sesa_train/gunshot_011.flac"
+    with (
+        virtual_microphone(tmp_path) as play,
+        rtsp_server(video) as camera,
+        plant(tmp_path, camera=camera, microphone="device:pulse") as (all_, receiver),
+    ):
+        all_.start(*STAGES, "capture")
+        eventually(lambda: told(receiver, "intrusion"), within=90)
+        eventually(lambda: all_.spooled() < 20, within=60)
+        before = Counter(all_.asked()["counts"]["office"]["desk"])
+        all_.brokers.kill(1)
+        began, gone = utc(), time.monotonic()
+        eventually(lambda: time.monotonic() > gone + 3, within=5)
+        play(shot)
+        all_.report(WORDS)
+        eventually(lambda: time.monotonic() > gone + OUTAGE, within=OUTAGE + 5)
+        away = all_.asked()
+        spooled, size = int(away["gauges"]["spool.waiting"]), away["gauges"]["spool.bytes"]
+        during = Counter(away["counts"]["office"]["desk"]) - before
+        assert away["sources"]["office"]["desk"]["state"] == "live"
+        assert during["published"] > OUTAGE * 2, "capture went on"
+        assert spooled >= during["published"], "and kept it"
+        assert not told(receiver, "climbing")
+        ended = utc()
+        all_.brokers.start(1)
+        back = time.monotonic()
+        eventually(lambda: all_.spooled() < 20, within=60)
+        drained = time.monotonic() - back
+        for label in ("gunshot", "climbing", "intrusion"):
+            eventually(lambda label=label: within(told(receiver, label), began, ended), within=240)
+        caught_up = time.monotonic() - back
+        assert not told(receiver, "source-lost")
+        assert all_["capture"].stop(30) == 0
+        with watched(all_.config) as bus:
+            for topic, group in CHAIN:
+                eventually(
+                    lambda topic=topic, group=group: waiting(bus, topic, group) == 0, within=120
+                )
+            assert sum(bus.end(topics.LATE).values()) == 0
+            assert sum(bus.end(topics.DEAD).values()) == 0
+        assert set(all_.processes.stop(STAGES).values()) == {0}
+        frames, sound = all_.holds(topics.FRAMES), all_.holds(topics.AUDIO)
+        ledger(all_, frames, sound)
+        print(
+            f"\noutage {OUTAGE:.0f} s: {spooled} records, {size / 1e6:.1f} MB of "
+            f"{SPOOL / 1e6:.0f} MB in the spool; empty {drained:.1f} s after the brokers were "
+            f"back, all told after {caught_up:.1f} s"
+        )
+
+
+def ledger(all_: Plant, frames: dict[str, list[Record]], sound: dict[str, list[Record]]) -> None:
+    """Each source was captured once, arrived in its order, and every chunk is in one place."""
+    for source, kind, got, stages in (
+        ("desk", FrameChunk, frames["office/desk"], {"vision": "desk"}),
+        ("room", AudioChunk, sound["office/room"], {"hearing": "room"}),
+    ):
+        seqs = [chunk.seq for chunk in got if isinstance(chunk, kind)]
+        starts = [chunk.start for chunk in got if isinstance(chunk, kind)]
+        assert seqs == sorted(set(seqs)), "in order, none twice: capture never began anew"
+        assert starts == sorted(starts)
+        captured = all_.counts("capture", source)
+        assert captured.get("dropped.spool", 0) == 0
+        assert captured["published"] == captured["forwarded"] == len(seqs)
+        gated, dropped = total(captured, "gated."), total(captured, "dropped.")
+        in_slot = captured["captured"] - gated - dropped - captured["published"]
+        assert 0 <= in_slot <= 2, "what the publisher had not taken yet when it was stopped"
+        for stage, name in stages.items():
+            worked = all_.counts(stage, name)
+            assert worked["processed"] + total(worked, "dropped.") == len(seqs)
+            print(
+                f"\n{source}: captured {captured['captured']} = processed {worked['processed']} "
+                f"+ gated {gated} + dropped {dropped} at capture {total(worked, 'dropped.')} at "
+                f"{stage} {dict(worked)} + {in_slot} not taken yet",
+                end="",
+            )
+
+
+def test_a_report_that_was_taken_survives_a_kill_of_capture_amid_an_outage(
+    tmp_path: Path, media: Path
+) -> None:
+    camera, microphone = str(media / "video/office_a.mp4"), str(media / "speech/jfk.flac")
+    with plant(tmp_path, camera=camera, microphone=microphone) as (all_, receiver):
+        all_.start("text", "fusion", "alert", "delivery", "capture")
+        eventually(lambda: all_.asked()["gauges"].get("spool.waiting") == 0, within=60)
+        all_.brokers.kill(1)
+        for k in range(10):
+            all_.report(f"{k} {WORDS}")
+        all_["capture"].kill()
+        all_["capture"].start()
+        eventually(lambda: all_["capture"].times("ready") == 2, within=60)
+        all_.brokers.start(1)
+
+        def reports() -> list[str]:
+            return [
+                text for alert in told(receiver, "climbing") for text in alert["data"]["transcript"]
+            ]
+
+        eventually(reports, within=120)
+        eventually(lambda: all_.spooled() < 20, within=60)
+        kept = [
+            getattr(record, "text", "") for record in all_.holds(topics.REPORTS)["office/reports"]
+        ]
+        assert [text for text in kept if text] == [f"{k} {WORDS}" for k in range(10)]
