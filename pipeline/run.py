@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from pipeline import codec, topics, trace
 from pipeline.errors import DecodeError
 from pipeline.host import Host
@@ -16,6 +14,8 @@ from pipeline.types import DeadLetter, Record
 MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
 DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
 WRAPPED = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
+REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a poisoned record may
+# quote itself in the one, and a poisoned key fill the other
 
 
 class Runner:
@@ -179,36 +179,31 @@ def _answers(
     return [_placed(runner.topic, entry, one) for one in made]
 
 
-def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
-    site, _, source = entry.key.partition("/")
+def letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> DeadLetter:
+    """A dead letter that fits into `dead.v1`, whatever the entry was: what is too long is cut."""
+    size = len(entry.value)
+    cut = "" if size <= DEAD_BYTES else f" [the first {DEAD_BYTES} of {size} bytes]"
     return DeadLetter(
-        site=site,
-        source=source,
+        site=site[:NAMED],
+        source=source[:NAMED],
         topic=topic,
         partition=entry.partition,
         offset=entry.offset,
-        reason=_cut(reason, entry),
+        reason=reason[:REASON] + cut,
         value=entry.value[:DEAD_BYTES],
     )
+
+
+def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
+    site, _, source = entry.key.partition("/")
+    return letter(site=site, source=source, topic=topic, entry=entry, reason=reason)
 
 
 def _placed(topic: str, entry: Entry, made: Record) -> Record:
     """A stage that rejects a record does not know where it stood: here that is filled in."""
     if not isinstance(made, DeadLetter):
         return made
-    return msgspec.structs.replace(
-        made,
-        topic=topic,
-        partition=entry.partition,
-        offset=entry.offset,
-        reason=_cut(made.reason, entry),
-        value=entry.value[:DEAD_BYTES],
-    )
-
-
-def _cut(reason: str, entry: Entry) -> str:
-    size = len(entry.value)
-    return reason if size <= DEAD_BYTES else f"{reason} [the first {DEAD_BYTES} of {size} bytes]"
+    return letter(site=made.site, source=made.source, topic=topic, entry=entry, reason=made.reason)
 
 
 def _commit(runner: Runner, partition: int) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from pipeline import codec, config, topics, trace
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
-from pipeline.run import decoded
+from pipeline.run import decoded, letter
 from pipeline.types import Alert, DeadLetter
 from workers.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, Pending, delay, opened
 
@@ -211,7 +211,7 @@ class Delivery:
         try:
             alert = decoded(entry)
         except DecodeError as error:
-            self._bury(entry.partition, entry.offset, entry.key, entry.value, str(error))
+            self._bury(entry, entry.key, str(error))
             box.passed(entry.offset)
             return
         if not isinstance(alert, Alert):
@@ -294,21 +294,15 @@ class Delivery:
         self._reason = ""
 
     def _die(self, partition: int, item: Pending, reason: str) -> None:
-        self._bury(partition, item.offset, item.alert.site, item.value, reason)
+        entry = Entry(partition, item.offset, item.alert.site, item.value, item.trace)
+        self._bury(entry, item.alert.site, reason)
         self._boxes[partition].done(item.offset)
         self._tell(item.alert, "dead")
 
-    def _bury(self, partition: int, offset: int, site: str, value: bytes, reason: str) -> None:
+    def _bury(self, entry: Entry, site: str, reason: str) -> None:
+        source = f"delivery/{self.name}"
         self._dead(
-            DeadLetter(
-                site=site,
-                source=f"delivery/{self.name}",
-                topic=topics.ALERTS,
-                partition=partition,
-                offset=offset,
-                reason=reason,
-                value=value,
-            )
+            letter(site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason)
         )
 
     def _commit(self) -> None:
