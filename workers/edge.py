@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import topics
-from pipeline.bus.log import LocalLog, Retention
-from pipeline.config import Config, LocalBus, size_bytes
+from pipeline.bus.log import LocalLog
+from pipeline.config import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
@@ -26,7 +26,7 @@ from workers import configfile, graph, live, sources, subscribers
 from workers.clock import UtcClock
 from workers.crew import Crew
 from workers.delivery import Delivery, Subscriber
-from workers.folder import state_folder
+from workers.folder import local_log, state_folder
 from workers.player import AHEAD, Player, publish_all, scene_of
 from workers.positions import KeepingUp, Positions, caught_up
 from workers.scene import Scene
@@ -40,7 +40,6 @@ WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new 
 TURN = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
-DAY = 86_400  # s
 
 
 def run(
@@ -70,7 +69,7 @@ def run(
     secrets = Secrets(base=path.parent)
     status = Status()
     folder = state_folder(settings, state)
-    bus = LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
+    bus = local_log(settings, folder)
     view = View(status, secrets)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
     crew = Crew()
@@ -253,31 +252,6 @@ class Daemon:
                 reasons=(f"{failed} failed; the process ends and is to be started again",),
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
-
-
-def _retention(settings: Config) -> dict[str, Retention]:
-    """Shares of the cap on disk; evidence has the rest."""
-    cap = size_bytes(settings.storage.cap)
-    chunks = settings.storage.frames
-    shares = {
-        topics.FRAMES: (50, chunks),
-        topics.AUDIO: (5, chunks),
-        topics.REPORTS: (2, 28 * DAY),
-        topics.OBSERVATIONS: (10, 7 * DAY),
-        topics.ANOMALIES: (4, 28 * DAY),
-        topics.ALERTS: (4, 28 * DAY),
-        topics.LATE: (1, 28 * DAY),
-        topics.DEAD: (2, 28 * DAY),
-    }
-    return {
-        topic: Retention(
-            max_bytes=max(1 << 20, cap * percent // 100),  # less is too little for a topic
-            max_age=age,
-            hold=topic == topics.ALERTS,
-            durable=topic in (topics.ALERTS, topics.REPORTS),
-        )
-        for topic, (percent, age) in shares.items()
-    }
 
 
 def _turn(runner: Runner, positions: Positions) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from sqlite3 import Connection, connect
 from sqlite3 import Error as SqliteError
-from sqlite3 import connect
 from threading import Lock, local
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from pipeline.bus.table import Retention, Table
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
-__all__ = ["LocalLog", "LogReader", "Retention", "between"]
+__all__ = ["LocalLog", "LogReader", "Retention", "appended", "between"]
 
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _AT_ONCE = 500
@@ -29,6 +29,8 @@ _SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
     (SELECT max(offset) FROM entries WHERE start < ?)"""
 _ROWS = """SELECT offset, key, value, trace FROM entries
     WHERE offset >= ? AND offset <= ? ORDER BY offset LIMIT ?"""
+_APPENDED = """SELECT appended, offset, key, value, trace FROM entries
+    WHERE offset >= ? AND appended >= ? AND appended < ? ORDER BY offset LIMIT ?"""
 
 
 class _Buffer(local):
@@ -206,15 +208,31 @@ def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
 
     Also while a daemon has the log. Raises OutsideError when there is no such log.
     """
+    with _looking(folder, topic) as link:
+        first, last = link.execute(_SPAN, (start, end)).fetchone()
+        while first is not None and last is not None and first <= last:
+            rows = link.execute(_ROWS, (first, last, _AT_ONCE)).fetchall()
+            yield from (Entry(0, *row) for row in rows)
+            first = rows[-1][0] + 1 if rows else None
+
+
+def appended(folder: Path, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
+    """What was appended in `[start, end)` ns UTC, and when; raises as `between`."""
+    if folder.is_dir() and not (folder / f"{topic}.db").exists():
+        return  # nothing was ever published to it
+    with _looking(folder, topic) as link:
+        first = 0
+        while rows := link.execute(_APPENDED, (first, start, end, _AT_ONCE)).fetchall():
+            yield from ((when, Entry(0, *row)) for when, *row in rows)
+            first = rows[-1][1] + 1
+
+
+@contextmanager
+def _looking(folder: Path, topic: str) -> Iterator[Connection]:
     path = folder / f"{topic}.db"
     try:
-        link = connect(f"file:{quote(str(path))}?mode=ro", uri=True)
-        with closing(link):
-            first, last = link.execute(_SPAN, (start, end)).fetchone()
-            while first is not None and last is not None and first <= last:
-                rows = link.execute(_ROWS, (first, last, _AT_ONCE)).fetchall()
-                yield from (Entry(0, *row) for row in rows)
-                first = rows[-1][0] + 1 if rows else None
+        with closing(connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as link:
+            yield link
     except SqliteError as error:
         msg = f"{path} cannot be read ({error}); is this the state folder of a daemon?"
         raise OutsideError(msg) from error

@@ -27,6 +27,7 @@ from workers.clock import UtcClock
 from workers.crew import Crew
 from workers.delivery import Subscriber
 from workers.edge import Daemon
+from workers.folder import local_log
 from workers.graph import Encoders
 from workers.jpeg import encoded
 from workers.player import publish_all
@@ -42,7 +43,7 @@ def built(config: Path) -> Daemon:
     config.write_text(text.split("api:")[0] + 'api: {listen: "127.0.0.1:0"}\n')
     settings, status, folder = configfile.load(config), Status(), config.parent / "state"
     secrets = Secrets(base=config.parent)
-    bus = LocalLog(folder / "log", clock=lambda: 0, retention=edge._retention(settings))
+    bus = local_log(settings, folder)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
     return Daemon(settings, config.parent, folder, bus, secrets, status,
                   View(status, secrets), Crew(), clock)  # fmt: skip
