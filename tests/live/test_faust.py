@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 
 from pipeline import codec, config, topics
 from pipeline.bus.kafka import KafkaBus, KafkaReader
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
+TOPICS = (topics.FRAMES, topics.REPORTS, topics.OBSERVATIONS, topics.DEAD)
 SETTLED = 60.0  # s for a group to form, also after a session that nobody ended
 _numbers = itertools.count()
 
@@ -46,7 +47,7 @@ class Place:
         self.prefix = f"faust-{os.getpid()}-{next(_numbers)}"
         self.settings = config.KafkaBus(brokers=(broker,), prefix=self.prefix)
         with Admin(self.settings) as admin:
-            for topic in (topics.FRAMES, topics.OBSERVATIONS, topics.DEAD):
+            for topic in TOPICS:
                 admin.create(topic, partitions, 1, {"message.timestamp.type": "LogAppendTime"})
         self.bus = KafkaBus(self.settings)
         self.faust = FaustBus(self.bus, self.settings)
@@ -231,9 +232,7 @@ def test_it_listens_on_no_port_and_needs_no_topic_of_its_own(place: Place, start
     with Admin(place.settings) as admin:
         known = {one["name"] for one in admin._client.describe_topics()}
     ours = {name for name in known if place.prefix in name}
-    assert ours == {
-        f"{place.prefix}.{name}" for name in ("frames.v1", "observations.v1", "dead.v1")
-    }
+    assert ours == {f"{place.prefix}.{name}" for name in TOPICS}
 
 
 def connections(pid: int, state: str) -> list[str]:
@@ -376,6 +375,33 @@ def test_a_poisoned_record_is_a_dead_letter_and_the_partition_moves_on(place: Pl
     assert place.committed()[0] == 6
 
 
+@pytest.mark.parametrize("codec_name", ["gzip", "lz4", "zstd"])
+def test_it_reads_what_was_compressed(place: Place, codec_name: str) -> None:
+    producer = KafkaProducer(
+        bootstrap_servers=list(place.settings.brokers), compression_type=codec_name, linger_ms=1000
+    )
+    sent = [codec.encode(make.report(k, "two men at the till " * 10)) for k in range(50)]
+    for value in sent:
+        producer.send(f"{place.prefix}.reports.v1", value, key=b"office/reports")
+    producer.flush()
+    producer.close()
+    found = read_all(place.faust, 50, topics.REPORTS, "text")
+    assert [entry.value for entry in found] == sent
+
+
+def test_records_that_retention_took_are_passed_over(place: Place) -> None:
+    place.publish(frames(10, sources=1))
+    worked(place, 10)
+    place.publish(frames(20, sources=1, first=10))
+    number = place.bus.partition_of(topics.FRAMES, "office/cam0")
+    with Admin(place.settings) as admin:
+        part = TopicPartition(f"{place.prefix}.frames.v1", number)
+        admin._client.delete_records({part: 25})
+    worked(place, 15)
+    assert place.answered() == starts([*frames(10, sources=1), *frames(5, sources=1, first=25)])
+    assert place.committed()[number] == 30
+
+
 def test_a_missing_topic_is_said_at_the_start(place: Place) -> None:
     with pytest.raises(OutsideError, match=r"no topic faust-.*\.audio\.v1.*topics create"):
         place.faust.reader(topics.AUDIO, "sound")
@@ -435,7 +461,7 @@ def test_it_reads_over_tls_with_a_password(secure_kafka: SecureKafka, mechanism:
         tls=config.Tls(ca=str(secure.ca)),
         sasl=config.Sasl(mechanism=mechanism, username=secure.username, password=secure.password),
     )
-    read_all(FaustBus(place.bus, settings))
+    assert len(read_all(FaustBus(place.bus, settings), 8)) == 8
     place.bus.close()
 
 
@@ -445,17 +471,22 @@ def test_it_shows_a_certificate_where_the_brokers_ask_for_one(secure_kafka: Secu
     place.publish(frames(1))
     tls = config.Tls(ca=str(secure.ca), cert=str(secure.cert), key=str(secure.key))
     settings = config.KafkaBus(brokers=(secure.mutual,), prefix=place.prefix, tls=tls)
-    read_all(FaustBus(place.bus, settings))
+    assert len(read_all(FaustBus(place.bus, settings), 8)) == 8
     place.bus.close()
 
 
-def read_all(bus: FaustBus) -> None:
-    reader = bus.reader(topics.FRAMES, "vision")
+def read_all(
+    bus: FaustBus, count: int, topic: str = topics.FRAMES, group: str = "vision"
+) -> list[Entry]:
+    reader = bus.reader(topic, group)
     found: list[Entry] = []
 
     def all_there() -> bool:
         found.extend(e for e in reader.poll(10, 0.2) if isinstance(e, Entry))
-        return len(found) == 8
+        return len(found) >= count
 
-    eventually(all_there, within=SETTLED)
-    reader.close()
+    try:
+        eventually(all_there, within=SETTLED)
+    finally:
+        reader.close()
+    return found
