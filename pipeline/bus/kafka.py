@@ -86,6 +86,7 @@ class KafkaBus:
                 self._link,
                 self._topic(topic),
                 lambda: self._consumer(group),
+                self._exists,
                 lambda: self._reading.pop((topic, group), None),
             )
         return reader

@@ -10,6 +10,7 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka
+from kafka.structs import MemberState
 
 from pipeline.bus import kafka_record
 from pipeline.bus.kafka_connect import Link, passing
@@ -22,8 +23,13 @@ AGAIN = 0.1  # s before it is asked again
 LOOK = 2.0  # s between looks at the ends of partitions that are silent
 STALE = 5.0  # s after which what was seen of the brokers counts for nothing
 CLOSE = 3.0  # s
+JOIN = 2.0  # s that a poll lasts at least while the group agrees on who reads what
 
 Event = Assigned | Entry | Revoked
+
+
+class _Placing(Exception):
+    """Raised in the listener, where kafka-python allows it, to bring `poll` home at once."""
 
 
 class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -37,6 +43,7 @@ class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
         """Nothing is fetched of them before `poll` knows where to begin, and with what note."""
         self._pause(*assigned)
         self.moves.append((True, sorted(part.partition for part in assigned)))
+        raise _Placing
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         """Also those that are lost: what was not committed is somebody else's already."""
@@ -46,17 +53,25 @@ class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
 class KafkaReader:
     """Reads `topic` (its name on the wire) for one group; for one thread.
 
+    `make` opens a consumer of the group, `release` lets another reader of it be made.
+
     `lost` counts records that retention deleted before they were read. A commit that comes amid a
     rebalance is made after it, if the partition is still ours: that is no error.
     """
 
     def __init__(
-        self, link: Link, topic: str, make: Callable[[], Any], release: Callable[[], object]
+        self,
+        link: Link,
+        topic: str,
+        make: Callable[[], Any],
+        exists: Callable[[str], bool],
+        release: Callable[[], object],
     ) -> None:
         self.lost = 0
         self._link = link
         self._topic = topic
         self._make = make
+        self._exists = exists
         self._release = release
         self._closed = False
         self._consumer: Any = None
@@ -75,16 +90,22 @@ class KafkaReader:
         """
         self._check_open()
         consumer, moves = self._opened()
+        _rejoin(consumer)
         until = time.monotonic() + wait
         polled: dict[Any, list[Any]] = {}
         try:
-            polled = consumer.poll(timeout_ms=int(wait * 1000), max_records=limit)
+            # kafka-python 3.0.12 forgets a group that it has joined between two polls, and joins
+            # again, which disturbs all the others: so be in `poll` when it happens
+            stable = consumer.group_metadata().state is MemberState.STABLE
+            lasting = wait if stable else max(wait, JOIN)
+            polled = consumer.poll(timeout_ms=int(lasting * 1000), max_records=limit)
         except kafka.NoOffsetForPartitionError:
             pass  # of those that were just assigned: `_placed` says where they begin
         except kafka.OffsetOutOfRangeError as error:
             self._out_of_range(error)
         except kafka.KafkaError as error:
-            self._endure(error, "read", until)
+            if not isinstance(error.__cause__, _Placing):
+                self._endure(error, "read", until)
         events = self._rebalanced(moves)
         for part, records in polled.items():
             number = part.partition
@@ -132,6 +153,9 @@ class KafkaReader:
 
     def _opened(self) -> tuple[Any, _Moves]:
         if self._moves is None:
+            if not self._exists(self._topic):  # kafka-python would wait for ever
+                error = kafka.UnknownTopicOrPartitionError(self._topic)
+                raise self._link.outside(error, f"read {self._topic}")
             self._consumer = self._make()
             self._moves = _Moves(self._consumer.pause)
             self._consumer.subscribe([self._topic], listener=self._moves)
@@ -263,3 +287,15 @@ def _end(consumer: Any) -> None:
         consumer.close(autocommit=False, timeout_ms=int(CLOSE * 1000))
     except kafka.KafkaError:
         return  # the group notices by itself
+
+
+def _rejoin(consumer: Any) -> None:
+    """Goes on with a join that kafka-python 3.0 forgets, and then is in no group for ever.
+
+    A leader that joins again since its topic's partitions changed (at each start: they were not
+    known yet) takes note of them before the join is done; where a poll runs out just then, the
+    next sees no reason to wait for it.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001
+    if coordinator.rejoining and not coordinator.rejoin_needed:
+        coordinator.request_rejoin()
