@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from models import fake
 from pipeline.types import Alert
 from tests import reels
-from workers import configfile, edge
+from workers import configfile, edge, single
 from workers.cloudevent import event
 from workers.graph import Encoders
 from workers.replay import replay
@@ -57,10 +57,43 @@ def run_edge(config: Path, scene: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (state / "alerts.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(params=[drain, run_edge], ids=["drain", "edge"])
+WORKERS = {"plain": (), "faust": single.BY_FAUST}  # over brokers; which of them run under Faust
+WAYS = [
+    pytest.param(drain, id="drain"),
+    pytest.param(run_edge, id="edge"),
+    *(pytest.param(way, id=way, marks=pytest.mark.live) for way in WORKERS),
+]
+
+
+@pytest.fixture(params=WAYS)
 def runner(request: pytest.FixtureRequest) -> Runner:
     """One way of running the graph with fake models."""
+    if callable(request.param):
+        return request.param  # type: ignore[no-any-return]
+    from tests.live import brokered  # kafka-python is an extra
+
+    brokers, faust = request.getfixturevalue("kafka"), WORKERS[request.param]
+
+    def over_brokers(config: Path, scene: Path) -> list[dict[str, Any]]:
+        return brokered.play(brokered.over_kafka(config, brokers), scene, FAKES, faust=faust)
+
+    return over_brokers
+
+
+@pytest.fixture(params=WAYS[:2])
+def in_step(request: pytest.FixtureRequest) -> Runner:
+    """A way that holds a site's sources together, so that what is known of one when another speaks
+    is the same each time; over brokers each comes at the speed of its own stage."""
     return request.param  # type: ignore[no-any-return]
+
+
+def last(events: Sequence[dict[str, Any]]) -> set[tuple[Any, ...]]:
+    """What the ways of running have in common: the last revision of each incident, without ids."""
+    by_id = {event["data"]["alert_id"]: event["data"] for event in events}
+    return {
+        (d["site"], *d["labels"], d["severity"], d["start"], d["end"], *d["rules"])
+        for d in by_id.values()
+    }
 
 
 @pytest.fixture

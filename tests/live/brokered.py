@@ -1,0 +1,181 @@
+"""Workers over real brokers: configs, topics, how far they are, and what they told last."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import codec, config, topics
+from pipeline.bus.kafka import KafkaBus
+from pipeline.bus.kafka_admin import Admin
+from pipeline.types import Progress
+from tests.live.servers import eventually
+from workers import configfile, graph, single, topicadmin
+from workers.capture import roster
+from workers.scene import Scene, load_scene
+from workers.single import Order, Worker
+from workers.stall import unanswered
+
+BUS = """
+bus:
+  kind: kafka
+  brokers: [{brokers}]
+  prefix: {prefix}
+  replication: 1
+  min_insync: 1
+  partitions: {{frames: 2, audio: 2, reports: 1, observations: 2, anomalies: 2, alerts: 2}}
+"""
+STAGES = tuple(stage for stage in single.STAGES if stage != "capture")
+JUDGES = (  # who reads what was observed, in the order that records flow
+    (topics.OBSERVATIONS, "fusion"),
+    (topics.ANOMALIES, "alert"),
+    (topics.ALERTS, "delivery-jsonl"),
+)
+ALWAYS = 1 << 62  # ns; later than anything
+
+
+def over_kafka(path: Path, brokers: str, more: str = "") -> Path:
+    """The config beside `path`, over these brokers under a fresh prefix; its topics are made."""
+    made = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:12]}.yaml")
+    text = BUS.format(brokers=json.dumps(brokers), prefix=f"t{uuid.uuid4().hex[:12]}")
+    made.write_text(path.read_text() + text + more)
+    settings = configfile.load(made)
+    assert isinstance(settings.bus, config.KafkaBus)
+    with Admin(settings.bus) as admin:
+        assert list(topicadmin.create(settings, settings.bus, admin))
+    return made
+
+
+@contextmanager
+def watched(path: Path) -> Iterator[KafkaBus]:
+    """A bus over the brokers of a config, to look on."""
+    settings = configfile.load(path).bus
+    assert isinstance(settings, config.KafkaBus)
+    bus = KafkaBus(settings, client="test")
+    try:
+        yield bus
+    finally:
+        bus.close()
+
+
+def waiting(bus: KafkaBus, topic: str, group: str) -> int:
+    """Entries that a group has not answered; a delivery's note is not a stage's."""
+    committed = bus.committed(topic, group)
+    if group.startswith("delivery-"):
+        committed = {number: (offset, b"") for number, (offset, _) in committed.items()}
+    return unanswered(bus.end(topic), committed)
+
+
+def observed(bus: KafkaBus, scene: Scene, sources: Sequence[str]) -> bool:
+    """Whether every source of the scene was observed to its end: stages promise it in order.
+
+    Commits do not tell: those of Faust stand at what is still needed, and carry no note.
+    """
+    upto = dict.fromkeys(sources, 0)
+    for entry in bus.between(topics.OBSERVATIONS, 0, ALWAYS):
+        record = codec.decode(entry.value)
+        if isinstance(record, Progress) and record.site == scene.site:
+            upto[record.source] = max(record.upto, upto.get(record.source, 0))
+    return min(upto.values()) >= scene.end
+
+
+def settled(
+    path: Path,
+    scene: Path,
+    *,
+    within: float,
+    failed: Callable[[], BaseException | None] = lambda: None,
+) -> None:
+    """Returns when the scene is observed to its end, and every alert of it is delivered.
+
+    Raises what `failed` says has ended a worker meanwhile.
+    """
+    played = load_scene(scene)
+    sources = roster(configfile.load(path).sites[played.site])
+
+    def soon(what: Callable[[], bool]) -> None:
+        def done() -> bool:
+            if (error := failed()) is not None:
+                raise error
+            return what()
+
+        eventually(done, within=within, every=0.2)
+
+    with watched(path) as bus:
+        soon(lambda: observed(bus, played, sources))
+        for topic, group in JUDGES:  # in this order: none is given more once it is done
+            soon(lambda topic=topic, group=group: waiting(bus, topic, group) == 0)  # type: ignore[misc]
+
+
+class Thread:
+    """A worker in a thread of this process, as a process runs it but for the signals."""
+
+    def __init__(self, order: Order, path: Path, encoders: graph.Encoders) -> None:
+        self.worker: Worker = single.prepared(order, path)
+        self._thread = threading.Thread(
+            target=self._run, args=(encoders,), name=f"worker {order.stage}"
+        )
+        self._thread.start()
+
+    def _run(self, encoders: graph.Encoders) -> None:
+        crew = self.worker.crew
+        try:
+            self.worker.work(encoders)
+        except BaseException as error:
+            crew.blame("the start", error)
+        finally:
+            self.worker.close()
+
+    def ended(self) -> BaseException | None:
+        """Wait for its end; the error that ended it."""
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+        return self.worker.crew.error
+
+    def stop(self) -> BaseException | None:
+        """As SIGTERM does."""
+        self.worker.crew.stop.set()
+        return self.ended()
+
+
+def play(
+    path: Path,
+    scene: Path,
+    encoders: graph.Encoders,
+    *,
+    faust: Sequence[str] = (),
+    within: float = 60,
+) -> list[dict[str, Any]]:
+    """A scene through a worker for each stage; the CloudEvents that the delivery worker wrote.
+
+    `faust` are the stages that run under Faust. `path` is of `over_kafka`.
+    """
+    state = path.parent / path.stem
+    crew = [
+        Thread(Order(stage=stage, recorded=True, faust=stage in faust, state=state), path, encoders)
+        for stage in STAGES
+    ]
+    try:
+        capture = Thread(Order(stage="capture", scene=scene, state=state), path, encoders)
+        assert capture.ended() is None
+        settled(path, scene, within=within, failed=partial(_failed, crew))
+    finally:
+        errors = [worker.stop() for worker in crew]
+    assert errors == [None] * len(crew)
+    return told(state)
+
+
+def _failed(crew: Sequence[Thread]) -> BaseException | None:
+    return next((one.worker.crew.error for one in crew if one.worker.crew.error), None)
+
+
+def told(state: Path) -> list[dict[str, Any]]:
+    """The CloudEvents in the state folder of a delivery worker, or of the daemon."""
+    file = state / "alerts.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
