@@ -7,8 +7,11 @@ from outside: entries wait, and the place in them does not change.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
@@ -16,6 +19,8 @@ from pipeline.errors import OutsideError
 from pipeline.host import unpack
 from pipeline.run import Runner
 from workers.delivery import Delivery
+
+log = logging.getLogger("fusewatch")
 
 EVERY = 5.0  # s between two looks
 
@@ -133,4 +138,15 @@ def watch(
                     f"{job.group} has stalled: {waiting} entries of {job.topic} wait and nothing "
                     f"has moved for {stuck:.0f} s (bus.stall); the process ends, to be started anew"
                 )
+                log.critical("%s has stalled: where the threads are: %s", job.group, stacks())
                 raise OutsideError(msg)
+
+
+def stacks() -> str:
+    """Where each thread of this process is: what hangs is one of them."""
+    frames = sys._current_frames()  # noqa: SLF001, the only way to ask
+    return "\n".join(
+        f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"
+        for thread in threading.enumerate()
+        if thread.ident in frames
+    )
