@@ -18,7 +18,7 @@ import cv2
 import msgspec
 
 from pipeline import codec, topics
-from pipeline.errors import DecodeError, Rejected, Retry
+from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
 from workers import jpeg
@@ -56,7 +56,7 @@ class Evidence:
     """Cuts the snapshots of each alert into `folder`, as a Sink; a missing frame is no error.
 
     `cap` bounds the folder: the oldest files go first, only such as this class names, and only
-    below `folder`. Raises Retry when the disk does not take a file.
+    below `folder`. Raises Retry when the disk does not take a file, or the brokers are away.
     """
 
     def __init__(self, folder: Path, bus: Bus, cap: int = CAP) -> None:
@@ -72,8 +72,8 @@ class Evidence:
         if not _NAME.fullmatch(f"{stem}_x.jpg"):
             msg = "neither this site nor this id can be part of a file's name"
             raise Rejected(msg)
-        found = self._observed(alert)
         try:
+            found = self._observed(alert)
             shots = [self._shot(alert, name, found) for name in alert.evidence]
             manifest = {
                 "alert_id": alert.id,
@@ -86,6 +86,8 @@ class Evidence:
         except OSError as error:
             msg = f"evidence of {alert.site}: {error.strerror}"
             raise Retry(msg, alone=True) from error
+        except BrokersAway as error:
+            raise Retry(str(error)) from error
 
     def _observed(self, alert: Alert) -> Mapping[str, dict[int, Detections]]:
         """Camera -> start -> what was seen then, near the alert's time."""

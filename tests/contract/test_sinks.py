@@ -15,7 +15,7 @@ from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import Webhook as Settings
-from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
+from pipeline.errors import BrokersAway, ConfigError, OutsideError, Rejected, Retry
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
 from workers import jpeg
@@ -389,6 +389,19 @@ def test_a_sites_folder_that_is_a_link_is_not_written_to(tmp_path):
     with pytest.raises(Retry):
         Evidence(folder, recorded(frame(1000.0))).send(with_evidence())
     assert not list(elsewhere.iterdir())
+
+
+class AwayBus(MemoryBus):
+    """Brokers that do not answer."""
+
+    def fetch(self, topic: str, key: str, start: int, end: int) -> list[bytes]:
+        msg = "nobody answers"
+        raise BrokersAway(msg)
+
+
+def test_evidence_waits_for_brokers_that_are_away(tmp_path: Path) -> None:
+    with pytest.raises(Retry, match="nobody answers"):
+        Evidence(tmp_path, AwayBus()).send(with_evidence())
 
 
 def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
