@@ -12,7 +12,7 @@ import pytest
 from models.keywords import Keywords
 from models.text import TextEncoder
 from pipeline import config
-from pipeline.config import SOUNDS, Config, KeywordRule, PhraseRule, SoundRule
+from pipeline.config import SOUNDS, Config, KafkaBus, KeywordRule, PhraseRule, SoundRule
 from workers.configfile import load
 from workers.scenefile import load_scene
 from workers.yamlfile import read_yaml
@@ -42,14 +42,21 @@ def example(name: str) -> Config:
 
 
 def test_the_promised_examples_are_there() -> None:
-    assert [path.stem for path in EXAMPLES] == ["office", "plaza", "retail", "webcam"]
+    assert [path.stem for path in EXAMPLES] == [*("kafka", "office", "plaza", "retail", "webcam")]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_it_loads_with_no_variable_set(path: Path) -> None:
     config = load(path, {})
-    assert len(config.sites) == 1
+    assert config.sites
     assert all(site.rules for site in config.sites.values())
+
+
+def test_over_brokers_the_sites_are_what_they_are_alone() -> None:
+    together = example("kafka")
+    assert together.bus == KafkaBus(brokers=("kafka-1:9093", "kafka-2:9093", "kafka-3:9093"))
+    assert together.sites == {name: example(name).sites[name] for name in together.sites}
+    assert set(together.sites) == {"office", "retail", "plaza"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
