@@ -13,7 +13,7 @@ Promises of one source, in ns:
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 
 import msgspec
@@ -177,20 +177,25 @@ class Aligner:
         msg = f"windows are not made of {type(record).__name__}"
         raise TypeError(msg)
 
-    def force(self, limit: int) -> tuple[list[Output], list[str]]:
-        """Speak for the sources that have promised nothing up to `limit`, ns.
+    def force(self, limit: int, speaking: Collection[str] = ()) -> tuple[list[Output], list[str]]:
+        """Speak for the sources that have promised nothing up to `limit`, ns, but for `speaking`.
 
         They are taken as lost up to there. Gives the windows that close by it, and the names of the
-        sources that it had not spoken for before.
+        sources that it had not spoken for before. Without a roster nothing is held, and a restart
+        need not go back beyond the horizon.
         """
-        if not self._rosters or (self._watermark is not None and self._watermark >= limit):
+        if not self._rosters:
+            self._floor = max(self._floor, limit - self._horizon)
+            return [], []
+        if self._watermark is not None and self._watermark >= limit:
             return [], []
         said = [s.first for s in self._sources.values() if s.first is not None]
         since = max(self._floor, min(said, default=self._rosters[0][0]))
         names = []
         for name in self._rosters[-1][1]:
             source = self._sources[name]
-            if (since if source.promise == _NEVER else source.promise) >= limit:
+            promised = since if source.promise == _NEVER else source.promise
+            if promised >= limit or name in speaking:
                 continue
             if not source.stalled:
                 names.append(name)

@@ -17,6 +17,7 @@ import binascii
 import struct
 import zlib
 from collections import deque
+from functools import lru_cache
 from typing import Any
 
 from pipeline.errors import OutsideError
@@ -26,12 +27,14 @@ from pipeline.types import FOREVER, Record, held_until
 FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
 LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
 BOTTOM = -(2**63)  # ns; a floor that nothing lies below
+MOST_FLOORS = 330  # make a note of 3,977 bytes
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQ")
 _FLOOR = struct.Struct(">IbI")  # i40 as its highest byte, signed, and the other four
 
 
+@lru_cache(maxsize=4096)
 def site_hash(site: str) -> int:
     """The 32 bits by which a note knows a site."""
     return zlib.crc32(site.encode())
@@ -98,6 +101,12 @@ def _unreadable(note: bytes) -> OutsideError:
     return OutsideError(msg)
 
 
+def _finite(floors: dict[int, int]) -> dict[int, int]:
+    """Without the sites of which nothing is held: a stage may, by another config, know them again,
+    and then they begin anew."""
+    return {site: floor for site, floor in floors.items() if floor < round_down(FOREVER)}
+
+
 class Host:
     """Feeds the records of one partition to a stage's state, from where `assigned` says.
 
@@ -109,7 +118,7 @@ class Host:
         self._assigned = assigned
         self._reached = max(reached, assigned.offset)
         self._next = assigned.offset
-        self._noted = Floors(floors)
+        self._noted = Floors(_finite(floors))
         self._state = stage.open(self._noted)
         self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, held until)
 
@@ -171,7 +180,9 @@ class Host:
         for site in self._held:
             floor, number = round_down(self._state.floor(site)), site_hash(site)
             fed[number] = min(floor, fed.get(number, floor))
-        floors = self._noted.by_hash | fed  # a site not fed since the restart keeps its floor
-        if all(floor >= round_down(FOREVER) for floor in floors.values()):
-            floors = {}  # nothing is held at all, so that nothing will be read twice
-        return pack(self._reached, floors)
+        # A site that was not fed since the restart keeps its floor, but a name that never comes
+        # again (it was renamed, say) must not fill the note: who spoke last stays.
+        noted = self._noted.by_hash
+        rest = sorted(noted.keys() - fed.keys(), key=noted.__getitem__, reverse=True)
+        kept = {number: noted[number] for number in rest[: max(MOST_FLOORS - len(fed), 0)]}
+        return pack(self._reached, _finite(kept) | _finite(fed))

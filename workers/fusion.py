@@ -78,14 +78,19 @@ class FusionStage:
 
 
 class FusionState:
-    """The sites of one partition; a site that stalls is told by the newest event time of all."""
+    """The sites of one partition; a source that stalls is told by how far the others have come.
+
+    Event times of different sites need not agree (clocks differ, a capture sends what it spooled in
+    an outage), so only the pace is shared: `_now` goes on with the newest record, by a second each
+    at most, so that one clock that jumps a year ahead makes nobody else late.
+    """
 
     def __init__(
         self, plans: Mapping[str, SitePlan], head: Head, floors: Mapping[str, int]
     ) -> None:
         self._plans, self._head, self._floors = plans, head, floors
         self._sites: dict[str, SiteState] = {}
-        self._newest = 0
+        self._now = 0  # ns
 
     def on(self, record: Record, inferred: object) -> Sequence[Record]:
         """What one record of a site causes, at every site that it lets go on."""
@@ -95,12 +100,12 @@ class FusionState:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
             self._sites[record.site] = SiteState(record.site, plan, self._head, floor)
-        said = self._sites[record.site].on(record)
-        newest = event_start(record)
-        if newest // SECOND > self._newest // SECOND:
-            self._newest = newest
+        before, newest = self._now, event_start(record)
+        self._now = max(before, min(newest, before + SECOND) if before else newest)
+        said = self._sites[record.site].on(record, self._now)
+        if self._now // SECOND > before // SECOND:
             for site in self._sites.values():
-                said += site.hurry(newest)
+                said += site.hurry(self._now)
         return said
 
     def floor(self, site: str) -> int:
@@ -134,6 +139,8 @@ class SiteState:
         self._lost: dict[str, int] = {}  # source -> since when, ns
         self._cried: dict[str, int] = {}  # source -> when it was last told to be lost, ns
         self._heard: dict[str, int] = {}  # source -> its last promise, ns
+        self._spoke: dict[str, int] = {}  # source -> `now` of the partition when it made that one
+        self._newest, self._latest = 0, 0  # ns of the site, and `now` of the partition then
         self._upto = 0
         self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
         self._said: Utterance | None = None  # the last that no anomaly has carried yet
@@ -143,8 +150,9 @@ class SiteState:
         """Nothing held until here can matter any more. Ns."""
         return self._aligner.floor
 
-    def on(self, record: Record) -> list[Record]:
-        """Anomalies first, then the promise that they make possible."""
+    def on(self, record: Record, now: int) -> list[Record]:
+        """Anomalies first, then the promise that they make possible; `now` is the partition's."""
+        self._newest, self._latest = max(self._newest, event_start(record)), now
         outcome = self._aligner.push(record)
         said: list[Record] = []
         if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
@@ -152,7 +160,7 @@ class SiteState:
                 case Roster():
                     self._sources = record.sources
                 case Progress():
-                    said += self._promised(record)
+                    said += self._promised(record, now)
                 case Detections() | Sound() | Utterance() | Described():
                     said += self._observe(record)
         for out in outcome:
@@ -165,17 +173,19 @@ class SiteState:
                     said.append(_dead(record, f"{record.source}: {out.reason}"))
         return said + self._promise()
 
-    def hurry(self, newest: int) -> list[Record]:
-        """Take silent sources as lost when the site stalls longer than its patience."""
-        if self._plan.patience is None:
+    def hurry(self, now: int) -> list[Record]:
+        """Take sources as lost that say nothing for longer than the site's patience."""
+        patience = self._plan.patience
+        if patience is None:
             return []
-        limit = newest - self._plan.patience
-        outcome, stalled = self._aligner.force(limit)
+        limit = self._newest + now - self._latest - patience
+        speaking = {name for name, at in self._spoke.items() if now - at <= patience}
+        outcome, stalled = self._aligner.force(limit, speaking)
         said: list[Record] = []
         for name in stalled:
             self._lost.setdefault(name, limit)
             if self._plan.lost_after is not None:
-                seconds = self._plan.patience / SECOND
+                seconds = patience / SECOND
                 why = f"{name} has said nothing for {seconds:g} s: a stage hangs or is far behind"
                 said.append(self._cry(name, limit, why))
         for out in outcome:
@@ -286,11 +296,11 @@ class SiteState:
             )
         ]
 
-    def _promised(self, promise: Progress) -> list[Record]:
+    def _promised(self, promise: Progress, now: int) -> list[Record]:
         """A source that stays lost is told by a `system` anomaly, again and again while it is."""
         if promise.upto <= self._heard.get(promise.source, -1):
             return []  # it comes again
-        self._heard[promise.source] = promise.upto
+        self._heard[promise.source], self._spoke[promise.source] = promise.upto, now
         if promise.alive:
             self._lost.pop(promise.source, None)
             return []

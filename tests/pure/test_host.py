@@ -160,6 +160,20 @@ def test_a_stage_that_holds_nothing_has_a_note_of_the_offset_alone(stage: Kept) 
     assert len(host.note) < 20
 
 
+def test_a_site_of_which_nothing_is_held_is_in_no_note_so_that_it_may_begin_anew(
+    stage: Kept,
+) -> None:
+    host = Host(stage, Assigned(0, 0, b""))
+    host.feed(0, make.sound(0, site="left"), None)
+    host.feed(1, make.sound(0, site="stays"), None)
+    stage.floors = {"left": FOREVER, "stays": 0}
+    assert unpack(host.note)[1] == {site_hash("stays"): 0}
+    restarted(stage, host)
+    assert stage.opened.get("left") is None
+    Host(stage, Assigned(0, 0, pack(5, {site_hash("left"): FOREVER})))  # an old note
+    assert stage.opened.get("left") is None
+
+
 def test_an_offset_that_comes_again_is_a_bug(stage: Kept) -> None:
     host = Host(stage, Assigned(0, 5, b""))
     host.feed(5, make.sound(0), None)
