@@ -11,16 +11,25 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from kafka import errors as kafka
+from kafka.net.compat import KafkaNetClient
 
 from pipeline.bus import kafka_link
 from pipeline.config import KafkaBus
 from pipeline.errors import BrokersAway, OutsideError
 
+_REFUSED = (
+    kafka.SaslAuthenticationFailedError,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.AuthorizationError,
+    kafka.UnsupportedVersionError,
+)
 BOOTSTRAP = 10_000  # ms for a broker that accepts connections to say what the cluster is
 RECONNECT = 2_000  # ms between attempts at most: after an outage nobody waits for half a minute
+VERDICT = 0.3  # s in which a broker objects to our certificate
 PROBE = 2.0  # s for one broker to accept a connection
 
 # Transient, though kafka-python does not call them retriable: the cluster is just changing
@@ -46,6 +55,25 @@ class _Tidy(selectors.DefaultSelector):
         super().close()
 
 
+class _Refusal(logging.Handler):
+    """Ends an attempt to connect when brokers refuse us: kafka-python would go on knocking.
+
+    It says why a connection failed only in a log record, whose argument is the error. That it is
+    raised there ends the attempt with it, and not with a timeout.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for what in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(what, _REFUSED) and str(record.msg).startswith("Bootstrap connection"):
+                raise what
+
+
+_listening = logging.getLogger("kafka.net.manager")
+_listening.addHandler(_Refusal())
+_listening.setLevel(logging.WARNING)
+_listening.propagate = False
+
+
 class Link:
     """The way to the brokers of `settings`, whose password is looked up already."""
 
@@ -56,15 +84,29 @@ class Link:
 
     def open(self, make: Callable[..., Any], **more: Any) -> Any:
         """A client that knows the cluster; raises OutsideError, soon where nobody listens."""
-        if not _connects(self.settings):  # a client that fails to start leaves its thread behind
+        if not _connects(self.settings):
             raise self.outside(kafka.KafkaConnectionError(), "start")
-        settings = {**self._arguments, "selector": _Tidy, **more}
+        made: list[KafkaNetClient] = []
+
+        def network(**settings: Any) -> KafkaNetClient:
+            made.append(KafkaNetClient(**settings))
+            return made[-1]
+
         try:
             return make(
-                bootstrap_timeout_ms=BOOTSTRAP, reconnect_backoff_max_ms=RECONNECT, **settings
+                bootstrap_timeout_ms=BOOTSTRAP,
+                reconnect_backoff_max_ms=RECONNECT,
+                selector=_Tidy,
+                kafka_client=network,
+                **self._arguments,
+                **more,
             )
-        except kafka.KafkaError as error:
-            raise self.outside(error, "start") from error
+        except BaseException as error:
+            for each in made:  # a client that could not start leaves its thread behind
+                each.close()
+            if isinstance(error, kafka.KafkaError):
+                raise self.outside(error, "start") from error
+            raise
 
     def outside(self, error: BaseException, doing: str) -> OutsideError:
         """The error to raise, with advice; `doing` completes "Kafka: cannot ..."."""
@@ -113,7 +155,10 @@ def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideErr
 
 def _reached(settings: KafkaBus) -> str:
     """Why the brokers do not serve us, by trying each: refused, no such host, certificate..."""
-    seen = [f"{broker}: {_probe(broker, settings) or 'connects'}" for broker in settings.brokers]
+    seen = [
+        f"{broker}: {_probe(broker, settings) or 'accepts, and says nothing'}"
+        for broker in settings.brokers
+    ]
     return f"the brokers do not answer ({'; '.join(seen)})"
 
 
@@ -124,11 +169,14 @@ def _connects(settings: KafkaBus) -> bool:
 
 def _probe(broker: str, settings: KafkaBus) -> str:
     host, _, port = broker.rpartition(":")
+    host = host.strip("[]")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), PROBE) as plain:
+        with socket.create_connection((host, int(port)), PROBE) as plain:
             if settings.tls is not None:
-                context = kafka_link.context(settings.tls)
-                context.wrap_socket(plain, server_hostname=host.strip("[]")).close()
+                with kafka_link.context(settings.tls).wrap_socket(
+                    plain, server_hostname=host
+                ) as wrapped:
+                    _hear(wrapped)
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not to be trusted: {error.verify_message}"
     except ssl.SSLError as error:
@@ -136,3 +184,10 @@ def _probe(broker: str, settings: KafkaBus) -> str:
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ""
+
+
+def _hear(wrapped: ssl.SSLSocket) -> None:
+    """In TLS 1.3 a broker says only after the handshake what it thinks of our certificate."""
+    wrapped.settimeout(VERDICT)
+    with suppress(TimeoutError):
+        wrapped.recv(1)
