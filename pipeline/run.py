@@ -63,7 +63,7 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     bug or the outside world: it leaves here with a note of where it happened, nothing committed.
     """
     entries = _polled(runner, wait)
-    read = [(entry, _read(entry, runner.max_bytes)) for entry in entries]
+    read = [(entry, _read(runner, entry)) for entry in entries]
     wanted = [
         (entry, record)
         for entry, record in read
@@ -87,14 +87,21 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     return len(entries)
 
 
-def decoded(entry: Entry, max_bytes: int = MAX_BYTES) -> Record:
-    """The record of an entry; raises DecodeError for what must go to the dead topic."""
+def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
+    """The record of an entry of `topic`; raises DecodeError for what must go to the dead topic.
+
+    So does a record of another topic's kind, and no stage need think of what never comes to it.
+    """
     if entry.fault:
         raise DecodeError(entry.fault)
     if len(entry.value) > max_bytes:
         msg = f"{len(entry.value)} bytes, and a record has {max_bytes} at most"
         raise DecodeError(msg)
-    return codec.decode(entry.value)
+    record = codec.decode(entry.value)
+    if topic in topics.KINDS and not isinstance(record, topics.KINDS[topic]):
+        msg = f"{type(record).__name__}, and {topic} holds none of those"
+        raise DecodeError(msg)
+    return record
 
 
 def most_bytes(topic: str, max_message: int) -> int:
@@ -135,9 +142,9 @@ def _polled(runner: Runner, wait: float) -> list[Entry]:
     return entries
 
 
-def _read(entry: Entry, max_bytes: int) -> Record | DecodeError:
+def _read(runner: Runner, entry: Entry) -> Record | DecodeError:
     try:
-        return decoded(entry, max_bytes)
+        return decoded(entry, runner.topic, runner.max_bytes)
     except DecodeError as error:
         return error
 

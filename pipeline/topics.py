@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from pipeline.types import DeadLetter, Late, Record
+from collections.abc import Mapping
+
+from pipeline.types import (
+    Alert,
+    Anomaly,
+    AudioChunk,
+    DeadLetter,
+    Described,
+    Detections,
+    FrameChunk,
+    Late,
+    Progress,
+    Record,
+    Report,
+    Roster,
+    Sound,
+    Utterance,
+)
 
 FRAMES = "frames.v1"
 AUDIO = "audio.v1"
@@ -15,6 +32,15 @@ DEAD = "dead.v1"
 
 CHUNKS = (FRAMES, AUDIO, REPORTS)
 ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
+
+KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
+    FRAMES: (FrameChunk, Progress, Roster),
+    AUDIO: (AudioChunk, Progress, Roster),
+    REPORTS: (Report, Progress, Roster),
+    OBSERVATIONS: (Detections, Sound, Utterance, Described, Progress, Roster),
+    ANOMALIES: (Anomaly, Progress),
+    ALERTS: (Alert,),
+}
 
 
 def key_of(topic: str, record: Record) -> str:

@@ -209,7 +209,7 @@ class Delivery:
         if not box.wants(entry.offset):
             return
         try:
-            alert = decoded(entry)
+            alert = decoded(entry, topics.ALERTS)
         except DecodeError as error:
             self._bury(entry, entry.key, str(error))
             box.passed(entry.offset)

@@ -141,7 +141,7 @@ def test_two_subscribers_get_all_of_their_own():
     assert ill.taken == []
 
 
-def test_what_is_no_alert_is_passed_by_and_bytes_that_are_nothing_are_buried():
+def test_what_is_no_alert_and_bytes_that_are_nothing_are_buried():
     world, place = World(), Place()
     world.publish(progress(5.0, source="fusion"))
     world.bus.publish(topics.ALERTS, "office", b"\xc1 garbage")
@@ -151,8 +151,21 @@ def test_what_is_no_alert_is_passed_by_and_bytes_that_are_nothing_are_buried():
     until_still(delivery)
     assert place.taken == ids
     assert delivery.idle
-    (letter,) = world.dead()
+    other, letter = world.dead()
+    assert (other.offset, other.reason) == (0, "Progress, and alerts.v1 holds none of those")
     assert (letter.topic, letter.offset, letter.value) == (topics.ALERTS, 1, b"\xc1 garbage")
+
+
+def test_an_alert_too_large_for_dead_is_cut_there():
+    def refuses(alert):
+        raise Rejected(alert.label)
+
+    world, place = World(), Place(refuses)
+    world.publish(alert(transcript=("x" * 300_000,)))
+    until_still(world.delivery(place))
+    (letter,) = world.dead()
+    assert len(letter.value) == 1 << 18
+    assert letter.reason.startswith("intrusion [the first 262144 of 300")
 
 
 def test_idle_is_said_only_when_all_is_read_and_done():

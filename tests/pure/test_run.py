@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
-from pipeline.ports import Bus
-from pipeline.run import Runner, drain
+from pipeline.ports import Bus, Entry
+from pipeline.run import DEAD_BYTES, Runner, drain, letter, most_bytes
 from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Sound
 from tests import make
 from tests.pure.windowed import (
@@ -31,6 +32,7 @@ from tests.pure.windowed import (
 )
 
 IN, OUT = topics.OBSERVATIONS, topics.ANOMALIES
+ANY = "any.v1"  # a topic that may hold any kind of record
 
 
 def everything(bus: Bus, topic: str) -> list[bytes]:
@@ -228,12 +230,19 @@ def both() -> Told:
     return Told()
 
 
+def rejected(reason: str) -> DeadLetter:
+    """What a stage says that rejects a record, not knowing where it stood."""
+    return DeadLetter(
+        site="office", source="x", topic="", partition=0, offset=0, reason=reason, value=b""
+    )
+
+
 def runner(both: Told, *records: Record | bytes) -> Runner:
     for record in records:
         value = record if isinstance(record, bytes) else codec.encode(record)
-        both.bus.publish(topics.FRAMES, "office/desk", value)
+        both.bus.publish(ANY, "office/desk", value)
     both.bus.flush()
-    return Runner(both, both, topic=topics.FRAMES, group="g", out=OUT)
+    return Runner(both, both, topic=ANY, group="g", out=OUT)
 
 
 def test_a_step_polls_infers_feeds_publishes_flushes_and_commits_in_this_order(
@@ -260,21 +269,55 @@ def test_bytes_that_are_no_record_go_to_dead_and_the_partition_moves_on(both: To
     assert len(both.bus.values(OUT)) == 2
     dead = codec.decode(both.bus.values(topics.DEAD)[0])
     assert isinstance(dead, DeadLetter)
-    assert (dead.site, dead.source, dead.topic) == ("office", "desk", topics.FRAMES)
+    assert (dead.site, dead.source, dead.topic) == ("office", "desk", ANY)
     assert (dead.partition, dead.offset, dead.value) == (0, 1, b"junk")
     assert "not a Fusewatch record" in dead.reason
 
 
+@pytest.mark.parametrize("topic", topics.KINDS)
+def test_a_record_of_another_topics_kind_goes_to_dead(both: Told, topic: str) -> None:
+    stranger = make.anomaly(1) if topic != topics.ANOMALIES else make.alert()
+    both.bus.publish(topic, "office", codec.encode(stranger))
+    both.bus.publish(topic, "office", codec.encode(rejected("no")))
+    both.bus.flush()
+    assert Runner(both, both, topic=topic, group="g", out=ANY).step() == 2
+    assert both.bus.values(ANY) == []
+    reasons = [letter.reason for letter in map(codec.decode, both.bus.values(topics.DEAD))]
+    assert reasons == [
+        f"{type(stranger).__name__}, and {topic} holds none of those",
+        f"DeadLetter, and {topic} holds none of those",
+    ]
+
+
+@given(
+    size=st.sampled_from([0, DEAD_BYTES, DEAD_BYTES + 1, 3 * DEAD_BYTES]),
+    key=st.sampled_from(["office/desk", "x" * 100_000, "ö" * 30_000 + "/" + "ü" * 30_000]),
+    reason=st.sampled_from(["short", "r" * 100_000, "\U0001f600" * 50_000]),
+)
+def test_a_dead_letter_always_fits_into_its_topic(size: int, key: str, reason: str) -> None:
+    site, _, source = key.partition("/")
+    entry = Entry(2**31 - 1, 2**63 - 1, key, bytes(size))
+    made = letter(site=site, source=source, topic=topics.OBSERVATIONS, entry=entry, reason=reason)
+    assert len(codec.encode(made)) <= most_bytes(topics.DEAD, 65_536)
+    assert made.value == bytes(min(size, DEAD_BYTES))
+    cut = f"[the first {DEAD_BYTES} of {size} bytes]"
+    assert made.reason.endswith(cut) == (size > DEAD_BYTES)
+
+
+def test_a_record_of_a_megabyte_that_names_no_type_of_ours_fits_into_dead(both: Told) -> None:
+    liar = msgspec.msgpack.encode({"type": "no such " * 120_000, "site": "a", "source": "b"})
+    assert runner(both, liar).step() == 1
+    (value,) = both.bus.values(topics.DEAD)
+    assert len(value) <= most_bytes(topics.DEAD, 1_000_000)
+
+
 def test_a_record_that_a_stage_rejects_is_told_with_its_place(both: Told) -> None:
-    rejected = DeadLetter(
-        site="office", source="x", topic="", partition=0, offset=0, reason="no", value=b""
-    )
-    ours = runner(both, make.sound(1), rejected)
+    ours = runner(both, make.sound(1), rejected("no"))
     ours.step()
     dead = codec.decode(both.bus.values(topics.DEAD)[0])
     assert isinstance(dead, DeadLetter)
-    assert (dead.topic, dead.offset, dead.reason) == (topics.FRAMES, 1, "no")
-    assert dead.value == codec.encode(rejected)
+    assert (dead.topic, dead.offset, dead.reason) == (ANY, 1, "no")
+    assert dead.value == codec.encode(rejected("no"))
 
 
 def test_a_bug_says_where_it_happened_and_commits_nothing(both: Told) -> None:
@@ -282,7 +325,7 @@ def test_a_bug_says_where_it_happened_and_commits_nothing(both: Told) -> None:
     ours = runner(both, make.sound(1), bad)
     with pytest.raises(ZeroDivisionError) as caught:
         ours.step()
-    assert caught.value.__notes__ == ["frames.v1/0@1"]
+    assert caught.value.__notes__ == ["any.v1/0@1"]
     assert both.deeds[-1] == "feed"
     assert both.bus.values(OUT) == []
 
@@ -292,7 +335,7 @@ def test_a_stage_that_answers_too_often_is_told(both: Told) -> None:
     ours = runner(both, make.sound(1))
     with pytest.raises(RuntimeError, match=r"Told\.infer gave 2 results for 1 records") as caught:
         ours.step()
-    assert caught.value.__notes__ == ["while inferring frames.v1/0@0"]
+    assert caught.value.__notes__ == ["while inferring any.v1/0@0"]
 
 
 def test_draining_goes_through_a_chain_of_stages_slice_by_slice() -> None:
@@ -315,13 +358,13 @@ def test_draining_goes_through_a_chain_of_stages_slice_by_slice() -> None:
 
     def pump() -> bool:
         if left:
-            bus.publish(topics.AUDIO, "office/room", codec.encode(left.pop(0)))
+            bus.publish(ANY, "office/room", codec.encode(left.pop(0)))
             bus.flush()
             return True
         return False
 
     chain = [
-        Runner(Renamed(), bus, topic=topics.AUDIO, group="one", out=IN),
+        Runner(Renamed(), bus, topic=ANY, group="one", out=IN),
         Runner(Renamed(), bus, topic=IN, group="two", out=OUT),
     ]
     assert drain(chain, pump) == 10

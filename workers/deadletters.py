@@ -1,0 +1,181 @@
+"""`fusewatch dead list|retry`: what could not be used, and another try.
+
+`dead.v1` is a log like the others: a letter stays until its retention ends, also when its record
+was sent again. That is safe to repeat: a stage knows a record that it has had, a subscriber the
+`webhook-id`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+
+import msgspec
+
+from pipeline import codec, topics
+from pipeline.errors import ConfigError, DecodeError, Rejected, Retry
+from pipeline.ports import Bus, Entry, Sink
+from pipeline.run import DEAD_BYTES
+from pipeline.types import Alert, DeadLetter, ns, rfc3339
+
+DELIVERY = "delivery/"  # the source of a delivery's dead letter, before the subscriber's name
+AGAIN = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # where a record may be put again
+REPEATS = (
+    "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
+    "read, counted, and changes nothing."
+)
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+_AGO = re.compile(r"([0-9]{1,6}) ?(s|min|h|d)")
+_ID = re.compile(r"[0-9]{1,9}:[0-9]{1,18}")
+
+Stored = tuple[int, Entry]  # when it was appended, ns UTC
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What lies in `dead.v1`; `wrong` says why it is no dead letter at all."""
+
+    time: int  # ns UTC at which it was appended
+    entry: Entry
+    letter: DeadLetter | None
+    wrong: str = ""
+
+    @property
+    def id(self) -> str:
+        """`partition:offset`, by which it is called."""
+        return f"{self.entry.partition}:{self.entry.offset}"
+
+    @property
+    def cut(self) -> bool:
+        """Whether the record was too long to be kept whole (`run.letter` says so in the reason)."""
+        kept = self.letter
+        return (
+            kept is not None and len(kept.value) >= DEAD_BYTES and kept.reason.endswith(" bytes]")
+        )
+
+    def row(self) -> dict[str, object]:
+        """As `--json` gives it: without the record's bytes, which may be anything."""
+        row: dict[str, object] = {"id": self.id, "time": rfc3339(self.time)}
+        if self.letter is None:
+            return row | {"reason": self.wrong, "size": len(self.entry.value)}
+        told = ("site", "source", "topic", "partition", "offset", "reason")
+        row |= {name: getattr(self.letter, name) for name in told}
+        return row | {"size": len(self.letter.value), "cut": self.cut}
+
+    def line(self) -> str:
+        """For a person; what is no printable character is escaped."""
+        when = rfc3339(self.time)[:19] + "Z"
+        if self.letter is None:
+            return shown(f"{self.id}  {when}  (no dead letter)  {self.wrong}")
+        of = self.letter
+        place = f"{of.topic}/{of.partition}@{of.offset}"
+        whose = f"{of.site}/{of.source}" if of.source else of.site
+        return shown(f"{self.id}  {when}  {whose}  {place}  {len(of.value)} bytes  {of.reason}")
+
+
+def read(stored: Iterable[Stored], *, site: str | None = None) -> Iterator[Found]:
+    """What lies in `dead.v1`, of one site or of all."""
+    for time, entry in stored:
+        found = _read(time, entry)
+        if site is None or (found.letter is not None and found.letter.site == site):
+            yield found
+
+
+def _read(time: int, entry: Entry) -> Found:
+    try:
+        if entry.fault:
+            raise DecodeError(entry.fault)
+        record = codec.decode(entry.value)
+    except DecodeError as error:
+        return Found(time, entry, None, str(error)[:300])
+    if not isinstance(record, DeadLetter):
+        return Found(time, entry, None, f"{type(record).__name__}: not what belongs here")
+    return Found(time, entry, record)
+
+
+def chosen(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found]:
+    """Those with one of the ids; raises ConfigError for what is no id, or after the last for what
+    was not found."""
+    wanted = set(ids)
+    if strange := sorted(each for each in wanted if not _ID.fullmatch(each)):
+        msg = (
+            f"{shown(strange[0][:40])!r} is no id of a dead letter, like 0:17; `dead list` has them"
+        )
+        raise ConfigError(msg)
+    for each in found:
+        if each.id in wanted:
+            wanted.discard(each.id)
+            yield each
+        if not wanted:
+            return
+    msg = f"no dead letter {', '.join(sorted(wanted))}; `dead list` shows what there is"
+    raise ConfigError(msg)
+
+
+class Retrier:
+    """Sends records again: to their topic, or to the one subscriber that did not take them.
+
+    `sinks` gives the webhooks by name. `sent` counts what went back to topics.
+    """
+
+    def __init__(self, bus: Bus, sinks: Callable[[], Mapping[str, Sink]]) -> None:
+        self._bus = bus
+        self._sinks = sinks
+        self._known: Mapping[str, Sink] | None = None
+        self.sent = 0
+
+    def retry(self, found: Found) -> tuple[bool, str]:
+        """Whether it went, and what came of it. Raises what the bus raises."""
+        of = found.letter
+        if of is None:
+            return False, f"it is no dead letter: {found.wrong}"
+        if found.cut:
+            return False, f"only its first {len(of.value)} bytes were kept"
+        try:
+            record = codec.decode(of.value)
+        except DecodeError as error:
+            return False, f"it would come back: {str(error)[:300]}"
+        if of.source.startswith(DELIVERY):
+            return self._deliver(of.source.removeprefix(DELIVERY), record, found.entry.trace)
+        if of.topic not in AGAIN:
+            return False, f"{of.topic} is no topic to which a record could go back"
+        key = topics.key_of(of.topic, of)
+        self._bus.publish(of.topic, key, of.value, found.entry.trace)
+        self._bus.flush()
+        self.sent += 1
+        return True, f"published to {of.topic} again, under {key}"
+
+    def _deliver(self, name: str, record: object, trace: str) -> tuple[bool, str]:
+        if not isinstance(record, Alert):
+            return False, f"it is no alert, but {type(record).__name__}"
+        if self._known is None:
+            self._known = self._sinks()
+        if name not in self._known:
+            there = ", ".join(sorted(self._known)) or "none"
+            return False, f"the config has no webhook {name} (there are: {there})"
+        try:
+            self._known[name].send(record, trace)
+        except (Retry, Rejected) as error:
+            return False, f"{name} did not take it: {error}"
+        return True, f"{name} took it"
+
+
+def since(text: str, now: int) -> int:
+    """Ns UTC of `2h`, `3d`, `30 min` ago, or of a time with its zone; raises ConfigError."""
+    if ago := _AGO.fullmatch(text):
+        return now - int(ago[1]) * _UNITS[ago[2]] * ns(1)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = f"--since {shown(text[:40])!r}: a span like 2h or 3d, or 2026-01-05T22:00:00Z, please"
+        raise ConfigError(msg)
+    return ns(moment.timestamp())
+
+
+def shown(text: str) -> str:
+    """`text` without anything that a terminal would obey."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
