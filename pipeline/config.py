@@ -304,6 +304,7 @@ class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tr
     partitions: Partitions = Partitions()
     max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 1_000_000  # bytes of one record
     spool: str = "2 GB"  # what capture keeps on its disk while the brokers are away
+    absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # seconds; a capture quiet longer is gone
     stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself
 
 

@@ -47,19 +47,18 @@ class Behind(Reader, Protocol):
     def behind(self, partition: int) -> int: ...
 
 
-def expected(sites: Mapping[str, Site], topic: str) -> Iterator[Expected]:
-    """The sources that speak in a chunk topic."""
+def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
+    """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
     for name, site in sites.items():
         match topic:
             case topics.FRAMES:
-                found = {of: sources.patience(camera) for of, camera in site.cameras.items()}
+                found = {of: sources.quiet(camera, patience) for of, camera in site.cameras.items()}
             case topics.AUDIO:
-                found = dict.fromkeys(site.microphones, 0)
+                found = dict.fromkeys(site.microphones, patience)
             case _:
-                found = {REPORTS_SOURCE: 0}
-        for source, stalled in found.items():
-            # A camera of one frame a minute is lost for its capture only after three.
-            yield name, source, roster(site), max(PATIENCE, stalled + GAP)
+                found = {REPORTS_SOURCE: patience}
+        for source, quiet in found.items():
+            yield name, source, roster(site), quiet
 
 
 class SpeakingBus:
@@ -69,8 +68,11 @@ class SpeakingBus:
     a lost source is part of it: then nobody may speak, and the bus is to be used as it is.
     """
 
-    def __init__(self, bus: Bus, offsets: Offsets, sites: Mapping[str, Site]) -> None:
-        self._bus, self._offsets, self._sites = bus, offsets, sites
+    def __init__(
+        self, bus: Bus, offsets: Offsets, sites: Mapping[str, Site], patience: int = PATIENCE
+    ) -> None:
+        self._bus, self._offsets = bus, offsets
+        self._sites, self._patience = sites, patience
         self.publish, self.flush = bus.publish, bus.flush
         self.fetch, self.close = bus.fetch, bus.close
 
@@ -79,7 +81,7 @@ class SpeakingBus:
         reader = self._bus.reader(topic, group)
         if SPEAKS.get(topic) != group:
             return reader
-        who = list(expected(self._sites, topic))
+        who = list(expected(self._sites, topic, self._patience))
         return Watched(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, DiskFull
+from pipeline.topics import FRAMES
 from pipeline.types import SECOND, Record
 from workers import sources
 from workers.capture import Publish, roster
@@ -107,7 +108,8 @@ def _captures(place: Place, watch: Watch, publish: Publish) -> list[Thread]:
             max_bytes=place.settings.bus.max_message,
         ):
             for source, topic in capture.topics.items():
-                watch.expect(topic, name, source, roster(site))
+                camera = site.cameras.get(source) if topic == FRAMES else None
+                watch.expect(topic, name, source, roster(site), sources.quiet(camera))
             names = "+".join(capture.topics)
             bodies += [
                 (f"read {name}/{names}", partial(capture.read, place.stop)),

@@ -22,6 +22,7 @@ from pipeline.config import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
 from pipeline.run import Runner
+from pipeline.types import ns
 from workers import broker, configfile, graph, live, sources, stall, subscribers
 from workers.absence import SpeakingBus
 from workers.clock import UtcClock
@@ -175,7 +176,8 @@ class Worker:
         encoders = encoders or graph.load(self.settings.models, recorded=recorded, stages=stages)
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
-            bus = SpeakingBus(bus, self.bus, self.settings.sites)
+            absent = ns(self.brokers.absent)
+            bus = SpeakingBus(bus, self.bus, self.settings.sites, absent)
         for node in graph.nodes(
             self.settings, encoders, self.status, recorded=recorded, stages=stages
         ):

@@ -27,6 +27,7 @@ from workers.capture import (
     roster,
 )
 from workers.status import Status
+from workers.watch import PATIENCE
 
 Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
 
@@ -108,6 +109,14 @@ def _first_free(value: bytes) -> int:
         return first_free(codec.decode(value))
     except DecodeError:
         return 0  # the stage that reads it sends it to `dead`
+
+
+def quiet(camera: Camera | None, most: int = PATIENCE) -> int:
+    """Ns for which a capture that lives may say nothing of a source; `most` for a usual one.
+
+    A camera of one frame a minute is lost only after three: until then its capture waits.
+    """
+    return max(most, patience(camera) + 10 * SECOND)
 
 
 def source(

@@ -347,6 +347,18 @@ def test_cut_sound_starts_at_the_first_sample_that_was_not_promised_away(
         assert rest.end == whole.end
 
 
+def test_the_watch_waits_longer_for_a_slow_source() -> None:
+    clock = Clock()
+    watch = Watch(clock, patience=15 * SECOND)
+    watch.expect(FRAMES, "office", "slow", ("slow",), 70 * SECOND)
+    clock.forward(60)
+    assert watch.speak() == []
+    clock.forward(11)
+    (_, _), (_, lost) = watch.speak()
+    assert isinstance(lost, Progress)
+    assert lost.reason == "its capture has said nothing for 70 s"
+
+
 def test_the_watch_speaks_for_a_capture_that_fell_silent_until_it_speaks_again() -> None:
     clock = Clock()
     watch = Watch(clock, patience=15 * SECOND)

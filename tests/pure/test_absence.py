@@ -269,9 +269,18 @@ SITE = config.Site(
 )
 def test_the_config_says_who_is_to_speak_in_a_topic(topic: str, names: dict[str, int]) -> None:
     of = ("desk", "slow", "room", "room/speech", "reports")
-    assert list(expected({"office": SITE}, topic)) == [
+    assert list(expected({"office": SITE}, topic, 15 * SECOND)) == [
         ("office", name, of, seconds * SECOND) for name, seconds in names.items()
     ]
+
+
+def test_operators_may_be_more_patient_and_a_slow_camera_is_given_what_it_needs() -> None:
+    def patience(seconds: int) -> list[int]:
+        who = expected({"office": SITE}, topics.FRAMES, seconds * SECOND)
+        return [quiet // SECOND for _, _, _, quiet in who]
+
+    assert patience(60) == [60, 70]
+    assert patience(3600) == [3600, 3600]
 
 
 def test_one_group_of_each_chunk_topic_speaks_and_the_others_only_read() -> None:
