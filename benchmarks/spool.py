@@ -1,0 +1,121 @@
+"""What the spool of a capture worker costs: 25 cameras, 5 frames a second each, 150 kB a frame.
+
+    python -m benchmarks.spool [FOLDER]
+
+Three times, for 10 s each, at that pace: the share of a core (user and system time of the process)
+that capture spends on its spool while the brokers take all at once, while they are away, and
+while they are away with the spool at its cap. The brokers are a stub: what Kafka costs comes on
+top. Then how fast an outage of 60 s is read back. Synced to the disk as in earnest (WAL, NORMAL).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from pipeline import topics
+from pipeline.errors import OutsideError
+from pipeline.types import SECOND, FrameChunk
+from workers.forward import BYTES, LIMIT, Forwarder
+from workers.spool import Spool
+from workers.status import Status
+
+CAMERAS, FPS, SIZE = 25, 5, 150_000
+SECONDS = 10
+
+
+class Stub:
+    """Brokers that take all at once, or are away."""
+
+    def __init__(self, away: bool) -> None:
+        self.away = away
+
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
+        pass
+
+    def settled(self, wait: float) -> bool:
+        if self.away:
+            msg = "away"
+            raise OutsideError(msg)
+        return True
+
+    def discard(self) -> None:
+        pass
+
+
+def frame(camera: int, seq: int, data: bytes) -> FrameChunk:
+    start = seq * SECOND // FPS
+    return FrameChunk(
+        site="office",
+        source=f"c{camera}",
+        start=start,
+        end=start + SECOND // FPS,
+        seq=seq,
+        width=640,
+        height=360,
+        data=data,
+    )
+
+
+def pace(spool: Spool, away: bool) -> tuple[float, float]:
+    """The share of a core, and the longest that one `put` took, in ms."""
+    stop, data = threading.Event(), os.urandom(SIZE)
+    forwarder = Forwarder(spool, Stub(away), Status())
+    thread = threading.Thread(target=forwarder.loop, args=(stop,))
+    before, began, longest = time.process_time(), time.perf_counter(), 0.0
+    thread.start()
+    for k in range(SECONDS * FPS * CAMERAS):
+        time.sleep(max(0.0, began + k / FPS / CAMERAS - time.perf_counter()))
+        at = time.perf_counter()
+        spool.put(topics.FRAMES, [frame(k % CAMERAS, k // CAMERAS, data)])
+        longest = max(longest, time.perf_counter() - at)
+    spent = time.process_time() - before
+    took = time.perf_counter() - began
+    stop.set()
+    thread.join()
+    return spent / took, longest * 1000
+
+
+def read_back(spool: Spool) -> tuple[float, float]:
+    """MB in the spool, and how many MB a second leave it."""
+    data = os.urandom(SIZE)
+    for k in range(60 * FPS * CAMERAS):
+        spool.put(topics.FRAMES, [frame(k % CAMERAS, k // CAMERAS, data)])
+    size, began = spool.size / 1e6, time.perf_counter()
+    while taken := spool.take(LIMIT, BYTES):
+        spool.done(taken)
+    return size, size / (time.perf_counter() - began)
+
+
+def main() -> None:
+    base = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+    print(
+        f"{CAMERAS} cameras x {FPS}/s x {SIZE / 1000:g} kB = {CAMERAS * FPS * SIZE / 1e6:.1f} MB/s"
+    )
+    try:
+        for name, away, cap in (
+            ("brokers take all", False, 2_000_000_000),
+            ("brokers away", True, 2_000_000_000),
+            ("brokers away, at its cap", True, 100_000_000),
+        ):
+            spool = Spool(base / "spool.db", cap=cap)
+            share, longest = pace(spool, away)
+            spool.close()
+            for file in base.iterdir():
+                file.unlink()
+            print(f"  {name:26} {share:6.1%} of a core; longest put {longest:.0f} ms")
+        spool = Spool(base / "spool.db", cap=4_000_000_000)
+        size, speed = read_back(spool)
+        spool.close()
+        print(f"  an outage of 60 s, {size:.0f} MB, is read back at {speed:.0f} MB/s")
+    finally:
+        shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()
