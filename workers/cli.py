@@ -151,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _topics_options(add("topics", _usage, "the brokers' topics"))
 
+    _dead_options(add("dead", _usage, "what could not be used, and another try"))
+
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
     made.add_argument("--config", type=Path)
@@ -186,6 +188,24 @@ def _topics_options(made: argparse.ArgumentParser) -> None:
     made.set_defaults(command=_topics_list)
     made.add_argument("config", type=Path)
     made.add_argument("--json", action="store_true")
+
+
+def _dead_options(made: argparse.ArgumentParser) -> None:
+    actions = made.add_subparsers(required=True, metavar="ACTION")
+    for action, help_, command in (
+        ("list", "where it stood, whose it was and why it is dead", _dead_list),
+        ("retry", "send it again, to its topic or to the one subscriber", _dead_retry),
+    ):
+        made = actions.add_parser(action, help=help_)
+        made.set_defaults(command=command)
+        made.add_argument("config", type=Path)
+        if action == "retry":
+            made.add_argument("ids", nargs="*", metavar="ID", help="as `dead list` gives it: 0:17")
+            made.add_argument("--all", action="store_true", help="all, or all of a site or time")
+        made.add_argument("--site", help="only of this site")
+        made.add_argument("--since", default="", help="only since then: 2h, 3d, or a time")
+        made.add_argument("--state", type=Path, help="state folder, instead of the config's")
+        made.add_argument("--json", action="store_true")
 
 
 def _replay_options(made: argparse.ArgumentParser) -> None:
@@ -395,6 +415,40 @@ def _topics_list(given: argparse.Namespace) -> int:
         for line in topicadmin.table(found):
             print(line)
     return OK
+
+
+def _dead_list(given: argparse.Namespace) -> int:
+    from workers import configfile
+    from workers.deadbus import letters
+
+    settings = configfile.load(given.config)
+    with letters(settings, given.config, given.state, given.since, given.site) as found:
+        for each in found:
+            print(json.dumps(each.row()) if given.json else each.line())
+    return OK
+
+
+def _dead_retry(given: argparse.Namespace) -> int:
+    from workers import configfile
+    from workers.deadbus import retry
+
+    if bool(given.ids) == given.all:
+        msg = "dead retry: either the ids that `fusewatch dead list` gives, or --all"
+        raise ConfigError(msg)
+    settings = configfile.load(given.config)
+    every = True
+    for went, line in retry(
+        settings,
+        given.config,
+        given.state,
+        ids=given.ids,
+        since=given.since,
+        site=given.site,
+        as_json=given.json,
+    ):
+        every = every and went
+        print(line)
+    return OK if every else FOUND
 
 
 def _demo(given: argparse.Namespace) -> int:
