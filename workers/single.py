@@ -258,7 +258,6 @@ class Worker:
 
     def _live(self, folder: Path, spool: Spool) -> Callable[[], bool]:
         """All sources into the spool; it is never over."""
-        enough = WELL * config.size_bytes(self.brokers.spool)
         place = live.Place(
             settings=self.settings,
             base=self.base,
@@ -269,7 +268,7 @@ class Worker:
             stop=self.crew.stop,
         )
         for name, body in live.threads(
-            place, store=spool.put, last=spool.last, healthy=lambda: spool.size < enough
+            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < WELL
         ):
             self.crew.start(name, body)
         return lambda: False
@@ -283,6 +282,8 @@ class Worker:
                 break
             except OutsideError as error:
                 away.warn(error)
+            self.status.gauge("spool.waiting", spool.waiting)
+            self.status.gauge("spool.bytes", spool.size)
             if stop.wait(AGAIN):
                 return
         Forwarder(spool, self.bus, self.status).loop(stop)

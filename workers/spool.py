@@ -213,6 +213,12 @@ class Spool:
         """Bytes of the records that wait."""
         return self._bytes
 
+    @property
+    def share(self) -> float:
+        """How much of its room on the disk is taken; near 1 records give way."""
+        with self._changed, self._outside():
+            return self._live() / self._budget
+
     def chunks(self) -> dict[str, int]:
         """Frames and chunks of sound that wait, by key: they belong to the ledger."""
         sql = "SELECT key, count(*) FROM waiting WHERE id > ? AND kind < ? GROUP BY key"

@@ -190,6 +190,7 @@ def test_the_oldest_frames_give_way_first_and_each_is_counted(
         spool.put(topics.AUDIO, [make.audio(k / 5, seconds=0.2)])
         spool.put(topics.REPORTS, [make.progress(k / 5, source="reports")])
         assert on_disk(spool) <= LEAST
+    assert 0.9 < spool.share <= 1
     kept = records(spool)
     frames = [record for record in kept if isinstance(record, FrameChunk)]
     assert sum(isinstance(record, AudioChunk) for record in kept) == 60
@@ -267,6 +268,7 @@ def test_what_never_gives_way_may_fill_more_than_the_cap(
     kept = records(spool)
     assert sum(isinstance(record, Report) for record in kept) == 800
     assert [record.seq for record in kept if isinstance(record, FrameChunk)] == [799]
+    assert spool.share > 1
     assert dropped == {"office/desk": 799}
 
 
@@ -280,6 +282,7 @@ def test_the_disk_gets_its_room_back_after_an_outage(opened: Opener) -> None:
     for k in range(300):  # and so it goes on
         spool.put(topics.FRAMES, [make.frame(k, PICTURE)])
         spool.done(spool.take(*ALL))
+    assert spool.share < 0.1
     assert on_disk(spool) < 20 << 20
 
 
