@@ -18,7 +18,7 @@ from pipeline.bus import kafka_record
 from pipeline.bus.kafka_connect import Link
 from pipeline.bus.kafka_monitor import Monitor
 from pipeline.bus.kafka_reader import KafkaReader
-from pipeline.bus.kafka_writer import HEADROOM, Writer
+from pipeline.bus.kafka_writer import HEADROOM, Writer, hashed
 from pipeline.ports import Entry
 from pipeline.run import most_bytes
 
@@ -73,8 +73,8 @@ class KafkaBus:
         self._writer.discard()
 
     def partition_of(self, topic: str, key: str) -> int:
-        """Where the records of a key are."""
-        return self._writer.partition_of(topic, key)
+        """Where the records of a key are, by Kafka's own hash (murmur2)."""
+        return hashed(key) % self._monitor.partitions(self._topic(topic))
 
     def reader(self, topic: str, group: str) -> KafkaReader:
         """The only reader of `group` in this process; it shares the partitions with the others."""
@@ -96,8 +96,8 @@ class KafkaBus:
 
         Found by append time, a minute of slack before `start`; bounded, for evidence only.
         """
-        number = self._writer.partition_of(topic, key)
-        return self._monitor.fetch(self._topic(topic), number, key.encode(), (start, end))
+        name, span = self._topic(topic), (start, end)
+        return self._monitor.fetch(name, self.partition_of(topic, key), key.encode(), span)
 
     def between(self, topic: str, start: int, end: int) -> Iterator[Entry]:
         """What was appended in `[start, end)` ns, each partition in its order."""
@@ -139,7 +139,7 @@ class KafkaBus:
         return kafka_record.group(self._settings.prefix, name)
 
     def _exists(self, wire: str) -> bool:
-        return self._monitor.partitions(wire) > 0
+        return self._monitor.exists(wire)
 
     def _consumer(self, group: str) -> Any:
         largest = most_bytes(topics.DEAD, self._settings.max_message) + HEADROOM

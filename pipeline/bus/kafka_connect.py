@@ -155,11 +155,9 @@ def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideErr
 
 def _reached(settings: KafkaBus) -> str:
     """Why the brokers do not serve us, by trying each: refused, no such host, certificate..."""
-    seen = [
-        f"{broker}: {_probe(broker, settings) or 'accepts, and says nothing'}"
-        for broker in settings.brokers
-    ]
-    return f"the brokers do not answer ({'; '.join(seen)})"
+    silent = "accepts, but serves nobody, or has too few replicas in sync"
+    seen = [f"{broker}: {_probe(broker, settings) or silent}" for broker in settings.brokers]
+    return f"the brokers do not serve us ({'; '.join(seen)})"
 
 
 def _connects(settings: KafkaBus) -> bool:

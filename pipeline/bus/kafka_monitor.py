@@ -37,9 +37,13 @@ class Monitor:
         self._lock = Lock()
         self._admin: Any = None
 
+    def exists(self, topic: str) -> bool:
+        """Whether there is such a topic."""
+        return self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is not None
+
     def partitions(self, topic: str) -> int:
-        """How many there are; 0 where there is no such topic."""
-        return self._ask(lambda admin: _count(admin, topic), f"look at {topic}")
+        """How many a topic has."""
+        return self._ask(lambda admin: _known(admin, topic), f"look at {topic}")
 
     def ends(self, topic: str, *, oldest: bool = False) -> dict[int, int]:
         """The offset that the next record will have, or that of the oldest still held."""
@@ -142,20 +146,24 @@ class Monitor:
         )
 
 
-def _count(admin: Any, topic: str) -> int:
+def _count(admin: Any, topic: str) -> int | None:
     (found,) = admin.describe_topics([topic])
     if found["error_code"] == kafka.UnknownTopicOrPartitionError.errno:
-        return 0
+        return None
     if found["error_code"]:
         raise kafka.for_code(found["error_code"])(topic)
     return len(found["partitions"])
 
 
-def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
+def _known(admin: Any, topic: str) -> int:
     count = _count(admin, topic)
-    if not count:
+    if count is None:
         raise kafka.UnknownTopicOrPartitionError(topic)
-    asked = {TopicPartition(topic, n): spec for n in range(count)}
+    return count
+
+
+def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
+    asked = {TopicPartition(topic, n): spec for n in range(_known(admin, topic))}
     return {at.partition: said.offset for at, said in admin.list_partition_offsets(asked).items()}
 
 

@@ -81,7 +81,8 @@ class KafkaReader:
         self._commits: dict[int, tuple[int, bytes]] = {}
         self._owed: set[int] = set()  # partitions whose commit is still to be made
         self._ends: dict[int, int] = {}
-        self._looked = self._answered = self._committed = -1e9
+        self._look_at = 0.0
+        self._answered = self._committed = -1e9  # monotonic seconds
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Event]:
         """At most `limit` entries; nothing while the brokers are away.
@@ -111,12 +112,10 @@ class KafkaReader:
             number = part.partition
             events += [kafka_record.entry(number, record) for record in records]
             self._next[number] = records[-1].offset + 1
-        now = time.monotonic()
-        if polled:
-            self._answered = now
+            self._ends[number] = max(self._ends[number], consumer.highwater(part) or 0)
         if self._owed:
             self._settle()
-        if not polled and now - self._looked > LOOK:
+        if time.monotonic() > self._look_at:
             self._look()
         return events
 
@@ -233,13 +232,14 @@ class KafkaReader:
 
     def _look(self) -> None:
         """Whether our partitions' leaders answer, and what lies there that did not come yet."""
-        self._looked = time.monotonic()
+        self._look_at = time.monotonic() + LOOK
         parts = [self._part(number) for number in self._next]
         if not parts:
             return
         try:
             ends = self._consumer.end_offsets(parts, timeout_ms=1000)
         except kafka.KafkaError as error:
+            self._look_at = time.monotonic() + STALE
             self._endure(error, "look at its end", 0.0)
             return
         self._answered = time.monotonic()

@@ -35,7 +35,7 @@ class _Buffer(local):
     """What one thread published and was not yet told to be safe."""
 
     def __init__(self) -> None:
-        self.futures: deque[Any] = deque()
+        self.futures: deque[tuple[str, Any]] = deque()  # topic on the wire, kafka-python's future
         self.bytes = 0
 
 
@@ -75,7 +75,7 @@ class Writer:
             )
         except kafka.KafkaError as error:
             raise self._refused(error, f"publish to {wire}", wire) from error
-        self._buffer.futures.append(future)
+        self._buffer.futures.append((wire, future))
         self._buffer.bytes += len(value)
 
     def settled(self, wait: float) -> bool:
@@ -86,7 +86,7 @@ class Writer:
         until = time.monotonic() + wait
         futures = self._buffer.futures
         while futures:
-            future = futures[0]
+            wire, future = futures[0]
             if not future.is_done:
                 try:
                     future.get(timeout=max(0.0, until - time.monotonic()))
@@ -96,8 +96,8 @@ class Writer:
                 except kafka.KafkaError:
                     pass  # said below
             if future.failed():
-                doing = "publish: a record was refused"
-                raise self._link.outside(future.exception, doing) from future.exception
+                error = future.exception
+                raise self._link.outside(error, f"publish to {wire}") from error
             futures.popleft()
         self._buffer.bytes = 0
         return True
@@ -126,15 +126,6 @@ class Writer:
         for producer in given_up:
             _abandon(producer)
 
-    def partition_of(self, topic: str, key: str) -> int:
-        """The partition that holds a key, by Kafka's own hash."""
-        wire = kafka_record.topic(self._prefix, topic)
-        try:
-            count = len(self._producer(topic).partitions_for(wire))
-        except kafka.KafkaError as error:
-            raise self._refused(error, f"look at {wire}", wire) from error
-        return self._hash(key)[1] % count
-
     def close(self) -> None:
         """Ends the producers; what was not flushed is lost, and fails where it is waited for."""
         self._closed = True
@@ -152,7 +143,7 @@ class Writer:
             if len(self._hashes) >= KEYS:
                 self._hashes.clear()
             name = key.encode()
-            found = self._hashes[key] = (name, murmur2(name) & 0x7FFFFFFF)
+            found = self._hashes[key] = (name, hashed(key))
         return found
 
     def _producer(self, topic: str) -> Any:
@@ -182,6 +173,11 @@ class Writer:
             max_block_ms=int(NEW_TOPIC * 1000),
             allow_auto_create_topics=False,
         )
+
+
+def hashed(key: str) -> int:
+    """Modulo the number of partitions this is where a key belongs, for every client of Kafka."""
+    return int(murmur2(key.encode())) & 0x7FFFFFFF
 
 
 def _abandon(producer: Any) -> None:

@@ -188,6 +188,7 @@ def test_members_share_partitions_and_a_rebalance_loses_and_reorders_nothing(
     eventually(lambda: writer.lag(TOPIC, GROUP) == 0, within=SETTLED)
 
 
+@pytest.mark.slow
 def test_many_members_that_come_and_go_lose_and_reorder_nothing(
     kafka: str, buses: Callable[..., KafkaBus], joined: Callable[[KafkaBus], Member]
 ) -> None:
@@ -309,6 +310,7 @@ def test_a_second_process_of_one_instance_fences_the_first(
     two.commit(0, 1, b"")
 
 
+@pytest.mark.slow
 def test_a_fenced_process_that_has_nothing_to_commit_is_told_too(
     kafka: str, buses: Callable[..., KafkaBus]
 ) -> None:
@@ -619,6 +621,7 @@ def test_without_a_broker_every_question_is_answered_soon_with_an_error(
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_a_broker_that_stops_and_comes_back_loses_and_doubles_nothing(
     tmp_path: Any, buses: Callable[..., KafkaBus]
 ) -> None:
@@ -664,6 +667,7 @@ def test_a_broker_that_stops_and_comes_back_loses_and_doubles_nothing(
         assert entries(1.0) == []
 
 
+@pytest.mark.slow
 def test_what_is_discarded_in_an_outage_does_not_arrive_after_it(
     tmp_path: Any, buses: Callable[..., KafkaBus]
 ) -> None:
@@ -686,6 +690,7 @@ def test_what_is_discarded_in_an_outage_does_not_arrive_after_it(
         assert bus.end(TOPIC) == {0: 2}
 
 
+@pytest.mark.slow
 def test_a_bus_closes_in_seconds_though_its_broker_is_away(
     tmp_path: Any, buses: Callable[..., KafkaBus]
 ) -> None:
