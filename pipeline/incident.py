@@ -152,9 +152,12 @@ class Incidents:
     def advance(self, watermark: int) -> list[Alert]:
         """The revisions that the watermark causes: nothing will start before it any more."""
         alerts: list[Alert] = []
-        while (first := self._first()) and self._over(first) <= watermark:
-            if first is not self._open:  # it came late, and stayed alone: opened and closed at once
-                alerts += self._aside(first, watermark)
+        while first := self._first():
+            whole, later = self._stretch(first)
+            if self._over(whole) > watermark:
+                break
+            if first is not self._open:  # it came late: opened and closed at once
+                alerts += self._aside(whole, later, watermark)
                 continue
             alerts.append(self._say("closed", watermark))
             self._open, self._revision = None, 0
@@ -191,19 +194,29 @@ class Incidents:
     def _near(self, incident: Incident) -> Incident | None:
         return next((other for other in self._waiting if self._within(incident, other)), None)
 
-    def _aside(self, first: Incident, watermark: int) -> list[Alert]:
-        """Open and close an incident that lies wholly before the open one."""
-        self._waiting.remove(first)
-        kept = self._open, self._revision, self._said, self._waiting
-        self._open, self._revision, self._said, self._waiting = first, 0, (), []
+    def _stretch(self, first: Incident) -> tuple[Incident, list[Incident]]:
+        """`first` with all that waits and belongs to it, and what else waits.
+
+        Nothing that waits belongs to the open incident: that has joined already.
+        """
+        if first is self._open:
+            return first, self._waiting
         later = []
-        for other in sorted(kept[3], key=lambda i: (i.start, i.opened_by)):
-            if self._within(self._open, other):
-                self._open = self._open.joined(other)
+        whole, *others = sorted(self._waiting, key=lambda i: (i.start, i.opened_by))
+        for other in others:
+            if self._within(whole, other):
+                whole = whole.joined(other)
             else:
                 later.append(other)
-        alerts = [self._say("opened", self._open.end), self._say("closed", watermark)]
-        self._open, self._revision, self._said, self._waiting = *kept[:3], later
+        return whole, later
+
+    def _aside(self, whole: Incident, later: list[Incident], watermark: int) -> list[Alert]:
+        """Open and close an incident that lies wholly before the open one."""
+        kept = self._open, self._revision, self._said
+        self._open, self._revision, self._said = whole, 0, ()
+        alerts = [self._say("opened", whole.end), self._say("closed", watermark)]
+        self._open, self._revision, self._said = kept
+        self._waiting = later
         return alerts
 
     def _say(self, state: str, time: int) -> Alert:

@@ -124,6 +124,19 @@ def test_what_is_out_of_reach_opens_the_next_incident_when_the_first_closes() ->
     assert closed.id != opened.id
 
 
+def test_what_goes_on_before_the_open_incident_is_one_however_late_it_comes() -> None:
+    """Sound that is far ahead, after an outage say, opens an incident before pictures come."""
+    fold, told = incidents(), []
+    told += fold.on(anomaly(200, "glass"))
+    for second in range(40):
+        told += fold.on(anomaly(second, last=0.2)) + fold.advance(at(second))
+    told += fold.advance(at(50))
+    assert [(a.state, a.labels, a.start, a.end) for a in told[1:]] == [
+        ("opened", ("intrusion",), at(0), None),
+        ("closed", ("intrusion",), at(0), at(39.2)),
+    ]
+
+
 def test_an_incident_is_split_when_it_lasts_too_long() -> None:
     fold, told = incidents(), []
     for second in range(150):
@@ -238,6 +251,17 @@ def test_incidents_are_the_same_whichever_source_came_first(
     in_order = sorted(anomalies, key=lambda a: (a.start, a.id))
     mixed = sorted(anomalies, key=lambda a: (a.start + chance.randint(0, skew) * SECOND, a.id))
     assert finished(play(anomalies, in_order, skew)) == finished(play(anomalies, mixed, skew))
+
+
+@given(st.lists(MOMENTS, max_size=25, unique_by=lambda a: a.id), st.integers(0, 100))
+def test_incidents_are_the_same_however_far_one_source_is_ahead(
+    anomalies: list[Anomaly], lead: int
+) -> None:
+    in_order = sorted(anomalies, key=lambda a: (a.start, a.id))
+    ahead = sorted(
+        anomalies, key=lambda a: (a.start - lead * SECOND * (a.label == "gunshot"), a.id)
+    )
+    assert finished(play(anomalies, in_order, 0)) == finished(play(anomalies, ahead, 0))
 
 
 @given(st.lists(MOMENTS, min_size=1, max_size=12), st.randoms())
