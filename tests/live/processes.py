@@ -6,6 +6,7 @@ Not called `workers.py`: pytest puts this folder on the path, where that would h
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,9 @@ class Process:
     whoever watches decides by `code` whether an end was in order.
     """
 
-    def __init__(self, name: str, log: Path) -> None:
+    def __init__(self, name: str, log: Path, environment: Mapping[str, str]) -> None:
         self.name, self.log = name, log
+        self._environment = {**os.environ, "PYTHONFAULTHANDLER": "1", **environment}
         self.kills = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._command: Sequence[str | Path] = ()
@@ -49,7 +51,12 @@ class Process:
         self._command = command or self._command
         with self.log.open("ab") as said:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
             )
 
     def kill(self) -> None:
@@ -68,6 +75,12 @@ class Process:
             self.end()
             msg = f"{self.name} did not stop within {within} s:\n{self.tail()}"
             raise AssertionError(msg) from None
+
+    def abort(self) -> None:
+        """By SIGABRT: where each of its threads was stands at the end of its log."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGABRT)
+            self._process.wait()
 
     def end(self) -> None:
         """Whatever it does: it is gone when this returns, and that counts as no kill."""
@@ -97,9 +110,9 @@ class Process:
 class Processes:
     """`with Processes(folder) as all_:` none is left at the end; logs are `folder/NAME.log`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._environment = folder, environment or {}
         self.all: dict[str, Process] = {}
 
     def __enter__(self) -> Processes:
@@ -114,9 +127,10 @@ class Processes:
 
     def start(self, name: str, *command: str | Path) -> Process:
         """A new process, or the next command of one that has ended."""
-        process = self.all.setdefault(name, Process(name, self.folder / f"{name}.log"))
-        process.start(*command)
-        return process
+        if name not in self.all:
+            self.all[name] = Process(name, self.folder / f"{name}.log", self._environment)
+        self.all[name].start(*command)
+        return self.all[name]
 
     def ended(self) -> list[Process]:
         """Those that do not run (any more)."""

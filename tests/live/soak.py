@@ -1,0 +1,334 @@
+"""Three sites' scenes through worker processes over Kafka, while processes are killed with -9."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.brokers import Brokers
+from tests.live.likeness import BEGIN, STEP
+from tests.live.offsets import Offsets
+from tests.live.processes import ROOT, Process, Processes
+from workers.receiver import Receiver
+from workers.yamlfile import read_yaml
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
+SUBSCRIBER = "subscriber"
+EXAMPLES = ("office", "retail", "plaza")
+FUSEWATCH = (sys.executable, "-m", "workers.cli")
+# Which groups read which topic, in the order that records flow.
+GROUPS = (
+    ("frames.v1", "vision"),
+    ("audio.v1", "sound"),
+    ("audio.v1", "speech"),
+    ("reports.v1", "text"),
+    ("observations.v1", "fusion"),
+    ("anomalies.v1", "alert"),
+    ("alerts.v1", f"delivery-{SUBSCRIBER}"),
+)
+STORED = ("observations.v1", "anomalies.v1", "alerts.v1", "late.v1", "dead.v1")
+VISION = ("vision-1", "vision-2")
+CAUGHT_UP = 300  # s that a backlog may take on a machine that has other things to do
+PAUSE = 3.0  # s between two kills, at most
+AGAIN = 0.2  # chance that a process is killed a second time while it starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is to be: `faust` is the stages under Faust; `speed` None, as fast as taken."""
+
+    kills: int
+    seed: int = 0
+    brokers: int = 1
+    broker_kills: int = 0
+    faust: tuple[str, ...] = ()
+    speed: float | None = None
+    prefix: str = "soak"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a run gave. `played` is the scenes of each site, in order."""
+
+    played: Mapping[str, list[str]]
+    posts: list[tuple[str, bytes]]  # webhook-id and body of each verified request
+    unsigned: int
+    kills: Counter[str]
+    stored: Mapping[str, list[bytes]]  # what stands in a topic at the end
+    looked: Mapping[str, int]  # frames that each vision worker looked at in its last life
+    seconds: float
+
+
+def merged(folder: Path, **bus: Any) -> dict[str, Any]:
+    """The three example configs as one, on a Kafka bus."""
+    examples = [read_yaml(ROOT / f"deploy/examples/{name}.yaml")[0] for name in EXAMPLES]
+    sites = {name: site for one in examples for name, site in one["sites"].items()}
+    for site in sites.values():
+        site["incidents"] = {"close_after": 2}  # s; so that a scene has several to compare
+    return {
+        "version": 1,
+        "state": str(folder / "state"),
+        "sites": sites,
+        "api": {"listen": "127.0.0.1:0"},
+        "bus": {"kind": "kafka", **bus},
+    }
+
+
+def written(folder: Path, plan: Plan, addresses: str, url: str) -> Path:
+    """The config of a run. JSON is YAML."""
+    copies = min(3, plan.brokers)
+    settings = merged(
+        folder,
+        brokers=addresses.split(","),
+        prefix=plan.prefix,
+        replication=copies,
+        min_insync=2 if copies > 2 else 1,
+        # By 6, and not by 12, do the three cameras fall to two workers however they share them.
+        partitions={"frames": 6},
+    )
+    settings["webhooks"] = [{"url": url, "secret": SECRET, "name": SUBSCRIBER}]
+    path = folder / "three.yaml"
+    path.write_text(json.dumps(settings, indent=1))
+    return path
+
+
+def scenes_of(folder: Path) -> dict[str, list[Path]]:
+    """The scene files by site."""
+    found: dict[str, list[Path]] = {name: [] for name in EXAMPLES}
+    for path in sorted(folder.glob("*.yaml")):
+        found[read_yaml(path)[0]["site"]].append(path)
+    return found
+
+
+def later(scene: Path, count: int, folder: Path) -> Path:
+    """The same scene, begun `count` STEPs later, so that it may follow others."""
+    given, _ = read_yaml(scene)
+    assert datetime.fromisoformat(given["start"]) == BEGIN, f"{scene}: begins at another time"
+    assert timedelta(seconds=given["duration"]) < STEP / 2
+    given["start"] = (BEGIN + count * STEP).isoformat()
+    rooms = given.get("microphones", {}).values()
+    for clip in (*given["cameras"].values(), *(clip for room in rooms for clip in room)):
+        clip["file"] = str((scene.parent / clip["file"]).resolve())
+    path = folder / f"{count:03}-{scene.name}"
+    path.write_text(json.dumps(given))
+    return path
+
+
+@dataclass
+class Site:
+    """Plays its scenes one after the other, by a capture worker each; over and over if asked."""
+
+    name: str
+    scenes: list[Path]
+    folder: Path
+    played: list[str] = field(default_factory=list)
+
+    def next(self) -> Path:
+        scene = self.scenes[len(self.played) % len(self.scenes)]
+        path = later(scene, len(self.played), self.folder)
+        self.played.append(scene.stem)
+        return path
+
+    @property
+    def through(self) -> bool:
+        """Every scene was begun at least once."""
+        return len(self.played) >= len(self.scenes)
+
+
+class Soak:
+    """One run: `Soak(...).run()`."""
+
+    def __init__(self, folder: Path, plan: Plan, shared: Path, brokers: Brokers) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.plan, self.brokers = folder, plan, brokers
+        self.chance = random.Random(plan.seed)
+        self.sites = {
+            name: Site(name, files, folder) for name, files in scenes_of(shared / "scenes").items()
+        }
+        self.more = plan.kills > 0  # whether scenes are begun again when all were played
+        self.broker_kills = 0
+        self.environment = {"FUSEWATCH_WEIGHTS": str(shared / "weights")}
+
+    def run(self) -> Told:
+        began = time.monotonic()
+        logs = self.folder / "logs"
+        with Receiver(SECRET) as receiver, Processes(logs, self.environment) as processes:
+            self.config = written(self.folder, self.plan, self.brokers.addresses, receiver.url)
+            self.processes = processes
+            self._make_topics()
+            with Offsets(self.brokers.addresses, self.plan.prefix) as self.offsets:
+                self._start()
+                for victim in self._victims():
+                    self._disturb(victim)
+                self.more = False
+                self._until("the scenes are over", self._over, 3600)
+                self._until("everything is worked off", self._drained)
+                codes = processes.stop(self.workers)
+                assert set(codes.values()) == {0}, codes
+                return Told(
+                    played={name: site.played for name, site in self.sites.items()},
+                    posts=[(post.event["id"], post.body) for post in receiver.posts if post.event],
+                    unsigned=sum(post.event is None for post in receiver.posts),
+                    kills=Counter({**processes.kills(), "broker": self.broker_kills}),
+                    stored={
+                        topic: self.offsets.values(topic)
+                        for topic in STORED
+                    },
+                    looked={name: self._looked(name) for name in VISION},
+                    seconds=time.monotonic() - began,
+                )
+
+    # -- what is started
+
+    def _make_topics(self) -> None:
+        created = self.processes.start("topics", *FUSEWATCH, "topics", "create", self.config)
+        self._until("topics are created", lambda: not created.alive)
+        assert created.code == 0, created.tail()
+
+    def _start(self) -> None:
+        for stage in ("fusion", "alert", "delivery", "text", "hearing"):
+            self._worker(stage, stage)
+        for name in VISION:
+            self._worker(name, "vision")
+        self.workers = [name for name in self.processes.all if name != "topics"]
+        for name in self.workers:
+            self._until(f"{name} is ready", lambda name=name: self._ready(name) > 0)  # type: ignore[misc]
+        for site in self.sites:
+            self._capture(self.sites[site])
+
+    def _worker(self, name: str, stage: str) -> None:
+        options = ("--recorded", "--faust") if stage in self.plan.faust else ("--recorded",)
+        self.processes.start(
+            name,
+            *(*FUSEWATCH, "worker", stage, self.config, "--instance", name),
+            *("--state", self.folder / "state" / name, *options),
+        )
+
+    def _capture(self, site: Site) -> None:
+        name = f"capture-{site.name}"
+        self.processes.start(
+            name,
+            *(*FUSEWATCH, "worker", "capture", self.config, "--scene", site.next()),
+            *("--state", self.folder / "state" / name, "--instance", name),
+            *("--speed", str(self.plan.speed or "max")),
+        )
+
+    # -- what is killed
+
+    def _victims(self) -> Iterator[str]:
+        """A shuffled deck of all processes, again and again; brokers where chance puts them."""
+        names = [*self.workers, *(f"capture-{site}" for site in self.sites)]
+        at = set(self.chance.sample(range(self.plan.kills), self.plan.broker_kills))
+        deck: list[str] = []
+        for count in range(self.plan.kills):
+            if count in at:
+                yield "broker"
+                continue
+            deck = deck or self.chance.sample(names, len(names))
+            yield deck.pop()
+
+    def _disturb(self, victim: str) -> None:
+        pause = time.monotonic() + self.chance.uniform(0, PAUSE)
+        self._until("a moment has passed", lambda: time.monotonic() >= pause)
+        began = time.monotonic()
+        if victim == "broker":
+            number = self.chance.randint(1, self.plan.brokers)
+            self.brokers.kill(number)
+            self.broker_kills += 1
+            self.brokers.start(number)
+            victim = f"broker {number}"
+        else:
+            self._killed(self.processes[victim])
+        ends = self._ends()
+        self._until(
+            f"what came before {victim} was killed is worked off", lambda: self._passed(ends)
+        )
+        print(f"{victim} killed; worked off {time.monotonic() - began:.1f} s later", flush=True)
+
+    def _killed(self, process: Process) -> None:
+        before = self._restarted(process)
+        if self.chance.random() < AGAIN:
+            pause = time.monotonic() + self.chance.uniform(0, PAUSE)
+            self._until("it has begun to start", lambda: time.monotonic() >= pause)
+            before = self._restarted(process)
+        self._until(
+            f"{process.name} is ready",
+            lambda: self._ready(process.name) > before or process.code == 0,
+        )
+
+    def _restarted(self, process: Process) -> int:
+        """Killed and started, unless it had ended by itself; how often it had been ready before."""
+        process.kill()
+        before = self._ready(process.name)
+        if process.code != 0:
+            process.start()
+        return before
+
+    # -- what is waited for
+
+    def _ready(self, name: str) -> int:
+        return self.processes[name].times("ready")
+
+    def _tend(self) -> None:
+        """A scene that is over is followed by the next; no other end is in order."""
+        for process in self.processes.ended():
+            if process.name == "topics":
+                continue
+            assert process.code == 0, f"{process.name} ended by {process.code}:\n{process.tail()}"
+            kind, _, site = process.name.partition("-")
+            assert kind == "capture", f"{process.name} ended:\n{process.tail()}"
+            if self.more or not self.sites[site].through:
+                self._capture(self.sites[site])
+
+    def _looked(self, name: str) -> int:
+        counts = self.processes[name].status().get("counts", {})
+        return sum(one.get("processed", 0) for site in counts.values() for one in site.values())
+
+    def _over(self) -> bool:
+        self._tend()
+        return not any(self.processes[f"capture-{site}"].alive for site in self.sites)
+
+    def _ends(self) -> dict[str, dict[int, int]]:
+        found: dict[str, dict[int, int]] = {}
+
+        def asked() -> bool:
+            found.update({topic: self.offsets.ends(topic) for topic, _ in GROUPS})
+            return True
+
+        self._until("the brokers answer", lambda: self.offsets.answered(asked))
+        return found
+
+    def _passed(self, ends: Mapping[str, dict[int, int]]) -> bool:
+        """Whether each group has answered what was there then."""
+        return self.offsets.answered(
+            lambda: all(self.offsets.passed(topic, group, ends[topic]) for topic, group in GROUPS)
+        )
+
+    def _drained(self) -> bool:
+        """Asked in the order that records flow: who has answered everything adds nothing more."""
+        return self.offsets.answered(
+            lambda: all(
+                self.offsets.passed(topic, group, self.offsets.ends(topic))
+                for topic, group in GROUPS
+            )
+        )
+
+    def _until(self, what: str, holds: Callable[[], object], within: float = CAUGHT_UP) -> None:
+        deadline = time.monotonic() + within
+        while not holds():
+            self._tend()
+            if time.monotonic() > deadline:
+                for process in self.processes.all.values():
+                    process.abort()
+                pytest.fail(f"not within {within} s: {what}; see {self.folder}/logs")
+            time.sleep(0.2)
