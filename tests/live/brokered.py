@@ -11,13 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import codec, config, topics
 from pipeline.bus.kafka import KafkaBus
 from pipeline.bus.kafka_admin import Admin
-from pipeline.types import Progress
+from pipeline.types import SECOND, FrameChunk, Progress, Record
 from tests.live.servers import eventually
 from workers import configfile, graph, single, topicadmin
 from workers.capture import roster
+from workers.jpeg import encoded
+from workers.replay import capture
 from workers.scene import Scene, load_scene
 from workers.single import Order, Worker
 from workers.stall import unanswered
@@ -70,6 +74,35 @@ def waiting(bus: KafkaBus, topic: str, group: str) -> int:
     if group.startswith("delivery-"):
         committed = {number: (offset, b"") for number, (offset, _) in committed.items()}
     return unanswered(bus.end(topic), committed)
+
+
+def joined(path: Path, group: str) -> str:
+    """How a group shares its partitions, as soon as somebody is in it."""
+    settings = configfile.load(path).bus
+    assert isinstance(settings, config.KafkaBus)
+    name = f"{settings.prefix}-{group}"
+    with Admin(settings) as admin:
+        return str(eventually(lambda: admin.assignor(name), within=60, every=0.1))
+
+
+def put(path: Path, *records: Record) -> None:
+    """Publish what a capture would."""
+    with watched(path) as bus:
+        for record in records:
+            capture(bus, topics.FRAMES, record)
+        bus.flush()
+
+
+def frame() -> FrameChunk:
+    """A picture of the office."""
+    data = encoded(np.full((48, 64, 3), 200, np.uint8))
+    return FrameChunk(site="office", source="desk", start=SECOND, end=2 * SECOND, seq=0,
+                      width=64, height=48, data=data)  # fmt: skip
+
+
+def parsed(event: bytes) -> dict[str, Any]:
+    """A CloudEvent."""
+    return json.loads(event)  # type: ignore[no-any-return]
 
 
 def observed(bus: KafkaBus, scene: Scene, sources: Sequence[str]) -> bool:
