@@ -118,7 +118,9 @@ def _settled(brokers: Brokers, each: Step) -> None:
     prefix = name.removesuffix(f".{topic}")
     for reader in READERS.get(topic, ()) if holds else ():
         lags.setdefault(f"{prefix}-{reader}", sum(end - oldest for oldest, end in before.values()))
-    behind = [f"{group} has {n} records before it" for group, n in sorted(lags.items()) if n]
+    behind = [
+        f"{group} has {many(n, 'record')} before it" for group, n in sorted(lags.items()) if n
+    ]
     if brokers.held({topic: count}) != before:
         behind.append("something publishes to it")
     if behind:
