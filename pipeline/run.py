@@ -75,8 +75,7 @@ def step(runner: Runner, wait: float = 0.0) -> int:
         hop = trace.child(entry.trace, runner.group)
         try:
             for made in _answers(runner, entry, record, inferred):
-                topic = topics.topic_of(made, runner.out)
-                runner.bus.publish(topic, topics.key_of(topic, made), codec.encode(made), hop)
+                _publish(runner, entry, made, hop)
         except Exception as error:
             error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
             raise
@@ -85,6 +84,24 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     for partition in dict.fromkeys(entry.partition for entry in entries):
         _commit(runner, partition)
     return len(entries)
+
+
+def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
+    """Publishes an answer; one that no bus would take is told in a dead letter instead.
+
+    It would be too large again after every restart, and the partition would never move on.
+    """
+    topic, value = topics.topic_of(made, runner.out), codec.encode(made)
+    if len(value) > most_bytes(topic, runner.max_bytes):
+        reason = (
+            f"the answer of {runner.group}, {type(made).__name__}, has {len(value)} bytes, and a "
+            f"record has {runner.max_bytes} at most"
+        )
+        made = letter(
+            site=made.site, source=made.source, topic=runner.topic, entry=entry, reason=reason
+        )
+        topic, value = topics.DEAD, codec.encode(made)
+    runner.bus.publish(topic, topics.key_of(topic, made), value, hop)
 
 
 def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:

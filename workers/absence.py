@@ -120,6 +120,11 @@ class Watched:
         self._new: set[int] = set()  # partitions whose sources are not known yet
         self._looked = self._answered = clock()
 
+    @property
+    def lost(self) -> int:
+        """Entries that retention deleted before the reader came."""
+        return int(getattr(self._reader, "lost", 0))
+
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
         """What the reader gives; and perhaps a word is published for who is silent."""
         events = self._reader.poll(limit, wait)

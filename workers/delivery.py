@@ -141,6 +141,11 @@ class Delivery:
         return {number: box.safe for number, box in self._boxes.items()}
 
     @property
+    def lost(self) -> int:
+        """Alerts that retention deleted before they were read."""
+        return int(getattr(self._reader, "lost", 0))
+
+    @property
     def idle(self) -> bool:
         """All that there is has been read and is done."""
         return self._caught_up and self.pending == 0

@@ -200,6 +200,7 @@ class Worker:
             topic=node.topic,
             group=node.name,
             out=node.out,
+            limit=node.limit,
             max_bytes=self.brokers.max_message,
         )
 
@@ -238,6 +239,7 @@ class Worker:
             dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
         )
         after.callback(spool.close)
+        after.callback(self._gauge, spool)
         over = self._play(scene, spool) if scene else self._live(folder, spool)
         self.crew.start("forward", partial(self._forward, spool))
         self._wait(over)
@@ -273,6 +275,11 @@ class Worker:
             self.crew.start(name, body)
         return lambda: False
 
+    def _gauge(self, spool: Spool) -> None:
+        """How much waits; the forwarder says it while there are brokers."""
+        self.status.gauge("spool.waiting", spool.waiting)
+        self.status.gauge("spool.bytes", spool.size)
+
     def _forward(self, spool: Spool) -> None:
         """The spool to the brokers, once they are there and have what we need."""
         stop, away = self.crew.stop, live.Often("what is captured waits in the spool: %s")
@@ -282,8 +289,6 @@ class Worker:
                 break
             except OutsideError as error:
                 away.warn(error)
-            self.status.gauge("spool.waiting", spool.waiting)
-            self.status.gauge("spool.bytes", spool.size)
             if stop.wait(AGAIN):
                 return
         Forwarder(spool, self.bus, self.status).loop(stop)

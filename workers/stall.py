@@ -15,8 +15,8 @@ import traceback
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Protocol
 
+from pipeline.bus.kafka_state import reached
 from pipeline.errors import OutsideError
-from pipeline.host import unpack
 from pipeline.run import Runner
 from workers.delivery import Delivery
 
@@ -63,12 +63,15 @@ class Job:
         self._reached: Mapping[int, int] = {}
         self._turns = 0
         self._highest: dict[int, int] = {}
+        self.lost = 0
 
-    def moved(self, reached: Mapping[int, int], *, by_design: bool = False) -> None:
+    def moved(self, reached: Mapping[int, int], *, by_design: bool = False, lost: int = 0) -> None:
         """After a turn. `by_design`: it stays where it is for a reason (it rebuilds its state, it
-        waits for a receiver), so that turning at all is progress enough."""
+        waits for a receiver), so that turning at all is progress enough. `lost` are the entries
+        that retention deleted before they were read."""
         self._reached = dict(reached)
         self._turns += by_design
+        self.lost = lost
 
     def look(self, bus: Offsets) -> tuple[int, Hashable]:
         """How many entries wait, and a place that changes when anything moves.
@@ -88,12 +91,12 @@ class Job:
 
 
 def unanswered(end: Mapping[int, int], committed: Mapping[int, tuple[int, bytes]]) -> int:
-    """Entries that a stage's group has not answered: a note may have reached further than its
-    commit, from which a restart rebuilds."""
+    """Entries that a group has not answered: its note may have reached further than its commit,
+    from which a restart rebuilds."""
     waiting = 0
     for number, last in end.items():
         offset, note = committed.get(number, (0, b""))
-        waiting += max(0, last - max(offset, unpack(note)[0]))
+        waiting += max(0, last - reached(offset, note.decode(errors="replace")))
     return waiting
 
 
@@ -102,13 +105,14 @@ def step(runner: Runner, job: Job, wait: float) -> None:
     runner.step(wait)
     hosts = runner.hosts
     rebuilding = any(host.rebuilding for host in hosts.values())
-    job.moved({number: host.reached for number, host in hosts.items()}, by_design=rebuilding)
+    reached = {number: host.reached for number, host in hosts.items()}
+    job.moved(reached, by_design=rebuilding, lost=getattr(runner.reader, "lost", 0))
 
 
 def deliver(delivery: Delivery, job: Job, wait: float) -> None:
     """One turn of a delivery; while alerts wait for their receiver it need not move."""
     delivery.step(wait)
-    job.moved(delivery.places, by_design=delivery.pending > 0)
+    job.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)
 
 
 def watch(
@@ -119,14 +123,21 @@ def watch(
     gauge: Callable[[str, float], object],
     every: float = EVERY,
 ) -> None:
-    """Look at the jobs until `stop`, and tell how much waits for each as `behind.GROUP`.
+    """Look at the jobs until `stop`, and tell how much waits for each as `behind.GROUP`, and how
+    much of it retention took as `lost.GROUP`.
 
     Raises OutsideError when one had work and moved nothing for `patience` s, while the brokers
     answered all that time.
     """
     stalls = [Stall(time.monotonic) for _ in jobs]
+    lost = dict.fromkeys(jobs, 0)
     while not stop.wait(every):
         for job, stall in zip(jobs, stalls, strict=True):
+            if job.lost > lost[job]:
+                said = "%s came too late: retention took %d entries of %s before they were read"
+                log.warning(said, job.group, job.lost - lost[job], job.topic)
+                lost[job] = job.lost
+            gauge(f"lost.{job.group}", job.lost)
             try:
                 waiting, place = job.look(bus)
             except OutsideError:

@@ -17,7 +17,7 @@ from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.ports import Bus, Entry
 from pipeline.run import DEAD_BYTES, Runner, drain, letter, most_bytes
-from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Sound
+from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Report, Sound
 from tests import make
 from tests.pure.windowed import (
     Crash,
@@ -193,6 +193,8 @@ class Told:
         if isinstance(record, Sound) and record.loudness_db == 0:
             msg = "a bug"
             raise ZeroDivisionError(msg)
+        if isinstance(record, Report):
+            return [msgspec.structs.replace(record, text=record.text * 2)]
         return [make.anomaly(record.start / 1e9) if isinstance(record, Sound) else record]
 
     def floor(self, site: str) -> int:
@@ -318,6 +320,18 @@ def test_a_record_that_a_stage_rejects_is_told_with_its_place(both: Told) -> Non
     assert isinstance(dead, DeadLetter)
     assert (dead.topic, dead.offset, dead.reason) == (ANY, 1, "no")
     assert dead.value == codec.encode(rejected("no"))
+
+
+def test_an_answer_that_no_bus_would_take_is_told_and_the_partition_moves_on(both: Told) -> None:
+    ours = runner(both, make.report(1, "help " * 200), make.sound(2))
+    ours.max_bytes = 1100  # the report passes, and what is said to it is larger
+    assert ours.step() == 2
+    assert len(both.bus.values(OUT)) == 1
+    (letter_,) = (codec.decode(value) for value in both.bus.values(topics.DEAD))
+    assert isinstance(letter_, DeadLetter)
+    assert (letter_.topic, letter_.offset) == (ANY, 0)
+    assert letter_.reason.startswith("the answer of g, Report, has ")
+    assert both.deeds[-1] == "commit 0 2"
 
 
 def test_a_bug_says_where_it_happened_and_commits_nothing(both: Told) -> None:

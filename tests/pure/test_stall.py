@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipeline import host
 from pipeline.errors import OutsideError
+from workers import outbox
 from workers.stall import Job, Stall, unanswered, watch
 
 
@@ -133,12 +135,34 @@ def test_a_note_may_have_reached_further_than_its_commit() -> None:
     assert unanswered({0: 100, 1: 9, 2: 3}, committed) == 0 + 2 + 3
 
 
+def test_a_delivery_s_note_counts_too() -> None:
+    box = outbox.pack(40, 100, outbox.Door(), {40: (1, 0.0), 41: (0, 0.0)})
+    assert unanswered({0: 103}, {0: (40, box)}) == 3
+
+
+def test_what_retention_took_unread_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, told, stop = Job("frames.v1", "vision"), dict[str, float](), threading.Event()
+    job.moved({0: 9}, lost=7)
+
+    def gauge(name: str, value: float) -> None:
+        told[name] = value
+        if len(told) == 2:
+            stop.set()
+
+    monkeypatch.setattr(logging.getLogger("fusewatch"), "propagate", True)  # as pytest listens
+    watch(stop, Brokers({0: 9}), [job], 60, gauge, every=0.001)
+    assert told == {"lost.vision": 7, "behind.vision": 0}
+    assert "retention took 7 entries of frames.v1" in caplog.text
+
+
 def test_the_watch_ends_its_process_with_a_word_that_says_what_stands_still() -> None:
     job, told = Job("frames.v1", "vision"), dict[str, float]()
     job.moved({0: 5})
     with pytest.raises(OutsideError, match=r"vision has stalled: 4 entries of frames\.v1 wait"):
         watch(threading.Event(), Brokers({0: 9}), [job], 0.05, told.__setitem__, every=0.01)
-    assert told == {"behind.vision": 4}
+    assert told == {"behind.vision": 4, "lost.vision": 0}
 
 
 def test_the_watch_goes_on_while_the_brokers_are_away() -> None:
