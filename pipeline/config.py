@@ -25,6 +25,8 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_
 OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=_NAME)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
+# Bytes of one record. An alert may carry 20 reasons and 20 lines of transcript, of 16 kB each.
+MaxMessage = Annotated[int, Meta(ge=750_000, le=2**26)]
 Partitioned = Annotated[int, Meta(ge=1, le=1000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
@@ -260,7 +262,7 @@ class Models(_Settings, frozen=True, kw_only=True):
 class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
     """The log in the state folder."""
 
-    max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 8_000_000  # bytes of one record
+    max_message: MaxMessage = 8_000_000
 
 
 class Sasl(_Settings, frozen=True, kw_only=True):
@@ -302,7 +304,7 @@ class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tr
     replication: Annotated[int, Meta(ge=1, le=9)] = 3
     min_insync: Annotated[int, Meta(ge=1, le=9)] = 2
     partitions: Partitions = Partitions()
-    max_message: Annotated[int, Meta(ge=65_536, le=2**26)] = 1_000_000  # bytes of one record
+    max_message: MaxMessage = 1_000_000
     spool: str = "2 GB"  # what capture keeps on its disk while the brokers are away
     absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # seconds; a capture quiet longer is gone
     stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself

@@ -182,8 +182,12 @@ def _explain(data: Any, wanted: Any, text: str) -> str:
         low, high = meta.ge if meta.ge is not None else meta.gt, meta.le
         above = "at least" if meta.ge is not None else "more than"
         if low is not None and high is not None:
-            return f"must be {above} {low:g} and at most {high:g}"
+            return f"must be {above} {_plain(low)} and at most {_plain(high)}"
     return text
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:

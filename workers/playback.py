@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Entry
 from pipeline.types import ns
 from workers import configfile, graph
+from workers.broker import kafka_bus
 from workers.jsonl import write_all
 from workers.player import scene_of
 from workers.rejudge import STAGES, rejudge, span
@@ -116,9 +117,7 @@ def observed(
 ) -> Iterator[Iterator[Entry]]:
     """What the config's bus still has of `observations.v1`."""
     if isinstance(settings.bus, config.KafkaBus):
-        from pipeline.bus.kafka import KafkaBus  # an optional extra
-
-        bus = KafkaBus(Secrets(base=path.parent).bus(settings.bus))
+        bus = kafka_bus(settings.bus, Secrets(base=path.parent))
         try:
             yield bus.between(topics.OBSERVATIONS, start, end)
         finally:

@@ -169,6 +169,10 @@ def test_a_whole_bus_is_read(tmp_path: Path) -> None:
     [
         ("  kind: kafak\n", "bus.kind: is not known; did you mean `kafka`?"),
         ("  kind: kafka\n", "bus.brokers: is missing"),
+        (
+            "  kind: kafka\n  brokers: [a:1]\n  max_message: 700000\n",
+            "bus.max_message: must be at least 750000 and at most 67108864",
+        ),
         ("  kind: kafka\n  broker: [a:1]\n", "is not a setting; did you mean `brokers`?"),
         ("  kind: kafka\n  brokers: a:1\n", "bus.brokers: must be a list"),
         ("  kind: kafka\n  brokers: []\n", "bus.brokers: "),
