@@ -185,7 +185,20 @@ def test_a_stage_that_hung_for_a_while_hears_again_before_it_speaks() -> None:
     assert line.turns(5) == ["desk", "door"]
 
 
+def test_a_reader_that_is_always_behind_knows_silence_a_little_later() -> None:
+    line = Line()
+    line.put(*["gone"] * 50)
+    line.most = 10
+    assert line.turns(15, *["gone"] * 10) == []
+    assert line.turns(20, *["gone"] * 10) == ["desk", "door"]
+    assert line.behind(1) >= 50
+
+
 def test_a_partition_that_went_away_is_no_longer_spoken_for() -> None:
+    line = Line()
+    line.turns(10)
+    line.events = [Revoked(1)]
+    assert line.turns(20) == ["desk"]
     line = Line()
     assert line.turns(20) == ["desk", "door"]
     line.events = [Revoked(1)]
