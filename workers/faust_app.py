@@ -241,8 +241,10 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
     @app.agent(source, name=group)
     async def feed(stream: Any) -> None:
         async for event in stream.noack().events():
-            entry = kafka_record.entry(event.message.partition, event.message)
-            event.value = event.message.value = None  # acks wait long: a picture must not with them
+            message = event.message
+            await app.account(message.tp, message.offset)
+            entry = kafka_record.entry(message.partition, message)
+            event.value = message.value = None  # acks wait long: a picture must not with them
             reader.put(entry, event)
 
     return app

@@ -46,6 +46,11 @@ class App(faust.App):
         if thread is not None and thread.coordinator is not None:
             await thread.call_thread(thread.check)
 
+    async def account(self, tp: TP, offset: int) -> None:
+        """Raises when a record comes and others before it were left out."""
+        consumer: Any = self.consumer
+        await consumer.account(tp, offset)
+
     def flow(self) -> None:
         """Lets the consumer's thread look at `reader.held`; from any thread."""
         thread = self._thread
@@ -140,6 +145,10 @@ class _Consumer(driver.Consumer):
     app: App
     _new: frozenset[TP] = frozenset()  # assigned, and where to begin is not known yet
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seeking = asyncio.Lock()
+
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
@@ -152,11 +161,16 @@ class _Consumer(driver.Consumer):
         until = time.monotonic() + STEP
         while not self.app.reader.still() and time.monotonic() < until:
             await asyncio.sleep(_TURN)
-        await self.commit()  # if one is on its way this waits for it, and does no more
-        await self.commit()
+        await asyncio.sleep(0)  # its acks are on this loop, before us
+        await self.commit_and_end_transactions()
         self._new = frozenset()
         self.app.reader.revoked({tp.partition for tp in revoked})
         await super().on_partitions_revoked(revoked)
+
+    async def commit_and_end_transactions(self) -> None:
+        """The last commit before partitions go: Faust makes none while another is on its way."""
+        await self.maybe_wait_for_commit_to_finish()
+        await super().commit_and_end_transactions()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Faust seeks and starts the flow after this, in a task of its own."""
@@ -164,17 +178,46 @@ class _Consumer(driver.Consumer):
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Goes to what was committed: here the reader learns where a new partition begins."""
-        await super().perform_seek()
-        new, self._new = self._new, frozenset()
-        if not new:
+        """Goes to what was committed: here the reader learns where a new partition begins.
+
+        Two tasks of Faust come here in a rebalance. The flow starts again after one of them: that
+        must not be before the reader knows, or it would drop the records as somebody else's. And
+        where nothing was committed Faust does not go back at all, so that what was fetched and let
+        go amid the rebalance would be left out.
+        """
+        async with self._seeking:
+            await super().perform_seek()
+            new = self._new
+            afresh = {tp for tp in self.assignment() if not self._read_offset[tp]}
+            if not (looked := new | afresh):
+                return
+            first, ends = await self.earliest_offsets(*looked), await self.highwaters(*looked)
+            if self._new is not new:
+                return  # the next rebalance has come
+            for tp in sorted(new):
+                offset = self._read_offset[tp] or first[tp]
+                if offset > ends[tp]:  # aiokafka would begin anew, and Faust drop what comes below
+                    raise _beyond(tp, offset, ends[tp])
+                self.app.reader.assigned(tp.partition, offset)
+            self._new = frozenset()
+            following = {tp: self.app.reader.following(tp.partition) for tp in afresh}
+            await self.seek_wait({tp: at for tp, at in following.items() if at is not None})
+
+    async def account(self, tp: TP, offset: int) -> None:
+        """Before a record is used: raises when those before it were left out, not deleted.
+
+        Acks are of a prefix only if what comes is: a record that Faust lost would be committed.
+        """
+        following = self.app.reader.following(tp.partition)
+        if following is None or offset <= following:
             return
-        first, ends = await self.earliest_offsets(*new), await self.highwaters(*new)
-        for tp in sorted(new):
-            offset = self._read_offset[tp] or first[tp]
-            if offset > ends[tp]:  # aiokafka would begin anew, and Faust drop what comes below
-                raise _beyond(tp, offset, ends[tp])
-            self.app.reader.assigned(tp.partition, offset)
+        first = (await self.earliest_offsets(tp))[tp]
+        if first < offset:
+            msg = (
+                f"Faust left out the offsets {following} to {offset - 1} of "
+                f"{tp.topic}/{tp.partition}; the process ends, to be started anew and read them"
+            )
+            raise OutsideError(msg)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Faust lists every offset of a gap: after a long stop those are millions."""

@@ -108,6 +108,11 @@ class FaustReader:
             self._waiting.append(Assigned(partition, offset, b""))
             self._change.notify_all()
 
+    def following(self, partition: int) -> int | None:
+        """The offset that should come next; None where the partition is not ours."""
+        with self._change:
+            return self._next.get(partition)
+
     def put(self, entry: Entry, event: Event) -> None:
         """A record, in the order of its partition; dropped where that is not ours (any longer)."""
         with self._change:

@@ -192,22 +192,23 @@ def test_after_a_kill_nothing_is_lost_and_what_is_repeated_is_in_order(
 def test_two_workers_share_the_cameras_and_neither_loses_or_repeats_a_frame(
     place: Place, start: Start
 ) -> None:
-    sent = frames(40)
+    slow = ("--slow", "0.01", "--limit", "16")
+    sent = frames(100)
     place.publish(sent)
-    first = start("--slow", "0.005", "--limit", "8")
+    first = start(*slow)
     eventually(lambda: place.count() > 20, within=SETTLED)
-    second = start("--slow", "0.005", "--limit", "8")
-    more = frames(40, first=40)
-    place.publish(more)
-    eventually(lambda: place.count() > 400, within=SETTLED)
+    second = start(*slow)
+    assert place.count() < len(sent), "it came amid the work of the first"
+    sent += frames(50, first=100)
+    place.publish(sent[800:])
+    eventually(lambda: place.count() > 600, within=SETTLED)
     first.terminate()
+    assert place.count() < len(sent), "and that left amid the work"
     assert first.wait(20) == 0
-    last = frames(20, first=80)
-    place.publish(last)
-    eventually(lambda: place.count() >= 800, within=SETTLED)
+    eventually(lambda: place.count() >= len(sent), within=SETTLED)
     second.terminate()
     assert second.wait(20) == 0
-    assert place.answered() == starts(sent + more + last)
+    assert place.answered() == starts(sent)
 
 
 def test_a_model_that_fails_ends_the_process_and_its_records_are_not_acked(
