@@ -42,6 +42,8 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.log
+	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'
+	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
 shared:
