@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from threading import Thread
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka
-from kafka.structs import MemberState
 
 from pipeline.bus import kafka_record
 from pipeline.bus.kafka_connect import Link, passing
+from pipeline.bus.kafka_member import CLOSE, Member
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
@@ -22,32 +21,8 @@ ANSWER = 5.0  # s that the brokers have for one question
 AGAIN = 0.1  # s before it is asked again
 LOOK = 2.0  # s between looks at the ends of partitions that are silent
 STALE = 5.0  # s after which what was seen of the brokers counts for nothing
-CLOSE = 3.0  # s
-JOIN = 2.0  # s that a poll lasts at least while the group agrees on who reads what
 
 Event = Assigned | Entry | Revoked
-
-
-class _Placing(Exception):
-    """Raised in the listener, where kafka-python allows it, to bring `poll` home at once."""
-
-
-class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
-    """What a rebalance says, in order; called on the client's thread while `poll` waits for it."""
-
-    def __init__(self, pause: Callable[..., None]) -> None:
-        self.moves: deque[tuple[bool, list[int]]] = deque()
-        self._pause = pause
-
-    def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        """Nothing is fetched of them before `poll` knows where to begin, and with what note."""
-        self._pause(*assigned)
-        self.moves.append((True, sorted(part.partition for part in assigned)))
-        raise _Placing
-
-    def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """Also those that are lost: what was not committed is somebody else's already."""
-        self.moves.append((False, sorted(part.partition for part in revoked)))
 
 
 class KafkaReader:
@@ -75,7 +50,7 @@ class KafkaReader:
         self._release = release
         self._closed = False
         self._consumer: Any = None
-        self._moves: _Moves | None = None
+        self._member: Member | None = None
         self._placing: set[int] = set()  # assigned, and where to begin is not known yet
         self._next: dict[int, int] = {}  # partition -> offset that is read next
         self._commits: dict[int, tuple[int, bytes]] = {}
@@ -90,29 +65,21 @@ class KafkaReader:
         Raises OutsideError for what only a person can mend, and when no broker was ever reached.
         """
         self._check_open()
-        consumer, moves = self._opened()
-        _rejoin(consumer)
+        member = self._opened()
         until = time.monotonic() + wait
         polled: dict[Any, list[Any]] = {}
         try:
-            # kafka-python 3.0.12 forgets a group that it has joined between two polls, and joins
-            # again, which disturbs all the others: so be in `poll` when it happens
-            stable = consumer.group_metadata().state is MemberState.STABLE
-            lasting = wait if stable else max(wait, JOIN)
-            polled = consumer.poll(timeout_ms=int(lasting * 1000), max_records=limit)
-        except kafka.NoOffsetForPartitionError:
-            pass  # of those that were just assigned: `_placed` says where they begin
+            polled = member.poll(limit, wait)
         except kafka.OffsetOutOfRangeError as error:
             self._out_of_range(error)
         except kafka.KafkaError as error:
-            if not isinstance(error.__cause__, _Placing):
-                self._endure(error, "read", until)
-        events = self._rebalanced(moves)
+            self._endure(error, "read", until)
+        events = self._rebalanced(member)
         for part, records in polled.items():
             number = part.partition
             events += [kafka_record.entry(number, record) for record in records]
             self._next[number] = records[-1].offset + 1
-            self._ends[number] = max(self._ends[number], consumer.highwater(part) or 0)
+            self._ends[number] = max(self._ends[number], member.consumer.highwater(part) or 0)
         if self._owed:
             self._settle()
         if time.monotonic() > self._look_at:
@@ -127,7 +94,12 @@ class KafkaReader:
         self._check_open()
         if partition in self._next:
             self._commits[partition] = (offset, note)
-            self._commit(partition, time.monotonic() + PATIENCE)
+            until = time.monotonic() + PATIENCE
+            while (error := self._commit(partition)) is not None:
+                if time.monotonic() > until:
+                    doing = f"commit {self._topic}/{partition}"
+                    raise self._link.outside(error, doing) from error
+                time.sleep(AGAIN)
 
     def behind(self, partition: int) -> int:
         """Entries that wait to be polled; at least 1 while the brokers have not said for 5 s."""
@@ -144,26 +116,25 @@ class KafkaReader:
         if self._closed:
             return
         self._closed = True
-        if self._consumer is not None:
-            end = Thread(target=_end, args=(self._consumer,), name="kafka-close", daemon=True)
+        if self._member is not None:
+            end = Thread(target=self._member.close, name="kafka-close", daemon=True)
             end.start()
             end.join(2 * CLOSE)
         self._release()
 
-    def _opened(self) -> tuple[Any, _Moves]:
-        if self._moves is None:
+    def _opened(self) -> Member:
+        if self._member is None:
             if not self._exists(self._topic):  # kafka-python would wait for ever
                 error = kafka.UnknownTopicOrPartitionError(self._topic)
                 raise self._link.outside(error, f"read {self._topic}")
-            self._consumer = self._make()
-            self._moves = _Moves(self._consumer.pause)
-            self._consumer.subscribe([self._topic], listener=self._moves)
-        return self._consumer, self._moves
+            self._member = Member(self._make(), self._topic)
+            self._consumer = self._member.consumer
+        return self._member
 
-    def _rebalanced(self, moves: _Moves) -> list[Event]:
+    def _rebalanced(self, member: Member) -> list[Event]:
         events: list[Event] = []
-        while moves.moves:
-            assigned, partitions = moves.moves.popleft()
+        while member.moves:
+            assigned, partitions = member.moves.popleft()
             if assigned:
                 self._placing.update(partitions)
                 continue
@@ -193,10 +164,11 @@ class KafkaReader:
         if offset > end:
             raise self._beyond(number, offset, end)
         self.lost += max(0, first - offset)
-        self._consumer.seek(part, max(first, offset))
+        offset = max(first, offset)  # or it would seem to have something before it still
+        self._consumer.seek(part, offset)
         self._consumer.resume(part)
         self._placing.discard(number)
-        self._next[number] = max(first, offset)
+        self._next[number] = offset
         self._ends[number] = end
         self._commits[number] = (offset, note.encode())
         self._committed = time.monotonic()
@@ -208,27 +180,27 @@ class KafkaReader:
         for known in (self._next, self._commits, self._ends):
             known.pop(number, None)
 
-    def _commit(self, number: int, until: float) -> None:
+    def _commit(self, number: int) -> kafka.KafkaError | None:
+        """Tries once; what stands in the way, if that may pass. Until it is made it is owed."""
         offset, note = self._commits[number]
         what = {self._part(number): OffsetAndMetadata(offset, note.decode("ascii"), -1)}
-        while True:
-            try:
-                self._consumer.commit(what, timeout_ms=int(ANSWER * 1000))
-            except (kafka.CommitFailedError, kafka.RebalanceInProgressError):
-                self._owed.add(number)
-                return
-            except kafka.KafkaError as error:
-                if not passing(error) or time.monotonic() > until:
-                    raise self._link.outside(error, f"commit {self._topic}/{number}") from error
-            else:
-                self._owed.discard(number)
-                self._committed = time.monotonic()
-                return
-            time.sleep(AGAIN)
+        self._owed.add(number)
+        try:
+            self._consumer.commit(what, timeout_ms=int(ANSWER * 1000))
+        except (kafka.CommitFailedError, kafka.RebalanceInProgressError):
+            return None  # `poll` makes it after the rebalance, or says that the partition is gone
+        except kafka.KafkaError as error:
+            if not passing(error):
+                raise self._link.outside(error, f"commit {self._topic}/{number}") from error
+            return error
+        self._owed.discard(number)
+        self._committed = time.monotonic()
+        return None
 
     def _settle(self) -> None:
         for number in list(self._owed):
-            self._commit(number, 0.0)
+            if self._commit(number) is not None:
+                return  # the brokers are away: one attempt a poll is enough
 
     def _look(self) -> None:
         """Whether our partitions' leaders answer, and what lies there that did not come yet."""
@@ -246,18 +218,24 @@ class KafkaReader:
         self._ends.update({part.partition: end for part, end in ends.items()})
         if self._answered - self._committed > 5 * LOOK:
             # An idle member that was replaced by another of its instance id is told only here
-            self._commit(next(iter(self._next)), 0.0)
+            self._commit(next(iter(self._next)))
 
     def _out_of_range(self, error: Any) -> None:
         """Retention overtook us: goes on at the oldest record. Beyond the end is another matter."""
+        wait = int(ANSWER * 1000)
         for part, offset in error.args[0].items():
-            first = self._consumer.beginning_offsets([part], timeout_ms=int(ANSWER * 1000))[part]
-            if offset > first:
-                end = self._consumer.end_offsets([part], timeout_ms=int(ANSWER * 1000))[part]
+            try:
+                first = self._consumer.beginning_offsets([part], timeout_ms=wait)[part]
+                end = self._consumer.end_offsets([part], timeout_ms=wait)[part]
+            except kafka.KafkaError as away:
+                self._endure(away, "learn where it begins", 0.0)
+                return  # the next poll stumbles over it again
+            if offset > end:
                 raise self._beyond(part.partition, offset, end)
-            self.lost += first - offset
-            self._consumer.seek(part, first)
-            self._next[part.partition] = first
+            if offset < first:
+                self.lost += first - offset
+                self._consumer.seek(part, first)
+                self._next[part.partition] = first
 
     def _beyond(self, number: int, offset: int, end: int) -> OutsideError:
         msg = (
@@ -280,22 +258,3 @@ class KafkaReader:
         if self._closed:
             msg = f"the reader of {self._topic} is closed"
             raise RuntimeError(msg)
-
-
-def _end(consumer: Any) -> None:
-    try:
-        consumer.close(autocommit=False, timeout_ms=int(CLOSE * 1000))
-    except kafka.KafkaError:
-        return  # the group notices by itself
-
-
-def _rejoin(consumer: Any) -> None:
-    """Goes on with a join that kafka-python 3.0 forgets, and then is in no group for ever.
-
-    A leader that joins again since its topic's partitions changed (at each start: they were not
-    known yet) takes note of them before the join is done; where a poll runs out just then, the
-    next sees no reason to wait for it.
-    """
-    coordinator = consumer._coordinator  # noqa: SLF001
-    if coordinator.rejoining and not coordinator.rejoin_needed:
-        coordinator.request_rejoin()

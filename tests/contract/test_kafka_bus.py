@@ -380,7 +380,7 @@ def test_what_retention_deleted_before_it_was_read_is_counted(
     part = TopicPartition(f"{settings.prefix}.{TOPIC}", 0)
     admin.delete_records({part: 4})
     reader = bus.reader(TOPIC, GROUP)
-    assert first(reader, Assigned) == Assigned(0, 1, b"at 1")
+    assert first(reader, Assigned) == Assigned(0, 4, b"at 1"), "nothing lies before it any more"
     assert reader.lost == 3
     assert first(reader, Entry).offset == 4
     write(bus, 20_000, since=10)  # more than one fetch holds
@@ -665,6 +665,36 @@ def test_a_broker_that_stops_and_comes_back_loses_and_doubles_nothing(
             ours = [int(entry.value) for entry in read if entry.key == key]
             assert ours == sorted(ours)
         assert entries(1.0) == []
+
+
+@pytest.mark.slow
+def test_any_broker_of_three_may_be_killed_under_busy_and_idle_workers(
+    tmp_path: Any, buses: Callable[..., KafkaBus], joined: Callable[[KafkaBus], Member]
+) -> None:
+    with Brokers(tmp_path / "kafka", 3) as brokers:
+        addresses = tuple(brokers.addresses.split(","))
+        settings = config.KafkaBus(brokers=addresses, prefix="three")
+        with Admin(settings) as admin:
+            for topic in (TOPIC, "alerts.v1"):
+                admin.create(topic, 3, 3, {"min.insync.replicas": "2"})
+        bus = buses(settings)
+        member = joined(buses(settings))
+        idle = buses(settings).reader("alerts.v1", "alert")
+        first(idle, Assigned)
+        written = 0
+        for number in (1, 2, 3):
+            brokers.kill(number)
+            until = time.monotonic() + 15  # s; longer than an idle reader goes without a commit
+            while time.monotonic() < until:
+                write(bus, 20, since=written)
+                written += 20
+                assert idle.poll(1, 0.3) == []
+            brokers.start(number)
+        eventually(partial(has_read, [member], written), within=SETTLED)
+        assert member.failed == []
+        assert values(member) == list(range(written))
+        assert in_order(member)
+        assert len(member.told) == 3, "a coordinator that moves takes its groups along"
 
 
 @pytest.mark.slow

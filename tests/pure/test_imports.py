@@ -33,9 +33,10 @@ HEAVY = {
     "whisper": {"models/openai_speech.py"},
     "kafka": {
         "pipeline/bus/kafka.py",
-        "pipeline/bus/kafka_connect.py",  # the bus is four files, an idea each: connections,
+        "pipeline/bus/kafka_connect.py",  # the bus is five files, an idea each: connections,
         "pipeline/bus/kafka_writer.py",  # publishing,
-        "pipeline/bus/kafka_reader.py",  # being a member of a group,
+        "pipeline/bus/kafka_reader.py",  # reading,
+        "pipeline/bus/kafka_member.py",  # being in a group,
         "pipeline/bus/kafka_monitor.py",  # and looking on from beside
         "pipeline/bus/kafka_admin.py",  # the same library's other half: topics and groups
     },
