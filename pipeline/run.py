@@ -46,6 +46,7 @@ class Runner:
         self.reader: Reader = bus.reader(topic, group)
         self.hosts: dict[int, Host] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
+        self.settling = False  # it is the bus's turn: what takes long now is not the stage
 
     def step(self, wait: float = 0.0) -> int:
         """One turn; how many entries it moved. Waits at most `wait` seconds for the first."""
@@ -79,10 +80,14 @@ def step(runner: Runner, wait: float = 0.0) -> int:
         except Exception as error:
             error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
             raise
-    if entries:
-        runner.bus.flush()
-    for partition in dict.fromkeys(entry.partition for entry in entries):
-        _commit(runner, partition)
+    runner.settling = True
+    try:
+        if entries:
+            runner.bus.flush()
+        for partition in dict.fromkeys(entry.partition for entry in entries):
+            _commit(runner, partition)
+    finally:
+        runner.settling = False
     return len(entries)
 
 

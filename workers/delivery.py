@@ -124,6 +124,7 @@ class Delivery:
         self._door = Door()
         self._caught_up = False
         self._reason = ""
+        self.settling = False  # it is the bus's turn: what takes long now is no receiver
 
     @property
     def pending(self) -> int:
@@ -315,9 +316,13 @@ class Delivery:
         changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
         if changed:
             self._subscriber.flush()
-        for number, (safe, note) in changed.items():
-            self._reader.commit(number, safe, note)
-            self._committed[number] = (safe, note)
+        self.settling = True
+        try:
+            for number, (safe, note) in changed.items():
+                self._reader.commit(number, safe, note)
+                self._committed[number] = (safe, note)
+        finally:
+            self.settling = False
 
     def _until_due(self) -> float:
         """S until the next attempt; infinite when nothing waits."""

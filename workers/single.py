@@ -8,6 +8,7 @@ group was. Capture has a spool on its disk, so that it needs no broker to go on.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -51,12 +52,13 @@ STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the
     "delivery": (),
 }
 BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
-LIBRARIES = ("kafka", "faust", "mode", "aiokafka")  # whose warnings we tell
 AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
+INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
 TURN = 0.1  # s between two looks at how things are
 WELL = 0.9  # of the spool's cap; a fuller one is not healthy
-FULL = 500  # entries in the spool, above which a scene waits
+FULL = 500  # entries in the spool, above which a scene waits ...
+HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +86,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             f"--faust is for {stages}: the other stages need more than it keeps": self.faust
             and self.stage not in BY_FAUST,
         }
+        if self.instance and not INSTANCE.fullmatch(self.instance):
+            wrong["--instance: up to 100 letters, digits, `.`, `_` and `-`"] = True
         for what, holds in wrong.items():
             if holds:
                 raise ConfigError(what)
@@ -119,7 +123,7 @@ def prepared(order: Order, path: Path) -> Worker:
         bus=broker.kafka_bus(settings.bus, secrets, instance=order.instance, client=_client(order)),
         secrets=secrets,
         status=status,
-        view=View(status, secrets, LIBRARIES),
+        view=View(status, secrets),
         crew=Crew(),
     )
 
@@ -182,7 +186,7 @@ class Worker:
             self.settings, encoders, self.status, recorded=recorded, stages=stages
         ):
             runner = self._runner(node, bus)
-            job = stall.Job(node.topic, node.name)
+            job = stall.Job(node.topic, node.name, partial(getattr, runner, "settling"))
             self.crew.repeat(node.name, partial(stall.step, runner, job, WAIT), runner.close)
             jobs.append(job)
         self._watch(jobs)
@@ -215,7 +219,7 @@ class Worker:
         broker.check(self.brokers, self.secrets)
         for who in who_gets:
             made = subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
-            job = stall.Job(topics.ALERTS, who.group)
+            job = stall.Job(topics.ALERTS, who.group, partial(getattr, made, "settling"))
             self.crew.repeat(
                 f"deliver {who.name}", partial(stall.deliver, made, job, WAIT), made.close
             )
@@ -251,7 +255,7 @@ class Worker:
             scene,
             store=spool.put,
             last=spool.last,
-            full=lambda: spool.waiting > FULL,
+            full=lambda: spool.waiting > FULL or spool.share > HALF,
             status=self.status,
             speed=self.order.speed,
         )
@@ -291,4 +295,4 @@ class Worker:
                 away.warn(error)
             if stop.wait(AGAIN):
                 return
-        Forwarder(spool, self.bus, self.status).loop(stop)
+        Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)

@@ -58,8 +58,11 @@ class Job:
     `reached` is, by partition that it owns, the offset below which all is answered.
     """
 
-    def __init__(self, topic: str, group: str) -> None:
-        self.topic, self.group = topic, group
+    def __init__(
+        self, topic: str, group: str, settling: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`settling`: it waits for brokers to take what it made, with a patience of its own."""
+        self.topic, self.group, self.settling = topic, group, settling
         self._reached: Mapping[int, int] = {}
         self._turns = 0
         self._highest: dict[int, int] = {}
@@ -144,6 +147,9 @@ def watch(
                 stall.away()
                 continue
             gauge(f"behind.{job.group}", waiting)
+            if job.settling():  # some brokers answer, and those that matter may not
+                stall.away()
+                continue
             if (stuck := stall.saw(waiting, place)) >= patience:
                 msg = (
                     f"{job.group} has stalled: {waiting} entries of {job.topic} wait and nothing "

@@ -7,7 +7,6 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.console import Console, Group
@@ -26,7 +25,6 @@ log = logging.getLogger("fusewatch")
 EVERY = 0.5  # s between pictures on a terminal
 LAST = 8  # alerts shown
 SAID_EVERY = 60.0  # s between status lines where there is no terminal
-LONGEST, MOST = 200, 500  # characters by which a library's messages are told apart; how many
 
 
 class JsonLines(logging.Formatter):
@@ -46,31 +44,10 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class Seldom(logging.Filter):
-    """Lets each message of a library through once in `SAID_EVERY` seconds: they say it all day."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, object], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Messages are told apart by their text before anything was put in."""
-        what, now = (record.name, str(record.msg)[:LONGEST]), time.monotonic()
-        if now - self._said.get(what, -SAID_EVERY) < SAID_EVERY:
-            return False
-        if len(self._said) >= MOST:
-            self._said.clear()
-        self._said[what] = now
-        return True
-
-
 class View:
-    """The state of the daemon for whoever looks; `tick` is called by the main thread.
+    """The state of the daemon for whoever looks; `tick` is called by the main thread."""
 
-    `libraries` are loggers whose warnings are told here too, as seldom as they deserve.
-    """
-
-    def __init__(self, status: Status, secrets: Secrets, libraries: Sequence[str] = ()) -> None:
+    def __init__(self, status: Status, secrets: Secrets) -> None:
         self._status = status
         self._alerts: deque[Alert] = deque(maxlen=LAST)
         self._console = Console(stderr=True)
@@ -78,23 +55,15 @@ class View:
         self._before = (time.monotonic(), status.snapshot())
         self._said: dict[tuple[str, str], str] = {}
         self._next = 0.0
-        self._redacting = Redacting(secrets)
-        self._attach(log, logging.INFO)
-        seldom = Seldom()
-        for library in libraries:
-            self._attach(logging.getLogger(library), logging.WARNING, seldom)
-
-    def _attach(self, logger: logging.Logger, level: int, *filters: logging.Filter) -> None:
         if self._console.is_terminal:
             handler: logging.Handler = RichHandler(console=self._console, show_path=False)
         else:
             handler = logging.StreamHandler(sys.stderr)
             handler.setFormatter(JsonLines())
-        for each in (*filters, self._redacting):
-            handler.addFilter(each)
-        logger.handlers[:] = [handler]
-        logger.setLevel(level)
-        logger.propagate = False
+        handler.addFilter(Redacting(secrets))
+        log.handlers[:] = [handler]
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
     def ready(self) -> None:
         """Everything has started."""

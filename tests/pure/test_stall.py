@@ -135,6 +135,20 @@ def test_a_note_may_have_reached_further_than_its_commit() -> None:
     assert unanswered({0: 100, 1: 9, 2: 3}, committed) == 0 + 2 + 3
 
 
+def test_who_waits_for_brokers_to_take_what_it_made_does_not_stall() -> None:
+    stop, looked = threading.Event(), iter(range(20))
+
+    def settling() -> bool:
+        if next(looked, None) is None:
+            stop.set()
+        return True
+
+    job = Job("frames.v1", "vision", settling)
+    job.moved({0: 5})
+    watch(stop, Brokers({0: 9}), [job], 0.0, lambda name, value: None, every=0.001)
+    assert stop.is_set()
+
+
 def test_a_delivery_s_note_counts_too() -> None:
     box = outbox.pack(40, 100, outbox.Door(), {40: (1, 0.0), 41: (0, 0.0)})
     assert unanswered({0: 103}, {0: (40, box)}) == 3
