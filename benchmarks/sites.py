@@ -1,0 +1,131 @@
+"""How many cameras one fusion worker bears, and what many sites on one partition cost.
+
+    python -m benchmarks.sites [--cameras 4] [--people 2] [--seconds 30]
+
+So many sites on one partition, each of four cameras at 5 frames/s with people who walk, and one
+microphone; fusion and alerting read them from a bus in memory, 64 records a step, with the rules of
+a zone and a sound. Prints records a second of CPU, how many cameras one core bears, how much a
+commit (`safe` and the note) takes of it, and the bytes of the note and of the observations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+
+from models.fake import FakeText
+from models.fusion.noisy_or import NoisyOr
+from pipeline import codec, config, topics
+from pipeline.bus.memory import MemoryBus
+from pipeline.run import Runner
+from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, Sound
+from workers import graph
+from workers.alert import AlertStage
+from workers.fusion import FusionStage
+
+BEGIN = 1_795_478_400 * SECOND  # 2026-11-24T00:00:00Z
+FPS = 5
+EMBEDDING = bytes(2 * 521)  # YAMNet's scores ride along with each second of sound
+
+
+def site(cameras: int) -> config.Site:
+    zone = config.Zone(coordinates="0,0, 1,0, 1,1, 0,1")
+    return config.Site(
+        cameras={
+            f"camera-{number}": config.Camera(source="device:0", zones={"floor": zone})
+            for number in range(cameras)
+        },
+        microphones={"room": config.Microphone(source="device:default")},
+        rules=(
+            config.ZoneRule(zone="floor", schedule="03:00-03:01"),
+            config.SoundRule(labels={"gunshot": 0.5}),
+        ),
+    )
+
+
+def frame(name: str, camera: str, start: int, people: int) -> Iterator[Record]:
+    """Walkers on circles of their own."""
+    turn = start / SECOND / 10
+    boxes = []
+    for number in range(people):
+        x, y = (0.5 + 0.3 * way(turn + number) for way in (math.sin, math.cos))
+        x1, y1, x2, y2 = (round(v, 3) for v in (x - 0.05, y - 0.15, x + 0.05, y + 0.15))
+        boxes.append(Box(label="person", score=0.9, x1=x1, y1=y1, x2=x2, y2=y2))
+    end = start + SECOND // FPS
+    yield Detections(site=name, source=camera, start=start, end=end, boxes=tuple(boxes))
+    yield Progress(site=name, source=camera, upto=start + 1)
+
+
+def second(name: str, of: config.Site, start: int, people: int) -> Iterator[Record]:
+    """What one site says in a second."""
+    sources = (*of.cameras, "room", "room/speech")
+    if start // SECOND % 10 == 0:
+        for source in sources:
+            yield Roster(site=name, source=source, sources=sources, start=start)
+    for number in range(FPS):
+        for camera in of.cameras:
+            yield from frame(name, camera, start + number * SECOND // FPS, people)
+    end = start + SECOND
+    labels = {"gunshot": 0.01}
+    yield Sound(site=name, source="room", start=start, end=end, labels=labels, embedding=EMBEDDING)
+    yield Progress(site=name, source="room", upto=end)
+    yield Progress(site=name, source="room/speech", upto=end)
+
+
+def measure(sites: int, asked: argparse.Namespace) -> None:
+    of = site(asked.cameras)
+    names = [f"{'site':-<36}{number:04}" for number in range(sites)]
+    bus = MemoryBus(keep_bytes=0)
+    plan = graph.site_plan(of, FakeText(), recorded=False)
+    alerting = AlertStage(dict.fromkeys(names, graph.timing(of)), lambda *_: ())
+    fusion = Runner(
+        FusionStage(dict.fromkeys(names, plan), NoisyOr()),
+        bus,
+        topic=topics.OBSERVATIONS,
+        group="fusion",
+        out=topics.ANOMALIES,
+    )
+    alert = Runner(alerting, bus, topic=topics.ANOMALIES, group="alert", out=topics.ALERTS)
+    records = volume = 0
+    fusing = alerts = 0.0
+    for k in range(asked.seconds):
+        for name in names:
+            for record in second(name, of, BEGIN + k * SECOND, asked.people):
+                value = codec.encode(record)
+                records, volume = records + 1, volume + len(value)
+                bus.publish(topics.OBSERVATIONS, name, value)
+        bus.flush()
+        began = time.process_time()
+        while fusion.step():
+            pass
+        between = time.process_time()
+        while alert.step():
+            pass
+        fusing, alerts = fusing + between - began, alerts + time.process_time() - between
+    began = time.process_time()
+    for _ in range(100):
+        _ = fusion.hosts[0].safe, fusion.hosts[0].note
+    commit = (time.process_time() - began) / 100
+    bears = sites * asked.cameras * asked.seconds / fusing
+    print(
+        f"{sites:4} sites of {asked.cameras} cameras: fusion {records / fusing:8,.0f} records/s, "
+        f"{bears:6,.0f} cameras a core; alerting {sites * asked.seconds / alerts:6,.0f} sites a "
+        f"core; a commit {commit * 1e3:.2f} ms; a note of {len(fusion.committed[0][1])} bytes; "
+        f"{volume / sites / asked.cameras / asked.seconds:,.0f} bytes/s of observations a camera"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cameras", type=int, default=4, help="of a site")
+    parser.add_argument("--people", type=int, default=2, help="before each camera")
+    parser.add_argument("--seconds", type=int, default=30)
+    asked = parser.parse_args()
+    for sites in (1, 10, 50, 200):
+        measure(sites, asked)
+
+
+if __name__ == "__main__":
+    main()
