@@ -198,7 +198,8 @@ class _Consumer(driver.Consumer):
                 offset = self._read_offset[tp] or first[tp]
                 if offset > ends[tp]:  # aiokafka would begin anew, and Faust drop what comes below
                     raise _beyond(tp, offset, ends[tp])
-                self.app.reader.assigned(tp.partition, offset)
+                lost = max(0, first[tp] - offset)  # retention was faster
+                self.app.reader.assigned(tp.partition, offset + lost, lost)
             self._new = frozenset()
             following = {tp: self.app.reader.following(tp.partition) for tp in afresh}
             await self.seek_wait({tp: at for tp, at in following.items() if at is not None})

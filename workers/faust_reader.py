@@ -101,9 +101,10 @@ class FaustReader:
 
     # -- for the app's loop
 
-    def assigned(self, partition: int, offset: int) -> None:
-        """The partition is ours, from `offset` on."""
+    def assigned(self, partition: int, offset: int, lost: int = 0) -> None:
+        """The partition is ours, from `offset` on, of which so many before were deleted unread."""
         with self._change:
+            self.lost += lost
             self._next[partition] = offset
             self._waiting.append(Assigned(partition, offset, b""))
             self._change.notify_all()

@@ -403,6 +403,21 @@ def test_records_that_retention_took_are_passed_over(place: Place) -> None:
     assert place.committed()[number] == 30
 
 
+def test_a_partition_that_expired_unread_begins_behind_what_is_gone(place: Place) -> None:
+    place.publish(frames(10, sources=1))
+    worked(place, 10)
+    place.publish(frames(20, sources=1, first=10))
+    number = place.bus.partition_of(topics.FRAMES, "office/cam0")
+    with Admin(place.settings) as admin:
+        part = TopicPartition(f"{place.prefix}.frames.v1", number)
+        admin._client.delete_records({part: 30})
+    reader = place.faust.reader(topics.FRAMES, "vision")
+    found = {event.partition: event for event in joined_events(reader)}
+    reader.close()
+    assert found[number] == Assigned(number, 30, b""), "so that nothing seems to wait"
+    assert reader.lost == 20
+
+
 def test_a_missing_topic_is_said_at_the_start(place: Place) -> None:
     with pytest.raises(OutsideError, match=r"no topic faust-.*\.audio\.v1.*topics create"):
         place.faust.reader(topics.AUDIO, "sound")
