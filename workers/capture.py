@@ -39,7 +39,8 @@ REPORTS_SOURCE = "reports"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between attempts to connect; up to half is taken off
 STALLED = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
 HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest again
-MAX_BYTES = 900_000  # of one chunk: a broker's usual limit is 1 MiB
+MAX_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
+AROUND = 1024  # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
@@ -199,7 +200,7 @@ class Capture:
         with self._lock:
             self._heard[source] = self._clock()
             self._state, self._reason = "live", ""
-        if isinstance(chunk, Report) or len(chunk.data) <= self._settings.max_bytes:
+        if isinstance(chunk, Report) or len(chunk.data) + AROUND <= self._settings.max_bytes:
             self._slot.put(chunk)
         else:
             self._count(source, "dropped.too-large")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pipeline.errors import OutsideError
+from pipeline.run import MAX_BYTES
 from workers.live import Often
 from workers.spool import KEPT, Spool, Waiting
 from workers.status import Status
@@ -37,7 +38,9 @@ class Forwarder:
     """Publishes what the spool holds; for one thread.
 
     It never gives up: while the brokers are away what is captured waits on the disk. A record stays
-    in the spool until it is acknowledged, so a kill repeats a batch at most.
+    in the spool until it is acknowledged, so a kill repeats a batch at most. Only what no broker
+    would ever take goes without: what has more than `largest` bytes (spooled before the setting was
+    lowered, or of a scene) is counted as `dropped.too-large`.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class Forwarder:
         spool: Spool,
         brokers: Brokers,
         status: Status,
+        largest: int = MAX_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool, self._brokers, self._status = spool, brokers, status
+        self._largest = largest
         self._monotonic = monotonic
         self._away = Often("what was captured waits in the spool for the brokers: %s")
 
@@ -93,7 +98,8 @@ class Forwarder:
     def _sent(self, batch: Sequence[Waiting], over: Callable[[], bool]) -> bool:
         began = self._monotonic()
         for each in batch:
-            self._brokers.publish(each.topic, each.key, each.value, each.trace)
+            if self._fits(each):
+                self._brokers.publish(each.topic, each.key, each.value, each.trace)
         while not self._brokers.settled(TURN):
             self._gauge()
             if over():
@@ -103,9 +109,18 @@ class Forwarder:
         return True
 
     def _count(self, batch: Sequence[Waiting]) -> None:
-        for key, n in Counter(each.key for each in batch if each.kind < KEPT).items():
+        counted = Counter[tuple[str, str]]()
+        for each in batch:
+            if not self._fits(each):
+                counted[each.key, "dropped.too-large"] += 1
+            elif each.kind < KEPT:
+                counted[each.key, "forwarded"] += 1
+        for (key, what), n in counted.items():
             site, _, source = key.partition("/")
-            self._status.count(site, source, "forwarded", n)
+            self._status.count(site, source, what, n)
+
+    def _fits(self, each: Waiting) -> bool:
+        return len(each.value) <= self._largest
 
     def _gauge(self) -> None:
         self._status.gauge("spool.waiting", self._spool.waiting)

@@ -55,6 +55,14 @@ class FakeBrokers:
         self.on_the_way.clear()
 
 
+class Silent(FakeBrokers):
+    """Brokers that never answer."""
+
+    def settled(self, wait: float) -> bool:
+        self.asked.release()
+        return False
+
+
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
     spool = Spool(tmp_path / "spool.db", cap=LEAST)
@@ -148,6 +156,18 @@ def test_a_large_backlog_goes_in_batches_of_a_bounded_size(spool: Spool) -> None
     assert seqs(brokers.got) == list(range(100))
 
 
+def test_what_no_broker_would_take_keeps_nothing_else_back(spool: Spool) -> None:
+    brokers, status = FakeBrokers(), Status()
+    spool.put(topics.FRAMES, [make.frame(1), make.frame(2, bytes(5000)), make.frame(3)])
+    spool.put(topics.REPORTS, [make.report(4)])
+    Forwarder(spool, brokers, status, 1000).turn(lambda: False)
+    assert [codec.decode(value) for _, _, value, _ in brokers.got] == [
+        make.frame(1), make.frame(3), make.report(4),
+    ]  # fmt: skip
+    assert spool.waiting == 0
+    assert status.snapshot().counts["office"]["desk"] == {"forwarded": 2, "dropped.too-large": 1}
+
+
 def test_how_much_waits_is_shown_while_the_brokers_are_away(spool: Spool) -> None:
     status = Status()
     fill(spool, 5)
@@ -185,7 +205,7 @@ def test_who_is_stopped_while_the_brokers_are_away_ends_and_keeps_what_waits(spo
 
 
 def test_who_is_stopped_waits_for_silent_brokers_so_long_and_no_longer(spool: Spool) -> None:
-    brokers, stop = FakeBrokers(*["slow"] * 1000), threading.Event()
+    brokers, stop = Silent(), threading.Event()
     fill(spool, 3)
     now = [0.0]
 
@@ -193,7 +213,7 @@ def test_who_is_stopped_waits_for_silent_brokers_so_long_and_no_longer(spool: Sp
         now[0] += forward.LAST / 4
         return now[0]
 
-    loop = looping(Forwarder(spool, brokers, Status(), monotonic), stop)
+    loop = looping(Forwarder(spool, brokers, Status(), monotonic=monotonic), stop)
     assert brokers.asked.acquire(timeout=30)
     stop.set()
     loop.join(30)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import codec
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress, Record, Roster, ns
-from workers.capture import MAX_HELD, Capture, Count, Settings, after
+from workers.capture import AROUND, MAX_HELD, Capture, Count, Settings, after
 from workers.status import Status
 from workers.watch import Watch
 
@@ -217,7 +219,7 @@ def test_a_recording_that_ends_is_lost_and_not_begun_again() -> None:
 
 
 def test_the_newest_frame_wins_and_every_captured_frame_is_accounted_for() -> None:
-    bench = Bench(max_bytes=100)
+    bench = Bench(max_bytes=AROUND + 100)
     life = [bench.frame(0, 0.0), bench.frame(6, 0.2), lambda: bench.drop("desk", "dropped.size"),
             bench.frame(14, 0.4), bench.frame(15, 0.5, size=101), bench.stop.set]  # fmt: skip
     bench.run(life)
@@ -234,8 +236,17 @@ def test_the_newest_frame_wins_and_every_captured_frame_is_accounted_for() -> No
     }
 
 
+def test_what_is_not_too_large_is_a_record_that_a_bus_takes() -> None:
+    most = 65_536
+    bench = Bench(max_bytes=most)
+    bench.run([bench.frame(0, size=most - AROUND), bench.stop.set])
+    (shown,) = bench.publish()
+    long = msgspec.structs.replace(shown, site="s" * 40, source="c" * 40, start=2**62, end=2**62)
+    assert most - AROUND < len(codec.encode(long)) <= most
+
+
 def test_a_source_whose_frames_are_all_too_large_lives_and_they_are_counted() -> None:
-    bench = Bench(max_bytes=100)
+    bench = Bench(max_bytes=AROUND + 100)
     bench.run([bench.frame(0, size=101), bench.frame(1, 0.2, size=101), bench.stop.set])
     assert bench.publish() == []
     assert bench.state() == ("live", "")
@@ -253,7 +264,7 @@ def test_what_a_full_disk_does_not_take_is_dropped_and_counted() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("plw")), max_size=40))
 def test_the_ledger_balances_whatever_happens(steps: list[tuple[int, str]]) -> None:
-    bench = Bench(max_bytes=100)
+    bench = Bench(max_bytes=AROUND + 100)
     lives: list[Life] = [[]]
     seq = 0
     for gap, what in steps:
