@@ -29,6 +29,7 @@ class Offsets(Protocol):
     """What a bus with partitions knows of them, by partition; raises OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
+    def oldest(self, topic: str) -> Mapping[int, int]: ...
     def committed(self, topic: str, group: str) -> Mapping[int, tuple[int, bytes]]: ...
 
 
@@ -85,22 +86,38 @@ class Job:
         end, turns, reached = bus.end(self.topic), self._turns, self._reached
         if not reached:
             committed = bus.committed(self.topic, self.group)
-            return unanswered(end, committed), (turns, tuple(sorted(committed.items())))
+            waiting = unanswered(end, committed, bus.oldest(self.topic))
+            return waiting, (turns, tuple(sorted(committed.items())))
         for number, offset in reached.items():
             # Not the present place: who loses its partition at each commit reads the same for ever.
             self._highest[number] = max(offset, self._highest.get(number, 0))
-        waiting = sum(max(0, end.get(number, 0) - offset) for number, offset in reached.items())
+        waiting = _waiting(end, reached)
+        if waiting:  # what retention took waits for nobody, and no turn will ever pass it
+            oldest = bus.oldest(self.topic)
+            still = {
+                number: max(offset, oldest.get(number, 0)) for number, offset in reached.items()
+            }
+            waiting = _waiting(end, still)
         return waiting, (turns, tuple(sorted(self._highest.items())))
 
 
-def unanswered(end: Mapping[int, int], committed: Mapping[int, tuple[int, bytes]]) -> int:
-    """Entries that a group has not answered: its note may have reached further than its commit,
-    from which a restart rebuilds."""
-    waiting = 0
-    for number, last in end.items():
-        offset, note = committed.get(number, (0, b""))
-        waiting += max(0, last - reached(offset, note.decode(errors="replace")))
-    return waiting
+def _waiting(end: Mapping[int, int], reached: Mapping[int, int]) -> int:
+    return sum(max(0, end.get(number, 0) - offset) for number, offset in reached.items())
+
+
+def unanswered(
+    end: Mapping[int, int],
+    committed: Mapping[int, tuple[int, bytes]],
+    oldest: Mapping[int, int] | None = None,
+) -> int:
+    """Entries still held that a group has not answered: its note may have reached further than its
+    commit, from which a restart rebuilds."""
+    notes = {number: committed.get(number, (0, b"")) for number in end}
+    there = {
+        number: max((oldest or {}).get(number, 0), reached(offset, note.decode(errors="replace")))
+        for number, (offset, note) in notes.items()
+    }
+    return _waiting(end, there)
 
 
 def step(runner: Runner, job: Job, wait: float) -> None:

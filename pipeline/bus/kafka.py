@@ -111,6 +111,10 @@ class KafkaBus:
         """The offset that the next record of each partition will have."""
         return self._monitor.ends(self._topic(topic))
 
+    def oldest(self, topic: str) -> dict[int, int]:
+        """The offset of the oldest record still held in each partition; its end where none is."""
+        return self._monitor.ends(self._topic(topic), oldest=True)
+
     def committed(self, topic: str, group: str) -> dict[int, tuple[int, bytes]]:
         """Offset and note of each partition that `group` has committed."""
         return self._monitor.committed(self._topic(topic), self._group(group))

@@ -164,13 +164,12 @@ class KafkaReader:
         if offset > end:
             raise self._beyond(number, offset, end)
         self.lost += max(0, first - offset)
-        offset = max(first, offset)  # or it would seem to have something before it still
-        self._consumer.seek(part, offset)
+        self._consumer.seek(part, max(first, offset))
         self._consumer.resume(part)
         self._placing.discard(number)
-        self._next[number] = offset
+        self._next[number] = max(first, offset)
         self._ends[number] = end
-        self._commits[number] = (offset, note.encode())
+        self._commits[number] = (offset, note.encode())  # a pair: a note may count from its offset
         self._committed = time.monotonic()
         return Assigned(number, offset, note.encode())
 

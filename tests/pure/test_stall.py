@@ -31,12 +31,16 @@ class Brokers:
         self.ends = dict(end)
         self.commits = {number: (offset, b"") for number, offset in (committed or {}).items()}
         self.away = False
+        self.held: dict[int, int] = {}  # the oldest, where retention took what came before
 
     def end(self, topic: str) -> Mapping[int, int]:
         if self.away:
             msg = "no broker answers"
             raise OutsideError(msg)
         return dict(self.ends)
+
+    def oldest(self, topic: str) -> Mapping[int, int]:
+        return self.held
 
     def committed(self, topic: str, group: str) -> Mapping[int, tuple[int, bytes]]:
         return self.commits
@@ -100,6 +104,16 @@ def test_a_worker_without_a_partition_stalls_when_nobody_moves_the_group() -> No
     job = Job("frames.v1", "vision")
     assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 7}), 4) == 30
     assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 9}), 4) == 0
+
+
+def test_what_retention_took_waits_for_nobody() -> None:
+    job, brokers = Job("frames.v1", "vision"), Brokers({0: 9000, 1: 5}, {0: 100, 1: 5})
+    brokers.held = {0: 9000}
+    assert looks(job, brokers, 4) == 0  # by what the group has committed
+    job.moved({0: 100, 1: 5})
+    assert looks(job, brokers, 4) == 0  # by what its own thread says
+    brokers.held = {0: 8999}
+    assert looks(job, brokers, 4) == 30
 
 
 def test_answers_that_are_never_kept_do_not_count_as_moving() -> None:
