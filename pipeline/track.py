@@ -105,6 +105,11 @@ class Tracker:
         self._time: int | None = None
         self._last_id = 0
 
+    @property
+    def time(self) -> int | None:
+        """Of the last update, ns; None before the first."""
+        return self._time
+
     def update(self, boxes: Sequence[Box], time: int) -> tuple[Track, ...]:
         """Take one frame's boxes; no boxes still move time. The told tracks, by id.
 

@@ -11,14 +11,21 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 SECOND = 1_000_000_000
 FOREVER = 2**62  # ns; later than any event: a floor that holds nothing back
 SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
 ROSTER_EVERY = 10 * SECOND  # capture says a site's roster again this often (event time)
 ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always meets one
+# What no stage of ours writes is refused where a record is decoded: a number that is none, or one
+# with which nobody can calculate, would end whoever reads it, again after every restart.
+Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused, too
+Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,30 +55,30 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
     """One captured picture: `data` is one JPEG of `width` x `height` pixels."""
 
-    start: int
-    end: int
-    seq: int  # counts every captured frame of the source, also those not published
-    width: int
-    height: int
+    start: Whole
+    end: Whole
+    seq: Whole  # counts every captured frame of the source, also those not published
+    width: Whole
+    height: Whole
     data: bytes
 
 
 class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
     """Captured sound: `data` is s16le PCM, `channels` interleaved, `rate` samples a second."""
 
-    start: int
-    end: int
-    seq: int
-    rate: int
-    channels: int
+    start: Whole
+    end: Whole
+    seq: Whole
+    rate: Whole
+    channels: Whole
     data: bytes
 
 
 class Report(Record, frozen=True, kw_only=True, tag=True):
     """What a person submitted; `start` is its receipt."""
 
-    start: int
-    end: int
+    start: Whole
+    end: Whole
     author: str
     text: str
 
@@ -80,18 +87,18 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     """One detected object; score and corners are rounded to 1e-3 before anybody looks at them."""
 
     label: str
-    score: float
-    x1: float
-    y1: float
-    x2: float
-    y2: float
+    score: Number
+    x1: Number
+    y1: Number
+    x2: Number
+    y2: Number
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):
     """The objects of one frame, also when there are none; no track ids."""
 
-    start: int
-    end: int
+    start: Whole
+    end: Whole
     boxes: tuple[Box, ...] = ()
     embedding: bytes = b""
 
@@ -99,29 +106,29 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
 class Utterance(Record, frozen=True, kw_only=True, tag=True):
     """What somebody said; `confidence` is the mean token probability, 0 to 1."""
 
-    start: int
-    end: int
+    start: Whole
+    end: Whole
     text: str
     language: str
-    confidence: float
+    confidence: Number
     embedding: bytes = b""
 
 
 class Sound(Record, frozen=True, kw_only=True, tag=True):
     """UTC second `start` of a microphone; `labels` are calibrated probabilities; dBFS (RMS)."""
 
-    start: int
-    end: int
-    labels: Mapping[str, float] = {}
-    loudness_db: float = -120.0
+    start: Whole
+    end: Whole
+    labels: Mapping[str, Number] = {}
+    loudness_db: Number = -120.0
     embedding: bytes = b""
 
 
 class Described(Record, frozen=True, kw_only=True, tag=True):
     """A `Report` after the text encoder."""
 
-    start: int
-    end: int
+    start: Whole
+    end: Whole
     text: str
     author: str
     embedding: bytes = b""
@@ -133,7 +140,7 @@ class Progress(Record, frozen=True, kw_only=True, tag=True):
     `alive=False` is made *for* a source that is lost, and `reason` says why.
     """
 
-    upto: int
+    upto: Whole
     alive: bool = True
     reason: str = ""
 
@@ -145,7 +152,7 @@ class Roster(Record, frozen=True, kw_only=True, tag=True):
     """
 
     sources: tuple[str, ...]
-    start: int
+    start: Whole
 
 
 class Presence(str, Enum):
@@ -164,9 +171,9 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A site's observations that overlap `[start, end)`, in (start, source, type) order."""
 
     site: str
-    index: int
-    start: int
-    end: int
+    index: Whole
+    start: Whole
+    end: Whole
     observations: tuple[Observation, ...]
     presence: Mapping[str, Presence]
 
@@ -174,7 +181,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 class Late(Record, frozen=True, kw_only=True, tag=True):
     """A record that came below a promise made for its source; `record` is its encoding."""
 
-    start: int
+    start: Whole
     kind: str
     record: bytes
 
@@ -183,8 +190,8 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
     """A record that could not be used: where it stood, why, and its bytes."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Whole
+    offset: Whole
     reason: str
     value: bytes
 
@@ -193,36 +200,36 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     """One judgement: a rule or the fusion head found something in `[start, end)`."""
 
     id: str
-    start: int
-    end: int
+    start: Whole
+    end: Whole
     rule: str
     label: str
-    severity: str
-    score: float
+    severity: Severity
+    score: Number
     presence: Mapping[str, Presence] = {}
     text: str = ""  # what was said or reported, where words were the reason
     reasons: tuple[str, ...] = ()
-    contributions: Mapping[str, float] = {}  # modality -> share of the verdict, sums to 1
+    contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
 
 
 class Alert(Record, frozen=True, kw_only=True, tag=True):
     """One revision of an incident; `time` is the event time of the record that caused it."""
 
     id: str
-    revision: int
+    revision: Whole
     state: str  # opened | updated | closed
-    time: int
+    time: Whole
     label: str
     labels: tuple[str, ...]
     rules: tuple[str, ...]
-    severity: str
-    score: float
-    start: int
-    end: int | None
+    severity: Severity
+    score: Number
+    start: Whole
+    end: Whole | None
     presence: Mapping[str, Presence] = {}
     transcript: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
-    contributions: Mapping[str, float] = {}
+    contributions: Mapping[str, Number] = {}
     evidence: tuple[str, ...] = ()
 
 

@@ -243,6 +243,9 @@ class SiteState:
         detect = self._plan.cameras.get(record.source)
         if detect is None:  # the config no longer has this camera
             return None
+        tracker = self._trackers[record.source]
+        if tracker.time is not None and record.start <= tracker.time:
+            return None  # no eyes of ours: they say what they have passed after each picture
         boxes = [
             box
             for box in record.boxes
@@ -250,7 +253,7 @@ class SiteState:
         ]
         # By place, not by id: a restart numbers old tracks anew, and ordinals must not follow that.
         tracks = sorted(
-            self._trackers[record.source].update(boxes, record.start),
+            tracker.update(boxes, record.start),
             key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
         )
         still = frozenset(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config import KafkaBus as Settings
 from pipeline.partition import partition_of
 from pipeline.ports import Bus, Entry
-from pipeline.run import Runner
+from pipeline.run import Runner, drain
 from pipeline.topicplan import partitions_of
 from pipeline.types import Alert, DeadLetter, Record, Report, ns
 from tests import make
@@ -27,6 +28,7 @@ from workers import configfile, deadletters, graph
 from workers.deadletters import Found, Retrier
 from workers.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.jpeg import encoded
+from workers.jsonl import Jsonl
 from workers.status import Status
 
 MAX = 65_536  # bytes of one record here
@@ -45,6 +47,18 @@ GOOD: dict[str, list[Record]] = {  # what each topic's readers answer, in their 
     ],
     topics.ANOMALIES: [make.anomaly(1)],
     topics.ALERTS: [make.alert()],
+}
+ALSO: dict[str, list[Record]] = {  # what else comes there
+    topics.FRAMES: [make.progress(1.0), make.roster(*SOURCES)],
+    topics.AUDIO: [make.roster(*SOURCES, source="room")],
+    topics.REPORTS: [make.progress(1.0, source="reports")],
+    topics.OBSERVATIONS: [
+        *(make.detections(at, make.box()) for at in (1.0, 1.2)),
+        make.sound(1.0, gunshot=0.9),
+        make.utterance(1.0, "help"),
+        make.described(1.0),
+    ],
+    topics.ANOMALIES: [make.progress(9.0, source="fusion")],
 }
 ANSWERED = {topics.ANOMALIES: topics.ALERTS, topics.OBSERVATIONS: topics.ANOMALIES}
 STRANGER: dict[str, Record] = {t: make.alert() for t in topics.KINDS} | {
@@ -256,6 +270,53 @@ def test_what_this_version_can_read_is_answered_when_it_is_tried_again(
     assert said[0][1] == f"published to {topic} again, under {key(topic)}"
     until(readers, lambda: bool(answers(world, topic, readers)))
     readers.close()
+
+
+JUNK: dict[type, list[Any]] = {
+    int: [0, -1, 2**31, 2**40, 2**62, 2**63, 2**64 - 1, -(2**63)],
+    float: [float("nan"), float("inf"), -float("inf"), -1.0, 1e308, 2.0, 0.0],
+    str: ["", "\x00", "x" * 5000, "a/b", "../../etc", "critical", "é" * 300],
+    bytes: [b"", b"\0", b"\xff" * 7, b"\0" * 100],
+    list: [[], [""], ["x" * 5000] * 30],
+    dict: [{}, {"": 0.5}, {"gunshot": float("nan")}, {"desk": "lost"}],
+    bool: [True, False],
+    type(None): [0, -1],
+}
+
+
+def odd(record: Record, chance: random.Random) -> bytes:
+    """The record with one or two of its values replaced by others of the same type."""
+    fields = msgspec.msgpack.decode(codec.encode(record))
+    for name in chance.sample(sorted(fields.keys() - {"type"}), chance.choice([1, 1, 2])):
+        if name != "site" or chance.random() < 0.3:
+            fields[name] = chance.choice(JUNK[type(fields[name])])
+    return msgspec.msgpack.encode(fields)
+
+
+@pytest.mark.parametrize("topic", topics.KINDS)
+def test_records_of_the_right_kind_with_impossible_values_end_nobody(
+    config: Path, tmp_path: Path, topic: str
+) -> None:
+    settings = configfile.load(config)
+    given = [*GOOD[topic], *ALSO.get(topic, ())]
+    with closing(Jsonl(tmp_path / "alerts.jsonl")) as sink:
+        for seed in range(400):
+            chance, bus = random.Random(seed), MemoryBus(keep=True)
+            for record in chance.choices(given, k=3):
+                bus.publish(topic, key(topic), odd(record, chance))
+                bus.publish(topic, key(topic), codec.encode(record))
+            bus.flush()
+            runners = [
+                Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out, max_bytes=MAX)
+                for n in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
+            ]
+            reader = bus.reader(topics.ALERTS, "delivery-jsonl")
+            outside = Outside(clock=time.time, random=lambda: 0.5)
+            subscriber = Subscriber(name="jsonl", sink=sink)
+            delivery = Delivery(subscriber, reader, dead_letters(bus), outside)
+            while drain(runners) + delivery.step():
+                pass
+            assert delivery.idle, seed
 
 
 @pytest.mark.live

@@ -116,10 +116,24 @@ def test_a_field_of_a_newer_version_is_passed_over() -> None:
     assert codec.decode(msgspec.msgpack.encode(newer)) == make.sound(1.0)
 
 
-def test_a_number_that_is_none_stays_one() -> None:
-    again = codec.decode(codec.encode(make.sound(1.0, gunshot=math.nan)))
-    assert isinstance(again, types.Sound)
-    assert math.isnan(again.labels["gunshot"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        make.sound(1.0, gunshot=math.nan),
+        make.sound(1.0, gunshot=math.inf),
+        make.alert(score=-math.inf),
+        make.alert(contributions={"sound": math.nan}),
+        make.alert(severity="x"),
+        make.alert(severity=""),
+        make.anomaly(1, severity="critical "),
+        make.alert(time=2**63),
+        make.progress(2.0**34),
+        types.Roster(site="a", source="b", sources=(), start=-(2**62) - 1),
+    ],
+)
+def test_what_nobody_can_calculate_with_is_refused(record: types.Record) -> None:
+    with pytest.raises(DecodeError, match=r"Expected `(float|int|str)`"):
+        codec.decode(codec.encode(record))
 
 
 def test_the_span_is_read_without_the_data() -> None:
