@@ -27,9 +27,10 @@ STEP = 270.0  # s of them that a step gets to end
 STALE = 5.0  # s after which what a broker said of its end counts for nothing
 _TURN = 0.01  # s
 
-# A service logs under the name of its module, and an error in each service that it passes;
-# `FaustReader.poll` raises it once. What Faust and aiokafka log themselves is the caller's to tell.
-logging.getLogger(__name__).setLevel(logging.CRITICAL)
+for _name in ("faust", "mode", "aiokafka", __name__):  # the last: services log by their module
+    # A line for every attempt while the brokers are away, and a traceback in each service that an
+    # error passes; what matters `FaustReader.poll` raises, once.
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class App(faust.App):
