@@ -8,7 +8,9 @@ from typing import Protocol
 from pipeline import topics
 from pipeline.config import KafkaBus
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.run import most_bytes
 
+OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
 FAUST = "faust"  # how Faust's members say that they share partitions
 
 
@@ -30,10 +32,12 @@ def check_topics(known: Known, settings: KafkaBus) -> None:
         )
         raise ConfigError(msg)
     for name, limit in limits.items():
-        if limit < settings.max_message:
+        needed = most_bytes(name, settings.max_message) + OVERHEAD
+        if limit < needed:
             msg = (
                 f"bus.max_message: {settings.max_message} bytes; {settings.prefix}.{name} takes "
-                f"{limit} at most: `fusewatch topics create CONFIG` raises it, or lower this"
+                f"{limit}, and needs {needed}: `fusewatch topics create CONFIG` raises it, or "
+                "lower this"
             )
             raise ConfigError(msg)
 
