@@ -249,6 +249,66 @@ def test_a_commit_of_a_member_that_was_removed_does_nothing_and_poll_says_so(
     assert bus.committed(TOPIC, GROUP) == {0: (1, b"mine again")}
 
 
+def test_a_commit_amid_a_rebalance_is_made_after_it_where_the_partition_stays(
+    kafka: str, buses: Callable[..., KafkaBus]
+) -> None:
+    settings = made(kafka)
+    bus, readers = buses(settings), [buses(settings).reader(TOPIC, GROUP) for _ in range(3)]
+    write(bus, 40, keys=40)
+    owned: list[set[int]] = [set(), set(), set()]
+    held, stop = Event(), Event()
+
+    def poll(number: int) -> None:
+        for event in readers[number].poll(50, 0.1):
+            match event:
+                case Assigned():
+                    owned[number].add(event.partition)
+                case Revoked():
+                    owned[number].remove(event.partition)
+
+    def polls(number: int) -> None:
+        while not stop.is_set():
+            poll(number)
+            if number == 1 and len(owned[1]) == 2:
+                held.wait(30)
+
+    threads = [Thread(target=polls, args=(number,)) for number in (1, 2)]
+    threads[0].start()
+    eventually(lambda: poll(0) or len(owned[0]) == len(owned[1]) == 2, within=SETTLED)
+    before = set(owned[0])
+    threads[1].start()  # the group cannot agree while its second member does not poll
+    began = time.monotonic()
+    while time.monotonic() < began + 6:  # s; heartbeats tell of it each 3 s
+        poll(0)
+    for number in before:
+        readers[0].commit(number, 1, b"amid")
+    assert bus.committed(TOPIC, GROUP) == {}
+    held.set()
+    eventually(lambda: poll(0) or (owned[2] and bus.committed(TOPIC, GROUP)), within=SETTLED)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    kept = before & owned[0]
+    assert kept
+    noted = {n: commit for n, commit in bus.committed(TOPIC, GROUP).items() if commit[1]}
+    assert noted == {number: (1, b"amid") for number in kept}
+
+
+def test_a_reader_knows_what_is_behind_it(kafka: str, buses: Callable[..., KafkaBus]) -> None:
+    bus = buses(made(kafka, 1))
+    reader = bus.reader(TOPIC, GROUP)
+    assert reader.behind(0) == 1, "nobody has said"
+    first(reader, Assigned)
+    eventually(lambda: not reader.poll(1, 0.2) and reader.behind(0) == 0, within=SETTLED)
+    write(bus, 10)
+    assert first(reader, Entry).offset == 0
+    assert reader.behind(0) == 9
+    write(bus, 10)
+    for _ in range(9):
+        assert first(reader, Entry)
+    eventually(lambda: reader.poll(1, 0.1) and reader.behind(0), within=SETTLED)
+
+
 def remove_members(broker: str, group: str) -> None:
     """As a broker does when a session times out."""
     admin = KafkaAdminClient(bootstrap_servers=broker)
