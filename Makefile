@@ -11,7 +11,7 @@ BIN = .venv/bin
 FAST = -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test kafka bench shared light clean
+.PHONY: help setup demo check test soak kafka bench shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	$(BIN)/pytest
 	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
 
+soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/soak.md)
+	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
+
 kafka: | build/.apt-test ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; tests use it with FUSEWATCH_KAFKA=127.0.0.1:9092
 	deploy/kafka/kafka.sh run build/kafka/data --port 9092
 
@@ -42,6 +45,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
 	$(BIN)/python -m benchmarks.log
+	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
