@@ -34,17 +34,6 @@ from workers.faust_reader import Event, FaustReader
 from workers.ready import check_group
 
 log = logging.getLogger("fusewatch")
-for _name in (
-    "faust",
-    "mode",
-    "aiokafka",
-    __name__,
-):  # the last: services are named by their module
-    # A line for every attempt while the brokers are away, and a traceback in each service that an
-    # error passes: `poll` raises it once.
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
-
-STAGES = ("vision", "sound", "speech", "text")  # those that are right without a note
 
 BOUND = 32 << 20  # bytes of records that wait for the runner
 AT_ONCE = 64  # records that cross from the consumer's thread to the app's at a time
@@ -155,7 +144,7 @@ class _Served:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except Exception as error:
+        except BaseException as error:  # Faust also raises SystemExit, which ends a thread unheard
             self.reader.failed(_outside(error, self._group))
 
     async def _serve(self) -> None:
@@ -191,7 +180,7 @@ async def _watched(app: App) -> None:
     while True:
         if app.crashed:
             raise app.crash_reason or RuntimeError("Faust crashed and does not say why")
-        await app.check()
+        app.check()
         await asyncio.sleep(LOOK)
 
 

@@ -41,11 +41,10 @@ class App(faust.App):
     def _create_directories(self) -> None:
         """Nothing of ours is kept in files."""
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """Raises an error of the group that aiokafka has kept for whoever asks."""
-        thread = self._thread
-        if thread is not None and thread.coordinator is not None:
-            await thread.call_thread(thread.check)
+        if (thread := self._thread) is not None:
+            thread.check()
 
     async def account(self, tp: TP, offset: int) -> None:
         """Raises when a record comes and others before it were left out."""
@@ -94,7 +93,7 @@ class _Worker(WorkerThread):
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """aiokafka's consumer, in a thread and loop of its own; all but `behind` is called in there."""
+    """aiokafka's consumer, in a thread and loop of its own; `check` and `behind` only look."""
 
     app: App
     Worker = _Worker
@@ -106,12 +105,15 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = int(FETCH_WAIT * 1000)
         return consumer
 
-    @property
-    def coordinator(self) -> Any:
-        return self._consumer and self._consumer._coordinator
-
-    async def check(self) -> None:
-        self.coordinator.check_errors()
+    def check(self) -> None:
+        coordinator = self._consumer and self._consumer._coordinator
+        if not coordinator:
+            return
+        if coordinator._pending_exception is not None:
+            raise coordinator._pending_exception
+        task = coordinator._coordination_task
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            raise task.exception()
 
     def flow(self) -> None:
         """Pauses every partition while the reader is full: what is on its way still comes."""

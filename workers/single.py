@@ -52,7 +52,6 @@ STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the
     "delivery": (),
 }
 BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
-SILENT = ("faust", "mode", "aiokafka")  # they say each failure all day; `poll` raises it once
 AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
@@ -196,8 +195,6 @@ class Worker:
     def _by_faust(self) -> Bus:
         from workers.faust_app import FaustBus  # noqa: PLC0415, an optional extra
 
-        for name in SILENT:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         return FaustBus(self.bus, self.secrets.bus(self.brokers), client=_client(self.order))
 
     def _runner(self, node: graph.Node, bus: Bus) -> Runner:
