@@ -16,7 +16,8 @@ from pipeline import codec
 from pipeline.types import Alert
 from tests.live.brokers import Brokers
 from tests.live.likeness import Likeness, likenesses, replayed, spoken
-from tests.live.soak import Plan, Soak, Told, merged, scenes_of
+from tests.live.soak import Plan, Soak, Told
+from tests.live.three_sites import merged, scenes_of
 from workers import configfile
 from workers.cloudevent import event_bytes, event_id
 
