@@ -292,6 +292,10 @@ def test_a_commit_amid_a_rebalance_is_made_after_it_where_the_partition_stays(
     assert kept
     noted = {n: commit for n, commit in bus.committed(TOPIC, GROUP).items() if commit[1]}
     assert noted == {number: (1, b"amid") for number in kept}
+    for reader, own in zip(readers, owned, strict=True):
+        for number in {0, 1, 2, 3} - own:  # brokers do not ask whose a partition is
+            reader.commit(number, 1, b"of somebody else's")
+    assert all(b"else" not in note for _, note in bus.committed(TOPIC, GROUP).values())
 
 
 def test_a_reader_knows_what_is_behind_it(kafka: str, buses: Callable[..., KafkaBus]) -> None:
