@@ -44,10 +44,15 @@ JUDGES = (  # who reads what was observed, in the order that records flow
 ALWAYS = 1 << 62  # ns; later than anything
 
 
+def prefix() -> str:
+    """A name for topics and groups that nobody else has."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
 def over_kafka(path: Path, brokers: str, more: str = "") -> Path:
     """The config beside `path`, over these brokers under a fresh prefix; its topics are made."""
     made = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:12]}.yaml")
-    text = BUS.format(brokers=json.dumps(brokers), prefix=f"t{uuid.uuid4().hex[:12]}")
+    text = BUS.format(brokers=json.dumps(brokers), prefix=prefix())
     made.write_text(path.read_text() + text + more)
     settings = configfile.load(made)
     assert isinstance(settings.bus, config.KafkaBus)

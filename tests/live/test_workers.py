@@ -10,6 +10,7 @@ import pytest
 
 from tests.graph.conftest import CONFIG, last
 from tests.live import brokered
+from tests.live.brokers import SecureKafka
 from tests.live.processes import Processes
 from tests.live.servers import eventually
 from workers import configfile, graph, single
@@ -146,3 +147,30 @@ def test_a_group_is_all_faust_or_all_plain(
     assert second.code == 3, second.tail()
     assert "one group is all Faust or all plain" in second.tail()
     assert first.stop(30) == 0
+
+
+def test_the_brokers_password_opens_them_and_is_never_shown(
+    secure_kafka: SecureKafka, tmp_path: Path, weights: Path
+) -> None:
+    wrong = "not-the-password-4711"
+    text = CONFIG + (
+        f'bus: {{kind: kafka, brokers: ["{secure_kafka.sasl}"], prefix: {brokered.prefix()}, '
+        f'replication: 1, min_insync: 1, tls: {{ca: "{secure_kafka.ca}"}}, sasl: '
+        f'{{mechanism: SCRAM-SHA-512, username: {secure_kafka.username}, password: "${{WORD}}"}}}}\n'
+    )
+    path = beside(tmp_path, "secure", text)
+    known = {"FUSEWATCH_WEIGHTS": str(weights)}
+    with Processes(tmp_path / "right", {**known, "WORD": secure_kafka.password}) as right:
+        topics = right.start("topics", *FUSEWATCH, "topics", "create", path)
+        eventually(lambda: topics.code is not None, within=60)
+        assert topics.code == 0, topics.tail()
+        worker = right.start("alert", *FUSEWATCH, "worker", "alert", path)
+        eventually(lambda: worker.times("ready") or worker.code is not None, within=60)
+        assert worker.stop(30) == 0, worker.tail()
+    with Processes(tmp_path / "wrong", {**known, "WORD": wrong}) as refused:
+        worker = refused.start("alert", *FUSEWATCH, "worker", "alert", path)
+        eventually(lambda: worker.code is not None, within=90)
+        assert worker.code == 3, worker.tail()
+    said = "".join(log.read_text() for log in tmp_path.glob("*/*.log"))
+    assert secure_kafka.password not in said
+    assert wrong not in said
