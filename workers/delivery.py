@@ -15,7 +15,8 @@ poll, send what is due, flush, commit, in this order always. Done is a 2xx or a 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
@@ -307,20 +308,26 @@ class Delivery:
 
     def _bury(self, entry: Entry, site: str, reason: str) -> None:
         source = f"delivery/{self.name}"
-        self._dead(
-            letter(site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason)
-        )
+        with self._settles():
+            self._dead(
+                letter(site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason)
+            )
 
     def _commit(self) -> None:
         commits = {number: (box.safe, box.note(self._door)) for number, box in self._boxes.items()}
         changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
         if changed:
             self._subscriber.flush()
-        self.settling = True
-        try:
+        with self._settles():
             for number, (safe, note) in changed.items():
                 self._reader.commit(number, safe, note)
                 self._committed[number] = (safe, note)
+
+    @contextmanager
+    def _settles(self) -> Iterator[None]:
+        self.settling = True
+        try:
+            yield
         finally:
             self.settling = False
 

@@ -156,7 +156,8 @@ def test_the_brokers_password_opens_them_and_is_never_shown(
     text = CONFIG + (
         f'bus: {{kind: kafka, brokers: ["{secure_kafka.sasl}"], prefix: {brokered.prefix()}, '
         f'replication: 1, min_insync: 1, tls: {{ca: "{secure_kafka.ca}"}}, sasl: '
-        f'{{mechanism: SCRAM-SHA-512, username: {secure_kafka.username}, password: "${{WORD}}"}}}}\n'
+        f"{{mechanism: SCRAM-SHA-512, username: {secure_kafka.username}, "
+        'password: "${WORD}"}}\n'
     )
     path = beside(tmp_path, "secure", text)
     known = {"FUSEWATCH_WEIGHTS": str(weights)}
