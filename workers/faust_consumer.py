@@ -189,8 +189,8 @@ class _Consumer(driver.Consumer):
         go amid the rebalance would be left out.
         """
         async with self._seeking:
-            await super().perform_seek()
             new = self._new
+            await super().perform_seek()  # of what is assigned by now: `new`, and perhaps more
             afresh = {tp for tp in self.assignment() if not self._read_offset[tp]}
             if not (looked := new | afresh):
                 return
