@@ -7,15 +7,18 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from pipeline.bus.log import LocalLog, LogReader, Retention
+from pipeline import codec
+from pipeline.bus.log import LocalLog, LogReader, Retention, between
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry
-from pipeline.types import ns
+from pipeline.types import Record, ns
+from tests import make
 
 MIB = 1 << 20
 Opener = Callable[..., LocalLog]
@@ -402,3 +405,21 @@ def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Pa
         (b"old", ""),
         (b"new", "a trace"),
     ]
+
+
+def test_what_lies_between_two_times_has_the_promises_that_follow(tmp_path: Path) -> None:
+    records = [make.frame(1), make.progress(2), make.frame(5), make.frame(2.5), make.progress(9)]
+    with closing(LocalLog(tmp_path, clock=lambda: 0)) as log:
+        for record in records:
+            log.publish("frames.v1", "office/desk", codec.encode(record))
+        log.flush()
+
+        def told(start: float, end: float) -> list[Record]:
+            entries = between(tmp_path, "frames.v1", ns(start), ns(end))
+            return [codec.decode(entry.value) for entry in entries]
+
+        assert told(0, 2) == records[:2]
+        assert told(0, 3) == records  # 2.5 came late, after 5
+        assert told(0, 9) == records
+        assert told(4, 9) == records[2:]
+        assert told(6, 9) == []
