@@ -25,7 +25,7 @@ from mode.supervisors import CrashingSupervisor
 
 from pipeline.bus import kafka_record
 from pipeline.bus.kafka_admin import Admin
-from pipeline.bus.kafka_link import context
+from pipeline.bus.kafka_arguments import context
 from pipeline.config import KafkaBus as Settings
 from pipeline.errors import FusewatchError, OutsideError
 from pipeline.ports import Bus

@@ -17,7 +17,7 @@ from typing import Any
 from kafka import errors as kafka
 from kafka.net.compat import KafkaNetClient
 
-from pipeline.bus import kafka_link
+from pipeline.bus import kafka_arguments
 from pipeline.config import KafkaBus
 from pipeline.errors import BrokersAway, OutsideError
 
@@ -79,7 +79,7 @@ class Link:
 
     def __init__(self, settings: KafkaBus, client: str) -> None:
         self.settings = settings
-        self._arguments = kafka_link.arguments(settings, client)
+        self._arguments = kafka_arguments.arguments(settings, client)
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
     def open(self, make: Callable[..., Any], **more: Any) -> Any:
@@ -171,7 +171,7 @@ def _probe(broker: str, settings: KafkaBus) -> str:
     try:
         with socket.create_connection((host, int(port)), PROBE) as plain:
             if settings.tls is not None:
-                with kafka_link.context(settings.tls).wrap_socket(
+                with kafka_arguments.context(settings.tls).wrap_socket(
                     plain, server_hostname=host
                 ) as wrapped:
                     _hear(wrapped)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bus.kafka_link import arguments
+from pipeline.bus.kafka_arguments import arguments
 from pipeline.config import KafkaBus, Sasl, Tls
 from pipeline.errors import ConfigError
 
