@@ -17,23 +17,38 @@ class Offsets:
 
     def __init__(self, addresses: str, prefix: str) -> None:
         self._addresses, self._prefix = addresses.split(","), prefix
+        self._stale = False
 
     def __enter__(self) -> Offsets:
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _open(self) -> None:
         self._admin = KafkaAdminClient(bootstrap_servers=self._addresses)
         self._consumer = KafkaConsumer(
             bootstrap_servers=self._addresses, enable_auto_commit=False, check_crcs=True
         )
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def _close(self) -> None:
         self._consumer.close()
         self._admin.close()
 
     def answered(self, asked: Callable[[], bool]) -> bool:
-        """What `asked` says; False while brokers are away."""
+        """What `asked` says; False while brokers are away.
+
+        Then new clients are made: old ones may ask a broker that no longer leads for minutes.
+        """
         try:
+            if self._stale:
+                self._close()
+                self._open()
+                self._stale = False
             return asked()
         except KafkaError:
+            self._stale = True
             return False
 
     def ends(self, topic: str) -> dict[int, int]:

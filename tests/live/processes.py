@@ -62,8 +62,9 @@ class Process:
     def kill(self) -> None:
         """By SIGKILL; returns when it is gone. Whether it had ended by itself, `code` tells."""
         assert self._process is not None, f"{self.name} never ran"
+        alive = self.alive
         self._process.kill()
-        self.kills += self._process.wait() == KILLED
+        self.kills += (self._process.wait() == KILLED) and alive
 
     def stop(self, within: float) -> int:
         """By SIGTERM; the code with which it ended. One that takes longer is killed, and fails."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +15,9 @@ import pytest
 
 from tests.live.brokers import Brokers
 from tests.live.offsets import Offsets
-from tests.live.processes import Process, Processes
+from tests.live.processes import KILLED, Process, Processes
 from tests.live.three_sites import SECRET, SUBSCRIBER, Site, scenes_of, written
-from workers.receiver import Receiver
+from workers.receiver import Received, Receiver, Reply
 
 FUSEWATCH = (sys.executable, "-m", "workers.cli")
 # Which groups read which topic, in the order that records flow.
@@ -33,6 +34,7 @@ STORED = ("observations.v1", "anomalies.v1", "alerts.v1", "late.v1", "dead.v1")
 VISION = ("vision-1", "vision-2")
 CAUGHT_UP = 300  # s that a backlog may take on a machine that has other things to do
 PAUSE = 3.0  # s between two kills, at most
+WAYLAID = 15.0  # s to wait for an alert under way before delivery is killed anyhow
 AGAIN = 0.2  # chance that a process is killed a second time while it starts
 
 
@@ -74,12 +76,18 @@ class Soak:
         }
         self.more = plan.kills > 0  # whether scenes are begun again when all were played
         self.broker_kills = 0
+        self.killing = threading.Lock()
+        self.waylaid = threading.Event()  # delivery is killed by the next alert that it sends
         self.environment = {"FUSEWATCH_WEIGHTS": str(shared / "weights")}
 
     def run(self) -> Told:
         began = time.monotonic()
         logs = self.folder / "logs"
-        with Receiver(SECRET) as receiver, Processes(logs, self.environment) as processes:
+        answer = self._answer
+        with (
+            Receiver(SECRET, answer=answer) as receiver,
+            Processes(logs, self.environment) as processes,
+        ):
             self.config = written(
                 self.folder, self.plan.prefix, self.brokers.addresses, receiver.url
             )
@@ -171,7 +179,22 @@ class Soak:
         )
         print(f"{victim} killed; worked off {time.monotonic() - began:.1f} s later", flush=True)
 
+    def _answer(self, received: Received) -> Reply:
+        """An alert has arrived, and whoever sent it is killed before it hears so."""
+        with self.killing:
+            if self.waylaid.is_set():
+                self.processes["delivery"].kill()
+                self.waylaid.clear()
+        return Reply()
+
     def _killed(self, process: Process) -> None:
+        if process.name == "delivery":
+            self.waylaid.set()
+            deadline = time.monotonic() + WAYLAID
+            self._until(
+                "an alert is sent",
+                lambda: not self.waylaid.is_set() or time.monotonic() > deadline,
+            )
         before = self._restarted(process)
         if self.chance.random() < AGAIN:
             pause = time.monotonic() + self.chance.uniform(0, PAUSE)
@@ -184,10 +207,12 @@ class Soak:
 
     def _restarted(self, process: Process) -> int:
         """Killed and started, unless it had ended by itself; how often it had been ready before."""
-        process.kill()
-        before = self._ready(process.name)
-        if process.code != 0:
-            process.start()
+        with self.killing:
+            process.kill()
+            self.waylaid.clear()
+            before = self._ready(process.name)
+            if process.code != 0:
+                process.start()
         return before
 
     # -- what is waited for
@@ -198,7 +223,7 @@ class Soak:
     def _tend(self) -> None:
         """A scene that is over is followed by the next; no other end is in order."""
         for process in self.processes.ended():
-            if process.name == "topics":
+            if process.name == "topics" or (process.name, process.code) == ("delivery", KILLED):
                 continue
             assert process.code == 0, f"{process.name} ended by {process.code}:\n{process.tail()}"
             kind, _, site = process.name.partition("-")

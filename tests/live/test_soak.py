@@ -22,9 +22,9 @@ from workers import configfile
 from workers.cloudevent import event_bytes, event_id
 
 FULL = os.environ.get("FUSEWATCH_SOAK") == "full"
-SEED = int(os.environ.get("FUSEWATCH_SOAK_SEED", "20261123"))
+SEED = int(os.environ.get("FUSEWATCH_SOAK_SEED", "4"))  # whose first five are of four kinds
 KILLS = int(os.environ.get("FUSEWATCH_SOAK_KILLS", "30" if FULL else "5"))
-SPEED = float(os.environ.get("FUSEWATCH_SOAK_SPEED", "1"))  # times real time
+SPEED = float(os.environ.get("FUSEWATCH_SOAK_SPEED", "1" if FULL else "2"))  # times real time
 full = pytest.mark.skipif(not FULL, reason="takes half an hour: make soak")
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -101,7 +101,7 @@ def counts(told: Told) -> str:
             f"{len(told.posts)} posts, {ids} ids, {len(told.posts) - ids} duplicates; "
             f"{len(told.stored['alerts.v1'])} records in alerts.v1",
             f"{len(seen)} records in observations.v1: {len(spoken(seen))} different "
-            "things that models said; the rest is progress and repeats",
+            f"things that models said; {len(seen) - len(set(seen))} records repeated",
             f"{len(told.stored['dead.v1'])} dead, {len(told.stored['late.v1'])} late",
             f"frames that each worker looked at in its last life: {told.looked}",
             f"{told.seconds:.0f} s",
