@@ -52,7 +52,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(target):
+        with alone(target.parent, ".lock"):
             if target.exists() and digest(target) == wanted.sha256:
                 return
             _room(wanted, part)
@@ -70,8 +70,9 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    with (target.parent / ".lock").open("w") as lock:  # stays: to remove it would race
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """While others, also other processes, wait for the lock of this name in `folder`."""
+    with (folder / name).open("w") as lock:  # stays: to remove it would race
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.fetch import Told, Wanted, digest, fetch
+from models.fetch import Told, Wanted, alone, digest, fetch
 from models.registry import REGISTRY, File, Weights
 from pipeline.errors import WeightsError
 
@@ -51,14 +51,29 @@ def pull(name: str, env: Mapping[str, str] = os.environ) -> Path:
     """The model's folder in the user's cache, after downloading what is missing or wrong there."""
     weights = _registered(name)
     folder = cache(env) / "weights" / name
-    missing = [f for f in weights.files if _state(folder / f.name, f, env) != "right"]
-    for file in missing:
+    if all(_state(folder / file.name, file, env) == "right" for file in weights.files):
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(
+            folder.parent, f".{weights.name}.lock"
+        ):  # several workers may start at once on one cache
+            _complete(weights, folder, env)
+    except OSError as error:
+        msg = f"{folder} cannot be written: {error.strerror or error}"
+        raise WeightsError(msg) from error
+    return folder
+
+
+def _complete(weights: Weights, folder: Path, env: Mapping[str, str]) -> None:
+    for file in weights.files:
+        if _state(folder / file.name, file, env) == "right":
+            continue
         if (folder / file.name).exists():
             log.warning("%s has a wrong SHA-256: it is downloaded again", folder / file.name)
             (folder / file.name).unlink()
-        with _progress(f"{name}/{file.name}", file) as told:
+        with _progress(f"{weights.name}/{file.name}", file) as told:
             _bring(file, folder, told)
-    return folder
 
 
 def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | float]]:

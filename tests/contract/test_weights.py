@@ -373,6 +373,23 @@ def test_a_model_is_downloaded_to_the_cache_once(
     assert [path for path, _ in server.asked] == ["/outer.onnx", "/toy.whl"]
 
 
+def test_several_workers_that_start_at_once_download_a_model_once(
+    toy: Weights, server: Server, tmp_path: Path
+) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    found: list[Path] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(weights.find("toy", env))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [tmp_path / "fusewatch" / "weights" / "toy"] * 4
+    assert files(found[0]) == ["inner.onnx", "outer.onnx"]
+    assert sorted(path for path, _ in server.asked) == ["/outer.onnx", "/toy.whl"]
+
+
 def test_a_download_is_told_where_there_is_no_terminal(
     toy: Weights,
     tmp_path: Path,
