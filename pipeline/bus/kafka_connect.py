@@ -156,6 +156,8 @@ def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideErr
 def _reached(settings: KafkaBus) -> str:
     """Why the brokers do not serve us, by trying each: refused, no such host, certificate..."""
     silent = "accepts, but serves nobody, or has too few replicas in sync"
+    if settings.sasl:  # a slow client may see the connection's end before the broker's verdict
+        silent += f", or refuses user {settings.sasl.username}: see bus.sasl"
     seen = [f"{broker}: {_probe(broker, settings) or silent}" for broker in settings.brokers]
     return f"the brokers do not serve us ({'; '.join(seen)})"
 
