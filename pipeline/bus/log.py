@@ -27,6 +27,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _AT_ONCE = 500
 _SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
     (SELECT max(offset) FROM entries WHERE start < ?)"""
+_BEFORE = """SELECT coalesce((SELECT max(offset) + 1 FROM entries WHERE offset < ? AND start NOT NULL),
+    (SELECT min(offset) FROM entries))"""
 _BEYOND = """SELECT coalesce((SELECT min(offset) - 1 FROM entries WHERE offset > ? AND start >= ?),
     (SELECT max(offset) FROM entries))"""
 _ROWS = """SELECT offset, key, value, trace FROM entries
@@ -206,13 +208,15 @@ class LogReader:
 
 
 def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
-    """From the first entry that starts in `[start, end)` (event time, ns UTC) to the last one, and
-    what follows that has no start: the promises that close what was open.
+    """From the first entry that starts in `[start, end)` (event time, ns UTC) to the last one, with
+    what has no start around them: rosters before, the promises that close what was open after.
 
     Also while a daemon has the log. Raises OutsideError when there is no such log.
     """
     with _looking(folder, topic) as link:
         first, last = link.execute(_SPAN, (start, end)).fetchone()
+        if first is not None:
+            (first,) = link.execute(_BEFORE, (first,)).fetchone()
         if last is not None:
             (last,) = link.execute(_BEYOND, (last, end)).fetchone()
         while first is not None and last is not None and first <= last:

@@ -407,8 +407,9 @@ def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Pa
     ]
 
 
-def test_what_lies_between_two_times_has_the_promises_that_follow(tmp_path: Path) -> None:
+def test_what_lies_between_two_times_has_the_rosters_before_and_the_promises_after(tmp_path: Path) -> None:
     records = [make.frame(1), make.progress(2), make.frame(5), make.frame(2.5), make.progress(9)]
+    records.insert(0, make.roster("desk"))
     with closing(LocalLog(tmp_path, clock=lambda: 0)) as log:
         for record in records:
             log.publish("frames.v1", "office/desk", codec.encode(record))
@@ -418,8 +419,8 @@ def test_what_lies_between_two_times_has_the_promises_that_follow(tmp_path: Path
             entries = between(tmp_path, "frames.v1", ns(start), ns(end))
             return [codec.decode(entry.value) for entry in entries]
 
-        assert told(0, 2) == records[:2]
+        assert told(0, 2) == records[:3]
         assert told(0, 3) == records  # 2.5 came late, after 5
         assert told(0, 9) == records
-        assert told(4, 9) == records[2:]
+        assert told(4, 9) == records[2:]  # what has no start belongs to what it precedes, too
         assert told(6, 9) == []
