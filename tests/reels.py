@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import cv2
@@ -70,3 +74,42 @@ def number(chunk: FrameChunk) -> int:
 def samples(chunks: Iterable[AudioChunk]) -> np.ndarray:
     """All samples of chunks of 16 kHz mono, as int16."""
     return np.concatenate([np.frombuffer(chunk.data, "<i2") for chunk in chunks])
+
+
+class Mjpeg(http.server.BaseHTTPRequestHandler):
+    """A camera that sends JPEGs for ever, as fast as it may; odd ones are broken."""
+
+    parts: tuple[bytes, ...] = ()
+    busy: ClassVar[list[int]] = []  # an entry for each request that is still refused
+
+    def do_GET(self) -> None:
+        if self.busy:
+            self.busy.pop()
+            self.send_error(503)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(50):
+                for data in self.parts:
+                    self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\n")
+                    self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Tests are quiet."""
+
+
+@contextlib.contextmanager
+def mjpeg(*parts: bytes, busy: int = 0) -> Iterator[str]:
+    """Its address; the first `busy` requests are refused."""
+    handler = type("Handler", (Mjpeg,), {"parts": parts, "busy": [0] * busy})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://ops:s3cretpw@127.0.0.1:{server.server_port}/mjpg?token=s3cretpw"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -25,12 +25,13 @@ from rich.table import Table
 from models import weights
 from pipeline.checks import webhook_names
 from pipeline.config import Camera, Config, Microphone, size_bytes
-from pipeline.errors import ConfigError, FusewatchError, OutsideError
+from pipeline.errors import ConfigError, FusewatchError, OutsideError, SourceLost
 from pipeline.types import AudioChunk, FrameChunk
 from workers import addresses, guard, sources
 from workers.secrets import Secrets
 
 PATIENCE = 20.0  # s for a source to give its frame or second
+AGAIN = 1.0  # s after which a network source that failed is asked once more
 LOUD = 3  # of 32768; a microphone that stays below is muted or dead
 
 
@@ -170,6 +171,12 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
                     path: str = path,
                 ) -> str:
                     address = addresses.parse(secrets.source(settings.source, path), kind, base)
+                    try:
+                        return _first(address, kind, site, name, settings)
+                    except SourceLost:
+                        if address.scheme not in addresses.NETWORK:
+                            raise
+                    time.sleep(AGAIN)  # busy with a viewer that has just left, as capture may find
                     return _first(address, kind, site, name, settings)
 
                 jobs.append((f"{kind} {site_name}/{name}", job))

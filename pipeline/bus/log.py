@@ -27,7 +27,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _AT_ONCE = 500
 _SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
     (SELECT max(offset) FROM entries WHERE start < ?)"""
-_BEFORE = """SELECT coalesce((SELECT max(offset) + 1 FROM entries WHERE offset < ? AND start NOT NULL),
+_BEFORE = """SELECT coalesce(
+    (SELECT max(offset) + 1 FROM entries WHERE offset < ? AND start NOT NULL),
     (SELECT min(offset) FROM entries))"""
 _BEYOND = """SELECT coalesce((SELECT min(offset) - 1 FROM entries WHERE offset > ? AND start >= ?),
     (SELECT max(offset) FROM entries))"""

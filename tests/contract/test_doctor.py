@@ -6,9 +6,12 @@ import json
 import wave
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.config import Camera, Config, Microphone, Model, Models, Site, Storage, Webhook
+from tests.reels import mjpeg
 from workers.doctor import Check, doctor, show
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -80,6 +83,14 @@ def test_a_source_that_fails_is_told_without_its_password(tmp_path: Path) -> Non
     assert "variable PW is not set" in found["camera office/unset"].detail
     assert not any(found[f"camera office/{name}"].ok for name in site.cameras)
     assert "hunter2" not in repr(found)
+
+
+def test_a_camera_that_is_busy_at_first_is_asked_once_more(tmp_path: Path) -> None:
+    picture = cv2.imencode(".jpg", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
+    with mjpeg(picture, busy=1) as address:
+        site = Site(cameras={"gate": Camera(source=address)})
+        found = checked(config_of(tmp_path, sites={"office": site}), tmp_path)
+    assert "a frame of 64 x 48" in found["camera office/gate"].detail
 
 
 def test_a_muted_microphone_and_a_short_file_are_told(tmp_path: Path) -> None:

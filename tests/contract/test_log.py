@@ -407,7 +407,9 @@ def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Pa
     ]
 
 
-def test_what_lies_between_two_times_has_the_rosters_before_and_the_promises_after(tmp_path: Path) -> None:
+def test_what_lies_between_two_times_has_roster_before_and_promises_after(
+    tmp_path: Path,
+) -> None:
     records = [make.frame(1), make.progress(2), make.frame(5), make.frame(2.5), make.progress(9)]
     records.insert(0, make.roster("desk"))
     with closing(LocalLog(tmp_path, clock=lambda: 0)) as log:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import itertools
 import os
 import subprocess
 import sys
-import threading
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -314,39 +312,6 @@ def test_a_stream_whose_library_breaks_is_lost_and_no_bug(error: Exception) -> N
     assert "rtsp" not in str(caught.value)
 
 
-class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A camera that sends JPEGs for ever, as fast as it may; odd ones are broken."""
-
-    parts: tuple[bytes, ...] = ()
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            for _ in range(50):
-                for data in self.parts:
-                    self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\n")
-                    self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
-
-    def log_message(self, *_: object) -> None:
-        """Tests are quiet."""
-
-
-@contextlib.contextmanager
-def mjpeg(*parts: bytes) -> Iterator[str]:
-    handler = type("Handler", (Mjpeg,), {"parts": parts})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://ops:s3cretpw@127.0.0.1:{server.server_port}/mjpg?token=s3cretpw"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def slowly(source: CameraSource, clock: Clock) -> Iterator[FrameChunk]:
     for chunk in source:
         yield chunk
@@ -356,7 +321,7 @@ def slowly(source: CameraSource, clock: Clock) -> Iterator[FrameChunk]:
 def test_mjpeg_over_http_survives_broken_pictures_and_is_lost_at_its_end() -> None:
     clock = Clock()
     good = cv2.imencode(".jpg", np.full((48, 64, 3), 200, np.uint8))[1].tobytes()
-    with mjpeg(good, good[: len(good) // 2], good) as address:
+    with reels.mjpeg(good, good[: len(good) // 2], good) as address:
         told = Told()
         source = camera(address, fps=60, clock=clock, told=told)
         seen: list[FrameChunk] = []
@@ -405,7 +370,7 @@ for make in (camera, media):
 print(open("/proc/self/cmdline").read(), open("/proc/self/comm").read())
 """
     closed = "rtsp://ops:s3cretpw@127.0.0.1:1/x"
-    with mjpeg(b"no jpeg") as address:
+    with reels.mjpeg(b"no jpeg") as address:
         done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, check=True,
                               capture_output=True, input=f"{address}\n{closed}\n" * 2, timeout=60,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
