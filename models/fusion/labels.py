@@ -1,0 +1,7 @@
+"""The words that training data, heads and reports have in common."""
+
+from __future__ import annotations
+
+LABELS = ("gunshot", "explosion", "glass", "scream", "siren", "intrusion", "threat")
+MODALITIES = ("vision", "sound", "speech", "report")
+SPLITS = ("train", "val", "test")
