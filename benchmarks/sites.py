@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 
 from models.fake import FakeText
-from models.fusion.noisy_or import NoisyOr
 from pipeline import codec, config, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.run import Runner
@@ -81,7 +80,7 @@ def measure(sites: int, asked: argparse.Namespace) -> None:
     plan = graph.site_plan(of, FakeText(), recorded=False)
     alerting = AlertStage(dict.fromkeys(names, graph.timing(of)), lambda *_: ())
     fusion = Runner(
-        FusionStage(dict.fromkeys(names, plan), NoisyOr()),
+        FusionStage(dict.fromkeys(names, plan)),
         bus,
         topic=topics.OBSERVATIONS,
         group="fusion",

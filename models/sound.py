@@ -13,18 +13,16 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from models.yamnet_scores import CLASSES, Floats, features
 from pipeline.errors import WeightsError
 
 LABELS = ("gunshot", "explosion", "glass", "scream", "siren")
 FILE = "yamnet_spectra_in.tflite"
 RATE = 16_000  # samples a second
-FRAMES, BANDS, CLASSES = 96, 64, 521
+FRAMES, BANDS = 96, 64
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 PATCH = WINDOW + (FRAMES - 1) * HOP  # 15,600 samples, 0.975 s
 STEP = RATE // 2  # samples between the patches of a longer waveform
-HALF_STEP = np.float32(1 / 512)  # of the scores: the model is quantized to 8 bits
-
-Floats = NDArray[np.float32]
 
 
 def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -105,11 +103,6 @@ class Yamnet:
         self._interpreter.set_tensor(self._in, log_mel(waveform)[None])
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._out)[0].copy()
-
-
-def features(scores: Floats) -> Floats:
-    """Log odds of YAMNet's scores; they come in steps of 1/256, hence half a step at both ends."""
-    return np.log((scores + HALF_STEP) / (1 + HALF_STEP - scores)).astype(np.float32)
 
 
 class SoundHead:

@@ -15,7 +15,8 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models.sound import LABELS, PATCH, RATE, STEP, Floats, Yamnet, features
+from models.sound import LABELS, PATCH, RATE, STEP, Yamnet
+from models.yamnet_scores import Floats, features
 
 KINDS = ("nothing", *LABELS)
 RARE = ("glass", "scream")

@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.sound import CLASSES, FILE, LABELS, Floats, Yamnet, margins
+from models.sound import FILE, LABELS, Yamnet, margins
 from models.sound_clips import KINDS, RARE, Bools, Heard, Ints, clips, listen
+from models.yamnet_scores import CLASSES, Floats
 
 FOLDS, SEED = 5, 5
 SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the KINDS in what is learned

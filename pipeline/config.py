@@ -205,10 +205,12 @@ class Stationary(_Settings, frozen=True, kw_only=True):
 
 
 class Fusion(_Settings, frozen=True, kw_only=True):
-    """Which head judges windows; `rules` is the transparent noisy-or."""
+    """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
+    `rules`, the transparent noisy-or alone, which is always there."""
 
     head: str = "rules"
-    threshold: Fraction = 0.8
+    threshold: Fraction | None = None  # of both; without: the head's own, and 0.8 of the noisy-or
+    severity: Severity = "high"  # of what the head finds
 
 
 class Site(_Settings, frozen=True, kw_only=True):

@@ -7,10 +7,13 @@ watermark has closed it. All event time: no clock is read here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
-from models.fusion.noisy_or import Question, Verdict
+from models.fusion import features
+from models.fusion.noisy_or import NoisyOr, Verdict
+from models.fusion.question import Question, Sight, newest
 from pipeline import codec
 from pipeline.align import Aligner, Repeat, Unknown
 from pipeline.config import Detect
@@ -30,6 +33,7 @@ from pipeline.types import (
     Progress,
     Record,
     Roster,
+    Severity,
     Sound,
     Utterance,
     Window,
@@ -37,11 +41,25 @@ from pipeline.types import (
     event_start,
     rfc3339,
 )
+from pipeline.zones import Polygon
 
 WINDOW = "window"
 GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
 
-Head = Callable[[Sequence[Question]], Sequence[Verdict]]  # a Model
+RULES = "rules"  # the name of fusion without a learned head, in alerts too
+
+
+class Head(Protocol):
+    """A learned head: a Model from questions to verdicts, and what an operator must know of it.
+
+    `version` stands in every alert; from `threshold` on a window is an anomaly.
+    """
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]: ...
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,18 +73,29 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     cry_every: int  # how often one that stays lost is told, so that its incident stays open
     still_after: int
     still_distance: float  # of the object's height
-    threshold: float  # of the fusion head
+    threshold: float  # of the noisy-or
+    learned: float | None = None  # threshold of a learned head; None: its own
+    severity: Severity = "high"  # of what a learned head finds
     cameras: Mapping[str, Detect]
+    zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
     sees: Callable[[], Sequence[SeesRule]]  # made anew for each state: level rules remember
     hears: Sequence[Heard]
     reads: Sequence[Said | Meant]
 
 
 class FusionStage:
-    """Tracks, aligns and judges; `plans` has every site of the config."""
+    """Tracks, aligns and judges; `plans` has every site of the config, `heads` those with one."""
 
-    def __init__(self, plans: Mapping[str, SitePlan], head: Head) -> None:
-        self._plans, self._head = plans, head
+    def __init__(self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head] = {}) -> None:
+        self._plans, self._heads = plans, dict(heads)
+
+    def swap(self, heads: Mapping[str, Head]) -> None:
+        """Judge by other heads from the next window on; from any thread."""
+        for site in self._plans:
+            if site in heads:
+                self._heads[site] = heads[site]
+            else:
+                self._heads.pop(site, None)
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
         """Nothing: the head judges windows, and those close in the state."""
@@ -74,7 +103,7 @@ class FusionStage:
 
     def open(self, floors: dict[str, int]) -> FusionState:
         """The state of a partition."""
-        return FusionState(self._plans, self._head, floors)
+        return FusionState(self._plans, self._heads, floors)
 
 
 class FusionState:
@@ -86,9 +115,9 @@ class FusionState:
     """
 
     def __init__(
-        self, plans: Mapping[str, SitePlan], head: Head, floors: Mapping[str, int]
+        self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head], floors: Mapping[str, int]
     ) -> None:
-        self._plans, self._head, self._floors = plans, head, floors
+        self._plans, self._heads, self._floors = plans, heads, floors
         self._sites: dict[str, SiteState] = {}
         self._now = 0  # ns
 
@@ -99,7 +128,7 @@ class FusionState:
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
-            self._sites[record.site] = SiteState(record.site, plan, self._head, floor)
+            self._sites[record.site] = SiteState(record.site, plan, self._heads, floor)
         before, newest = self._now, event_start(record)
         self._now = max(before, min(newest, before + SECOND) if before else newest)
         said = self._sites[record.site].on(record, self._now)
@@ -117,10 +146,10 @@ class FusionState:
 
 
 class SiteState:
-    """One site: windows, tracks and rules."""
+    """One site: windows, tracks and rules; `heads` may change between two windows."""
 
-    def __init__(self, site: str, plan: SitePlan, head: Head, floor: int) -> None:
-        self._site, self._plan, self._head, self._floor = site, plan, head, floor
+    def __init__(self, site: str, plan: SitePlan, heads: Mapping[str, Head], floor: int) -> None:
+        self._site, self._plan, self._heads, self._floor = site, plan, heads, floor
         self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
         self._trackers = {
             camera: Tracker(
@@ -134,6 +163,9 @@ class SiteState:
         self._parked = Parked(plan.still_after, plan.still_distance, plan.horizon)
         self._sees = plan.sees()
         self._findings: list[Finding] = []  # those that an open window may still overlap
+        self._sights: list[Sight] = []  # likewise
+        self._rules = NoisyOr()
+        self._learned = False  # whether the learned head found something in the last window
         self._sources: tuple[str, ...] = ()  # of the newest roster
         self._seen: dict[str, int] = {}  # source -> end of its last observation, ns
         self._lost: dict[str, int] = {}  # source -> since when, ns
@@ -199,8 +231,11 @@ class SiteState:
         match record:
             case Detections():
                 seen = self._see(record)
-                for rule in self._sees if seen else ():
-                    findings += rule.see(seen)  # type: ignore[arg-type]
+                if seen is not None:
+                    zones = self._plan.zones.get(record.source, ())
+                    self._sights.append(features.sight(seen, zones))
+                    for rule in self._sees:
+                        findings += rule.see(seen)
             case Sound():
                 for hears in self._plan.hears:
                     findings += hears.hear(record)
@@ -272,32 +307,73 @@ class SiteState:
         )
 
     def _judge(self, window: Window) -> list[Record]:
+        """At most one anomaly: the rules' fused evidence, or what the learned head finds more."""
         self._findings = [f for f in self._findings if f.end > window.start]
-        overlapping = tuple(f for f in self._findings if f.start < window.end)
-        if not overlapping:
-            return []
-        (verdict,) = self._head([Question(window, overlapping)])
-        newest = window.end - self._plan.hop  # older evidence was judged with the windows before
+        self._sights = [s for s in self._sights if s.end > window.start]
+        question = Question(
+            window,
+            tuple(f for f in self._findings if f.start < window.end),
+            tuple(s for s in self._sights if s.start < window.end),
+        )
+        found = [*self._fused(question), *self._found(question)]
+        return [max(found, key=lambda anomaly: anomaly.score)] if found else []
+
+    def _fused(self, question: Question) -> list[Anomaly]:
+        """Evidence of several modalities that is enough together, some of it of the newest hop:
+        older evidence was judged with the windows before."""
+        (verdict,) = self._rules([question])
+        start = question.window.end - self._plan.hop
         several = len({f.modality for f in verdict.findings}) > 1
-        fresh = any(f.end > newest for f in verdict.findings)
+        fresh = any(f.end > start for f in verdict.findings)
         if verdict.score < self._plan.threshold or not (several and fresh):
             return []
-        return [
-            Anomaly(
-                site=self._site,
-                source=WINDOW,
-                id=content_id(self._site, "fusion", WINDOW, newest, 0),
-                start=newest,
-                end=window.end,
-                rule="fusion",
-                label=verdict.label,
-                severity=next(f.severity for f in verdict.findings if f.label == verdict.label),
-                score=verdict.score,
-                presence=window.presence,
-                reasons=(),
-                contributions=verdict.contributions,
-            )
-        ]
+        severity = next(f.severity for f in verdict.findings if f.label == verdict.label)
+        return [self._whole(question.window, verdict, severity, "fusion")]
+
+    def _found(self, question: Question) -> list[Anomaly]:
+        """What the learned head finds; it goes on only while the newest hop alone shows it."""
+        head = self._heads.get(self._site)
+        if head is None:
+            return []
+        threshold = head.threshold if self._plan.learned is None else self._plan.learned
+        (verdict,) = head([question])
+        before, self._learned = self._learned, verdict.score >= threshold
+        if not self._learned:
+            return []
+        if before:
+            (now,) = head([newest(question, self._plan.hop)])
+            if now.score < threshold:
+                return []
+        return [self._whole(question.window, verdict, self._plan.severity, "learned")]
+
+    def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
+        """The anomaly of a window; it lies in the newest hop, before which fusion has promised."""
+        start = window.end - self._plan.hop
+        return Anomaly(
+            site=self._site,
+            source=WINDOW,
+            id=content_id(self._site, rule, WINDOW, start, 0),
+            start=start,
+            end=window.end,
+            rule=rule,
+            label=verdict.label,
+            severity=severity,
+            score=verdict.score,
+            presence=window.presence,
+            reasons=self._why(rule, verdict, start),
+            contributions=verdict.contributions,
+        )
+
+    def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
+        """The reason, when something begins; the rules behind fused evidence have told theirs."""
+        what = rule, verdict.label, WINDOW
+        last = self._told.get(what)
+        self._told[what] = start + self._plan.hop
+        if rule != "learned" or (last is not None and start - last < GOES_ON):
+            return ()
+        shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
+        by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
+        return (f"{rfc3339(start)[11:19]}Z {verdict.label} learned from {by or 'the whole'}",)
 
     def _promised(self, promise: Progress, now: int) -> list[Record]:
         """A source that stays lost is told by a `system` anomaly, again and again while it is."""

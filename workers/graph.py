@@ -16,13 +16,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from models import weights
-from models.fusion.noisy_or import NoisyOr
 from models.keywords import Keywords
 from models.registry import REGISTRY
 from models.text import packed
 from pipeline import config, topics
 from pipeline.config import Config, Site
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.incident import Timing
 from pipeline.ports import Model, Stage
 from pipeline.rules import (
@@ -41,7 +40,7 @@ from pipeline.types import ns
 from pipeline.zones import Line, LineCounter, Polygon
 from workers.alert import AlertStage
 from workers.evidence import evidence_names
-from workers.fusion import FusionStage, Head, SitePlan
+from workers.fusion import RULES, FusionStage, Head, SitePlan
 from workers.hearing import SoundStage
 from workers.speech import SpeechStage
 from workers.status import Status
@@ -49,6 +48,8 @@ from workers.text import TextStage
 from workers.vision import Policy, VisionStage
 
 RECORDED_THREADS = 2
+SHIPPED = "shipped"  # the head that comes with Fusewatch
+FUSED = 0.8  # probability from which evidence of several rules together is an anomaly
 LIMIT, MOST = 64, 512  # entries a poll; MOST frames are some 50 MB
 NEEDS: Mapping[str, tuple[str, ...]] = {  # stage, in the order that records flow -> its encoders
     "vision": ("detector",),
@@ -249,7 +250,7 @@ def _node(
                 name: site_plan(site, encoders.text, recorded=recorded)
                 for name, site in settings.sites.items()
             }
-            out, stage = topics.ANOMALIES, FusionStage(plans, _head(settings))
+            out, stage = topics.ANOMALIES, FusionStage(plans, heads(settings))
         case _:
             topic, out, stage = topics.ANOMALIES, topics.ALERTS, _alert(settings)
     return Node(name=name, topic=topic, out=out, stage=stage, limit=limit)
@@ -263,12 +264,23 @@ def _alert(settings: Config) -> AlertStage:
     )
 
 
-def _head(settings: Config) -> Head:
-    for name, site in settings.sites.items():
-        if site.fusion.head != "rules":
-            msg = f"sites.{name}.fusion.head: {site.fusion.head!r} is not known; there is 'rules'"
-            raise ConfigError(msg)
-    return NoisyOr()
+def heads(settings: Config) -> dict[str, Head]:
+    """The learned head of each site that has one; sites of one head share it.
+
+    Raises WeightsError for a head that cannot be used, which names the site's setting.
+    """
+    named = {name: site.fusion.head for name, site in settings.sites.items()}
+    loaded: dict[str, Head] = {}
+    for name, head in named.items():
+        if head != RULES and head not in loaded:
+            from models.fusion.learned import Learned
+
+            try:
+                loaded[head] = Learned.shipped() if head == SHIPPED else Learned.read(Path(head))
+            except WeightsError as error:
+                msg = f"sites.{name}.fusion.head: {error}"
+                raise WeightsError(msg) from error
+    return {name: loaded[head] for name, head in named.items() if head != RULES}
 
 
 def timing(site: Site) -> Timing:
@@ -291,7 +303,13 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         cry_every=ns(site.incidents.close_after) // 2,
         still_after=ns(site.stationary.after),
         still_distance=site.stationary.distance,
-        threshold=site.fusion.threshold,
+        threshold=FUSED if site.fusion.threshold is None else site.fusion.threshold,
+        learned=site.fusion.threshold,
+        severity=site.fusion.severity,
+        zones={
+            name: [Polygon.parse(zone.coordinates) for zone in camera.zones.values()]
+            for name, camera in site.cameras.items()
+        },
         cameras={name: camera.detect for name, camera in site.cameras.items()},
         sees=lambda: [made for name, rule in named for made in _sees(name, rule, site, timezone)],
         hears=[

@@ -1,4 +1,7 @@
-"""The head without training: a transparent noisy-or over calibrated evidence per modality.
+"""Fusion without training: a transparent noisy-or over calibrated evidence per modality.
+
+It judges every window, with a learned head beside it or alone (`fusion: {head: rules}`): what is
+learned adds to it and takes nothing away.
 
 The strongest evidence of each modality counts as one independent cause with probability p:
 `score = 1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section
@@ -13,17 +16,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from models.fusion.question import Question
 from pipeline.rules import Finding
-from pipeline.types import Window
 
 TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "report": 0.9}
-
-
-class Question(msgspec.Struct, frozen=True):
-    """A closed window and the findings that overlap it: what every head is asked."""
-
-    window: Window
-    findings: tuple[Finding, ...]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +28,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     label: str
     contributions: Mapping[str, float]
-    findings: tuple[Finding, ...]  # the ones that decided
+    findings: tuple[Finding, ...] = ()  # the ones that decided; a learned head names none
 
 
 class NoisyOr:

@@ -35,7 +35,7 @@ EARS = {
 
 
 def test_a_site_that_left_the_config_does_not_hold_its_partition_back() -> None:
-    host = Host(FusionStage({}, None), Assigned(0, 0, b""))  # type: ignore[arg-type]
+    host = Host(FusionStage({}), Assigned(0, 0, b""))  # type: ignore[arg-type]
     for offset in range(100):
         (dead,) = host.feed(offset, make.sound(1e6 + offset, site="left"), None)
         assert isinstance(dead, DeadLetter)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.fake import FakeText
-from models.fusion.noisy_or import NoisyOr
 from pipeline import config
 from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, held_until, ns
 from tests.make import box, described, detections, progress, roster, sound, utterance
@@ -39,7 +38,7 @@ SOURCES = ("desk", "room", "room/speech", "reports")
 
 def stage(*, recorded: bool = True) -> FusionStage:
     plan = graph.site_plan(SITE, FakeText(), recorded=recorded)
-    return FusionStage({"office": plan}, NoisyOr())
+    return FusionStage({"office": plan})
 
 
 def timeline(
@@ -233,7 +232,7 @@ def test_a_stage_that_hangs_is_told() -> None:
 
 def test_a_site_that_stalls_is_hurried_on_by_the_newest_time_of_all() -> None:
     plan = graph.site_plan(SITE, FakeText(), recorded=False)
-    state = FusionStage({"office": plan, "shop": plan}, NoisyOr()).open({})
+    state = FusionStage({"office": plan, "shop": plan}).open({})
     shop = [msgspec.structs.replace(r, site="shop") for r in in_step(timeline(80))]
     promised: dict[str, int] = {}
     stalled = [r for r in in_step(timeline(80)) if r.source != "room/speech"]

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from models.fake import FakeText, FakeVoice, FakeYamnet, fake_head
-from models.fusion.noisy_or import NoisyOr
 from models.transcript import Transcript
 from pipeline import codec, config, topics
 from pipeline.bus.memory import MemoryBus
@@ -43,7 +42,7 @@ HORIZON, PATIENCE = round(HALL.windows.horizon), round(HALL.windows.patience)
 
 def fusion(names: Sequence[str], *, recorded: bool = False) -> FusionStage:
     plan = graph.site_plan(HALL, FakeText(), recorded=recorded)
-    return FusionStage(dict.fromkeys(names, plan), NoisyOr())
+    return FusionStage(dict.fromkeys(names, plan))
 
 
 def alert(names: Sequence[str]) -> AlertStage:

@@ -1,0 +1,145 @@
+"""A learned fusion head as it runs: an ONNX file, a card, and what the two may never do.
+
+What a head is not allowed, whatever it has learned, is done here. Words never lower a score: each
+window is also judged without them, and the higher answer counts. It takes nothing from the rules:
+`workers/fusion.py` asks those too. A verdict says which modalities carry it: by how much the score
+falls when one is silenced (occlusion: Zeiler and Fergus, 2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
+from models.fusion.labels import MODALITIES
+from models.fusion.noisy_or import Verdict
+from models.fusion.question import Question
+from pipeline.errors import WeightsError
+
+MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
+SHIPPED = Path(__file__).with_name("shipped")
+WORDS = ("speech", "report")
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a head before it is believed; `about` is for people, free in form."""
+
+    name: str
+    version: str
+    schema: str  # features.SCHEMA of its training
+    labels: tuple[str, ...]
+    network: str  # attention | concat
+    threshold: float
+    per_hour: float  # false alarms for which the threshold was chosen
+    temperature: float
+    sha256: str  # of head.onnx
+    config: str  # hash of the settings, seed and data that made it
+    about: dict[str, object] = {}
+
+
+class Learned:
+    """A Model from questions to verdicts; one thread, so that a replay gives the same bytes.
+
+    Raises WeightsError where the folder holds no head, one for another layout of features, or one
+    whose file is not the one that its card speaks of.
+    """
+
+    def __init__(self, card: Card, model: bytes) -> None:
+        self.card = card
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has one class an error, and no common one
+            msg = f"{MODEL} cannot be loaded: {str(error)[:200]}"
+            raise WeightsError(msg) from error
+        takes = {each.name: each.shape[1:] for each in self._session.get_inputs()}
+        wants = {**{m: [SIZES[m]] for m in MODALITIES}, "state": [len(MODALITIES), 3]}
+        if takes != wants:
+            msg = f"{MODEL} takes {takes}, not {wants}: train it again with this Fusewatch"
+            raise WeightsError(msg)
+
+    @classmethod
+    def read(cls, folder: Path) -> Learned:
+        """The head in a folder that `fusewatch train` made."""
+        folder = folder.expanduser()
+        try:
+            card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+            model = (folder / MODEL).read_bytes()
+        except OSError as error:
+            msg = f"{folder} holds no fusion head ({error.strerror}: {error.filename})"
+            raise WeightsError(msg) from error
+        except msgspec.MsgspecError as error:
+            msg = f"{folder / CARD}: {error}"
+            raise WeightsError(msg) from error
+        if card.schema != SCHEMA:
+            msg = (
+                f"{folder}: this head was trained on features {card.schema}, and this Fusewatch "
+                f"makes {SCHEMA}: train it again (fusewatch train)"
+            )
+            raise WeightsError(msg)
+        if hashlib.sha256(model).hexdigest() != card.sha256:
+            msg = f"{folder / MODEL} is not the file that {CARD} speaks of: copy the whole folder"
+            raise WeightsError(msg)
+        try:
+            return cls(card, model)
+        except WeightsError as error:
+            msg = f"{folder}: {error}"
+            raise WeightsError(msg) from error
+
+    @classmethod
+    def shipped(cls) -> Learned:
+        """The head that comes with Fusewatch."""
+        return cls.read(SHIPPED)
+
+    @property
+    def version(self) -> str:
+        """Name, version and the beginning of the file's hash, as alerts carry it."""
+        return f"{self.card.name} {self.card.version} ({self.card.sha256[:8]})"
+
+    @property
+    def threshold(self) -> float:
+        return self.card.threshold
+
+    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        return [self.judge(tokens(question)) for question in batch]
+
+    def judge(self, window: Tokens) -> Verdict:
+        """The verdict on a window; contributions only from the threshold on, for they cost."""
+        ways = [window]
+        if any(m in window.vectors for m in WORDS):
+            ways.append(window.without(*WORDS))
+        scores, classes = self.scores(ways)
+        best = int(np.argmax(scores))
+        score = round(float(scores[best]), 3)
+        why: Mapping[str, float] = {}
+        if score >= self.card.threshold:
+            why = self._shares(ways[best], float(scores[best]))
+        label = self.card.labels[int(np.argmax(classes[best]))]
+        return Verdict(score=score, label=label, contributions=why)
+
+    def scores(self, batch: Sequence[Tokens]) -> tuple[Floats, Floats]:
+        """Calibrated P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
+        score, classes = self._session.run(["score", "classes"], arrays(batch))
+        return np.asarray(score, np.float32), np.asarray(classes, np.float32)
+
+    def _shares(self, window: Tokens, score: float) -> dict[str, float]:
+        """By how much the log odds fall without each modality, as shares of all falls."""
+        present = [m for m in MODALITIES if m in window.vectors]
+        scores, _ = self.scores([window.without(m) for m in present])
+        falls = np.maximum(0.0, _log_odds(score) - _log_odds(scores))
+        total = float(falls.sum())
+        if not total:
+            return {}
+        return {m: round(float(f) / total, 3) for m, f in zip(present, falls, strict=True)}
+
+
+def _log_odds(score: Floats | float) -> Floats:
+    clipped = np.clip(np.asarray(score, np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)), np.float32)

@@ -1,0 +1,168 @@
+"""The two networks behind one interface: tokens of a window in, an anomaly and its class out.
+
+`Concat` joins the modalities and is the baseline; `Attention` lets a few bottleneck tokens gather
+from all of them (Nagrani et al., Attention Bottlenecks for Multimodal Fusion, NeurIPS 2021), with
+gated residuals and a learned token for what is missing. Sound reaches both through the same gentle
+projection. Both have well under a million parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from models.fusion.features import SIZES, STATES
+from models.fusion.labels import LABELS, MODALITIES
+
+WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
+DROPOUT = 0.2
+QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # not an embedding
+
+
+class Encoders(nn.Module):
+    """Each modality to a token of WIDTH; a missing one is learned, and each knows its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        words = nn.Linear(SIZES["report"] - QUALITY["report"], WIDTH)  # speech and reports share it
+        self.embeds = nn.ModuleDict(
+            {
+                "sound": nn.Linear(SIZES["sound"] - QUALITY["sound"], WIDTH),
+                "words": words,
+            }
+        )
+        self.quality = nn.ModuleDict({m: nn.Linear(QUALITY[m], WIDTH) for m in MODALITIES})
+        self.hidden = nn.ModuleDict(
+            {m: nn.Sequential(nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH))
+             for m in MODALITIES}
+        )  # fmt: skip
+        self.missing = nn.Parameter(torch.zeros(len(MODALITIES), WIDTH))
+        self.state = nn.Parameter(torch.zeros(len(MODALITIES), len(STATES), WIDTH))
+        nn.init.normal_(self.missing, std=0.02)
+        nn.init.normal_(self.state, std=0.02)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`[n, 4, WIDTH]`."""
+        state = inputs["state"]
+        made = []
+        for column, modality in enumerate(MODALITIES):
+            given = inputs[modality]
+            embedding = given[:, : SIZES[modality] - QUALITY[modality]]
+            token = self.quality[modality](given[:, SIZES[modality] - QUALITY[modality] :])
+            if modality == "sound":
+                token = token + self.embeds["sound"](embedding)
+            elif modality != "vision":
+                token = token + self.embeds["words"](embedding)
+            token = token + self.hidden[modality](token)
+            there = state[:, column, 0:1]
+            token = there * token + (1 - there) * self.missing[column]
+            made.append(token + state[:, column] @ self.state[column])
+        return torch.stack(made, dim=1)
+
+
+class Concat(nn.Module):
+    """Tokens side by side through an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoders = Encoders()
+        self.body = nn.Sequential(
+            nn.Linear(len(MODALITIES) * WIDTH, 2 * WIDTH),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+        )
+        self.out = nn.Linear(2 * WIDTH, 1 + len(LABELS))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        out = self.out(self.body(self.encoders(inputs).flatten(1)))
+        return out[:, 0], out[:, 1:]
+
+
+class _Layer(nn.Module):
+    """Bottlenecks gather from the tokens, tokens take back through a gate that starts shut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather, self.give = _Across(), _Across()
+        self.think = nn.Sequential(
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, 2 * WIDTH),
+            nn.GELU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(2 * WIDTH, WIDTH),
+        )
+        self.gate = nn.Parameter(torch.zeros(WIDTH))
+
+    def forward(self, tokens: Tensor, narrow: Tensor) -> tuple[Tensor, Tensor]:
+        narrow = narrow + self.gather(narrow, torch.cat([tokens, narrow], dim=1))
+        narrow = narrow + self.think(narrow)
+        return tokens + torch.tanh(self.gate) * self.give(tokens, narrow), narrow
+
+
+class _Across(nn.Module):
+    """Attention of some tokens to others, written out: it exports to plain ONNX operators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.norm_from = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.ask = nn.Linear(WIDTH, WIDTH)
+        self.answer = nn.Linear(WIDTH, 2 * WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        depth = WIDTH // HEADS
+        key, value = self.answer(self.norm_from(theirs)).chunk(2, dim=-1)
+        asked = self.ask(self.norm(ours)).unflatten(-1, (HEADS, depth)).transpose(1, 2)
+        key = key.unflatten(-1, (HEADS, depth)).transpose(1, 2)
+        value = value.unflatten(-1, (HEADS, depth)).transpose(1, 2)
+        weights = (asked @ key.transpose(-1, -2) * depth**-0.5).softmax(dim=-1)
+        return self.out((weights @ value).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    """Bottleneck tokens over the modalities; the heads read bottlenecks and tokens, averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoders = Encoders()
+        self.narrow = nn.Parameter(torch.randn(BOTTLENECKS, WIDTH) * 0.02)
+        self.layers = nn.ModuleList(_Layer() for _ in range(LAYERS))
+        self.out = nn.Sequential(
+            nn.LayerNorm((BOTTLENECKS + len(MODALITIES)) * WIDTH),
+            nn.Dropout(DROPOUT),
+            nn.Linear((BOTTLENECKS + len(MODALITIES)) * WIDTH, 1 + len(LABELS)),
+        )
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        tokens = self.encoders(inputs)
+        narrow = self.narrow.expand(tokens.shape[0], -1, -1)
+        for layer in self.layers:
+            tokens, narrow = layer(tokens, narrow)
+        out = self.out(torch.cat([narrow, tokens], dim=1).flatten(1))
+        return out[:, 0], out[:, 1:]
+
+
+NETWORKS: Mapping[str, type[Concat] | type[Attention]] = {
+    "concat": Concat,
+    "attention": Attention,
+}
+
+
+class Calibrated(nn.Module):
+    """What is shipped: probabilities, with the temperature inside (Guo et al. 2017)."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network, self.temperature = network, temperature
+
+    def forward(
+        self, vision: Tensor, sound: Tensor, speech: Tensor, report: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        given = (vision, sound, speech, report, state)
+        inputs = dict(zip((*MODALITIES, "state"), given, strict=True))
+        logit, classes = self.network(inputs)
+        return torch.sigmoid(logit / self.temperature), classes.softmax(dim=-1)
