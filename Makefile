@@ -29,7 +29,8 @@ check: .venv/.dev ## lint, types and the fast tests
 
 test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
 	$(BIN)/pytest
-	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py
+	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py \
+		tests/contract/test_fusion_metrics.py
 
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py

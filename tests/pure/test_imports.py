@@ -21,6 +21,7 @@ HEAVY = {
         "workers/decode.py",
         "workers/evidence.py",
         "workers/jpeg.py",
+        "workers/quality.py",
     },
     "pyaudio": {"workers/microphone.py"},
     "av": {"models/sound_clips.py", "workers/media.py", "workers/tape.py"},  # the first: to learn
@@ -31,6 +32,9 @@ HEAVY = {
     "torch": {"models/openai_speech.py", "models/ultralytics_detector.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
     "whisper": {"models/openai_speech.py"},
+    "sklearn": {"models/fusion/metrics.py"},  # to judge what was trained, like the next two
+    "scipy": {"models/fusion/metrics.py"},
+    "matplotlib": {"models/fusion/figures.py"},
     "kafka": {
         "pipeline/bus/kafka.py",
         "pipeline/bus/kafka_connect.py",  # the bus is five files, an idea each: connections,
