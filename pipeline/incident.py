@@ -53,6 +53,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     modalities: Mapping[str, float]  # modality -> strongest evidence, 0 to 1
     reasons: frozenset[tuple[int, str]]
     texts: frozenset[tuple[int, str]]
+    heads: frozenset[str]
 
     @classmethod
     def opened(cls, anomaly: Anomaly) -> Incident:
@@ -70,6 +71,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             modalities={m: c * anomaly.score for m, c in anomaly.contributions.items()},
             reasons=frozenset((anomaly.start, reason) for reason in anomaly.reasons),
             texts=frozenset(((anomaly.start, anomaly.text),) if anomaly.text else ()),
+            heads=frozenset((anomaly.head,) if anomaly.head else ()),
         )
 
     def joined(self, other: Incident) -> Incident:
@@ -92,6 +94,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             modalities=_highest(self.modalities, other.modalities, 0.0),
             reasons=_earliest(self.reasons | other.reasons),
             texts=_earliest(self.texts | other.texts),
+            heads=self.heads | other.heads,
         )
 
     @property
@@ -100,7 +103,10 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.labels, key=lambda label: (*(-v for v in self.labels[label]), label))
 
     def told(self) -> tuple[object, ...]:
-        """What a subscriber must hear of: a revision is sent when this changes."""
+        """What a subscriber must hear of: a revision is sent when this changes.
+
+        Another head alone is no news of what happened: the next revision has it.
+        """
         return self.severity, frozenset(self.labels), self.rules, dict(self.presence)
 
 
@@ -248,4 +254,5 @@ class Incidents:
             contributions=_shares(incident.modalities),
             # When it closes there is nothing new to see: the pictures are those of its opening.
             evidence=self._evidence(incident.site, alert_id, 0 if state == "closed" else revision),
+            heads=tuple(sorted(incident.heads)),
         )

@@ -95,12 +95,19 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):
-    """The objects of one frame, also when there are none; no track ids."""
+    """The objects of one frame, also when there are none; no track ids.
+
+    `luma` is the mean of the frame, 0 (black) to 1 (white). `sharpness` is `log10(1 + v)`, v the
+    variance of the Laplacian of its luma (0 to 255), scaled to 160 px on the longest side; Pech-
+    Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000. -1: not measured.
+    """
 
     start: Whole
     end: Whole
     boxes: tuple[Box, ...] = ()
     embedding: bytes = b""
+    luma: Number = -1.0
+    sharpness: Number = -1.0
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):
@@ -115,13 +122,19 @@ class Utterance(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Sound(Record, frozen=True, kw_only=True, tag=True):
-    """UTC second `start` of a microphone; `labels` are calibrated probabilities; dBFS (RMS)."""
+    """UTC second `start` of a microphone; `labels` are calibrated probabilities; dBFS (RMS).
+
+    `clipped` is the share of its samples at 0.999 of full scale or more, `floor_db` the RMS of the
+    quietest tenth of its pieces of 20 ms: the noise floor. What was not captured counts as silence.
+    """
 
     start: Whole
     end: Whole
     labels: Mapping[str, Number] = {}
     loudness_db: Number = -120.0
     embedding: bytes = b""
+    clipped: Number = 0.0
+    floor_db: Number = -120.0
 
 
 class Described(Record, frozen=True, kw_only=True, tag=True):
@@ -210,6 +223,7 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     text: str = ""  # what was said or reported, where words were the reason
     reasons: tuple[str, ...] = ()
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
+    head: str = ""  # name and version of the fusion head of the stage that made it, if any
 
 
 class Alert(Record, frozen=True, kw_only=True, tag=True):
@@ -231,6 +245,7 @@ class Alert(Record, frozen=True, kw_only=True, tag=True):
     reasons: tuple[str, ...] = ()
     contributions: Mapping[str, Number] = {}
     evidence: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()  # of its anomalies, sorted; several where one was swapped meanwhile
 
 
 Any = (

@@ -45,7 +45,7 @@ def event_bytes(alert: Alert) -> bytes:
         body = msgspec.json.encode(_event(alert, texts))
         if len(body) < MAX_BYTES:
             return body
-    msg = f"an alert of {len(body)} bytes: labels, rules, presence and evidence do not fit"
+    msg = f"an alert of {len(body)} bytes: labels, rules, presence, evidence and heads do not fit"
     raise ValueError(msg)
 
 
@@ -94,6 +94,7 @@ def _event(alert: Alert, texts: tuple[int, int] | None) -> dict[str, Any]:
             "reasons": _texts(alert.reasons, texts),
             "contributions": _numbers(alert.contributions),
             "evidence": list(alert.evidence),
+            "heads": list(alert.heads),
         },
     }
 

@@ -33,6 +33,9 @@ RATE = 16_000  # samples a second, what every model here listens to
 CONTEXT = 2  # seconds heard before the second in question
 MAX_CHANNELS = 64
 RATES = range(4_000, 384_001)
+FULL_SCALE = 0.999  # of it; a sample there is taken for clipped
+FLOOR_PIECE = RATE // 50  # samples: 20 ms
+FLOOR_PIECES = 5  # of the 50 in a second: the quietest tenth
 TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from what its samples last
 QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
 SILENCE_DB = -120.0
@@ -47,12 +50,14 @@ class Second:
     """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
 
     `heard`: something was captured within the second itself; what was not captured is zero.
+    `clipped` is the share of what was captured in it, before any resampling, at `FULL_SCALE`.
     """
 
     index: int
     start: int  # ns
     samples: Samples
     heard: bool
+    clipped: float = 0.0
 
     @property
     def own(self) -> Samples:
@@ -163,7 +168,7 @@ class Ear:
     def _second(self, index: int) -> Second:
         first = index - CONTEXT
         whole = np.zeros((CONTEXT + 1) * RATE, np.float32)
-        heard = False
+        heard, clipped = False, 0.0
         for rate in sorted({piece.rate for piece in self._pieces}):
             span = np.zeros((CONTEXT + 1) * rate, np.float32)
             for piece in self._pieces:
@@ -176,14 +181,28 @@ class Ear:
                         low - piece.at : high - piece.at
                     ]
                     heard = heard or high > index * rate
+            # At the rate of its own: a resampler rounds off what a converter has cut off.
+            clipped += np.count_nonzero(np.abs(span[CONTEXT * rate :]) >= FULL_SCALE) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
-        return Second(index, index * SECOND, whole, heard)
+        return Second(index, index * SECOND, whole, heard, round(clipped, 3))
 
 
 def loudness(samples: Samples) -> float:
     """RMS in dB of full scale, to a tenth; -120 for nothing at all."""
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    return round(max(10 * float(np.log10(power + 1e-12)), SILENCE_DB), 1)
+    return round(_decibels(float(np.mean(np.square(samples, dtype=np.float64)))), 1)
+
+
+def floor(samples: Samples) -> float:
+    """RMS of the quietest tenth of the second's 20 ms pieces, in dB of full scale, to 1e-3.
+
+    What is heard all the time: the noise of the room and of the microphone, without what happens.
+    """
+    pieces = np.square(samples, dtype=np.float64).reshape(-1, FLOOR_PIECE).mean(axis=1)
+    return round(_decibels(float(np.sort(pieces)[:FLOOR_PIECES].mean())), 3)
+
+
+def _decibels(power: float) -> float:
+    return max(10 * float(np.log10(power + 1e-12)), SILENCE_DB)
 
 
 class SoundStage:
@@ -284,6 +303,8 @@ class _SoundState:
             labels=labels,
             loudness_db=level,
             embedding=np.asarray(scores, "<f2").tobytes(),
+            clipped=second.clipped,
+            floor_db=floor(second.own),
         )
 
     def _progress(self, record: Record, ear: Ear, promised: Progress | None = None) -> Progress:

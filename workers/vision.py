@@ -23,6 +23,7 @@ from pipeline.types import (
     Record,
 )
 from workers.decode import Pixels, decoded
+from workers.quality import luma_and_sharpness
 from workers.status import Ledger
 
 Policy = Literal["newest", "all"]
@@ -39,9 +40,11 @@ class Uncounted:
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What the detector found in a frame."""
+    """What the detector found in a frame, and how well it could see (`Detections`)."""
 
     boxes: tuple[Box, ...]
+    luma: float
+    sharpness: float
 
 
 class Unseen(msgspec.Struct, frozen=True):
@@ -139,8 +142,9 @@ class VisionStage:
             except DecodeError as error:
                 found[index] = Unseen("undecodable", str(error))
         seen = self._detector(list(pictures.values())) if pictures else ()
-        for index, boxes in zip(pictures, seen, strict=True):
-            found[index] = Seen(tuple(box for box in boxes if box.score >= self._min_score))
+        for (index, picture), boxes in zip(pictures.items(), seen, strict=True):
+            sure = tuple(box for box in boxes if box.score >= self._min_score)
+            found[index] = Seen(sure, *luma_and_sharpness(picture))
         return found
 
     def open(self, floors: dict[str, int]) -> _VisionState:
@@ -159,10 +163,16 @@ class _VisionState:
         site, source = record.site, record.source
         moved = Progress(site=site, source=source, upto=record.start + 1)
         match inferred:
-            case Seen(boxes=boxes):
+            case Seen(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")
                 found = Detections(
-                    site=site, source=source, start=record.start, end=record.end, boxes=boxes
+                    site=site,
+                    source=source,
+                    start=record.start,
+                    end=record.end,
+                    boxes=boxes,
+                    luma=luma,
+                    sharpness=sharpness,
                 )
                 return found, moved
             case Unseen(what="undecodable", reason=reason):

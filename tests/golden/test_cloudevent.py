@@ -33,7 +33,8 @@ GOLDEN = (
     '"severity":"critical","score":0.93,"start":"2026-01-01T00:00:06.000000000Z","end":null,'
     '"presence":{"desk":"present","room":"lost"},"transcript":["hilfe, Räuber"],'
     '"reasons":["person in floor"],"contributions":{"sound":0.4,"vision":0.6},'
-    '"evidence":["office/5e0c1d9f1a2b3c4d_1_desk.jpg"]}}'
+    '"evidence":["office/5e0c1d9f1a2b3c4d_1_desk.jpg"],'
+    '"heads":["fusion-attention 0.2.0 (5e0c1d9f)"]}}'
 )
 
 
@@ -54,6 +55,7 @@ def golden_alert():
         reasons=("person in floor",),
         contributions={"vision": 0.6, "sound": 0.4},
         evidence=("office/5e0c1d9f1a2b3c4d_1_desk.jpg",),
+        heads=("fusion-attention 0.2.0 (5e0c1d9f)",),
     )
 
 
@@ -78,6 +80,10 @@ def test_a_closed_alert_has_its_end():
     document = event(closed)
     assert document["type"] == "fusewatch.alert.closed"
     assert document["data"]["end"] == "2026-01-01T00:00:11.000000000Z"
+
+
+def test_an_alert_that_no_head_had_a_part_in_has_none():
+    assert event(alert())["data"]["heads"] == []
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,16 @@ def test_each_second_gives_a_sound_and_a_promise() -> None:
     assert first.labels == {"gunshot": 0.5}
     assert first.loudness_db == pytest.approx(-6.0, abs=0.1)
     assert np.frombuffer(first.embedding, "<f2") == pytest.approx([0.5])
+    assert (first.clipped, first.floor_db) == (0.0, pytest.approx(-6.02, abs=0.01))
     assert progresses(out) == [(10, True), (11, True), (12, True)]
+
+
+def test_the_quality_of_a_second_is_of_that_second_alone() -> None:
+    (first, _, second, _) = told([audio(10, loud(1, 0.9999)), audio(11, loud(1, 0.01))])
+    assert isinstance(first, Sound)
+    assert isinstance(second, Sound)
+    assert (first.clipped, first.floor_db) == (1.0, pytest.approx(0, abs=0.01))
+    assert (second.clipped, second.floor_db) == (0.0, pytest.approx(-40, abs=0.05))
 
 
 def test_a_silent_second_has_no_label_but_is_told() -> None:
@@ -194,7 +203,8 @@ def test_a_restart_anywhere_says_what_an_undisturbed_run_says(
 @settings(max_examples=30)
 @given(st.lists(st.integers(1, 80_000), max_size=8, unique=True))
 def test_the_size_of_chunks_changes_no_sound(cuts: list[int]) -> None:
-    pcm = np.random.default_rng(2).integers(-9000, 9000, 80_000).astype("<i2").tobytes()
+    noise = np.random.default_rng(2).normal(0, 16_000, 80_000)
+    pcm = np.clip(noise, -32768, 32767).astype("<i2").tobytes()
     edges = [0, *sorted(cuts), 80_000]
     chunks = [
         audio(1000 + low / RATE, pcm[2 * low : 2 * high])
@@ -203,6 +213,7 @@ def test_the_size_of_chunks_changes_no_sound(cuts: list[int]) -> None:
     ]
     sounds = [record for record in told(chunks) if isinstance(record, Sound)]
     assert sounds == [r for r in told([audio(1000, pcm)]) if isinstance(r, Sound)]
+    assert all(0.01 < sound.clipped < 0.1 for sound in sounds)
 
 
 @pytest.fixture(scope="module")

@@ -86,9 +86,19 @@ def progress(number: int, reason: str = "", source: str = "desk") -> Progress:
     return Progress(site="office", source=source, upto=number * SECOND + 1, reason=reason)
 
 
-def found(number: int, *boxes: Box, source: str = "desk") -> Detections:
-    start = number * SECOND
-    return Detections(site="office", source=source, start=start, end=start + SECOND, boxes=boxes)
+def found(
+    number: int, *boxes: Box, source: str = "desk", seen: tuple[float, float] = (0.588, 4.602)
+) -> Detections:
+    """What is in `jpeg()`; `seen` is its luma and sharpness."""
+    return Detections(
+        site="office",
+        source=source,
+        start=number * SECOND,
+        end=(number + 1) * SECOND,
+        boxes=boxes,
+        luma=seen[0],
+        sharpness=seen[1],
+    )
 
 
 def test_a_frame_becomes_detections_and_a_promise() -> None:
@@ -97,7 +107,10 @@ def test_a_frame_becomes_detections_and_a_promise() -> None:
 
 
 def test_an_empty_frame_is_an_observation_too() -> None:
-    assert through(VisionStage(Brightness()), frame(1, jpeg(0))) == [found(1), progress(1)]
+    assert through(VisionStage(Brightness()), frame(1, jpeg(0))) == [
+        found(1, seen=(0.0, 0.0)),
+        progress(1),
+    ]
 
 
 def test_what_is_below_min_score_is_cut_off() -> None:

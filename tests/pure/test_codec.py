@@ -117,6 +117,24 @@ def test_a_field_of_a_newer_version_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
+    ("record", "later"),
+    [
+        (make.detections(1.0, make.box()), {"luma": -1.0, "sharpness": -1.0}),
+        (make.sound(1.0, gunshot=0.9), {"clipped": 0.0, "floor_db": -120.0}),
+        (make.anomaly(1.0), {"head": ""}),
+        (make.alert(), {"heads": ()}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_row_of_an_older_log_has_the_defaults(record: Record, later: dict[str, object]) -> None:
+    row = msgspec.msgpack.decode(codec.encode(record))
+    older = {name: value for name, value in row.items() if name not in later}
+    assert len(older) == len(row) - len(later)
+    again = codec.decode(msgspec.msgpack.encode(older))
+    assert {name: getattr(again, name) for name in later} == later
+
+
+@pytest.mark.parametrize(
     "record",
     [
         make.sound(1.0, gunshot=math.nan),

@@ -25,12 +25,13 @@ def anomaly(
     score: float = 0.9,
     severity: str = "high",
     presence: dict[str, Presence] | None = None,
+    head: str = "",
 ) -> Anomaly:
     start = START + round(at * SECOND)
     return Anomaly(
         site="office",
         source="desk",
-        id=f"{label}-{at}-{last}-{score}",
+        id=f"{label}-{at}-{last}-{score}",  # not of its head: a restart may have another
         start=start,
         end=start + round(last * SECOND),
         rule=f"rule-{label}",
@@ -40,6 +41,7 @@ def anomaly(
         presence=presence or {},
         reasons=(f"{label} at {at}",),
         contributions={"vision": 1.0},
+        head=head,
     )
 
 
@@ -54,7 +56,10 @@ def at(seconds: float) -> int:
 def finished(alerts: list[Alert]) -> set[tuple[object, ...]]:
     """What is compared between runs: the last revisions by content (design, section 10)."""
     last = {alert.id: alert for alert in alerts}
-    return {(a.site, a.labels, a.severity, a.start, a.end, a.rules, a.state) for a in last.values()}
+    return {
+        (a.site, a.labels, a.severity, a.start, a.end, a.rules, a.heads, a.state)
+        for a in last.values()
+    }
 
 
 def play(anomalies: list[Anomaly], order: list[Anomaly], skew: float) -> list[Alert]:
@@ -88,6 +93,23 @@ def test_more_of_the_same_is_not_told() -> None:
     fold = incidents()
     fold.on(anomaly(5))
     assert fold.on(anomaly(6, score=0.99)) == []
+
+
+def test_another_head_is_not_told_by_itself_but_with_the_next_revision() -> None:
+    fold = incidents()
+    (opened,) = fold.on(anomaly(5, head="b 1"))
+    assert opened.heads == ("b 1",)
+    assert fold.on(anomaly(6, head="a 2")) == []
+    assert fold.on(anomaly(6.5)) == []
+    (updated,) = fold.on(anomaly(7, "glass", head="b 1"))
+    assert updated.heads == ("a 2", "b 1")
+    (closed,) = fold.advance(at(30))
+    assert closed.heads == ("a 2", "b 1")
+
+
+def test_an_incident_that_no_head_judged_has_none() -> None:
+    (opened,) = incidents().on(anomaly(5))
+    assert opened.heads == ()
 
 
 def test_a_lost_source_is_told_and_stays_told() -> None:
@@ -241,6 +263,7 @@ MOMENTS = st.builds(
     score=st.sampled_from([0.5, 0.7, 0.9]),
     severity=st.sampled_from(["low", "high", "critical"]),
     presence=st.dictionaries(st.sampled_from(["desk", "room"]), st.sampled_from(Presence)),
+    head=st.sampled_from(["", "shipped 1", "shipped 2"]),
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk, ns
 from tests.make import audio
-from workers.hearing import RATE, Ear, Second, loudness
+from workers.hearing import RATE, Ear, Second, floor, loudness
 
 RATES = st.sampled_from([8_000, 16_000, 44_100, 48_000])
 
@@ -48,7 +48,7 @@ def heard(ear: Ear, chunks: list[AudioChunk]) -> list[Second]:
 
 def same(ours: list[Second], theirs: list[Second]) -> bool:
     return len(ours) == len(theirs) and all(
-        (a.index, a.start, a.heard) == (b.index, b.start, b.heard)
+        (a.index, a.start, a.heard, a.clipped) == (b.index, b.start, b.heard, b.clipped)
         and np.array_equal(a.samples, b.samples)
         for a, b in zip(ours, theirs, strict=True)
     )
@@ -184,6 +184,48 @@ def test_loudness_is_rms_of_full_scale() -> None:
     assert loudness(np.ones(100, np.float32)) == 0
     assert loudness(np.full(100, 0.1, np.float32)) == -20
     assert loudness(np.zeros(100, np.float32)) == -120
+
+
+def test_the_floor_is_what_is_left_between_what_happens() -> None:
+    hiss = np.random.default_rng(5).normal(0, 0.001, RATE).astype(np.float32)
+    talked = hiss.copy()
+    talked[: RATE * 85 // 100] += 0.3
+    assert floor(hiss) == pytest.approx(-60, abs=1)
+    assert floor(talked) == pytest.approx(-60, abs=1)
+    assert loudness(talked) > -15
+
+
+def test_silence_has_the_lowest_floor() -> None:
+    assert floor(np.zeros(RATE, np.float32)) == -120
+
+
+def tone(level: float, rate: int) -> bytes:
+    """A second of 440 Hz, cut off at full scale."""
+    wave = np.sin(2 * np.pi * 440 * np.arange(rate) / rate) * level * 32768
+    return np.clip(wave, -32768, 32767).astype("<i2").tobytes()
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
+def test_what_is_cut_off_is_counted_before_it_is_resampled(rate: int) -> None:
+    (second,) = heard(Ear(), [audio(5, tone(2.0, rate), rate=rate)])
+    assert second.clipped == pytest.approx(2 / 3, abs=0.005)  # |sin| > 1/2
+    (second,) = heard(Ear(), [audio(5, tone(0.99, rate), rate=rate)])
+    assert second.clipped == 0
+
+
+def test_what_is_not_captured_is_not_clipped() -> None:
+    ear = Ear()
+    ear.push(audio(5, tone(2.0, RATE)[: RATE // 2]))
+    (second,) = ear.promise(ns(6))
+    assert second.clipped == pytest.approx(1 / 6, abs=0.005)
+
+
+@given(st.lists(st.integers(1, 10**6), max_size=12), RATES)
+def test_any_chunks_of_a_sound_cut_off_are_cut_off_as_much(cuts: list[int], rate: int) -> None:
+    pcm = tone(3.0, rate) + tone(0.5, rate) + tone(1.1, rate)
+    whole = heard(Ear(), pieces(pcm, [], rate=rate))
+    assert same(heard(Ear(), pieces(pcm, cuts, rate=rate)), whole)
+    assert [second.clipped > 0 for second in whole] == [True, False, True]
 
 
 @pytest.mark.parametrize(
