@@ -260,13 +260,13 @@ def _events(
 def _near(scored: Scored, truths: Truths) -> Bools:
     """Whether each window overlaps a truth of its scene, or nearly so, `[n]`."""
     near = np.zeros(len(scored.scene), bool)
-    for scene, places in _places(scored).items():
+    for scene, places in windows_of(scored).items():
         for truth in truths.get(scene, ()):
             near[places] |= _overlap(scored, places, truth, COLLAR)
     return near
 
 
-def _places(scored: Scored) -> dict[str, Ints]:
+def windows_of(scored: Scored) -> dict[str, Ints]:
     """The places of each scene's windows, in order of time."""
     order, number = _ordered(scored)
     groups = np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else []
@@ -327,7 +327,7 @@ def detections(scored: Scored, truths: Truths, threshold: float) -> list[Detecti
     """What became of each truth of the scenes in `scored`, by scene and as given."""
     return [
         _detection(scored, scene, places, truth, threshold)
-        for scene, places in _places(scored).items()
+        for scene, places in windows_of(scored).items()
         for truth in truths.get(scene, ())
     ]
 

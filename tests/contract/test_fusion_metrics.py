@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import pytest
 pytest.importorskip("sklearn", reason="extra `train` is not installed: metrics are NOT tested here")
 
 from models.fusion import metrics as m
+from models.fusion import report
 from models.fusion.labels import LABELS
 from pipeline.types import SECOND, ns
 
@@ -202,3 +206,144 @@ def test_measure_is_every_figure() -> None:
     assert (found.ap, found.auc, found.f1, found.event_recall) == (1, 1, pytest.approx(2 / 3), 1)
     assert (found.windows, found.positives, found.detect_median_s) == (4, 1, 4)
     assert found.false_alarms_per_hour == 0  # the second window joins the first over two hops
+
+
+EVIL = '<script>alert(1)</script> $x^2$ & "y"'
+NAN = float("nan")
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def judged() -> tuple[m.Scored, dict[str, list[m.Truth]]]:
+    """A scene that is found, one that is missed under an evil name and label, a false alarm."""
+    truths = {"good": [shot(5, 7)], EVIL: [m.Truth(ns(3), ns(4), "siren")], "false": []}
+    high = [0.1] * 2 + [0.9] * 5 + [0.1] * 20
+    some = scored(
+        {"good": high, EVIL: [0.1, 0.3, 0.2] * 5, "false": [0.1] * 9 + [0.8, 0.1]}, truths
+    )
+    return some, {**truths, EVIL: [m.Truth(ns(3), ns(4), EVIL)]}
+
+
+def written(path: Path) -> Path:
+    some, truths = judged()
+    found = m.measure(some, truths, 0.5)
+    places = [("attention", "VAT", "clean"), ("concat", "VAT", "clean"), (EVIL, "V", EVIL)]
+    report.write(
+        path,
+        title=f"A head {EVIL}",
+        card={"licence": "CC0", "data": {EVIL: 12, "splits": ["train", EVIL]}},
+        rows=[m.Row(*place, found) for place in places],
+        curves={"attention VAT": some, EVIL: some},
+        main=some,
+        truths=truths,
+        threshold=0.5,
+        notes=[f"A note {EVIL}"],
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(written(tmp_path_factory.mktemp("report") / "report.html"))
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "Modalities and conditions",
+        "Precision, recall and calibration",
+        "Labels",
+        "Kinds of scenes",
+        "Scenes",
+        "All figures",
+        "Model card",
+        "Notes",
+    ],
+)
+def test_the_report_has_every_section(page: Page, section: str) -> None:
+    assert f"\n{section}\n" in page.text
+
+
+def test_the_report_shows_its_figures(page: Page) -> None:
+    figures = [tag for tag, _ in page.tags if tag == "svg"]
+    assert len(figures) == 2 + 3  # curves and calibration; three scenes
+    for words in ("by chance", "share positive", "threshold 0.500", "Missed: ", "Good: gunshot"):
+        assert words in page.text
+
+
+def test_the_report_is_the_same_bytes_twice(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "a.html"), written(tmp_path / "b.html")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_report_loads_nothing_and_runs_nothing(page: Page) -> None:
+    assert not {t for t, _ in page.tags} & {"script", "link", "img", "iframe", "object", "image"}
+    attributes = [pair for _, some in page.tags for pair in some.items()]
+    assert not [name for name, _ in attributes if name.startswith("on")]
+    links = [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+    assert all(str(value).startswith("#") for value in links)
+    assert not [
+        v for n, v in attributes if "http" in str(v) and not n.startswith(("xmlns", "http"))
+    ]
+    style = [str(value) for _, value in attributes if "url(" in str(value)]
+    assert all(re.fullmatch(r"[^(]*url\(#\w+\)[^(]*", value) for value in style)
+
+
+def test_ids_are_of_one_figure_and_links_lead_somewhere(page: Page) -> None:
+    ids = [some["id"] for _, some in page.tags if "id" in some]
+    assert len(ids) == len(set(ids))
+    links = {str(some["xlink:href"])[1:] for _, some in page.tags if "xlink:href" in some}
+    assert links <= set(ids)
+
+
+def test_names_are_text_wherever_they_stand(page: Page) -> None:
+    # title twice, two tables' heads thrice each, the full table, a legend, a scene's caption and
+    # truth, the reason, the card's key and value, the note; whatever they hold is shown as it is
+    assert page.text.count(EVIL) >= 14
+
+
+def test_the_scenes_shown_are_the_worst_and_some_good_ones() -> None:
+    some, truths = judged()
+    assert [(s.scene, s.why.partition(":")[0]) for s in report.chosen(some, truths, 0.5)] == [
+        (EVIL, "Missed"),
+        ("false", "False alarm"),
+        ("good", "Good"),
+    ]
+    many = {f"s{i}": [shot(5, 6)] for i in range(20)}
+    bad = scored({name: [0.1 + i / 100] * 9 for i, name in enumerate(many)}, many)
+    assert [s.scene for s in report.chosen(bad, many, 0.5)] == ["s0", "s1", "s2"]
+    good = scored({name: [0.9] * 9 for name in many}, many)
+    assert len(report.chosen(good, many, 0.5)) == 8
+
+
+def test_two_rows_of_one_place_are_refused(tmp_path: Path) -> None:
+    some, truths = judged()
+    row = m.Row("attention", "V", "clean", m.Metrics(*[NAN] * 8, windows=0, positives=0))
+    path = tmp_path / "report.html"
+    with pytest.raises(ValueError, match="same name"):
+        report.write(
+            path,
+            title="",
+            card={},
+            rows=[row, row],
+            curves={},
+            main=some,
+            truths=truths,
+            threshold=0.5,
+            notes=[],
+        )
+    assert not path.exists()
