@@ -153,6 +153,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _dead_options(add("dead", _usage, "what could not be used, and another try"))
 
+    _compose_options(
+        add("compose", _compose, "labelled scenes out of a folder of clips, to train and measure")
+    )
+
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
     made.add_argument("--config", type=Path)
@@ -206,6 +210,28 @@ def _dead_options(made: argparse.ArgumentParser) -> None:
         made.add_argument("--since", default="", help="only since then: 2h, 3d, or a time")
         made.add_argument("--state", type=Path, help="state folder, instead of the config's")
         made.add_argument("--json", action="store_true")
+
+
+def _compose_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("media", type=Path, help="folder of clips, with a manifest.tsv")
+    made.add_argument("--scenes", type=int, required=True, help="how many")
+    made.add_argument("--seed", type=int, required=True, help="the same gives the same bytes")
+    made.add_argument("--out", type=Path, required=True, help="a new folder, or a composed one")
+    made.add_argument("--manifest", type=Path, help="instead of MEDIA/manifest.tsv")
+    made.add_argument("--duration", type=float, default=30.0, help="seconds of a scene (30)")
+    made.add_argument("--anomalies", type=float, default=0.5, help="share of scenes (0.5)")
+    made.add_argument("--splits", type=_shares, default=(60, 15, 25), help="train/val/test")
+    made.add_argument(
+        "--quiet", action="store_true", help="ordinary scenes only, of held-out (test) clips"
+    )
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        msg = "three shares with slashes: 60/15/25"
+        raise argparse.ArgumentTypeError(msg) from None
 
 
 def _replay_options(made: argparse.ArgumentParser) -> None:
@@ -296,6 +322,25 @@ def _replay(given: argparse.Namespace) -> int:
         deliver=given.deliver,
         as_json=given.json,
     )
+
+
+def _compose(given: argparse.Namespace) -> int:
+    from workers.compose import compose, summary
+
+    told = compose(
+        given.media,
+        given.out,
+        scenes=given.scenes,
+        seed=given.seed,
+        manifest=given.manifest,
+        duration=given.duration,
+        anomalies=given.anomalies,
+        splits=given.splits,
+        quiet=given.quiet,
+    )
+    for line in summary(told):
+        print(line)
+    return OK
 
 
 def _check(given: argparse.Namespace) -> int:
