@@ -1,12 +1,14 @@
-"""The threads of one process: one stop event, and the first error stops them all."""
+"""The threads of one process and its signals: one stop event, and the first error stops all."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pipeline.errors import FusewatchError
 
@@ -17,10 +19,13 @@ BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
 class Crew:
-    """Threads under one stop event; the first error of any is kept, and stops the rest."""
+    """Threads under one stop event; the first error of any is kept, and stops the rest.
+
+    `reload` is set by SIGHUP; who runs in the main thread clears it and does what it asks for.
+    """
 
     def __init__(self) -> None:
-        self.stop = threading.Event()
+        self.stop, self.reload = threading.Event(), threading.Event()
         self.error: BaseException | None = None
         self.failed = ""
         self._lock = threading.Lock()
@@ -29,11 +34,21 @@ class Crew:
     def run(self, body: Callable[[], None], close: Callable[[], None]) -> int:
         """Run `body` in this, the main thread; SIGTERM and SIGINT set `stop`, and it should end.
 
+        SIGHUP sets `reload`, or `stop` where it means that the terminal that we had is gone.
         Then `close`, in any case. Returns 0, or BUG when a thread failed by a defect of ours, with
         its traceback in the log; raises the error where the outside world was its reason.
         """
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, lambda *_: self.stop.set()) for number in numbers]
+        on_terminal = _on_terminal()
+
+        def hung_up() -> None:
+            (self.stop if on_terminal and not _on_terminal() else self.reload).set()
+
+        meant: Mapping[int, Callable[[], None]] = {
+            signal.SIGTERM: self.stop.set,
+            signal.SIGINT: self.stop.set,
+            signal.SIGHUP: hung_up,
+        }
+        before = {number: signal.signal(number, lambda n, _: meant[n]()) for number in meant}
         try:
             body()
         except (FusewatchError, OSError):
@@ -43,9 +58,16 @@ class Crew:
             self.blame("the start", error)
         finally:
             close()
-            for number, handler in zip(numbers, before, strict=True):
+            for number, handler in before.items():
                 signal.signal(number, handler)
         return self._outcome()
+
+    def asked(self) -> bool:
+        """Whether somebody asked for a reload since this was called last."""
+        asked = self.reload.is_set()
+        if asked:
+            self.reload.clear()
+        return asked
 
     def _outcome(self) -> int:
         if self.error is None:
@@ -98,3 +120,11 @@ class Crew:
             if self.error is None:
                 self.error, self.failed = error, name
         self.stop.set()
+
+
+def _on_terminal() -> bool:
+    """Whether stderr is a terminal that is still there."""
+    try:
+        return os.isatty(sys.stderr.fileno())
+    except (OSError, ValueError):  # it is none at all, or closed
+        return False

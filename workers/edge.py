@@ -29,6 +29,7 @@ from workers.delivery import Delivery, Subscriber
 from workers.folder import local_log, state_folder
 from workers.player import AHEAD, Player, publish_all, scene_of
 from workers.positions import KeepingUp, Positions, caught_up
+from workers.reload import reload_heads
 from workers.scene import Scene
 from workers.secrets import Secrets
 from workers.status import Status
@@ -73,7 +74,7 @@ def run(
     view = View(status, secrets)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
     crew = Crew()
-    daemon = Daemon(settings, path.parent, folder, bus, secrets, status, view, crew, clock)
+    daemon = Daemon(settings, path, folder, bus, secrets, status, view, crew, clock)
 
     def close() -> None:
         bus.close()
@@ -87,7 +88,7 @@ class Daemon:
     """What the threads of one process share."""
 
     settings: Config
-    base: Path  # relative paths of the config start here
+    path: Path  # of the config; relative paths in it start at its folder
     folder: Path
     bus: LocalLog
     secrets: Secrets
@@ -107,7 +108,12 @@ class Daemon:
         runners = [self._runner(node) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
         positions, keeps_up = Positions(self.bus, runners), KeepingUp()
-        show = partial(_show, positions, keeps_up, deliveries, self.status, self.view)
+
+        def show() -> None:
+            _show(positions, keeps_up, deliveries, self.status, self.view)
+            if crew.asked():
+                reload_heads(self.path, nodes)
+
         over: Callable[[], bool] = lambda: False  # noqa: E731
         captures = [] if recorded else self._captures(keeps_up)
         try:
@@ -196,7 +202,7 @@ class Daemon:
     def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
         place = live.Place(
             settings=self.settings,
-            base=self.base,
+            base=self.path.parent,
             folder=self.folder,
             secrets=self.secrets,
             status=self.status,

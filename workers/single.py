@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from workers.crew import Crew
 from workers.folder import state_folder
 from workers.forward import Forwarder
 from workers.player import Player, scene_of
+from workers.reload import reload_heads
 from workers.scene import Scene
 from workers.secrets import Secrets
 from workers.spool import Spool
@@ -119,7 +120,7 @@ def prepared(order: Order, path: Path) -> Worker:
         order=order,
         settings=settings,
         brokers=settings.bus,
-        base=path.parent,
+        path=path,
         bus=broker.kafka_bus(settings.bus, secrets, instance=order.instance, client=_client(order)),
         secrets=secrets,
         status=status,
@@ -139,7 +140,7 @@ class Worker:
     order: Order
     settings: Config
     brokers: config.KafkaBus  # the bus of these settings
-    base: Path  # relative paths of the config start here
+    path: Path  # of the config; relative paths in it start at its folder
     bus: KafkaBus
     secrets: Secrets
     status: Status
@@ -166,11 +167,15 @@ class Worker:
         self.bus.close()
         self.view.close()
 
-    def _wait(self, over: Callable[[], bool] = lambda: False) -> None:
-        """Until somebody stops us, or it is over."""
+    def _wait(
+        self, over: Callable[[], bool] = lambda: False, nodes: Sequence[graph.Node] = ()
+    ) -> None:
+        """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
         self.view.ready()
         while not self.crew.stop.wait(TURN) and not over():
             self.view.tick()
+            if self.crew.asked():
+                reload_heads(self.path, nodes)
 
     def _run_stages(self, encoders: graph.Encoders | None) -> None:
         """A thread for each node, and one that watches over them."""
@@ -182,15 +187,16 @@ class Worker:
         if not recorded:
             absent = ns(self.brokers.absent)
             bus = SpeakingBus(bus, self.bus, self.settings.sites, absent)
-        for node in graph.nodes(
-            self.settings, encoders, self.status, recorded=recorded, stages=stages
-        ):
+        nodes = list(
+            graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=stages)
+        )
+        for node in nodes:
             runner = self._runner(node, bus)
             job = stall.Job(node.topic, node.name, partial(getattr, runner, "settling"))
             self.crew.repeat(node.name, partial(stall.step, runner, job, WAIT), runner.close)
             jobs.append(job)
         self._watch(jobs)
-        self._wait()
+        self._wait(nodes=nodes)
 
     def _by_faust(self) -> Bus:
         from workers.faust_app import FaustBus  # noqa: PLC0415, an optional extra
@@ -266,7 +272,7 @@ class Worker:
         """All sources into the spool; it is never over."""
         place = live.Place(
             settings=self.settings,
-            base=self.base,
+            base=self.path.parent,
             folder=folder,
             secrets=self.secrets,
             status=self.status,

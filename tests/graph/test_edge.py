@@ -45,7 +45,7 @@ def built(config: Path) -> Daemon:
     secrets = Secrets(base=config.parent)
     bus = local_log(settings, folder)
     clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
-    return Daemon(settings, config.parent, folder, bus, secrets, status,
+    return Daemon(settings, config, folder, bus, secrets, status,
                   View(status, secrets), Crew(), clock)  # fmt: skip
 
 
@@ -129,6 +129,22 @@ def test_who_is_stopped_before_the_backlog_is_worked_off_has_promised_nothing(co
     assert [again.bus.end(topic) for topic in topics.CHUNKS] == [1, 0, 0]
     again.bus.close()
     again.view.close()
+
+
+def test_a_reload_is_done_while_the_daemon_goes_on(
+    config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon, said = built(config), list[str]()
+
+    def told(what: str) -> bool:
+        said.append(capfd.readouterr().err)
+        return what in "".join(said)
+
+    with running(daemon, FAKES):
+        eventually(lambda: told('"ready"'), within=30)
+        daemon.crew.reload.set()
+        eventually(lambda: told("reload: heads are now office: "), within=30)
+        assert not daemon.crew.stop.is_set()
 
 
 def test_a_backlog_is_waited_for_so_long_and_no_longer() -> None:
