@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,8 @@ def _films(clips: Manifest, duration: float) -> list[Film]:
 def _site(clip: Clip, taken: set[str]) -> str:
     stem = Path(clip.path).stem
     name = SITES.get(stem) or re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:32] or "site"
-    return next(n for n in (name, *(f"{name}-{i}" for i in range(2, 999_999))) if n not in taken)
+    names = chain([name], (f"{name}-{i}" for i in count(2)))
+    return next(each for each in names if each not in taken)
 
 
 def _merged(spans: Sequence[tuple[float, float]]) -> Spans:
