@@ -32,12 +32,9 @@ HEAVY = {
     "torch": {"models/openai_speech.py", "models/ultralytics_detector.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
     "whisper": {"models/openai_speech.py"},
-    "sklearn": {
-        "models/fusion/figures.py",
-        "models/fusion/metrics.py",
-    },  # to judge what was trained,
-    "scipy": {"models/fusion/metrics.py"},
-    "matplotlib": {"models/fusion/figures.py"},  # likewise
+    "sklearn": {"models/fusion/figures.py", "models/fusion/metrics.py"},  # these three: to judge
+    "scipy": {"models/fusion/metrics.py"},  # what was trained
+    "matplotlib": {"models/fusion/figures.py"},
     "kafka": {
         "pipeline/bus/kafka.py",
         "pipeline/bus/kafka_connect.py",  # the bus is five files, an idea each: connections,
