@@ -76,7 +76,8 @@ grid-template-columns:repeat(auto-fit,minmax(min(100%,28rem),1fr))}
 dl{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.2rem 1rem;margin:0}
 dt{color:#444}dd{margin:0;overflow-wrap:anywhere;min-width:0}
 .hit{outline:2px solid #0072b2;outline-offset:-2px}
-@media print{html{font-size:11px}body{font-size:1rem;max-width:none;padding:0}.scroll{overflow:visible}
+@media print{html{font-size:11px}body{font-size:1rem;max-width:none;padding:0}
+.scroll{overflow:visible}
 h2{break-after:avoid}tr{break-inside:avoid}th,td{padding:.15rem .3rem}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
