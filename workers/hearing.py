@@ -182,7 +182,8 @@ class Ear:
                     ]
                     heard = heard or high > index * rate
             # At the rate of its own: a resampler rounds off what a converter has cut off.
-            clipped += np.count_nonzero(np.abs(span[CONTEXT * rate :]) >= FULL_SCALE) / rate
+            full = np.abs(span[CONTEXT * rate :]) >= FULL_SCALE
+            clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
         return Second(index, index * SECOND, whole, heard, round(clipped, 3))
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from models.sound import LABELS, SoundHead, Yamnet
 from models.sound_clips import read
+from pipeline.codec import decode, encode
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, AudioChunk, DeadLetter, Progress, Record, Roster, Sound, ns
@@ -68,6 +69,7 @@ def test_the_quality_of_a_second_is_of_that_second_alone() -> None:
     (first, _, second, _) = told([audio(10, loud(1, 0.9999)), audio(11, loud(1, 0.01))])
     assert isinstance(first, Sound)
     assert isinstance(second, Sound)
+    assert decode(encode(first)) == first  # numbers of NumPy have no encoding
     assert (first.clipped, first.floor_db) == (1.0, pytest.approx(0, abs=0.01))
     assert (second.clipped, second.floor_db) == (0.0, pytest.approx(-40, abs=0.05))
 

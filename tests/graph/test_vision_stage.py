@@ -104,6 +104,7 @@ def found(
 def test_a_frame_becomes_detections_and_a_promise() -> None:
     made = through(VisionStage(Brightness()), frame(1))
     assert made == [found(1, PERSON, SHADOW), progress(1)]
+    assert [decode(encode(record)) for record in made] == made
 
 
 def test_an_empty_frame_is_an_observation_too() -> None:
