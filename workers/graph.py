@@ -214,14 +214,36 @@ def nodes(
     *,
     recorded: bool,
     stages: Sequence[str] = STAGES,
+    judges: Mapping[str, Head] | None = None,
 ) -> Iterator[Node]:
     """The stages of the graph, or those that are named, in the order that records flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
+    `judges`: heads by site, in place of those that the config names.
     """
     for name in STAGES:
-        if name in stages:
+        if name not in stages:
+            continue
+        if name == "fusion":
+            chosen = heads(settings) if judges is None else judges
+            yield _fusion(settings, encoders, chosen, recorded=recorded)
+        else:
             yield _node(name, settings, encoders, status, recorded=recorded)
+
+
+def _fusion(
+    settings: Config, encoders: Encoders, judges: Mapping[str, Head], *, recorded: bool
+) -> Node:
+    plans = {
+        name: site_plan(site, encoders.text, recorded=recorded)
+        for name, site in settings.sites.items()
+    }
+    return Node(
+        name="fusion",
+        topic=topics.OBSERVATIONS,
+        out=topics.ANOMALIES,
+        stage=FusionStage(plans, judges),
+    )
 
 
 def _node(
@@ -229,7 +251,7 @@ def _node(
 ) -> Node:
     heard = {(name, room) for name, site in settings.sites.items() for room in site.microphones}
     stage: Stage
-    topic, out, limit = topics.OBSERVATIONS, topics.OBSERVATIONS, LIMIT
+    out, limit = topics.OBSERVATIONS, LIMIT
     match name:
         case "vision":
             topic, policy = topics.FRAMES, POLICY[recorded]
@@ -245,12 +267,6 @@ def _node(
             stage = SpeechStage(encoders.voice, encoders.speech, encoders.text, status, heard)
         case "text":
             topic, stage = topics.REPORTS, TextStage(encoders.text)
-        case "fusion":
-            plans = {
-                name: site_plan(site, encoders.text, recorded=recorded)
-                for name, site in settings.sites.items()
-            }
-            out, stage = topics.ANOMALIES, FusionStage(plans, heads(settings))
         case _:
             topic, out, stage = topics.ANOMALIES, topics.ALERTS, _alert(settings)
     return Node(name=name, topic=topic, out=out, stage=stage, limit=limit)

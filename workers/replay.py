@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,10 +16,20 @@ from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
+from workers.fusion import Head
 from workers.scene import Scene, load_scene, scene_records
 from workers.status import Status
 
 SLICE = SECOND // 2  # ns of event time published before the stages run
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever studies a scene may change: heads of their own, records that are spoilt on the
+    way from the sources to the stages, stages left out."""
+
+    heads: Mapping[str, Head] | None = None
+    spoil: Callable[[Record], Record] = lambda record: record
+    stages: Sequence[str] = graph.STAGES
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,26 +48,30 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 def replay(
     config: Config,
-    path: Path,
+    scene: Scene | Path,
     encoders: graph.Encoders,
     *,
     speed: float | None = None,
     bus: Bus | None = None,
     heard: Callable[[int, int], None] = lambda done, all_: None,
+    study: Study | None = None,
 ) -> Replayed:
     """Play one scene on a fresh bus and state; `speed` 1 is real time, None as fast as it goes.
 
     `heard` is told the event time done and the whole, in ns. Raises ConfigError for a scene that
     does not fit the config.
     """
-    scene = load_scene(path)
+    scene = load_scene(scene) if isinstance(scene, Path) else scene
+    study = study or Study()
     if scene.site not in config.sites:
         known = ", ".join(sorted(config.sites))
-        msg = f"{path}: site: {scene.site!r} is not in the config, which has {known}"
+        msg = f"{scene.path}: site: {scene.site!r} is not in the config, which has {known}"
         raise ConfigError(msg)
     began = time.monotonic()
     bus, status = bus or MemoryBus(), Status()
-    stages = graph.nodes(config, encoders, status, recorded=True)
+    stages = graph.nodes(
+        config, encoders, status, recorded=True, stages=study.stages, judges=study.heads
+    )
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
@@ -68,7 +82,7 @@ def replay(
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
-                capture(bus, topic, record)
+                capture(bus, topic, study.spoil(record))
             bus.flush()
             heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
             return True

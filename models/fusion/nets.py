@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,13 +43,33 @@ class Encoders(nn.Module):
         self.state = nn.Parameter(torch.zeros(len(MODALITIES), len(STATES), WIDTH))
         nn.init.normal_(self.missing, std=0.02)
         nn.init.normal_(self.state, std=0.02)
+        for modality in MODALITIES:
+            self.register_buffer(f"mean_{modality}", torch.zeros(SIZES[modality]))
+            self.register_buffer(f"scale_{modality}", torch.ones(SIZES[modality]))
+
+    def standardize(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Take means and spreads from training windows; what hardly varies is left as it is."""
+        for column, modality in enumerate(MODALITIES):
+            there = inputs[modality][inputs["state"][:, column, 0] > 0]
+            if len(there) < 2:
+                continue
+            spread = there.std(axis=0)
+            scale = np.where(spread > 0.01, 1 / np.maximum(spread, 0.01), 1.0)
+            self.get_buffer(f"mean_{modality}").copy_(torch.from_numpy(there.mean(axis=0)))
+            self.get_buffer(f"scale_{modality}").copy_(torch.from_numpy(scale))
+
+    def scales(self) -> dict[str, np.ndarray]:
+        """By what each number is multiplied."""
+        return {m: self.get_buffer(f"scale_{m}").cpu().numpy() for m in MODALITIES}
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """`[n, 4, WIDTH]`."""
         state = inputs["state"]
         made = []
         for column, modality in enumerate(MODALITIES):
-            given = inputs[modality]
+            scale = self.get_buffer(f"scale_{modality}")
+            given = (inputs[modality] - self.get_buffer(f"mean_{modality}")) * scale
+            given = given.clamp(-6, 6)
             embedding = given[:, : SIZES[modality] - QUALITY[modality]]
             token = self.quality[modality](given[:, SIZES[modality] - QUALITY[modality] :])
             if modality == "sound":

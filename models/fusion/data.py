@@ -1,0 +1,185 @@
+"""Windows to learn from, as JSON lines: one window a line, refused with file and line when bad.
+
+Two kinds of line, in one format. Those of scenes know the truth of their window (`truth`: a label,
+"" for nothing, null where an observer could not say: within a second of where something begins or
+ends). Those of a running system (`fusewatch export`) belong to an alert, and a person says whether
+it was right (`verdict`: true or false; null: not reviewed, left out) and, if need be, its `label`.
+A true verdict speaks of the alert, not of each of its windows: these are weak labels (`weak`).
+
+Vectors are base64 of little-endian float16, as `models/fusion/features.py` rounds them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from models.fusion.features import SCHEMA, SIZES, Tokens
+from models.fusion.labels import LABELS, MODALITIES, SPLITS
+from pipeline.errors import ConfigError
+from pipeline.types import SECOND, Presence
+
+COLLAR = SECOND  # ns around the ends of a truth that nobody can place better
+Span = tuple[int, int, str]  # start, end (ns), label
+MOST_FAULTS = 20  # told of one file
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A window: where it comes from, what was true of it, and what a head sees."""
+
+    format: str = SCHEMA  # layout of the vectors
+    scene: str  # or the alert's id
+    site: str
+    camera: str = ""  # what the picture is of: a video's name, for leaving one out
+    split: str = "train"
+    start: Annotated[int, Meta(ge=0, lt=2**62)]
+    end: Annotated[int, Meta(ge=0, lt=2**62)]
+    truth: str | None = None
+    whole: bool = False  # `truth` is the scene's: some of its windows show it, nobody said which
+    alert: str = ""
+    verdict: bool | None = None
+    label: str = ""
+    states: Mapping[str, Presence]
+    vectors: Mapping[str, str]
+
+    @property
+    def weak(self) -> bool:
+        """Whether the truth is one of the scene or alert, and not of this window."""
+        return bool(self.answer()) and (self.whole or bool(self.alert))
+
+    def answer(self) -> str | None:
+        """The label to learn, "" for nothing, None: not to be used."""
+        if not self.alert:
+            return self.truth
+        if self.verdict is None:
+            return None
+        return self.label if self.verdict else ""
+
+    def tokens(self) -> Tokens:
+        """What a head sees; raises ValueError for vectors that are none."""
+        return Tokens({m: _vector(m, text) for m, text in self.vectors.items()}, self.states)
+
+
+def packed(tokens: Tokens) -> dict[str, str]:
+    """The vectors as a line holds them."""
+    return {
+        modality: base64.b64encode(vector.astype("<f2").tobytes()).decode()
+        for modality, vector in tokens.vectors.items()
+    }
+
+
+def _vector(modality: str, text: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        msg = f"vectors.{modality} is no base64 ({error})"
+        raise ValueError(msg) from error
+    if len(data) != 2 * SIZES[modality]:
+        msg = f"vectors.{modality} has {len(data)} bytes, and {2 * SIZES[modality]} are expected"
+        raise ValueError(msg)
+    vector = np.frombuffer(data, "<f2").astype(np.float32)
+    if not np.isfinite(vector).all():
+        at = int(np.flatnonzero(~np.isfinite(vector))[0])
+        msg = f"vectors.{modality}[{at}] is {vector[at]}: only finite numbers can be learned from"
+        raise ValueError(msg)
+    return vector
+
+
+def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
+    """What is true of the window `[start, end)`: the label of the span that it shows most of.
+
+    A window that shows less than a second of a span (or than half of a short one), or ends within
+    a second of one, is neither one nor the other: None.
+    """
+    best, name, near = 0, "", False
+    for first, last, label in spans:
+        shown = min(end, last) - max(start, first)
+        if shown >= min(COLLAR, (last - first) // 2) and shown > best:
+            best, name = shown, label
+        near = near or shown > -COLLAR
+    return name if best else None if near else ""
+
+
+def write(path: Path, rows: Iterable[Row]) -> int:
+    """One line a row; how many. The file is replaced only when all of it is there."""
+    count, partial = 0, path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("wb") as out:
+        for row in rows:
+            out.write(msgspec.json.encode(row) + b"\n")
+            count += 1
+    partial.replace(path)
+    return count
+
+
+def read(paths: Sequence[Path]) -> list[Row]:
+    """The rows of several files; raises ConfigError with file and line for each that is bad."""
+    rows: list[Row] = []
+    faults: list[str] = []
+    splits: dict[str, tuple[str, str]] = {}
+    for path in paths:
+        for number, line in _lines(path):
+            try:
+                row = _row(line)
+                known, where = splits.setdefault(row.scene, (row.split, f"{path}:{number}"))
+                if known != row.split:
+                    msg = (
+                        f"scene {row.scene!r} is in split {row.split!r}, and in {known!r} ({where})"
+                    )
+                    raise ValueError(msg)
+            except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+                faults.append(f"{path}:{number}: {error}")
+                continue
+            rows.append(row)
+    if faults:
+        more = f"\n... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+        raise ConfigError("\n".join(faults[:MOST_FAULTS]) + more)
+    return rows
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise ConfigError(msg) from error
+
+
+def _row(line: bytes) -> Row:
+    row = msgspec.json.decode(line, type=Row)
+    if row.format != SCHEMA:
+        msg = f"format is {row.format!r}, and this Fusewatch makes {SCHEMA!r}: make the file anew"
+        raise ValueError(msg)
+    if row.start >= row.end:
+        msg = f"start {row.start} is not before end {row.end}"
+        raise ValueError(msg)
+    if row.split not in SPLITS:
+        msg = f"split {row.split!r} is none of {', '.join(SPLITS)}"
+        raise ValueError(msg)
+    for name, label in (("truth", row.truth), ("label", row.label)):
+        if label and label not in LABELS:
+            near = get_close_matches(label, LABELS, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            msg = f"{name} {label!r} is none of {', '.join(LABELS)}{hint}"
+            raise ValueError(msg)
+    if row.verdict is True and not row.label:
+        msg = f"alert {row.alert} was right: its label must be one of {', '.join(LABELS)}"
+        raise ValueError(msg)
+    for name in ("states", "vectors"):
+        if unknown := set(getattr(row, name)) - set(MODALITIES):
+            msg = f"{name} has {sorted(unknown)[0]!r}, which is none of {', '.join(MODALITIES)}"
+            raise ValueError(msg)
+    if missing := set(MODALITIES) - set(row.states):
+        msg = f"states lacks {sorted(missing)[0]!r}"
+        raise ValueError(msg)
+    row.tokens()
+    return row

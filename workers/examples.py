@@ -1,0 +1,188 @@
+"""Windows to learn from and to be judged by: scenes and clips through the daemon's own stages.
+
+A head that only takes notes sits where the learned one would: what it is asked is what the daemon
+asks, so training data and the running system come from the same code (`tests/graph` proves it).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from models import weights
+from models.fusion import data, features
+from models.fusion.noisy_or import Verdict
+from models.fusion.question import Question
+from models.registry import REGISTRY
+from models.voice import FRAME, Samples
+from pipeline.config import Config, Microphone, Models, Site
+from pipeline.errors import ConfigError
+from pipeline.types import SECOND
+from workers import configfile, graph, spoilt, tape
+from workers.replay import Study, replay
+from workers.scenefile import Clip, Scene, load_scene
+from workers.truth import truth
+
+CLIP_AT = 1.25  # s of silence before a clip that is heard alone
+LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
+
+
+class Notes:
+    """A head that finds nothing and keeps what it was asked."""
+
+    version, threshold = "notes", 2.0
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Question, features.Tokens]] = []
+
+    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        self.asked += [(question, features.tokens(question)) for question in batch]
+        return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A scene to encode. `spoil`: how (spoilt.KINDS), or as it is; `take` seeds that."""
+
+    scene: str
+    split: str = "test"
+    spoil: str = ""
+    clip: str = ""  # a sound file that is the whole scene, with its label
+    label: str = ""
+    gain_db: float = 0.0
+    take: int = 0
+
+
+def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[data.Row]:
+    """The windows of one scene or clip, with their truth."""
+    if job.clip:
+        config, scene = _alone(job)
+        length = scene.duration - round((CLIP_AT + 2) * SECOND)
+        begin = scene.start + round(CLIP_AT * SECOND)
+        spans = [(begin, begin + length, job.label)] if job.label else []
+    else:
+        scene = load_scene(Path(job.scene))
+        spans = truth(scene)
+    if scene.site not in config.sites:
+        msg = f"{scene.path}: site: {scene.site!r} is not in the config"
+        raise ConfigError(msg)
+    if job.spoil == "shifted":
+        scene = spoilt.shifted(scene)
+    notes = Notes()
+    study = Study(
+        heads={scene.site: notes},
+        spoil=spoilt.way(job.spoil, job.take),
+        stages=LISTEN if job.clip else graph.STAGES[:-1],
+    )
+    replay(config, scene, encoders, study=study)
+    return [
+        data.Row(
+            scene=f"{job.clip}#{job.take}" if job.clip else scene.path.stem,
+            site=scene.site,
+            camera=next((Path(camera.file).stem for camera in scene.cameras.values()), ""),
+            split=job.split,
+            start=question.window.start,
+            end=question.window.end,
+            truth=data.truth_of(question.window.start, question.window.end, spans),
+            states=tokens.states,
+            vectors=data.packed(tokens),
+        )
+        for question, tokens in notes.asked
+        if scene.start <= question.window.start and question.window.start < scene.end
+    ]
+
+
+def _alone(job: Job) -> tuple[Config, Scene]:
+    """A site with one microphone, which hears the clip and nothing else."""
+    path = Path(job.clip)
+    try:
+        seconds = float(tape.clip_length(path, whole=True))
+    except tape.Unplayable as error:
+        raise ConfigError(str(error)) from error
+    scene = Scene(
+        path=path,
+        site="clip",
+        start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
+        duration=round((seconds + CLIP_AT + 2) * SECOND),
+        cameras={},
+        microphones={"mic": (Clip(file=path.name, at=CLIP_AT, gain_db=job.gain_db),)},
+        reports=(),
+    )
+    site = Site(microphones={"mic": Microphone(source="device:default")})
+    return Config(version=1, sites={"clip": site}), scene
+
+
+def encode(
+    config: Path, jobs: Sequence[Job], *, told: Callable[[int, int], None], processes: int = 0
+) -> Iterator[list[data.Row]]:
+    """The windows of each job, in order; one process a core, models loaded once in each.
+
+    Clips alone need no config: `Path()`. `told` hears how many are done, of how many. Raises
+    ConfigError as scenes and configs do.
+    """
+    _there(config)
+    count = processes or os.cpu_count() or 1
+    spawn = get_context("spawn")  # models have threads, which a fork would lose
+    with ProcessPoolExecutor(
+        count, spawn, initializer=_ready, initargs=(str(config) if config.name else "",)
+    ) as pool:
+        for done, made in enumerate(pool.map(_work, jobs), 1):
+            told(done, len(jobs))
+            yield made
+
+
+def _there(config: Path) -> None:
+    """Bring the weights here, where what is wrong with them can be told in one line."""
+    models = configfile.load(config).models if config.name else Models()
+    for name in models.__struct_fields__:
+        if (named := getattr(models, name).weights) in REGISTRY:
+            weights.find(named)
+
+
+_ours: list[tuple[Config, graph.Encoders]] = []  # of this worker process
+
+
+def _ready(config: str) -> None:
+    settings = configfile.load(config) if config else Config(version=1, sites={})
+    single = {
+        name: msgspec.structs.replace(getattr(settings.models, name), threads=1)
+        for name in settings.models.__struct_fields__
+    }
+    models = msgspec.structs.replace(settings.models, **single)
+    if config:
+        encoders = graph.load(models, recorded=True)
+        encoders = msgspec.structs.replace(encoders, detector=Remembering(encoders.detector))
+    else:  # nobody speaks in a clip that is heard for what it is
+        encoders = graph.load(models, recorded=True, stages=("sound",))
+        encoders = msgspec.structs.replace(encoders, voice=nobody)
+    _ours.append((settings, encoders))
+
+
+def nobody(batch: Sequence[Samples]) -> list[Samples]:
+    """A voice model (models/voice.py) that hears no voice."""
+    return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
+
+
+def _work(job: Job) -> list[data.Row]:
+    settings, encoders = _ours[0]
+    return rows(settings, job, encoders)
+
+
+class Remembering:
+    """A model that answers at once what it was asked before: films come again and again."""
+
+    def __init__(self, model: Callable[[Sequence[object]], Sequence[object]]) -> None:
+        self._model = model
+        self._known: dict[int, object] = {}
+
+    def __call__(self, batch: Sequence[object]) -> list[object]:
+        keys = [hash(bytes(memoryview(item).cast("B"))) for item in batch]  # type: ignore[arg-type]
+        for key, item in zip(keys, batch, strict=True):
+            if key not in self._known:
+                (self._known[key],) = self._model([item])
+        return [self._known[key] for key in keys]

@@ -1,0 +1,347 @@
+"""`make head`: from a folder of clips to a fusion head, its card and its report.
+
+    python -m workers.head MEDIA --out build/head --ship models/fusion/shipped
+
+Scenes are composed, heard and seen by the daemon's own stages, and learned from. What is told of
+the head is measured on clips and texts that no training met. There are three videos, one a site, so
+every figure of the tables is of networks that never saw the video that they are judged on: for each
+video one is trained without it (leave one out), and the answers are pooled. The shipped head has
+seen all three, and its own line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich.progress import Progress
+
+from models.fusion import data, metrics, report, train
+from models.fusion.labels import SPLITS
+from models.fusion.learned import CARD, Learned
+from models.fusion.metrics import Scored, Truth
+from models.fusion.train import Settings, Trained, Windows
+from workers import clipmanifest, examples, spoilt
+from workers.compose import compose
+from workers.scenefile import load_scene
+from workers.truth import truth
+
+NAME, VERSION = "fusewatch-fusion", "1"
+SCENES, SEED = 160, 7
+PER_HOUR = 0.5  # false alarms an hour of the validation split
+TAKES = ((0.0, ""), (-9.0, "noise"))  # how often a training clip is heard: dB, spoilt
+SUBSETS = ("V", "A", "T", "VA", "VT", "AT", "VAT")
+SESA = ("gunshot", "explosion", "siren", "")
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of everything, and what truly happened in each scene."""
+
+    scenes: Sequence[data.Row]  # as they are
+    spoilt: Mapping[str, Sequence[data.Row]]  # kind -> the test scenes again
+    clips: Sequence[data.Row]
+    truths: Mapping[str, Sequence[Truth]]
+
+
+def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], None]) -> Data:
+    """Compose, encode and keep the rows below `out`; raises ConfigError as those do."""
+    folder = out / "scenes"
+    compose(media, folder, scenes=scenes, seed=seed)
+    files = {split: sorted((folder / split).glob("*.yaml")) for split in SPLITS}
+    plain = [examples.Job(scene=str(f), split=s) for s, found in files.items() for f in found]
+    wrong = {
+        kind: [examples.Job(scene=str(f), split="test", spoil=kind) for f in files["test"]]
+        for kind in spoilt.KINDS
+    }
+    every = {"scenes": plain, **wrong}
+    jobs = [job for some in every.values() for job in some]
+    made = iter(_encoded(folder / "config.yaml", jobs, "scenes"))
+    kept = {}
+    for name, some in every.items():
+        kept[name] = [row for _ in some for row in next(made)]
+        data.write(out / f"rows/{name}.jsonl", kept[name])
+    heard = _encoded(Path(), list(clip_jobs(media)), "clips")
+    clips = [row for rows in heard for row in rows]
+    data.write(out / "rows/clips.jsonl", clips)
+    say(f"{len(kept['scenes'])} windows of {scenes} scenes, {len(clips)} of clips")
+    truths = {
+        file.stem: [Truth(*span) for span in truth(load_scene(file))]
+        for found in files.values()
+        for file in found
+    }
+    return Data(
+        scenes=kept["scenes"],
+        spoilt={kind: kept[kind] for kind in spoilt.KINDS},
+        clips=clips,
+        truths=truths,
+    )
+
+
+def clip_jobs(media: Path) -> Iterator[examples.Job]:
+    """Every clip of the manifest alone: those of the training split several times."""
+    for clip in clipmanifest.read(clipmanifest.chosen(media), media).clips:
+        if clip.kind != "sound":
+            continue
+        for take, (gain, spoil) in enumerate(TAKES if clip.split == "train" else TAKES[:1]):
+            yield examples.Job(
+                scene="",
+                split=clip.split,
+                clip=str(media / clip.path),
+                label=clip.label,
+                gain_db=gain,
+                spoil=spoil,
+                take=take,
+            )
+
+
+def _encoded(config: Path, jobs: Sequence[examples.Job], name: str) -> list[list[data.Row]]:
+    with Progress() as progress:
+        task = progress.add_task(name, total=len(jobs))
+        return list(
+            examples.encode(
+                config, jobs, told=lambda done, _: progress.update(task, completed=done)
+            )
+        )
+
+
+Folds = dict[str, list[tuple[str, Trained]]]  # name of a head -> (video it never saw, trained)
+
+
+def folds(
+    given: Data, say: Callable[[str], None], seed: int
+) -> dict[str, list[tuple[str, Trained]]]:
+    """For each kind of head one trained without each video."""
+    kinds = {
+        "attention": Settings(seed=seed),
+        "concat": Settings(seed=seed, network="concat"),
+        **{f"only {letter}": Settings(seed=seed, modalities=letter) for letter in "VAT"},
+    }
+    made: Folds = {name: [] for name in kinds}
+    for video in sorted({row.camera for row in given.scenes if row.camera}):
+        rows = {
+            split: [r for r in given.scenes if r.split == split and r.camera != video]
+            for split in ("train", "val")
+        }
+        clips = [row for row in given.clips if row.split == "train"]
+        val = Windows(rows["val"])
+        both = {False: Windows(rows["train"]), True: Windows([*rows["train"], *clips])}
+        for name, settings in kinds.items():
+            began = time.monotonic()
+            trained = train.fit(both["A" in settings.modalities], val, settings)
+            made[name].append((video, trained))
+            say(
+                f"without {video}, {name}: AP {trained.ap:.3f} on validation, "
+                f"{trained.epochs} epochs, {time.monotonic() - began:.0f} s"
+            )
+    return made
+
+
+def pooled(
+    heads: Sequence[tuple[str, Trained]], rows: Sequence[data.Row], modalities: str
+) -> Scored:
+    """Each test window judged by the network that never saw its video."""
+    parts = []
+    for video, trained in heads:
+        own = [row for row in rows if row.split == "test" and row.camera == video]
+        parts.append(train.scored(trained, Windows(own), modalities))
+    return Scored(
+        scene=[name for part in parts for name in part.scene],
+        kind=[name for part in parts for name in part.kind],
+        **{
+            field: np.concatenate([getattr(part, field) for part in parts])
+            for field in ("start_ns", "end_ns", "score", "classes", "anomaly", "label")
+        },
+    )
+
+
+def table(
+    made: Folds, given: Data, threshold: float
+) -> tuple[list[metrics.Row], dict[str, Scored]]:
+    """Every row of the report, and the answers behind some of them."""
+    rows: list[metrics.Row] = []
+    curves: dict[str, Scored] = {}
+    conditions = {"clean": given.scenes, **given.spoilt}
+
+    def add(name: str, modalities: str, condition: str, keep: str = "") -> None:
+        answers = pooled(made[name], conditions[condition], modalities)
+        measured = metrics.measure(answers, given.truths, threshold)
+        shown = name if not name.startswith("only") else "one modality alone"
+        rows.append(metrics.Row(shown, modalities, condition, measured))
+        if keep:
+            curves[keep] = answers
+
+    for condition in conditions:
+        for subset in SUBSETS:
+            keep = f"attention {subset}" if condition == "clean" and subset == "VAT" else ""
+            add("attention", subset, condition, keep)
+        add("concat", "VAT", condition, "concat VAT" if condition == "clean" else "")
+        for letter in "VAT":
+            keep = f"only {letter}" if condition == "clean" else ""
+            add(f"only {letter}", letter, condition, keep)
+    return rows, curves
+
+
+def clips_right(head: Learned, rows: Sequence[data.Row], media: Path) -> tuple[float, np.ndarray]:
+    """Share of held-out SESA clips told right from sound alone (gunshot, explosion, siren,
+    casual), and the table of counts, truth by row."""
+    counts = np.zeros((len(SESA), len(SESA)), int)
+    by_clip: dict[str, list[data.Row]] = {}
+    for row in rows:
+        if row.split == "test" and "sesa_train" in row.scene:
+            by_clip.setdefault(row.scene, []).append(row)
+    for name, windows in by_clip.items():
+        wanted = Path(name).name.split("_")[0]
+        said = heard_as(head, windows)
+        counts[SESA.index("" if wanted == "casual" else wanted), SESA.index(said)] += 1
+    return float(np.trace(counts) / max(counts.sum(), 1)), counts
+
+
+def heard_as(head: Learned, windows: Sequence[data.Row]) -> str:
+    """What a clip is, by the windows in which it sounds: a label of SESA, "" for none.
+
+    The mean over its windows of P(anomaly) * P(label), against the mean of 1 - P(anomaly).
+    """
+    tokens = [row.tokens() for row in windows]
+    loud = [t for t in tokens if "sound" in t.vectors]
+    score, classes = head.scores(loud or tokens)
+    known = [head.card.labels.index(label) for label in SESA if label]
+    mass = classes[:, known].sum(axis=1) + 1e-9
+    shares = (score[:, None] * classes[:, known] / mass[:, None]).mean(axis=0)
+    return (*[label for label in SESA if label], "")[
+        int(np.argmax([*shares, 1 - float(score.mean())]))
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the head; the last thing that it prints is where its report is."""
+    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    ask.add_argument("media", type=Path)
+    ask.add_argument("--out", type=Path, default=Path("build/head"))
+    ask.add_argument("--ship", type=Path, help="where the head goes; default OUT/head")
+    ask.add_argument("--scenes", type=int, default=SCENES)
+    ask.add_argument("--seed", type=int, default=SEED)
+    ask.add_argument("--reuse", action="store_true", help="the rows that an earlier run made")
+    asked = ask.parse_args(argv)
+    began = time.monotonic()
+    ship = asked.ship or asked.out / "head"
+    given = _held(asked.out) if asked.reuse else gather(
+        asked.media, asked.out, asked.scenes, asked.seed, _say
+    )  # fmt: skip
+    _say(f"{time.monotonic() - began:.0f} s until here")
+    made = folds(given, _say, asked.seed)
+    final, val = _final(given, asked.seed)
+    threshold = train.chosen_threshold(final, val, given.truths, PER_HOUR)
+    rows, curves = table(made, given, threshold)
+    test = Windows([row for row in given.scenes if row.split == "test"])
+    own = train.scored(final, test)
+    measured = metrics.measure(own, given.truths, threshold)
+    rows.append(metrics.Row("shipped (knows the videos)", "VAT", "clean", measured))
+    config = _hash(asked.scenes, asked.seed, asked.out / "scenes/compose.json")
+    about = _about(asked, rows, final)
+    card = train.ship(
+        ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
+        config=config, about=about,
+    )  # fmt: skip
+    right, counts = clips_right(Learned.read(ship), given.clips, asked.media)
+    about["sesa_held_out_accuracy"] = round(right, 3)
+    card = msgspec.structs.replace(card, about=about)
+    text = msgspec.json.format(msgspec.json.encode(card), indent=2)
+    (ship / CARD).write_bytes(text + b"\n")
+    _tell(rows, right, counts)
+    report.write(
+        asked.out / "report.html", title=f"Fusion head {NAME} {VERSION}", card=_flat(card),
+        rows=rows, curves=curves, main=curves["attention VAT"], truths=given.truths,
+        threshold=threshold, notes=_notes(right, counts),
+    )  # fmt: skip
+    _say(f"{time.monotonic() - began:.0f} s in all; the head is in {ship}")
+    _say(f"report: {asked.out / 'report.html'}")
+    return 0
+
+
+def _held(out: Path) -> Data:
+    kept = {
+        name: data.read([out / f"rows/{name}.jsonl"]) for name in ("scenes", "clips", *spoilt.KINDS)
+    }
+    files = (out / "scenes").glob("*/*.yaml")
+    return Data(
+        scenes=kept["scenes"],
+        spoilt={kind: kept[kind] for kind in spoilt.KINDS},
+        clips=kept["clips"],
+        truths={f.stem: [Truth(*span) for span in truth(load_scene(f))] for f in files},
+    )
+
+
+def _final(given: Data, seed: int) -> tuple[Trained, Windows]:
+    learned = [r for r in (*given.scenes, *given.clips) if r.split == "train"]
+    val = Windows([r for r in given.scenes if r.split == "val"])
+    return train.fit(Windows(learned), val, Settings(seed=seed)), val
+
+
+def _hash(scenes: int, seed: int, composed: Path) -> str:
+    text = f"{scenes} {seed} {Settings(seed=seed)} {composed.read_text()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _about(
+    asked: argparse.Namespace, rows: Sequence[metrics.Row], final: Trained
+) -> dict[str, object]:
+    chosen = {(r.name, r.modalities, r.condition): r.metrics for r in rows}
+    main = chosen["attention", "VAT", "clean"]
+    return {
+        "purpose": "raises the score of a window from sound, picture and words together",
+        "data": f"{asked.scenes} composed scenes (seed {asked.seed}), single clips; not recorded",
+        "clips": "models/fusion/media.tsv names each with its licence and split",
+        "videos": "three, one a site: vision is judged by leaving each out in turn",
+        "vision": "counts, speeds, zones and quality; no picture is learned",
+        "validation_ap": round(final.ap, 3),
+        "epochs": final.epochs,
+        "settings": msgspec.to_builtins(final.settings),
+        "held_out": {
+            key: round(float(getattr(main, key)), 3)
+            for key in ("ap", "auc", "f1", "event_recall", "false_alarms_per_hour", "ece")
+        },
+    }
+
+
+def _notes(right: float, counts: np.ndarray) -> list[str]:
+    names = ", ".join(label or "casual" for label in SESA)
+    return [
+        "Scenes are composited from clips, not recorded. No clip or text of training is met here.",
+        "There are three videos: each window is judged by networks that never saw its video.",
+        f"Held-out SESA clips told right from sound alone: {right:.3f}; counts by truth, in the "
+        f"order {names}: {counts.tolist()}",
+    ]
+
+
+def _tell(rows: Sequence[metrics.Row], right: float, counts: np.ndarray) -> None:
+    _say(f"{'head':28}{'given':7}{'':9}{'AP':>6}{'AUC':>7}{'F1':>7}{'recall':>8}{'false/h':>9}"
+         f"{'detect':>8}")  # fmt: skip
+    for row in rows:
+        m = row.metrics
+        _say(
+            f"{row.name:28}{row.modalities:7}{row.condition:9}{m.ap:6.3f}{m.auc:7.3f}{m.f1:7.3f}"
+            f"{m.event_recall:8.3f}{m.false_alarms_per_hour:9.1f}{m.detect_median_s:7.1f}s"
+        )
+    _say(f"held-out SESA clips from sound alone: accuracy {right:.3f} of {int(counts.sum())}")
+
+
+def _flat(card: object) -> dict[str, object]:
+    built = msgspec.to_builtins(card)
+    about = built.pop("about")
+    return {**built, **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in about.items()}}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
