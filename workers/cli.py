@@ -13,9 +13,11 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from importlib import metadata
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import msgspec
 
@@ -157,6 +159,8 @@ def _parser() -> argparse.ArgumentParser:
         add("compose", _compose, "labelled scenes out of a folder of clips, to train and measure")
     )
 
+    _learning_options(add)
+
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
     made.add_argument("--config", type=Path)
@@ -210,6 +214,44 @@ def _dead_options(made: argparse.ArgumentParser) -> None:
         made.add_argument("--since", default="", help="only since then: 2h, 3d, or a time")
         made.add_argument("--state", type=Path, help="state folder, instead of the config's")
         made.add_argument("--json", action="store_true")
+
+
+def _learning_options(add: Callable[..., argparse.ArgumentParser]) -> None:
+    made = add("features", _features, "the windows of scenes, with their truth, to learn from")
+    made.add_argument("config", type=Path)
+    made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
+    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+    made.add_argument("--split", choices=("train", "val", "test"), default="train")
+
+    made = add("export", _export, "the windows of past alerts, for a person to review")
+    made.add_argument("config", type=Path)
+    made.add_argument("--since", required=True, help="a time like 2026-01-05T22:00:00Z")
+    made.add_argument("--until", help="... (default: now)")
+    made.add_argument("--state", type=Path, help="state folder of the daemon")
+    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+
+    made = add("train", _train, "a fusion head, from windows of scenes or reviewed alerts")
+    made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="windows: .jsonl")
+    made.add_argument("--out", type=Path, required=True, help="folder of the head")
+    made.add_argument("--base", default="shipped", help="head to train on from; none: anew")
+    made.add_argument("--network", choices=("attention", "concat"), default="attention")
+    made.add_argument("--name", default="site", help="of the head, as alerts tell it")
+    made.add_argument("--seed", type=int, default=1)
+    made.add_argument("--epochs", type=int, default=50)
+    made.add_argument("--per-hour", type=float, default=0.5, help="false alarms, for --base none")
+    made.add_argument("--device", default="cpu", help="cpu or cuda")
+    made.add_argument("--json", action="store_true")
+
+    made = add("evaluate", _evaluate, "what a fusion head is worth, on windows, scenes or clips")
+    made.add_argument("inputs", type=Path, nargs="*", metavar="FILE", help=".jsonl or scenes")
+    made.add_argument("--head", default="shipped", help="shipped, or a folder")
+    made.add_argument("--config", type=Path, help="of the scenes' sites")
+    made.add_argument("--clips", type=Path, help="instead: a folder of sounds, each by itself")
+    made.add_argument("--manifest", type=Path, help="of the clips' labels, instead of their names")
+    made.add_argument("--report", type=Path, help="an .html file to write")
+    made.add_argument("--least", type=float, default=0.0, help="AP or accuracy below it: exit 1")
+    made.add_argument("--json", action="store_true")
+    made.set_defaults(parser=made)
 
 
 def _compose_options(made: argparse.ArgumentParser) -> None:
@@ -322,6 +364,68 @@ def _replay(given: argparse.Namespace) -> int:
         deliver=given.deliver,
         as_json=given.json,
     )
+
+
+def _features(given: argparse.Namespace) -> int:
+    from workers import windows
+
+    count = windows.features(given.config, given.scenes, given.out, given.split)
+    print(f"{count} windows of {len(given.scenes)} scenes -> {given.out}")
+    return OK
+
+
+def _export(given: argparse.Namespace) -> int:
+    from workers import windows
+
+    told = windows.export(given.config, given.since, given.until, given.out, given.state)
+    print(f"{told['windows']} windows of {told['alerts']} alerts -> {told['out']}")
+    print("set `verdict` to true or false (and `label`) in each line, then: fusewatch train")
+    return OK
+
+
+def _train(given: argparse.Namespace) -> int:
+    told = _learning().train(
+        given.files,
+        given.out,
+        base=given.base,
+        network=given.network,
+        seed=given.seed,
+        epochs=given.epochs,
+        per_hour=given.per_hour,
+        device=given.device,
+        name=given.name,
+    )
+    _print(told, as_json=given.json)
+    return OK
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    learning = _learning()
+    if bool(given.inputs) == bool(given.clips):
+        given.parser.error("either files of windows and scenes, or --clips FOLDER")
+    if given.clips:
+        told = learning.evaluate_clips(given.clips, given.head, given.manifest)
+    else:
+        told = learning.evaluate(given.inputs, given.head, given.config, given.report)
+    _print(told, as_json=given.json)
+    reached = told["accuracy"] if given.clips else told["ap"]
+    return OK if float(reached) >= given.least else FOUND
+
+
+def _learning() -> ModuleType:
+    try:
+        return import_module("workers.learning")
+    except ImportError as error:
+        msg = f"this needs the package {error.name}: pip install 'fusewatch[train]'"
+        raise ConfigError(msg) from error
+
+
+def _print(told: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(told))
+        return
+    for name, value in told.items():
+        print(f"{name:24} {round(value, 3) if isinstance(value, float) else value}")
 
 
 def _compose(given: argparse.Namespace) -> int:

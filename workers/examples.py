@@ -23,26 +23,34 @@ from models.registry import REGISTRY
 from models.voice import FRAME, Samples
 from pipeline.config import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError
-from pipeline.types import SECOND
+from pipeline.types import SECOND, Window
 from workers import configfile, graph, spoilt, tape
+from workers.fusion import RULES, Head
 from workers.replay import Study, replay
 from workers.scenefile import Clip, Scene, load_scene
 from workers.truth import truth
 
+NEVER = 2.0  # a threshold that no score reaches
 CLIP_AT = 1.25  # s of silence before a clip that is heard alone
 LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
 
 
 class Notes:
-    """A head that finds nothing and keeps what it was asked."""
+    """A head that keeps what it was asked; it answers as the head in it does, or finds nothing."""
 
-    version, threshold = "notes", 2.0
+    def __init__(self, head: Head | None = None) -> None:
+        self._head = head
+        self.version = RULES if head is None else head.version
+        self.threshold = NEVER if head is None else head.threshold
+        self.asked: list[tuple[Window, features.Tokens]] = []
 
-    def __init__(self) -> None:
-        self.asked: list[tuple[Question, features.Tokens]] = []
-
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
-        self.asked += [(question, features.tokens(question)) for question in batch]
+    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]:
+        for question in batch:
+            # A window is asked about first as a whole, then perhaps its newest hop alone.
+            if not self.asked or self.asked[-1][0].end != question.window.end:
+                self.asked.append((question.window, features.tokens(question)))
+        if self._head is not None:
+            return self._head(batch)
         return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
 
 
@@ -86,14 +94,14 @@ def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[data.Row]:
             site=scene.site,
             camera=next((Path(camera.file).stem for camera in scene.cameras.values()), ""),
             split=job.split,
-            start=question.window.start,
-            end=question.window.end,
-            truth=data.truth_of(question.window.start, question.window.end, spans),
+            start=window.start,
+            end=window.end,
+            truth=data.truth_of(window.start, window.end, spans),
             states=tokens.states,
             vectors=data.packed(tokens),
         )
-        for question, tokens in notes.asked
-        if scene.start <= question.window.start and question.window.start < scene.end
+        for window, tokens in notes.asked
+        if scene.start <= window.start < scene.end
     ]
 
 

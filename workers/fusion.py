@@ -178,6 +178,12 @@ class SiteState:
         self._said: Utterance | None = None  # the last that no anomaly has carried yet
 
     @property
+    def _version(self) -> str:
+        """Of the head that judges this site's windows now."""
+        head = self._heads.get(self._site)
+        return RULES if head is None else head.version
+
+    @property
     def floor(self) -> int:
         """Nothing held until here can matter any more. Ns."""
         return self._aligner.floor
@@ -253,7 +259,7 @@ class SiteState:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
                 told = self._overheard(self._news(finding))
-                said.append(_anomaly(self._site, told, ordinal, presence))
+                said.append(_anomaly(self._site, told, ordinal, presence, self._version))
         return said
 
     def _news(self, finding: Finding) -> Finding:
@@ -362,6 +368,7 @@ class SiteState:
             presence=window.presence,
             reasons=self._why(rule, verdict, start),
             contributions=verdict.contributions,
+            head=self._version,
         )
 
     def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
@@ -434,7 +441,7 @@ class SiteState:
 
 
 def _anomaly(
-    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence]
+    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence], head: str
 ) -> Anomaly:
     return Anomaly(
         site=site,
@@ -450,6 +457,7 @@ def _anomaly(
         text=finding.text,
         reasons=(finding.reason,) if finding.reason else (),
         contributions={finding.modality: 1.0},
+        head=head,
     )
 
 

@@ -188,7 +188,7 @@ def table(
     return rows, curves
 
 
-def clips_right(head: Learned, rows: Sequence[data.Row], media: Path) -> tuple[float, np.ndarray]:
+def clips_right(head: Learned, rows: Sequence[data.Row]) -> tuple[float, np.ndarray]:
     """Share of held-out SESA clips told right from sound alone (gunshot, explosion, siren,
     casual), and the table of counts, truth by row."""
     counts = np.zeros((len(SESA), len(SESA)), int)
@@ -198,25 +198,9 @@ def clips_right(head: Learned, rows: Sequence[data.Row], media: Path) -> tuple[f
             by_clip.setdefault(row.scene, []).append(row)
     for name, windows in by_clip.items():
         wanted = Path(name).name.split("_")[0]
-        said = heard_as(head, windows)
+        said = head.heard([row.tokens() for row in windows], SESA[:-1])
         counts[SESA.index("" if wanted == "casual" else wanted), SESA.index(said)] += 1
     return float(np.trace(counts) / max(counts.sum(), 1)), counts
-
-
-def heard_as(head: Learned, windows: Sequence[data.Row]) -> str:
-    """What a clip is, by the windows in which it sounds: a label of SESA, "" for none.
-
-    The mean over its windows of P(anomaly) * P(label), against the mean of 1 - P(anomaly).
-    """
-    tokens = [row.tokens() for row in windows]
-    loud = [t for t in tokens if "sound" in t.vectors]
-    score, classes = head.scores(loud or tokens)
-    known = [head.card.labels.index(label) for label in SESA if label]
-    mass = classes[:, known].sum(axis=1) + 1e-9
-    shares = (score[:, None] * classes[:, known] / mass[:, None]).mean(axis=0)
-    return (*[label for label in SESA if label], "")[
-        int(np.argmax([*shares, 1 - float(score.mean())]))
-    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -249,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
         config=config, about=about,
     )  # fmt: skip
-    right, counts = clips_right(Learned.read(ship), given.clips, asked.media)
+    right, counts = clips_right(Learned.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)
     card = msgspec.structs.replace(card, about=about)
     text = msgspec.json.format(msgspec.json.encode(card), indent=2)

@@ -86,11 +86,7 @@ def again(
     Times are RFC 3339 with an offset; `until` is now unless it is given.
     """
     settings = configfile.load(path)
-    start = _moment(since, "--since")
-    end = time.time_ns() if until is None else _moment(until, "--until")
-    if start >= end:
-        msg = f"--since {since} is not before --until {until or 'now'}"
-        raise ConfigError(msg)
+    start, end = moments(since, until)
     (file,) = _files([path], out)
     encoders = graph.load(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
@@ -109,6 +105,16 @@ def again(
         f"revisions -> {file}\n"
     )
     return 0
+
+
+def moments(since: str, until: str | None) -> tuple[int, int]:
+    """The span of `--since` and `--until` (now unless it is given), ns; raises ConfigError."""
+    start = _moment(since, "--since")
+    end = time.time_ns() if until is None else _moment(until, "--until")
+    if start >= end:
+        msg = f"--since {since} is not before --until {until or 'now'}"
+        raise ConfigError(msg)
+    return start, end
 
 
 @contextmanager

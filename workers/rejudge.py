@@ -7,7 +7,7 @@ nothing is delivered, and nothing that is live is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
@@ -16,6 +16,7 @@ from pipeline.ports import Entry
 from pipeline.run import Runner, drain
 from pipeline.types import Alert, ns
 from workers import graph
+from workers.fusion import Head
 from workers.replay import told
 from workers.status import Status
 
@@ -32,7 +33,13 @@ def span(config: Config, since: int, until: int) -> tuple[int, int]:
 
 
 def rejudge(
-    config: Config, encoders: graph.Encoders, entries: Iterable[Entry], since: int, until: int
+    config: Config,
+    encoders: graph.Encoders,
+    entries: Iterable[Entry],
+    since: int,
+    until: int,
+    *,
+    heads: Mapping[str, Head] | None = None,
 ) -> tuple[list[Alert], int]:
     """The revisions of incidents that overlap `[since, until)` (ns), and how many entries said so.
 
@@ -40,7 +47,7 @@ def rejudge(
     what is given has no closing revision.
     """
     bus = MemoryBus()
-    nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=STAGES)
+    nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=STAGES, judges=heads)
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
     reader = bus.reader(topics.ALERTS, "rejudge")
     alerts: list[Alert] = []

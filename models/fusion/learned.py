@@ -9,7 +9,7 @@ falls when one is silenced (occlusion: Zeiler and Fergus, 2014).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
 from models.fusion.labels import MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.question import Question
+from models.yamnet_scores import CLASSES
 from pipeline.errors import WeightsError
 
 MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
@@ -112,17 +113,43 @@ class Learned:
 
     def judge(self, window: Tokens) -> Verdict:
         """The verdict on a window; contributions only from the threshold on, for they cost."""
+        way, score, classes = self._best(window)
+        label = self.card.labels[int(np.argmax(classes))]
+        told = round(score, 3)
+        why = self._shares(way, score) if told >= self.card.threshold else {}
+        return Verdict(score=told, label=label, contributions=why)
+
+    def probabilities(self, window: Tokens) -> tuple[float, Floats]:
+        """P(anomaly) as `judge` tells it, and P(label | anomaly)."""
+        _, score, classes = self._best(window)
+        return round(score, 3), classes
+
+    def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
+        """The window with its words or without: whichever is the graver, and how grave."""
         ways = [window]
         if any(m in window.vectors for m in WORDS):
             ways.append(window.without(*WORDS))
         scores, classes = self.scores(ways)
         best = int(np.argmax(scores))
-        score = round(float(scores[best]), 3)
-        why: Mapping[str, float] = {}
-        if score >= self.card.threshold:
-            why = self._shares(ways[best], float(scores[best]))
-        label = self.card.labels[int(np.argmax(classes[best]))]
-        return Verdict(score=score, label=label, contributions=why)
+        return ways[best], float(scores[best]), classes[best]
+
+    def heard(self, windows: Sequence[Tokens], labels: Sequence[str]) -> str:
+        """Which of `labels` a recording is, or "" for none of them.
+
+        The mean over its windows of P(anomaly) P(label) against that of 1 - P(anomaly), where
+        only `labels` are possible; windows in which nothing sounds do not count.
+        """
+        # A quiet window has no loudest second, and its scores are those of silence.
+        sounding = [
+            w for w in windows if "sound" in w.vectors and w.vectors["sound"][:CLASSES].any()
+        ]
+        if not sounding:
+            return ""
+        score, classes = self.scores(sounding)
+        known = [self.card.labels.index(label) for label in labels]
+        mass = classes[:, known].sum(axis=1, keepdims=True) + 1e-9
+        shares = (score[:, None] * classes[:, known] / mass).mean(axis=0)
+        return (*labels, "")[int(np.argmax([*shares, 1 - float(score.mean())]))]
 
     def scores(self, batch: Sequence[Tokens]) -> tuple[Floats, Floats]:
         """Calibrated P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""

@@ -160,6 +160,11 @@ def measure(scored: Scored, truths: Truths, threshold: float) -> Metrics:
     )
 
 
+def average_precision(anomaly: Ints, score: Floats) -> float:
+    """AP of scores of any scale; `anomaly` is 0 or 1, and both are there."""
+    return float(average_precision_score(anomaly, score))
+
+
 def frame_ap(scored: Scored) -> float:
     """Average precision over the windows that count; raises ValueError if all are of one class."""
     return float(average_precision_score(*_both(scored)))

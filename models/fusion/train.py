@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +21,19 @@ import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from models.fusion.data import Row
 from models.fusion.features import SCHEMA, arrays
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned import CARD, MODEL, WEIGHTS, Card
-from models.fusion.metrics import Scored, Truths, temperature, threshold_for
+from models.fusion.metrics import (
+    Scored,
+    Truths,
+    average_precision,
+    temperature,
+    threshold_for,
+)
 from models.fusion.nets import NETWORKS, Calibrated
 from pipeline.errors import ConfigError, WeightsError
 
@@ -147,7 +154,7 @@ def fit(
             break
         loss = run.epoch(epoch)
         logits, _ = forward(network, held)
-        ap = float(average_precision_score(val.anomaly[counts], logits[counts]))
+        ap = average_precision(val.anomaly[counts], logits[counts])
         if ap > run.best:
             run.best, run.best_epoch = ap, epoch
             run.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
@@ -183,7 +190,7 @@ class _Run:
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._train = train
         self._inputs = silenced(train.inputs, settings.modalities)
-        self._scale = 1 / network.encoders.scales()
+        self._spread = {m: 1 / scale for m, scale in network.encoders.scales().items()}
         self._origin = (
             {k: v.detach().clone() for k, v in base.named_parameters()} if base is not None else {}
         )
@@ -225,7 +232,7 @@ class _Run:
         """The rate falls by half a cosine over the epochs."""
         share = min(1.0, at / self.settings.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * share)))
+            group["lr"] = self.settings.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def _strong(self, some: np.ndarray, chance: np.random.Generator) -> Tensor:
         logit, classes = self.network(self._given(some, chance))
@@ -274,7 +281,7 @@ class _Run:
         for modality in MODALITIES:
             there = given["state"][:, MODALITIES.index(modality), 0:1]
             noise = chance.standard_normal(given[modality].shape, np.float32) * settings.blur
-            given[modality] += noise * there * self._scale[modality]
+            given[modality] += noise * there * self._spread[modality]
         return {k: torch.from_numpy(v).to(settings.device) for k, v in given.items()}
 
     def _penalty(self) -> Tensor:
@@ -379,17 +386,7 @@ def ship(
     """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB."""
     folder.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu()
-    example = arrays([])
-    torch.onnx.export(
-        Calibrated(network, trained.temperature).eval(),
-        tuple(torch.zeros((2, *v.shape[1:])) for v in example.values()),
-        str(folder / MODEL),
-        input_names=list(example),
-        output_names=["score", "classes"],
-        dynamic_axes={name: {0: "n"} for name in (*example, "score", "classes")},
-        opset_version=17,
-        dynamo=False,
-    )
+    _export(Calibrated(network, trained.temperature).eval(), folder / MODEL)
     save_file(network.state_dict(), folder / WEIGHTS)
     model = (folder / MODEL).read_bytes()
     if len(model) > 3_000_000:
@@ -411,6 +408,23 @@ def ship(
     text = msgspec.json.format(msgspec.json.encode(card), indent=2)
     (folder / CARD).write_bytes(text + b"\n")
     return card
+
+
+def _export(network: nn.Module, file: Path) -> None:
+    """By the exporter that needs no further package; its batch is as long as it is asked."""
+    inputs = arrays([])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is to go; versions are locked
+        torch.onnx.export(
+            network,
+            tuple(torch.zeros((2, *values.shape[1:])) for values in inputs.values()),
+            str(file),
+            input_names=list(inputs),
+            output_names=["score", "classes"],
+            dynamic_axes={name: {0: "n"} for name in (*inputs, "score", "classes")},
+            opset_version=17,
+            dynamo=False,
+        )
 
 
 def base_of(folder: Path) -> tuple[nn.Module, Card]:

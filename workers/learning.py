@@ -1,0 +1,248 @@
+"""`fusewatch train | evaluate`: teaching a head, and saying what it is worth.
+
+`train` learns from windows of scenes or of reviewed alerts (`workers/windows.py` makes both);
+`evaluate` judges a head on either, on scenes, or on single clips of sound. Both need the extra
+`train`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.progress import Progress
+
+from models.fusion import data, metrics
+from models.fusion import report as page
+from models.fusion import train as learning
+from models.fusion.labels import LABELS
+from models.fusion.learned import SHIPPED, Learned
+from models.fusion.metrics import Scored, Truth
+from pipeline.errors import ConfigError
+from workers import clipmanifest, examples
+from workers.scenefile import load_scene
+from workers.truth import truth
+from workers.windows import encoded
+
+SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
+
+
+def folder_of(head: str) -> Path:
+    """Where a head is: `shipped`, or a folder."""
+    return SHIPPED if head == "shipped" else Path(head)
+
+
+def train(  # noqa: PLR0913 - the options of the command
+    files: Sequence[Path],
+    out: Path,
+    *,
+    base: str,
+    network: str,
+    seed: int,
+    epochs: int,
+    per_hour: float,
+    device: str,
+    name: str,
+) -> dict[str, object]:
+    """Train a head from files of windows, and write it to `out`; what to tell of it.
+
+    With a `base` it is trained on: that head's temperature stays, and it is held near to what it
+    knew. Raises ConfigError with file and line for windows that cannot be learned from.
+    """
+    began = time.monotonic()
+    rows = [row for row in data.read(files) if row.answer() is not None]
+    if not rows:
+        msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
+        raise ConfigError(msg)
+    learned, held = _split(rows)
+    settings = learning.Settings(network=network, seed=seed, epochs=epochs, device=device)
+    known = None
+    card = None
+    if base != "none":
+        known, card = learning.base_of(folder_of(base))
+        settings = msgspec.structs.replace(
+            settings, network=card.network, rate=5e-4, near=0.02, decay=0.0
+        )
+    val = learning.Windows(held)
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("epochs", total=epochs)
+        trained = learning.fit(
+            learning.Windows(learned),
+            val,
+            settings,
+            folder=out,
+            base=known,
+            told=lambda done, _, ap: progress.update(task, completed=done),
+        )
+    if card is not None:
+        trained = msgspec.structs.replace(trained, temperature=card.temperature)
+        threshold = card.threshold
+    else:
+        threshold = learning.chosen_threshold(trained, val, _truths(held), per_hour)
+    made = learning.ship(
+        out,
+        trained,
+        name=name,
+        version=_hash(files, settings)[:8],
+        threshold=threshold,
+        per_hour=per_hour,
+        config=_hash(files, settings),
+        about={
+            "data": [file.name for file in files],
+            "windows": len(learned),
+            "base": base,
+            "validation_ap": round(trained.ap, 3),
+            "epochs": trained.epochs,
+            "settings": msgspec.to_builtins(settings),
+        },
+    )
+    return {
+        "head": str(out),
+        "version": Learned.read(out).version,
+        "windows": len(learned),
+        "validation": len(held),
+        "validation_ap": round(trained.ap, 3),
+        "threshold": made.threshold,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _split(rows: Sequence[data.Row]) -> tuple[list[data.Row], list[data.Row]]:
+    """Windows to learn from and to stop by: the splits of the file, else every fourth alert.
+
+    Where a fourth does not have right and wrong alerts, all are both: better than nothing to stop
+    by, and the base holds the head near.
+    """
+    learned = [row for row in rows if row.split == "train"]
+    held = [row for row in rows if row.split == "val"]
+    if held or not any(row.alert for row in rows):
+        return learned, held
+    names = sorted({row.scene for row in learned})
+    for_val = set(names[::4])
+    held = [row for row in learned if row.scene in for_val]
+    rest = [row for row in learned if row.scene not in for_val]
+    both = all({bool(row.answer()) for row in part} == {True, False} for part in (held, rest))
+    return (rest, held) if both else (learned, learned)
+
+
+def _hash(files: Sequence[Path], settings: Any) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(settings))
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _truths(rows: Sequence[data.Row]) -> dict[str, list[Truth]]:
+    """What happened in each scene, as far as its windows say: for files without scenes."""
+    truths: dict[str, list[Truth]] = {}
+    for row in sorted(rows, key=lambda row: (row.scene, row.start)):
+        found = truths.setdefault(row.scene, [])
+        label = row.answer()
+        if not label:
+            continue
+        if found and found[-1].label == label and row.start <= found[-1].end_ns:
+            found[-1] = Truth(found[-1].start_ns, row.end, label)
+        else:
+            found.append(Truth(row.start, row.end, label))
+    return truths
+
+
+def evaluate(
+    inputs: Sequence[Path], head: str, config: Path | None, report: Path | None
+) -> dict[str, object]:
+    """Judge a head on files of windows (.jsonl) or on scenes (.yaml, by `config`)."""
+    learned = Learned.read(folder_of(head))
+    files = [path for path in inputs if path.suffix == ".jsonl"]
+    scenes = [path for path in inputs if path.suffix != ".jsonl"]
+    rows = data.read(files) if files else []
+    truths: dict[str, list[Truth]] = _truths(rows)
+    if scenes:
+        if config is None:
+            msg = "scenes are seen by a site's cameras: add --config CONFIG"
+            raise ConfigError(msg)
+        told = {path: truth(load_scene(path)) for path in scenes}
+        jobs = [examples.Job(scene=str(path)) for path in scenes]
+        rows += [row for made in encoded(config, jobs) for row in made]
+        truths |= {path.stem: [Truth(*s) for s in spans] for path, spans in told.items()}
+    answered = _answered(learned, rows)
+    try:
+        measured = metrics.measure(answered, truths, learned.threshold)
+    except ValueError as error:
+        msg = f"{inputs[0]}: {error}"
+        raise ConfigError(msg) from error
+    if report is not None:
+        built = msgspec.to_builtins(learned.card)
+        card = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in built.items()}
+        page.write(
+            report,
+            title=f"Fusion head {learned.version}",
+            card=card,
+            rows=[metrics.Row(learned.version, "VAT", "as given", measured)],
+            curves={learned.version: answered},
+            main=answered,
+            truths=truths,
+            threshold=learned.threshold,
+            notes=[f"Judged on {', '.join(path.name for path in inputs)}."],
+        )
+    found = {name: getattr(measured, name) for name in measured.__dataclass_fields__}
+    return {"head": learned.version, "threshold": learned.threshold, **found}
+
+
+def _answered(learned: Learned, rows: Sequence[data.Row]) -> Scored:
+    """What the head says to each window, just as in the daemon."""
+    labels = [row.answer() for row in rows]
+    verdicts = [learned.probabilities(row.tokens()) for row in rows]
+    return Scored(
+        scene=[row.scene for row in rows],
+        start_ns=np.array([row.start for row in rows]),
+        end_ns=np.array([row.end for row in rows]),
+        score=np.array([score for score, _ in verdicts]),
+        classes=np.array([classes for _, classes in verdicts], np.float64),
+        anomaly=np.array([-1 if label is None else int(bool(label)) for label in labels]),
+        label=np.array([LABELS.index(label) if label else -1 for label in labels]),
+        kind=[row.site for row in rows],
+    )
+
+
+def evaluate_clips(folder: Path, head: str, manifest: Path | None) -> dict[str, object]:
+    """What each sound file of a folder is told to be, from sound alone.
+
+    The truth is the manifest's label, or the beginning of the file's name (`siren_004.flac`); what
+    is named after no label is ordinary. Every file is heard by the daemon's own stages.
+    """
+    labels = _labels(folder, manifest)
+    if not labels:
+        msg = f"{folder}: holds no sound ({', '.join(sorted(SOUNDS))})"
+        raise ConfigError(msg)
+    learned = Learned.read(folder_of(head))
+    jobs = [examples.Job(scene="", clip=str(path), label=label) for path, label in labels.items()]
+    counts: dict[str, dict[str, int]] = {}
+    known = tuple(sorted({label for label in labels.values() if label}))
+    right = 0
+    for label, rows in zip(labels.values(), encoded(Path(), jobs), strict=True):
+        said = learned.heard([row.tokens() for row in rows], known or LABELS)
+        right += said == label
+        row = counts.setdefault(label or "ordinary", {})
+        row[said or "ordinary"] = row.get(said or "ordinary", 0) + 1
+    return {
+        "head": learned.version,
+        "clips": len(labels),
+        "accuracy": round(right / len(labels), 4),
+        "told": counts,
+    }
+
+
+def _labels(folder: Path, manifest: Path | None) -> Mapping[Path, str]:
+    if manifest is not None:
+        read = clipmanifest.read(manifest, folder)
+        return {folder / c.path: c.label for c in read.clips if c.kind == "sound"}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
+    names = {path: path.stem.split("_")[0].lower() for path in files}
+    return {path: name if name in LABELS else "" for path, name in names.items()}
