@@ -1,5 +1,5 @@
 # Two environments: .venv is the light install with development tools; .venv-torch adds the optional
-# adapters (ultralytics, openai-whisper), which bring torch. apt packages: deploy/apt.txt.
+# adapters (ultralytics, openai-whisper) and training, which bring torch. apt packages: deploy/apt.txt.
 PYTHON ?= python3
 SHARED := $(wildcard ../shared)
 ifneq ($(SHARED),)
@@ -11,7 +11,7 @@ BIN = .venv/bin
 FAST = -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test soak kafka bench shared light clean
+.PHONY: help setup demo check test soak kafka bench head shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,10 +51,13 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
+head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/training.md)
+	.venv-torch/bin/python -m workers.head $(SHARED)/media --out build/head --ship models/fusion/shipped
+
 shared:
 	@for each in media weights tools; do test -n "$(SHARED)" && test -d "$(SHARED)/$$each" || { \
 	echo "no folder $(or $(SHARED),../shared)/$$each: figures are of real clips and weights; name their folder:" \
-	"make bench SHARED=DIR, with DIR/media, DIR/weights and DIR/tools"; exit 1; }; done
+	"make $(MAKECMDGOALS) SHARED=DIR, with DIR/media, DIR/weights and DIR/tools"; exit 1; }; done
 
 build/tiny.en.pt: | .venv-torch/.done
 	.venv-torch/bin/python $(SHARED)/tools/whisper_ct2_to_openai.py $(SHARED)/weights/faster-whisper-tiny.en/model.bin $@
