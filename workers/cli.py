@@ -237,7 +237,7 @@ def _learning_options(add: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--network", choices=("attention", "concat"), default="attention")
     made.add_argument("--name", default="site", help="of the head, as alerts tell it")
     made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--epochs", type=int, default=50)
+    made.add_argument("--epochs", type=int, default=30)
     made.add_argument("--per-hour", type=float, default=0.5, help="false alarms, for --base none")
     made.add_argument("--device", default="cpu", help="cpu or cuda")
     made.add_argument("--json", action="store_true")

@@ -25,6 +25,7 @@ from pipeline.config import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Window
 from workers import configfile, graph, spoilt, tape
+from workers.films import Films
 from workers.fusion import RULES, Head
 from workers.replay import Study, replay
 from workers.scenefile import Clip, Scene, load_scene
@@ -60,6 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     scene: str
     split: str = "test"
     spoil: str = ""
+    only: str = ""
     clip: str = ""  # a sound file that is the whole scene, with its label
     label: str = ""
     gain_db: float = 0.0
@@ -79,12 +81,14 @@ def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[data.Row]:
     if scene.site not in config.sites:
         msg = f"{scene.path}: site: {scene.site!r} is not in the config"
         raise ConfigError(msg)
+    config, scene = _part(config, scene, job.only)
     if job.spoil == "shifted":
         scene = spoilt.shifted(scene)
     notes = Notes()
     study = Study(
         heads={scene.site: notes},
         spoil=spoilt.way(job.spoil, job.take),
+        film=_films,
         stages=LISTEN if job.clip else graph.STAGES[:-1],
     )
     replay(config, scene, encoders, study=study)
@@ -103,6 +107,16 @@ def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[data.Row]:
         for window, tokens in notes.asked
         if scene.start <= window.start < scene.end
     ]
+
+
+def _part(config: Config, scene: Scene, only: str) -> tuple[Config, Scene]:
+    """The site and the scene without its microphones, or without its cameras."""
+    if not only:
+        return config, scene
+    gone = {"seen": "microphones", "heard": "cameras"}[only]
+    site = msgspec.structs.replace(config.sites[scene.site], **{gone: {}})
+    config = msgspec.structs.replace(config, sites={scene.site: site})
+    return config, msgspec.structs.replace(scene, **{gone: {}})
 
 
 def _alone(job: Job) -> tuple[Config, Scene]:
@@ -152,6 +166,7 @@ def _there(config: Path) -> None:
             weights.find(named)
 
 
+_films = Films()  # of this process: the same few videos, scene after scene
 _ours: list[tuple[Config, graph.Encoders]] = []  # of this worker process
 
 

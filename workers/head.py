@@ -37,6 +37,7 @@ NAME, VERSION = "fusewatch-fusion", "1"
 SCENES, SEED = 160, 7
 PER_HOUR = 0.5  # false alarms an hour of the validation split
 TAKES = ((0.0, ""), (-9.0, "noise"))  # how often a training clip is heard: dB, spoilt
+TOUCHED = {"seen": ("vision",), "heard": ("sound", "speech")}
 SUBSETS = ("V", "A", "T", "VA", "VT", "AT", "VAT")
 SESA = ("gunshot", "explosion", "siren", "")
 
@@ -57,15 +58,19 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
     files = {split: sorted((folder / split).glob("*.yaml")) for split in SPLITS}
     plain = [examples.Job(scene=str(f), split=s) for s, found in files.items() for f in found]
     wrong = {
-        kind: [examples.Job(scene=str(f), split="test", spoil=kind) for f in files["test"]]
+        kind: [
+            examples.Job(scene=str(f), split="test", spoil=kind, only=spoilt.TOUCHES.get(kind, ""))
+            for f in files["test"]
+        ]
         for kind in spoilt.KINDS
     }
     every = {"scenes": plain, **wrong}
     jobs = [job for some in every.values() for job in some]
     made = iter(_encoded(folder / "config.yaml", jobs, "scenes"))
-    kept = {}
+    kept: dict[str, list[data.Row]] = {}
     for name, some in every.items():
-        kept[name] = [row for _ in some for row in next(made)]
+        rows = [row for _ in some for row in next(made)]
+        kept[name] = _whole(name, rows, kept.get("scenes", []))
         data.write(out / f"rows/{name}.jsonl", kept[name])
     heard = _encoded(Path(), list(clip_jobs(media)), "clips")
     clips = [row for rows in heard for row in rows]
@@ -82,6 +87,24 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
         clips=clips,
         truths=truths,
     )
+
+
+def _whole(kind: str, rows: Sequence[data.Row], clean: Sequence[data.Row]) -> list[data.Row]:
+    """The windows with what was spoilt, and the rest as it was where only that was encoded."""
+    touched = TOUCHED.get(spoilt.TOUCHES.get(kind, ""))
+    if touched is None:
+        return list(rows)
+    anew = {(row.scene, row.start): row for row in rows}
+    whole = []
+    for row in clean:
+        other = anew.get((row.scene, row.start))
+        if other is None:
+            continue
+        vectors = {m: v for m, v in row.vectors.items() if m not in touched}
+        vectors |= {m: v for m, v in other.vectors.items() if m in touched}
+        states = {m: (other if m in touched else row).states[m] for m in row.states}
+        whole.append(msgspec.structs.replace(row, vectors=vectors, states=states))
+    return whole
 
 
 def clip_jobs(media: Path) -> Iterator[examples.Job]:

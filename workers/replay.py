@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.types import SECOND, Alert, Record, event_start
-from workers import graph
+from workers import graph, tape
 from workers.fusion import Head
 from workers.scene import Scene, load_scene, scene_records
 from workers.status import Status
@@ -25,11 +25,12 @@ SLICE = SECOND // 2  # ns of event time published before the stages run
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever studies a scene may change: heads of their own, records that are spoilt on the
-    way from the sources to the stages, stages left out."""
+    way from the sources to the stages, stages left out, another way to play a film."""
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
     stages: Sequence[str] = graph.STAGES
+    film: tape.MakeFilm = tape.Film
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,9 @@ def replay(
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
-    slices = slices_of(scene_records(scene, config.sites[scene.site], status=status))
+    slices = slices_of(
+        scene_records(scene, config.sites[scene.site], status=status, film=study.film)
+    )
 
     def pump() -> bool:
         alerts.extend(told(reader))

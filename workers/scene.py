@@ -43,21 +43,22 @@ def scene_records(
     *,
     after: Mapping[tuple[str, str], int] | None = None,
     status: Status | None = None,
+    film: tape.MakeFilm = tape.Film,
 ) -> Iterator[Topical]:
     """(topic, record) of the whole scene in the order of `known_at`; the last ones end each source.
 
     `site`: what the config says of `scene.site`. `after`: the start of the last chunk of a
     (topic, source) that was published before; what follows it is exactly what was left out.
-    `status` is told what was captured and dropped. Raises ConfigError where the scene does not
-    fit the config.
+    `status` is told what was captured and dropped; `film` plays a video. Raises ConfigError where
+    the scene does not fit the config.
     """
     fits(scene, site)
     done = after or {}
     say = (status or Status()).count
     players = [
-        *(_Player(scene, site, FRAMES, name, done, say) for name in site.cameras),
-        *(_Player(scene, site, AUDIO, name, done, say) for name in site.microphones),
-        _Player(scene, site, REPORTS, REPORTS_SOURCE, done, say),
+        *(_Player(scene, site, FRAMES, name, done, say, film) for name in site.cameras),
+        *(_Player(scene, site, AUDIO, name, done, say, film) for name in site.microphones),
+        _Player(scene, site, REPORTS, REPORTS_SOURCE, done, say, film),
     ]
     return heapq.merge(*players, key=lambda item: known_at(item[1]))
 
@@ -73,7 +74,9 @@ class _Player:
         name: str,
         after: Mapping[tuple[str, str], int],
         count: Count,
+        film: tape.MakeFilm,
     ) -> None:
+        self._film = film
         self._scene = scene
         self._site = site
         self._topic = topic
@@ -151,7 +154,7 @@ class _Player:
         """What the camera has at k/fps: a picture, or why it has none."""
         site, name, at = self._scene.site, self._name, exact(camera.at)
         width = self._site.cameras[name].detect.width
-        video = tape.Film(
+        video = self._film(
             self._scene.media(camera.file),
             width,
             loop=camera.loop,

@@ -13,6 +13,7 @@ from pipeline.types import AudioChunk, FrameChunk, Record
 from workers.scenefile import Scene
 
 KINDS = ("dark", "blur", "noise", "dropped", "shifted")
+TOUCHES = {"dark": "seen", "blur": "seen", "noise": "heard", "shifted": "heard"}  # `dropped`: all
 SHIFT = 1.0  # s by which sound comes late
 DARK = 0.15  # of the light is left
 BLUR = 6.0  # px, sigma, at detect size

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -56,6 +56,16 @@ class Picture:
             small = self._frame.reformat(width, height, format="bgr24", interpolation="AREA")
             pixels = small.to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, round(self._frame.rotation / 90)))
+
+
+class Playing(Protocol):
+    """The pictures of a video by time, which only goes forward."""
+
+    def at(self, time: Fraction) -> Picture | None: ...
+    def close(self) -> None: ...
+
+
+MakeFilm = Callable[..., Playing]  # as Film is made
 
 
 class Film:

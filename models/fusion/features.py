@@ -253,7 +253,7 @@ def _sound(window: Window, heard: Sequence[Observation]) -> Floats | None:
     ]
     return np.concatenate(
         [
-            log_odds(np.clip(highest, 0, 1)) / 8 if loud else highest,
+            log_odds(np.clip(highest, 0, 1)) / 8,
             np.array(
                 [
                     max(levels) / 60,

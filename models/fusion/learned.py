@@ -139,9 +139,9 @@ class Learned:
         The mean over its windows of P(anomaly) P(label) against that of 1 - P(anomaly), where
         only `labels` are possible; windows in which nothing sounds do not count.
         """
-        # A quiet window has no loudest second, and its scores are those of silence.
+        # In a quiet window no class has a score: all numbers are the same.
         sounding = [
-            w for w in windows if "sound" in w.vectors and w.vectors["sound"][:CLASSES].any()
+            w for w in windows if "sound" in w.vectors and np.ptp(w.vectors["sound"][:CLASSES]) > 0
         ]
         if not sounding:
             return ""

@@ -52,8 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     network: str = "attention"
     modalities: str = "VAT"  # what it is given
     seed: int = 1
-    epochs: int = 50
-    patience: int = 10  # epochs without a better AP on the validation split
+    epochs: int = 30
+    patience: int = 6  # epochs without a better AP on the validation split
     rate: float = 2e-3
     decay: float = 0.05
     drop: float = 0.2  # chance of each modality to be dropped from a window
