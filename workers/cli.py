@@ -234,7 +234,7 @@ def _learning_options(add: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="windows: .jsonl")
     made.add_argument("--out", type=Path, required=True, help="folder of the head")
     made.add_argument("--base", default="shipped", help="head to train on from; none: anew")
-    made.add_argument("--network", choices=("attention", "concat"), default="attention")
+    made.add_argument("--network", choices=("attention", "concat"), default="concat")
     made.add_argument("--name", default="site", help="of the head, as alerts tell it")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--epochs", type=int, default=30)

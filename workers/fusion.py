@@ -16,7 +16,7 @@ from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.question import Question, Sight, newest
 from pipeline import codec
 from pipeline.align import Aligner, Repeat, Unknown
-from pipeline.config import Detect
+from pipeline.config import SEVERITIES, Detect
 from pipeline.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
 from pipeline.track import Parked, Tracker
 from pipeline.types import (
@@ -350,7 +350,12 @@ class SiteState:
             (now,) = head([newest(question, self._plan.hop)])
             if now.score < threshold:
                 return []
-        return [self._whole(question.window, verdict, self._plan.severity, "learned")]
+        # Where a rule has named what happens, the head only says how sure it is.
+        named = max((f for f in question.findings if f.sure), key=_graver, default=None)
+        if named is None:
+            return [self._whole(question.window, verdict, self._plan.severity, "learned")]
+        verdict = msgspec.structs.replace(verdict, label=named.label)
+        return [self._whole(question.window, verdict, named.severity, "learned")]
 
     def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
         """The anomaly of a window; it lies in the newest hop, before which fusion has promised."""
@@ -438,6 +443,10 @@ class SiteState:
             return []
         self._upto = upto
         return [Progress(site=self._site, source="fusion", upto=upto)]
+
+
+def _graver(finding: Finding) -> tuple[int, float, int, str]:
+    return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
 
 
 def _anomaly(

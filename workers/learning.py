@@ -68,7 +68,7 @@ def train(  # noqa: PLR0913 - the options of the command
     if base != "none":
         known, card = learning.base_of(folder_of(base))
         settings = msgspec.structs.replace(
-            settings, network=card.network, rate=5e-4, near=0.02, decay=0.0
+            settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
         )
     val = learning.Windows(held)
     with Progress(disable=not sys.stderr.isatty()) as progress:

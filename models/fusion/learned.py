@@ -36,6 +36,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     schema: str  # features.SCHEMA of its training
     labels: tuple[str, ...]
     network: str  # attention | concat
+    members: int = 1  # of an ensemble of them
     threshold: float
     per_hour: float  # false alarms for which the threshold was chosen
     temperature: float
@@ -125,7 +126,12 @@ class Learned:
         return round(score, 3), classes
 
     def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
-        """The window with its words or without: whichever is the graver, and how grave."""
+        """The window with its words or without: whichever is the graver, and how grave.
+
+        A window of which nothing is known at all is no evidence, whatever a network makes of it.
+        """
+        if not window.vectors:
+            return window, 0.0, np.zeros(len(self.card.labels), np.float32)
         ways = [window]
         if any(m in window.vectors for m in WORDS):
             ways.append(window.without(*WORDS))

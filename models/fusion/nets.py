@@ -173,6 +173,32 @@ NETWORKS: Mapping[str, type[Concat] | type[Attention]] = {
 }
 
 
+class Ensemble(nn.Module):
+    """Several networks of one kind that were initialized apart, and the mean of their logits
+    (Lakshminarayanan et al., Deep Ensembles, 2017): with few clips that is worth more than depth.
+    """
+
+    def __init__(self, kind: str, members: int) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(NETWORKS[kind]() for _ in range(members))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        answers = [member(inputs) for member in self.members]
+        logits, classes = zip(*answers, strict=True)
+        return torch.stack(logits).mean(0), torch.stack(classes).mean(0)
+
+    def standardize(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """As `Encoders.standardize`, in each."""
+        for member in self.members:
+            member.encoders.standardize(inputs)
+
+    def scales(self) -> dict[str, np.ndarray]:
+        """As `Encoders.scales`; all members have the same."""
+        scales: dict[str, np.ndarray] = self.members[0].encoders.scales()
+        return scales
+
+
 class Calibrated(nn.Module):
     """What is shipped: probabilities, with the temperature inside (Guo et al. 2017)."""
 

@@ -34,7 +34,7 @@ from models.fusion.metrics import (
     temperature,
     threshold_for,
 )
-from models.fusion.nets import NETWORKS, Calibrated
+from models.fusion.nets import Calibrated, Ensemble
 from pipeline.errors import ConfigError, WeightsError
 
 LETTERS: Mapping[str, tuple[str, ...]] = {
@@ -49,12 +49,13 @@ BATCH, BAGS, TOP = 256, 16, 4  # windows and weak bags a step; a bag's highest 1
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides what a training gives, beside its data."""
 
-    network: str = "attention"
+    network: str = "concat"
+    members: int = 4
     modalities: str = "VAT"  # what it is given
     seed: int = 1
     epochs: int = 30
     patience: int = 6  # epochs without a better AP on the validation split
-    rate: float = 2e-3
+    rate: float = 1e-3
     decay: float = 0.05
     drop: float = 0.2  # chance of each modality to be dropped from a window
     swap: float = 0.3  # chance of sound to be a neighbour's
@@ -137,11 +138,11 @@ def fit(
             raise ConfigError(msg)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
-    network = NETWORKS[settings.network]().to(settings.device)
+    network = Ensemble(settings.network, settings.members).to(settings.device)
     if base is not None:
         network.load_state_dict(base.state_dict())
     else:
-        network.encoders.standardize(silenced(train.inputs, settings.modalities))
+        network.standardize(silenced(train.inputs, settings.modalities))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.rate, weight_decay=settings.decay
     )
@@ -190,7 +191,7 @@ class _Run:
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._train = train
         self._inputs = silenced(train.inputs, settings.modalities)
-        self._spread = {m: 1 / scale for m, scale in network.encoders.scales().items()}
+        self._spread = {m: 1 / scale for m, scale in network.scales().items()}
         self._origin = (
             {k: v.detach().clone() for k, v in base.named_parameters()} if base is not None else {}
         )
@@ -235,30 +236,36 @@ class _Run:
             group["lr"] = self.settings.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def _strong(self, some: np.ndarray, chance: np.random.Generator) -> Tensor:
-        logit, classes = self.network(self._given(some, chance))
+        """Each member learns for itself; they meet only where they are asked."""
         wanted = torch.from_numpy(self._train.anomaly[some]).float()
-        loss = nn.functional.binary_cross_entropy_with_logits(
-            logit, wanted, pos_weight=self._positive
-        )
         label = torch.from_numpy(self._train.label[some])
-        if bool((label >= 0).any()):
-            loss = loss + nn.functional.cross_entropy(
-                classes, label, weight=self._classes, ignore_index=-1, label_smoothing=0.05
+        given = self._given(some, chance)
+        losses = []
+        for member in self.network.members:
+            logit, classes = member(given)
+            loss = nn.functional.binary_cross_entropy_with_logits(
+                logit, wanted, pos_weight=self._positive
             )
-        return loss
+            if bool((label >= 0).any()):
+                loss = loss + nn.functional.cross_entropy(
+                    classes, label, weight=self._classes, ignore_index=-1, label_smoothing=0.05
+                )
+            losses.append(loss)
+        return torch.stack(losses).sum()
 
     def _weak(self, chance: np.random.Generator) -> Tensor:
         chosen = chance.permutation(len(self._train.bags))[:BAGS]
         losses = []
         for bag in (self._train.bags[i] for i in chosen):
             places = np.array(bag)
-            logit, classes = self.network(self._given(places, chance))
-            top = logit.topk(max(1, len(bag) // TOP))
-            one = torch.ones(len(top.values))
-            losses.append(nn.functional.binary_cross_entropy_with_logits(top.values, one))
-            label = torch.from_numpy(self._train.label[places])[top.indices]
-            losses.append(nn.functional.cross_entropy(classes[top.indices], label))
-        return torch.stack(losses).mean()
+            label = torch.from_numpy(self._train.label[places])
+            for member in self.network.members:
+                logit, classes = member(self._given(places, chance))
+                top = logit.topk(max(1, len(bag) // TOP))
+                one = torch.ones(len(top.values))
+                losses.append(nn.functional.binary_cross_entropy_with_logits(top.values, one))
+                losses.append(nn.functional.cross_entropy(classes[top.indices], label[top.indices]))
+        return torch.stack(losses).sum() / len(chosen)
 
     def _given(self, some: np.ndarray, chance: np.random.Generator) -> dict[str, Tensor]:
         """Windows as the network meets them in training: some of it missing, late or noisy."""
@@ -280,8 +287,8 @@ class _Run:
                 given["state"][gone, column] = (0, 0, 1)
         for modality in MODALITIES:
             there = given["state"][:, MODALITIES.index(modality), 0:1]
-            noise = chance.standard_normal(given[modality].shape, np.float32) * settings.blur
-            given[modality] += noise * there * self._spread[modality]
+            noise = chance.standard_normal(given[modality].shape, np.float32)
+            given[modality] += noise * there * (settings.blur * self._spread[modality])
         return {k: torch.from_numpy(v).to(settings.device) for k, v in given.items()}
 
     def _penalty(self) -> Tensor:
@@ -312,7 +319,10 @@ def scored(trained: Trained, windows: Windows, modalities: str = "VAT") -> Score
         other, others = forward(trained.network, silenced(windows.inputs, wordless))
         lower = (logit < other)[:, None]
         logit, classes = np.maximum(logit, other), np.where(lower, others, classes)
-    return answers(windows, 1 / (1 + np.exp(-logit / trained.temperature)), classes)
+    score = 1 / (1 + np.exp(-logit / trained.temperature))
+    kept = silenced(windows.inputs, given)["state"]
+    score[kept[:, :, 0].sum(axis=1) == 0] = 0  # nothing is known of these windows
+    return answers(windows, score, classes)
 
 
 def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
@@ -398,6 +408,7 @@ def ship(
         schema=SCHEMA,
         labels=LABELS,
         network=trained.settings.network,
+        members=trained.settings.members,
         threshold=threshold,
         per_hour=per_hour,
         temperature=round(trained.temperature, 6),
@@ -431,7 +442,7 @@ def base_of(folder: Path) -> tuple[nn.Module, Card]:
     """The network of a shipped head, to train on from; raises WeightsError."""
     try:
         card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
-        network = NETWORKS[card.network]()
+        network = Ensemble(card.network, card.members)
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, msgspec.MsgspecError, RuntimeError) as error:
         msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
