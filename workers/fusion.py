@@ -89,6 +89,11 @@ class FusionStage:
     def __init__(self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head] = {}) -> None:
         self._plans, self._heads = plans, dict(heads)
 
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """The learned heads that judge now, by site."""
+        return self._heads
+
     def swap(self, heads: Mapping[str, Head]) -> None:
         """Judge by other heads from the next window on; from any thread."""
         for site in self._plans:

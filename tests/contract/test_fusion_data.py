@@ -1,0 +1,132 @@
+"""Files of windows: what is written is read, and what is bad is refused with file and line."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.fusion import data
+from models.fusion.features import SIZES
+from pipeline.errors import ConfigError
+from pipeline.types import ns
+from tests.windows import row
+
+SHOT = (ns(10), ns(13), "gunshot")
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (0, ""),
+        (5, ""),
+        (6, None),
+        (7, "gunshot"),
+        (9, "gunshot"),
+        (12, "gunshot"),
+        (12.5, None),
+        (13.5, None),
+        (14, ""),
+    ],
+)
+def test_a_window_shows_a_span_or_not_or_nobody_can_say(start: float, says: str | None) -> None:
+    assert data.truth_of(ns(start), ns(start + 4), [SHOT]) == says
+
+
+def test_half_of_something_short_is_enough() -> None:
+    assert data.truth_of(ns(0), ns(4), [(ns(3.9), ns(4.1), "glass")]) == "glass"
+
+
+def test_what_a_window_shows_most_of_is_its_label() -> None:
+    spans = [SHOT, (ns(12), ns(20), "siren")]
+    assert data.truth_of(ns(12), ns(16), spans) == "siren"
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [row(second=i, truth=t) for i, t in enumerate(("", "gunshot", None))]
+    assert data.write(tmp_path / "rows.jsonl", rows) == 3
+    assert data.read([tmp_path / "rows.jsonl"]) == rows
+
+
+def test_a_verdict_is_the_answer_of_an_alert() -> None:
+    right = row("a1", alert="a1", verdict=True, label="scream", truth=None)
+    assert (right.answer(), right.weak) == ("scream", True)
+    assert row("a1", alert="a1", verdict=False, label="scream", truth=None).answer() == ""
+    assert row("a1", alert="a1", truth=None).answer() is None
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def put(**given: object) -> Change:
+    return lambda line: line.update(given)
+
+
+def sound(values: np.ndarray) -> Change:
+    text = base64.b64encode(values.astype("<f2").tobytes()).decode()
+    return lambda line: line["vectors"].update(sound=text)
+
+
+WITH_NAN = np.zeros(SIZES["sound"])
+WITH_NAN[3] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put(format="1-old"), "make the file anew"),
+        (put(truth="gunshoot"), "did you mean 'gunshot'?"),
+        (put(label="party"), "label 'party' is none of gunshot"),
+        (put(split="testing"), "split 'testing' is none of train, val, test"),
+        (put(start=ns(9)), "is not before end"),
+        (put(start=-1), "`$.start`"),
+        (put(colour="red"), "colour"),
+        (put(alert="a", verdict=True), "its label must be one of"),
+        (put(vectors={"smell": ""}), "'smell', which is none of"),
+        (put(states={}), "states lacks"),
+        (put(vectors={"sound": "!"}), "no base64"),
+        (sound(np.zeros(3)), "has 6 bytes, and 1054 are expected"),
+        (sound(WITH_NAN), "vectors.sound[3] is nan"),
+        (sound(np.full(SIZES["sound"], np.inf)), "vectors.sound[0] is inf"),
+    ],
+)
+def test_a_bad_line_is_refused_with_file_and_line(
+    tmp_path: Path, change: Change, says: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    data.write(path, [row(), row(second=1)])
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    change(lines[1])
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    with pytest.raises(ConfigError) as caught:
+        data.read([path])
+    assert f"{path}:2: " in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_a_file_that_was_damaged_is_refused_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    data.write(path, [row(), row(second=1)])
+    path.write_bytes(path.read_bytes()[:-40] + b"\n{\n\xff\xfe\n")
+    with pytest.raises(ConfigError) as caught:
+        data.read([path])
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
+        f"{path}:{number}" for number in (2, 3, 4)
+    ]
+
+
+def test_a_scene_in_two_splits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    data.write(path, [row(split="train"), row(second=1, split="test")])
+    with pytest.raises(ConfigError, match=r":2: scene 'one' is in split 'test', and in 'train'"):
+        data.read([path])
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.jsonl: No such file"):
+        data.read([tmp_path / "none.jsonl"])

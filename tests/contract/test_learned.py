@@ -1,0 +1,122 @@
+"""A head on disk: refused when it does not fit, and kept to what no head may do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.fusion.learned import CARD, MODEL, Learned
+from pipeline import config
+from pipeline.config import Config, Site
+from pipeline.errors import WeightsError
+from tests.windows import tiny_head, tokens
+from workers import graph
+from workers.fusion import FusionStage
+from workers.graph import Node
+from workers.reload import reload_heads
+
+
+def test_words_never_lower_a_score(tmp_path: Path) -> None:
+    head = Learned.read(tiny_head(tmp_path, {"sound": 6, "report": -6, "speech": -6}))
+    alone = head.judge(tokens(sound=1))
+    assert alone.score > 0.8
+    assert head.judge(tokens(sound=1, report=1, speech=1)).score == alone.score
+    raising = Learned.read(tiny_head(tmp_path / "up", {"sound": 3, "report": 3}))
+    assert raising.judge(tokens(sound=1, report=1)).score > raising.judge(tokens(sound=1)).score
+
+
+def test_silencing_what_decided_flips_the_verdict(tmp_path: Path) -> None:
+    head = Learned.read(tiny_head(tmp_path, {"sound": 6, "vision": 0.5}))
+    window = tokens(sound=1, vision=1)
+    verdict = head.judge(window)
+    assert verdict.score >= head.threshold
+    decided = max(verdict.contributions, key=verdict.contributions.__getitem__)
+    assert decided == "sound"
+    assert sum(verdict.contributions.values()) == pytest.approx(1, abs=0.01)
+    assert head.judge(window.without("vision")).score >= head.threshold
+    assert head.judge(window.without("sound")).score < head.threshold
+
+
+def test_a_window_of_which_nothing_is_known_is_no_evidence(tmp_path: Path) -> None:
+    assert Learned.read(tiny_head(tmp_path, {}, bias=5.0)).judge(tokens()).score == 0
+
+
+def test_a_version_names_the_file(tmp_path: Path) -> None:
+    head = Learned.read(tiny_head(tmp_path, {"sound": 1}, version="7"))
+    assert head.version == f"tiny 7 ({head.card.sha256[:8]})"
+
+
+def test_a_recording_is_what_its_windows_say(tmp_path: Path) -> None:
+    loud, quiet = tokens(sound=1), tokens(sound=1)
+    loud.vectors["sound"][1] = 2  # not the same everywhere: something sounds
+    head = Learned.read(tiny_head(tmp_path, {"sound": 9}))
+    assert head.heard([loud, quiet], ("gunshot", "siren")) == "gunshot"
+    assert head.heard([quiet], ("gunshot", "siren")) == ""
+
+
+def change(folder: Path, what: str) -> None:
+    match what:
+        case "no card":
+            (folder / CARD).unlink()
+        case "card":
+            (folder / CARD).write_text('{"name": 3}')
+        case "model":
+            (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1])
+        case "none":
+            (folder / MODEL).unlink()
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no card", "holds no fusion head"),
+        ("none", "holds no fusion head"),
+        ("card", "card.json: "),
+        ("model", "is not the file that card.json speaks of"),
+    ],
+)
+def test_a_folder_that_is_no_head_is_refused(tmp_path: Path, what: str, says: str) -> None:
+    folder = tiny_head(tmp_path / "head", {})
+    change(folder, what)
+    with pytest.raises(WeightsError, match=says):
+        Learned.read(folder)
+
+
+def test_a_head_for_other_features_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {}, schema="0-before")
+    with pytest.raises(WeightsError, match=r"trained on features 0-before.*train it again"):
+        Learned.read(folder)
+
+
+def sites(head: str) -> Config:
+    return Config(version=1, sites={"office": Site(fusion=config.Fusion(head=head))})
+
+
+def test_the_config_names_the_head_of_a_site(tmp_path: Path) -> None:
+    assert graph.heads(sites("rules")) == {}
+    folder = tiny_head(tmp_path, {}, version="3")
+    assert graph.heads(sites(str(folder)))["office"].version.startswith("tiny 3")
+    with pytest.raises(WeightsError, match=r"sites\.office\.fusion\.head: .* holds no fusion head"):
+        graph.heads(sites(str(tmp_path / "gone")))
+
+
+def test_a_reload_swaps_the_head_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path / "head", {}, version="1")
+    path = tmp_path / "office.yaml"
+    path.write_text(f'version: 1\nsites: {{office: {{fusion: {{head: "{folder}"}}}}}}\n')
+
+    def text(batch: Any) -> list[Any]:
+        return [None for _ in batch]
+
+    settings = sites(str(folder))
+    plan = graph.site_plan(settings.sites["office"], text, recorded=True)
+    stage = FusionStage({"office": plan}, graph.heads(settings))
+    node = Node(name="fusion", topic="a", out="b", stage=stage)
+    tiny_head(folder, {}, version="2")
+    reload_heads(path, [node])
+    assert stage.heads["office"].version.startswith("tiny 2")
+    (folder / MODEL).write_bytes(b"no model")
+    reload_heads(path, [node])
+    assert stage.heads["office"].version.startswith("tiny 2")
