@@ -360,7 +360,8 @@ class SiteState:
         if named is None:
             return [self._whole(question.window, verdict, self._plan.severity, "learned")]
         verdict = msgspec.structs.replace(verdict, label=named.label)
-        return [self._whole(question.window, verdict, named.severity, "learned")]
+        severity = max(named.severity, self._plan.severity, key=SEVERITIES.index)
+        return [self._whole(question.window, verdict, severity, "learned")]
 
     def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
         """The anomaly of a window; it lies in the newest hop, before which fusion has promised."""

@@ -26,6 +26,7 @@ from pipeline.errors import WeightsError
 MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
 SHIPPED = Path(__file__).with_name("shipped")
 WORDS = ("speech", "report")
+LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,11 +114,11 @@ class Learned:
         return [self.judge(tokens(question)) for question in batch]
 
     def judge(self, window: Tokens) -> Verdict:
-        """The verdict on a window; contributions only from the threshold on, for they cost."""
+        """The verdict on a window; contributions only where it is likely, for they cost."""
         way, score, classes = self._best(window)
         label = self.card.labels[int(np.argmax(classes))]
         told = round(score, 3)
-        why = self._shares(way, score) if told >= self.card.threshold else {}
+        why = self._shares(way, score) if told >= min(self.card.threshold, LIKELY) else {}
         return Verdict(score=told, label=label, contributions=why)
 
     def probabilities(self, window: Tokens) -> tuple[float, Floats]:
@@ -126,15 +127,16 @@ class Learned:
         return round(score, 3), classes
 
     def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
-        """The window with its words or without: whichever is the graver, and how grave.
+        """The window with all its words, some or none: whichever is the gravest, and how grave.
 
         A window of which nothing is known at all is no evidence, whatever a network makes of it.
         """
         if not window.vectors:
             return window, 0.0, np.zeros(len(self.card.labels), np.float32)
-        ways = [window]
-        if any(m in window.vectors for m in WORDS):
-            ways.append(window.without(*WORDS))
+        said = [m for m in WORDS if m in window.vectors]
+        ways = [window, *(window.without(m) for m in said)]
+        if len(said) > 1:
+            ways.append(window.without(*said))
         scores, classes = self.scores(ways)
         best = int(np.argmax(scores))
         return ways[best], float(scores[best]), classes[best]

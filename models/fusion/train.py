@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -147,6 +148,7 @@ def fit(
         network.parameters(), lr=settings.rate, weight_decay=settings.decay
     )
     run = _Run(network, optimizer, settings, train, base)
+    run.began_with = _mark(network, settings, train, val)
     first = _resumed(folder, run) if folder else 0
     held = silenced(val.inputs, settings.modalities)
     counts = val.anomaly >= 0
@@ -187,22 +189,25 @@ class _Run:
         base: nn.Module | None,
     ) -> None:
         self.network, self.optimizer, self.settings = network, optimizer, settings
+        self.began_with = ""
         self.best, self.best_epoch = -1.0, 0
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._train = train
         self._inputs = silenced(train.inputs, settings.modalities)
         self._spread = {m: 1 / scale for m, scale in network.scales().items()}
         self._origin = (
-            {k: v.detach().clone() for k, v in base.named_parameters()} if base is not None else {}
+            {k: v.detach().clone().to(settings.device) for k, v in base.named_parameters()}
+            if base is not None
+            else {}
         )
         positive = (train.anomaly == 1) & ~train.weak
         negative = train.anomaly == 0
         weight = np.clip(negative.sum() / max(positive.sum(), 1), 1, 5)
-        self._positive = torch.tensor(float(weight))
+        self._positive = torch.tensor(float(weight), device=settings.device)
         known = train.label[train.label >= 0]
         counts = np.bincount(known, minlength=len(LABELS))
         shares = np.where(counts > 0, (counts.max() / np.maximum(counts, 1)) ** 0.5, 0)
-        self._classes = torch.tensor(shares, dtype=torch.float32)
+        self._classes = torch.tensor(shares, dtype=torch.float32, device=settings.device)
 
     def epoch(self, number: int) -> float:
         """The mean loss of an epoch."""
@@ -211,11 +216,12 @@ class _Run:
         self.network.train()
         usable = np.flatnonzero((self._train.anomaly >= 0) & ~self._train.weak)
         order = chance.permutation(usable)
-        steps = max(1, -(-len(order) // BATCH))
+        size = min(BATCH, max(16, len(order) // 8))  # few windows are looked at in small steps
+        steps = max(1, -(-len(order) // size))
         total = 0.0
         for step in range(steps):
             loss = self._penalty()
-            some = order[step * BATCH : (step + 1) * BATCH]
+            some = order[step * size : (step + 1) * size]
             if len(some):
                 loss = loss + self._strong(some, chance)
             if self._train.bags:
@@ -237,8 +243,8 @@ class _Run:
 
     def _strong(self, some: np.ndarray, chance: np.random.Generator) -> Tensor:
         """Each member learns for itself; they meet only where they are asked."""
-        wanted = torch.from_numpy(self._train.anomaly[some]).float()
-        label = torch.from_numpy(self._train.label[some])
+        wanted = torch.from_numpy(self._train.anomaly[some]).float().to(self.settings.device)
+        label = torch.from_numpy(self._train.label[some]).to(self.settings.device)
         given = self._given(some, chance)
         losses = []
         for member in self.network.members:
@@ -258,11 +264,11 @@ class _Run:
         losses = []
         for bag in (self._train.bags[i] for i in chosen):
             places = np.array(bag)
-            label = torch.from_numpy(self._train.label[places])
+            label = torch.from_numpy(self._train.label[places]).to(self.settings.device)
             for member in self.network.members:
                 logit, classes = member(self._given(places, chance))
                 top = logit.topk(max(1, len(bag) // TOP))
-                one = torch.ones(len(top.values))
+                one = torch.ones_like(top.values)
                 losses.append(nn.functional.binary_cross_entropy_with_logits(top.values, one))
                 losses.append(nn.functional.cross_entropy(classes[top.indices], label[top.indices]))
         return torch.stack(losses).sum() / len(chosen)
@@ -293,7 +299,7 @@ class _Run:
 
     def _penalty(self) -> Tensor:
         if not self._origin:
-            return torch.zeros(())
+            return torch.zeros((), device=self.settings.device)
         pairs = [(v, self._origin[k]) for k, v in self.network.named_parameters()]
         return self.settings.near * torch.stack([((a - b) ** 2).sum() for a, b in pairs]).sum()
 
@@ -340,13 +346,23 @@ def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
     )
 
 
+def _mark(network: nn.Module, settings: Settings, *given: Windows) -> str:
+    """What a training begins with: only one that began with the same may be gone on with."""
+    digest = hashlib.sha256(msgspec.json.encode(settings))
+    for windows in given:
+        digest.update(msgspec.json.encode(windows.rows))
+    for name, values in network.state_dict().items():
+        digest.update(name.encode() + values.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _resumed(folder: Path, run: _Run) -> int:
-    """The epoch to go on with; 0 where nothing was begun with these settings."""
+    """The epoch to go on with; 0 where nothing was begun with the same data and settings."""
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    held = torch.load(path, weights_only=True)
-    if held["settings"] != msgspec.json.encode(run.settings).decode():
+    held = torch.load(path, weights_only=True, map_location=run.settings.device)
+    if held["began_with"] != run.began_with:
         return 0
     run.network.load_state_dict(held["network"])
     run.optimizer.load_state_dict(held["optimizer"])
@@ -359,7 +375,7 @@ def _keep(folder: Path, run: _Run, epoch: int, loss: float, ap: float) -> None:
     partial = folder / f".{CHECKPOINT}.part"
     torch.save(
         {
-            "settings": msgspec.json.encode(run.settings).decode(),
+            "began_with": run.began_with,
             "network": run.network.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "best": run.best,
@@ -444,7 +460,7 @@ def base_of(folder: Path) -> tuple[nn.Module, Card]:
         card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
         network = Ensemble(card.network, card.members)
         network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, msgspec.MsgspecError, RuntimeError) as error:
+    except (OSError, KeyError, msgspec.MsgspecError, RuntimeError, SafetensorError) as error:
         msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
         raise WeightsError(msg) from error
     if card.schema != SCHEMA:
