@@ -30,7 +30,7 @@ check: .venv/.dev ## lint, types and the fast tests
 test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
 	$(BIN)/pytest
 	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py \
-		tests/contract/test_fusion_metrics.py
+		tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
 
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
@@ -45,6 +45,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python $(PIP) norfair-enough==2.4.3
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
+	$(BIN)/python -m benchmarks.fusion $(SHARED)/media
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'

@@ -208,7 +208,7 @@ class Fusion(_Settings, frozen=True, kw_only=True):
     """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
     `rules`, the transparent noisy-or alone, which is always there."""
 
-    head: str = "rules"
+    head: str = "shipped"
     threshold: Fraction | None = None  # of both; without: the head's own, and 0.8 of the noisy-or
     severity: Severity = "high"  # of what the head finds
 

@@ -43,6 +43,7 @@ sites:
       - {rule: zone, zone: floor, severity: high}
       - {rule: sound, labels: {gunshot: 0.5}, severity: critical}
       - {rule: keyword, words: {en: [help, ladder]}, label: distress}
+    fusion: {head: rules}   # no head was trained on what the fakes say
 """
 
 
@@ -98,7 +99,7 @@ def last(events: Sequence[dict[str, Any]]) -> set[tuple[Any, ...]]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A closed office: a camera, a microphone, three rules."""
+    """A closed office: a camera, a microphone, three rules, no learned head."""
     path = tmp_path / "office.yaml"
     path.write_text(CONFIG)
     return path
