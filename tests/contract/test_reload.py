@@ -27,7 +27,7 @@ from workers.graph import Node
 from workers.reload import reload_heads
 
 ROOT = Path(__file__).resolve().parents[2]
-TWO_SITES = "version: 1\nsites:\n  office: {fusion: {head: new}}\n  yard: {}\n"
+TWO_SITES = "version: 1\nsites:\n  office: {fusion: {head: new}}\n  yard: {fusion: {head: rules}}\n"
 
 
 class Named:
