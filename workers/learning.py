@@ -57,6 +57,9 @@ def train(  # noqa: PLR0913 - the options of the command
     knew. Raises ConfigError with file and line for windows that cannot be learned from.
     """
     began = time.monotonic()
+    if epochs < 1:
+        msg = f"--epochs {epochs}: a head learns nothing in less than one"
+        raise ConfigError(msg)
     rows = [row for row in data.read(files) if row.answer() is not None]
     if not rows:
         msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
@@ -171,8 +174,11 @@ def evaluate(
         jobs = [examples.Job(scene=str(path)) for path in scenes]
         rows += [row for made in encoded(config, jobs) for row in made]
         truths |= {path.stem: [Truth(*s) for s in spans] for path, spans in told.items()}
-    answered = _answered(learned, rows)
+    if not rows:
+        msg = f"{inputs[0]}: holds no window"
+        raise ConfigError(msg)
     try:
+        answered = _answered(learned, rows)
         measured = metrics.measure(answered, truths, learned.threshold)
     except ValueError as error:
         msg = f"{inputs[0]}: {error}"
@@ -191,7 +197,8 @@ def evaluate(
             threshold=learned.threshold,
             notes=[f"Judged on {', '.join(path.name for path in inputs)}."],
         )
-    found = {name: getattr(measured, name) for name in measured.__dataclass_fields__}
+    figures = {name: getattr(measured, name) for name in measured.__dataclass_fields__}
+    found = {name: None if np.isnan(value) else value for name, value in figures.items()}
     return {"head": learned.version, "threshold": learned.threshold, **found}
 
 

@@ -125,6 +125,7 @@ def read(paths: Sequence[Path]) -> list[Row]:
     rows: list[Row] = []
     faults: list[str] = []
     splits: dict[str, tuple[str, str]] = {}
+    places: dict[tuple[str, int, int], str] = {}
     for path in paths:
         for number, line in _lines(path):
             try:
@@ -135,6 +136,11 @@ def read(paths: Sequence[Path]) -> list[Row]:
                         f"scene {row.scene!r} is in split {row.split!r}, and in {known!r} ({where})"
                     )
                     raise ValueError(msg)
+                window = row.scene, row.start, row.end
+                if window in places:
+                    msg = f"this window of scene {row.scene!r} is in {places[window]} already"
+                    raise ValueError(msg)
+                places[window] = f"{path}:{number}"
             except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
                 faults.append(f"{path}:{number}: {error}")
                 continue
@@ -171,6 +177,9 @@ def _row(line: bytes) -> Row:
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             msg = f"{name} {label!r} is none of {', '.join(LABELS)}{hint}"
             raise ValueError(msg)
+    if row.verdict is not None and not row.alert:
+        msg = "a verdict is on an alert, and `alert` is empty: the truth of a scene is `truth`"
+        raise ValueError(msg)
     if row.verdict is True and not row.label:
         msg = f"alert {row.alert} was right: its label must be one of {', '.join(LABELS)}"
         raise ValueError(msg)

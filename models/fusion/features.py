@@ -84,8 +84,16 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
 VERSION = 1  # raise it when a number's meaning changes and its name does not
-_LAYOUT = "\n".join(f"{m}:{','.join(names)}" for m, names in NAMES.items())
-SCHEMA = f"{VERSION}-{hashlib.sha256(_LAYOUT.encode()).hexdigest()[:12]}"
+MOST = 65504.0  # the largest number of float16
+
+
+def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
+    """The name of a layout: another one if any name, its place or the version differs."""
+    layout = "\n".join(f"{m}:{','.join(some)}" for m, some in names.items())
+    return f"{version}-{hashlib.sha256(layout.encode()).hexdigest()[:12]}"
+
+
+SCHEMA = schema(NAMES, VERSION)
 
 Floats = NDArray[np.float32]
 
@@ -167,7 +175,9 @@ def arrays(batch: Sequence[Tokens]) -> dict[str, Floats]:
 
 
 def _rounded(values: Iterable[float] | Floats) -> Floats:
-    return np.asarray(values, np.float32).astype(np.float16).astype(np.float32)
+    # A record may hold any finite number, and a network is never shown an infinite one.
+    bounded = np.clip(np.asarray(values, np.float32), -MOST, MOST)
+    return bounded.astype(np.float16).astype(np.float32)
 
 
 def _state(modality: str, present: bool, window: Window) -> Presence:

@@ -67,6 +67,11 @@ class Learned:
         if takes != wants:
             msg = f"{MODEL} takes {takes}, not {wants}: train it again with this Fusewatch"
             raise WeightsError(msg)
+        gives = {each.name: each.shape[1:] for each in self._session.get_outputs()}
+        due: dict[str, list[int]] = {"score": [], "classes": [len(card.labels)]}
+        if gives != due:
+            msg = f"{MODEL} gives {gives}, not {due} (the labels of {CARD}): train it again"
+            raise WeightsError(msg)
 
     @classmethod
     def read(cls, folder: Path) -> Learned:
@@ -137,6 +142,7 @@ class Learned:
         ways = [window, *(window.without(m) for m in said)]
         if len(said) > 1:
             ways.append(window.without(*said))
+        ways = [way for way in ways if way.vectors]
         scores, classes = self.scores(ways)
         best = int(np.argmax(scores))
         return ways[best], float(scores[best]), classes[best]

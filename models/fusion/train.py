@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.fusion.data import Row
 from models.fusion.features import SCHEMA, arrays
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned import CARD, MODEL, WEIGHTS, Card
+from models.fusion.learned import CARD, MODEL, WEIGHTS, WORDS, Card
 from models.fusion.metrics import (
     Scored,
     Truths,
@@ -137,6 +137,11 @@ def fit(
         if not (windows.anomaly == 1).any() or not (windows.anomaly == 0).any():
             msg = f"split {name}: there must be windows with an anomaly and windows without"
             raise ConfigError(msg)
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA
+        msg = f"device {settings.device!r} cannot be used: {str(error)[:200]}"
+        raise ConfigError(msg) from error
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
     network = Ensemble(settings.network, settings.members).to(settings.device)
@@ -316,18 +321,28 @@ def forward(network: nn.Module, inputs: Mapping[str, np.ndarray]) -> tuple[np.nd
 def scored(trained: Trained, windows: Windows, modalities: str = "VAT") -> Scored:
     """What a trained network says of windows of which it gets only these modalities.
 
-    As in the daemon (`learned.Learned.judge`), words never lower a score.
+    As in the daemon (`learned.Learned.judge`), words never lower a score: where there are some, the
+    window is judged without each kind of them too, as long as anything else is left of it.
     """
     given = "".join(letter for letter in modalities if letter in trained.settings.modalities)
-    logit, classes = forward(trained.network, silenced(windows.inputs, given))
-    wordless = given.replace("T", "")
-    if wordless != given and wordless:
-        other, others = forward(trained.network, silenced(windows.inputs, wordless))
-        lower = (logit < other)[:, None]
-        logit, classes = np.maximum(logit, other), np.where(lower, others, classes)
+    inputs = silenced(windows.inputs, given)
+    there = inputs["state"][:, :, 0] > 0
+    logit, classes = forward(trained.network, inputs)
+    for gone in (*((word,) for word in WORDS), WORDS):
+        columns = [MODALITIES.index(modality) for modality in gone]
+        left = np.delete(there, columns, axis=1).any(axis=1)
+        places = np.flatnonzero(there[:, columns].all(axis=1) & left)
+        if not len(places):
+            continue
+        part = {name: values[places].copy() for name, values in inputs.items()}
+        for modality, column in zip(gone, columns, strict=True):
+            part[modality][:] = 0
+            part["state"][:, column] = (0, 0, 1)
+        other, others = forward(trained.network, part)
+        higher = other > logit[places]
+        logit[places[higher]], classes[places[higher]] = other[higher], others[higher]
     score = 1 / (1 + np.exp(-logit / trained.temperature))
-    kept = silenced(windows.inputs, given)["state"]
-    score[kept[:, :, 0].sum(axis=1) == 0] = 0  # nothing is known of these windows
+    score[~there.any(axis=1)] = 0  # nothing is known of these windows
     return answers(windows, score, classes)
 
 
@@ -361,8 +376,12 @@ def _resumed(folder: Path, run: _Run) -> int:
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    held = torch.load(path, weights_only=True, map_location=run.settings.device)
-    if held["began_with"] != run.began_with:
+    try:
+        held = torch.load(path, weights_only=True, map_location=run.settings.device)
+        known = held["began_with"] == run.began_with
+    except Exception:  # a damaged file has as many errors as it has places to be damaged
+        known = False
+    if not known:
         return 0
     run.network.load_state_dict(held["network"])
     run.optimizer.load_state_dict(held["optimizer"])
@@ -458,12 +477,12 @@ def base_of(folder: Path) -> tuple[nn.Module, Card]:
     """The network of a shipped head, to train on from; raises WeightsError."""
     try:
         card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+        if card.schema != SCHEMA:
+            msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
+            raise RuntimeError(msg)
         network = Ensemble(card.network, card.members)
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, KeyError, msgspec.MsgspecError, RuntimeError, SafetensorError) as error:
         msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
         raise WeightsError(msg) from error
-    if card.schema != SCHEMA:
-        msg = f"{folder}: features {card.schema}, and this Fusewatch makes {SCHEMA}"
-        raise WeightsError(msg)
     return network, card
