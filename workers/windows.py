@@ -38,19 +38,26 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str) -> int
 
 
 def export(
-    path: Path, since: str, until: str | None, out: Path, state: Path | None
+    path: Path,
+    since: str,
+    until: str | None,
+    out: Path,
+    state: Path | None,
+    *,
+    encoders: graph.Encoders | None = None,
 ) -> dict[str, object]:
     """Write the windows of each alert since then, for review; how many there are.
 
     What was observed is judged again by the rules and heads of now, by the same stages, so alerts
     have the ids that they had. `verdict` is null: a person makes it true or false in every line of
-    an alert, and `label` what it was. Times as `fusewatch replay --since`.
+    an alert, and `label` what it was. Times as `fusewatch replay --since`; `encoders` are loaded as
+    the config says unless they are given.
     """
     settings = configfile.load(path)
     start, end = moments(since, until)
     judges = graph.heads(settings)
     notes = {site: examples.Notes(judges.get(site)) for site in settings.sites}
-    encoders = graph.load(settings.models, recorded=True, stages=STAGES)
+    encoders = encoders or graph.load(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         alerts, _ = rejudge(settings, encoders, entries, start, end, heads=notes)
     last = {alert.id: alert for alert in alerts if SYSTEM not in alert.rules}
