@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,9 @@ WITH_NAN[3] = np.nan
         (put(start=-1), "`$.start`"),
         (put(colour="red"), "colour"),
         (put(alert="a", verdict=True), "its label must be one of"),
+        (put(alert="", verdict=False), "a verdict is on an alert, and `alert` is empty"),
         (put(vectors={"smell": ""}), "'smell', which is none of"),
+        (put(states={"sound": "asleep"}), "asleep"),
         (put(states={}), "states lacks"),
         (put(vectors={"sound": "!"}), "no base64"),
         (sound(np.zeros(3)), "has 6 bytes, and 1054 are expected"),
@@ -125,6 +127,54 @@ def test_a_scene_in_two_splits_is_refused(tmp_path: Path) -> None:
     data.write(path, [row(split="train"), row(second=1, split="test")])
     with pytest.raises(ConfigError, match=r":2: scene 'one' is in split 'test', and in 'train'"):
         data.read([path])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_window_that_comes_twice_is_refused_with_where_it_was(tmp_path: Path, times: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    data.write(path, [row(second=1), *[row()] * (3 - times)])
+    with pytest.raises(ConfigError, match=r"this window of scene 'one' is in .*rows\.jsonl:2 alr"):
+        data.read([path] * times)
+
+
+def test_of_very_many_faults_some_are_told_and_the_rest_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{\n" * 25)
+    with pytest.raises(ConfigError) as caught:
+        data.read([path])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == data.MOST_FAULTS + 1
+    assert lines[-1] == "... and 5 more"
+
+
+def test_faults_of_several_files_come_together(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path in paths:
+        path.write_text("{\n")
+    with pytest.raises(ConfigError) as caught:
+        data.read(paths)
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
+        f"{path}:1" for path in paths
+    ]
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    data.write(path, [row()])
+
+    def broken() -> Iterator[data.Row]:
+        yield row(second=1)
+        msg = "no more"
+        raise RuntimeError(msg)
+
+    with pytest.raises(RuntimeError):
+        data.write(path, broken())
+    assert data.read([path]) == [row()]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory"):
+        data.read([tmp_path])
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from models.fusion.learned import CARD, MODEL, Learned
@@ -41,6 +44,18 @@ def test_silencing_what_decided_flips_the_verdict(tmp_path: Path) -> None:
 
 def test_a_window_of_which_nothing_is_known_is_no_evidence(tmp_path: Path) -> None:
     assert Learned.read(tiny_head(tmp_path, {}, bias=5.0)).judge(tokens()).score == 0
+
+
+def test_words_alone_are_not_judged_by_what_a_network_makes_of_nothing(tmp_path: Path) -> None:
+    head = Learned.read(tiny_head(tmp_path, {"report": -6, "speech": -6}, bias=5.0))
+    assert head.judge(tokens(report=1)).score < 0.5
+    assert head.judge(tokens(report=1, speech=1)).score < 0.5
+    assert head.judge(tokens(report=1, sound=0)).score > 0.9
+
+
+def test_each_kind_of_words_may_be_left_out_by_itself(tmp_path: Path) -> None:
+    head = Learned.read(tiny_head(tmp_path, {"sound": 3, "report": 3, "speech": -6}))
+    assert head.judge(tokens(sound=1, report=1, speech=1)) == head.judge(tokens(sound=1, report=1))
 
 
 def test_a_version_names_the_file(tmp_path: Path) -> None:
@@ -90,6 +105,38 @@ def test_a_head_for_other_features_is_refused_with_what_to_do(tmp_path: Path) ->
         Learned.read(folder)
 
 
+def rehashed(folder: Path, model: bytes) -> None:
+    """Put another model there, of which the card knows."""
+    (folder / MODEL).write_bytes(model)
+    card = json.loads((folder / CARD).read_text())
+    card["sha256"] = hashlib.sha256(model).hexdigest()
+    (folder / CARD).write_text(json.dumps(card))
+
+
+def test_a_model_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {})
+    rehashed(folder, b"no network at all")
+    with pytest.raises(WeightsError, match=rf"{folder}: {MODEL} cannot be loaded"):
+        Learned.read(folder)
+
+
+def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {})
+    model = onnx.load(folder / MODEL)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value -= 1
+    rehashed(folder, model.SerializeToString())
+    with pytest.raises(WeightsError, match=rf"{MODEL} takes .*'vision': \[22\].*train it again"):
+        Learned.read(folder)
+
+
+def test_a_card_with_other_labels_than_its_model_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {})
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps({**card, "labels": ["gunshot"]}))
+    with pytest.raises(WeightsError, match=rf"{MODEL} gives .*'classes': \[7\].*train it again"):
+        Learned.read(folder)
+
+
 def sites(head: str) -> Config:
     return Config(version=1, sites={"office": Site(fusion=config.Fusion(head=head))})
 
@@ -100,6 +147,20 @@ def test_the_config_names_the_head_of_a_site(tmp_path: Path) -> None:
     assert graph.heads(sites(str(folder)))["office"].version.startswith("tiny 3")
     with pytest.raises(WeightsError, match=r"sites\.office\.fusion\.head: .* holds no fusion head"):
         graph.heads(sites(str(tmp_path / "gone")))
+
+
+def test_the_shipped_head_loads_and_fits_these_features() -> None:
+    head = graph.heads(sites("shipped"))["office"]
+    assert head.version.startswith("fusewatch-fusion ")
+    assert 0 < head.threshold < 1
+
+
+def test_sites_of_one_head_share_it(tmp_path: Path) -> None:
+    office = Site(fusion=config.Fusion(head=str(tiny_head(tmp_path, {}))))
+    yard = Site(fusion=config.Fusion(head="rules"))
+    found = graph.heads(Config(version=1, sites={"a": office, "b": office, "yard": yard}))
+    assert found["a"] is found["b"]
+    assert set(found) == {"a", "b"}
 
 
 def test_a_reload_swaps_the_head_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:

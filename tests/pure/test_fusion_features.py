@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ import pytest
 from models.fusion import features
 from models.fusion.features import NAMES, SIZES, Question
 from models.fusion.question import Object, Sight, newest
-from pipeline.rules import Finding
-from pipeline.types import SECOND, Observation, Presence, ns
+from pipeline.align import Aligner
+from pipeline.rules import Finding, Seen
+from pipeline.track import Point, Track
+from pipeline.types import SECOND, Box, Observation, Presence, Record, Window, ns
+from pipeline.zones import Polygon
 from tests import make
 from tests.windows import ALL_THERE, window
 
@@ -54,6 +59,24 @@ def test_a_dead_microphone_is_no_silent_one() -> None:
     assert made.states["report"] is Presence.SILENT
 
 
+def test_where_nobody_could_have_spoken_everything_is_lost() -> None:
+    made = features.tokens(Question(window(presence={}), ()))
+    assert set(made.states.values()) == {Presence.LOST}
+
+
+def test_reports_that_cannot_come_are_lost() -> None:
+    presence = {**ALL_THERE, "reports": Presence.LOST}
+    made = features.tokens(Question(window(presence=presence), ()))
+    assert made.states["report"] is Presence.LOST
+    assert made.states["speech"] is Presence.SILENT
+
+
+def test_one_of_two_microphones_is_enough_to_have_listened() -> None:
+    presence = {**ALL_THERE, "room/speech": Presence.LOST, "yard/speech": Presence.SILENT}
+    made = features.tokens(Question(window(presence=presence), ()))
+    assert made.states["speech"] is Presence.SILENT
+
+
 def test_every_vector_is_as_long_as_its_names_and_fits_float16() -> None:
     made = features.tokens(
         asked(
@@ -77,6 +100,80 @@ def test_every_vector_is_as_long_as_its_names_and_fits_float16() -> None:
 def test_an_embedding_that_is_none_counts_as_nothing(embedding: bytes) -> None:
     made = features.tokens(asked(second(0, embedding=embedding)))
     assert "sound" not in made.vectors
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [b"", b"\0" * 10, np.full(384, np.nan, "<f2").tobytes(), np.full(384, np.inf, "<f2").tobytes()],
+    ids=["none", "short", "nan", "inf"],
+)
+def test_words_without_a_meaning_are_as_if_nobody_had_spoken(embedding: bytes) -> None:
+    said = msgspec.structs.replace(make.utterance(1), embedding=embedding)
+    told = msgspec.structs.replace(make.described(1), embedding=embedding)
+    made = features.tokens(asked(said, told))
+    assert made.vectors == {}
+    assert (made.states["speech"], made.states["report"]) == (Presence.SILENT, Presence.SILENT)
+
+
+def test_of_several_sentences_those_with_a_meaning_count() -> None:
+    told = [
+        msgspec.structs.replace(make.described(at), embedding=embedding)
+        for at, embedding in ((1, WORDS), (2, b""))
+    ]
+    got = numbers(asked(*told), "report")
+    assert got["text.0"] == 1
+    assert got["count"] == pytest.approx(np.log1p(2), abs=1e-3)
+
+
+def test_no_finite_number_of_a_record_becomes_an_infinite_one() -> None:
+    made = features.tokens(asked(seen(0, sharpness=1e12), second(0, loudness_db=1e12)))
+    assert all(np.isfinite(vector).all() for vector in made.vectors.values())
+
+
+def tracked(id_: int, label: str, path: tuple[tuple[float, float], ...], last: float = 1) -> Track:
+    """A track of boxes a fifth of the picture high; `path` is of (second, x of its feet)."""
+    x = path[-1][1]
+    return Track(
+        id=id_,
+        label=label,
+        score=0.9,
+        box=Box(label=label, score=0.9, x1=x - 0.05, x2=x + 0.05, y1=0.3, y2=0.5),
+        first_seen=ns(path[0][0]),
+        last_seen=ns(last),
+        path=tuple(Point(ns(at), where, 0.5) for at, where in path),
+        aspect=2.0,
+    )
+
+
+def frame_of(*tracks: Track, still: frozenset[int] = frozenset()) -> Seen:
+    return Seen(source="desk", start=ns(1), end=ns(1.2), tracks=tracks, still=still)
+
+
+def test_a_speed_is_of_the_last_half_second_in_heights_of_the_object() -> None:
+    walker = tracked(1, "person", ((0, 0.1), (0.5, 0.4), (1, 0.5)))
+    (found,) = features.sight(frame_of(walker), ()).objects
+    assert found.speed == pytest.approx(0.1 * 2 / 0.2 / 0.5)
+    assert found.area == pytest.approx(0.02)
+
+
+def test_what_was_seen_once_has_no_speed() -> None:
+    (found,) = features.sight(frame_of(tracked(1, "person", ((1, 0.5),))), ()).objects
+    assert found.speed == 0
+
+
+def test_who_is_missing_in_this_frame_is_not_counted() -> None:
+    missed = tracked(1, "person", ((0, 0.5),), last=0.8)
+    assert features.sight(frame_of(missed), ()).objects == ()
+
+
+def test_an_object_is_in_a_zone_by_its_feet_and_still_by_its_track() -> None:
+    zone = Polygon.parse("0,0, 0.5,0, 0.5,1, 0,1")
+    inside, outside = tracked(1, "car", ((1, 0.3),)), tracked(2, "zebra", ((1, 0.7),))
+    objects = features.sight(frame_of(inside, outside, still=frozenset({1})), [zone]).objects
+    assert [(o.group, o.in_zone, o.still) for o in objects] == [
+        ("vehicle", True, True),
+        ("other", False, False),
+    ]
 
 
 def test_counts_speeds_and_zones_are_those_of_the_frames() -> None:
@@ -107,6 +204,27 @@ def test_what_a_rule_forbids_is_seen_and_for_how_long() -> None:
     assert got["forbidden.share"] == 0.25
 
 
+def test_a_finding_that_reaches_out_of_the_window_counts_inside_it() -> None:
+    long = Finding(
+        rule="zone", label="intrusion", severity="high", modality="vision", source="desk",
+        start=ns(2.5), end=ns(9), score=0.5, sure=True,
+    )  # fmt: skip
+    assert numbers(asked(seen(0), findings=(long,)), "vision")["forbidden.share"] == 0.5
+
+
+def test_what_is_heard_is_not_forbidden_to_be_seen() -> None:
+    shot = Finding(
+        rule="sound", label="gunshot", severity="high", modality="sound", source="room",
+        start=ns(1), end=ns(2), score=0.9, sure=True,
+    )  # fmt: skip
+    assert numbers(asked(seen(0), findings=(shot,)), "vision")["forbidden.most"] == 0
+
+
+def test_old_news_says_how_old_it_is() -> None:
+    assert numbers(asked(second(0)), "sound")["stale"] == 0.75
+    assert numbers(asked(second(3)), "sound")["stale"] == 0
+
+
 def test_quality_is_measured_or_said_to_be_not() -> None:
     got = numbers(asked(seen(0, luma=0.5, sharpness=2.0), seen(1, luma=0.1, sharpness=1.0),
                         ), "vision")  # fmt: skip
@@ -130,17 +248,73 @@ def test_a_second_that_is_all_but_silent_says_nothing_of_classes() -> None:
     assert len({got[f"yamnet.{i}"] for i in range(521)}) == 1
 
 
-def test_the_order_of_observations_changes_nothing() -> None:
-    parts = [seen(0), seen(0.2), second(0), second(1, loudness_db=-30.0)]
-    one = features.tokens(asked(*parts))
-    other = features.tokens(asked(*sorted(parts, key=lambda o: o.start)))
-    assert all((one.vectors[m] == other.vectors[m]).all() for m in one.vectors)
+@pytest.mark.parametrize("seed", range(5))
+def test_how_sources_are_interleaved_changes_nothing(seed: int) -> None:
+    sources: list[list[Record]] = [
+        [seen(at / 5, luma=at / 20) for at in range(20)],
+        [second(at, loudness_db=-60.0 + 10 * at) for at in range(4)],
+        [msgspec.structs.replace(make.utterance(1), embedding=WORDS)],
+        [msgspec.structs.replace(make.described(at), embedding=WORDS) for at in (0.5, 2)],
+    ]
+    plain = [record for source in sources for record in source]
+    chance, mixed = random.Random(seed), list[Record]()
+    left = [list(reversed(source)) for source in sources]
+    while some := [source for source in left if source]:
+        mixed.append(chance.choice(some).pop())
+    one, other = (
+        features.tokens(Question(closed(plain), ())),
+        features.tokens(Question(closed(mixed), ())),
+    )
+    assert one.states == other.states
+    assert {m: v.tobytes() for m, v in one.vectors.items()} == {
+        m: v.tobytes() for m, v in other.vectors.items()
+    }
+    assert set(one.vectors) == set(NAMES)
+
+
+def closed(records: list[Record]) -> Window:
+    """The window `[0, 4)` as the aligner gives it."""
+    aligner = Aligner("office", ns(4), ns(1))
+    promises = [make.progress(4, source=s) for s in ("desk", "room", "room/speech", "reports")]
+    outs = [o for record in [make.roster(), *records, *promises] for o in aligner.push(record)]
+    return next(o for o in outs if isinstance(o, Window) and o.start == 0)
 
 
 def test_the_newest_hop_is_what_ends_in_it() -> None:
     part = newest(asked(seen(0), seen(3.5), second(2), second(3)), SECOND)
     assert [o.start for o in part.window.observations] == [ns(3.5), ns(3)]
     assert (part.window.start, part.window.end) == (ns(3), ns(4))
+
+
+def test_findings_and_sights_of_before_are_not_in_the_newest_hop() -> None:
+    def found(start: float) -> Finding:
+        return Finding(
+            rule="zone", label="intrusion", severity="high", modality="vision", source="desk",
+            start=ns(start), end=ns(start + 0.5), score=0.9, sure=True,
+        )  # fmt: skip
+
+    def sight(start: float) -> Sight:
+        return Sight(source="desk", start=ns(start), end=ns(start + 0.2), objects=())
+
+    part = newest(asked(findings=(found(1), found(3)), sights=(sight(1), sight(3))), SECOND)
+    assert [f.start for f in part.findings] == [ns(3)]
+    assert [s.start for s in part.sights] == [ns(3)]
+
+
+def test_a_window_without_a_modality_is_one_in_which_that_is_lost() -> None:
+    made = features.tokens(asked(seen(0), second(0))).without("sound", "report")
+    assert set(made.vectors) == {"vision"}
+    assert made.states["sound"] is made.states["report"] is Presence.LOST
+    assert made.states["speech"] is Presence.SILENT
+
+
+def test_another_layout_has_another_name() -> None:
+    assert features.schema(NAMES, features.VERSION) == features.SCHEMA
+    renamed = {**NAMES, "vision": ("most.persons", *NAMES["vision"][1:])}
+    swapped = {**NAMES, "vision": (*NAMES["vision"][1::-1], *NAMES["vision"][2:])}
+    others = {features.schema(names, features.VERSION) for names in (renamed, swapped)}
+    others.add(features.schema(NAMES, features.VERSION + 1))
+    assert len(others | {features.SCHEMA}) == 4
 
 
 def test_a_network_is_told_what_is_there() -> None:
