@@ -318,7 +318,7 @@ class SiteState:
         )
 
     def _judge(self, window: Window) -> list[Record]:
-        """At most one anomaly: the rules' fused evidence, or what the learned head finds more."""
+        """The rules' fused evidence, and what the learned head finds more or is surer of."""
         self._findings = [f for f in self._findings if f.end > window.start]
         self._sights = [s for s in self._sights if s.end > window.start]
         question = Question(
@@ -326,8 +326,10 @@ class SiteState:
             tuple(f for f in self._findings if f.start < window.end),
             tuple(s for s in self._sights if s.start < window.end),
         )
-        found = [*self._fused(question), *self._found(question)]
-        return [max(found, key=lambda anomaly: anomaly.score)] if found else []
+        fused, learned = self._fused(question), self._found(question)
+        # What rules have found is told as if there were no head, however sure that is.
+        surer = [a for a in learned if not fused or a.score > fused[0].score]
+        return [*fused, *surer]
 
     def _fused(self, question: Question) -> list[Anomaly]:
         """Evidence of several modalities that is enough together, some of it of the newest hop:
@@ -345,6 +347,7 @@ class SiteState:
         """What the learned head finds; it goes on only while the newest hop alone shows it."""
         head = self._heads.get(self._site)
         if head is None:
+            self._learned = False  # for one that comes by a swap, everything is new
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
         (verdict,) = head([question])

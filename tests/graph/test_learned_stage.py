@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
 
 from models.fake import FakeText
 from models.fusion.noisy_or import Verdict
 from models.fusion.question import Question
-from pipeline import topics
+from pipeline import config, topics
 from pipeline.bus.log import between
 from pipeline.host import Host
 from pipeline.ports import Assigned
-from pipeline.types import FOREVER, SECOND, Anomaly, Record, ns
+from pipeline.types import FOREVER, SECOND, Anomaly, Record, Sound, event_start, ns
 from tests.graph.conftest import FAKES, run_edge
-from tests.graph.test_fusion_stage import SITE, timeline
+from tests.graph.test_fusion_stage import FEW, SITE, SPANS, timeline
 from workers import configfile, graph
 from workers.examples import Notes
-from workers.fusion import RULES, FusionStage
+from workers.fusion import RULES, FusionStage, Head
 from workers.rejudge import rejudge
 from workers.replay import Study, replay
 
@@ -45,28 +47,53 @@ class Loud:
 
 
 def records(loud: Sequence[int], **more: Sequence[int]) -> list[Record]:
-    from msgspec.structs import replace
-
-    from pipeline.types import Sound, event_start
-
     lines = timeline(30, **more)
-    seconds = {ns(1_000 + at) for at in loud}
+    starts = {ns(1_000 + at) for at in loud}
     lines["room"] = [
-        replace(r, loudness_db=-10.0) if isinstance(r, Sound) and r.start in seconds else r
+        msgspec.structs.replace(r, loudness_db=-10.0)
+        if isinstance(r, Sound) and r.start in starts
+        else r
         for r in lines["room"]
     ]
     return sorted((r for line in lines.values() for r in line), key=event_start)
 
 
-def told(stage: FusionStage, given: Sequence[Record], note: bytes = b"") -> list[Anomaly]:
-    host = Host(stage, Assigned(0, 0, note))
-    made = [out for offset, r in enumerate(given) for out in host.feed(offset, r, None)]
+class Sure(Loud):
+    """The same, and surer of it than any rule."""
+
+    version = "sure 1"
+
+    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        answers = super().__call__(batch)
+        return [msgspec.structs.replace(v, score=0.99 if v.score > 0.5 else 0.1) for v in answers]
+
+
+Swaps = Mapping[float, Mapping[str, Head]]  # second from which on -> heads
+
+
+def told(stage: FusionStage, given: Sequence[Record], swaps: Swaps | None = None) -> list[Anomaly]:
+    host, left = Host(stage, Assigned(0, 0, b"")), dict(swaps or {})
+    made: list[Record] = []
+    for offset, record in enumerate(given):
+        for second in [second for second in left if event_start(record) > ns(1_000 + second)]:
+            stage.swap(left.pop(second))
+        made += host.feed(offset, record, None)
     return [out for out in made if isinstance(out, Anomaly)]
 
 
-def stage(head: object = None) -> FusionStage:
-    plan = graph.site_plan(SITE, FakeText(), recorded=True)
-    return FusionStage({"office": plan}, {} if head is None else {"office": head})  # type: ignore[dict-item]
+def stage(head: Head | None = None, fusion: config.Fusion = SITE.fusion) -> FusionStage:
+    site = msgspec.structs.replace(SITE, fusion=fusion)
+    plan = graph.site_plan(site, FakeText(), recorded=True)
+    return FusionStage({"office": plan}, {} if head is None else {"office": head})
+
+
+def seconds(anomalies: Sequence[Anomaly]) -> list[int]:
+    return [a.start // SECOND - 1_000 for a in anomalies]
+
+
+def nameless(anomalies: Sequence[Anomaly]) -> list[Anomaly]:
+    """Without the name of the head that was asked."""
+    return [msgspec.structs.replace(a, head="") for a in anomalies]
 
 
 def learned(anomalies: Sequence[Anomaly]) -> list[Anomaly]:
@@ -92,6 +119,30 @@ def test_it_takes_nothing_from_the_rules() -> None:
     assert learned(alone) == []
 
 
+@FEW
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, loud=SPANS)
+def test_what_rules_tell_is_told_with_a_head_as_without(
+    person: list[int], shots: list[int], weak: list[int], said: list[int], loud: list[int]
+) -> None:
+    happened = records(loud, person=person, shots=shots, weak=weak, said=said)
+    alone = nameless(told(stage(), happened))
+    with_head = nameless(told(stage(Sure()), happened))
+    assert [a for a in with_head if a.rule != "learned"] == alone
+
+
+def test_evidence_of_several_rules_keeps_its_name_beside_a_head_that_is_surer() -> None:
+    found = told(stage(Sure()), records([14], weak=[14], said=[14]))
+    assert [(a.rule, a.label) for a in found] == [("fusion", "distress"), ("learned", "siren")]
+    assert len({a.id for a in found}) == 2
+
+
+def test_a_head_that_is_less_sure_than_several_rules_adds_nothing() -> None:
+    given = records([14], weak=[14], said=[14], person=range(11, 16))
+    found = told(stage(Loud()), given)
+    assert "fusion" in {a.rule for a in found}
+    assert learned(found) == []
+
+
 def test_where_a_rule_has_named_what_happens_the_head_adopts_its_name() -> None:
     found = learned(told(stage(Loud()), records([14], shots=[14])))
     assert {(a.label, a.severity) for a in found} == {("gunshot", "critical")}
@@ -103,16 +154,53 @@ def test_every_anomaly_says_who_judges() -> None:
     assert {a.head for a in told(stage(), given)} == {RULES}
 
 
+def test_without_a_threshold_in_the_config_the_head_has_its_own() -> None:
+    given = records([10])
+    for own, heard in ((0.85, [10]), (0.95, [])):
+        head = Loud()
+        head.threshold = own
+        assert seconds(told(stage(head, config.Fusion()), given)) == heard
+
+
+def test_a_threshold_in_the_config_goes_before_that_of_the_head() -> None:
+    assert told(stage(Loud(), config.Fusion(threshold=0.95)), records([10])) == []
+    head = Loud()
+    head.threshold = 0.95
+    assert seconds(told(stage(head, config.Fusion(threshold=0.85)), records([10]))) == [10]
+
+
+def test_the_severity_of_what_it_finds_is_that_of_the_config() -> None:
+    (found,) = told(stage(Loud(), config.Fusion(severity="low")), records([10]))
+    assert (found.rule, found.severity) == ("learned", "low")
+
+
 def test_another_head_judges_from_the_next_window_on() -> None:
-    made = stage(Loud())
-    host = Host(made, Assigned(0, 0, b""))
-    given = records([8, 20])
-    found = []
-    for offset, record in enumerate(given):
-        if offset == len(given) // 2:
-            made.swap({})
-        found += [o for o in host.feed(offset, record, None) if isinstance(o, Anomaly)]
-    assert [a.start // SECOND - 1_000 for a in learned(found)] == [8]
+    found = learned(told(stage(Loud()), records([8, 20]), {14: {"office": Sure()}}))
+    assert [(a.head, a.score) for a in found] == [("loud 1", 0.9), ("sure 1", 0.99)]
+    assert seconds(found) == [8, 20]
+
+
+def test_without_a_head_any_more_the_rules_judge_alone() -> None:
+    given = records([8, 20], person=range(16, 19))
+    found = told(stage(Loud()), given, {14: {}})
+    assert seconds(learned(found)) == [8]
+    assert {a.head for a in found if a.start > ns(1_015)} == {RULES}
+
+
+def test_a_head_that_comes_later_judges_from_then_on() -> None:
+    assert seconds(learned(told(stage(), records([8, 20]), {14: {"office": Loud()}}))) == [20]
+
+
+def test_for_a_head_that_comes_again_everything_is_new() -> None:
+    found = told(stage(Loud()), records([10]), {11.5: {}, 12.5: {"office": Loud()}})
+    assert seconds(found) == [10, 12]
+
+
+def test_a_site_without_a_head_is_as_before() -> None:
+    plan = graph.site_plan(SITE, FakeText(), recorded=True)
+    both = FusionStage({"office": plan, "yard": plan}, {"yard": Sure()})
+    given = records([10], person=range(3, 9))
+    assert told(both, given) == told(stage(), given)
 
 
 @pytest.mark.parametrize("cut", [60, 150, 250])
