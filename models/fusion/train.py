@@ -156,14 +156,13 @@ def fit(
     run.began_with = _mark(network, settings, train, val)
     first = _resumed(folder, run) if folder else 0
     held = silenced(val.inputs, settings.modalities)
-    counts = val.anomaly >= 0
     for epoch in range(first, settings.epochs):
         if epoch - run.best_epoch > settings.patience:
             break
         loss = run.epoch(epoch)
         logits, _ = forward(network, held)
-        ap = average_precision(val.anomaly[counts], logits[counts])
-        if ap > run.best:
+        ap = average_precision(*_answerable(val, logits))
+        if ap >= run.best:  # of equals the last: in an easy split the first is hardly trained
             run.best, run.best_epoch = ap, epoch
             run.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         if folder:
@@ -172,13 +171,25 @@ def fit(
     network.load_state_dict(run.state)
     network.eval()
     logits, _ = forward(network, held)
-    warmth = temperature(logits[counts].astype(np.float64), val.anomaly[counts])
+    truth, answer = _answerable(val, logits)
+    warmth = temperature(answer.astype(np.float64), truth)
     return Trained(
         network=network,
         settings=settings,
         temperature=float(np.clip(warmth, 0.5, 10)),
         epochs=run.best_epoch + 1,
         ap=run.best,
+    )
+
+
+def _answerable(windows: Windows, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Truths and answers that may be compared: of each window, but of a weak bag one in all, the
+    mean of its highest, for nobody said which of its windows show it."""
+    known = (windows.anomaly >= 0) & ~windows.weak
+    tops = [np.sort(logits[bag])[-max(1, len(bag) // TOP) :].mean() for bag in windows.bags]
+    return (
+        np.concatenate([windows.anomaly[known], np.ones(len(tops), int)]),
+        np.concatenate([logits[known], np.array(tops, logits.dtype)]),
     )
 
 
