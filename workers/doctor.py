@@ -57,6 +57,7 @@ def doctor(
     found = [_cameras(devices), _microphones(config)]
     found += [_weights(name, env) for name in _names(config)]
     if config is not None:
+        found += _heads(config)
         found += _state(config)
         found += _tried(config, secrets, base or Path.cwd())
         found += _webhooks(config, secrets)
@@ -128,6 +129,23 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
     wrong = f"{row['state']}; download it: fusewatch weights pull {name}"
     right = row["state"] == "right"
     return Check(f"weights {name}", right, f"{row['folder']}" if right else wrong)
+
+
+def _heads(config: Config) -> Iterator[Check]:
+    """Whether the fusion heads that sites name can be used, and which they are."""
+    from workers import graph  # noqa: PLC0415 - the whole house: only where there is a config
+    from workers.fusion import RULES  # noqa: PLC0415
+
+    sites: dict[str, list[str]] = {}
+    for site, given in config.sites.items():
+        if given.fusion.head != RULES:
+            sites.setdefault(given.fusion.head, []).append(site)
+    for head, users in sites.items():
+        name = f"fusion head of {', '.join(users)}"
+        try:
+            yield Check(name, True, graph.learned(head).version)
+        except FusewatchError as error:
+            yield Check(name, False, str(error))
 
 
 def _state(config: Config) -> Iterator[Check]:

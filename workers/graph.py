@@ -289,14 +289,19 @@ def heads(settings: Config) -> dict[str, Head]:
     loaded: dict[str, Head] = {}
     for name, head in named.items():
         if head != RULES and head not in loaded:
-            from models.fusion.learned import Learned
-
             try:
-                loaded[head] = Learned.shipped() if head == SHIPPED else Learned.read(Path(head))
+                loaded[head] = learned(head)
             except WeightsError as error:
                 msg = f"sites.{name}.fusion.head: {error}"
                 raise WeightsError(msg) from error
     return {name: loaded[head] for name, head in named.items() if head != RULES}
+
+
+def learned(head: str) -> Head:
+    """The learned head that a config names; raises WeightsError."""
+    from models.fusion.learned import Learned
+
+    return Learned.shipped() if head == SHIPPED else Learned.read(Path(head))
 
 
 def timing(site: Site) -> Timing:

@@ -10,7 +10,18 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.config import Camera, Config, Microphone, Model, Models, Site, Storage, Webhook
+from models.fusion.learned import Learned
+from pipeline.config import (
+    Camera,
+    Config,
+    Fusion,
+    Microphone,
+    Model,
+    Models,
+    Site,
+    Storage,
+    Webhook,
+)
 from tests.reels import mjpeg
 from workers.doctor import Check, doctor, show
 
@@ -114,6 +125,21 @@ def test_the_state_folder_is_writable_private_and_has_room(tmp_path: Path) -> No
     assert "chmod 600" in checked(config_of(tmp_path), tmp_path)["file token"].detail
     huge = config_of(tmp_path, storage=Storage(cap="900000 TB"))
     assert "lower storage.cap" in checked(huge, tmp_path)["disk"].detail
+
+
+def test_fusion_heads_are_opened(tmp_path: Path) -> None:
+    sites = {
+        "mall": Site(fusion=Fusion(head="shipped")),
+        "yard": Site(fusion=Fusion(head=str(tmp_path / "none"))),
+        "attic": Site(fusion=Fusion(head="rules")),
+    }
+    found = checked(config_of(tmp_path, sites=sites), tmp_path)
+    assert found["fusion head of mall"] == Check(
+        "fusion head of mall", True, Learned.shipped().version
+    )
+    assert not found["fusion head of yard"].ok
+    assert "holds no fusion head" in found["fusion head of yard"].detail
+    assert "fusion head of attic" not in found, "the rules need no file"
 
 
 def test_webhooks_have_secrets_and_addresses(tmp_path: Path) -> None:
