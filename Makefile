@@ -45,7 +45,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python $(PIP) norfair-enough==2.4.3
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
-	$(BIN)/python -m benchmarks.fusion $(SHARED)/media
+	.venv-torch/bin/python -m benchmarks.fusion $(SHARED)/media
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'

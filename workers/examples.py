@@ -65,6 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     clip: str = ""  # a sound file that is the whole scene, with its label
     label: str = ""
     gain_db: float = 0.0
+    beside: tuple[Clip, ...] = ()  # ordinary sounds that are heard with it
     take: int = 0
 
 
@@ -132,7 +133,7 @@ def _alone(job: Job) -> tuple[Config, Scene]:
         start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
         duration=round((seconds + CLIP_AT + 2) * SECOND),
         cameras={},
-        microphones={"mic": (Clip(file=path.name, at=CLIP_AT, gain_db=job.gain_db),)},
+        microphones={"mic": (Clip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)},
         reports=(),
     )
     site = Site(microphones={"mic": Microphone(source="device:default")})

@@ -36,7 +36,7 @@ _SITE = """\
       mic: {{source: "device:default"}}
     rules:
       - {{rule: zone, zone: floor, objects: [person], schedule: "22:00-06:00", label: intrusion, severity: high}}
-      - {{rule: sound, labels: {{gunshot: 0.5, explosion: 0.5, glass: 0.5, scream: 0.5, siren: 0.5}}, severity: critical}}
+      - {{rule: sound, labels: {{gunshot: 0.9, explosion: 0.9, glass: 0.9, scream: 0.9, siren: 0.9}}, severity: critical}}
 """  # noqa: E501
 
 

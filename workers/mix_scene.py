@@ -309,7 +309,7 @@ class _Scene:
         slot, rng = self._slot, self._rng
         found: list[Distractor] = []
         ordinary = [clip for clip in self._sounds if not clip.label]
-        kinds = _by_name(ordinary)
+        kinds = by_name(ordinary)
         weights = np.array([min(len(kind), COMMON) for kind in kinds], float)
         texts = [text for text in self._texts if not text.label]
         many = max(1, round(self._duration / 30))
@@ -382,7 +382,7 @@ def _plain(
     )
 
 
-def _by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
+def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
     """Clips whose paths differ in digits only lie together: `rain`, `casual`."""
     kinds: dict[str, list[Clip]] = {}
     for clip in clips:

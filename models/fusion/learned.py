@@ -26,6 +26,7 @@ from pipeline.errors import WeightsError
 MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
 SHIPPED = Path(__file__).with_name("shipped")
 WORDS = ("speech", "report")
+DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
 LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
 
 
@@ -122,14 +123,14 @@ class Learned:
         """The verdict on a window; contributions only where it is likely, for they cost."""
         way, score, classes = self._best(window)
         label = self.card.labels[int(np.argmax(classes))]
-        told = round(score, 3)
+        told = round(score, DIGITS)
         why = self._shares(way, score) if told >= min(self.card.threshold, LIKELY) else {}
         return Verdict(score=told, label=label, contributions=why)
 
     def probabilities(self, window: Tokens) -> tuple[float, Floats]:
         """P(anomaly) as `judge` tells it, and P(label | anomaly)."""
         _, score, classes = self._best(window)
-        return round(score, 3), classes
+        return round(score, DIGITS), classes
 
     def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
         """The window with all its words, some or none: whichever is the gravest, and how grave.

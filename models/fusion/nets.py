@@ -19,6 +19,7 @@ from models.fusion.labels import LABELS, MODALITIES
 
 WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
 DROPOUT = 0.2
+THIN = 0.25  # of an embedding's numbers are left out in training: no verdict hangs on a few of them
 QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # not an embedding
 
 
@@ -39,6 +40,7 @@ class Encoders(nn.Module):
             {m: nn.Sequential(nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH))
              for m in MODALITIES}
         )  # fmt: skip
+        self.thin = nn.Dropout(THIN)
         self.missing = nn.Parameter(torch.zeros(len(MODALITIES), WIDTH))
         self.state = nn.Parameter(torch.zeros(len(MODALITIES), len(STATES), WIDTH))
         nn.init.normal_(self.missing, std=0.02)
@@ -70,7 +72,7 @@ class Encoders(nn.Module):
             scale = self.get_buffer(f"scale_{modality}")
             given = (inputs[modality] - self.get_buffer(f"mean_{modality}")) * scale
             given = given.clamp(-6, 6)
-            embedding = given[:, : SIZES[modality] - QUALITY[modality]]
+            embedding = self.thin(given[:, : SIZES[modality] - QUALITY[modality]])
             token = self.quality[modality](given[:, SIZES[modality] - QUALITY[modality] :])
             if modality == "sound":
                 token = token + self.embeds["sound"](embedding)

@@ -176,9 +176,32 @@ def test_the_threshold_is_not_fooled_by_windows_that_grow_together() -> None:
 
 
 def test_the_threshold_ends_where_it_must() -> None:
-    assert m.threshold_for(plain([1.0, 1.0], [0, 0]), {}, per_hour=0) == 0.995
+    assert m.threshold_for(plain([1.0, 1.0], [0, 0]), {}, per_hour=0) == 0.9999
     with pytest.raises(ValueError, match="no windows"):
         m.threshold_for(plain([], []), {}, per_hour=1)
+
+
+def test_a_threshold_is_foretold_from_the_tail_of_what_is_quiet() -> None:
+    chance = np.random.default_rng(3)
+    peaks = 1 / (1 + np.exp(-(chance.exponential(1.0, 400) - 2)))  # log odds fall off by e
+    scores = {f"quiet {n}": [0.01, float(peak), *[0.01] * 7] for n, peak in enumerate(peaks)}
+    some = scored(scores, {})  # 400 scenes of 9 s: an hour
+    for per_hour in (10, 1, 0.1):
+        level = np.log(400 / per_hour) - 2  # as many peaks lie above
+        wanted = 1 / (1 + np.exp(-level))
+        assert m.foretold_threshold(some, {}, per_hour) == pytest.approx(wanted, abs=0.02)
+    assert m.foretold_threshold(some, {}, 0.1) > m.threshold_for(some, {}, 1)
+    assert m.foretold_threshold(some, {}, 0) == 0.9999
+
+
+def test_what_is_near_a_truth_foretells_nothing_nor_do_few_scenes() -> None:
+    calm = {f"quiet {n}": [0.1, 0.2, 0.1 + n / 1000] for n in range(40)}
+    loud = {f"loud {n}": [0.99, 0.99] for n in range(40)}
+    truths = {name: [shot(0, 2)] for name in loud}
+    alone = m.foretold_threshold(scored(calm, {}), {}, 1)
+    assert m.foretold_threshold(scored({**calm, **loud}, truths), truths, 1) == alone
+    few = dict(list(loud.items())[:19])
+    assert m.foretold_threshold(scored(few, {}), {}, 1) == m.LOWEST
 
 
 def test_reliability_has_the_bins_that_are_not_empty() -> None:

@@ -1,0 +1,35 @@
+"""How single clips are heard for training: nothing of one split is heard in another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from workers import clipmanifest, takes
+
+
+def test_every_clip_is_heard_once_as_it_is_and_test_clips_not_otherwise(media: Path) -> None:
+    known = clipmanifest.read(clipmanifest.chosen(media), media).of("test", "sound")
+    jobs = list(takes.jobs(media, 7))
+    plain = [job for job in jobs if not job.take]
+    assert all(not job.beside and not job.gain_db and not job.spoil for job in plain)
+    assert len({job.clip for job in jobs}) == len(plain)
+    assert [job.clip for job in jobs if job.split == "test"] == [str(media / c.path) for c in known]
+
+
+def test_what_is_heard_beside_a_clip_is_ordinary_and_of_its_own_split(media: Path) -> None:
+    clips = clipmanifest.read(clipmanifest.chosen(media), media).clips
+    of = {str((media / clip.path).resolve()): clip for clip in clips if clip.path}
+    pairs = [(job, of[other.file]) for job in takes.jobs(media, 7) for other in job.beside]
+    assert len(pairs) > 1000
+    for job, other in pairs:
+        assert (other.split, other.label) == (job.split, "")
+
+
+def test_ordinary_clips_are_heard_twice_as_often_and_a_seed_says_how(media: Path) -> None:
+    jobs = list(takes.jobs(media, 7))
+    assert jobs == list(takes.jobs(media, 7))
+    assert jobs != list(takes.jobs(media, 8))
+    often = Counter((job.clip, job.label, job.split) for job in jobs)
+    for (_, label, split), count in often.items():
+        assert count == (1 if split == "test" else 4 if label else 8)
