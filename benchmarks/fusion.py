@@ -1,7 +1,7 @@
 """What a learned head costs a window, how long it takes to teach one, and what it tells in an hour
 in which nothing happens.
 
-    python -m benchmarks.fusion MEDIA [--scenes 60] [--seed 11]
+    python -m benchmarks.fusion MEDIA [--head FOLDER] [--scenes 60] [--seed 11]
 
 It is taught from 30 alerts of 30 composed scenes of the held-out split, reviewed by their truth.
 
@@ -26,12 +26,13 @@ from typing import Any
 from msgspec import structs
 
 from models.fusion import data, features
-from models.fusion.learned import Learned
+from models.fusion.learned import SHIPPED, Learned
 from models.fusion.noisy_or import NoisyOr
 from models.fusion.question import Question
 from pipeline.types import Presence, Window
 from workers import configfile, examples, graph
 from workers.compose import compose
+from workers.films import Films
 from workers.learning import train
 from workers.replay import Study, replay
 from workers.scenefile import load_scene
@@ -43,6 +44,7 @@ _ours: list[Any] = []
 def main() -> None:
     ask = argparse.ArgumentParser()
     ask.add_argument("media", type=Path)
+    ask.add_argument("--head", type=Path, default=SHIPPED, help="the shipped one")
     ask.add_argument("--scenes", type=int, default=60)
     ask.add_argument("--seed", type=int, default=11)
     asked = ask.parse_args()
@@ -50,12 +52,12 @@ def main() -> None:
         out = Path(folder) / "quiet"
         compose(asked.media, out, scenes=asked.scenes, seed=asked.seed, duration=60.0, quiet=True)
         scenes = sorted((out / "test").glob("*.yaml"))
-        cost(out / "config.yaml", scenes[0])
+        cost(out / "config.yaml", scenes[0], asked.head)
+        quiet(out / "config.yaml", scenes, asked.head)
         taught(asked.media, Path(folder))
-        quiet(out / "config.yaml", scenes)
 
 
-def cost(config: Path, scene: Path) -> None:
+def cost(config: Path, scene: Path, folder: Path) -> None:
     """Milliseconds a window on one core, beside the noisy-or's and the whole replay's."""
     settings = configfile.load(config)
     encoders = graph.load(settings.models, recorded=True)
@@ -68,7 +70,7 @@ def cost(config: Path, scene: Path) -> None:
             return super().__call__(batch)
 
     done = replay(settings, scene, encoders, study=Study(heads={site: Keeps()}))
-    head = Learned.shipped()
+    head = Learned.read(folder)
     whole = 1000 * done.seconds / len(asked)
     print(f"one scene of a minute, {len(asked)} windows: {whole:.1f} ms a window in all")
     empty = Question(
@@ -124,12 +126,12 @@ def taught(media: Path, folder: Path) -> None:
     )
 
 
-def quiet(config: Path, scenes: list[Path]) -> None:
+def quiet(config: Path, scenes: list[Path], head: Path) -> None:
     """Alerts in an hour of ordinary scenes."""
     told: Counter[str] = Counter()
     spawn = get_context("spawn")
     jobs = [str(scene) for scene in scenes]
-    with ProcessPoolExecutor(os.cpu_count(), spawn, _ready, (str(config),)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), spawn, _ready, (str(config), head)) as pool:
         for name, alerts in zip(jobs, pool.map(_alerts, jobs), strict=True):
             for rules, labels, score in alerts:
                 by = "head" if "learned" in rules else "rules"
@@ -144,21 +146,19 @@ def quiet(config: Path, scenes: list[Path]) -> None:
     )
 
 
-def _ready(config: str) -> None:
+def _ready(config: str, head: Path) -> None:
     settings = configfile.load(Path(config))
-    _ours[:] = [settings, graph.load(settings.models, recorded=True)]
+    encoders = graph.load(settings.models, recorded=True)
+    detector = examples.Remembering(encoders.detector)  # the same films, scene after scene
+    _ours[:] = [settings, structs.replace(encoders, detector=detector), Films(), Learned.read(head)]
 
 
 def _alerts(scene: str) -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
-    settings, encoders = _ours
-    done = replay(settings, Path(scene), encoders, study=Study(heads=_head(settings)))
+    settings, encoders, films, head = _ours
+    study = Study(heads=dict.fromkeys(settings.sites, head), film=films)
+    done = replay(settings, load_scene(Path(scene)), encoders, study=study)
     last = {alert.id: alert for alert in done.alerts}
     return [(alert.rules, alert.labels, alert.score) for alert in last.values()]
-
-
-def _head(settings: Any) -> dict[str, Learned]:
-    head = Learned.shipped()
-    return dict.fromkeys(settings.sites, head)
 
 
 if __name__ == "__main__":

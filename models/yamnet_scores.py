@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,3 +17,17 @@ Floats = NDArray[np.float32]
 def features(scores: Floats) -> Floats:
     """Log odds of YAMNet's scores; they come in steps of 1/256, hence half a step at both ends."""
     return np.log((scores + HALF_STEP) / (1 + HALF_STEP - scores)).astype(np.float32)
+
+
+# The classes by which a sound of ours is known, or with which YAMNet confuses it (AudioSet's order,
+# yamnet_class_map.csv): shouts and wails, sirens and alarms, shots with fireworks, thunder, glass.
+OWN: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "gunshot": (*range(420, 431), 434, 460),
+        "explosion": (280, 281, *range(420, 431), 454, 460),
+        "glass": (435, 436, 437, 460, 463, 464),
+        "scream": (6, 7, 8, 9, 10, 11, 19, 22),
+        "siren": (304, *range(316, 320), 382, *range(389, 396)),
+    }
+)
+GRAVE = frozenset(number for some in OWN.values() for number in some)

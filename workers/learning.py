@@ -64,6 +64,13 @@ def train(  # noqa: PLR0913 - the options of the command
     if not rows:
         msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
         raise ConfigError(msg)
+    if len({bool(row.answer()) for row in rows}) == 1:
+        kind, other = ("right", "wrong") if rows[0].answer() else ("wrong", "right")
+        msg = (
+            f"{files[0]}: every window is of a {kind} alert or span, and a head learns what tells "
+            f"both apart: review {other} ones too, or add windows of scenes (fusewatch features)"
+        )
+        raise ConfigError(msg)
     learned, held = _split(rows)
     settings = learning.Settings(network=network, seed=seed, epochs=epochs, device=device)
     known = None

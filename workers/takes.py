@@ -6,16 +6,20 @@ softer, beside ordinary sounds and in noise. Test clips are heard once, as they 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from models.fusion import data
+from models.yamnet_scores import OWN
 from workers import clipmanifest, examples, mix_scene
 from workers.scenefile import Clip
 
 TAKES = {"train": 8, "val": 8, "test": 1}  # how often a clip is heard; the first time as it is
+UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a feature that stands for a score below 0.02
 FEWER = 2  # times less often where it is no ordinary sound, of which there are more
 
 
@@ -41,6 +45,17 @@ def jobs(media: Path, seed: int) -> Iterator[examples.Job]:
             )
             chance = np.random.default_rng([seed, number, take])
             yield _beside(alone, media, ordinary, chance) if take else alone
+
+
+def doubtful(row: data.Row) -> bool:
+    """Whether this window of a clip is no example of what the clip is, for YAMNet does not even
+    suspect it there: a label is the whole clip's, and who learns that the crowd around a siren is
+    the siren takes every crowd for one."""
+    own = OWN.get(row.truth or "")
+    if own is None:
+        return False
+    sound = row.tokens().vectors.get("sound")
+    return sound is None or float(sound[list(own)].max()) < UNSUSPECTED
 
 
 def _beside(

@@ -19,6 +19,7 @@ from models.fusion.labels import LABELS, MODALITIES
 
 WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
 DROPOUT = 0.2
+GRAIN = 0.2  # spread that a YAMNet class (log odds / 8) has at least when it is standardized
 THIN = 0.25  # of an embedding's numbers are left out in training: no verdict hangs on a few of them
 QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # not an embedding
 
@@ -35,6 +36,8 @@ class Encoders(nn.Module):
                 "words": words,
             }
         )
+        # What no training window varies moves nothing: a random weight would be an opinion of it.
+        nn.init.zeros_(self.embeds["sound"].weight)
         self.quality = nn.ModuleDict({m: nn.Linear(QUALITY[m], WIDTH) for m in MODALITIES})
         self.hidden = nn.ModuleDict(
             {m: nn.Sequential(nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH))
@@ -56,6 +59,9 @@ class Encoders(nn.Module):
             if len(there) < 2:
                 continue
             spread = there.std(axis=0)
+            if modality == "sound":  # most classes are never heard: their grain is no evidence
+                classes = SIZES["sound"] - QUALITY["sound"]
+                spread[:classes] = np.maximum(spread[:classes], GRAIN)
             scale = np.where(spread > 0.01, 1 / np.maximum(spread, 0.01), 1.0)
             self.get_buffer(f"mean_{modality}").copy_(torch.from_numpy(there.mean(axis=0)))
             self.get_buffer(f"scale_{modality}").copy_(torch.from_numpy(scale))

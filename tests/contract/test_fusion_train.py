@@ -302,6 +302,18 @@ def test_alerts_that_nobody_reviewed_teach_nothing(base: Path, tmp_path: Path) -
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+def test_alerts_of_one_kind_alone_are_refused(base: Path, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "one.jsonl"
+    rows = data.read([reviewed(path)])
+    data.write(path, [msgspec.structs.replace(r, verdict=kind == "right") for r in rows])
+    with pytest.raises(ConfigError, match=f"one.jsonl: every window is of a {kind} alert"):
+        learning.train(
+            [path], tmp_path / "out", base=str(base), network="concat", seed=1, epochs=1,
+            per_hour=1, device="cpu", name="site",
+        )  # fmt: skip
+
+
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no head to train on from"):
         train.base_of(tmp_path)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
+from models.fusion import data, features
+from models.yamnet_scores import OWN
+from pipeline.types import Presence
 from workers import clipmanifest, takes
 
 
@@ -33,3 +38,22 @@ def test_ordinary_clips_are_heard_twice_as_often_and_a_seed_says_how(media: Path
     often = Counter((job.clip, job.label, job.split) for job in jobs)
     for (_, label, split), count in often.items():
         assert count == (1 if split == "test" else 4 if label else 8)
+
+
+def test_a_window_in_which_nobody_suspects_the_clips_label_is_no_example() -> None:
+    def row(truth: str | None, **scores: float) -> data.Row:
+        sound = np.full(features.SIZES["sound"], -0.78, np.float32)
+        for label, score in scores.items():
+            sound[OWN[label][0]] = np.log(score / (1 - score)) / 8
+        tokens = features.Tokens({"sound": sound}, {"sound": Presence.PRESENT})
+        return data.Row(
+            scene="x.flac#0", site="clip", start=0, end=4, truth=truth,
+            states=tokens.states, vectors=data.packed(tokens),
+        )  # fmt: skip
+
+    assert takes.doubtful(row("siren", scream=0.9))
+    assert not takes.doubtful(row("siren", siren=0.03))
+    assert takes.doubtful(row("siren", siren=0.01))
+    assert not takes.doubtful(row("", scream=0.9)), "what is ordinary is never doubted"
+    assert not takes.doubtful(row(None))
+    assert not takes.doubtful(row("intrusion")), "nor what is no sound"
