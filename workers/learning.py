@@ -81,6 +81,7 @@ def train(  # noqa: PLR0913 - the options of the command
             settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
         )
     val = learning.Windows(held)
+    learning.single()
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("epochs", total=epochs)
         trained = learning.fit(

@@ -81,7 +81,8 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def single() -> None:
-    """This process trains on one core."""
+    """This process trains on one core: networks so small gain nothing from a second one, and where
+    others work too they lose by it."""
     torch.set_num_threads(1)
 
 
@@ -287,16 +288,21 @@ class _Run:
 
     def _weak(self, chance: np.random.Generator) -> Tensor:
         chosen = chance.permutation(len(self._train.bags))[:BAGS]
+        bags = [self._train.bags[i] for i in chosen]
+        places = np.concatenate([np.array(bag) for bag in bags])
+        given = self._given(places, chance)
+        label = torch.from_numpy(self._train.label[places]).to(self.settings.device)
         losses = []
-        for bag in (self._train.bags[i] for i in chosen):
-            places = np.array(bag)
-            label = torch.from_numpy(self._train.label[places]).to(self.settings.device)
-            for member in self.network.members:
-                logit, classes = member(self._given(places, chance))
-                top = logit.topk(max(1, len(bag) // TOP))
-                one = torch.ones_like(top.values)
+        for member in self.network.members:
+            logit, classes = member(given)
+            first = 0
+            for bag in bags:
+                mine = slice(first, first + len(bag))
+                first += len(bag)
+                top = logit[mine].topk(max(1, len(bag) // TOP))
+                one, said = torch.ones_like(top.values), classes[mine][top.indices]
                 losses.append(nn.functional.binary_cross_entropy_with_logits(top.values, one))
-                losses.append(nn.functional.cross_entropy(classes[top.indices], label[top.indices]))
+                losses.append(nn.functional.cross_entropy(said, label[mine][top.indices]))
         return torch.stack(losses).sum() / len(chosen)
 
     def _given(self, some: np.ndarray, chance: np.random.Generator) -> dict[str, Tensor]:
