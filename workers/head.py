@@ -251,6 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ask.add_argument("--reuse", action="store_true", help="the rows that an earlier run made")
     asked = ask.parse_args(argv)
     began = time.monotonic()
+    train.single()
     ship = asked.ship or asked.out / "head"
     given = _held(asked.out) if asked.reuse else gather(
         asked.media, asked.out, asked.scenes, asked.seed, _say
