@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = metrics.measure(own, given.truths, threshold)
     rows.append(metrics.Row("shipped (knows the videos)", "VAT", "clean", measured))
     config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
-    about = _about(asked, rows, final)
+    about = _about(asked, rows, final, threshold)
     card = train.ship(
         ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
         config=config, about=about,
@@ -316,7 +316,7 @@ def _hash(scenes: int, settings: Settings, composed: Path) -> str:
 
 
 def _about(
-    asked: argparse.Namespace, rows: Sequence[metrics.Row], final: Trained
+    asked: argparse.Namespace, rows: Sequence[metrics.Row], final: Trained, threshold: float
 ) -> dict[str, object]:
     chosen = {(r.name, r.modalities, r.condition): r.metrics for r in rows}
     main = chosen["concat", "VAT", "clean"]
@@ -330,8 +330,11 @@ def _about(
         "epochs": final.epochs,
         "settings": msgspec.to_builtins(final.settings),
         "held_out": {
-            key: round(float(getattr(main, key)), 3)
-            for key in ("ap", "auc", "f1", "event_recall", "false_alarms_per_hour", "ece")
+            "threshold": threshold,
+            **{
+                key: round(float(getattr(main, key)), 3)
+                for key in ("ap", "auc", "f1", "event_recall", "false_alarms_per_hour", "ece")
+            },
         },
     }
 
