@@ -38,8 +38,13 @@ class Monitor:
         self._admin: Any = None
 
     def exists(self, topic: str) -> bool:
-        """Whether there is such a topic."""
-        return self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is not None
+        """Whether there is such a topic; one that is being made is waited for, 5 s."""
+        until = time.monotonic() + ANSWER
+        while self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(AGAIN)
+        return True
 
     def partitions(self, topic: str) -> int:
         """How many a topic has."""
@@ -120,10 +125,9 @@ class Monitor:
                             KafkaAdminClient, request_timeout_ms=int(ANSWER * 1000)
                         )
                     return question(self._admin)
-                except kafka.UnknownTopicOrPartitionError as error:
-                    raise self._link.outside(error, doing) from error
                 except kafka.KafkaError as error:
-                    # A client remembers where a group was looked after: a new one asks again
+                    # A client remembers where a group was looked after, and asks a broker that may
+                    # be the last to hear of a new topic: another client asks again
                     if not isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError):
                         self._drop()
                     if time.monotonic() > until:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
@@ -522,6 +522,24 @@ def test_an_unknown_topic_is_an_error_that_names_the_command(
     ):
         with pytest.raises(OutsideError, match=r"alerts.v1: .*fusewatch topics create CONFIG"):
             doing()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda bus: first(bus.reader("late.v1", GROUP), Assigned).partition,
+        lambda bus: len(bus.end("late.v1")) - 1,
+    ],
+)
+def test_a_topic_that_brokers_are_about_to_know_is_waited_for(
+    kafka: str, buses: Callable[..., KafkaBus], look: Callable[[KafkaBus], int]
+) -> None:
+    settings = made(kafka)
+    with Admin(settings) as admin:
+        making = Timer(1.0, admin.create, ("late.v1", 1, 1, {}))
+        making.start()
+        assert look(buses(settings)) == 0
+        making.join()
 
 
 def test_a_value_over_the_limit_never_leaves_and_one_at_the_limit_does(
