@@ -1,7 +1,6 @@
 """The command line: one function a command; each returns the exit code.
 
-Exit codes: 0 done, 1 found something (check, doctor, verify), 2 wrong use or config, 3 the outside
-world failed, 70 a defect of ours ended the daemon.
+Exit codes: those of `workers/exits.py`, and 70 when a defect of ours ended the daemon.
 """
 
 from __future__ import annotations
@@ -13,17 +12,14 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module, metadata
+from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import msgspec
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
+from workers import cli_learning, cli_topics
+from workers.exits import FOUND, OK, OUTSIDE, WRONG, usage
 
-OK, FOUND, WRONG, OUTSIDE = 0, 1, 2, 3
 WORKERS = ("capture", "vision", "hearing", "text", "fusion", "alert", "delivery")
 SLOWEST = 0.01  # times real time that a scene may be played
 
@@ -132,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--url", help="of the daemon (default: http://127.0.0.1:8674)")
     made.add_argument("--state", type=Path, help="state folder that holds the token")
 
-    hooks = add("webhooks", _usage, "webhook subscribers").add_subparsers(
+    hooks = add("webhooks", usage, "webhook subscribers").add_subparsers(
         required=True, metavar="ACTION"
     )
     made = hooks.add_parser("test", help="send a signed test event and say what came back")
@@ -140,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("config", type=Path)
     made.add_argument("name", nargs="?", help="of the webhook; default: all")
 
-    files = add("weights", _usage, "model files").add_subparsers(required=True, metavar="ACTION")
+    files = add("weights", usage, "model files").add_subparsers(required=True, metavar="ACTION")
     for action, help_ in (
         ("list", "what there is"),
         ("pull", "download"),
@@ -151,15 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("names", nargs="*")
         made.add_argument("--json", action="store_true")
 
-    _topics_options(add("topics", _usage, "the brokers' topics"))
-
-    _dead_options(add("dead", _usage, "what could not be used, and another try"))
-
-    _compose_options(
-        add("compose", _compose, "labelled scenes out of a folder of clips, to train and measure")
-    )
-
-    _learning_options(add)
+    cli_topics.add_commands(add)
+    cli_learning.add_commands(add)
 
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
@@ -180,100 +169,6 @@ def _worker_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--scene", type=Path, help="capture: play this recorded scene")
     made.add_argument("--speed", type=_speed, default=None, help="of a scene: max (default) or 1")
     made.add_argument("--sites", help="capture: only these of the config, with commas")
-
-
-def _topics_options(made: argparse.ArgumentParser) -> None:
-    actions = made.add_subparsers(required=True, metavar="ACTION")
-    made = actions.add_parser("create", help="make them as the config says, or change them so")
-    made.set_defaults(command=_topics_create)
-    made.add_argument("config", type=Path)
-    made.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    made.add_argument("--grow", action="store_true", help="more partitions, when all is read")
-    made.add_argument(
-        "--shrink", action="store_true", help="shorter or smaller retention, smaller records"
-    )
-    made = actions.add_parser("list", help="what there is, and who reads it")
-    made.set_defaults(command=_topics_list)
-    made.add_argument("config", type=Path)
-    made.add_argument("--json", action="store_true")
-
-
-def _dead_options(made: argparse.ArgumentParser) -> None:
-    actions = made.add_subparsers(required=True, metavar="ACTION")
-    for action, help_, command in (
-        ("list", "where it stood, whose it was and why it is dead", _dead_list),
-        ("retry", "send it again, to its topic or to the one subscriber", _dead_retry),
-    ):
-        made = actions.add_parser(action, help=help_)
-        made.set_defaults(command=command)
-        made.add_argument("config", type=Path)
-        if action == "retry":
-            made.add_argument("ids", nargs="*", metavar="ID", help="as `dead list` gives it: 0:17")
-            made.add_argument("--all", action="store_true", help="all, or all of a site or time")
-        made.add_argument("--site", help="only of this site")
-        made.add_argument("--since", default="", help="only since then: 2h, 3d, or a time")
-        made.add_argument("--state", type=Path, help="state folder, instead of the config's")
-        made.add_argument("--json", action="store_true")
-
-
-def _learning_options(add: Callable[..., argparse.ArgumentParser]) -> None:
-    made = add("features", _features, "the windows of scenes, with their truth, to learn from")
-    made.add_argument("config", type=Path)
-    made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
-    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-    made.add_argument("--split", choices=("train", "val", "test"), default="train")
-
-    made = add("export", _export, "the windows of past alerts, for a person to review")
-    made.add_argument("config", type=Path)
-    made.add_argument("--since", required=True, help="a time like 2026-01-05T22:00:00Z")
-    made.add_argument("--until", help="... (default: now)")
-    made.add_argument("--state", type=Path, help="state folder of the daemon")
-    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-
-    made = add("train", _train, "a fusion head, from windows of scenes or reviewed alerts")
-    made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="windows: .jsonl")
-    made.add_argument("--out", type=Path, required=True, help="folder of the head")
-    made.add_argument("--base", default="shipped", help="head to train on from; none: anew")
-    made.add_argument("--network", choices=("attention", "concat"), default="concat")
-    made.add_argument("--name", default="site", help="of the head, as alerts tell it")
-    made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--epochs", type=int, default=30)
-    made.add_argument("--per-hour", type=float, default=0.5, help="false alarms, for --base none")
-    made.add_argument("--device", default="cpu", help="cpu or cuda")
-    made.add_argument("--json", action="store_true")
-
-    made = add("evaluate", _evaluate, "what a fusion head is worth, on windows, scenes or clips")
-    made.add_argument("inputs", type=Path, nargs="*", metavar="FILE", help=".jsonl or scenes")
-    made.add_argument("--head", default="shipped", help="shipped, or a folder")
-    made.add_argument("--config", type=Path, help="of the scenes' sites")
-    made.add_argument("--clips", type=Path, help="instead: a folder of sounds, each by itself")
-    made.add_argument("--manifest", type=Path, help="of the clips' labels, instead of their names")
-    made.add_argument("--report", type=Path, help="an .html file to write")
-    made.add_argument("--least", type=float, default=0.0, help="AP or accuracy below it: exit 1")
-    made.add_argument("--json", action="store_true")
-    made.set_defaults(parser=made)
-
-
-def _compose_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("media", type=Path, help="folder of clips, with a manifest.tsv")
-    made.add_argument("--scenes", type=int, required=True, help="how many")
-    made.add_argument("--seed", type=int, required=True, help="the same gives the same bytes")
-    made.add_argument("--out", type=Path, required=True, help="a new folder, or a composed one")
-    made.add_argument("--manifest", type=Path, help="instead of MEDIA/manifest.tsv")
-    made.add_argument("--duration", type=float, default=30.0, help="seconds of a scene (30)")
-    made.add_argument("--anomalies", type=float, default=0.5, help="share of scenes (0.5)")
-    made.add_argument("--splits", type=_shares, default=(60, 15, 25), help="train/val/test")
-    made.add_argument(
-        "--quiet", action="store_true", help="ordinary scenes only, of held-out (test) clips"
-    )
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split("/"))
-    except ValueError:
-        msg = "three shares with slashes: 60/15/25"
-        raise argparse.ArgumentTypeError(msg) from None
 
 
 def _replay_options(made: argparse.ArgumentParser) -> None:
@@ -304,10 +199,6 @@ def _speed(text: str) -> float | None:
         msg = f"max, or a factor from {SLOWEST:g} on (1 is real time)"
         raise argparse.ArgumentTypeError(msg)
     return speed
-
-
-def _usage(given: argparse.Namespace) -> int:
-    return WRONG
 
 
 def _init(given: argparse.Namespace) -> int:
@@ -364,87 +255,6 @@ def _replay(given: argparse.Namespace) -> int:
         deliver=given.deliver,
         as_json=given.json,
     )
-
-
-def _features(given: argparse.Namespace) -> int:
-    from workers import windows
-
-    count = windows.features(given.config, given.scenes, given.out, given.split)
-    print(f"{count} windows of {len(given.scenes)} scenes -> {given.out}")
-    return OK
-
-
-def _export(given: argparse.Namespace) -> int:
-    from workers import windows
-
-    told = windows.export(given.config, given.since, given.until, given.out, given.state)
-    print(f"{told['windows']} windows of {told['alerts']} alerts -> {told['out']}")
-    print("set `verdict` to true or false (and `label`) in each line, then: fusewatch train")
-    return OK
-
-
-def _train(given: argparse.Namespace) -> int:
-    told = _learning().train(
-        given.files,
-        given.out,
-        base=given.base,
-        network=given.network,
-        seed=given.seed,
-        epochs=given.epochs,
-        per_hour=given.per_hour,
-        device=given.device,
-        name=given.name,
-    )
-    _print(told, as_json=given.json)
-    return OK
-
-
-def _evaluate(given: argparse.Namespace) -> int:
-    learning = _learning()
-    if bool(given.inputs) == bool(given.clips):
-        given.parser.error("either files of windows and scenes, or --clips FOLDER")
-    if given.clips:
-        told = learning.evaluate_clips(given.clips, given.head, given.manifest)
-    else:
-        told = learning.evaluate(given.inputs, given.head, given.config, given.report)
-    _print(told, as_json=given.json)
-    reached = told["accuracy"] if given.clips else told["ap"]
-    return OK if float(reached) >= given.least else FOUND
-
-
-def _learning() -> ModuleType:
-    try:
-        return import_module("workers.learning")
-    except ImportError as error:
-        msg = f"this needs the package {error.name}: pip install 'fusewatch[train]'"
-        raise ConfigError(msg) from error
-
-
-def _print(told: Mapping[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(told))
-        return
-    for name, value in told.items():
-        print(f"{name:24} {round(value, 3) if isinstance(value, float) else value}")
-
-
-def _compose(given: argparse.Namespace) -> int:
-    from workers.compose import compose, summary
-
-    told = compose(
-        given.media,
-        given.out,
-        scenes=given.scenes,
-        seed=given.seed,
-        manifest=given.manifest,
-        duration=given.duration,
-        anomalies=given.anomalies,
-        splits=given.splits,
-        quiet=given.quiet,
-    )
-    for line in summary(told):
-        print(line)
-    return OK
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -538,66 +348,6 @@ def _weights(given: argparse.Namespace) -> int:
             return OK
         case _:
             return OK if weights.verify(given.names, as_json=given.json) else FOUND
-
-
-def _topics_create(given: argparse.Namespace) -> int:
-    from workers import broker, topicadmin
-
-    settings, bus, secrets = broker.of(given.config)
-    with broker.admin(bus, secrets) as brokers:
-        for line in topicadmin.create(
-            settings, bus, brokers, dry=given.dry_run, grow=given.grow, shrink=given.shrink
-        ):
-            print(line)
-    return OK
-
-
-def _topics_list(given: argparse.Namespace) -> int:
-    from workers import broker, topicadmin
-
-    _, bus, secrets = broker.of(given.config)
-    with broker.admin(bus, secrets) as brokers:
-        found = topicadmin.rows(brokers)
-    if given.json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        for line in topicadmin.table(found):
-            print(line)
-    return OK
-
-
-def _dead_list(given: argparse.Namespace) -> int:
-    from workers import configfile
-    from workers.deadbus import letters
-
-    settings = configfile.load(given.config)
-    with letters(settings, given.config, given.state, given.since, given.site) as found:
-        for each in found:
-            print(json.dumps(each.row()) if given.json else each.line())
-    return OK
-
-
-def _dead_retry(given: argparse.Namespace) -> int:
-    from workers import configfile
-    from workers.deadbus import retry
-
-    if bool(given.ids) == given.all:
-        msg = "dead retry: either the ids that `fusewatch dead list` gives, or --all"
-        raise ConfigError(msg)
-    settings = configfile.load(given.config)
-    every = True
-    for went, line in retry(
-        settings,
-        given.config,
-        given.state,
-        ids=given.ids,
-        since=given.since,
-        site=given.site,
-        as_json=given.json,
-    ):
-        every = every and went
-        print(line)
-    return OK if every else FOUND
 
 
 def _demo(given: argparse.Namespace) -> int:

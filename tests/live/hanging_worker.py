@@ -12,7 +12,8 @@ import msgspec
 
 from pipeline.errors import OutsideError
 from tests.graph.conftest import FAKES
-from workers import cli, single
+from workers import single
+from workers.exits import OUTSIDE
 
 
 def hang(batch: Sequence[object]) -> Sequence[object]:
@@ -28,5 +29,5 @@ if __name__ == "__main__":
         code = single.run(order, Path(sys.argv[1]), encoders)
     except OutsideError as error:
         print(error, file=sys.stderr)
-        code = cli.OUTSIDE
+        code = OUTSIDE
     os._exit(code)  # as the command does: a thread hangs, and will not end
