@@ -14,12 +14,9 @@ so only what the fusion head tells is measured on clips that it never met.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +31,7 @@ from workers import configfile, examples, graph
 from workers.compose import compose
 from workers.films import Films
 from workers.learning import train
+from workers.processes import pool
 from workers.replay import Study, replay
 from workers.scenefile import load_scene
 from workers.windows import encoded
@@ -129,10 +127,9 @@ def taught(media: Path, folder: Path) -> None:
 def quiet(config: Path, scenes: list[Path], head: Path) -> None:
     """Alerts in an hour of ordinary scenes."""
     told: Counter[str] = Counter()
-    spawn = get_context("spawn")
     jobs = [str(scene) for scene in scenes]
-    with ProcessPoolExecutor(os.cpu_count(), spawn, _ready, (str(config), head)) as pool:
-        for name, alerts in zip(jobs, pool.map(_alerts, jobs), strict=True):
+    with pool(_ready, str(config), head) as workers:
+        for name, alerts in zip(jobs, workers.map(_alerts, jobs), strict=True):
             for rules, labels, score in alerts:
                 by = "head" if "learned" in rules else "rules"
                 told[by] += 1

@@ -1,4 +1,4 @@
-"""`fusewatch compose | features | export | train | evaluate`: how the fusion head is taught."""
+"""The commands that teach the fusion head: compose, features, export, review, train, evaluate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from pipeline.errors import ConfigError
 from workers.exits import FOUND, OK, Add
 
@@ -19,6 +21,7 @@ def add_commands(add: Add) -> None:
     _add_compose(add)
     _add_features(add)
     _add_export(add)
+    _add_review(add)
     _add_train(add)
     _add_evaluate(add)
 
@@ -55,6 +58,19 @@ def _add_export(add: Add) -> None:
     made.add_argument("--until", help="... (default: now)")
     made.add_argument("--state", type=Path, help="state folder of the daemon")
     made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+
+
+def _add_review(add: Add) -> None:
+    made = add("review", _review, "list exported alerts, or say which were right")
+    made.add_argument("file", type=Path, help="of `fusewatch export`")
+    made.add_argument("ids", nargs="*", metavar="ID", help="of an alert, or how it begins")
+    made.add_argument("--all", action="store_true", help="say it of all alerts of the file")
+    said = made.add_mutually_exclusive_group()
+    for name, verdict in (("right", True), ("wrong", False), ("unsure", None)):
+        said.add_argument(f"--{name}", dest="said", action="append_const", const=verdict)
+    made.add_argument("--label", default="", help="what it was, where it was told as another")
+    made.add_argument("--json", action="store_true")
+    made.set_defaults(parser=made)
 
 
 def _add_train(add: Add) -> None:
@@ -124,7 +140,23 @@ def _export(given: argparse.Namespace) -> int:
 
     told = windows.export(given.config, given.since, given.until, given.out, given.state)
     print(f"{told['windows']} windows of {told['alerts']} alerts -> {told['out']}")
-    print("set `verdict` to true or false (and `label`) in each line, then: fusewatch train")
+    print(f"then: fusewatch review {told['out']}, and fusewatch train")
+    return OK
+
+
+def _review(given: argparse.Namespace) -> int:
+    from workers import review
+
+    if given.said is None:
+        if given.ids or given.all or given.label:
+            given.parser.error("what of them? --right, --wrong or --unsure")
+        found = review.alerts(given.file)
+    elif bool(given.ids) == given.all:
+        given.parser.error("either the IDs that `fusewatch review FILE` lists, or --all")
+    else:
+        found = review.review(given.file, given.ids, given.said[-1], given.label)
+    for alert in found:
+        print(msgspec.json.encode(alert).decode() if given.json else alert.line())
     return OK
 
 

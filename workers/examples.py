@@ -6,10 +6,7 @@ asks, so training data and the running system come from the same code (`tests/gr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
@@ -27,6 +24,7 @@ from pipeline.types import SECOND, Window
 from workers import configfile, graph, spoilt, tape
 from workers.films import Films
 from workers.fusion import RULES, Head
+from workers.processes import pool
 from workers.replay import Study, replay
 from workers.scenefile import Clip, Scene, load_scene
 from workers.truth import truth
@@ -149,12 +147,8 @@ def encode(
     ConfigError as scenes and configs do.
     """
     _there(config)
-    count = processes or os.cpu_count() or 1
-    spawn = get_context("spawn")  # models have threads, which a fork would lose
-    with ProcessPoolExecutor(
-        count, spawn, initializer=_ready, initargs=(str(config) if config.name else "",)
-    ) as pool:
-        for done, made in enumerate(pool.map(_work, jobs), 1):
+    with pool(_ready, str(config) if config.name else "", count=processes) as workers:
+        for done, made in enumerate(workers.map(_work, jobs), 1):
             told(done, len(jobs))
             yield made
 

@@ -14,25 +14,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from rich.progress import Progress
 
-from models.fusion import data, metrics, report, train
+from models.fusion import data, metrics, rehearsal, report, shipping, train
 from models.fusion.labels import SPLITS
 from models.fusion.learned import CARD, Learned
+from models.fusion.matrix import Windows
 from models.fusion.metrics import Scored, Truth
-from models.fusion.train import Settings, Trained, Windows
+from models.fusion.train import Settings, Trained
 from workers import examples, spoilt, takes
 from workers.compose import compose
+from workers.processes import pool
 from workers.scenefile import load_scene
 from workers.truth import truth
 
@@ -149,9 +148,8 @@ def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Tr
         for video in videos
     ]
     made: list[Trained] = []
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawn, _alone, (given.scenes, given.clips)) as pool:
-        for fold, trained in zip(wanted, pool.map(_trained, wanted), strict=True):
+    with pool(_alone, given.scenes, given.clips) as workers:
+        for fold, trained in zip(wanted, workers.map(_trained, wanted), strict=True):
             say(
                 f"without {fold.video or 'none'}, {fold.name}: AP {trained.ap:.3f} on validation, "
                 f"{trained.epochs} epochs"
@@ -268,10 +266,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows.append(metrics.Row("shipped (knows the videos)", "VAT", "clean", measured))
     config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
     about = _about(asked, rows, final, threshold)
-    card = train.ship(
+    card = shipping.ship(
         ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
         config=config, about=about,
     )  # fmt: skip
+    heard = [row for row in given.clips if not takes.doubtful(row)]
+    kept = rehearsal.chosen([given.scenes, heard], asked.seed)
+    data.write(ship / rehearsal.FILE, kept)
     right, counts = clips_right(Learned.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)
     card = msgspec.structs.replace(card, about=about)

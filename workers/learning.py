@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,12 @@ import msgspec
 import numpy as np
 from rich.progress import Progress
 
-from models.fusion import data, metrics
+from models.fusion import data, metrics, rehearsal, shipping
 from models.fusion import report as page
 from models.fusion import train as learning
 from models.fusion.labels import LABELS
 from models.fusion.learned import SHIPPED, Learned
+from models.fusion.matrix import Windows
 from models.fusion.metrics import Scored, Truth
 from pipeline.errors import ConfigError
 from workers import clipmanifest, examples
@@ -54,7 +56,8 @@ def train(  # noqa: PLR0913 - the options of the command
     """Train a head from files of windows, and write it to `out`; what to tell of it.
 
     With a `base` it is trained on: that head's temperature stays, and it is held near to what it
-    knew. Raises ConfigError with file and line for windows that cannot be learned from.
+    knew, by its weights and by the windows that it is shipped with. Raises ConfigError with file
+    and line for windows that cannot be learned from.
     """
     began = time.monotonic()
     if epochs < 1:
@@ -64,28 +67,29 @@ def train(  # noqa: PLR0913 - the options of the command
     if not rows:
         msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
         raise ConfigError(msg)
-    if len({bool(row.answer()) for row in rows}) == 1:
+    rehearsed = [] if base == "none" else rehearsal.read(folder_of(base))
+    if not rehearsed and len({bool(row.answer()) for row in rows}) == 1:
         kind, other = ("right", "wrong") if rows[0].answer() else ("wrong", "right")
         msg = (
             f"{files[0]}: every window is of a {kind} alert or span, and a head learns what tells "
             f"both apart: review {other} ones too, or add windows of scenes (fusewatch features)"
         )
         raise ConfigError(msg)
-    learned, held = _split(rows)
+    learned, held = _split(rows, rehearsed)
     settings = learning.Settings(network=network, seed=seed, epochs=epochs, device=device)
     known = None
     card = None
     if base != "none":
-        known, card = learning.base_of(folder_of(base))
+        known, card = shipping.base_of(folder_of(base))
         settings = msgspec.structs.replace(
             settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
         )
-    val = learning.Windows(held)
+    val = Windows(held)
     learning.single()
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("epochs", total=epochs)
         trained = learning.fit(
-            learning.Windows(learned),
+            Windows(learned),
             val,
             settings,
             folder=out,
@@ -97,7 +101,7 @@ def train(  # noqa: PLR0913 - the options of the command
         threshold = card.threshold
     else:
         threshold = learning.chosen_threshold(trained, val, _truths(held), per_hour)
-    made = learning.ship(
+    made = shipping.ship(
         out,
         trained,
         name=name,
@@ -114,9 +118,12 @@ def train(  # noqa: PLR0913 - the options of the command
             "settings": msgspec.to_builtins(settings),
         },
     )
+    if rehearsed:
+        shutil.copyfile(folder_of(base) / rehearsal.FILE, out / rehearsal.FILE)
     return {
         "head": str(out),
         "version": Learned.read(out).version,
+        **_agreement(rows, folder_of(base) if card else None, out),
         "windows": len(learned),
         "validation": len(held),
         "validation_ap": round(trained.ap, 3),
@@ -125,22 +132,46 @@ def train(  # noqa: PLR0913 - the options of the command
     }
 
 
-def _split(rows: Sequence[data.Row]) -> tuple[list[data.Row], list[data.Row]]:
-    """Windows to learn from and to stop by: the splits of the file, else every fourth alert.
+def _split(
+    rows: Sequence[data.Row], rehearsed: Sequence[data.Row]
+) -> tuple[list[data.Row], list[data.Row]]:
+    """Windows to learn from and to stop by: the splits of the file, else every fourth alert; and
+    those that the base is rehearsed with.
 
-    Where a fourth does not have right and wrong alerts, all are both: better than nothing to stop
+    Where a part would lack right or wrong ones, all alerts are in both: better than nothing to stop
     by, and the base holds the head near.
     """
     learned = [row for row in rows if row.split == "train"]
     held = [row for row in rows if row.split == "val"]
-    if held or not any(row.alert for row in rows):
-        return learned, held
-    names = sorted({row.scene for row in learned})
-    for_val = set(names[::4])
-    held = [row for row in learned if row.scene in for_val]
-    rest = [row for row in learned if row.scene not in for_val]
-    both = all({bool(row.answer()) for row in part} == {True, False} for part in (held, rest))
-    return (rest, held) if both else (learned, learned)
+    known = [[row for row in rehearsed if row.split == split] for split in ("train", "val")]
+    if not held and any(row.alert for row in rows):
+        names = sorted({row.scene for row in learned})
+        for_val = set(names[::4])
+        parts = [[r for r in learned if (r.scene in for_val) == later] for later in (False, True)]
+        both = all(
+            part and {bool(row.answer()) for row in (*part, *more)} == {True, False}
+            for part, more in zip(parts, known, strict=True)
+        )
+        learned, held = parts if both else (learned, learned)
+    # Without windows of its own to stop by, a training would be stopped by those of elsewhere
+    return [*learned, *known[0]], [*held, *known[1]] if held else []
+
+
+def _agreement(rows: Sequence[data.Row], base: Path | None, made: Path) -> dict[str, object]:
+    """Of how many reviewed alerts the base, and what was made of it, say what the person said."""
+    verdicts = {row.scene: bool(row.verdict) for row in rows if row.alert}
+    if not verdicts or base is None:
+        return {}
+    told: dict[str, object] = {"alerts": len(verdicts)}
+    for name, folder in (("agrees_before", base), ("agrees_after", made)):
+        head = Learned.read(folder)
+        found = {
+            row.scene
+            for row in rows
+            if row.alert and head.probabilities(row.tokens())[0] >= head.threshold
+        }
+        told[name] = sum((scene in found) == right for scene, right in verdicts.items())
+    return told
 
 
 def _hash(files: Sequence[Path], settings: Any) -> str:

@@ -39,9 +39,11 @@ def truth(scene: Scene) -> list[Span]:
     if read.truth is None:
         found.append(Problem((), "has no `truth`: for a quiet scene write `truth: []`"))
         raise fault(path, lines, found)
+    length = scene.duration / SECOND
     for i, one in enumerate(read.truth):
-        if not 0 <= one.start < one.end:
-            found.append(Problem(("truth", i), "must have 0 <= start < end, in seconds"))
+        if not 0 <= one.start < one.end <= length:
+            what = f"must have 0 <= start < end <= {length:g}, the scene's length in seconds"
+            found.append(Problem(("truth", i), what))
         if one.label not in LABELS:
             near = get_close_matches(one.label, LABELS, 1)
             hint = f", did you mean {near[0]!r}?" if near else ""

@@ -6,17 +6,21 @@ ends). Those of a running system (`fusewatch export`) belong to an alert, and a 
 it was right (`verdict`: true or false; null: not reviewed, left out) and, if need be, its `label`.
 A true verdict speaks of the alert, not of each of its windows: these are weak labels (`weak`).
 
-Vectors are base64 of little-endian float16, as `models/fusion/features.py` rounds them.
+Vectors are base64 of little-endian float16, as `models/fusion/features.py` rounds them. A file
+whose name ends in .gz is compressed.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import msgspec
 import numpy as np
@@ -112,7 +116,10 @@ def write(path: Path, rows: Iterable[Row]) -> int:
     """One line a row; how many. The file is replaced only when all of it is there."""
     count, partial = 0, path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("wb") as out:
+    with ExitStack() as opened:
+        out: IO[bytes] = opened.enter_context(partial.open("wb"))
+        if path.suffix == ".gz":  # without name and time: the same rows are the same bytes
+            out = opened.enter_context(gzip.GzipFile("", "wb", 9, out, mtime=0))
         for row in rows:
             out.write(msgspec.json.encode(row) + b"\n")
             count += 1
@@ -153,10 +160,10 @@ def read(paths: Sequence[Path]) -> list[Row]:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    except OSError as error:
-        msg = f"{path}: {error.strerror}"
+    except (OSError, EOFError, zlib.error) as error:
+        msg = f"{path}: {getattr(error, 'strerror', None) or error}"
         raise ConfigError(msg) from error
 
 

@@ -1,10 +1,8 @@
-"""Training a fusion head: from rows to a network, and from a network to a head that is shipped.
+"""Training a fusion head: from windows to a network that is calibrated.
 
 Strong labels (a window's own) by weighted cross-entropy; weak ones (an alert's or a scene's, of
 which not every window shows it) by multiple-instance learning: the mean of a bag's highest windows
-must be right (Ilse et al. 2018; top-k pooling). Modalities are dropped at random, so that the head
-stays useful when one is missing (Neverova et al., ModDrop, 2016), and sound is now and then that of
-the window before or after, so that clocks may differ by a second.
+must be right (Ilse et al. 2018; top-k pooling). What is learned from is disturbed: `augment.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +10,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from models.fusion.data import Row
-from models.fusion.features import SCHEMA, arrays
+from models.fusion.augment import Disturbances, Disturbed
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned import CARD, DIGITS, MODEL, WEIGHTS, WORDS, Card
+from models.fusion.learned import DIGITS, WORDS
+from models.fusion.matrix import Windows, answers, silenced
 from models.fusion.metrics import (
     Scored,
     Truths,
@@ -36,22 +30,14 @@ from models.fusion.metrics import (
     temperature,
     threshold_for,
 )
-from models.fusion.nets import Calibrated, Ensemble
-from models.yamnet_scores import CLASSES, GRAVE
-from pipeline.errors import ConfigError, WeightsError
+from models.fusion.nets import Ensemble
+from pipeline.errors import ConfigError
 
-LETTERS: Mapping[str, tuple[str, ...]] = {
-    "V": ("vision",),
-    "A": ("sound",),
-    "T": ("speech", "report"),
-}
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
-ORDINARY = np.array([number for number in range(CLASSES) if number not in GRAVE])
-MOST_CROWD = 4  # classes that are added to a window
 BATCH, BAGS, TOP = 256, 16, 4  # windows and weak bags a step; a bag's highest 1 in TOP count
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Disturbances, frozen=True, kw_only=True):
     """All that decides what a training gives, beside its data."""
 
     network: str = "concat"
@@ -62,10 +48,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     patience: int = 6  # epochs without a better AP on the validation split
     rate: float = 1e-3
     decay: float = 0.05
-    drop: float = 0.2  # chance of each modality to be dropped from a window
-    swap: float = 0.3  # chance of sound to be a neighbour's
-    crowd: float = 0.5  # chance of ordinary classes to be heard in a window without an anomaly
-    blur: float = 0.1  # standard deviation of noise on standardized numbers
     near: float = 0.0  # pull towards the base, for training on (L2-SP: Li et al. 2018)
     device: str = "cpu"
 
@@ -84,50 +66,6 @@ def single() -> None:
     """This process trains on one core: networks so small gain nothing from a second one, and where
     others work too they lose by it."""
     torch.set_num_threads(1)
-
-
-class Windows:
-    """Rows as arrays; `neighbours` are the places of the windows a hop before and after."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.inputs = arrays([row.tokens() for row in rows])
-        answers = [row.answer() for row in rows]
-        self.anomaly = np.array([-1 if a is None else int(bool(a)) for a in answers])
-        self.label = np.array([LABELS.index(a) if a else -1 for a in answers])
-        self.weak = np.array([row.weak for row in rows], bool)
-        place = {(row.scene, row.start): i for i, row in enumerate(rows)}
-        hop = _hop(rows)
-        self.neighbours = np.array(
-            [
-                [place.get((row.scene, row.start + step), i) for step in (-hop, hop)]
-                for i, row in enumerate(rows)
-            ]
-        ).reshape(-1, 2)
-        bags: dict[str, list[int]] = {}
-        for i, row in enumerate(rows):
-            if row.weak:
-                bags.setdefault(row.scene, []).append(i)
-        self.bags = list(bags.values())
-
-
-def _hop(rows: Sequence[Row]) -> int:
-    starts: dict[str, list[int]] = {}
-    for row in rows:
-        starts.setdefault(row.scene, []).append(row.start)
-    steps = [b - a for s in starts.values() for a, b in pairwise(sorted(s))]
-    return min((step for step in steps if step > 0), default=1)
-
-
-def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.ndarray]:
-    """The inputs with only these of V, A and T; the others are lost."""
-    kept = {m for letter in modalities for m in LETTERS[letter]}
-    out = {name: values.copy() for name, values in inputs.items()}
-    for column, modality in enumerate(MODALITIES):
-        if modality not in kept:
-            out[modality][:] = 0
-            out["state"][:, column] = (0, 0, 1)
-    return out
 
 
 def fit(
@@ -220,8 +158,12 @@ class _Run:
         self.best, self.best_epoch = -1.0, 0
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._train = train
-        self._inputs = silenced(train.inputs, settings.modalities)
-        self._spread = {m: 1 / scale for m, scale in network.scales().items()}
+        self._disturbed = Disturbed(
+            train,
+            silenced(train.inputs, settings.modalities),
+            settings,
+            {m: 1 / scale for m, scale in network.scales().items()},
+        )
         self._origin = (
             {k: v.detach().clone().to(settings.device) for k, v in base.named_parameters()}
             if base is not None
@@ -306,44 +248,8 @@ class _Run:
         return torch.stack(losses).sum() / len(chosen)
 
     def _given(self, some: np.ndarray, chance: np.random.Generator) -> dict[str, Tensor]:
-        """Windows as the network meets them in training: some of it missing, late or noisy."""
-        settings = self.settings
-        given = {name: values[some].copy() for name, values in self._inputs.items()}
-        late = chance.random(len(some)) < settings.swap
-        other = self._train.neighbours[some, chance.integers(0, 2, len(some))]
-        sound = MODALITIES.index("sound")
-        given["sound"][late] = self._inputs["sound"][other[late]]
-        given["state"][late, sound] = self._inputs["state"][other[late], sound]
-        self._crowded(given, self._train.anomaly[some] == 0, chance)
-        alone = chance.random(len(some)) < settings.drop / 2
-        only = chance.integers(0, len(LETTERS), len(some))
-        for number, modalities in enumerate(LETTERS.values()):
-            gone = chance.random(len(some)) < settings.drop
-            gone = np.where(alone, only != number, gone)
-            for modality in modalities:
-                column = MODALITIES.index(modality)
-                given[modality][gone] = 0
-                given["state"][gone, column] = (0, 0, 1)
-        for column, modality in enumerate(MODALITIES):
-            there = np.flatnonzero(given["state"][:, column, 0])
-            shape = len(there), given[modality].shape[1]
-            noise = chance.standard_normal(shape, np.float32)
-            given[modality][there] += noise * (settings.blur * self._spread[modality])
-        return {k: torch.from_numpy(v).to(settings.device) for k, v in given.items()}
-
-    def _crowded(
-        self, given: Mapping[str, np.ndarray], ordinary: np.ndarray, chance: np.random.Generator
-    ) -> None:
-        """Ordinary classes are heard in windows in which nothing happens, whatever our few clips
-        hold: else a cheer is evidence, because one siren was recorded in a crowd."""
-        column = MODALITIES.index("sound")
-        rows = np.flatnonzero(ordinary & (given["state"][:, column, 0] > 0))
-        rows = rows[chance.random(len(rows)) < self.settings.crowd]
-        for _ in range(MOST_CROWD):
-            some = rows[chance.random(len(rows)) < 0.5]
-            which = ORDINARY[chance.integers(0, len(ORDINARY), len(some))]
-            heard = chance.uniform(-0.5, 0.3, len(some))  # log odds / 8: a score of 0.02 to 0.92
-            given["sound"][some, which] = np.maximum(given["sound"][some, which], heard)
+        given = self._disturbed.some(some, chance)
+        return {k: torch.from_numpy(v).to(self.settings.device) for k, v in given.items()}
 
     def _penalty(self) -> Tensor:
         if not self._origin:
@@ -387,21 +293,6 @@ def scored(trained: Trained, windows: Windows, modalities: str = "VAT") -> Score
     score = 1 / (1 + np.exp(-logit / trained.temperature))
     score[~there.any(axis=1)] = 0  # nothing is known of these windows
     return answers(windows, score, classes)
-
-
-def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
-    """Scores with the windows that they are of."""
-    rows = windows.rows
-    return Scored(
-        scene=[row.scene for row in rows],
-        start_ns=np.array([row.start for row in rows]),
-        end_ns=np.array([row.end for row in rows]),
-        score=np.round(score.astype(np.float64), DIGITS),
-        classes=classes.astype(np.float64),
-        anomaly=windows.anomaly,
-        label=windows.label,
-        kind=[row.site for row in rows],
-    )
 
 
 def _mark(network: nn.Module, settings: Settings, *given: Windows) -> str:
@@ -461,74 +352,3 @@ def chosen_threshold(trained: Trained, val: Windows, truths: Truths, per_hour: f
     answers = scored(trained, val)
     both = threshold_for(answers, truths, per_hour), foretold_threshold(answers, truths, per_hour)
     return round(max(both), DIGITS)
-
-
-def ship(
-    folder: Path,
-    trained: Trained,
-    *,
-    name: str,
-    version: str,
-    threshold: float,
-    per_hour: float,
-    config: str,
-    about: Mapping[str, object],
-) -> Card:
-    """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB."""
-    folder.mkdir(parents=True, exist_ok=True)
-    network = trained.network.cpu()
-    _export(Calibrated(network, trained.temperature).eval(), folder / MODEL)
-    save_file(network.state_dict(), folder / WEIGHTS)
-    model = (folder / MODEL).read_bytes()
-    if len(model) > 3_000_000:
-        msg = f"{folder / MODEL} has {len(model)} bytes: a head has 3 MB at most"
-        raise WeightsError(msg)
-    card = Card(
-        name=name,
-        version=version,
-        schema=SCHEMA,
-        labels=LABELS,
-        network=trained.settings.network,
-        members=trained.settings.members,
-        threshold=threshold,
-        per_hour=per_hour,
-        temperature=round(trained.temperature, 6),
-        sha256=hashlib.sha256(model).hexdigest(),
-        config=config,
-        about=dict(about),
-    )
-    text = msgspec.json.format(msgspec.json.encode(card), indent=2)
-    (folder / CARD).write_bytes(text + b"\n")
-    return card
-
-
-def _export(network: nn.Module, file: Path) -> None:
-    """By the exporter that needs no further package; its batch is as long as it is asked."""
-    inputs = arrays([])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it is to go; versions are locked
-        torch.onnx.export(
-            network,
-            tuple(torch.zeros((2, *values.shape[1:])) for values in inputs.values()),
-            str(file),
-            input_names=list(inputs),
-            output_names=["score", "classes"],
-            dynamic_axes={name: {0: "n"} for name in (*inputs, "score", "classes")},
-            opset_version=17,
-            dynamo=False,
-        )
-
-
-def base_of(folder: Path) -> tuple[nn.Module, Card]:
-    """The network of a shipped head, to train on from; raises WeightsError."""
-    try:
-        card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
-        if card.schema != SCHEMA:
-            msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
-            raise RuntimeError(msg)
-        network = Ensemble(card.network, card.members)
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, msgspec.MsgspecError, RuntimeError, SafetensorError) as error:
-        msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
-        raise WeightsError(msg) from error
-    return network, card

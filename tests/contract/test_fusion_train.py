@@ -16,13 +16,14 @@ pytest.importorskip("safetensors", reason="extra `train` is not installed: NOT t
 import msgspec
 import torch
 
-from models.fusion import data, train
-from models.fusion.features import SIZES
+from models.fusion import data, rehearsal, shipping, train
+from models.fusion.features import SIZES, Tokens, arrays
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned import SHIPPED, Learned
+from models.fusion.matrix import Windows
 from models.fusion.metrics import average_precision
 from models.fusion.nets import NETWORKS
-from models.fusion.train import Settings, Windows
+from models.fusion.train import Settings
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.types import Presence
 from tests.windows import row, tiny_head, tokens
@@ -109,7 +110,7 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def test_what_training_measures_is_what_the_daemon_would_say(
     learned: train.Trained, tmp_path: Path
 ) -> None:
-    train.ship(
+    shipping.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = Learned.read(tmp_path)
@@ -131,14 +132,14 @@ def worded() -> Iterator[data.Row]:
 
 
 def test_onnx_and_torch_agree(learned: train.Trained, tmp_path: Path) -> None:
-    train.ship(
+    shipping.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = Learned.read(tmp_path)
     windows = Windows(made(3, 9))
     given = [r.tokens() for r in windows.rows]
     given += [tokens(sound=0.1), tokens(vision=0.2, report=0.1), tokens(speech=0.1)]
-    inputs = train.arrays(given)
+    inputs = arrays(given)
     logit, classes = train.forward(learned.network, inputs)
     score = 1 / (1 + np.exp(-logit / learned.temperature))
     for size in (1, 7, len(given)):
@@ -208,7 +209,7 @@ def test_a_split_without_anomalies_is_refused() -> None:
 @pytest.fixture
 def base(learned: train.Trained, tmp_path: Path) -> Path:
     folder = tmp_path / "base"
-    train.ship(
+    shipping.ship(
         folder, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     return folder
@@ -314,20 +315,71 @@ def test_alerts_of_one_kind_alone_are_refused(base: Path, tmp_path: Path, kind: 
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
+    base: Path, tmp_path: Path, right: bool
+) -> None:
+    kept = [*made(40, 11), *made(20, 12, "val")]
+    data.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    path, out = tmp_path / "one.jsonl", tmp_path / "site"
+    rows = [
+        msgspec.structs.replace(
+            r if right else humming(r), scene=f"alert{number}", alert=f"alert{number}",
+            truth=None, verdict=right, label=LABELS[1],
+        )
+        for number in range(12)
+        for r in alert_like(LABELS[1], number)
+    ]  # fmt: skip
+    data.write(path, rows)
+    told = learning.train(
+        [path], out, base=str(base), network="concat", seed=1, epochs=10, per_hour=1,
+        device="cpu", name="site",
+    )  # fmt: skip
+    assert (told["alerts"], told["agrees_before"]) == (12, 12 * right)
+    assert told["agrees_after"] == 12
+    assert (out / rehearsal.FILE).read_bytes() == (base / rehearsal.FILE).read_bytes()
+    head = Learned.read(out)
+    for label in LABELS[:2]:  # what nobody has called false is told as before
+        assert head.probabilities(alert_like(label, 99)[5].tokens())[0] > 0.5
+
+
+def humming(given: data.Row) -> data.Row:
+    """With the sound of a machine that is always there when the alert is wrong."""
+    seen = given.tokens()
+    sound = seen.vectors["sound"].copy()
+    sound[100:110] += 3
+    return msgspec.structs.replace(
+        given, vectors=data.packed(Tokens({**seen.vectors, "sound": sound}, seen.states))
+    )
+
+
+def test_a_file_without_a_val_split_is_not_stopped_by_windows_of_elsewhere(
+    base: Path, tmp_path: Path
+) -> None:
+    kept = [*made(40, 11), *made(20, 12, "val")]
+    data.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    data.write(tmp_path / "scenes.jsonl", made(6, 3))
+    with pytest.raises(ConfigError, match="split val: there must be windows"):
+        learning.train(
+            [tmp_path / "scenes.jsonl"], tmp_path / "out", base=str(base), network="concat",
+            seed=1, epochs=1, per_hour=1, device="cpu", name="site",
+        )  # fmt: skip
+
+
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no head to train on from"):
-        train.base_of(tmp_path)
+        shipping.base_of(tmp_path)
 
 
 def test_a_base_for_other_features_is_refused_with_what_they_are(base: Path) -> None:
     card = json.loads((base / "card.json").read_text())
     (base / "card.json").write_text(json.dumps({**card, "schema": "0-before"}))
     with pytest.raises(WeightsError, match="features 0-before, and this Fusewatch makes"):
-        train.base_of(base)
+        shipping.base_of(base)
 
 
 def test_the_shipped_head_can_be_trained_on() -> None:
-    network, card = train.base_of(SHIPPED)
+    network, card = shipping.base_of(SHIPPED)
     assert len(network.members) == card.members
 
 

@@ -39,6 +39,7 @@ def test_a_quiet_scene_says_so(tmp_path: Path) -> None:
         ("", r"write `truth: \[\]`"),
         ("truth:\n  - {start: 3, end: 3, label: siren}\n", r":5: truth\[0\]: must have 0 <= st"),
         ("truth:\n  - {start: -1, end: 3, label: siren}\n", r":5: truth\[0\]: must have 0 <= st"),
+        ("truth:\n  - {start: 1, end: 21, label: siren}\n", r":5: truth\[0\]: .* end <= 20, "),
         ("truth:\n  - {start: 1, end: .inf, label: siren}\n", r":5: truth\[0\]\.end"),
         ("truth:\n  - {start: 1, end: 2, label: sirene}\n", r":5: .*did you mean 'siren'"),
         ("truth:\n  - {start: 1, end: 2}\n", r":5: truth\[0\]"),

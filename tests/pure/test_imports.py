@@ -32,11 +32,12 @@ HEAVY = {
     "ctranslate2": set(),
     "torch": {
         "models/fusion/nets.py",
+        "models/fusion/shipping.py",
         "models/fusion/train.py",
         "models/openai_speech.py",
         "models/ultralytics_detector.py",
     },
-    "safetensors": {"models/fusion/train.py"},
+    "safetensors": {"models/fusion/shipping.py"},
     "ultralytics": {"models/ultralytics_detector.py"},
     "whisper": {"models/openai_speech.py"},
     "sklearn": {"models/fusion/figures.py", "models/fusion/metrics.py"},  # these three: to judge

@@ -1,0 +1,31 @@
+"""Processes that share long work, a core each; they end with the one that began them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+
+def pool(ready: Callable[..., object], *given: Any, count: int = 0) -> ProcessPoolExecutor:
+    """Spawned processes, for models have threads, which a fork would lose; a core each, or `count`.
+
+    Each calls `ready(*given)` before its first task. When the parent is killed, they end, too.
+    """
+    spawn = get_context("spawn")
+    return ProcessPoolExecutor(count or os.cpu_count(), spawn, _begin, (ready, given))
+
+
+def _begin(ready: Callable[..., object], given: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    ready(*given)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # nobody is left to take a result
