@@ -134,7 +134,7 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 def _heads(config: Config) -> Iterator[Check]:
     """Whether the fusion heads that sites name can be used, and which they are."""
     from workers import graph  # noqa: PLC0415 - the whole house: only where there is a config
-    from workers.fusion import RULES  # noqa: PLC0415
+    from workers.site import RULES  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
     for site, given in config.sites.items():

@@ -23,10 +23,10 @@ from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Window
 from workers import configfile, graph, spoilt, tape
 from workers.films import Films
-from workers.fusion import RULES, Head
 from workers.processes import pool
 from workers.replay import Study, replay
 from workers.scenefile import Clip, Scene, load_scene
+from workers.site import RULES, Head
 from workers.truth import truth
 
 NEVER = 2.0  # a threshold that no score reaches

@@ -40,8 +40,9 @@ from pipeline.types import ns
 from pipeline.zones import Line, LineCounter, Polygon
 from workers.alert import AlertStage
 from workers.evidence import evidence_names
-from workers.fusion import RULES, FusionStage, Head, SitePlan
+from workers.fusion import FusionStage
 from workers.hearing import SoundStage
+from workers.site import RULES, Head, SitePlan
 from workers.speech import SpeechStage
 from workers.status import Status
 from workers.text import TextStage

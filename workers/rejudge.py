@@ -16,8 +16,8 @@ from pipeline.ports import Entry
 from pipeline.run import Runner, drain
 from pipeline.types import Alert, ns
 from workers import graph
-from workers.fusion import Head
 from workers.replay import told
+from workers.site import Head
 from workers.status import Status
 
 AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded

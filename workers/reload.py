@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from pipeline.config import Config
 from pipeline.errors import FusewatchError
 from workers import configfile, graph
-from workers.fusion import RULES, Head
+from workers.site import RULES, Head
 
 log = logging.getLogger("fusewatch")
 

@@ -16,8 +16,8 @@ from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph, tape
-from workers.fusion import Head
 from workers.scene import Scene, load_scene, scene_records
+from workers.site import Head
 from workers.status import Status
 
 SLICE = SECOND // 2  # ns of event time published before the stages run

@@ -2,7 +2,7 @@
 
 What a head is not allowed, whatever it has learned, is done here. Words never lower a score: each
 window is also judged without them, and the higher answer counts. It takes nothing from the rules:
-`workers/fusion.py` asks those too. A verdict says which modalities carry it: by how much the score
+`workers/site.py` asks those too. A verdict says which modalities carry it: by how much the score
 falls when one is silenced (occlusion: Zeiler and Fergus, 2014).
 """
 

@@ -1,6 +1,6 @@
 """How a fusion head is judged: by windows, by what happened, and by what its scores are worth.
 
-A window speaks of its newest hop, as in `workers/fusion.py`: hours are counted and events drawn in
+A window speaks of its newest hop, as in `workers/site.py`: hours are counted and events drawn in
 hops. What an event knows is all that its windows overlap, so a late detection is no false alarm.
 """
 

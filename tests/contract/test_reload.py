@@ -22,9 +22,10 @@ from pipeline.ports import State
 from pipeline.types import Record
 from tests.graph.conftest import CONFIG
 from workers.crew import Crew
-from workers.fusion import FusionStage, Head
+from workers.fusion import FusionStage
 from workers.graph import Node
 from workers.reload import reload_heads
+from workers.site import Head
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_SITES = "version: 1\nsites:\n  office: {fusion: {head: new}}\n  yard: {fusion: {head: rules}}\n"

@@ -22,9 +22,10 @@ from tests.graph.conftest import FAKES, run_edge
 from tests.graph.test_fusion_stage import FEW, SITE, SPANS, timeline
 from workers import configfile, graph
 from workers.examples import Notes
-from workers.fusion import RULES, FusionStage, Head
+from workers.fusion import FusionStage
 from workers.rejudge import rejudge
 from workers.replay import Study, replay
+from workers.site import RULES, Head
 
 
 class Loud:
