@@ -257,7 +257,7 @@ def test_a_commit_amid_a_rebalance_is_made_after_it_where_the_partition_stays(
     bus, readers = buses(settings), [buses(settings).reader(TOPIC, GROUP) for _ in range(3)]
     write(bus, 40, keys=40)
     owned: list[set[int]] = [set(), set(), set()]
-    held, stop = Event(), Event()
+    hold, holds, held, stop = Event(), Event(), Event(), Event()
 
     def poll(number: int) -> None:
         for event in readers[number].poll(50, 0.1):
@@ -270,7 +270,8 @@ def test_a_commit_amid_a_rebalance_is_made_after_it_where_the_partition_stays(
     def polls(number: int) -> None:
         while not stop.is_set():
             poll(number)
-            if number == 1 and len(owned[1]) == 2:
+            if number == 1 and hold.is_set():
+                holds.set()
                 held.wait(30)
 
     def noted() -> dict[int, tuple[int, bytes]]:
@@ -281,6 +282,8 @@ def test_a_commit_amid_a_rebalance_is_made_after_it_where_the_partition_stays(
     threads[0].start()
     eventually(lambda: poll(0) or len(owned[0]) == len(owned[1]) == 2, within=SETTLED)
     before = set(owned[0])
+    hold.set()
+    assert holds.wait(30)
     threads[1].start()  # the group cannot agree while its second member does not poll
     began = time.monotonic()
     while time.monotonic() < began + 6:  # s; heartbeats tell of it each 3 s
@@ -653,7 +656,8 @@ def test_a_wrong_password_says_so_and_is_not_shown(
         lambda: bus.end(TOPIC),
     ):
         began = time.monotonic()
-        with pytest.raises(OutsideError, match=r"refuse user fusewatch by SCRAM.*bus\.sasl") as was:
+        # A broker hangs up as it refuses, and the library may see that first: then it may be both
+        with pytest.raises(OutsideError, match=r"refuses? user fusewatch.*bus\.sasl") as was:
             doing()
         assert not isinstance(was.value, BrokersAway)
         assert "hunter2" not in f"{was.value!r} {was.value.__cause__!r}"
