@@ -661,7 +661,7 @@ def test_a_wrong_password_says_so_and_is_not_shown(
             doing()
         assert not isinstance(was.value, BrokersAway)
         assert "hunter2" not in f"{was.value!r} {was.value.__cause__!r}"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_a_client_certificate_opens_the_brokers_that_ask_for_one(
@@ -709,7 +709,7 @@ def test_without_a_broker_every_question_is_answered_soon_with_an_error(
         began = time.monotonic()
         with pytest.raises(BrokersAway, match=r"127\.0\.0\.1:1: Connection refused"):
             doing()
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.slow
@@ -804,7 +804,7 @@ def test_what_is_discarded_in_an_outage_does_not_arrive_after_it(
         began = time.monotonic()
         with pytest.raises(BrokersAway):
             bus.publish(TOPIC, "k", b"no producer")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         brokers.start()
         bus.publish(TOPIC, "k", b"next")
         bus.flush()
