@@ -50,6 +50,9 @@ def problems(config: Config) -> Iterator[Problem]:
         yield from _sources(site, way)
         yield from _cameras(config, site, way)
         yield from _rules(site, way)
+        if site.fusion.threshold == 0:
+            what = "must be more than 0, or it alarms for ever"
+            yield Problem((*way, "fusion", "threshold"), what)
         yield from _times(site, way)
     yield from _webhooks(config)
     paths = Counter(sink.path for sink in config.jsonl)

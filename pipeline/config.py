@@ -206,7 +206,8 @@ class Stationary(_Settings, frozen=True, kw_only=True):
 
 class Fusion(_Settings, frozen=True, kw_only=True):
     """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
-    `rules`, the transparent noisy-or alone, which is always there."""
+    `rules`, the transparent noisy-or alone, which is always there. In a config `fusion: rules` is
+    short for `fusion: {head: rules}`."""
 
     head: str = "shipped"
     threshold: Fraction | None = None  # of both; without: the head's own, and 0.8 of the noisy-or

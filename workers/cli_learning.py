@@ -48,7 +48,7 @@ def _add_features(add: Add) -> None:
     made.add_argument("config", type=Path)
     made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
     made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-    made.add_argument("--split", choices=("train", "val", "test"), default="train")
+    made.add_argument("--split", choices=("train", "val", "test"), help="default: the folder")
 
 
 def _add_export(add: Add) -> None:
@@ -139,6 +139,9 @@ def _export(given: argparse.Namespace) -> int:
     from workers import windows
 
     told = windows.export(given.config, given.since, given.until, given.out, given.state)
+    if not told["alerts"]:
+        print("nothing that was observed then is an alert by the rules and heads of now")
+        return FOUND
     print(f"{told['windows']} windows of {told['alerts']} alerts -> {told['out']}")
     print(f"then: fusewatch review {told['out']}, and fusewatch train")
     return OK
@@ -186,7 +189,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         told = learning.evaluate(given.inputs, given.head, given.config, given.report)
     _print(told, as_json=given.json)
     reached = told["accuracy"] if given.clips else told["ap"]
-    return OK if float(reached) >= given.least else FOUND
+    return OK if not given.least or float(reached or 0) >= given.least else FOUND
 
 
 def _learning() -> ModuleType:
@@ -202,4 +205,4 @@ def _print(told: Mapping[str, Any], *, as_json: bool) -> None:
         print(json.dumps(told))
         return
     for name, value in told.items():
-        print(f"{name:24} {round(value, 3) if isinstance(value, float) else value}")
+        print(f"{name:24} {round(value, 4) if isinstance(value, float) else value}")

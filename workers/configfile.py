@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from pipeline.checks import nearest, problems
-from pipeline.config import Config, KafkaBus, LocalBus, Problem
+from pipeline.config import Config, Fusion, KafkaBus, LocalBus, Problem
 from pipeline.errors import ConfigError
 from workers import addresses, guard
 from workers.secrets import checkable
@@ -26,6 +26,7 @@ __all__ = ["convert", "fault", "load", "read_yaml"]
 
 MAX_TOLD = 50  # problems listed in one error; the rest is counted
 LONGEST = 400  # characters of one problem
+SHORT: Mapping[type, str] = {Fusion: "head"}  # what a word alone means: `fusion: rules`
 
 T = TypeVar("T")
 
@@ -68,6 +69,8 @@ def _convert(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
     """`data` as the annotation `wanted`; adds to `found`, and then the value means nothing."""
     origin = get_origin(wanted)
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        if isinstance(data, str) and wanted in SHORT:
+            data = {SHORT[wanted]: data}
         return _struct(data, (wanted,), way, found)
     if origin in (Union, types.UnionType):
         return _union(data, get_args(wanted), way, found)

@@ -7,6 +7,7 @@ asks, so training data and the running system come from the same code (`tests/gr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from models.fusion.question import Question
 from models.registry import REGISTRY
 from models.voice import FRAME, Samples
 from pipeline.config import Config, Microphone, Models, Site
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import SECOND, Window
 from workers import configfile, graph, spoilt, tape
 from workers.films import Films
@@ -148,9 +149,13 @@ def encode(
     """
     _there(config)
     with pool(_ready, str(config) if config.name else "", count=processes) as workers:
-        for done, made in enumerate(workers.map(_work, jobs), 1):
-            told(done, len(jobs))
-            yield made
+        try:
+            for done, made in enumerate(workers.map(_work, jobs), 1):
+                told(done, len(jobs))
+                yield made
+        except BrokenProcessPool as error:
+            msg = "a process that encodes scenes was killed: is there memory for one a core?"
+            raise OutsideError(msg) from error
 
 
 def _there(config: Path) -> None:

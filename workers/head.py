@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from models.fusion import data, metrics, rehearsal, report, shipping, train
 from models.fusion.labels import SPLITS
-from models.fusion.learned import CARD, Learned
+from models.fusion.learned import Learned
 from models.fusion.matrix import Windows
 from models.fusion.metrics import Scored, Truth
 from models.fusion.train import Settings, Trained
@@ -276,8 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     right, counts = clips_right(Learned.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)
     card = msgspec.structs.replace(card, about=about)
-    text = msgspec.json.format(msgspec.json.encode(card), indent=2)
-    (ship / CARD).write_bytes(text + b"\n")
+    shipping.write_card(ship, card)
     _tell(rows, right, counts)
     report.write(
         asked.out / "report.html", title=f"Fusion head {NAME} {VERSION}", card=_flat(card),

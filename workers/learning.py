@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import sys
 import time
@@ -31,8 +32,10 @@ from pipeline.errors import ConfigError
 from workers import clipmanifest, examples
 from workers.scenefile import load_scene
 from workers.truth import truth
-from workers.windows import encoded
+from workers.windows import encoded, playable
 
+SEEDS = 2**32
+SCALE = 4.0  # times a base's temperature, at most
 SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 
 
@@ -55,15 +58,13 @@ def train(  # noqa: PLR0913 - the options of the command
 ) -> dict[str, object]:
     """Train a head from files of windows, and write it to `out`; what to tell of it.
 
-    With a `base` it is trained on: that head's temperature stays, and it is held near to what it
+    With a `base` it is trained on: that head's threshold stays, and it is held near to what it
     knew, by its weights and by the windows that it is shipped with. Raises ConfigError with file
     and line for windows that cannot be learned from.
     """
     began = time.monotonic()
-    if epochs < 1:
-        msg = f"--epochs {epochs}: a head learns nothing in less than one"
-        raise ConfigError(msg)
-    rows = [row for row in data.read(files) if row.answer() is not None]
+    _checked(epochs, seed, per_hour, out)
+    rows = _undisputed([row for row in data.read(files) if row.answer() is not None])
     if not rows:
         msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
         raise ConfigError(msg)
@@ -96,23 +97,25 @@ def train(  # noqa: PLR0913 - the options of the command
             base=known,
             told=lambda done, _, ap: progress.update(task, completed=done),
         )
-    if card is not None:
-        trained = msgspec.structs.replace(trained, temperature=card.temperature)
-        threshold = card.threshold
+    if known is not None and card is not None:
+        warmth = _as_sure(trained, known, card.temperature, rehearsed)
+        trained = msgspec.structs.replace(trained, temperature=warmth)
+        threshold, per_hour = card.threshold, card.per_hour
     else:
         threshold = learning.chosen_threshold(trained, val, _truths(held), per_hour)
+    made_of = _hash(files, settings, card.sha256 if card else "")
     made = shipping.ship(
         out,
         trained,
         name=name,
-        version=_hash(files, settings)[:8],
+        version=made_of[:8],
         threshold=threshold,
         per_hour=per_hour,
-        config=_hash(files, settings),
+        config=made_of,
         about={
             "data": [file.name for file in files],
             "windows": len(learned),
-            "base": base,
+            "base": base if card is None else f"{base}: {card.name} {card.version}",
             "validation_ap": round(trained.ap, 3),
             "epochs": trained.epochs,
             "settings": msgspec.to_builtins(settings),
@@ -174,8 +177,62 @@ def _agreement(rows: Sequence[data.Row], base: Path | None, made: Path) -> dict[
     return told
 
 
-def _hash(files: Sequence[Path], settings: Any) -> str:
-    digest = hashlib.sha256(msgspec.json.encode(settings))
+def _checked(epochs: int, seed: int, per_hour: float, out: Path) -> None:
+    """Raise ConfigError for what is wrong of the options, before the work."""
+    if epochs < 1:
+        msg = f"--epochs {epochs}: a head learns nothing in less than one"
+        raise ConfigError(msg)
+    if not 0 <= seed < SEEDS:
+        msg = f"--seed {seed}: a whole number from 0 to {SEEDS - 1}, please"
+        raise ConfigError(msg)
+    if not 0 < per_hour < math.inf:
+        msg = f"--per-hour {per_hour}: false alarms an hour, more than 0, please"
+        raise ConfigError(msg)
+    if out.exists() and not out.is_dir():
+        msg = f"--out {out}: is a file, and a head is a folder"
+        raise ConfigError(msg)
+
+
+def _undisputed(rows: Sequence[data.Row]) -> list[data.Row]:
+    """Each window of a site's alerts once: where one alert follows on another, windows are in both,
+    and of one that was right and one that was wrong they teach nothing."""
+
+    def window_of(row: data.Row) -> object:
+        return row.site, row.start, row.end, tuple(sorted(row.vectors.items()))
+
+    answers: dict[object, set[bool]] = {}
+    for row in rows:
+        if row.alert:
+            answers.setdefault(window_of(row), set()).add(bool(row.answer()))
+    left, seen = [], set()
+    for row in rows:
+        window = window_of(row)
+        if row.alert:
+            if len(answers[window]) > 1 or window in seen:
+                continue
+            seen.add(window)
+        left.append(row)
+    return left
+
+
+def _as_sure(
+    trained: learning.Trained, base: Any, temperature: float, rehearsed: Sequence[data.Row]
+) -> float:
+    """The temperature by which the new head is as sure of what the base knew as the base was.
+
+    Training moves the scale of all log odds, and the base's threshold goes on to count: by least
+    squares over the windows that are rehearsed. Without any it is the base's.
+    """
+    if not rehearsed:
+        return temperature
+    inputs = Windows(rehearsed).inputs
+    was, is_ = (learning.forward(network, inputs)[0] for network in (base, trained.network))
+    scale = float((is_ @ was) / (is_ @ is_))
+    return temperature / min(max(scale, 1 / SCALE), SCALE)
+
+
+def _hash(files: Sequence[Path], settings: Any, base: str) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(settings) + base.encode())
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
@@ -201,14 +258,17 @@ def evaluate(
 ) -> dict[str, object]:
     """Judge a head on files of windows (.jsonl) or on scenes (.yaml, by `config`)."""
     learned = Learned.read(folder_of(head))
-    files = [path for path in inputs if path.suffix == ".jsonl"]
-    scenes = [path for path in inputs if path.suffix != ".jsonl"]
+    files, scenes = windows_and_scenes(inputs)
+    if report is not None and (report.is_dir() or not report.parent.is_dir()):
+        msg = f"--report {report}: an .html file in a folder that exists, please"
+        raise ConfigError(msg)
     rows = data.read(files) if files else []
     truths: dict[str, list[Truth]] = _truths(rows)
     if scenes:
         if config is None:
-            msg = "scenes are seen by a site's cameras: add --config CONFIG"
+            msg = f"{scenes[0]}: scenes are seen by a site's cameras: add --config CONFIG"
             raise ConfigError(msg)
+        playable(config, scenes)
         told = {path: truth(load_scene(path)) for path in scenes}
         jobs = [examples.Job(scene=str(path)) for path in scenes]
         rows += [row for made in encoded(config, jobs) for row in made]
@@ -238,7 +298,24 @@ def evaluate(
         )
     figures = {name: getattr(measured, name) for name in measured.__dataclass_fields__}
     found = {name: None if np.isnan(value) else value for name, value in figures.items()}
-    return {"head": learned.version, "threshold": learned.threshold, **found}
+    splits = sorted({row.split for row in rows})
+    return {
+        "head": learned.version,
+        "threshold": learned.threshold,
+        "split": ", ".join(splits),
+        **found,
+    }
+
+
+def windows_and_scenes(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Files of windows, and scenes, by their endings; raises ConfigError for any other."""
+    files = [path for path in inputs if path.name.lower().endswith((".jsonl", ".jsonl.gz"))]
+    scenes = [path for path in inputs if path.suffix.lower() in (".yaml", ".yml")]
+    other = [path for path in inputs if path not in files and path not in scenes]
+    if other:
+        msg = f"{other[0]}: is neither a file of windows (.jsonl) nor a scene (.yaml)"
+        raise ConfigError(msg)
+    return files, scenes
 
 
 def _answered(learned: Learned, rows: Sequence[data.Row]) -> Scored:
@@ -263,6 +340,9 @@ def evaluate_clips(folder: Path, head: str, manifest: Path | None) -> dict[str, 
     The truth is the manifest's label, or the beginning of the file's name (`siren_004.flac`); what
     is named after no label is ordinary. Every file is heard by the daemon's own stages.
     """
+    if not folder.is_dir():
+        msg = f"--clips {folder}: there is no such folder"
+        raise ConfigError(msg)
     labels = _labels(folder, manifest)
     if not labels:
         msg = f"{folder}: holds no sound ({', '.join(sorted(SOUNDS))})"

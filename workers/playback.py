@@ -29,6 +29,8 @@ from workers.replay import Replayed, replay
 from workers.secrets import Secrets
 from workers.subscribers import deliver_now
 
+LATEST = 4_102_444_800  # s since 1970: the year 2100
+
 
 def run(
     path: Path,
@@ -90,19 +92,20 @@ def again(
     (file,) = _files([path], out)
     encoders = graph.load(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
-        alerts, count = rejudge(settings, encoders, entries, start, end)
+        judged = rejudge(settings, encoders, entries, start, end)
+    alerts = judged.alerts
     write_all(file, alerts)
     row = {
         "out": str(file),
-        "observations": count,
+        "observations": judged.entries,
         "incidents": len({alert.id for alert in alerts}),
         "revisions": len(alerts),
     }
     sys.stdout.write(
         json.dumps(row) + "\n"
         if as_json
-        else f"{count} records of observations: {row['incidents']} incidents, {row['revisions']} "
-        f"revisions -> {file}\n"
+        else f"{judged.entries} records of observations: {row['incidents']} incidents, "
+        f"{row['revisions']} revisions -> {file}\n"
     )
     return 0
 
@@ -141,7 +144,11 @@ def _moment(text: str, option: str) -> int:
     if moment is None or moment.tzinfo is None:
         msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
         raise ConfigError(msg)
-    return ns(moment.timestamp())
+    since = moment.timestamp()
+    if not 0 <= since < LATEST:
+        msg = f"{option} {text[:40]!r}: before 1970 or after 2100 nothing was observed"
+        raise ConfigError(msg)
+    return ns(since)
 
 
 def _files(scenes: Sequence[Path], given: str) -> list[Path]:

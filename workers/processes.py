@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ def pool(ready: Callable[..., object], *given: Any, count: int = 0) -> ProcessPo
 
 
 def _begin(ready: Callable[..., object], given: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is answered by the parent, in one line
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     ready(*given)
 

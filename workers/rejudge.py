@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import Config
 from pipeline.ports import Entry
 from pipeline.run import Runner, drain
-from pipeline.types import Alert, ns
+from pipeline.types import Alert, Anomaly, ns
 from workers import graph
 from workers.replay import told
 from workers.site import Head
@@ -22,6 +24,14 @@ from workers.status import Status
 
 AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
 STAGES = ("fusion", "alert")
+
+
+class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
+    """What was told, as each incident went on; all that fusion found; how many entries said so."""
+
+    alerts: Sequence[Alert]
+    anomalies: Sequence[Anomaly]
+    entries: int
 
 
 def span(config: Config, since: int, until: int) -> tuple[int, int]:
@@ -40,8 +50,8 @@ def rejudge(
     until: int,
     *,
     heads: Mapping[str, Head] | None = None,
-) -> tuple[list[Alert], int]:
-    """The revisions of incidents that overlap `[since, until)` (ns), and how many entries said so.
+) -> Rejudged:
+    """The revisions of incidents that overlap `[since, until)` (ns), and what they are made of.
 
     `entries` are of observations.v1 in the order of the log. An incident that is open at the end of
     what is given has no closing revision.
@@ -49,8 +59,9 @@ def rejudge(
     bus = MemoryBus()
     nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=STAGES, judges=heads)
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
-    reader = bus.reader(topics.ALERTS, "rejudge")
+    reader, below = (bus.reader(of, "rejudge") for of in (topics.ALERTS, topics.ANOMALIES))
     alerts: list[Alert] = []
+    anomalies: list[Anomaly] = []
     batch: list[Entry] = []
     count = 0
 
@@ -60,7 +71,8 @@ def rejudge(
         bus.flush()
         batch.clear()
         drain(runners)
-        alerts.extend(told(reader))
+        alerts.extend(told(reader, Alert))
+        anomalies.extend(told(below, Anomaly))
 
     for entry in entries:
         count += 1
@@ -68,7 +80,7 @@ def rejudge(
         if len(batch) == AT_ONCE:
             run()
     run()
-    return _overlapping(alerts, since, until), count
+    return Rejudged(alerts=_overlapping(alerts, since, until), anomalies=anomalies, entries=count)
 
 
 def _overlapping(alerts: Sequence[Alert], since: int, until: int) -> list[Alert]:

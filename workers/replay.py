@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -19,6 +20,8 @@ from workers import graph, tape
 from workers.scene import Scene, load_scene, scene_records
 from workers.site import Head
 from workers.status import Status
+
+R = TypeVar("R", bound=Record)
 
 SLICE = SECOND // 2  # ns of event time published before the stages run
 
@@ -81,7 +84,7 @@ def replay(
     )
 
     def pump() -> bool:
-        alerts.extend(told(reader))
+        alerts.extend(told(reader, Alert))
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
@@ -92,7 +95,7 @@ def replay(
         return False
 
     drain(runners, pump)
-    alerts.extend(told(reader))
+    alerts.extend(told(reader, Alert))
     for runner in runners:
         runner.close()
     seconds = time.monotonic() - began
@@ -123,14 +126,14 @@ def slices_of(
         yield end, held
 
 
-def told(reader: Reader) -> Iterator[Alert]:
-    """The alerts that `reader` has not given yet."""
-    polled = reader.poll(1000)
-    for entry in polled:
-        if isinstance(entry, Entry):
-            alert = codec.decode(entry.value)
-            if isinstance(alert, Alert):
-                yield alert
+def told(reader: Reader, kind: type[R]) -> Iterator[R]:
+    """The records of a kind that `reader` has not given yet."""
+    while polled := reader.poll(1000):
+        for event in polled:
+            if isinstance(event, Entry):
+                record = codec.decode(event.value)
+                if isinstance(record, kind):
+                    yield record
 
 
 def _pace(began: float, event: int, speed: float | None) -> None:

@@ -22,7 +22,7 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     start: str  # of its first window, UTC
     end: str
-    label: str
+    label: str  # several with commas, in order
     verdict: bool | None
     windows: int
 
@@ -83,7 +83,7 @@ def _alerts(file: Path, rows: Sequence[data.Row]) -> list[Reviewed]:
             site=windows[0].site,
             start=rfc3339(min(row.start for row in windows)),
             end=rfc3339(max(row.end for row in windows)),
-            label=windows[0].label,
+            label=",".join(dict.fromkeys(row.label for row in windows if row.label)),
             verdict=windows[0].verdict,
             windows=len(windows),
         )

@@ -116,12 +116,6 @@ class SiteState:
         self._said: Utterance | None = None  # the last that no anomaly has carried yet
 
     @property
-    def _version(self) -> str:
-        """Of the head that judges this site's windows now."""
-        head = self._heads.get(self._site)
-        return RULES if head is None else head.version
-
-    @property
     def floor(self) -> int:
         """Nothing held until here can matter any more. Ns."""
         return self._aligner.floor
@@ -185,6 +179,7 @@ class SiteState:
                 if isinstance(record, Utterance) and not any(f.sure for f in findings):
                     self._said = record
         self._findings += findings
+        head = self._heads.get(self._site)
         presence = self._attendance.presence(record.end)
         ordinals: dict[str, int] = {}
         said: list[Record] = []
@@ -193,7 +188,7 @@ class SiteState:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
                 told = self._overheard(self._news(finding))
-                said.append(_anomaly(self._site, told, ordinal, presence, self._version))
+                said.append(_anomaly(self._site, told, ordinal, presence, _version(head)))
         return said
 
     def _news(self, finding: Finding) -> Finding:
@@ -255,10 +250,11 @@ class SiteState:
             tuple(f for f in self._findings if f.start < window.end),
             tuple(s for s in self._sights if s.start < window.end),
         )
-        fused, learned = self._fused(question), self._found(question)
+        head = self._heads.get(self._site)  # once: a swap may come meanwhile
+        fused, learned = self._fused(question), self._found(question, head)
         # What rules have found is told as if there were no head, however sure that is.
         surer = [a for a in learned if not fused or a.score > fused[0].score]
-        return [*fused, *surer]
+        return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
 
     def _fused(self, question: Question) -> list[Anomaly]:
         """Evidence of several modalities that is enough together, some of it of the newest hop:
@@ -272,9 +268,8 @@ class SiteState:
         severity = next(f.severity for f in verdict.findings if f.label == verdict.label)
         return [self._whole(question.window, verdict, severity, "fusion")]
 
-    def _found(self, question: Question) -> list[Anomaly]:
+    def _found(self, question: Question, head: Head | None) -> list[Anomaly]:
         """What the learned head finds; it goes on only while the newest hop alone shows it."""
-        head = self._heads.get(self._site)
         if head is None:
             self._learned = False  # for one that comes by a swap, everything is new
             return []
@@ -311,7 +306,6 @@ class SiteState:
             presence=window.presence,
             reasons=self._why(rule, verdict, start),
             contributions=verdict.contributions,
-            head=self._version,
         )
 
     def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
@@ -333,6 +327,10 @@ class SiteState:
             return []
         self._upto = upto
         return [Progress(site=self._site, source="fusion", upto=upto)]
+
+
+def _version(head: Head | None) -> str:
+    return RULES if head is None else head.version
 
 
 def _graver(finding: Finding) -> tuple[int, float, int, str]:

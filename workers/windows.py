@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.progress import Progress
 
 from models.fusion import data
-from models.fusion.labels import LABELS
-from pipeline.types import FOREVER, SYSTEM, Alert
+from models.fusion.labels import LABELS, SPLITS
+from pipeline.config import SEVERITIES
+from pipeline.errors import ConfigError
+from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
 from workers import configfile, examples, graph
 from workers.playback import moments, observed
 from workers.rejudge import STAGES, rejudge, span
@@ -29,12 +31,54 @@ def encoded(config: Path, jobs: Sequence[examples.Job]) -> list[list[data.Row]]:
         )
 
 
-def features(config: Path, scenes: Sequence[Path], out: Path, split: str) -> int:
-    """Write the windows of scenes with their truth; how many."""
-    for scene in scenes:
-        truth(load_scene(scene))  # what is wrong is told before the long work
-    jobs = [examples.Job(scene=str(scene), split=split) for scene in scenes]
+def playable(config: Path, scenes: Sequence[Path]) -> None:
+    """Raise ConfigError for what is wrong of scenes that are to be learned from or judged on: told
+    before the long work."""
+    settings = configfile.load(config)
+    named: dict[str, Path] = {}
+    for path in scenes:
+        scene = load_scene(path)
+        truth(scene)
+        if scene.site not in settings.sites:
+            msg = f"{path}: site: {scene.site!r} is not in {config}"
+            raise ConfigError(msg)
+        if named.setdefault(path.stem, path) != path:
+            msg = f"{path}: {named[path.stem]} has the same name, by which windows are known"
+            raise ConfigError(msg)
+
+
+def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None) -> int:
+    """Write the windows of scenes with their truth; how many.
+
+    Without a `split` it is that of the scene's folder, as composed ones have it, or `train`.
+    """
+    playable(config, scenes)
+    writable(out)
+    jobs = [
+        examples.Job(
+            scene=str(scene),
+            split=split or (scene.parent.name if scene.parent.name in SPLITS else "train"),
+        )
+        for scene in scenes
+    ]
     return data.write(out, (row for rows in encoded(config, jobs) for row in rows))
+
+
+def writable(out: Path) -> None:
+    """Raise ConfigError where a file of windows cannot be, or holds what a person has said."""
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        msg = f"--out {out}: a .jsonl file in a folder that exists, please"
+        raise ConfigError(msg)
+    if not out.exists():
+        return
+    try:
+        said = {row.alert for row in data.read([out]) if row.verdict is not None}
+    except ConfigError as error:
+        msg = f"--out {out}: is there already, and is no file of windows: name another"
+        raise ConfigError(msg) from error
+    if said:
+        msg = f"--out {out}: holds verdicts on {len(said)} alerts: name another file"
+        raise ConfigError(msg)
 
 
 def export(
@@ -50,34 +94,54 @@ def export(
 
     What was observed is judged again by the rules and heads of now, by the same stages, so alerts
     have the ids that they had. `verdict` is null: a person makes it true or false in every line of
-    an alert, and `label` what it was. Times as `fusewatch replay --since`; `encoders` are loaded as
-    the config says unless they are given.
+    an alert. `label` is that of the gravest anomaly in the window, or the alert's. Times as
+    `fusewatch replay --since`; `encoders` are loaded as the config says unless they are given.
+
+    Raises ConfigError for an `out` that holds verdicts; it is not written where nothing was told.
     """
     settings = configfile.load(path)
     start, end = moments(since, until)
+    writable(out)
     judges = graph.heads(settings)
     notes = {site: examples.Notes(judges.get(site)) for site in settings.sites}
     encoders = encoders or graph.load(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
-        alerts, _ = rejudge(settings, encoders, entries, start, end, heads=notes)
-    last = {alert.id: alert for alert in alerts if SYSTEM not in alert.rules}
-    rows = [row for alert in last.values() for row in _windows(alert, notes[alert.site])]
-    data.write(out, rows)
+        told = rejudge(settings, encoders, entries, start, end, heads=notes)
+    last = {alert.id: alert for alert in told.alerts if SYSTEM not in alert.rules}
+    rows = [
+        row for alert in last.values() for row in _windows(alert, notes[alert.site], told.anomalies)
+    ]
+    if rows:
+        data.write(out, rows)
     return {"out": str(out), "alerts": len(last), "windows": len(rows)}
 
 
-def _windows(alert: Alert, notes: examples.Notes) -> Iterator[data.Row]:
-    """The windows that show something of the alert."""
+def _windows(
+    alert: Alert, notes: examples.Notes, anomalies: Sequence[Anomaly]
+) -> Iterator[data.Row]:
+    """The windows that show something of the alert, each with the label of what was found in it."""
     end = alert.end or FOREVER
+    found = [
+        anomaly
+        for anomaly in anomalies
+        if anomaly.site == alert.site
+        and anomaly.label in LABELS
+        and anomaly.start < end
+        and anomaly.end > alert.start
+    ]
     for window, tokens in notes.asked:
         if window.end > alert.start and window.start < end:
+            here = [a for a in found if a.start < window.end and a.end > window.start]
+            gravest = max(
+                here, key=lambda a: (SEVERITIES.index(a.severity), a.score), default=alert
+            )
             yield data.Row(
                 scene=alert.id,
                 site=alert.site,
                 start=window.start,
                 end=window.end,
                 alert=alert.id,
-                label=alert.label if alert.label in LABELS else "",
+                label=gravest.label if gravest.label in LABELS else "",
                 states=tokens.states,
                 vectors=data.packed(tokens),
             )

@@ -113,7 +113,13 @@ def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
 
 
 def write(path: Path, rows: Iterable[Row]) -> int:
-    """One line a row; how many. The file is replaced only when all of it is there."""
+    """One line a row; how many. The file is replaced only when all of it is there.
+
+    Raises ConfigError for a folder.
+    """
+    if path.is_dir():
+        msg = f"{path} is a folder: name the file to write"
+        raise ConfigError(msg)
     count, partial = 0, path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
@@ -133,6 +139,7 @@ def read(paths: Sequence[Path]) -> list[Row]:
     faults: list[str] = []
     splits: dict[str, tuple[str, str]] = {}
     places: dict[tuple[str, int, int], str] = {}
+    verdicts: dict[str, tuple[bool | None, str]] = {}
     for path in paths:
         for number, line in _lines(path):
             try:
@@ -144,6 +151,10 @@ def read(paths: Sequence[Path]) -> list[Row]:
                     )
                     raise ValueError(msg)
                 window = row.scene, row.start, row.end
+                said = verdicts.setdefault(row.alert, (row.verdict, f"{path}:{number}"))
+                if row.alert and said[0] != row.verdict:
+                    msg = f"alert {row.alert} has another verdict here than in {said[1]}"
+                    raise ValueError(msg)
                 if window in places:
                     msg = f"this window of scene {row.scene!r} is in {places[window]} already"
                     raise ValueError(msg)

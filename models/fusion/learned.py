@@ -17,11 +17,12 @@ import numpy as np
 import onnxruntime as ort
 
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
-from models.fusion.labels import MODALITIES
+from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.question import Question
 from models.yamnet_scores import CLASSES
 from pipeline.errors import WeightsError
+from pipeline.types import Presence
 
 MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
 SHIPPED = Path(__file__).with_name("shipped")
@@ -50,8 +51,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 class Learned:
     """A Model from questions to verdicts; one thread, so that a replay gives the same bytes.
 
-    Raises WeightsError where the folder holds no head, one for another layout of features, or one
-    whose file is not the one that its card speaks of.
+    Raises WeightsError where the folder holds no head, one for another layout of features, one
+    whose file is not the one that its card speaks of, or one that gives no probabilities.
     """
 
     def __init__(self, card: Card, model: bytes) -> None:
@@ -73,11 +74,16 @@ class Learned:
         if gives != due:
             msg = f"{MODEL} gives {gives}, not {due} (the labels of {CARD}): train it again"
             raise WeightsError(msg)
+        self._try()
 
     @classmethod
     def read(cls, folder: Path) -> Learned:
         """The head in a folder that `fusewatch train` made."""
-        folder = folder.expanduser()
+        try:
+            folder = folder.expanduser()
+        except RuntimeError as error:  # ~nobody, or a service user without a home
+            msg = f"{folder} holds no fusion head ({error})"
+            raise WeightsError(msg) from error
         try:
             card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
             model = (folder / MODEL).read_bytes()
@@ -93,6 +99,15 @@ class Learned:
                 f"makes {SCHEMA}: train it again (fusewatch train)"
             )
             raise WeightsError(msg)
+        if card.labels != LABELS:
+            msg = (
+                f"{folder / CARD}: its labels are {', '.join(card.labels)}, and those of this "
+                f"Fusewatch are {', '.join(LABELS)}: train it again"
+            )
+            raise WeightsError(msg)
+        if not 0 < card.threshold <= 1:
+            msg = f"{folder / CARD}: threshold {card.threshold} is not above 0 and at most 1"
+            raise WeightsError(msg)
         if hashlib.sha256(model).hexdigest() != card.sha256:
             msg = f"{folder / MODEL} is not the file that {CARD} speaks of: copy the whole folder"
             raise WeightsError(msg)
@@ -101,6 +116,25 @@ class Learned:
         except WeightsError as error:
             msg = f"{folder}: {error}"
             raise WeightsError(msg) from error
+
+    def _try(self) -> None:
+        """What cannot judge windows is told now, and not when the first comes."""
+        lost = Tokens({}, dict.fromkeys(MODALITIES, Presence.LOST))
+        blank = {m: np.zeros(SIZES[m], np.float32) for m in MODALITIES}
+        full = Tokens(blank, dict.fromkeys(MODALITIES, Presence.PRESENT))
+        try:
+            answers = [
+                self.scores(batch) for batch in ([lost], [full, full.without("sound"), lost])
+            ]
+        except Exception as error:  # as above
+            msg = f"{MODEL} cannot judge windows: {str(error)[:200]}"
+            raise WeightsError(msg) from error
+        for score, classes in answers:
+            if not (np.all((score >= 0) & (score <= 1)) and np.isfinite(classes).all()):
+                msg = (
+                    f"{MODEL} gives what is no probability (a score of {score[0]}): train it again"
+                )
+                raise WeightsError(msg)
 
     @classmethod
     def shipped(cls) -> Learned:

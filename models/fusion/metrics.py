@@ -147,11 +147,12 @@ class Row:
 
 
 def measure(scored: Scored, truths: Truths, threshold: float) -> Metrics:
-    """Every figure at once; raises ValueError as `frame_ap` does."""
+    """Every figure at once; AP and AUC are NaN for windows of one class, as of a quiet hour."""
+    both = len(np.unique(scored.anomaly[scored.anomaly >= 0])) == 2
     median, p95 = time_to_detect(scored, truths, threshold)
     return Metrics(
-        ap=frame_ap(scored),
-        auc=frame_auc(scored),
+        ap=frame_ap(scored) if both else float("nan"),
+        auc=frame_auc(scored) if both else float("nan"),
         f1=class_f1(scored, threshold)[1],
         event_recall=event_recall(scored, truths, threshold),
         false_alarms_per_hour=false_alarms_per_hour(scored, truths, threshold),

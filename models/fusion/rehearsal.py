@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from models.fusion import data
@@ -20,14 +21,18 @@ EACH = {"train": 12, "val": 6}  # windows of a label
 
 def chosen(sources: Sequence[Iterable[Row]], seed: int) -> list[Row]:
     """Of each label as many windows as EACH says, of all scenes different ones, of the sources in
-    turn; and as many ordinary ones as labelled ones. The same rows and seed give the same."""
+    turn; and as many ordinary ones as labelled ones, where there are. The same rows and seed give
+    the same. Their scenes are named anew, without the folders that they lay in."""
     pools = [_by_scene(rows) for rows in sources]
     picked: list[Row] = []
     for split, count in EACH.items():
         chance = np.random.default_rng([seed, count])
         labelled = [r for label in LABELS for r in _some(pools, split, label, count, chance)]
         picked += [*labelled, *_some(pools, split, "", len(labelled), chance)]
-    return picked
+    return [
+        msgspec.structs.replace(row, scene=f"{number:03d} {Path(row.scene).name}")
+        for number, row in enumerate(picked)
+    ]
 
 
 Pool = dict[tuple[str, str], dict[str, list[Row]]]  # (split, label) -> scene -> windows

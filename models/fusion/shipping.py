@@ -17,10 +17,13 @@ from torch import nn
 
 from models.fusion.features import SCHEMA, arrays
 from models.fusion.labels import LABELS
-from models.fusion.learned import CARD, MODEL, WEIGHTS, Card
-from models.fusion.nets import Calibrated, Ensemble
+from models.fusion.learned import CARD, MODEL, WEIGHTS, Card, Learned
+from models.fusion.nets import NETWORKS, Calibrated, Ensemble
 from models.fusion.train import Trained
 from pipeline.errors import WeightsError
+
+ASIDE = ".new"  # where a head is made, below its folder
+MOST = 3_000_000  # bytes
 
 
 def ship(
@@ -34,14 +37,18 @@ def ship(
     config: str,
     about: Mapping[str, object],
 ) -> Card:
-    """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB.
+
+    A head that is there already is replaced once the new one is whole, and can be loaded.
+    """
+    aside = folder / ASIDE
+    aside.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu()
-    _export(Calibrated(network, trained.temperature).eval(), folder / MODEL)
-    save_file(network.state_dict(), folder / WEIGHTS)
-    model = (folder / MODEL).read_bytes()
-    if len(model) > 3_000_000:
-        msg = f"{folder / MODEL} has {len(model)} bytes: a head has 3 MB at most"
+    _export(Calibrated(network, trained.temperature).eval(), aside / MODEL)
+    save_file(network.state_dict(), aside / WEIGHTS)
+    model = (aside / MODEL).read_bytes()
+    if len(model) > MOST:
+        msg = f"the head has {len(model)} bytes: {MOST // 10**6} MB is the most"
         raise WeightsError(msg)
     card = Card(
         name=name,
@@ -57,9 +64,18 @@ def ship(
         config=config,
         about=dict(about),
     )
+    write_card(aside, card)
+    Learned.read(aside)
+    for part in (MODEL, WEIGHTS, CARD):
+        (aside / part).replace(folder / part)
+    aside.rmdir()
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """The card of a head, for people to read, too."""
     text = msgspec.json.format(msgspec.json.encode(card), indent=2)
     (folder / CARD).write_bytes(text + b"\n")
-    return card
 
 
 def _export(network: nn.Module, file: Path) -> None:
@@ -85,6 +101,9 @@ def base_of(folder: Path) -> tuple[nn.Module, Card]:
         card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
         if card.schema != SCHEMA:
             msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
+            raise RuntimeError(msg)
+        if card.network not in NETWORKS:
+            msg = f"network {card.network!r} is none of {', '.join(NETWORKS)}"
             raise RuntimeError(msg)
         network = Ensemble(card.network, card.members)
         network.load_state_dict(load_file(folder / WEIGHTS))

@@ -86,11 +86,7 @@ def fit(
         if not (windows.anomaly == 1).any() or not (windows.anomaly == 0).any():
             msg = f"split {name}: there must be windows with an anomaly and windows without"
             raise ConfigError(msg)
-    try:
-        torch.empty(0, device=settings.device)
-    except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA
-        msg = f"device {settings.device!r} cannot be used: {str(error)[:200]}"
-        raise ConfigError(msg) from error
+    _usable(settings.device)
     torch.manual_seed(settings.seed)
     torch.use_deterministic_algorithms(True)
     network = Ensemble(settings.network, settings.members).to(settings.device)
@@ -129,6 +125,17 @@ def fit(
         epochs=run.best_epoch + 1,
         ap=run.best,
     )
+
+
+def _usable(device: str) -> None:
+    try:
+        if torch.device(device).type not in ("cpu", "cuda"):
+            msg = "it is neither cpu nor cuda"
+            raise RuntimeError(msg)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the second: a torch without CUDA
+        msg = f"device {device!r} cannot be used: {str(error)[:200]}"
+        raise ConfigError(msg) from error
 
 
 def _answerable(windows: Windows, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

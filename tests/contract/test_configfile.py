@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Config, ZoneRule
+from pipeline.config import Config, Fusion, ZoneRule
 from pipeline.errors import ConfigError
 from workers.configfile import convert, load
 from workers.yamlfile import MAX_BYTES, MAX_DEPTH, read_yaml
@@ -79,6 +79,13 @@ def test_words_that_yaml_1_1_takes_for_something_else_are_words(file: Path) -> N
 def test_a_rule_may_say_on_without_quotes(file: Path) -> None:
     rule = "      - {rule: keyword, words: {no: [hjelp]}, on: [report]}\n"
     assert loaded(file, GOOD + rule).sites["lobby"].rules[1].on == ("report",)  # type: ignore[union-attr]
+
+
+def test_a_word_alone_is_the_head_of_fusion(file: Path) -> None:
+    assert loaded(file, GOOD + "    fusion: rules\n").sites["lobby"].fusion == Fusion(head="rules")
+    assert "site.yaml:12: sites.lobby.fusion: must be a mapping" in refused(
+        file, GOOD + "    fusion: 3\n"
+    )
 
 
 def test_lines_are_known_by_path(file: Path) -> None:

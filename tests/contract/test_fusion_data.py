@@ -122,6 +122,16 @@ def test_a_file_that_was_damaged_is_refused_line_by_line(tmp_path: Path) -> None
     ]
 
 
+def test_an_alert_has_one_verdict(tmp_path: Path) -> None:
+    rows = [
+        row("a1", second, truth=None, alert="a1", label="siren", verdict=verdict)
+        for second, verdict in enumerate((True, True, False))
+    ]
+    data.write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ConfigError, match=r":3: alert a1 has another verdict here than in .*:1"):
+        data.read([tmp_path / "rows.jsonl"])
+
+
 def test_a_scene_in_two_splits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     data.write(path, [row(split="train"), row(second=1, split="test")])

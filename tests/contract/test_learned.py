@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
+from models.fusion.labels import LABELS
 from models.fusion.learned import CARD, MODEL, Learned
 from pipeline import config
 from pipeline.config import Config, Site
@@ -129,12 +130,56 @@ def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
         Learned.read(folder)
 
 
-def test_a_card_with_other_labels_than_its_model_is_refused(tmp_path: Path) -> None:
-    folder = tiny_head(tmp_path, {})
+def carded(folder: Path, **changed: object) -> Path:
+    """Change what the card says."""
     card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, "labels": ["gunshot"]}))
-    with pytest.raises(WeightsError, match=rf"{MODEL} gives .*'classes': \[7\].*train it again"):
+    (folder / CARD).write_text(json.dumps({**card, **changed}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"labels": ["gunshot"]}, r"its labels are gunshot, and those of this Fusewatch are"),
+        ({"labels": [*LABELS[1:], LABELS[0]]}, "its labels are explosion, .*train it again"),
+        ({"threshold": 99.89}, r"threshold 99\.89 is not above 0 and at most 1"),
+        ({"threshold": 0}, "threshold 0.0 is not above 0"),
+        ({"threshold": -1}, "threshold -1.0 is not above 0"),
+    ],
+)
+def test_a_card_of_another_head_or_another_scale_is_refused(
+    tmp_path: Path, changed: dict[str, object], says: str
+) -> None:
+    with pytest.raises(WeightsError, match=f"card.json: {says}"):
+        Learned.read(carded(tiny_head(tmp_path, {}), **changed))
+
+
+def test_a_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {}, labels=LABELS[:3])
+    carded(folder, labels=list(LABELS))
+    with pytest.raises(WeightsError, match=rf"{MODEL} gives .*'classes': \[3\].*train it again"):
         Learned.read(folder)
+
+
+def test_a_model_for_one_window_at_a_time_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {})
+    model = onnx.load(folder / MODEL)
+    for given in model.graph.input:
+        given.type.tensor_type.shape.dim[0].dim_value = 1
+    rehashed(folder, model.SerializeToString())
+    with pytest.raises(WeightsError, match=f"{MODEL} cannot judge windows: "):
+        Learned.read(folder)
+
+
+def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    folder = tiny_head(tmp_path, {}, bias=float("nan"))
+    with pytest.raises(WeightsError, match=rf"{MODEL} gives what is no probability \(.* nan\)"):
+        Learned.read(folder)
+
+
+def test_a_home_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="~nobody-of-this-name/head holds no fusion head"):
+        Learned.read(Path("~nobody-of-this-name/head"))
 
 
 def sites(head: str) -> Config:

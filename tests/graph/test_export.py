@@ -23,7 +23,7 @@ Scene = Callable[..., Path]
 def exported(config: Path, *, since: str = SINCE, until: str | None = None) -> list[data.Row]:
     out = config.parent / "windows.jsonl"
     windows.export(config, since, until, out, config.parent / "state", encoders=FAKES)
-    return data.read([out])
+    return data.read([out]) if out.exists() else []
 
 
 def ids(told: Sequence[dict[str, dict[str, str]]]) -> set[str]:
@@ -97,4 +97,35 @@ def test_the_command_says_how_many_and_what_to_do(
     assert main(words) == 0
     said = capsys.readouterr().out
     assert f"4 windows of 1 alerts -> {out}" in said
-    assert "set `verdict`" in said
+    assert f"fusewatch review {out}" in said
+    assert main(["review", str(out), "--all", "--wrong"]) == 0
+    assert main(words) == 2, "what a person has said is not written over"
+    assert "holds verdicts on 1 alerts" in capsys.readouterr().err
+    assert {row.verdict for row in data.read([out])} == {False}
+    words[3] = "2026-02-05T22:00:00Z"
+    words[-1] = str(config.parent / "none.jsonl")
+    assert main(words) == 1
+    assert "nothing that was observed then is an alert" in capsys.readouterr().out
+    assert not Path(words[-1]).exists()
+
+
+def test_each_window_has_the_label_of_what_was_found_in_it(config: Path, scene: Scene) -> None:
+    told = run_edge(config, scene(person=(2, 12), loud=(8, 9)))
+    assert len(ids(told)) == 1
+    labels = {(row.start - ns(BEGIN)) // ns(1): row.label for row in exported(config)}
+    assert {second for second, label in labels.items() if label == "gunshot"} == {5, 6, 7, 8}
+    assert {labels[2], labels[10]} == {"intrusion"}
+
+
+@pytest.mark.parametrize("out", ["folder", "missing/windows.jsonl", "office.yaml"])
+def test_where_it_cannot_or_must_not_write_is_told_first(
+    config: Path, scene: Scene, out: str
+) -> None:
+    run_edge(config, scene(loud=(8, 9)))
+    (config.parent / "folder").mkdir()
+    before = config.read_bytes()
+    with pytest.raises(ConfigError, match=f"--out .*{out}: "):
+        windows.export(
+            config, SINCE, None, config.parent / out, config.parent / "state", encoders=FAKES
+        )
+    assert config.read_bytes() == before

@@ -181,6 +181,18 @@ def test_another_head_judges_from_the_next_window_on() -> None:
     assert seconds(found) == [8, 20]
 
 
+def test_an_anomaly_names_the_head_that_answered_also_when_a_swap_comes_amid_its_answer() -> None:
+    class Swapped(Loud):
+        def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+            judging.swap({"office": Sure()})
+            return super().__call__(batch)
+
+    judging = stage(Swapped())
+    given = records(range(0, 30))
+    found, *_ = learned(told(judging, given))
+    assert (found.head, found.score) == ("loud 1", 0.9)
+
+
 def test_without_a_head_any_more_the_rules_judge_alone() -> None:
     given = records([8, 20], person=range(16, 19))
     found = told(stage(Loud()), given, {14: {}})

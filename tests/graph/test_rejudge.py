@@ -27,7 +27,7 @@ def judged(config: Path, since: float, until: float) -> list[dict[str, Any]]:
     start, end = ns(BEGIN + since), ns(BEGIN + until)
     folder = config.parent / "state" / "log"
     entries = between(folder, topics.OBSERVATIONS, *span(settings, start, end))
-    alerts, _ = rejudge(settings, FAKES, entries, start, end)
+    alerts = rejudge(settings, FAKES, entries, start, end).alerts
     return [json.loads(json.dumps(event(alert))) for alert in alerts]
 
 

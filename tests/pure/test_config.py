@@ -21,6 +21,7 @@ from pipeline.config import (
     Config,
     CrowdRule,
     Detect,
+    Fusion,
     Incidents,
     Jsonl,
     KeywordRule,
@@ -88,6 +89,13 @@ def test_a_config_without_faults_has_no_problems() -> None:
         PhraseRule(phrases=("people are fighting",)),
     )
     assert told(config_of(rules=rules)) == []
+
+
+def test_a_threshold_of_fusion_is_more_than_nothing() -> None:
+    assert told(config_of(fusion=Fusion(threshold=0.0))) == [
+        "sites.lobby.fusion.threshold: must be more than 0, or it alarms for ever"
+    ]
+    assert told(config_of(fusion=Fusion(threshold=0.01))) == []
 
 
 def test_a_rule_names_a_zone_that_some_camera_of_the_site_has() -> None:

@@ -11,6 +11,7 @@ import pytest
 from models.fusion import data, rehearsal
 from models.fusion.features import SIZES
 from models.fusion.labels import LABELS
+from models.fusion.learned import SHIPPED
 from pipeline.errors import ConfigError
 from tests.windows import row
 
@@ -37,7 +38,13 @@ def test_each_label_is_there_and_as_many_ordinary_windows() -> None:
 def test_no_scene_is_there_twice_and_sources_take_turns() -> None:
     kept = rehearsal.chosen([rows("a", 7), rows("b", 7)], seed=1)
     assert len({r.scene for r in kept}) == len(kept)
-    assert Counter(r.scene[0] for r in kept) == {"a": len(kept) // 2, "b": len(kept) // 2}
+    assert Counter(r.scene[4] for r in kept) == {"a": len(kept) // 2, "b": len(kept) // 2}
+
+
+def test_nothing_tells_in_which_folder_a_clip_lay() -> None:
+    (first, *_) = rehearsal.chosen([rows("/home/somebody/clips/", 7)], seed=1)
+    assert first.scene.startswith("000 ")
+    assert "/" not in first.scene
 
 
 def test_one_source_gives_what_the_other_lacks() -> None:
@@ -75,3 +82,10 @@ def test_a_damaged_file_is_told_by_name(tmp_path: Path, harm: str) -> None:
     )
     with pytest.raises(ConfigError, match=r"rehearsal\.jsonl\.gz"):
         rehearsal.read(tmp_path)
+
+
+def test_the_shipped_head_has_windows_of_each_label_and_as_many_ordinary_ones() -> None:
+    found = Counter((r.split, r.truth) for r in rehearsal.read(SHIPPED))
+    assert all(found["train", label] for label in LABELS)
+    for split in rehearsal.EACH:
+        assert found[split, ""] == sum(found[split, label] for label in LABELS) > 0
