@@ -14,7 +14,7 @@ from workers.processes import pool
 
 WORK = """
 import sys
-from tests.contract.test_processes import hold
+from tests.contract.test_pool import hold
 from workers.processes import pool
 
 if __name__ == "__main__":
