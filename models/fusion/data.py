@@ -139,12 +139,17 @@ def read(paths: Sequence[Path]) -> list[Row]:
     faults: list[str] = []
     splits: dict[str, tuple[str, str]] = {}
     places: dict[tuple[str, int, int], str] = {}
+    files: dict[str, Path] = {}
     verdicts: dict[str, tuple[bool | None, str]] = {}
     for path in paths:
         for number, line in _lines(path):
             try:
                 row = _row(line)
                 known, where = splits.setdefault(row.scene, (row.split, f"{path}:{number}"))
+                if row.scene in files and files[row.scene] != path:
+                    msg = f"scene {row.scene!r} is in {files[row.scene]}, too: give it another name"
+                    raise ValueError(msg)
+                files[row.scene] = path
                 if known != row.split:
                     msg = (
                         f"scene {row.scene!r} is in split {row.split!r}, and in {known!r} ({where})"

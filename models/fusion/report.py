@@ -106,7 +106,7 @@ def write(  # noqa: PLR0913 - a report is made of this
     """Write the report on the head that answered `main`; `rows` and `curves` compare it.
 
     Tables keep the order in which names, modalities and conditions first occur in `rows`. Raises
-    ValueError for two rows of one place, or for windows of one class only (`metrics.frame_ap`).
+    ValueError for two rows of one place.
     """
     parts = [
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>",
@@ -233,12 +233,15 @@ def _figure(svg: str, caption: str) -> str:
 
 def _curves(curves: Mapping[str, Scored], main: Scored, threshold: float) -> Iterator[str]:
     yield "<h2>Precision, recall and calibration</h2><div class=pair>"
-    yield _figure(
-        figures.precision_recall(curves, main, threshold),
-        "<b>Precision over recall, by windows.</b> Further up and to the right is better; the "
-        "number is average precision. The dot is where this head works: what share of the windows "
-        "it raises is right, and what share of those it should raise it does.",
-    )
+    if len(set(main.anomaly.tolist()) - {-1}) < 2:
+        yield "<p>All windows are of one class, so there is no precision over recall.</p>"
+    else:
+        yield _figure(
+            figures.precision_recall(curves, main, threshold),
+            "<b>Precision over recall, by windows.</b> Further up and to the right is better; the "
+            "number is average precision. The dot is where this head works: what share of the "
+            "windows it raises is right, and what share of those it should raise it does.",
+        )
     yield _figure(
         figures.calibration(main),
         "<b>Reliability.</b> On the dotted line a score of 0.8 is right eight times in ten; below "

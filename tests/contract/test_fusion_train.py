@@ -460,7 +460,8 @@ def test_a_quiet_hour_has_false_alarms_and_no_average_precision(base: Path, tmp_
     assert told["false_alarms_per_hour"] == 0
     assert told["split"] == "test"
     words = ["evaluate", str(tmp_path / "quiet.jsonl"), "--head", str(base)]
-    assert main(words) == 0
+    assert main([*words, "--report", str(tmp_path / "quiet.html")]) == 0
+    assert "All windows are of one class" in (tmp_path / "quiet.html").read_text()
     assert main([*words, "--least", "0.1"]) == 1
 
 
