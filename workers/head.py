@@ -21,7 +21,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from rich.progress import Progress
 
 from models.fusion import data, metrics, rehearsal, report, shipping, train
 from models.fusion.labels import SPLITS
@@ -34,6 +33,7 @@ from workers.compose import compose
 from workers.processes import pool
 from workers.scenefile import load_scene
 from workers.truth import truth
+from workers.windows import encoded
 
 NAME, VERSION = "fusewatch-fusion", "1"
 SCENES, SEED = 160, 7
@@ -69,13 +69,13 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
     }
     every = {"scenes": plain, **wrong}
     jobs = [job for some in every.values() for job in some]
-    made = iter(_encoded(folder / "config.yaml", jobs, "scenes"))
+    made = iter(encoded(folder / "config.yaml", jobs, "scenes"))
     kept: dict[str, list[data.Row]] = {}
     for name, some in every.items():
         rows = [row for _ in some for row in next(made)]
         kept[name] = _whole(name, rows, kept.get("scenes", []))
         data.write(out / f"rows/{name}.jsonl", kept[name])
-    heard = _encoded(Path(), list(takes.jobs(media, seed)), "clips")
+    heard = encoded(Path(), list(takes.jobs(media, seed)), "clips")
     clips = [row for rows in heard for row in rows]
     data.write(out / "rows/clips.jsonl", clips)
     say(f"{len(kept['scenes'])} windows of {scenes} scenes, {len(clips)} of clips")
@@ -108,16 +108,6 @@ def _whole(kind: str, rows: Sequence[data.Row], clean: Sequence[data.Row]) -> li
         states = {m: (other if m in touched else row).states[m] for m in row.states}
         whole.append(msgspec.structs.replace(row, vectors=vectors, states=states))
     return whole
-
-
-def _encoded(config: Path, jobs: Sequence[examples.Job], name: str) -> list[list[data.Row]]:
-    with Progress() as progress:
-        task = progress.add_task(name, total=len(jobs))
-        return list(
-            examples.encode(
-                config, jobs, told=lambda done, _: progress.update(task, completed=done)
-            )
-        )
 
 
 Folds = dict[str, list[tuple[str, Trained]]]  # name of a head -> (video it never saw, trained)

@@ -20,10 +20,12 @@ from workers.scenefile import load_scene
 from workers.truth import truth
 
 
-def encoded(config: Path, jobs: Sequence[examples.Job]) -> list[list[data.Row]]:
-    """The rows of each job, with a progress bar on a terminal."""
+def encoded(
+    config: Path, jobs: Sequence[examples.Job], name: str = "windows"
+) -> list[list[data.Row]]:
+    """The rows of each job, with a progress bar of that name on a terminal."""
     with Progress(disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("windows", total=len(jobs))
+        task = progress.add_task(name, total=len(jobs))
         return list(
             examples.encode(
                 config, jobs, told=lambda done, _: progress.update(task, completed=done)
