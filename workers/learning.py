@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import sys
@@ -33,6 +34,8 @@ from workers import clipmanifest, examples
 from workers.scenefile import load_scene
 from workers.truth import truth
 from workers.windows import encoded, playable
+
+log = logging.getLogger("fusewatch")
 
 SEEDS = 2**32
 SCALE = 4.0  # times a base's temperature, at most
@@ -63,7 +66,10 @@ def train(  # noqa: PLR0913 - the options of the command
     and line for windows that cannot be learned from.
     """
     began = time.monotonic()
-    _checked(epochs, seed, per_hour, out)
+    _checked(epochs, seed, per_hour)
+    if out.exists() and (not out.is_dir() or (base != "none" and out.samefile(folder_of(base)))):
+        msg = f"--out {out}: is a file, or the base itself: name a new folder"
+        raise ConfigError(msg)
     rows = _undisputed([row for row in data.read(files) if row.answer() is not None])
     if not rows:
         msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
@@ -155,17 +161,21 @@ def _split(
             part and {bool(row.answer()) for row in (*part, *more)} == {True, False}
             for part, more in zip(parts, known, strict=True)
         )
+        if not both:
+            log.warning(
+                "too few alerts to hold some back: validation_ap is of what it learned from"
+            )
         learned, held = parts if both else (learned, learned)
     # Without windows of its own to stop by, a training would be stopped by those of elsewhere
     return [*learned, *known[0]], [*held, *known[1]] if held else []
 
 
-def _agreement(rows: Sequence[data.Row], base: Path | None, made: Path) -> dict[str, object]:
+def _agreement(rows: Sequence[data.Row], base: Path | None, made: Path) -> dict[str, int]:
     """Of how many reviewed alerts the base, and what was made of it, say what the person said."""
     verdicts = {row.scene: bool(row.verdict) for row in rows if row.alert}
     if not verdicts or base is None:
         return {}
-    told: dict[str, object] = {"alerts": len(verdicts)}
+    told = {"alerts": len(verdicts)}
     for name, folder in (("agrees_before", base), ("agrees_after", made)):
         head = Learned.read(folder)
         found = {
@@ -174,10 +184,14 @@ def _agreement(rows: Sequence[data.Row], base: Path | None, made: Path) -> dict[
             if row.alert and head.probabilities(row.tokens())[0] >= head.threshold
         }
         told[name] = sum((scene in found) == right for scene, right in verdicts.items())
+    if told["agrees_after"] < told["agrees_before"]:
+        log.warning(
+            "it agrees with fewer verdicts than its base did: keep the base, or review more"
+        )
     return told
 
 
-def _checked(epochs: int, seed: int, per_hour: float, out: Path) -> None:
+def _checked(epochs: int, seed: int, per_hour: float) -> None:
     """Raise ConfigError for what is wrong of the options, before the work."""
     if epochs < 1:
         msg = f"--epochs {epochs}: a head learns nothing in less than one"
@@ -187,9 +201,6 @@ def _checked(epochs: int, seed: int, per_hour: float, out: Path) -> None:
         raise ConfigError(msg)
     if not 0 < per_hour < math.inf:
         msg = f"--per-hour {per_hour}: false alarms an hour, more than 0, please"
-        raise ConfigError(msg)
-    if out.exists() and not out.is_dir():
-        msg = f"--out {out}: is a file, and a head is a folder"
         raise ConfigError(msg)
 
 

@@ -391,6 +391,29 @@ def test_options_that_are_none_leave_the_head_that_is_there(
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
 
 
+def test_a_head_is_not_trained_on_in_place(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (base, tmp_path / "file"):
+        with pytest.raises(ConfigError, match=r"--out .*: is a file, or the base itself"):
+            learning.train(
+                [reviewed(tmp_path / "rows.jsonl")], out, base=str(base), network="concat",
+                seed=1, epochs=1, per_hour=1, device="cpu", name="x",
+            )  # fmt: skip
+
+
+def test_too_few_alerts_are_said_to_be(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = data.read([reviewed(tmp_path / "rows.jsonl")])
+    data.write(tmp_path / "two.jsonl", [r for r in rows if r.scene in ("alert0", "alert1")])
+    told = learning.train(
+        [tmp_path / "two.jsonl"], tmp_path / "out", base=str(base), network="concat", seed=1,
+        epochs=1, per_hour=1, device="cpu", name="x",
+    )  # fmt: skip
+    assert told["windows"] == told["validation"] == 20
+    assert "too few alerts to hold some back" in caplog.text
+
+
 def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
     base: Path, learned: train.Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
