@@ -164,7 +164,7 @@ def _review(given: argparse.Namespace) -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
-    told = _learning().train(
+    told = _of_extra("workers.learning").train(
         given.files,
         given.out,
         base=given.base,
@@ -180,21 +180,22 @@ def _train(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    learning = _learning()
     if bool(given.inputs) == bool(given.clips):
         given.parser.error("either files of windows and scenes, or --clips FOLDER")
+    evaluation = _of_extra("workers.evaluation")
     if given.clips:
-        told = learning.evaluate_clips(given.clips, given.head, given.manifest)
+        told = evaluation.evaluate_clips(given.clips, given.head, given.manifest)
     else:
-        told = learning.evaluate(given.inputs, given.head, given.config, given.report)
+        told = evaluation.evaluate(given.inputs, given.head, given.config, given.report)
     _print(told, as_json=given.json)
     reached = told["accuracy"] if given.clips else told["ap"]
     return OK if not given.least or float(reached or 0) >= given.least else FOUND
 
 
-def _learning() -> ModuleType:
+def _of_extra(module: str) -> ModuleType:
+    """A module that needs the extra `train`."""
     try:
-        return import_module("workers.learning")
+        return import_module(module)
     except ImportError as error:
         msg = f"this needs the package {error.name}: pip install 'fusewatch[train]'"
         raise ConfigError(msg) from error

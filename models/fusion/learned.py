@@ -31,6 +31,11 @@ DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
 LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
 
 
+def folder_of(head: str) -> Path:
+    """Where a head is: `shipped`, or a folder."""
+    return SHIPPED if head == "shipped" else Path(head)
+
+
 class Card(msgspec.Struct, frozen=True, kw_only=True):
     """What must be known of a head before it is believed; `about` is for people, free in form."""
 

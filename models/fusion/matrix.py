@@ -11,7 +11,7 @@ from models.fusion.data import Row
 from models.fusion.features import arrays
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned import DIGITS
-from models.fusion.metrics import Scored
+from models.fusion.metrics import Scored, Truth
 
 LETTERS: Mapping[str, tuple[str, ...]] = {
     "V": ("vision",),
@@ -77,3 +77,18 @@ def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
         label=windows.label,
         kind=[row.site for row in rows],
     )
+
+
+def truths_of(rows: Sequence[Row]) -> dict[str, list[Truth]]:
+    """What happened in each scene, as far as its windows say: for files without scenes."""
+    truths: dict[str, list[Truth]] = {}
+    for row in sorted(rows, key=lambda row: (row.scene, row.start)):
+        found = truths.setdefault(row.scene, [])
+        label = row.answer()
+        if not label:
+            continue
+        if found and found[-1].label == label and row.start <= found[-1].end_ns:
+            found[-1] = Truth(found[-1].start_ns, row.end, label)
+        else:
+            found.append(Truth(row.start, row.end, label))
+    return truths

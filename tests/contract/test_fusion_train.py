@@ -28,7 +28,7 @@ from models.fusion.train import Settings
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.types import Presence
 from tests.windows import row, tiny_head, tokens
-from workers import learning
+from workers import evaluation, learning
 from workers.cli import main
 
 QUICK = Settings(epochs=15, patience=15, members=2, drop=0.1, swap=0.0, rate=3e-3)
@@ -478,7 +478,7 @@ def test_windows_of_two_alerts_count_once_and_disputed_ones_not_at_all() -> None
 def test_a_quiet_hour_has_false_alarms_and_no_average_precision(base: Path, tmp_path: Path) -> None:
     quiet = [r for r in made(6, 5, "test") if r.scene.endswith(("0", "2", "4"))]
     data.write(tmp_path / "quiet.jsonl", quiet)
-    told = learning.evaluate([tmp_path / "quiet.jsonl"], str(base), None, None)
+    told = evaluation.evaluate([tmp_path / "quiet.jsonl"], str(base), None, None)
     assert (told["ap"], told["auc"], told["event_recall"]) == (None, None, None)
     assert told["false_alarms_per_hour"] == 0
     assert told["split"] == "test"
@@ -491,11 +491,11 @@ def test_a_quiet_hour_has_false_alarms_and_no_average_precision(base: Path, tmp_
 def test_what_is_no_input_to_evaluate_is_told(base: Path, tmp_path: Path) -> None:
     for name in ("card.json", "rows.csv"):
         with pytest.raises(ConfigError, match=rf"{name}: is neither a file of windows"):
-            learning.evaluate([tmp_path / name], str(base), None, None)
+            evaluation.evaluate([tmp_path / name], str(base), None, None)
     with pytest.raises(ConfigError, match=r"--clips .*none: there is no such folder"):
-        learning.evaluate_clips(tmp_path / "none", str(base), None)
+        evaluation.evaluate_clips(tmp_path / "none", str(base), None)
     with pytest.raises(ConfigError, match=r"--report .*none/r\.html: an .html file in a folder"):
-        learning.evaluate([tmp_path / "a.jsonl"], str(base), None, tmp_path / "none/r.html")
+        evaluation.evaluate([tmp_path / "a.jsonl"], str(base), None, tmp_path / "none/r.html")
 
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
