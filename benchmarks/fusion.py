@@ -120,8 +120,8 @@ def taught(media: Path, folder: Path) -> None:
     )  # fmt: skip
     print(
         f"{len(jobs)} reviewed alerts, {right} of them right, {len(rows)} windows: trained in "
-        f"{told['seconds']} s (aim: under 120); it says of {told['agrees_after']} what was said, its "
-        f"base of {told['agrees_before']}"
+        f"{told['seconds']} s (aim: under 120); it agrees with {told['agrees_after']} of the "
+        f"verdicts, its base with {told['agrees_before']}"
     )
 
 
