@@ -68,9 +68,14 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None)
 
 def writable(out: Path) -> None:
     """Raise ConfigError where a file of windows cannot be, or holds what a person has said."""
-    if out.is_dir() or not out.absolute().parent.is_dir():
-        msg = f"--out {out}: a .jsonl file in a folder that exists, please"
+    if out.is_dir():
+        msg = f"--out {out}: is a folder: name the file to write"
         raise ConfigError(msg)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"--out {out}: its folder cannot be made: {error.strerror}"
+        raise ConfigError(msg) from error
     if not out.exists():
         return
     try:

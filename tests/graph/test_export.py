@@ -117,7 +117,7 @@ def test_each_window_has_the_label_of_what_was_found_in_it(config: Path, scene: 
     assert {labels[2], labels[10]} == {"intrusion"}
 
 
-@pytest.mark.parametrize("out", ["folder", "missing/windows.jsonl", "office.yaml"])
+@pytest.mark.parametrize("out", ["folder", "office.yaml/windows.jsonl", "office.yaml"])
 def test_where_it_cannot_or_must_not_write_is_told_first(
     config: Path, scene: Scene, out: str
 ) -> None:
@@ -129,3 +129,10 @@ def test_where_it_cannot_or_must_not_write_is_told_first(
             config, SINCE, None, config.parent / out, config.parent / "state", encoders=FAKES
         )
     assert config.read_bytes() == before
+
+
+def test_the_folder_of_the_file_is_made(config: Path, scene: Scene) -> None:
+    run_edge(config, scene(loud=(8, 9)))
+    out = config.parent / "new/folder/windows.jsonl"
+    windows.export(config, SINCE, None, out, config.parent / "state", encoders=FAKES)
+    assert data.read([out])
