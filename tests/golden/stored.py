@@ -1,0 +1,147 @@
+"""Stored observations and alerts of the recorded scenes: what a change of the code must not change.
+
+    python -m tests.golden.stored        writes them anew; needs weights and scenes
+
+`SCENE.obs.xz` holds the records of `observations.v1` as vision, sound, speech and text published
+them, and the embedded phrases of the site's rules: so fusion and alerting are judged on a machine
+without weights, too. `SCENE.jsonl` holds the alerts, as `fusewatch replay` writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from pipeline import config, topics
+from pipeline.bus.memory import MemoryBus
+from pipeline.config import Config
+from pipeline.ports import Entry
+from pipeline.run import Runner, drain
+from pipeline.types import Alert
+from workers import configfile, graph
+from workers.jsonl import write_all
+from workers.replay import replay, told
+from workers.status import Status
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SCENES = (
+    "office-after-hours",
+    "office-break-in",
+    "office-camera-lost",
+    "plaza-explosion",
+    "plaza-quiet",
+    "retail-gunshot",
+    "retail-quiet",
+)
+PROCESSOR = HERE / "processor.sha256"  # of the machine that wrote the files
+JUDGES = ("fusion", "alert")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What one scene gave: (key, record, traceparent) in order, and phrase -> float32 vector."""
+
+    entries: Sequence[tuple[str, bytes, str]]
+    phrases: dict[str, bytes]
+
+
+def site_of(scene: str) -> Config:
+    """The config of the site that a scene was recorded at."""
+    return configfile.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
+
+
+def played(scene: Path, encoders: graph.Encoders) -> tuple[Stored, bytes]:
+    """The observations and the alerts file of a scene, by real models."""
+    settings, bus = site_of(scene.stem), MemoryBus()
+    reader = bus.reader(topics.OBSERVATIONS, "golden")
+    alerts = replay(settings, scene, encoders, bus=bus).alerts
+    entries = []
+    while polled := reader.poll(1000):
+        entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
+    rules = [rule for site in settings.sites.values() for rule in site.rules]
+    said = [p for rule in rules if isinstance(rule, config.PhraseRule) for p in rule.phrases]
+    vectors = encoders.text(said) if said else []
+    phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
+    return Stored(entries, phrases), _written(alerts)
+
+
+def judged(scene: str) -> bytes:
+    """The alerts file that fusion and alerting make of a scene's stored observations."""
+    settings, stored, bus = site_of(scene), read(scene), MemoryBus()
+
+    def text(batch: Sequence[str]) -> list[np.ndarray]:
+        return [np.frombuffer(stored.phrases[phrase], np.float32) for phrase in batch]
+
+    def unused(*_: object) -> list[object]:
+        msg = "stored observations are not looked at again"
+        raise AssertionError(msg)
+
+    encoders = graph.Encoders(
+        detector=unused, sound=unused, sound_head=unused, voice=unused, speech=unused, text=text
+    )
+    nodes = graph.nodes(settings, encoders, Status(), recorded=True, stages=JUDGES)
+    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
+    reader = bus.reader(topics.ALERTS, "golden")
+    alerts: list[Alert] = []
+    for at in range(0, len(stored.entries), 500):
+        for key, value, trace in stored.entries[at : at + 500]:
+            bus.publish(topics.OBSERVATIONS, key, value, trace)
+        bus.flush()
+        drain(runners)
+        alerts += told(reader, Alert)
+    return _written(alerts)
+
+
+def read(scene: str) -> Stored:
+    """The stored observations of a scene."""
+    packed = lzma.decompress((HERE / f"{scene}.obs.xz").read_bytes())
+    return msgspec.msgpack.decode(packed, type=Stored)
+
+
+def alerts_of(scene: str) -> bytes:
+    """The stored alerts of a scene."""
+    return (HERE / f"{scene}.jsonl").read_bytes()
+
+
+def encoders() -> graph.Encoders:
+    """The models of the example sites, as a replay loads them."""
+    return graph.load(site_of("office").models, recorded=True)
+
+
+def processor() -> str:
+    """The kind of this machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    wanted = ("model name", "flags")
+    found = {line.split(":")[0].strip(): line for line in lines if line.startswith(wanted)}
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest() + "\n"
+
+
+def _written(alerts: Sequence[Alert]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "alerts.jsonl"
+        write_all(file, alerts)
+        return file.read_bytes()
+
+
+def main(folder: Path) -> None:
+    """Write the files of every scene in `folder` anew."""
+    models = encoders()
+    PROCESSOR.write_text(processor())
+    for name in SCENES:
+        stored, alerts = played(folder / f"{name}.yaml", models)
+        packed = lzma.compress(msgspec.msgpack.encode(stored), preset=9)
+        (HERE / f"{name}.obs.xz").write_bytes(packed)
+        (HERE / f"{name}.jsonl").write_bytes(alerts)
+        print(f"{name}: {len(stored.entries)} observations, {len(packed)} bytes")
+        assert judged(name) == alerts, name
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "../shared/scenes")

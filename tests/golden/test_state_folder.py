@@ -1,0 +1,78 @@
+"""A state folder of November 2026 is gone on with.
+
+`state-2026-11.tar.xz` was written by commit 4aa3475 with the fake models: a daemon that was killed
+in the middle of a scene while its webhook could not be reached, a capture worker's spool, and the
+alerts that an undisturbed run of that commit told.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import codec
+from tests.graph.conftest import FAKES, last
+from workers import configfile, edge
+from workers.receiver import Receiver
+from workers.scene import load_scene, scene_records
+from workers.spool import Spool
+
+STORED = Path(__file__).parent / "state-2026-11.tar.xz"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
+SPOOLED = 60
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The stored folder; its log was written a moment ago, else retention would empty it."""
+    with tarfile.open(STORED) as file:
+        file.extractall(tmp_path, filter="data")
+    stored = tmp_path / "state-2026-11"
+    for file_ in (stored / "state" / "log").glob("*.db"):
+        with sqlite3.connect(file_) as log:
+            log.execute(
+                "UPDATE entries SET appended = appended + ? - (SELECT max(appended) FROM entries)",
+                (time.time_ns(),),
+            )
+        log.close()
+    return stored
+
+
+def events(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_killed_daemon_goes_on_and_loses_nothing(folder: Path) -> None:
+    config, told = folder / "office.yaml", folder / "state" / "alerts.jsonl"
+    before, expected = told.read_text(), json.loads((folder / "expected.json").read_text())
+    with Receiver(SECRET) as receiver:
+        config.write_text(config.read_text().replace("http://127.0.0.1:1/", receiver.url))
+        scene, state = folder / "scene.yaml", folder / "state"
+        assert edge.run(config, scene=scene, state=state, encoders=FAKES) == 0
+        received = receiver.events
+    assert before
+    assert told.read_text().startswith(before)
+    ids = [event["id"] for event in events(told)]
+    assert len(set(ids)) == len(ids)
+    assert last(events(told)) == last(expected)
+    assert {id_: event["data"] for id_, event in received.items()} == {
+        event["id"]: event["data"] for event in events(told)
+    }
+
+
+def test_a_spool_is_read_on(folder: Path) -> None:
+    site = configfile.load(folder / "office.yaml").sites["office"]
+    records = list(scene_records(load_scene(folder / "scene.yaml"), site))[:SPOOLED]
+    spool = Spool(folder / "state" / "spool.db", cap=20_000_000, dropped=lambda *_: None)
+    try:
+        assert spool.waiting == SPOOLED
+        rows = spool.take(SPOOLED, 1 << 30)
+        assert [(row.topic, codec.decode(row.value)) for row in rows] == records
+    finally:
+        spool.close()
