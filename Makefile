@@ -53,7 +53,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
 head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/training.md)
-	.venv-torch/bin/python -m workers.head $(SHARED)/media --out build/head --ship models/fusion/shipped
+	.venv-torch/bin/python -m workers.training.shipped_head $(SHARED)/media --out build/head --ship models/fusion/shipped
 
 shared:
 	@for each in media weights tools; do test -n "$(SHARED)" && test -d "$(SHARED)/$$each" || { \

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 
-from workers.jpeg import encoded, shrunk
+from workers.media.jpeg import encoded, shrunk
 
 
 def measure(path: Path, fps: float, width: int) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline import codec
-from pipeline.align import Aligner
 from pipeline.host import Host
+from pipeline.judge.align import Aligner
 from pipeline.ports import Assigned
 from pipeline.types import (
     SECOND,

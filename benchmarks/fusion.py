@@ -22,19 +22,22 @@ from typing import Any
 
 from msgspec import structs
 
-from models.fusion import data, features
-from models.fusion.learned import SHIPPED, Learned
+from models.fusion import features
+from models.fusion.learned_head import SHIPPED, Learned
 from models.fusion.noisy_or import NoisyOr
-from models.fusion.question import Question
+from models.fusion.query import Question
+from models.training import dataset
 from pipeline.types import Presence, Window
-from workers import configfile, examples, graph
-from workers.compose import compose
-from workers.films import Films
-from workers.learning import train
-from workers.processes import pool
-from workers.replay import Study, replay
-from workers.scenefile import load_scene
-from workers.windows import encoded
+from workers import graph
+from workers.config import loader
+from workers.replay.scene_file import load_scene
+from workers.replay.scene_replay import Study, replay
+from workers.runtime.process_pool import pool
+from workers.training import feature_extraction
+from workers.training.compose import compose
+from workers.training.datasets import encoded
+from workers.training.train import train
+from workers.training.video_cache import Films
 
 _ours: list[Any] = []
 
@@ -57,12 +60,12 @@ def main() -> None:
 
 def cost(config: Path, scene: Path, folder: Path) -> None:
     """Milliseconds a window on one core, beside the noisy-or's and the whole replay's."""
-    settings = configfile.load(config)
+    settings = loader.load(config)
     encoders = graph.load(settings.models, recorded=True)
     site = load_scene(scene).site
     asked: list[Question] = []
 
-    class Keeps(examples.Notes):
+    class Keeps(feature_extraction.Notes):
         def __call__(self, batch: Any) -> Any:
             asked.extend(batch)
             return super().__call__(batch)
@@ -101,7 +104,9 @@ def taught(media: Path, folder: Path) -> None:
     """Seconds to teach the shipped head a site by 30 alerts that a person has reviewed."""
     out, file = folder / "taught", folder / "reviewed.jsonl"
     compose(media, out, scenes=30, seed=12, splits=(0, 0, 1))
-    jobs = [examples.Job(scene=str(scene)) for scene in sorted((out / "test").glob("*.yaml"))]
+    jobs = [
+        feature_extraction.Job(scene=str(scene)) for scene in sorted((out / "test").glob("*.yaml"))
+    ]
     rows, right = [], 0
     for made in encoded(out / "config.yaml", jobs):
         shown = [row for row in made if row.truth] or made[:10]
@@ -113,7 +118,7 @@ def taught(media: Path, folder: Path) -> None:
             )
             for row in shown
         ]
-    data.write(file, rows)
+    dataset.write(file, rows)
     told = train(
         [file], folder / "head", base="shipped", network="concat", seed=1, epochs=30,
         per_hour=1.0, device="cpu", name="site",
@@ -145,9 +150,11 @@ def quiet(config: Path, scenes: list[Path], head: Path) -> None:
 
 
 def _ready(config: str, head: Path) -> None:
-    settings = configfile.load(Path(config))
+    settings = loader.load(Path(config))
     encoders = graph.load(settings.models, recorded=True)
-    detector = examples.Remembering(encoders.detector)  # the same films, scene after scene
+    detector = feature_extraction.Remembering(
+        encoders.detector
+    )  # the same films, scene after scene
     _ours[:] = [settings, structs.replace(encoders, detector=detector), Films(), Learned.read(head)]
 
 

@@ -28,18 +28,19 @@ from uuid import uuid4
 import confluent_kafka
 import kafka
 
-from models.fake import FakeText
-from pipeline import codec, config, topics, trace
-from pipeline.bus import kafka as ours
-from pipeline.bus import kafka_record
-from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.kafka_admin import Admin
-from pipeline.bus.kafka_writer import BATCH
+from pipeline import codec, topics, trace
+from pipeline.bus.kafka import bus as ours
+from pipeline.bus.kafka import record
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.bus.kafka.writer import BATCH
+from pipeline.config import schema
 from pipeline.ports import Bus, Entry
 from pipeline.run import Runner
 from pipeline.types import Report
-from workers.faust_app import FaustBus
-from workers.text import TextStage
+from tests.fakes import FakeText
+from workers.bus.faust_app import FaustBus
+from workers.stages.text import TextStage
 
 ROUNDS = 5
 PARTITIONS = 4
@@ -52,8 +53,8 @@ TRACE = "00-7bb0f1bc4e5c5f0a6f4c3d1a2b9e8f70-a3ce929d0e0e4736-01"
 SCRIPT = Path(__file__).parents[1] / "deploy/kafka/kafka.sh"
 
 Took = tuple[float, float]  # s of wall clock, s of CPU
-Publish = Callable[[config.KafkaBus, list[bytes], int], Took]
-Read = Callable[[config.KafkaBus, int], Took]
+Publish = Callable[[schema.KafkaBus, list[bytes], int], Took]
+Read = Callable[[schema.KafkaBus, int], Took]
 
 
 def now() -> Took:
@@ -78,9 +79,9 @@ def broker(address: str) -> Iterator[str]:
         subprocess.run([str(SCRIPT), "stop", folder], check=True, capture_output=True)
 
 
-def fresh(address: str, *names: str) -> config.KafkaBus:
+def fresh(address: str, *names: str) -> schema.KafkaBus:
     """Settings whose topics nobody else has."""
-    settings = config.KafkaBus(brokers=(address,), prefix=f"bench-{uuid4().hex[:12]}")
+    settings = schema.KafkaBus(brokers=(address,), prefix=f"bench-{uuid4().hex[:12]}")
     with Admin(settings) as admin:
         for name in names:
             admin.create(name, PARTITIONS, 1, {"max.message.bytes": str(2 * BATCH)})
@@ -92,14 +93,14 @@ def keyed(values: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
         yield KEYS[number % len(KEYS)], value
 
 
-def wire(settings: config.KafkaBus) -> str:
-    return kafka_record.topic(settings.prefix, topics.FRAMES)
+def wire(settings: schema.KafkaBus) -> str:
+    return record.topic(settings.prefix, topics.FRAMES)
 
 
 # -- publishing; each opens its client, sends one record, and then is timed
 
 
-def by_us(settings: config.KafkaBus, values: list[bytes], batch: int) -> Took:
+def by_us(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
     bus = KafkaBus(settings)
     bus.publish(topics.FRAMES, KEYS[0], b"warm", TRACE)
     bus.flush()
@@ -114,7 +115,7 @@ def by_us(settings: config.KafkaBus, values: list[bytes], batch: int) -> Took:
     return took
 
 
-def by_kafka_python(settings: config.KafkaBus, values: list[bytes], batch: int) -> Took:
+def by_kafka_python(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
     producer = kafka.KafkaProducer(
         bootstrap_servers=settings.brokers,
         acks="all",
@@ -123,7 +124,7 @@ def by_kafka_python(settings: config.KafkaBus, values: list[bytes], batch: int) 
         batch_size=BATCH,
         max_request_size=8 << 20,
     )
-    topic, headers = wire(settings), kafka_record.headers(TRACE)
+    topic, headers = wire(settings), record.headers(TRACE)
     producer.send(topic, b"warm").get(30)
     began = now()
     for number, (key, value) in enumerate(keyed(values), start=1):
@@ -136,7 +137,7 @@ def by_kafka_python(settings: config.KafkaBus, values: list[bytes], batch: int) 
     return took
 
 
-def by_confluent(settings: config.KafkaBus, values: list[bytes], batch: int) -> Took:
+def by_confluent(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": ",".join(settings.brokers),
@@ -148,7 +149,7 @@ def by_confluent(settings: config.KafkaBus, values: list[bytes], batch: int) -> 
             "linger.ms": 0,
         }
     )
-    topic, headers = wire(settings), kafka_record.headers(TRACE)
+    topic, headers = wire(settings), record.headers(TRACE)
     producer.produce(topic, b"warm")
     producer.flush()
     began = now()
@@ -174,7 +175,7 @@ def reading(poll: Callable[[], int], count: int) -> Took:
     return since(began, (read - first) / count)
 
 
-def read_by_us(settings: config.KafkaBus, count: int) -> Took:
+def read_by_us(settings: schema.KafkaBus, count: int) -> Took:
     bus = KafkaBus(settings)
     reader = bus.reader(topics.FRAMES, f"us-{uuid4().hex[:8]}")
     took = reading(lambda: sum(isinstance(e, Entry) for e in reader.poll(LIMIT, 1.0)), count)
@@ -182,7 +183,7 @@ def read_by_us(settings: config.KafkaBus, count: int) -> Took:
     return took
 
 
-def read_by_kafka_python(settings: config.KafkaBus, count: int) -> Took:
+def read_by_kafka_python(settings: schema.KafkaBus, count: int) -> Took:
     consumer = kafka.KafkaConsumer(
         wire(settings),
         bootstrap_servers=settings.brokers,
@@ -199,7 +200,7 @@ def read_by_kafka_python(settings: config.KafkaBus, count: int) -> Took:
     return took
 
 
-def read_by_confluent(settings: config.KafkaBus, count: int) -> Took:
+def read_by_confluent(settings: schema.KafkaBus, count: int) -> Took:
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": ",".join(settings.brokers),

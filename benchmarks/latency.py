@@ -26,8 +26,8 @@ import av
 
 from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually, rtsp_server, virtual_microphone
-from workers.receiver import Receiver
-from workers.tape import RATE, Mix
+from workers.delivery.receiver import Receiver
+from workers.media.recordings import RATE, Mix
 
 EMPTY, PERSON, FPS = 8, 4, 10
 EMPTY_FROM, PERSON_FROM = 0.5, 30.0  # s in office_a.mp4

@@ -15,31 +15,32 @@ import math
 import time
 from collections.abc import Iterator
 
-from models.fake import FakeText
-from pipeline import codec, config, topics
+from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
+from pipeline.config import schema
 from pipeline.run import Runner
 from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, Sound
+from tests.fakes import FakeText
 from workers import graph
-from workers.alert import AlertStage
-from workers.fusion import FusionStage
+from workers.stages.alert import AlertStage
+from workers.stages.fusion import FusionStage
 
 BEGIN = 1_795_478_400 * SECOND  # 2026-11-24T00:00:00Z
 FPS = 5
 EMBEDDING = bytes(2 * 521)  # YAMNet's scores ride along with each second of sound
 
 
-def site(cameras: int) -> config.Site:
-    zone = config.Zone(coordinates="0,0, 1,0, 1,1, 0,1")
-    return config.Site(
+def site(cameras: int) -> schema.Site:
+    zone = schema.Zone(coordinates="0,0, 1,0, 1,1, 0,1")
+    return schema.Site(
         cameras={
-            f"camera-{number}": config.Camera(source="device:0", zones={"floor": zone})
+            f"camera-{number}": schema.Camera(source="device:0", zones={"floor": zone})
             for number in range(cameras)
         },
-        microphones={"room": config.Microphone(source="device:default")},
+        microphones={"room": schema.Microphone(source="device:default")},
         rules=(
-            config.ZoneRule(zone="floor", schedule="03:00-03:01"),
-            config.SoundRule(labels={"gunshot": 0.5}),
+            schema.ZoneRule(zone="floor", schedule="03:00-03:01"),
+            schema.SoundRule(labels={"gunshot": 0.5}),
         ),
     )
 
@@ -57,7 +58,7 @@ def frame(name: str, camera: str, start: int, people: int) -> Iterator[Record]:
     yield Progress(site=name, source=camera, upto=start + 1)
 
 
-def second(name: str, of: config.Site, start: int, people: int) -> Iterator[Record]:
+def second(name: str, of: schema.Site, start: int, people: int) -> Iterator[Record]:
     """What one site says in a second."""
     sources = (*of.cameras, "room", "room/speech")
     if start // SECOND % 10 == 0:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
-from models.sound_clips import BEDS, KINDS, Clip, clips, listen
-from models.sound_fit import calibrate, fit, folds, held_out, part, prior
+from models.hearing.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
+from models.training.sound_clips import BEDS, KINDS, Clip, clips, listen
+from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
 from pipeline.types import SECOND, AudioChunk, Sound, ns
-from workers.hearing import SoundStage
+from workers.stages.sound import SoundStage
 
 LASTS, HOP = 25, 0.1  # seconds
 

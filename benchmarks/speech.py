@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from models.speech import FasterWhisper
-from models.text import TextEncoder
-from models.transcript import word_errors, words
-from models.voice import Voice
+from models.hearing.speech import FasterWhisper
+from models.hearing.transcript import word_errors, words
+from models.hearing.voice_activity import Voice
+from models.language.text import TextEncoder
 from pipeline.types import SECOND, AudioChunk, Progress, Utterance
-from workers.hearing import RATE
-from workers.speech import SpeechStage
+from workers.stages.sound import RATE
+from workers.stages.speech import SpeechStage
 
 CHUNK = RATE // 10  # samples
 JFK = (

@@ -21,9 +21,9 @@ from pathlib import Path
 from pipeline import topics
 from pipeline.errors import OutsideError
 from pipeline.types import SECOND, FrameChunk
-from workers.forward import BYTES, LIMIT, Forwarder
-from workers.spool import Spool
-from workers.status import Status
+from workers.bus.spool import Spool
+from workers.bus.spool_forwarder import BYTES, LIMIT, Forwarder
+from workers.runtime.status import Status
 
 CAMERAS, FPS, SIZE = 25, 5, 150_000
 SECONDS = 10

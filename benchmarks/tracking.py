@@ -19,8 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.detector import Detector
-from pipeline.track import Tracker
+from models.vision.detector import Detector
+from pipeline.judge.track import Tracker
 from pipeline.types import SECOND, Box, ns
 
 OFFICE = ((6.3, 19.6), (22.9, 44.7), (50.5, 70.0))  # one person at a time is in the room

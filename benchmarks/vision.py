@@ -24,13 +24,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from models.detector import Detector
+from models.vision.detector import Detector
 from pipeline.codec import decode, encode
-from pipeline.track import Tracker
+from pipeline.judge.track import Tracker
 from pipeline.types import Detections, FrameChunk, ns
-from workers.decode import decoded
-from workers.jpeg import encoded
-from workers.vision import VisionStage
+from workers.media.decode import decoded
+from workers.media.jpeg import encoded
+from workers.stages.vision import VisionStage
 
 
 def chunks(video: Path, count: int) -> list[bytes]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.fetch import Told, Wanted, alone, digest, fetch
+from models.download import Told, Wanted, alone, digest, fetch
 from models.registry import REGISTRY, File, Weights
 from pipeline.errors import WeightsError
 

@@ -1,1 +1,6 @@
-"""The pure core of Fusewatch: records, time, windows, rules, incidents and how a stage is run."""
+"""The pure core: records, their codec, the ports, and how one stage runs over one partition.
+
+Nothing here opens a device, a model or a socket, reads a clock or starts a thread.
+Rooms: `config` (the settings as types), `judge` (windows, tracks, rules, incidents), `bus` (logs).
+May import: the standard library and msgspec; numpy where arrays are computed.
+"""

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from models.fusion import data
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned import CARD, MODEL, Card
+from models.fusion.learned_head import CARD, MODEL, Card
+from models.training import dataset
 from pipeline.types import Observation, Presence, Window, ns
 
 ALL_THERE = {
@@ -54,18 +54,18 @@ def row(
     truth: str | None = "",
     vectors: Mapping[str, Floats] | None = None,
     **more: object,
-) -> data.Row:
+) -> dataset.Row:
     """A window as a line of a file; sound only, unless it is given other vectors."""
     given = vectors if vectors is not None else {"sound": np.zeros(SIZES["sound"], np.float32)}
     states = {m: Presence.PRESENT if m in given else Presence.LOST for m in MODALITIES}
-    return data.Row(
+    return dataset.Row(
         scene=scene,
         site="office",
         start=ns(second),
         end=ns(second + 4),
         truth=truth,
         states=states,
-        vectors=data.packed(Tokens(given, states)),
+        vectors=dataset.packed(Tokens(given, states)),
         **more,  # type: ignore[arg-type]
     )
 

@@ -1,6 +1,6 @@
 """The command line: one function a command; each returns the exit code.
 
-Exit codes: those of `workers/exits.py`, and 70 when a defect of ours ended the daemon.
+Exit codes: those of `workers/exit_codes.py`, and 70 when a defect of ours ended the daemon.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
-from workers import cli_learning, cli_topics
-from workers.exits import FOUND, OK, OUTSIDE, WRONG, usage
+from workers import cli_topics, cli_training
+from workers.exit_codes import FOUND, OK, OUTSIDE, WRONG, usage
 
 WORKERS = ("capture", "vision", "hearing", "text", "fusion", "alert", "delivery")
 SLOWEST = 0.01  # times real time that a scene may be played
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true")
 
     cli_topics.add_commands(add)
-    cli_learning.add_commands(add)
+    cli_training.add_commands(add)
 
     made = add("demo", _demo, "replay a break-in, deliver it to a local receiver, tell the story")
     made.add_argument("--scene", type=Path)
@@ -202,25 +202,25 @@ def _speed(text: str) -> float | None:
 
 
 def _init(given: argparse.Namespace) -> int:
-    from workers.init import init
+    from workers.init_config import init
 
     init(given.config, given.state)
     return OK
 
 
 def _run(given: argparse.Namespace) -> int:
-    from workers import edge
+    from workers import daemon
 
     if given.speed is not None and given.scene is None:
         msg = "--speed is for a scene: what lives has a speed of its own; add --scene SCENE"
         raise ConfigError(msg)
-    return edge.run(given.config, scene=given.scene, state=given.state, speed=given.speed)
+    return daemon.run(given.config, scene=given.scene, state=given.state, speed=given.speed)
 
 
 def _worker(given: argparse.Namespace) -> int:
-    from workers import single
+    from workers import worker
 
-    order = single.Order(
+    order = worker.Order(
         stage=given.stage,
         instance=given.instance,
         recorded=given.recorded,
@@ -230,16 +230,16 @@ def _worker(given: argparse.Namespace) -> int:
         speed=given.speed,
         sites=tuple(given.sites.split(",")) if given.sites else (),
     )
-    return single.run(order, given.config)
+    return worker.run(order, given.config)
 
 
 def _replay(given: argparse.Namespace) -> int:
-    from workers import playback
+    from workers.replay import command
 
     if bool(given.scenes) == bool(given.since):
         given.parser.error("either scenes, or --since TIME for what the log has observed")
     if given.since:
-        return playback.again(
+        return command.again(
             given.config,
             given.since,
             given.until,
@@ -247,7 +247,7 @@ def _replay(given: argparse.Namespace) -> int:
             state=given.state,
             as_json=given.json,
         )
-    return playback.run(
+    return command.run(
         given.config,
         given.scenes,
         out=given.out,
@@ -258,10 +258,10 @@ def _replay(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from workers import configfile
+    from workers.config import loader
 
     try:
-        settings = configfile.load(given.config)
+        settings = loader.load(given.config)
     except ConfigError as error:
         if isinstance(error.__cause__, OSError):
             raise  # nothing was found in the config: it could not be read
@@ -280,22 +280,22 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from workers import configfile
+    from workers.config import loader
     from workers.doctor import doctor, show
 
     config: Path | None = given.config
-    checks = doctor(configfile.load(config), base=config.parent) if config else doctor(None)
+    checks = doctor(loader.load(config), base=config.parent) if config else doctor(None)
     show(checks, as_json=given.json)
     return OK if all(check.ok for check in checks) else FOUND
 
 
 def _report(given: argparse.Namespace) -> int:
-    from pipeline.config import Api
-    from workers import configfile
-    from workers.reports import read_token, send_report
-    from workers.secrets import Secrets
+    from pipeline.config.schema import Api
+    from workers.capture.reports import read_token, send_report
+    from workers.config import loader
+    from workers.config.secrets import Secrets
 
-    settings = configfile.load(given.config) if given.config else None
+    settings = loader.load(given.config) if given.config else None
     state: Path | None = given.state or (Path(settings.state) if settings else None)
     if settings and settings.api.token and not given.state:
         secrets = Secrets(base=given.config.parent)
@@ -310,11 +310,11 @@ def _report(given: argparse.Namespace) -> int:
 
 
 def _webhooks_test(given: argparse.Namespace) -> int:
-    from workers import configfile
-    from workers.secrets import Secrets
-    from workers.subscribers import try_webhooks
+    from workers.config import loader
+    from workers.config.secrets import Secrets
+    from workers.delivery.subscribers import try_webhooks
 
-    settings = configfile.load(given.config)
+    settings = loader.load(given.config)
     if not settings.webhooks:
         msg = f"{given.config}: webhooks: there are none to test"
         raise ConfigError(msg)

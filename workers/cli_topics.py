@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError
-from workers.exits import FOUND, OK, Add, usage
+from workers.exit_codes import FOUND, OK, Add, usage
 
 
 def add_commands(add: Add) -> None:
@@ -35,11 +35,11 @@ def _add_topics(topics: argparse.ArgumentParser) -> None:
 
 
 def _topics_create(given: argparse.Namespace) -> int:
-    from workers import broker, topicadmin
+    from workers.bus import connect, topic_admin
 
-    settings, bus, secrets = broker.of(given.config)
-    with broker.admin(bus, secrets) as brokers:
-        for line in topicadmin.create(
+    settings, bus, secrets = connect.of(given.config)
+    with connect.admin(bus, secrets) as brokers:
+        for line in topic_admin.create(
             settings, bus, brokers, dry=given.dry_run, grow=given.grow, shrink=given.shrink
         ):
             print(line)
@@ -47,15 +47,15 @@ def _topics_create(given: argparse.Namespace) -> int:
 
 
 def _topics_list(given: argparse.Namespace) -> int:
-    from workers import broker, topicadmin
+    from workers.bus import connect, topic_admin
 
-    _, bus, secrets = broker.of(given.config)
-    with broker.admin(bus, secrets) as brokers:
-        found = topicadmin.rows(brokers)
+    _, bus, secrets = connect.of(given.config)
+    with connect.admin(bus, secrets) as brokers:
+        found = topic_admin.rows(brokers)
     if given.json:
         print(msgspec.json.encode(found).decode())
     else:
-        for line in topicadmin.table(found):
+        for line in topic_admin.table(found):
             print(line)
     return OK
 
@@ -79,10 +79,10 @@ def _add_dead(dead: argparse.ArgumentParser) -> None:
 
 
 def _dead_list(given: argparse.Namespace) -> int:
-    from workers import configfile
-    from workers.deadbus import letters
+    from workers.bus.dead_letter_store import letters
+    from workers.config import loader
 
-    settings = configfile.load(given.config)
+    settings = loader.load(given.config)
     with letters(settings, given.config, given.state, given.since, given.site) as found:
         for each in found:
             print(json.dumps(each.row()) if given.json else each.line())
@@ -90,13 +90,13 @@ def _dead_list(given: argparse.Namespace) -> int:
 
 
 def _dead_retry(given: argparse.Namespace) -> int:
-    from workers import configfile
-    from workers.deadbus import retry
+    from workers.bus.dead_letter_store import retry
+    from workers.config import loader
 
     if bool(given.ids) == given.all:
         msg = "dead retry: either the ids that `fusewatch dead list` gives, or --all"
         raise ConfigError(msg)
-    settings = configfile.load(given.config)
+    settings = loader.load(given.config)
     every = True
     for went, line in retry(
         settings,

@@ -11,17 +11,18 @@ import msgspec
 from rich.console import Console
 
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Webhook
+from pipeline.config.schema import Webhook
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Alert, rfc3339
-from workers import configfile, edge, graph
-from workers.cloudevent import event_id
-from workers.evidence import Evidence
-from workers.jsonl import write_all
-from workers.receiver import Receiver
-from workers.replay import Replayed, replay
-from workers.secrets import Secrets
-from workers.subscribers import deliver_now
+from workers import daemon, graph
+from workers.config import loader
+from workers.config.secrets import Secrets
+from workers.delivery.cloudevent import event_id
+from workers.delivery.jsonl import write_all
+from workers.delivery.receiver import Receiver
+from workers.delivery.snapshots import Evidence
+from workers.delivery.subscribers import deliver_now
+from workers.replay.scene_replay import Replayed, replay
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = Path("/dev/video0")
@@ -51,8 +52,8 @@ def demo(config: Path | None, scene: Path | None) -> int:
         if not DEVICE.exists():
             raise ConfigError(NOTHING)
         console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
-        return edge.run(config or example("webcam"), scene=None, state=OUT / "state", speed=None)
-    settings = configfile.load(config or example("office"))
+        return daemon.run(config or example("webcam"), scene=None, state=OUT / "state", speed=None)
+    settings = loader.load(config or example("office"))
     began = time.monotonic()
     encoders = graph.load(settings.models, recorded=True)
     console.print(f"models loaded in {time.monotonic() - began:.1f} s; replaying {scene.name} ...")

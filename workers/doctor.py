@@ -23,12 +23,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
-from pipeline.checks import webhook_names
-from pipeline.config import Camera, Config, Microphone, size_bytes
+from pipeline.config.checks import webhook_names
+from pipeline.config.schema import Camera, Config, Microphone, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, SourceLost
 from pipeline.types import AudioChunk, FrameChunk
-from workers import addresses, guard, sources
-from workers.secrets import Secrets
+from workers.capture import factory
+from workers.config import source_address, ssrf_guard
+from workers.config.secrets import Secrets
 
 PATIENCE = 20.0  # s for a source to give its frame or second
 AGAIN = 1.0  # s after which a network source that failed is asked once more
@@ -105,7 +106,7 @@ def _microphones(config: Config | None) -> Check:
             "PyAudio is not installed: pip install 'fusewatch[microphone]' (apt: portaudio19-dev)"
         )
         return Check("microphones", not needed, detail)
-    from workers.microphone import microphones  # noqa: PLC0415 - an extra, may be left out
+    from workers.capture.microphone import microphones  # noqa: PLC0415 - an extra, may be left out
 
     names = [" ".join(name.split()) for name in microphones()]
     return Check(
@@ -134,7 +135,7 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 def _heads(config: Config) -> Iterator[Check]:
     """Whether the fusion heads that sites name can be used, and which they are."""
     from workers import graph  # noqa: PLC0415 - the whole house: only where there is a config
-    from workers.site import RULES  # noqa: PLC0415
+    from workers.stages.site_state import RULES  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
     for site, given in config.sites.items():
@@ -188,11 +189,13 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
                     settings: Camera | Microphone = settings,
                     path: str = path,
                 ) -> str:
-                    address = addresses.parse(secrets.source(settings.source, path), kind, base)
+                    address = source_address.parse(
+                        secrets.source(settings.source, path), kind, base
+                    )
                     try:
                         return _first(address, kind, site, name, settings)
                     except SourceLost:
-                        if address.scheme not in addresses.NETWORK:
+                        if address.scheme not in source_address.NETWORK:
                             raise
                     time.sleep(AGAIN)  # busy with a viewer that has just left, as capture may find
                     return _first(address, kind, site, name, settings)
@@ -202,12 +205,12 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
 
 
 def _first(
-    address: addresses.Address, kind: str, site: str, name: str, settings: Camera | Microphone
+    address: source_address.Address, kind: str, site: str, name: str, settings: Camera | Microphone
 ) -> str:
     """What the first frame or the first second is like; raises SourceLost."""
     camera, room = (name, "") if kind == "camera" else ("", name)
     begun = time.monotonic()
-    source = sources.source(
+    source = factory.source(
         address, site, camera, room, settings, clock=time.time_ns, count=lambda *_: None
     )
     heard = b""
@@ -272,8 +275,8 @@ def _webhooks(config: Config, secrets: Secrets) -> Iterator[Check]:
     for i, (known, given) in enumerate(zip(webhook_names(config), config.webhooks, strict=True)):
         name = f"webhook {known}"
         try:
-            target = guard.target(secrets.webhook(given, f"webhooks[{i}]"))
-            reached = ", ".join(guard.allowed(target))
+            target = ssrf_guard.target(secrets.webhook(given, f"webhooks[{i}]"))
+            reached = ", ".join(ssrf_guard.allowed(target))
         except (ConfigError, OutsideError) as error:
             yield Check(name, False, str(error))
         else:

@@ -16,15 +16,16 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from models import weights
-from models.keywords import Keywords
+from models.language.keywords import Keywords
+from models.language.text import packed
 from models.registry import REGISTRY
-from models.text import packed
-from pipeline import config, topics
-from pipeline.config import Config, Site
+from pipeline import topics
+from pipeline.config import schema
+from pipeline.config.schedule import Schedule
+from pipeline.config.schema import Config, Site
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.incident import Timing
-from pipeline.ports import Model, Stage
-from pipeline.rules import (
+from pipeline.judge.incident import Timing
+from pipeline.judge.rules import (
     Crossed,
     Crowd,
     Heard,
@@ -35,18 +36,18 @@ from pipeline.rules import (
     Said,
     SeesRule,
 )
-from pipeline.schedule import Schedule
+from pipeline.ports import Model, Stage
 from pipeline.types import ns
 from pipeline.zones import Line, LineCounter, Polygon
-from workers.alert import AlertStage
-from workers.evidence import evidence_names
-from workers.fusion import FusionStage
-from workers.hearing import SoundStage
-from workers.site import RULES, Head, SitePlan
-from workers.speech import SpeechStage
-from workers.status import Status
-from workers.text import TextStage
-from workers.vision import Policy, VisionStage
+from workers.delivery.snapshots import evidence_names
+from workers.runtime.status import Status
+from workers.stages.alert import AlertStage
+from workers.stages.fusion import FusionStage
+from workers.stages.site_state import RULES, Head, SitePlan
+from workers.stages.sound import SoundStage
+from workers.stages.speech import SpeechStage
+from workers.stages.text import TextStage
+from workers.stages.vision import Policy, VisionStage
 
 RECORDED_THREADS = 2
 SHIPPED = "shipped"  # the head that comes with Fusewatch
@@ -86,7 +87,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(
-    settings: config.Models, *, recorded: bool = False, stages: Sequence[str] = STAGES
+    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = STAGES
 ) -> Encoders:
     """Load the models of `stages` that the config names; raises WeightsError or ConfigError.
 
@@ -103,20 +104,20 @@ def load(
     return Encoders(**made)
 
 
-def _made(name: str, settings: config.Models) -> object:
+def _made(name: str, settings: schema.Models) -> object:
     match name:
         case "detector":
             return _detector(settings.detector)
         case "sound":
-            from models.sound import Yamnet
+            from models.hearing.sound import Yamnet
 
             return Yamnet(_folder(settings.sound), threads=settings.sound.threads)
         case "sound_head":
-            from models.sound import SoundHead
+            from models.hearing.sound import SoundHead
 
             return SoundHead.shipped()
         case "voice":
-            from models.voice import Voice
+            from models.hearing.voice_activity import Voice
 
             return Voice()
         case "speech":
@@ -133,7 +134,7 @@ def _absent(name: str) -> Callable[..., Any]:
     return call
 
 
-def _fixed(settings: config.Models) -> config.Models:
+def _fixed(settings: schema.Models) -> schema.Models:
     """The same models with `RECORDED_THREADS` where the number of threads is left open."""
     fixed = {
         name: msgspec.structs.replace(model, threads=RECORDED_THREADS)
@@ -143,15 +144,15 @@ def _fixed(settings: config.Models) -> config.Models:
     return msgspec.structs.replace(settings, **fixed)
 
 
-def _detector(model: config.Model) -> Model:
+def _detector(model: schema.Model) -> Model:
     path = _folder(model)
     match model.kind:
         case "onnx" | "yolox":
-            from models.detector import Detector
+            from models.vision.detector import Detector
 
             return Detector(_onnx(path), providers=model.providers, threads=model.threads)
         case "ultralytics":
-            from models.ultralytics_detector import UltralyticsDetector
+            from models.vision.ultralytics_detector import UltralyticsDetector
 
             return UltralyticsDetector(path, providers=model.providers, threads=model.threads)
     msg = "detector"
@@ -167,11 +168,11 @@ def _onnx(path: Path) -> Path:
     return files[0]
 
 
-def _speech(model: config.Model) -> Model:
+def _speech(model: schema.Model) -> Model:
     (device,) = model.providers  # `cpu` or `cuda`: the check has seen to it
     match model.kind:
         case "faster-whisper":
-            from models.speech import FasterWhisper
+            from models.hearing.speech import FasterWhisper
 
             return FasterWhisper(
                 _folder(model),
@@ -180,20 +181,20 @@ def _speech(model: config.Model) -> Model:
                 compute_type="float16" if device == "cuda" else "int8",
             )
         case "openai-whisper":
-            from models.openai_speech import OpenAIWhisper
+            from models.hearing.openai_speech import OpenAIWhisper
 
             return OpenAIWhisper(_folder(model), threads=model.threads, device=device)
     msg = "speech"
     raise _unknown(msg, model.kind, ("faster-whisper", "openai-whisper"))
 
 
-def _text(model: config.Model) -> Model:
-    from models.text import TextEncoder
+def _text(model: schema.Model) -> Model:
+    from models.language.text import TextEncoder
 
     return TextEncoder(_folder(model), providers=model.providers, threads=model.threads)
 
 
-def _folder(model: config.Model) -> Path:
+def _folder(model: schema.Model) -> Path:
     if model.weights in REGISTRY:
         return weights.find(model.weights)
     given = Path(model.weights).expanduser()
@@ -300,7 +301,7 @@ def heads(settings: Config) -> dict[str, Head]:
 
 def learned(head: str) -> Head:
     """The learned head that a config names; raises WeightsError."""
-    from models.fusion.learned import Learned
+    from models.fusion.learned_head import Learned
 
     return Learned.shipped() if head == SHIPPED else Learned.read(Path(head))
 
@@ -314,7 +315,7 @@ def timing(site: Site) -> Timing:
 
 def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
     """What fusion knows of a site; the phrases of its rules are embedded here, once."""
-    named = tuple(zip(config.rule_names(site), site.rules, strict=True))
+    named = tuple(zip(schema.rule_names(site), site.rules, strict=True))
     timezone = ZoneInfo(site.timezone)
     return SitePlan(
         size=ns(site.windows.size),
@@ -337,24 +338,24 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         hears=[
             Heard(name, rule, Schedule.parse(rule.schedule), timezone)
             for name, rule in named
-            if isinstance(rule, config.SoundRule)
+            if isinstance(rule, schema.SoundRule)
         ],
         reads=[made for name, rule in named for made in _reads(name, rule, text)],
     )
 
 
-def _sees(name: str, rule: config.Rule, site: Site, timezone: ZoneInfo) -> Iterator[SeesRule]:
+def _sees(name: str, rule: schema.Rule, site: Site, timezone: ZoneInfo) -> Iterator[SeesRule]:
     match rule:
-        case config.ZoneRule():
+        case schema.ZoneRule():
             for place in _places(rule, site, timezone, rule.min_score):
                 yield InZone(name, rule, place)
-        case config.LoiteringRule():
+        case schema.LoiteringRule():
             for place in _places(rule, site, timezone):
                 yield Loitering(name, rule, place)
-        case config.CrowdRule():
+        case schema.CrowdRule():
             for place in _places(rule, site, timezone):
                 yield Crowd(name, rule, place)
-        case config.LineRule():
+        case schema.LineRule():
             keep = ns(site.windows.horizon)
             lines = {
                 camera: LineCounter(
@@ -373,7 +374,7 @@ def _sees(name: str, rule: config.Rule, site: Site, timezone: ZoneInfo) -> Itera
 
 
 def _places(
-    rule: config.ZoneRule | config.LoiteringRule | config.CrowdRule,
+    rule: schema.ZoneRule | schema.LoiteringRule | schema.CrowdRule,
     site: Site,
     timezone: ZoneInfo,
     min_score: float = 0.0,
@@ -391,10 +392,10 @@ def _places(
             )
 
 
-def _reads(name: str, rule: config.Rule, text: Model) -> Iterator[Said | Meant]:
+def _reads(name: str, rule: schema.Rule, text: Model) -> Iterator[Said | Meant]:
     match rule:
-        case config.KeywordRule():
+        case schema.KeywordRule():
             yield Said(name, rule, Keywords(rule.words))
-        case config.PhraseRule():
+        case schema.PhraseRule():
             vectors = zip(rule.phrases, text(rule.phrases), strict=True)
             yield Meant(name, rule, {phrase: packed(vector) for phrase, vector in vectors})

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import FusewatchError
-from workers import configfile, graph
-from workers.site import RULES, Head
+from workers import graph
+from workers.config import loader
+from workers.stages.site_state import RULES, Head
 
 log = logging.getLogger("fusewatch")
 
@@ -39,7 +40,7 @@ def reload_heads(
         log.info("reload: there is nothing to reload here: only fusion has heads")
         return
     try:
-        settings = configfile.load(path)
+        settings = loader.load(path)
         heads = load(settings)
     except (FusewatchError, OSError) as error:
         log.error("reload: %s; the heads that are loaded stay", error)

@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.types import SECOND, Alert
-from workers.delivery import Subscriber
-from workers.secrets import Redacting, Secrets
-from workers.status import Snapshot, Status
+from workers.config.secrets import Redacting, Secrets
+from workers.delivery.delivery import Subscriber
+from workers.runtime.status import Snapshot, Status
 
 log = logging.getLogger("fusewatch")
 

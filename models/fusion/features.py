@@ -1,9 +1,10 @@
 """What a fusion head sees of a window: one vector a modality, with presence and quality.
 
-The same code runs in the daemon and where training data are made (`workers/examples.py` replays
-scenes through the same stage). Vision is counts, speeds, zones and quality only: no picture and no
-embedding of one, so a head cannot learn what a room looks like. Every number is rounded to float16,
-which is how data files keep it: a head meets in the daemon the very numbers that it was trained on.
+The same code runs in the daemon and where training data are made
+(`workers/training/feature_extraction.py` replays scenes through the same stage). Vision is counts,
+speeds, zones and quality only: no picture and no embedding of one, so a head cannot learn what a
+room looks like. Every number is rounded to float16, which is how data files keep it: a head meets
+in the daemon the very numbers that it was trained on.
 
 `SCHEMA` names the layout; a head made for another one is refused.
 """
@@ -21,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.fusion.labels import MODALITIES
-from models.fusion.question import Object, Question, Sight
-from models.yamnet_scores import CLASSES
-from models.yamnet_scores import features as log_odds
-from pipeline.rules import VISION, Finding, Seen
-from pipeline.track import Track
+from models.fusion.query import Object, Question, Sight
+from models.hearing.yamnet_features import CLASSES
+from models.hearing.yamnet_features import features as log_odds
+from pipeline.judge.rules import VISION, Finding, Seen
+from pipeline.judge.track import Track
 from pipeline.types import (
     SECOND,
     Described,

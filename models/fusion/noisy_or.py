@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from models.fusion.question import Question
-from pipeline.rules import Finding
+from models.fusion.query import Question
+from pipeline.judge.rules import Finding
 
 TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "report": 0.9}
 

@@ -1,0 +1,6 @@
+"""The logs that records travel on, each of them a `Bus`.
+
+`memory` is for replay and tests, `log` is the local log of the daemon (SQLite), `kafka/` speaks to
+brokers. All three pass one contract test.
+May import: `pipeline/config` and the files of `pipeline/`.
+"""

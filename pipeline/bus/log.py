@@ -16,8 +16,8 @@ from sqlite3 import Error as SqliteError
 from threading import Lock, local
 from urllib.parse import quote
 
-from pipeline.bus.disk import lock
-from pipeline.bus.table import Retention, Table
+from pipeline.bus.log_table import Retention, Table
+from pipeline.bus.sqlite_errors import lock
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import codec, config
-from pipeline.bus.kafka import KafkaBus, KafkaReader
-from pipeline.bus.kafka_admin import Admin
+from pipeline import codec
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus, KafkaReader
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
+from pipeline.config import schema
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.types import FrameChunk, ns
 from tests import make
@@ -28,7 +29,7 @@ _numbers = itertools.count()
 
 def kafka_bus(broker: str, partitions: int) -> KafkaBus:
     prefix = f"contract-{os.getpid()}-{next(_numbers)}"
-    settings = config.KafkaBus(brokers=(broker,), prefix=prefix)
+    settings = schema.KafkaBus(brokers=(broker,), prefix=prefix)
     with Admin(settings) as admin:
         for topic in (TOPIC, "audio.v1"):
             admin.create(topic, partitions, 1, {"message.timestamp.type": "LogAppendTime"})

@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 
 from pipeline.bus.log import LocalLog
-from pipeline.config import Site
+from pipeline.config.schema import Site
 from pipeline.errors import ConfigError
 from tests import reels
+from workers.capture.clock import UtcClock
+from workers.capture.report_server import Endpoint
+from workers.capture.reports import Api, Desk
 from workers.cli import main
-from workers.clock import UtcClock
+from workers.delivery.receiver import Receiver, Reply
 from workers.demo import example
-from workers.endpoint import Endpoint
-from workers.receiver import Receiver, Reply
-from workers.reports import Api, Desk
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
@@ -310,10 +310,10 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from tests.graph.conftest import FAKES
-from workers import cli, edge
+from workers import cli, daemon
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-real = edge.run
-edge.run = lambda *given, **more: real(*given, **more, encoders=FAKES)
+real = daemon.run
+daemon.run = lambda *given, **more: real(*given, **more, encoders=FAKES)
 sys.exit(cli.main(sys.argv[2:]))
 """
 

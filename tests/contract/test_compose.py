@@ -109,7 +109,8 @@ def test_the_image_gets_every_package_and_no_more_than_it_may() -> None:
         for line in re.findall(r"^COPY (.*)$", DOCKERFILE, re.M)
         for source in line.split()[:-1]
     }
-    packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    found = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = {name.removesuffix("*") for name in found}
     assert packages | {"pyproject.toml", "constraints.txt", project["project"]["readme"]} <= copied
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"}
     assert allowed == copied

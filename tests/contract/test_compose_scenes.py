@@ -16,13 +16,14 @@ from models.fusion.labels import LABELS, SPLITS
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, AudioChunk, Report
 from tests import reels
-from workers import clipmanifest, configfile
 from workers.cli import main
-from workers.compose import compose
-from workers.mix_scene import Anomaly, Row
-from workers.scene import load_scene, scene_records
-from workers.scenefile import Camera
-from workers.yamlfile import read_yaml
+from workers.config import loader
+from workers.config.yaml_reader import read_yaml
+from workers.replay.scene_file import Camera
+from workers.replay.scene_records import load_scene, scene_records
+from workers.training import clip_manifest
+from workers.training.compose import compose
+from workers.training.scene_mixer import Anomaly, Row
 
 HEAD = "path\ttext\tlabel\tkind\tlicence\tsplit\tvisible"
 SOUNDS = ("", "gunshot", "glass", "siren")
@@ -109,7 +110,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(tiny: Path, m
 
 
 def test_every_scene_loads_and_is_in_the_table(made: Path) -> None:
-    config = configfile.load(made / "config.yaml")
+    config = loader.load(made / "config.yaml")
     assert set(config.sites) == {"yard", "hall-a"}
     assert {path.stem for path in scenes(made)} == {row.name for row in rows(made)}
     for row in rows(made):
@@ -120,7 +121,7 @@ def test_every_scene_loads_and_is_in_the_table(made: Path) -> None:
 
 
 def test_a_scene_plays_against_the_written_config(made: Path) -> None:
-    config = configfile.load(made / "config.yaml")
+    config = loader.load(made / "config.yaml")
     row = next(row for row, anomaly in anomalies(made) if anomaly.modalities == ("sound", "report"))
     scene = load_scene(made / row.split / f"{row.name}.yaml")
     records = [record for _, record in scene_records(scene, config.sites[row.site])]
@@ -281,7 +282,7 @@ def test_a_faulty_line_is_named(tmp_path: Path, rows_: list[str], line: int, wha
     (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
     (folder / "out.wav").symlink_to(reels.sound(tmp_path / "out.wav", hum(3)))
     with pytest.raises(ConfigError, match=re.escape(f"manifest.tsv:{line}: ")) as error:
-        clipmanifest.read(laid(folder, *rows_) / "manifest.tsv", folder)
+        clip_manifest.read(laid(folder, *rows_) / "manifest.tsv", folder)
     assert what in str(error.value)
 
 
@@ -296,13 +297,13 @@ def test_a_faulty_line_is_named(tmp_path: Path, rows_: list[str], line: int, wha
 )
 def test_a_faulty_header_is_named(tmp_path: Path, head: str, what: str) -> None:
     with pytest.raises(ConfigError, match=r"manifest\.tsv:1: ") as error:
-        clipmanifest.read(laid(tmp_path, head=head) / "manifest.tsv", tmp_path)
+        clip_manifest.read(laid(tmp_path, head=head) / "manifest.tsv", tmp_path)
     assert what in str(error.value)
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        clipmanifest.read(laid(tmp_path, sound("x.wav"), told("")) / "manifest.tsv", tmp_path)
+        clip_manifest.read(laid(tmp_path, sound("x.wav"), told("")) / "manifest.tsv", tmp_path)
     assert [text.split(":")[1] for text in str(error.value).splitlines()] == ["2", "3"]
 
 
@@ -369,10 +370,16 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_built_in_manifest_holds_every_clip_and_every_label(media: Path) -> None:
-    manifest = clipmanifest.read(clipmanifest.chosen(media), media)
-    assert manifest.file == clipmanifest.BUILT_IN
+    manifest = clip_manifest.read(clip_manifest.chosen(media), media)
+    assert manifest.file == clip_manifest.BUILT_IN
     kinds = {".wav", ".ogg", ".flac", ".mp4"}
-    there = {str(p.relative_to(media)) for p in media.rglob("*") if p.suffix in kinds}
+    folders = [media / name for name in ("audio", "speech", "video")]  # others are for other work
+    there = {
+        str(p.relative_to(media))
+        for folder in folders
+        for p in folder.rglob("*")
+        if p.suffix in kinds
+    }
     assert {clip.path for clip in manifest.clips if clip.path} == there
     for split in SPLITS:
         reports = Counter(clip.label for clip in manifest.of(split, "report"))
@@ -383,7 +390,7 @@ def test_the_built_in_manifest_holds_every_clip_and_every_label(media: Path) -> 
 
 
 def test_no_report_is_nearly_one_of_another_split() -> None:
-    cells = [line.split("\t") for line in clipmanifest.BUILT_IN.read_text().splitlines()[1:]]
+    cells = [line.split("\t") for line in clip_manifest.BUILT_IN.read_text().splitlines()[1:]]
     texts = [(set(re.findall(r"\w+", c[1].lower())), c[5]) for c in cells if c[3] == "report"]
     near = [
         (a, b)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Config, Fusion, ZoneRule
+from pipeline.config.schema import Config, Fusion, ZoneRule
 from pipeline.errors import ConfigError
-from workers.configfile import convert, load
-from workers.yamlfile import MAX_BYTES, MAX_DEPTH, read_yaml
+from workers.config.loader import convert, load
+from workers.config.yaml_reader import MAX_BYTES, MAX_DEPTH, read_yaml
 
 GOOD = """\
 version: 1

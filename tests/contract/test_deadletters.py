@@ -16,10 +16,10 @@ from pipeline.ports import Entry
 from pipeline.run import letter
 from pipeline.types import DeadLetter, Record, ns
 from tests import make
+from workers.bus.dead_letters import since
 from workers.cli import main
-from workers.cloudevent import event_id
-from workers.deadletters import since
-from workers.receiver import Receiver
+from workers.delivery.cloudevent import event_id
+from workers.delivery.receiver import Receiver
 
 BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from models.boxes import suppress
-from models.detector import Detector
-from models.letterbox import Letterbox
-from pipeline.config import OBJECTS
+from models.vision.boxes import suppress
+from models.vision.detector import Detector
+from models.vision.letterbox import Letterbox
+from pipeline.config.schema import OBJECTS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
@@ -54,7 +54,7 @@ def detect(request: pytest.FixtureRequest, weights: Path) -> Detect:
 def ultralytics(weights: Path) -> Detect:
     if importlib.util.find_spec("ultralytics") is None:
         pytest.skip("ultralytics is not installed: its adapter is NOT tested here")
-    from models.ultralytics_detector import UltralyticsDetector
+    from models.vision.ultralytics_detector import UltralyticsDetector
 
     return UltralyticsDetector(weights / "yolo11n_int8_openvino_model")
 

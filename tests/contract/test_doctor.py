@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.fusion.learned import Learned
-from pipeline.config import (
+from models.fusion.learned_head import Learned
+from pipeline.config.schema import (
     Camera,
     Config,
     Fusion,

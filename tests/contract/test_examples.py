@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.keywords import Keywords
-from models.text import TextEncoder
-from pipeline import config
-from pipeline.config import SOUNDS, Config, KafkaBus, KeywordRule, PhraseRule, SoundRule
-from workers.configfile import load
-from workers.scenefile import load_scene
-from workers.yamlfile import read_yaml
+from models.language.keywords import Keywords
+from models.language.text import TextEncoder
+from pipeline.config import schema
+from pipeline.config.schema import SOUNDS, Config, KafkaBus, KeywordRule, PhraseRule, SoundRule
+from workers.config.loader import load
+from workers.config.yaml_reader import read_yaml
+from workers.replay.scene_file import load_scene
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 EXAMPLES = sorted(FOLDER.glob("*.yaml"))
@@ -125,10 +125,10 @@ def test_the_documentation_names_every_setting() -> None:
     words = set(re.findall(r"[a-z_]+", told))
     known = {
         field
-        for kind in vars(config).values()
+        for kind in vars(schema).values()
         if isinstance(kind, type)
         and issubclass(kind, msgspec.Struct)
-        and kind is not config.Problem
+        and kind is not schema.Problem
         for field in kind.__struct_fields__
     }
     assert known - words == set()

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pipeline import codec, topics, trace
 from pipeline.errors import OutsideError
 from tests import make
-from workers import forward
-from workers.forward import Forwarder
-from workers.spool import LEAST, Spool
-from workers.status import Status
+from workers.bus import spool_forwarder
+from workers.bus.spool import LEAST, Spool
+from workers.bus.spool_forwarder import Forwarder
+from workers.runtime.status import Status
 
 # What the brokers do when asked: take all, be slow, refuse, or take some and then refuse.
 Turn = str | int
@@ -152,7 +152,7 @@ def test_a_large_backlog_goes_in_batches_of_a_bounded_size(spool: Spool) -> None
     spool.put(topics.AUDIO, [make.audio(k, bytes(100_000), seq=k) for k in range(100)])
     forwarder = Forwarder(spool, brokers, Status())
     forwarder.turn(lambda: False)
-    assert sum(len(value) for _, _, value, _ in brokers.got) < forward.BYTES + 200_000
+    assert sum(len(value) for _, _, value, _ in brokers.got) < spool_forwarder.BYTES + 200_000
     drain(forwarder, spool)
     assert seqs(brokers.got) == list(range(100))
 
@@ -211,7 +211,7 @@ def test_who_is_stopped_waits_for_silent_brokers_so_long_and_no_longer(spool: Sp
     now = [0.0]
 
     def monotonic() -> float:
-        now[0] += forward.LAST / 4
+        now[0] += spool_forwarder.LAST / 4
         return now[0]
 
     loop = looping(Forwarder(spool, brokers, Status(), monotonic=monotonic), stop)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.fusion import data
 from models.fusion.features import SIZES
+from models.training import dataset
 from pipeline.errors import ConfigError
 from pipeline.types import ns
 from tests.windows import row
@@ -35,22 +35,22 @@ SHOT = (ns(10), ns(13), "gunshot")
     ],
 )
 def test_a_window_shows_a_span_or_not_or_nobody_can_say(start: float, says: str | None) -> None:
-    assert data.truth_of(ns(start), ns(start + 4), [SHOT]) == says
+    assert dataset.truth_of(ns(start), ns(start + 4), [SHOT]) == says
 
 
 def test_half_of_something_short_is_enough() -> None:
-    assert data.truth_of(ns(0), ns(4), [(ns(3.9), ns(4.1), "glass")]) == "glass"
+    assert dataset.truth_of(ns(0), ns(4), [(ns(3.9), ns(4.1), "glass")]) == "glass"
 
 
 def test_what_a_window_shows_most_of_is_its_label() -> None:
     spans = [SHOT, (ns(12), ns(20), "siren")]
-    assert data.truth_of(ns(12), ns(16), spans) == "siren"
+    assert dataset.truth_of(ns(12), ns(16), spans) == "siren"
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [row(second=i, truth=t) for i, t in enumerate(("", "gunshot", None))]
-    assert data.write(tmp_path / "rows.jsonl", rows) == 3
-    assert data.read([tmp_path / "rows.jsonl"]) == rows
+    assert dataset.write(tmp_path / "rows.jsonl", rows) == 3
+    assert dataset.read([tmp_path / "rows.jsonl"]) == rows
 
 
 def test_a_verdict_is_the_answer_of_an_alert() -> None:
@@ -101,22 +101,22 @@ def test_a_bad_line_is_refused_with_file_and_line(
     tmp_path: Path, change: Change, says: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [row(), row(second=1)])
+    dataset.write(path, [row(), row(second=1)])
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     change(lines[1])
     path.write_text("\n".join(json.dumps(line) for line in lines))
     with pytest.raises(ConfigError) as caught:
-        data.read([path])
+        dataset.read([path])
     assert f"{path}:2: " in str(caught.value)
     assert says in str(caught.value)
 
 
 def test_a_file_that_was_damaged_is_refused_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [row(), row(second=1)])
+    dataset.write(path, [row(), row(second=1)])
     path.write_bytes(path.read_bytes()[:-40] + b"\n{\n\xff\xfe\n")
     with pytest.raises(ConfigError) as caught:
-        data.read([path])
+        dataset.read([path])
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
         f"{path}:{number}" for number in (2, 3, 4)
     ]
@@ -127,33 +127,33 @@ def test_an_alert_has_one_verdict(tmp_path: Path) -> None:
         row("a1", second, truth=None, alert="a1", label="siren", verdict=verdict)
         for second, verdict in enumerate((True, True, False))
     ]
-    data.write(tmp_path / "rows.jsonl", rows)
+    dataset.write(tmp_path / "rows.jsonl", rows)
     with pytest.raises(ConfigError, match=r":3: alert a1 has another verdict here than in .*:1"):
-        data.read([tmp_path / "rows.jsonl"])
+        dataset.read([tmp_path / "rows.jsonl"])
 
 
 def test_a_scene_in_two_splits_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [row(split="train"), row(second=1, split="test")])
+    dataset.write(path, [row(split="train"), row(second=1, split="test")])
     with pytest.raises(ConfigError, match=r":2: scene 'one' is in split 'test', and in 'train'"):
-        data.read([path])
+        dataset.read([path])
 
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_window_that_comes_twice_is_refused_with_where_it_was(tmp_path: Path, times: int) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [row(second=1), *[row()] * (3 - times)])
+    dataset.write(path, [row(second=1), *[row()] * (3 - times)])
     with pytest.raises(ConfigError, match=r"this window of scene 'one' is in .*rows\.jsonl:2 alr"):
-        data.read([path] * times)
+        dataset.read([path] * times)
 
 
 def test_of_very_many_faults_some_are_told_and_the_rest_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("{\n" * 25)
     with pytest.raises(ConfigError) as caught:
-        data.read([path])
+        dataset.read([path])
     lines = str(caught.value).splitlines()
-    assert len(lines) == data.MOST_FAULTS + 1
+    assert len(lines) == dataset.MOST_FAULTS + 1
     assert lines[-1] == "... and 5 more"
 
 
@@ -162,7 +162,7 @@ def test_faults_of_several_files_come_together(tmp_path: Path) -> None:
     for path in paths:
         path.write_text("{\n")
     with pytest.raises(ConfigError) as caught:
-        data.read(paths)
+        dataset.read(paths)
     assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
         f"{path}:1" for path in paths
     ]
@@ -170,23 +170,23 @@ def test_faults_of_several_files_come_together(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [row()])
+    dataset.write(path, [row()])
 
-    def broken() -> Iterator[data.Row]:
+    def broken() -> Iterator[dataset.Row]:
         yield row(second=1)
         msg = "no more"
         raise RuntimeError(msg)
 
     with pytest.raises(RuntimeError):
-        data.write(path, broken())
-    assert data.read([path]) == [row()]
+        dataset.write(path, broken())
+    assert dataset.read([path]) == [row()]
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Is a directory"):
-        data.read([tmp_path])
+        dataset.read([tmp_path])
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.jsonl: No such file"):
-        data.read([tmp_path / "none.jsonl"])
+        dataset.read([tmp_path / "none.jsonl"])

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("sklearn", reason="extra `train` is not installed: metrics are NOT tested here")
 
-from models.fusion import metrics as m
-from models.fusion import report
 from models.fusion.labels import LABELS
+from models.training import metrics as m
+from models.training import report
 from pipeline.types import SECOND, ns
 
 GUN, SIREN = LABELS.index("gunshot"), LABELS.index("siren")

@@ -17,30 +17,30 @@ pytest.importorskip("safetensors", reason="extra `train` is not installed: NOT t
 import msgspec
 import torch
 
-from models.fusion import data, rehearsal, shipping, train
 from models.fusion.features import SIZES, Tokens, arrays
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned import SHIPPED, Learned
-from models.fusion.matrix import Windows
-from models.fusion.metrics import average_precision
-from models.fusion.nets import NETWORKS
-from models.fusion.train import Settings
+from models.fusion.learned_head import SHIPPED, Learned
+from models.training import dataset, export_head, fit, rehearsal
+from models.training.batches import Windows
+from models.training.fit import Settings
+from models.training.metrics import average_precision
+from models.training.networks import NETWORKS
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.types import Presence
 from tests.windows import row, tiny_head, tokens
-from workers import evaluation, learning
 from workers.cli import main
+from workers.training import evaluate, train
 
 QUICK = Settings(epochs=15, patience=15, members=2, drop=0.1, swap=0.0, rate=3e-3)
 
 
-def made(scenes: int, seed: int, split: str = "train") -> list[data.Row]:
+def made(scenes: int, seed: int, split: str = "train") -> list[dataset.Row]:
     """Scenes of ten windows; in windows 4 to 6 of every other one a sound and a report tell."""
     chance = np.random.default_rng(seed)
     return list(_made(scenes, chance, f"{split}{seed}", split))
 
 
-def _made(scenes: int, chance: np.random.Generator, name: str, split: str) -> Iterator[data.Row]:
+def _made(scenes: int, chance: np.random.Generator, name: str, split: str) -> Iterator[dataset.Row]:
     for scene in range(scenes):
         label = LABELS[scene // 2 % 2] if scene % 2 else ""
         for second in range(10):
@@ -57,47 +57,47 @@ def _made(scenes: int, chance: np.random.Generator, name: str, split: str) -> It
 
 
 @pytest.fixture(scope="module")
-def learned() -> train.Trained:
-    return train.fit(Windows(made(24, 1)), Windows(made(12, 2, "val")), QUICK)
+def learned() -> fit.Trained:
+    return fit.fit(Windows(made(24, 1)), Windows(made(12, 2, "val")), QUICK)
 
 
 def test_both_networks_learn_and_are_small() -> None:
     given, val = Windows(made(24, 1)), Windows(made(12, 2, "val"))
     for kind in NETWORKS:
-        got = train.fit(given, val, msgspec.structs.replace(QUICK, network=kind))
+        got = fit.fit(given, val, msgspec.structs.replace(QUICK, network=kind))
         assert got.ap > 0.9, kind
         assert sum(p.numel() for p in got.network.parameters()) < 1_000_000
 
 
-def test_it_stays_useful_when_a_modality_is_missing(learned: train.Trained) -> None:
+def test_it_stays_useful_when_a_modality_is_missing(learned: fit.Trained) -> None:
     test = Windows(made(12, 3, "test"))
     for modalities in ("A", "T"):
-        answers = train.scored(learned, test, modalities)
+        answers = fit.scored(learned, test, modalities)
         assert average_precision(test.anomaly, answers.score) > 0.6, modalities
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     given, val = Windows(made(12, 1)), Windows(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=2)
-    one, two = (train.fit(given, val, settings).network.state_dict() for _ in range(2))
+    one, two = (fit.fit(given, val, settings).network.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    other = train.fit(given, val, msgspec.structs.replace(settings, seed=2)).network.state_dict()
+    other = fit.fit(given, val, msgspec.structs.replace(settings, seed=2)).network.state_dict()
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
     given, val = Windows(made(12, 1)), Windows(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=5)
-    whole = train.fit(given, val, settings, folder=tmp_path / "whole")
+    whole = fit.fit(given, val, settings, folder=tmp_path / "whole")
 
     def kill(done: int, *_: object) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.fit(given, val, settings, folder=tmp_path / "killed", told=kill)
+        fit.fit(given, val, settings, folder=tmp_path / "killed", told=kill)
     epochs: list[int] = []
-    again = train.fit(
+    again = fit.fit(
         given, val, settings, folder=tmp_path / "killed", told=lambda done, *_: epochs.append(done)
     )
     assert epochs == [4, 5]
@@ -109,18 +109,18 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
 
 
 def test_what_training_measures_is_what_the_daemon_would_say(
-    learned: train.Trained, tmp_path: Path
+    learned: fit.Trained, tmp_path: Path
 ) -> None:
-    shipping.ship(
+    export_head.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = Learned.read(tmp_path)
     windows = Windows(list(worded()))
     said = [head.probabilities(r.tokens())[0] for r in windows.rows]
-    assert np.abs(train.scored(learned, windows).score - said).max() < 0.002
+    assert np.abs(fit.scored(learned, windows).score - said).max() < 0.002
 
 
-def worded() -> Iterator[data.Row]:
+def worded() -> Iterator[dataset.Row]:
     """Each choice of modalities twice: what is missing is silent, or lost."""
     chance = np.random.default_rng(5)
     for number in range(32):
@@ -132,8 +132,8 @@ def worded() -> Iterator[data.Row]:
         yield msgspec.structs.replace(made, states=states)
 
 
-def test_onnx_and_torch_agree(learned: train.Trained, tmp_path: Path) -> None:
-    shipping.ship(
+def test_onnx_and_torch_agree(learned: fit.Trained, tmp_path: Path) -> None:
+    export_head.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = Learned.read(tmp_path)
@@ -141,7 +141,7 @@ def test_onnx_and_torch_agree(learned: train.Trained, tmp_path: Path) -> None:
     given = [r.tokens() for r in windows.rows]
     given += [tokens(sound=0.1), tokens(vision=0.2, report=0.1), tokens(speech=0.1)]
     inputs = arrays(given)
-    logit, classes = train.forward(learned.network, inputs)
+    logit, classes = fit.forward(learned.network, inputs)
     score = 1 / (1 + np.exp(-logit / learned.temperature))
     for size in (1, 7, len(given)):
         got, shares = head.scores(given[:size])
@@ -158,18 +158,18 @@ def test_a_scene_that_shows_something_somewhere_teaches_where() -> None:
         msgspec.structs.replace(r, truth=label[r.scene], whole=True) if r.scene in shown else r
         for r in strong
     ]
-    got = train.fit(Windows(weak), Windows(made(12, 2, "val")), QUICK)
+    got = fit.fit(Windows(weak), Windows(made(12, 2, "val")), QUICK)
     test = Windows([r for r in made(12, 3, "test") if r.scene.endswith(("1", "3", "5"))])
-    assert average_precision(test.anomaly, train.scored(got, test).score) > 0.8
+    assert average_precision(test.anomaly, fit.scored(got, test).score) > 0.8
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
     given, val = Windows(made(6, 1)), Windows(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=1)
-    whole = train.fit(given, val, settings, folder=tmp_path).network.state_dict()
+    whole = fit.fit(given, val, settings, folder=tmp_path).network.state_dict()
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])
-    again = train.fit(given, val, settings, folder=tmp_path).network.state_dict()
+    again = fit.fit(given, val, settings, folder=tmp_path).network.state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
@@ -177,7 +177,7 @@ def test_a_training_with_other_data_does_not_go_on_with_the_old(tmp_path: Path) 
     val, settings = Windows(made(6, 2, "val")), msgspec.structs.replace(QUICK, epochs=2)
     epochs: list[int] = []
     for seed in (1, 3):
-        train.fit(
+        fit.fit(
             Windows(made(6, seed)), val, settings, folder=tmp_path,
             told=lambda done, *_: epochs.append(done),
         )  # fmt: skip
@@ -187,30 +187,30 @@ def test_a_training_with_other_data_does_not_go_on_with_the_old(tmp_path: Path) 
 def test_a_device_that_is_not_there_is_refused() -> None:
     given, val = Windows(made(6, 1)), Windows(made(6, 2, "val"))
     with pytest.raises(ConfigError, match="device 'abacus' cannot be used"):
-        train.fit(given, val, msgspec.structs.replace(QUICK, device="abacus"))
+        fit.fit(given, val, msgspec.structs.replace(QUICK, device="abacus"))
 
 
 def test_without_validation_there_is_no_training() -> None:
     with pytest.raises(ConfigError, match="split val: there must be windows"):
-        train.fit(Windows(made(6, 1)), Windows([]), QUICK)
+        fit.fit(Windows(made(6, 1)), Windows([]), QUICK)
 
 
 def test_a_training_split_without_anomalies_is_refused() -> None:
     quiet = [r for r in made(6, 1) if not r.truth]
     with pytest.raises(ConfigError, match="split train: there must be windows with an anomaly"):
-        train.fit(Windows(quiet), Windows(made(6, 2, "val")), QUICK)
+        fit.fit(Windows(quiet), Windows(made(6, 2, "val")), QUICK)
 
 
 def test_a_split_without_anomalies_is_refused() -> None:
     quiet = [r for r in made(6, 1) if not r.truth]
     with pytest.raises(ConfigError, match="split val: there must be windows with an anomaly"):
-        train.fit(Windows(made(6, 1)), Windows(quiet), QUICK)
+        fit.fit(Windows(made(6, 1)), Windows(quiet), QUICK)
 
 
 @pytest.fixture
-def base(learned: train.Trained, tmp_path: Path) -> Path:
+def base(learned: fit.Trained, tmp_path: Path) -> Path:
     folder = tmp_path / "base"
-    shipping.ship(
+    export_head.ship(
         folder, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     return folder
@@ -233,13 +233,13 @@ def reviewed(path: Path, *, verdicts: bool = True) -> Path:
                         label="gunshot",
                     )
                 )
-    data.write(path, rows)
+    dataset.write(path, rows)
     return path
 
 
 def test_thirty_reviewed_alerts_train_a_head_on(base: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    told = learning.train(
+    told = train.train(
         [reviewed(tmp_path / "reviewed.jsonl")], out, base=str(base), network="concat", seed=1,
         epochs=3, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
@@ -251,13 +251,13 @@ def test_thirty_reviewed_alerts_train_a_head_on(base: Path, tmp_path: Path) -> N
 
 def test_alerts_that_nobody_reviewed_are_left_out(base: Path, tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    rows = data.read([reviewed(path)])
+    rows = dataset.read([reviewed(path)])
     some = {f"alert{number}" for number in range(10)}
-    data.write(
+    dataset.write(
         path, [msgspec.structs.replace(r, verdict=r.verdict if r.scene in some else None)
                for r in rows],
     )  # fmt: skip
-    told = learning.train(
+    told = train.train(
         [path], tmp_path / "out", base=str(base), network="concat", seed=1,
         epochs=1, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
@@ -276,8 +276,8 @@ def test_what_was_called_false_is_told_less_and_what_was_right_is_not(
         for number in range(30)
         for r in alert_like(LABELS[number % 3 == 0], number)
     ]  # fmt: skip
-    data.write(path, rows)
-    learning.train(
+    dataset.write(path, rows)
+    train.train(
         [path], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
@@ -290,7 +290,7 @@ def test_what_was_called_false_is_told_less_and_what_was_right_is_not(
         assert (after < before - 0.1) == falls, (label, before, after)
 
 
-def alert_like(label: str, seed: int) -> list[data.Row]:
+def alert_like(label: str, seed: int) -> list[dataset.Row]:
     """Ten windows, of which 4 to 6 show it."""
     made = _made(4, np.random.default_rng(seed), "alert", "train")
     return [r for r in made if r.scene.endswith(f"-{2 * LABELS.index(label) + 1}")]
@@ -298,7 +298,7 @@ def alert_like(label: str, seed: int) -> list[data.Row]:
 
 def test_alerts_that_nobody_reviewed_teach_nothing(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="review the alerts first"):
-        learning.train(
+        train.train(
             [reviewed(tmp_path / "new.jsonl", verdicts=False)], tmp_path / "out", base=str(base),
             network="concat", seed=1, epochs=1, per_hour=1, device="cpu", name="site",
         )  # fmt: skip
@@ -307,10 +307,10 @@ def test_alerts_that_nobody_reviewed_teach_nothing(base: Path, tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["right", "wrong"])
 def test_alerts_of_one_kind_alone_are_refused(base: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "one.jsonl"
-    rows = data.read([reviewed(path)])
-    data.write(path, [msgspec.structs.replace(r, verdict=kind == "right") for r in rows])
+    rows = dataset.read([reviewed(path)])
+    dataset.write(path, [msgspec.structs.replace(r, verdict=kind == "right") for r in rows])
     with pytest.raises(ConfigError, match=f"one.jsonl: every window is of a {kind} alert"):
-        learning.train(
+        train.train(
             [path], tmp_path / "out", base=str(base), network="concat", seed=1, epochs=1,
             per_hour=1, device="cpu", name="site",
         )  # fmt: skip
@@ -321,7 +321,7 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
     base: Path, tmp_path: Path, right: bool
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    data.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
     path, out = tmp_path / "one.jsonl", tmp_path / "site"
     rows = [
         msgspec.structs.replace(
@@ -331,8 +331,8 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
         for number in range(12)
         for r in alert_like(LABELS[1], number)
     ]  # fmt: skip
-    data.write(path, rows)
-    told = learning.train(
+    dataset.write(path, rows)
+    told = train.train(
         [path], out, base=str(base), network="concat", seed=1, epochs=10, per_hour=1,
         device="cpu", name="site",
     )  # fmt: skip
@@ -344,13 +344,13 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
         assert head.probabilities(alert_like(label, 99)[5].tokens())[0] > 0.5
 
 
-def humming(given: data.Row) -> data.Row:
+def humming(given: dataset.Row) -> dataset.Row:
     """With the sound of a machine that is always there when the alert is wrong."""
     seen = given.tokens()
     sound = seen.vectors["sound"].copy()
     sound[100:110] += 3
     return msgspec.structs.replace(
-        given, vectors=data.packed(Tokens({**seen.vectors, "sound": sound}, seen.states))
+        given, vectors=dataset.packed(Tokens({**seen.vectors, "sound": sound}, seen.states))
     )
 
 
@@ -358,10 +358,10 @@ def test_a_file_without_a_val_split_is_not_stopped_by_windows_of_elsewhere(
     base: Path, tmp_path: Path
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    data.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
-    data.write(tmp_path / "scenes.jsonl", made(6, 3))
+    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(tmp_path / "scenes.jsonl", made(6, 3))
     with pytest.raises(ConfigError, match="split val: there must be windows"):
-        learning.train(
+        train.train(
             [tmp_path / "scenes.jsonl"], tmp_path / "out", base=str(base), network="concat",
             seed=1, epochs=1, per_hour=1, device="cpu", name="site",
         )  # fmt: skip
@@ -381,10 +381,10 @@ def test_options_that_are_none_leave_the_head_that_is_there(
     base: Path, tmp_path: Path, wrong: dict[str, Any], says: str
 ) -> None:
     before = {path.name: path.read_bytes() for path in base.iterdir()}
-    data.write(tmp_path / "rows.jsonl", [*made(6, 1), *made(6, 2, "val")])
+    dataset.write(tmp_path / "rows.jsonl", [*made(6, 1), *made(6, 2, "val")])
     given = {"seed": 1, "per_hour": 1.0, "device": "cpu", **wrong}
     with pytest.raises(ConfigError, match=says):
-        learning.train(
+        train.train(
             [tmp_path / "rows.jsonl"], base, base="none", network="concat", epochs=1, name="x",
             **given,
         )  # fmt: skip
@@ -395,7 +395,7 @@ def test_a_head_is_not_trained_on_in_place(base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (base, tmp_path / "file"):
         with pytest.raises(ConfigError, match=r"--out .*: is a file, or the base itself"):
-            learning.train(
+            train.train(
                 [reviewed(tmp_path / "rows.jsonl")], out, base=str(base), network="concat",
                 seed=1, epochs=1, per_hour=1, device="cpu", name="x",
             )  # fmt: skip
@@ -404,9 +404,9 @@ def test_a_head_is_not_trained_on_in_place(base: Path, tmp_path: Path) -> None:
 def test_too_few_alerts_are_said_to_be(
     base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = data.read([reviewed(tmp_path / "rows.jsonl")])
-    data.write(tmp_path / "two.jsonl", [r for r in rows if r.scene in ("alert0", "alert1")])
-    told = learning.train(
+    rows = dataset.read([reviewed(tmp_path / "rows.jsonl")])
+    dataset.write(tmp_path / "two.jsonl", [r for r in rows if r.scene in ("alert0", "alert1")])
+    told = train.train(
         [tmp_path / "two.jsonl"], tmp_path / "out", base=str(base), network="concat", seed=1,
         epochs=1, per_hour=1, device="cpu", name="x",
     )  # fmt: skip
@@ -415,12 +415,12 @@ def test_too_few_alerts_are_said_to_be(
 
 
 def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
-    base: Path, learned: train.Trained, monkeypatch: pytest.MonkeyPatch
+    base: Path, learned: fit.Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shipping, "MOST", 1000)
+    monkeypatch.setattr(export_head, "MOST", 1000)
     before = Learned.read(base).version
     with pytest.raises(WeightsError, match=r"the head has [0-9]+ bytes"):
-        shipping.ship(
+        export_head.ship(
             base, learned, name="y", version="2", threshold=0.5, per_hour=1, config="c", about={}
         )
     assert Learned.read(base).version == before
@@ -428,8 +428,8 @@ def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
 
 def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_path: Path) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    data.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
-    learning.train(
+    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    train.train(
         [reviewed(tmp_path / "reviewed.jsonl")], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
@@ -445,16 +445,16 @@ def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_
 
 
 def test_the_version_of_a_head_tells_what_it_was_trained_on_from(
-    base: Path, learned: train.Trained, tmp_path: Path
+    base: Path, learned: fit.Trained, tmp_path: Path
 ) -> None:
-    shipping.ship(
+    export_head.ship(
         tmp_path / "other", msgspec.structs.replace(learned, temperature=2.0), name="x",
         version="2", threshold=0.5, per_hour=1, config="c", about={},
     )  # fmt: skip
     file = reviewed(tmp_path / "reviewed.jsonl")
     versions = set()
     for name in ("base", "other"):
-        learning.train(
+        train.train(
             [file], tmp_path / f"on-{name}", base=str(tmp_path / name), network="concat", seed=1,
             epochs=1, per_hour=1, device="cpu", name="site",
         )  # fmt: skip
@@ -463,13 +463,13 @@ def test_the_version_of_a_head_tells_what_it_was_trained_on_from(
 
 
 def test_windows_of_two_alerts_count_once_and_disputed_ones_not_at_all() -> None:
-    def of(alert: str, seconds: range, right: bool) -> list[data.Row]:
+    def of(alert: str, seconds: range, right: bool) -> list[dataset.Row]:
         return [
             row(alert, s, truth=None, alert=alert, verdict=right, label="siren") for s in seconds
         ]
 
     rows = [*of("a", range(5), True), *of("b", range(3, 8), True), *of("c", range(7, 10), False)]
-    left = learning._undisputed(rows)
+    left = train._undisputed(rows)
     assert [(r.alert, r.start // 10**9) for r in left] == [
         *(("a", s) for s in range(5)), ("b", 5), ("b", 6), ("c", 8), ("c", 9),
     ]  # fmt: skip
@@ -477,8 +477,8 @@ def test_windows_of_two_alerts_count_once_and_disputed_ones_not_at_all() -> None
 
 def test_a_quiet_hour_has_false_alarms_and_no_average_precision(base: Path, tmp_path: Path) -> None:
     quiet = [r for r in made(6, 5, "test") if r.scene.endswith(("0", "2", "4"))]
-    data.write(tmp_path / "quiet.jsonl", quiet)
-    told = evaluation.evaluate([tmp_path / "quiet.jsonl"], str(base), None, None)
+    dataset.write(tmp_path / "quiet.jsonl", quiet)
+    told = evaluate.evaluate([tmp_path / "quiet.jsonl"], str(base), None, None)
     assert (told["ap"], told["auc"], told["event_recall"]) == (None, None, None)
     assert told["false_alarms_per_hour"] == 0
     assert told["split"] == "test"
@@ -491,27 +491,27 @@ def test_a_quiet_hour_has_false_alarms_and_no_average_precision(base: Path, tmp_
 def test_what_is_no_input_to_evaluate_is_told(base: Path, tmp_path: Path) -> None:
     for name in ("card.json", "rows.csv"):
         with pytest.raises(ConfigError, match=rf"{name}: is neither a file of windows"):
-            evaluation.evaluate([tmp_path / name], str(base), None, None)
+            evaluate.evaluate([tmp_path / name], str(base), None, None)
     with pytest.raises(ConfigError, match=r"--clips .*none: there is no such folder"):
-        evaluation.evaluate_clips(tmp_path / "none", str(base), None)
+        evaluate.evaluate_clips(tmp_path / "none", str(base), None)
     with pytest.raises(ConfigError, match=r"--report .*none/r\.html: an .html file in a folder"):
-        evaluation.evaluate([tmp_path / "a.jsonl"], str(base), None, tmp_path / "none/r.html")
+        evaluate.evaluate([tmp_path / "a.jsonl"], str(base), None, tmp_path / "none/r.html")
 
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no head to train on from"):
-        shipping.base_of(tmp_path)
+        export_head.base_of(tmp_path)
 
 
 def test_a_base_for_other_features_is_refused_with_what_they_are(base: Path) -> None:
     card = json.loads((base / "card.json").read_text())
     (base / "card.json").write_text(json.dumps({**card, "schema": "0-before"}))
     with pytest.raises(WeightsError, match="features 0-before, and this Fusewatch makes"):
-        shipping.base_of(base)
+        export_head.base_of(base)
 
 
 def test_the_shipped_head_can_be_trained_on() -> None:
-    network, card = shipping.base_of(SHIPPED)
+    network, card = export_head.base_of(SHIPPED)
     assert len(network.members) == card.members
 
 
@@ -525,7 +525,7 @@ def test_a_bad_file_stops_a_training_with_file_and_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [*made(2, 1), row("bad", truth="gunshoot")])
+    dataset.write(path, [*made(2, 1), row("bad", truth="gunshoot")])
     said = refused(capsys, "train", path, "--base", "none", "--out", tmp_path / "out")
     assert f"{path}:21: truth 'gunshoot'" in said
     assert not (tmp_path / "out").exists()
@@ -533,7 +533,7 @@ def test_a_bad_file_stops_a_training_with_file_and_line(
 
 def test_no_epoch_is_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, [*made(4, 1), *made(4, 2, "val")])
+    dataset.write(path, [*made(4, 1), *made(4, 2, "val")])
     words = ("train", path, "--base", "none", "--out", tmp_path / "out", "--epochs", 0)
     assert "--epochs 0: a head learns nothing" in refused(capsys, *words)
     assert not (tmp_path / "out").exists()
@@ -548,10 +548,14 @@ def test_no_epoch_is_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ids=["none", "twice"],
 )
 def test_what_cannot_be_measured_is_told_in_a_line(
-    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[data.Row], says: str
+    base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[dataset.Row],
+    says: str,
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    data.write(path, rows)
+    dataset.write(path, rows)
     said = refused(capsys, "evaluate", path, "--head", base)
     assert str(path) in said
     assert says in said
@@ -561,7 +565,7 @@ def test_a_figure_of_nothing_is_null_in_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, head = tmp_path / "rows.jsonl", tiny_head(tmp_path / "deaf", {})
-    data.write(path, [row(second=at, truth="siren" if at > 5 else "") for at in range(9)])
+    dataset.write(path, [row(second=at, truth="siren" if at > 5 else "") for at in range(9)])
     assert main(["evaluate", str(path), "--head", str(head), "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (told["event_recall"], told["detect_median_s"]) == (0, None)
@@ -571,14 +575,14 @@ def test_the_commands_train_and_evaluate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "rows.jsonl"
-    data.write(rows, [*made(16, 1), *made(8, 2, "val")])
+    dataset.write(rows, [*made(16, 1), *made(8, 2, "val")])
     out = tmp_path / "head"
     assert main(["train", str(rows), "--base", "none", "--epochs", "12", "--out", str(out),
                  "--json"]) == 0  # fmt: skip
     told = json.loads(capsys.readouterr().out)
     assert told["validation_ap"] > 0.8
     test = tmp_path / "test.jsonl"
-    data.write(test, made(10, 3, "test"))
+    dataset.write(test, made(10, 3, "test"))
     page = tmp_path / "report.html"
     words = ["evaluate", str(test), "--head", str(out), "--json"]
     assert main([*words, "--report", str(page)]) == 0

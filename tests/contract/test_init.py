@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, OutsideError
-from workers.configfile import load
-from workers.init import init
+from workers.config.loader import load
+from workers.init_config import init
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, MemberToRemove
 
-from pipeline import codec, config
-from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.kafka_admin import Admin
+from pipeline import codec
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.config import schema
 from pipeline.errors import BrokersAway, DecodeError, OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.run import Runner, decoded
@@ -35,10 +36,10 @@ SETTLED = 30.0  # s for a group to form anew
 _numbers = itertools.count()
 
 
-def made(broker: str, partitions: int = 4, **more: Any) -> config.KafkaBus:
+def made(broker: str, partitions: int = 4, **more: Any) -> schema.KafkaBus:
     """Settings of a bus whose topic exists, under a prefix that no other test has."""
     prefix = f"kafka-bus-{os.getpid()}-{next(_numbers)}"
-    settings = config.KafkaBus(brokers=(broker,), prefix=prefix, **more)
+    settings = schema.KafkaBus(brokers=(broker,), prefix=prefix, **more)
     with Admin(settings) as admin:
         admin.create(TOPIC, partitions, 1, {"message.timestamp.type": "LogAppendTime"})
     return settings
@@ -49,7 +50,7 @@ def buses() -> Iterator[Callable[..., KafkaBus]]:
     """Opens buses, each as a process of its own would; all are closed at the end."""
     opened: list[KafkaBus] = []
 
-    def open_(settings: config.KafkaBus, **more: Any) -> KafkaBus:
+    def open_(settings: schema.KafkaBus, **more: Any) -> KafkaBus:
         opened.append(KafkaBus(settings, **more))
         return opened[-1]
 
@@ -612,11 +613,11 @@ def test_a_key_is_where_partition_of_says(kafka: str, buses: Callable[..., Kafka
 # --- who we are
 
 
-def secured(settings: config.KafkaBus, secure: SecureKafka, **more: Any) -> config.KafkaBus:
-    return config.KafkaBus(
+def secured(settings: schema.KafkaBus, secure: SecureKafka, **more: Any) -> schema.KafkaBus:
+    return schema.KafkaBus(
         brokers=(secure.sasl,),
         prefix=settings.prefix,
-        tls=config.Tls(ca=str(secure.ca)),
+        tls=schema.Tls(ca=str(secure.ca)),
         **more,
     )
 
@@ -629,7 +630,7 @@ def test_a_password_over_tls_opens_the_brokers_and_is_never_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    sasl = config.Sasl(
+    sasl = schema.Sasl(
         mechanism=mechanism, username=secure_kafka.username, password=secure_kafka.password
     )
     settings = secured(made(secure_kafka.plain, 1), secure_kafka, sasl=sasl)
@@ -646,7 +647,7 @@ def test_a_password_over_tls_opens_the_brokers_and_is_never_logged(
 def test_a_wrong_password_says_so_and_is_not_shown(
     secure_kafka: SecureKafka, buses: Callable[..., KafkaBus]
 ) -> None:
-    sasl = config.Sasl(
+    sasl = schema.Sasl(
         mechanism="SCRAM-SHA-512", username=secure_kafka.username, password="hunter2-wrong"
     )
     bus = buses(secured(made(secure_kafka.plain, 1), secure_kafka, sasl=sasl))
@@ -669,9 +670,9 @@ def test_a_client_certificate_opens_the_brokers_that_ask_for_one(
 ) -> None:
     prefix = made(secure_kafka.plain, 1).prefix
     ca = str(secure_kafka.ca)
-    mutual = config.Tls(ca=ca, cert=str(secure_kafka.cert), key=str(secure_kafka.key))
-    write(buses(config.KafkaBus(brokers=(secure_kafka.mutual,), prefix=prefix, tls=mutual)), 1)
-    bare = config.KafkaBus(brokers=(secure_kafka.mutual,), prefix=prefix, tls=config.Tls(ca=ca))
+    mutual = schema.Tls(ca=ca, cert=str(secure_kafka.cert), key=str(secure_kafka.key))
+    write(buses(schema.KafkaBus(brokers=(secure_kafka.mutual,), prefix=prefix, tls=mutual)), 1)
+    bare = schema.KafkaBus(brokers=(secure_kafka.mutual,), prefix=prefix, tls=schema.Tls(ca=ca))
     with pytest.raises(OutsideError):
         buses(bare).publish(TOPIC, "k", b"")
 
@@ -683,11 +684,11 @@ def test_certificates_of_others_and_for_other_names_are_not_believed(
     port = secure_kafka.mutual.rpartition(":")[2]
     ca = str(secure_kafka.ca)
     for brokers, tls, reason in [
-        ((secure_kafka.sasl,), config.Tls(), "self-signed|unable to get local issuer"),
-        ((f"127.1:{port}",), config.Tls(ca=ca), "mismatch"),
-        ((secure_kafka.plain,), config.Tls(ca=ca), "no TLS"),
+        ((secure_kafka.sasl,), schema.Tls(), "self-signed|unable to get local issuer"),
+        ((f"127.1:{port}",), schema.Tls(ca=ca), "mismatch"),
+        ((secure_kafka.plain,), schema.Tls(ca=ca), "no TLS"),
     ]:
-        bus = buses(config.KafkaBus(brokers=brokers, prefix=prefix, tls=tls))
+        bus = buses(schema.KafkaBus(brokers=brokers, prefix=prefix, tls=tls))
         with pytest.raises(OutsideError, match=reason):
             bus.publish(TOPIC, "k", b"")
 
@@ -698,7 +699,7 @@ def test_certificates_of_others_and_for_other_names_are_not_believed(
 def test_without_a_broker_every_question_is_answered_soon_with_an_error(
     buses: Callable[..., KafkaBus],
 ) -> None:
-    bus = buses(config.KafkaBus(brokers=("127.0.0.1:1",), prefix="nobody"))
+    bus = buses(schema.KafkaBus(brokers=("127.0.0.1:1",), prefix="nobody"))
     for doing in (
         lambda: bus.publish(TOPIC, "k", b""),
         lambda: bus.reader(TOPIC, GROUP).poll(1),
@@ -764,7 +765,7 @@ def test_any_broker_of_three_may_be_killed_under_busy_and_idle_workers(
 ) -> None:
     with Brokers(tmp_path / "kafka", 3) as brokers:
         addresses = tuple(brokers.addresses.split(","))
-        settings = config.KafkaBus(brokers=addresses, prefix="three")
+        settings = schema.KafkaBus(brokers=addresses, prefix="three")
         with Admin(settings) as admin:
             for topic in (TOPIC, "alerts.v1"):
                 admin.create(topic, 3, 3, {"min.insync.replicas": "2"})

@@ -11,15 +11,15 @@ import onnx
 import pytest
 
 from models.fusion.labels import LABELS
-from models.fusion.learned import CARD, MODEL, Learned
-from pipeline import config
-from pipeline.config import Config, Site
+from models.fusion.learned_head import CARD, MODEL, Learned
+from pipeline.config import schema
+from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from tests.windows import tiny_head, tokens
 from workers import graph
-from workers.fusion import FusionStage
 from workers.graph import Node
 from workers.reload import reload_heads
+from workers.stages.fusion import FusionStage
 
 
 def test_words_never_lower_a_score(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_home_that_there_is_not_is_told(tmp_path: Path) -> None:
 
 
 def sites(head: str) -> Config:
-    return Config(version=1, sites={"office": Site(fusion=config.Fusion(head=head))})
+    return Config(version=1, sites={"office": Site(fusion=schema.Fusion(head=head))})
 
 
 def test_the_config_names_the_head_of_a_site(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_the_shipped_head_loads_and_fits_these_features() -> None:
 
 
 def test_sites_of_one_head_share_it(tmp_path: Path) -> None:
-    office = Site(fusion=config.Fusion(head=str(tiny_head(tmp_path, {}))))
-    yard = Site(fusion=config.Fusion(head="rules"))
+    office = Site(fusion=schema.Fusion(head=str(tiny_head(tmp_path, {}))))
+    yard = Site(fusion=schema.Fusion(head="rules"))
     found = graph.heads(Config(version=1, sites={"a": office, "b": office, "yard": yard}))
     assert found["a"] is found["b"]
     assert set(found) == {"a", "b"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from workers.windows import playable
+from workers.training.datasets import playable
 
 CONFIG = "version: 1\nsites: {office: {cameras: {door: {source: 'device:0'}}}}\n"
 

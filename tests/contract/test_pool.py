@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from tests.live.servers import eventually
-from workers.processes import pool
+from workers.runtime.process_pool import pool
 
 WORK = """
 import sys
 from tests.contract.test_pool import hold
-from workers.processes import pool
+from workers.runtime.process_pool import pool
 
 if __name__ == "__main__":
     with pool(print, count=2) as workers:

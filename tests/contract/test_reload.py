@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 
 from models.fusion.noisy_or import Verdict
-from models.fusion.question import Question
+from models.fusion.query import Question
 from pipeline import topics
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.ports import State
 from pipeline.types import Record
 from tests.graph.conftest import CONFIG
-from workers.crew import Crew
-from workers.fusion import FusionStage
 from workers.graph import Node
 from workers.reload import reload_heads
-from workers.site import Head
+from workers.runtime.supervisor import Crew
+from workers.stages.fusion import FusionStage
+from workers.stages.site_state import Head
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_SITES = "version: 1\nsites:\n  office: {fusion: {head: new}}\n  yard: {fusion: {head: rules}}\n"
@@ -189,7 +189,7 @@ def test_sighup_asks_for_a_reload_once_and_ends_nothing() -> None:
 def test_sighup_of_a_terminal_that_is_gone_is_an_end() -> None:
     """A terminal window that is closed leaves no daemon behind that holds the cameras."""
     code = (
-        "from workers.crew import Crew\n"
+        "from workers.runtime.supervisor import Crew\n"
         "crew = Crew()\n"
         "def body():\n"
         "    print('up', flush=True)\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.fusion import data
+from models.training import dataset
 from tests.windows import row
 from workers.cli import main
 
@@ -28,12 +28,12 @@ def file(tmp_path: Path) -> Path:
         for second in (1, 2)
     ]
     path = tmp_path / "alerts.jsonl"
-    data.write(path, [*rows, row("scene", 0, truth="siren")])
+    dataset.write(path, [*rows, row("scene", 0, truth="siren")])
     return path
 
 
 def verdicts(file: Path) -> list[tuple[str, bool | None, str]]:
-    return [(r.alert, r.verdict, r.label) for r in data.read([file]) if r.alert]
+    return [(r.alert, r.verdict, r.label) for r in dataset.read([file]) if r.alert]
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> str:
@@ -63,11 +63,11 @@ def test_json_has_a_line_an_alert(file: Path, capsys: pytest.CaptureFixture[str]
 def test_a_verdict_is_on_every_window_of_the_alert_and_on_no_other(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = data.read([file])[2:]
+    other = dataset.read([file])[2:]
     (line,) = said(capsys, file, FIRST, "--wrong").splitlines()
     assert line.split()[:2] == [FIRST, "wrong"]
     assert verdicts(file)[:2] == [(FIRST, False, "gunshot")] * 2
-    assert data.read([file])[2:] == other
+    assert dataset.read([file])[2:] == other
 
 
 def test_an_id_may_be_told_by_its_beginning(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_all_are_wrong_in_one_command_and_one_is_taken_back(
     said(capsys, file, "--all", "--wrong")
     said(capsys, file, SECOND, "--unsure")
     assert [verdict for _, verdict, _ in verdicts(file)] == [False, False, None, None, False, False]
-    assert data.read([file])[-1].truth == "siren"
+    assert dataset.read([file])[-1].truth == "siren"
 
 
 def test_a_right_one_may_have_been_something_else(
@@ -123,7 +123,7 @@ def test_half_a_wish_is_wrong_use(
 def test_a_file_without_alerts_is_told_so(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data.write(file, [row("scene", 0)])
+    dataset.write(file, [row("scene", 0)])
     assert "holds no alert to review" in said(capsys, file, code=2)
     assert "No such file" in said(capsys, tmp_path / "none.jsonl", code=2)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import KafkaBus, Sasl, Tls, Webhook
+from pipeline.config.schema import KafkaBus, Sasl, Tls, Webhook
 from pipeline.errors import ConfigError
-from workers.addresses import parse
-from workers.secrets import Redacting, Secret, Secrets
+from workers.config.secrets import Redacting, Secret, Secrets
+from workers.config.source_address import parse
 
 PASSWORD = 'hunter2/ö"x'
 

@@ -14,17 +14,17 @@ import pytest
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Webhook as Settings
+from pipeline.config.schema import Webhook as Settings
 from pipeline.errors import BrokersAway, ConfigError, OutsideError, Rejected, Retry
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
-from workers import jpeg
-from workers.cloudevent import event_bytes, event_id
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.evidence import Evidence, evidence_names
-from workers.jsonl import Jsonl, write_all
-from workers.receiver import Receiver
-from workers.webhook import Webhook
+from workers.delivery.cloudevent import event_bytes, event_id
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.jsonl import Jsonl, write_all
+from workers.delivery.receiver import Receiver
+from workers.delivery.snapshots import Evidence, evidence_names
+from workers.delivery.webhook import Webhook
+from workers.media import jpeg
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
@@ -311,7 +311,7 @@ def test_the_same_alert_gives_the_same_bytes(tmp_path):
 
 
 def test_a_frame_that_was_looked_at_is_preferred_then_the_last_before():
-    from workers.evidence import _best
+    from workers.delivery.snapshots import _best
 
     frames = [frame(t) for t in (998.6, 999.0, 999.9, 1000.1)]
     looked = {ns(999.0): detections(999.0)}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.sound import CLASSES, HELD, LABELS, PATCH, STEP, SoundHead, Yamnet
-from models.sound_clips import KINDS, label_of, read
-from models.sound_fit import MEANT, prior
+from models.hearing.sound import CLASSES, HELD, LABELS, PATCH, STEP, SoundHead, Yamnet
+from models.training.sound_clips import KINDS, label_of, read
+from models.training.sound_fit import MEANT, prior
 from pipeline.errors import WeightsError
 
 
@@ -78,7 +78,7 @@ def test_no_two_labels_reach_the_alarm_at_once(steps: np.ndarray) -> None:
 
 
 def test_the_coefficients_are_small() -> None:
-    file = Path(__file__).parents[2] / "models/sound_head.npz"
+    file = Path(__file__).parents[2] / "models/hearing/sound_head.npz"
     assert file.stat().st_size < 100_000
 
 

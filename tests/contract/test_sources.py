@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 
 from pipeline import codec
-from pipeline.config import Camera, Detect, Microphone, Site
+from pipeline.config.schema import Camera, Detect, Microphone, Site
 from pipeline.errors import ConfigError, SourceLost
 from pipeline.ports import Source
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Record, ns
 from tests import make, reels
-from workers.addresses import Address, parse
-from workers.camera import CameraSource
-from workers.media import MediaSource
-from workers.sources import captures, reached
-from workers.status import Status
+from workers.capture.av_stream import MediaSource
+from workers.capture.camera import CameraSource
+from workers.capture.factory import captures, reached
+from workers.config.source_address import Address, parse
+from workers.runtime.status import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -19,9 +19,17 @@ from ctranslate2 import get_cuda_device_count
 from faster_whisper import decode_audio
 from msgspec import structs
 
-from models.speech import FasterWhisper
-from models.transcript import Hearing, Samples, Transcript, alike, believe, word_errors, words
-from pipeline.config import Model
+from models.hearing.speech import FasterWhisper
+from models.hearing.transcript import (
+    Hearing,
+    Samples,
+    Transcript,
+    alike,
+    believe,
+    word_errors,
+    words,
+)
+from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 from workers import graph
 
@@ -59,7 +67,7 @@ def speech(
         return FasterWhisper(weights / NAME, threads=2)
     if importlib.util.find_spec("whisper") is None:
         pytest.skip("openai-whisper is not installed: pip install 'fusewatch[whisper]'")
-    from models.openai_speech import OpenAIWhisper
+    from models.hearing.openai_speech import OpenAIWhisper
 
     target = tmp_path_factory.mktemp("weights") / "tiny.en.pt"
     tool = weights.parent / "tools/whisper_ct2_to_openai.py"

@@ -15,21 +15,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import codec, config, topics, trace
+from pipeline import codec, topics, trace
 from pipeline.bus.log import LocalLog
+from pipeline.config import schema
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import AudioChunk, FrameChunk, Progress, Record, Report, Roster, ns
 from tests import make
-from workers import player, sources
-from workers.player import publish_all
-from workers.reports import promised
-from workers.spool import LEAST, Spool
+from workers.bus.spool import LEAST, Spool
+from workers.capture import factory
+from workers.capture.reports import promised
+from workers.replay import scene_player
+from workers.replay.scene_player import publish_all
 
 ALL = 10_000, 1 << 40
 PICTURE = bytes(range(256)) * 600  # 150 kB
 TOPIC = {FrameChunk: topics.FRAMES, AudioChunk: topics.AUDIO, Report: topics.REPORTS}
-OFFICE = config.Site(
-    cameras={"desk": config.Camera(source="x")}, microphones={"room": config.Microphone(source="x")}
+OFFICE = schema.Site(
+    cameras={"desk": schema.Camera(source="x")}, microphones={"room": schema.Microphone(source="x")}
 )
 Opener = Callable[..., Spool]
 
@@ -142,14 +144,16 @@ def test_where_a_source_stands_is_known_as_the_log_knows_it_and_outlives_the_rec
     spool.close()
     spool = Spool(folder / "s.db", cap=LEAST)
     sites = {"office": OFFICE}
-    assert sources.reached(spool.last, sites) == sources.reached(log.last, sites)
+    assert factory.reached(spool.last, sites) == factory.reached(log.last, sites)
     assert promised(spool.last, ["office"]) == promised(log.last, ["office"])
     keys = [(topics.FRAMES, "office/desk"), (topics.REPORTS, "office/reports")]
     for topic, key in keys:
         old, new = log.last(topic, key), spool.last(topic, key)
         assert (old is None) == (new is None)
         if old and new:
-            assert player._stands_at(codec.decode(new)) == player._stands_at(codec.decode(old))
+            assert scene_player._stands_at(codec.decode(new)) == scene_player._stands_at(
+                codec.decode(old)
+            )
     log.close()
     spool.close()
 
@@ -389,7 +393,7 @@ import sys
 from pathlib import Path
 from pipeline import topics
 from tests import make
-from workers.spool import Spool
+from workers.bus.spool import Spool
 spool = Spool(Path(sys.argv[1]), cap=1 << 28)
 k = 0
 while True:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.text import SIZE, TextEncoder, cosine, packed, unpacked
+from models.language.text import SIZE, TextEncoder, cosine, packed, unpacked
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster, ns
-from workers.text import TextStage
+from workers.stages.text import TextStage
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from models.voice import FRAME, Samples, Voice
+from models.hearing.voice_activity import FRAME, Samples, Voice
 
 RATE = 16_000
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from models import registry, weights
-from models.fetch import TRIES, Wanted, fetch
+from models.download import TRIES, Wanted, fetch
 from models.registry import Archive, File, Weights
 from pipeline.errors import WeightsError
 from workers.cli import main

@@ -19,16 +19,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from pipeline import config, topics
+from pipeline import topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Config
+from pipeline.config import schema
+from pipeline.config.schema import Config
 from pipeline.ports import Entry
 from pipeline.run import Runner, drain
 from pipeline.types import Alert
-from workers import configfile, graph
-from workers.jsonl import write_all
-from workers.replay import replay, told
-from workers.status import Status
+from workers import graph
+from workers.config import loader
+from workers.delivery.jsonl import write_all
+from workers.replay.scene_replay import replay, told
+from workers.runtime.status import Status
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -54,7 +56,7 @@ class Stored(msgspec.Struct, frozen=True):
 
 def site_of(scene: str) -> Config:
     """The config of the site that a scene was recorded at."""
-    return configfile.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
+    return loader.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
 
 
 def played(scene: Path, encoders: graph.Encoders) -> tuple[Stored, bytes]:
@@ -66,7 +68,7 @@ def played(scene: Path, encoders: graph.Encoders) -> tuple[Stored, bytes]:
     while polled := reader.poll(1000):
         entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
     rules = [rule for site in settings.sites.values() for rule in site.rules]
-    said = [p for rule in rules if isinstance(rule, config.PhraseRule) for p in rule.phrases]
+    said = [p for rule in rules if isinstance(rule, schema.PhraseRule) for p in rule.phrases]
     vectors = encoders.text(said) if said else []
     phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
     return Stored(entries, phrases), _written(alerts)

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from pipeline import codec
 from pipeline.types import SECOND, Presence
 from tests.make import alert
-from workers.cloudevent import (
-    CUT,
-    MAX_BYTES,
-    event,
-    event_bytes,
-    event_id,
-    rfc3339,
-)
-from workers.cloudevent import test_event as made_test_event
+from workers.delivery.cloudevent import CUT, MAX_BYTES, event, event_bytes, event_id, rfc3339
+from workers.delivery.cloudevent import test_event as made_test_event
 
 START = 1_767_225_606 * SECOND  # 2026-01-01T00:00:06Z
 

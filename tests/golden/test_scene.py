@@ -12,14 +12,14 @@ import pytest
 import soxr
 
 from pipeline.codec import encode
-from pipeline.config import Camera, Detect, Incidents, Microphone, Site
+from pipeline.config.schema import Camera, Detect, Incidents, Microphone, Site
 from pipeline.errors import ConfigError
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report, Roster
 from tests import reels
-from workers.capture import known_at
-from workers.scene import load_scene, scene_records
-from workers.status import Status
+from workers.capture.capture import known_at
+from workers.replay.scene_records import load_scene, scene_records
+from workers.runtime.status import Status
 
 START = 1_767_225_600 * SECOND
 SITE = Site(

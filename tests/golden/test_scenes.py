@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import SOUNDS
+from pipeline.config.schema import SOUNDS
 from pipeline.types import SECOND, Alert, Presence
-from workers import configfile, graph
-from workers.replay import replay
+from workers import graph
+from workers.config import loader
+from workers.replay.scene_replay import replay
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 3 * SECOND
@@ -38,14 +39,14 @@ SCENES = (
 
 @functools.cache
 def encoders() -> graph.Encoders:
-    settings = configfile.load(ROOT / "deploy/examples/office.yaml")
+    settings = loader.load(ROOT / "deploy/examples/office.yaml")
     return graph.load(settings.models, recorded=True)
 
 
 @functools.cache
 def played(path: Path) -> tuple[Alert, ...]:
     site = path.stem.split("-")[0]
-    settings = configfile.load(ROOT / f"deploy/examples/{site}.yaml")
+    settings = loader.load(ROOT / f"deploy/examples/{site}.yaml")
     return replay(settings, path, encoders()).alerts
 
 

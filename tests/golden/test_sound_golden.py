@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.sound import Floats, Yamnet, log_mel
+from models.hearing.sound import Floats, Yamnet, log_mel
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ import pytest
 
 from pipeline import codec
 from tests.graph.conftest import FAKES, last
-from workers import configfile, edge
-from workers.receiver import Receiver
-from workers.scene import load_scene, scene_records
-from workers.spool import Spool
+from workers import daemon
+from workers.bus.spool import Spool
+from workers.config import loader
+from workers.delivery.receiver import Receiver
+from workers.replay.scene_records import load_scene, scene_records
 
 STORED = Path(__file__).parent / "state-2026-11.tar.xz"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
@@ -54,7 +55,7 @@ def test_a_killed_daemon_goes_on_and_loses_nothing(folder: Path) -> None:
     with Receiver(SECRET) as receiver:
         config.write_text(config.read_text().replace("http://127.0.0.1:1/", receiver.url))
         scene, state = folder / "scene.yaml", folder / "state"
-        assert edge.run(config, scene=scene, state=state, encoders=FAKES) == 0
+        assert daemon.run(config, scene=scene, state=state, encoders=FAKES) == 0
         received = receiver.events
     assert before
     assert told.read_text().startswith(before)
@@ -67,7 +68,7 @@ def test_a_killed_daemon_goes_on_and_loses_nothing(folder: Path) -> None:
 
 
 def test_a_spool_is_read_on(folder: Path) -> None:
-    site = configfile.load(folder / "office.yaml").sites["office"]
+    site = loader.load(folder / "office.yaml").sites["office"]
     records = list(scene_records(load_scene(folder / "scene.yaml"), site))[:SPOOLED]
     spool = Spool(folder / "state" / "spool.db", cap=20_000_000, dropped=lambda *_: None)
     try:

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import fake
 from pipeline.types import Alert
-from tests import reels
-from workers import configfile, edge, single
-from workers.cloudevent import event
+from tests import fakes, reels
+from workers import daemon, worker
+from workers.config import loader
+from workers.delivery.cloudevent import event
 from workers.graph import Encoders
-from workers.replay import replay
+from workers.replay.scene_replay import replay
 
 Runner = Callable[[Path, Path], list[dict[str, Any]]]  # config, scene -> CloudEvents in order
 
 FAKES = Encoders(
-    detector=fake.FakeDetector(),
-    sound=fake.FakeYamnet(),
-    sound_head=fake.fake_head,
-    voice=fake.FakeVoice(),
-    speech=fake.FakeSpeech(),
-    text=fake.FakeText(),
+    detector=fakes.FakeDetector(),
+    sound=fakes.FakeYamnet(),
+    sound_head=fakes.fake_head,
+    voice=fakes.FakeVoice(),
+    speech=fakes.FakeSpeech(),
+    text=fakes.FakeText(),
 )
 
 CONFIG = """
@@ -48,17 +48,17 @@ sites:
 
 
 def drain(config: Path, scene: Path) -> list[dict[str, Any]]:
-    told: tuple[Alert, ...] = replay(configfile.load(config), scene, FAKES).alerts
+    told: tuple[Alert, ...] = replay(loader.load(config), scene, FAKES).alerts
     return [json.loads(json.dumps(event(alert))) for alert in told]
 
 
 def run_edge(config: Path, scene: Path) -> list[dict[str, Any]]:
     state = config.parent / "state"
-    assert edge.run(config, scene=scene, state=state, encoders=FAKES) == 0
+    assert daemon.run(config, scene=scene, state=state, encoders=FAKES) == 0
     return [json.loads(line) for line in (state / "alerts.jsonl").read_text().splitlines()]
 
 
-WORKERS = {"plain": (), "faust": single.BY_FAUST}  # over brokers; which of them run under Faust
+WORKERS = {"plain": (), "faust": worker.BY_FAUST}  # over brokers; which of them run under Faust
 WAYS = [
     pytest.param(drain, id="drain"),
     pytest.param(run_edge, id="edge"),

@@ -15,8 +15,8 @@ from pipeline.ports import Entry
 from pipeline.types import DeadLetter, FrameChunk
 from tests import reels
 from tests.graph.conftest import FAKES, Runner
-from workers import configfile
-from workers.replay import Replayed, replay
+from workers.config import loader
+from workers.replay.scene_replay import Replayed, replay
 
 Scene = Callable[..., Path]
 
@@ -50,7 +50,7 @@ def last(played: Replayed) -> list[tuple[tuple[str, ...], int, int | None]]:
 def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
     config: Path, scene: Scene
 ) -> None:
-    path, settings = scene(person=(3, 6)), configfile.load(config)
+    path, settings = scene(person=(3, 6)), loader.load(config)
     bus = Spoiling(truncated)
     played = replay(settings, path, FAKES, bus=bus)
     assert [labels for labels, _, _ in last(played)] == [("intrusion",)]
@@ -68,7 +68,7 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
 def test_frames_that_are_all_broken_are_no_end_of_sound(config: Path, scene: Scene) -> None:
     bus = Spoiling(lambda frame: msgspec.structs.replace(frame, data=b"\xff\xd8\xff"))
     path = scene(person=(3, 6), loud=(8, 9))
-    played = replay(configfile.load(config), path, FAKES, bus=bus)
+    played = replay(loader.load(config), path, FAKES, bus=bus)
     assert [labels for labels, _, _ in last(played)] == [("gunshot",)]
     assert played.status.counted("office", "desk", "processed") == 0
 
@@ -78,7 +78,7 @@ def test_sound_that_is_no_number_costs_only_itself(
     config: Path, scene: Scene, tmp_path: Path, wrong: float
 ) -> None:
     path = scene(loud=(8, 9))
-    settings = configfile.load(config)
+    settings = loader.load(config)
     whole = replay(settings, path, FAKES)
     at = np.arange(20 * 16_000)
     wave = np.where((at >= 8 * 16_000) & (at < 9 * 16_000), np.sin(at * 0.1728) * 0.95, 0)

@@ -14,9 +14,9 @@ from pipeline import codec
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress, Record, Roster, ns
-from workers.capture import AROUND, MAX_HELD, Capture, Count, Settings, after
-from workers.status import Status
-from workers.watch import Watch
+from workers.capture.capture import AROUND, MAX_HELD, Capture, Count, Settings, after
+from workers.capture.heartbeat import Watch
+from workers.runtime.status import Status
 
 Life = list["Chunk | SourceLost | Callable[[], object]"]
 

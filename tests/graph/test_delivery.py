@@ -15,10 +15,10 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.errors import OutsideError, Rejected, Retry
 from pipeline.types import Alert, DeadLetter
 from tests.make import alert, progress
-from workers.cloudevent import event_id
-from workers.delivery import DOOR, Delivery, Filter, Outside, Subscriber, dead_letters
-from workers.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, pack, unpack
-from workers.webhook import Webhook
+from workers.delivery.cloudevent import event_id
+from workers.delivery.delivery import DOOR, Delivery, Filter, Outside, Subscriber, dead_letters
+from workers.delivery.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, pack, unpack
+from workers.delivery.webhook import Webhook
 
 KAFKA_METADATA = 4096  # bytes
 
@@ -618,8 +618,8 @@ def test_the_largest_note_fits_kafka():
 
 
 def test_a_webhook_on_the_log_is_signed_retried_and_counted(tmp_path):
-    from pipeline.config import Webhook as Settings
-    from workers.receiver import Receiver, Reply
+    from pipeline.config.schema import Webhook as Settings
+    from workers.delivery.receiver import Receiver, Reply
 
     secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
     replies = iter([500, 204, 503, *[204] * 100])

@@ -22,18 +22,20 @@ from pipeline.types import SECOND, Alert, Anomaly, Detections, FrameChunk, Progr
 from tests import make
 from tests.graph.conftest import FAKES
 from tests.live.servers import eventually
-from workers import configfile, edge, graph, sources
-from workers.clock import UtcClock
-from workers.crew import Crew
-from workers.delivery import Subscriber
-from workers.edge import Daemon
-from workers.folder import local_log
+from workers import graph
+from workers.capture import factory
+from workers.capture.clock import UtcClock
+from workers.config import loader
+from workers.config.secrets import Secrets
+from workers.daemon import Daemon, _over
+from workers.delivery.delivery import Subscriber
 from workers.graph import Encoders
-from workers.jpeg import encoded
-from workers.player import publish_all
-from workers.positions import LONG, MANY, KeepingUp, Positions, caught_up
-from workers.secrets import Secrets
-from workers.status import Status
+from workers.media.jpeg import encoded
+from workers.replay.scene_player import publish_all
+from workers.runtime.lag import LONG, MANY, KeepingUp, Positions, caught_up
+from workers.runtime.state_folder import local_log
+from workers.runtime.status import Status
+from workers.runtime.supervisor import Crew
 from workers.view import View
 
 
@@ -41,10 +43,10 @@ def built(config: Path) -> Daemon:
     """A daemon that has not begun, on a log of its own."""
     text = config.read_text().replace("device:default", "nothing.flac")  # needs no PyAudio
     config.write_text(text.split("api:")[0] + 'api: {listen: "127.0.0.1:0"}\n')
-    settings, status, folder = configfile.load(config), Status(), config.parent / "state"
+    settings, status, folder = loader.load(config), Status(), config.parent / "state"
     secrets = Secrets(base=config.parent)
     bus = local_log(settings, folder)
-    clock = UtcClock(floor=sources.reached(bus.last, settings.sites))
+    clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
     return Daemon(settings, config, folder, bus, secrets, status,
                   View(status, secrets), Crew(), clock)  # fmt: skip
 
@@ -254,7 +256,7 @@ def test_a_scene_is_not_over_while_a_delivery_has_not_read_the_last_alert(config
     delivery = daemon._delivery(who)
     delivery.step()
     assert delivery.idle
-    over = partial(edge._over, played, Positions(daemon.bus, []), [delivery], daemon.bus)
+    over = partial(_over, played, Positions(daemon.bus, []), [delivery], daemon.bus)
     assert over()
     put(daemon.bus, topics.ALERTS, make.alert())
     assert delivery.idle, "it has not looked again"

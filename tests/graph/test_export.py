@@ -8,22 +8,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from models.fusion import data
+from models.training import dataset
 from pipeline.errors import ConfigError
 from pipeline.types import ns
 from tests.graph.conftest import FAKES, run_edge
 from tests.windows import tiny_head
-from workers import windows
 from workers.cli import main
+from workers.training import datasets
 
 SINCE, BEGIN = "2026-01-05T22:00:00Z", 1_767_650_400  # the same, s
 Scene = Callable[..., Path]
 
 
-def exported(config: Path, *, since: str = SINCE, until: str | None = None) -> list[data.Row]:
+def exported(config: Path, *, since: str = SINCE, until: str | None = None) -> list[dataset.Row]:
     out = config.parent / "windows.jsonl"
-    windows.export(config, since, until, out, config.parent / "state", encoders=FAKES)
-    return data.read([out]) if out.exists() else []
+    datasets.export(config, since, until, out, config.parent / "state", encoders=FAKES)
+    return dataset.read([out]) if out.exists() else []
 
 
 def ids(told: Sequence[dict[str, dict[str, str]]]) -> set[str]:
@@ -55,8 +55,8 @@ def test_a_verdict_makes_them_examples(config: Path, scene: Scene) -> None:
     right = [msgspec.structs.replace(row, verdict=True) for row in exported(config)]
     wrong = [msgspec.structs.replace(row, verdict=False) for row in right]
     for rows, answer in ((right, "gunshot"), (wrong, "")):
-        data.write(config.parent / "reviewed.jsonl", rows)
-        read = data.read([config.parent / "reviewed.jsonl"])
+        dataset.write(config.parent / "reviewed.jsonl", rows)
+        read = dataset.read([config.parent / "reviewed.jsonl"])
         assert {(row.answer(), row.weak) for row in read} == {(answer, bool(answer))}
         assert all("sound" in row.tokens().vectors for row in read)
 
@@ -68,9 +68,9 @@ def test_an_alert_of_no_label_that_is_learned_needs_one_to_be_right(
     rows = exported(config)
     assert {row.label for row in rows} == {""}
     path = config.parent / "reviewed.jsonl"
-    data.write(path, [msgspec.structs.replace(row, verdict=True) for row in rows])
+    dataset.write(path, [msgspec.structs.replace(row, verdict=True) for row in rows])
     with pytest.raises(ConfigError, match=r"reviewed\.jsonl:1: alert .* its label must be one of"):
-        data.read([path])
+        dataset.read([path])
 
 
 def test_what_a_head_told_is_exported_by_the_same_head(config: Path, scene: Scene) -> None:
@@ -101,7 +101,7 @@ def test_the_command_says_how_many_and_what_to_do(
     assert main(["review", str(out), "--all", "--wrong"]) == 0
     assert main(words) == 2, "what a person has said is not written over"
     assert "holds verdicts on 1 alerts" in capsys.readouterr().err
-    assert {row.verdict for row in data.read([out])} == {False}
+    assert {row.verdict for row in dataset.read([out])} == {False}
     words[3] = "2026-02-05T22:00:00Z"
     words[-1] = str(config.parent / "none.jsonl")
     assert main(words) == 1
@@ -125,7 +125,7 @@ def test_where_it_cannot_or_must_not_write_is_told_first(
     (config.parent / "folder").mkdir()
     before = config.read_bytes()
     with pytest.raises(ConfigError, match=f"--out .*{out}: "):
-        windows.export(
+        datasets.export(
             config, SINCE, None, config.parent / out, config.parent / "state", encoders=FAKES
         )
     assert config.read_bytes() == before
@@ -134,5 +134,5 @@ def test_where_it_cannot_or_must_not_write_is_told_first(
 def test_the_folder_of_the_file_is_made(config: Path, scene: Scene) -> None:
     run_edge(config, scene(loud=(8, 9)))
     out = config.parent / "new/folder/windows.jsonl"
-    windows.export(config, SINCE, None, out, config.parent / "state", encoders=FAKES)
-    assert data.read([out])
+    datasets.export(config, SINCE, None, out, config.parent / "state", encoders=FAKES)
+    assert dataset.read([out])

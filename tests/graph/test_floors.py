@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from models.fake import FakeText
-from models.transcript import Transcript
+from models.hearing.transcript import Transcript
 from pipeline.host import Host
 from pipeline.ports import Assigned, Stage
 from pipeline.types import FOREVER, DeadLetter, ns
 from tests import make
-from workers.fusion import FusionStage
-from workers.hearing import SoundStage
-from workers.speech import SpeechStage
+from tests.fakes import FakeText
+from workers.stages.fusion import FusionStage
+from workers.stages.sound import SoundStage
+from workers.stages.speech import SpeechStage
 
 KNOWN = {("office", "room")}
 

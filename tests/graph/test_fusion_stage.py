@@ -9,29 +9,29 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.fake import FakeText
-from pipeline import config
+from pipeline.config import schema
 from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, held_until, ns
+from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
 from workers import graph
-from workers.fusion import FusionStage
+from workers.stages.fusion import FusionStage
 
 BEGIN = 1_000  # s
-SITE = config.Site(
+SITE = schema.Site(
     cameras={
-        "desk": config.Camera(
-            source="device:0", zones={"floor": config.Zone(coordinates="0,0, 1,0, 1,1, 0,1")}
+        "desk": schema.Camera(
+            source="device:0", zones={"floor": schema.Zone(coordinates="0,0, 1,0, 1,1, 0,1")}
         )
     },
-    microphones={"room": config.Microphone(source="device:default")},
+    microphones={"room": schema.Microphone(source="device:default")},
     rules=(
-        config.ZoneRule(zone="floor", severity="high"),
-        config.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
-        config.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
+        schema.ZoneRule(zone="floor", severity="high"),
+        schema.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
+        schema.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
     ),
-    windows=config.Windows(horizon=40, patience=60),
-    stationary=config.Stationary(after=20),
-    fusion=config.Fusion(threshold=0.6),
+    windows=schema.Windows(horizon=40, patience=60),
+    stationary=schema.Stationary(after=20),
+    fusion=schema.Fusion(threshold=0.6),
 )
 SOURCES = ("desk", "room", "room/speech", "reports")
 

@@ -10,22 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from models.fake import FakeText
 from models.fusion.noisy_or import Verdict
-from models.fusion.question import Question
-from pipeline import config, topics
+from models.fusion.query import Question
+from pipeline import topics
 from pipeline.bus.log import between
+from pipeline.config import schema
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, SECOND, Anomaly, Record, Sound, event_start, ns
+from tests.fakes import FakeText
 from tests.graph.conftest import FAKES, run_edge
 from tests.graph.test_fusion_stage import FEW, SITE, SPANS, timeline
-from workers import configfile, graph
-from workers.examples import Notes
-from workers.fusion import FusionStage
-from workers.rejudge import rejudge
-from workers.replay import Study, replay
-from workers.site import RULES, Head
+from workers import graph
+from workers.config import loader
+from workers.replay.observation_replay import rejudge
+from workers.replay.scene_replay import Study, replay
+from workers.stages.fusion import FusionStage
+from workers.stages.site_state import RULES, Head
+from workers.training.feature_extraction import Notes
 
 
 class Loud:
@@ -82,7 +84,7 @@ def told(stage: FusionStage, given: Sequence[Record], swaps: Swaps | None = None
     return [out for out in made if isinstance(out, Anomaly)]
 
 
-def stage(head: Head | None = None, fusion: config.Fusion = SITE.fusion) -> FusionStage:
+def stage(head: Head | None = None, fusion: schema.Fusion = SITE.fusion) -> FusionStage:
     site = msgspec.structs.replace(SITE, fusion=fusion)
     plan = graph.site_plan(site, FakeText(), recorded=True)
     return FusionStage({"office": plan}, {} if head is None else {"office": head})
@@ -160,18 +162,18 @@ def test_without_a_threshold_in_the_config_the_head_has_its_own() -> None:
     for own, heard in ((0.85, [10]), (0.95, [])):
         head = Loud()
         head.threshold = own
-        assert seconds(told(stage(head, config.Fusion()), given)) == heard
+        assert seconds(told(stage(head, schema.Fusion()), given)) == heard
 
 
 def test_a_threshold_in_the_config_goes_before_that_of_the_head() -> None:
-    assert told(stage(Loud(), config.Fusion(threshold=0.95)), records([10])) == []
+    assert told(stage(Loud(), schema.Fusion(threshold=0.95)), records([10])) == []
     head = Loud()
     head.threshold = 0.95
-    assert seconds(told(stage(head, config.Fusion(threshold=0.85)), records([10]))) == [10]
+    assert seconds(told(stage(head, schema.Fusion(threshold=0.85)), records([10]))) == [10]
 
 
 def test_the_severity_of_what_it_finds_is_that_of_the_config() -> None:
-    (found,) = told(stage(Loud(), config.Fusion(severity="low")), records([10]))
+    (found,) = told(stage(Loud(), schema.Fusion(severity="low")), records([10]))
     assert (found.rule, found.severity) == ("learned", "low")
 
 
@@ -231,7 +233,7 @@ def test_a_restart_tells_the_same(cut: int) -> None:
 def test_what_is_learned_from_is_what_the_daemon_sees(
     config: Path, scene: Callable[..., Path]
 ) -> None:
-    settings = configfile.load(config)
+    settings = loader.load(config)
     path = scene(person=(3, 6), loud=(8, 9), spoken=(12, 14))
     training, daemon = Notes(), Notes()
     replay(settings, path, FAKES, study=Study(heads={"office": training}))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.topics import FRAMES
 from pipeline.types import SECOND, Box, Chunk, FrameChunk, Record
-from workers.capture import Capture, Count, Settings
-from workers.status import Status
-from workers.vision import VisionStage
+from workers.capture.capture import Capture, Count, Settings
+from workers.runtime.status import Status
+from workers.stages.vision import VisionStage
 
 PICTURE = bytes(cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1])
 DATA = {"fine": PICTURE, "broken": PICTURE[:40], "large": bytes(6000)}

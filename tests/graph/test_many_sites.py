@@ -10,32 +10,33 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from models.fake import FakeText, FakeVoice, FakeYamnet, fake_head
-from models.transcript import Transcript
-from pipeline import codec, config, topics
+from models.hearing.transcript import Transcript
+from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
+from pipeline.config import schema
 from pipeline.errors import Retry
 from pipeline.host import Host
 from pipeline.ports import Assigned, Stage
 from pipeline.run import Runner, drain
 from pipeline.types import Alert, Anomaly, Progress, Record, Roster, event_start, ns
 from tests import make
+from tests.fakes import FakeText, FakeVoice, FakeYamnet, fake_head
 from workers import graph
-from workers.alert import AlertStage
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.fusion import FusionStage
-from workers.hearing import SoundStage
-from workers.outbox import MAX_PENDING
-from workers.speech import SpeechStage
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.outbox import MAX_PENDING
+from workers.stages.alert import AlertStage
+from workers.stages.fusion import FusionStage
+from workers.stages.sound import SoundStage
+from workers.stages.speech import SpeechStage
 
 BROKER = 4096  # bytes: `offset.metadata.max.bytes` of a Kafka broker as it comes
 BEGIN = 1_795_478_400  # s: 2026-11-24T00:00:00Z
 EVERY = 15  # s between two words of a source
 NAMES = [f"{'site-with-a-rather-long-name-number':-<36}{number:04}" for number in range(200)]
 SOURCES = ("room", "room/speech")
-HALL = config.Site(
-    microphones={"room": config.Microphone(source="device:default")},
-    rules=(config.SoundRule(labels={"gunshot": 0.5}, severity="critical"),),
+HALL = schema.Site(
+    microphones={"room": schema.Microphone(source="device:default")},
+    rules=(schema.SoundRule(labels={"gunshot": 0.5}, severity="critical"),),
 )
 HORIZON, PATIENCE = round(HALL.windows.horizon), round(HALL.windows.patience)
 

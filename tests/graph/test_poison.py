@@ -16,20 +16,21 @@ import pytest
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import KafkaBus as Settings
-from pipeline.partition import partition_of
+from pipeline.config.schema import KafkaBus as Settings
+from pipeline.config.topic_plan import partitions_of
+from pipeline.kafka_partitioner import partition_of
 from pipeline.ports import Bus, Entry
 from pipeline.run import Runner, drain
-from pipeline.topicplan import partitions_of
 from pipeline.types import Alert, DeadLetter, Record, Report, ns
 from tests import make
 from tests.graph.conftest import CONFIG, FAKES
-from workers import configfile, deadletters, graph
-from workers.deadletters import Found, Retrier
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.jpeg import encoded
-from workers.jsonl import Jsonl
-from workers.status import Status
+from workers import graph
+from workers.bus.dead_letters import Found, Retrier, shown
+from workers.config import loader
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.jsonl import Jsonl
+from workers.media.jpeg import encoded
+from workers.runtime.status import Status
 
 MAX = 65_536  # bytes of one record here
 SOURCES = ("desk", "room", "room/speech", "reports")
@@ -108,7 +109,7 @@ class Readers:
     """All that read one topic: its stages, or a delivery."""
 
     def __init__(self, bus: Bus, topic: str, config: Path) -> None:
-        settings = configfile.load(config)
+        settings = loader.load(config)
         nodes = graph.nodes(settings, FAKES, Status(), recorded=True)
         self.place = Place()
         self._steps: list[Runner | Delivery] = [
@@ -194,12 +195,12 @@ def over_brokers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Wor
 @contextmanager
 def brokered(tmp_path: Path, brokers: str) -> Iterator[tuple[World, Settings]]:
     """A world over topics of its own on these brokers."""
-    from pipeline.bus.kafka import KafkaBus
+    from pipeline.bus.kafka.bus import KafkaBus
     from tests.live.brokered import ALWAYS, over_kafka
 
     plain = tmp_path / "plain.yaml"
     plain.write_text(CONFIG)
-    settings = configfile.load(over_kafka(plain, brokers)).bus
+    settings = loader.load(over_kafka(plain, brokers)).bus
     assert isinstance(settings, Settings)
     bus = KafkaBus(settings)
     yield World(bus, lambda topic: list(bus.appended(topic, 0, ALWAYS))), settings
@@ -297,7 +298,7 @@ def odd(record: Record, chance: random.Random) -> bytes:
 def test_records_of_the_right_kind_with_impossible_values_end_nobody(
     config: Path, tmp_path: Path, topic: str
 ) -> None:
-    settings = configfile.load(config)
+    settings = loader.load(config)
     given = [*GOOD[topic], *ALSO.get(topic, ())]
     with closing(Jsonl(tmp_path / "alerts.jsonl")) as sink:
         for seed in range(400):
@@ -350,4 +351,4 @@ def test_what_only_brokers_can_carry_goes_to_dead_with_its_reason(
     for (_, reason), letter in zip(strange, letters, strict=True):
         assert letter is not None
         assert reason in letter.reason
-        assert deadletters.shown(letter.reason) == letter.reason
+        assert shown(letter.reason) == letter.reason

@@ -14,16 +14,16 @@ from pipeline.bus.log import between
 from pipeline.errors import OutsideError
 from pipeline.types import ns
 from tests.graph.conftest import FAKES, run_edge
-from workers import configfile
 from workers.cli import main
-from workers.cloudevent import event
-from workers.rejudge import rejudge, span
+from workers.config import loader
+from workers.delivery.cloudevent import event
+from workers.replay.observation_replay import rejudge, span
 
 BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
 
 
 def judged(config: Path, since: float, until: float) -> list[dict[str, Any]]:
-    settings = configfile.load(config)
+    settings = loader.load(config)
     start, end = ns(BEGIN + since), ns(BEGIN + until)
     folder = config.parent / "state" / "log"
     entries = between(folder, topics.OBSERVATIONS, *span(settings, start, end))

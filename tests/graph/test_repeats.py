@@ -13,10 +13,11 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.run import Runner, drain
 from pipeline.types import Alert, Progress, Record, Roster
 from tests.graph.conftest import FAKES
-from workers import configfile, graph
-from workers.replay import capture
-from workers.scene import load_scene, scene_records
-from workers.status import Status
+from workers import graph
+from workers.config import loader
+from workers.replay.scene_records import load_scene, scene_records
+from workers.replay.scene_replay import capture
+from workers.runtime.status import Status
 
 Said = tuple[str, Record]  # topic, record
 
@@ -37,7 +38,7 @@ def batches(records: Sequence[Said], chance: random.Random) -> list[Sequence[Sai
 def played(config: Path, given: Sequence[Sequence[Said]], *, recorded: bool) -> MemoryBus:
     """What the graph makes of batches: each is worked off before the next comes."""
     bus = MemoryBus(partitions=2, keep=True)
-    nodes = graph.nodes(configfile.load(config), FAKES, Status(), recorded=recorded)
+    nodes = graph.nodes(loader.load(config), FAKES, Status(), recorded=recorded)
     runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
     left = iter(given)
 
@@ -81,7 +82,7 @@ def test_batches_that_come_twice_give_the_same_alerts_and_nothing_late(
     config: Path, scene: Callable[..., Path], seed: int, recorded: bool
 ) -> None:
     path = scene(person=(3, 8), loud=(6, 8), spoken=(12, 15), black=(9, 10))
-    site = configfile.load(config).sites["office"]
+    site = loader.load(config).sites["office"]
     records = list(scene_records(load_scene(path), site, status=Status()))
     chance = random.Random(seed)
     once = played(config, [records], recorded=True)

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, topics
+from pipeline import topics
+from pipeline.config import schema
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.run import most_bytes
 from tests.graph.conftest import CONFIG
-from workers import configfile, edge, single
-from workers.player import Player, scene_of
-from workers.ready import FAUST, check_group, check_topics
-from workers.single import Order
-from workers.spool import Spool
-from workers.status import Status
+from workers import daemon, worker
+from workers.bus.preflight import FAUST, check_group, check_topics
+from workers.bus.spool import Spool
+from workers.config import loader
+from workers.replay.scene_player import Player, scene_of
+from workers.runtime.status import Status
+from workers.worker import Order
 
 Scene = Callable[..., Path]
 
@@ -51,23 +53,23 @@ def brokered(tmp_path: Path) -> Path:
 )
 def test_what_does_not_go_together_is_refused(brokered: Path, order: Order, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
-        single.run(order, brokered)
+        worker.run(order, brokered)
 
 
 def test_a_site_that_is_not_in_the_config_is_refused(brokered: Path) -> None:
     with pytest.raises(ConfigError, match="--sites: 'harbour' is not in the config"):
-        single.run(Order(stage="capture", sites=("office", "harbour")), brokered)
+        worker.run(Order(stage="capture", sites=("office", "harbour")), brokered)
 
 
-@pytest.mark.parametrize("stage", single.STAGES)
+@pytest.mark.parametrize("stage", worker.STAGES)
 def test_a_worker_needs_brokers(config: Path, stage: str) -> None:
     with pytest.raises(ConfigError, match=r"a worker needs brokers.*fusewatch run"):
-        single.run(Order(stage=stage), config)
+        worker.run(Order(stage=stage), config)
 
 
 def test_the_daemon_has_a_log_of_its_own(brokered: Path) -> None:
     with pytest.raises(ConfigError, match="fusewatch worker STAGE"):
-        edge.run(brokered)
+        daemon.run(brokered)
 
 
 def test_the_password_of_the_brokers_is_looked_up_and_named_by_its_place_only(
@@ -77,7 +79,7 @@ def test_the_password_of_the_brokers_is_looked_up_and_named_by_its_place_only(
     path = tmp_path / "kafka.yaml"
     path.write_text(CONFIG + f'bus: {{kind: kafka, brokers: ["127.0.0.1:9"], sasl: {sasl}}}\n')
     with pytest.raises(ConfigError, match=r"bus\.sasl\.password: the secret's file"):
-        single.run(Order(stage="text"), path)
+        worker.run(Order(stage="text"), path)
 
 
 class Known:
@@ -94,8 +96,8 @@ class Known:
         return self._protocol
 
 
-def settings() -> config.KafkaBus:
-    return config.KafkaBus(brokers=("127.0.0.1:9",))
+def settings() -> schema.KafkaBus:
+    return schema.KafkaBus(brokers=("127.0.0.1:9",))
 
 
 def enough() -> dict[str, int]:
@@ -143,7 +145,7 @@ def test_a_group_of_the_other_kind_is_refused(there: str, faust: bool, advice: s
 
 
 def played(spool: Spool, scene: Path, config: Path, full: Callable[[], bool]) -> Player:
-    known = configfile.load(config)
+    known = loader.load(config)
     return Player(
         known,
         scene_of(known, scene),

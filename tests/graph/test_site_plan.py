@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from models.fake import FakeText
-from pipeline import config
-from pipeline.rules import Finding, Seen
-from pipeline.track import Point, Track
+from pipeline.config import schema
+from pipeline.judge.rules import Finding, Seen
+from pipeline.judge.track import Point, Track
 from pipeline.types import ns
+from tests.fakes import FakeText
 from tests.make import box
 from workers import graph
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
 
 
-def camera(*objects: str) -> config.Camera:
-    zone = config.Zone(coordinates=FRAME, objects=objects or ("person",))
-    lines = {"door": config.Line(coordinates="0.5,0, 0.5,1")}
-    return config.Camera(source="device:0", zones={"floor": zone}, lines=lines)
+def camera(*objects: str) -> schema.Camera:
+    zone = schema.Zone(coordinates=FRAME, objects=objects or ("person",))
+    lines = {"door": schema.Line(coordinates="0.5,0, 0.5,1")}
+    return schema.Camera(source="device:0", zones={"floor": zone}, lines=lines)
 
 
 def seen(source: str, at: float, label: str, x: float = 0.5) -> Seen:
@@ -39,10 +39,10 @@ def seen(source: str, at: float, label: str, x: float = 0.5) -> Seen:
 
 
 def judged(
-    cameras: Mapping[str, config.Camera], rule: config.Rule, frames: Sequence[Seen], **site: object
+    cameras: Mapping[str, schema.Camera], rule: schema.Rule, frames: Sequence[Seen], **site: object
 ) -> list[Finding]:
     """What one rule of a site finds in `frames`."""
-    made = config.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]
+    made = schema.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]
     sees = graph.site_plan(made, FakeText(), recorded=True).sees()
     return [finding for frame in frames for each in sees for finding in each.see(frame)]
 
@@ -54,13 +54,13 @@ def where(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "rule",
     [
-        config.ZoneRule(zone="floor"),
-        config.CrowdRule(zone="floor", count=1, seconds=1),
-        config.LoiteringRule(zone="floor", seconds=1),
+        schema.ZoneRule(zone="floor"),
+        schema.CrowdRule(zone="floor", count=1, seconds=1),
+        schema.LoiteringRule(zone="floor", seconds=1),
     ],
     ids=lambda rule: type(rule).__name__,
 )
-def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(rule: config.Rule) -> None:
+def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(rule: schema.Rule) -> None:
     cameras = {"hall": camera("person"), "gate": camera("car", "truck")}
     for label, source in (("person", "hall"), ("car", "gate"), ("truck", "gate")):
         frames = [seen(name, at, label) for at in (1, 2, 3) for name in cameras]
@@ -68,22 +68,22 @@ def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(rule: con
 
 
 def test_a_rule_s_own_objects_go_before_those_of_the_zone() -> None:
-    rule = config.ZoneRule(zone="floor", objects=("dog",))
+    rule = schema.ZoneRule(zone="floor", objects=("dog",))
     frames = [seen("gate", 1, "car"), seen("gate", 3, "dog")]
     assert where(judged({"gate": camera("car")}, rule, frames)) == [("gate", "dog")]
 
 
 def test_a_line_remembers_no_longer_than_the_horizon() -> None:
-    rule = config.LineRule(line="door")
+    rule = schema.LineRule(line="door")
     waits = [seen("gate", at, "person", 0.5) for at in range(1, 50)]
     frames = [seen("gate", 0, "person", 0.3), *waits, seen("gate", 50, "person", 0.7)]
     cameras = {"gate": camera()}
-    long = judged(cameras, rule, frames, windows=config.Windows(horizon=60))
+    long = judged(cameras, rule, frames, windows=schema.Windows(horizon=60))
     short = judged(
         cameras,
         rule,
         frames,
-        windows=config.Windows(horizon=40),
-        stationary=config.Stationary(after=20),
+        windows=schema.Windows(horizon=40),
+        stationary=schema.Stationary(after=20),
     )
     assert (len(long), len(short)) == (1, 0)

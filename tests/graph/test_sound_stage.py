@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.sound import LABELS, SoundHead, Yamnet
-from models.sound_clips import read
+from models.hearing.sound import LABELS, SoundHead, Yamnet
+from models.training.sound_clips import read
 from pipeline.codec import decode, encode
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, AudioChunk, DeadLetter, Progress, Record, Roster, Sound, ns
 from tests.make import audio, progress, roster
-from workers.hearing import RATE, SoundStage
-from workers.status import Status
+from workers.runtime.status import Status
+from workers.stages.sound import RATE, SoundStage
 
 
 class Loudest:

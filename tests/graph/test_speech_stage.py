@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.transcript import Samples, Transcript
+from models.hearing.transcript import Samples, Transcript
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import (
@@ -24,9 +24,9 @@ from pipeline.types import (
     Utterance,
     ns,
 )
-from workers.hearing import RATE
-from workers.speech import SpeechStage
-from workers.status import Status
+from workers.runtime.status import Status
+from workers.stages.sound import RATE
+from workers.stages.speech import SpeechStage
 
 START = 1_767_650_400  # s; 2026-01-05T22:00:00Z
 SILENT, MAYBE, VOICED = 0.0, 0.25, 0.9
@@ -280,9 +280,9 @@ def test_a_restart_at_any_moment_changes_nothing(
 
 @pytest.fixture(scope="module")
 def real(weights: Path) -> SpeechStage:
-    from models.speech import FasterWhisper
-    from models.text import TextEncoder
-    from models.voice import Voice
+    from models.hearing.speech import FasterWhisper
+    from models.hearing.voice_activity import Voice
+    from models.language.text import TextEncoder
 
     return SpeechStage(
         Voice(),

@@ -12,15 +12,16 @@ import pytest
 from pipeline import codec, topics, trace
 from pipeline.bus.log import between
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Webhook as Settings
+from pipeline.config.schema import Webhook as Settings
 from pipeline.ports import Entry
 from pipeline.types import FOREVER, SECOND, AudioChunk, FrameChunk, Record, rfc3339
 from tests.graph.conftest import FAKES
-from workers import configfile, edge
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.receiver import Receiver, Reply
-from workers.replay import replay
-from workers.webhook import Webhook
+from workers import daemon
+from workers.config import loader
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.receiver import Receiver, Reply
+from workers.delivery.webhook import Webhook
+from workers.replay.scene_replay import replay
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 Scene = Callable[..., Path]
@@ -54,7 +55,7 @@ def posts(receiver: Receiver) -> list[tuple[str, str]]:
 
 def by_drain(config: Path, scene: Path) -> Posted:
     bus = MemoryBus(keep=True)
-    replay(configfile.load(config), scene, FAKES, bus=bus)
+    replay(loader.load(config), scene, FAKES, bus=bus)
     entries = [
         event
         for topic in topics.CHUNKS
@@ -94,7 +95,7 @@ def by_edge(config: Path, scene: Path) -> Posted:
             f"  - {{name: siem, url: '{receiver.url}', secret: '{SECRET}'}}\n"
         )
         state = config.parent / "state"
-        assert edge.run(config, scene=scene, state=state, encoders=FAKES) == 0
+        assert daemon.run(config, scene=scene, state=state, encoders=FAKES) == 0
         entries = [
             entry for topic in topics.CHUNKS for entry in between(state / "log", topic, 0, FOREVER)
         ]

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.detector import Detector
-from pipeline import config, topics
+from models.vision.detector import Detector
+from pipeline import topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.codec import decode, encode
+from pipeline.config import schema
 from pipeline.errors import DecodeError
 from pipeline.run import Runner, drain
 from pipeline.types import (
@@ -33,9 +34,9 @@ from pipeline.types import (
     ns,
 )
 from workers import graph
-from workers.decode import decoded, jpeg_size
-from workers.status import Status
-from workers.vision import VisionStage
+from workers.media.decode import decoded, jpeg_size
+from workers.runtime.status import Status
+from workers.stages.vision import VisionStage
 
 PERSON = Box(label="person", score=0.9, x1=0.1, y1=0.1, x2=0.2, y2=0.6)
 SHADOW = Box(label="person", score=0.15, x1=0.5, y1=0.1, x2=0.6, y2=0.6)
@@ -252,9 +253,9 @@ def test_a_detector_that_is_too_slow_looks_at_the_newest_frame_of_each_source_on
 
 
 def test_a_live_worker_of_many_cameras_polls_several_frames_of_each() -> None:
-    camera = config.Camera(source="device:0")
-    hall = config.Site(cameras={f"camera-{number}": camera for number in range(25)})
-    settings = config.Config(version=1, sites={"hall": hall, "yard": hall})
+    camera = schema.Camera(source="device:0")
+    hall = schema.Site(cameras={f"camera-{number}": camera for number in range(25)})
+    settings = schema.Config(version=1, sites={"hall": hall, "yard": hall})
     encoders = graph.load(settings.models, stages=())
     limits = {
         recorded: next(

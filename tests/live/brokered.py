@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import codec, config, topics
-from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.kafka_admin import Admin
+from pipeline import codec, topics
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.config import schema
 from pipeline.types import SECOND, FrameChunk, Progress, Record
 from tests.live.servers import eventually
-from workers import configfile, graph, single, topicadmin
-from workers.capture import roster
-from workers.jpeg import encoded
-from workers.replay import capture
-from workers.scene import Scene, load_scene
-from workers.single import Order, Worker
-from workers.stall import unanswered
+from workers import graph, worker
+from workers.bus import topic_admin
+from workers.capture.capture import roster
+from workers.config import loader
+from workers.media.jpeg import encoded
+from workers.replay.scene_records import Scene, load_scene
+from workers.replay.scene_replay import capture
+from workers.runtime.watchdog import unanswered
+from workers.worker import Order, Worker
 
 BUS = """
 bus:
@@ -35,7 +38,7 @@ bus:
   min_insync: 1
   partitions: {{frames: 2, audio: 2, reports: 1, observations: 2, anomalies: 2, alerts: 2}}
 """
-STAGES = tuple(stage for stage in single.STAGES if stage != "capture")
+STAGES = tuple(stage for stage in worker.STAGES if stage != "capture")
 JUDGES = (  # who reads what was observed, in the order that records flow
     (topics.OBSERVATIONS, "fusion"),
     (topics.ANOMALIES, "alert"),
@@ -54,18 +57,18 @@ def over_kafka(path: Path, brokers: str, more: str = "") -> Path:
     made = path.with_name(f"{path.stem}-{uuid.uuid4().hex[:12]}.yaml")
     text = BUS.format(brokers=json.dumps(brokers), prefix=prefix())
     made.write_text(path.read_text() + text + more)
-    settings = configfile.load(made)
-    assert isinstance(settings.bus, config.KafkaBus)
+    settings = loader.load(made)
+    assert isinstance(settings.bus, schema.KafkaBus)
     with Admin(settings.bus) as admin:
-        assert list(topicadmin.create(settings, settings.bus, admin))
+        assert list(topic_admin.create(settings, settings.bus, admin))
     return made
 
 
 @contextmanager
 def watched(path: Path) -> Iterator[KafkaBus]:
     """A bus over the brokers of a config, to look on."""
-    settings = configfile.load(path).bus
-    assert isinstance(settings, config.KafkaBus)
+    settings = loader.load(path).bus
+    assert isinstance(settings, schema.KafkaBus)
     bus = KafkaBus(settings, client="test")
     try:
         yield bus
@@ -83,8 +86,8 @@ def waiting(bus: KafkaBus, topic: str, group: str) -> int:
 
 def joined(path: Path, group: str) -> str:
     """How a group shares its partitions, as soon as somebody is in it."""
-    settings = configfile.load(path).bus
-    assert isinstance(settings, config.KafkaBus)
+    settings = loader.load(path).bus
+    assert isinstance(settings, schema.KafkaBus)
     name = f"{settings.prefix}-{group}"
     with Admin(settings) as admin:
         return str(eventually(lambda: admin.assignor(name), within=60, every=0.1))
@@ -135,7 +138,7 @@ def settled(
     Raises what `failed` says has ended a worker meanwhile.
     """
     played = load_scene(scene)
-    sources = roster(configfile.load(path).sites[played.site])
+    sources = roster(loader.load(path).sites[played.site])
 
     def soon(what: Callable[[], bool]) -> None:
         def done() -> bool:
@@ -155,7 +158,7 @@ class Thread:
     """A worker in a thread of this process, as a process runs it but for the signals."""
 
     def __init__(self, order: Order, path: Path, encoders: graph.Encoders) -> None:
-        self.worker: Worker = single.prepared(order, path)
+        self.worker: Worker = worker.prepared(order, path)
         self._thread = threading.Thread(
             target=self._run, args=(encoders,), name=f"worker {order.stage}"
         )

@@ -15,16 +15,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.fake import FakeDetector
-from pipeline import config, topics
-from pipeline.bus.kafka import KafkaBus
+from pipeline import topics
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.config import schema
 from pipeline.errors import FusewatchError
 from pipeline.ports import Stage
 from pipeline.run import Runner
 from pipeline.types import FOREVER, Detections, FrameChunk, Record, held_until, ns
-from workers.crew import Crew
-from workers.faust_app import FaustBus
-from workers.vision import VisionStage
+from tests.fakes import FakeDetector
+from workers.bus.faust_app import FaustBus
+from workers.runtime.supervisor import Crew
+from workers.stages.vision import VisionStage
 
 WAIT = 0.25  # s
 
@@ -81,7 +82,7 @@ class Slow:
 
 def main() -> int:
     given = _given()
-    settings = config.KafkaBus(brokers=(given.broker,), prefix=given.prefix)
+    settings = schema.KafkaBus(brokers=(given.broker,), prefix=given.prefix)
     stage: Stage = Seen(given.lag, given.slow, given.fail_at)
     if given.pictures:
         stage = VisionStage(Slow(given.slow), policy="all")

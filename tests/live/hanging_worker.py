@@ -12,8 +12,8 @@ import msgspec
 
 from pipeline.errors import OutsideError
 from tests.graph.conftest import FAKES
-from workers import single
-from workers.exits import OUTSIDE
+from workers import worker
+from workers.exit_codes import OUTSIDE
 
 
 def hang(batch: Sequence[object]) -> Sequence[object]:
@@ -24,9 +24,9 @@ def hang(batch: Sequence[object]) -> Sequence[object]:
 
 if __name__ == "__main__":
     encoders = msgspec.structs.replace(FAKES, detector=hang)
-    order = single.Order(stage="vision", recorded=True)
+    order = worker.Order(stage="vision", recorded=True)
     try:
-        code = single.run(order, Path(sys.argv[1]), encoders)
+        code = worker.run(order, Path(sys.argv[1]), encoders)
     except OutsideError as error:
         print(error, file=sys.stderr)
         code = OUTSIDE

@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import Config
+from pipeline.config.schema import Config
 from pipeline.ports import Entry
 from pipeline.types import Described, Detections, Sound, Utterance, ns
 from workers import graph
-from workers.cloudevent import event_bytes
-from workers.replay import replay
+from workers.delivery.cloudevent import event_bytes
+from workers.replay.scene_replay import replay
 
 BEGIN = datetime(2026, 1, 5, 22, tzinfo=UTC)  # of every scene; the k-th of a site begins k STEPs on
 STEP = timedelta(minutes=10)  # more than the longest scene and what any stage remembers

@@ -17,7 +17,7 @@ from tests.live.brokers import Brokers
 from tests.live.offsets import Offsets
 from tests.live.processes import KILLED, Process, Processes
 from tests.live.three_sites import SECRET, SUBSCRIBER, Site, scenes_of, written
-from workers.receiver import Received, Receiver, Reply
+from workers.delivery.receiver import Received, Receiver, Reply
 
 FUSEWATCH = (sys.executable, "-m", "workers.cli")
 # Which groups read which topic, in the order that records flow.

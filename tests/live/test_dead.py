@@ -11,23 +11,25 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
-from pipeline import codec, config, topics
-from pipeline.bus.kafka import KafkaBus
-from pipeline.partition import partition_of
+from pipeline import codec, topics
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.config import schema
+from pipeline.config.topic_plan import partitions_of
+from pipeline.kafka_partitioner import partition_of
 from pipeline.ports import Entry
 from pipeline.run import DEAD_BYTES, Runner
-from pipeline.topicplan import partitions_of
 from pipeline.types import Progress, Record
 from tests import make
 from tests.graph.conftest import FAKES
 from tests.live.brokered import ALWAYS, over_kafka
 from tests.live.brokers import SecureKafka
-from workers import configfile, graph
+from workers import graph
 from workers.cli import main
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.receiver import Receiver, Reply
-from workers.status import Status
-from workers.webhook import Webhook
+from workers.config import loader
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.receiver import Receiver, Reply
+from workers.delivery.webhook import Webhook
+from workers.runtime.status import Status
 
 pytestmark = pytest.mark.live
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
@@ -44,14 +46,14 @@ class Place:
             f"webhooks: {webhooks}\n"
         )
         self.path = over_kafka(plain, brokers)
-        self.settings = configfile.load(self.path)
-        assert isinstance(self.settings.bus, config.KafkaBus)
+        self.settings = loader.load(self.path)
+        assert isinstance(self.settings.bus, schema.KafkaBus)
         self.bus = KafkaBus(self.settings.bus)
         self._producer = KafkaProducer(bootstrap_servers=brokers, max_request_size=2_000_000)
 
     def poison(self, topic: str, key: str, value: bytes, version: bytes = b"1") -> int:
         """The offset of what another program put where our records of `key` go."""
-        assert isinstance(self.settings.bus, config.KafkaBus)
+        assert isinstance(self.settings.bus, schema.KafkaBus)
         number = partition_of(KEY, partitions_of(self.settings.bus, topic))
         sent = self._producer.send(
             f"{self.settings.bus.prefix}.{topic}",

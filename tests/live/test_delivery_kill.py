@@ -10,8 +10,8 @@ import pytest
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog, Retention
 from tests.make import alert
-from workers.cloudevent import event_id
-from workers.receiver import Receiver, Reply
+from workers.delivery.cloudevent import event_id
+from workers.delivery.receiver import Receiver, Reply
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 COUNT = 300
@@ -22,9 +22,9 @@ import random, sys, threading, time
 from pathlib import Path
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
-from pipeline.config import Webhook as Settings
-from workers.delivery import Delivery, Outside, Subscriber, dead_letters
-from workers.webhook import Webhook
+from pipeline.config.schema import Webhook as Settings
+from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.webhook import Webhook
 
 folder, url, secret = sys.argv[1:]
 durable = {topics.ALERTS: Retention(hold=True, durable=True)}

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from pipeline import codec, config, topics
-from pipeline.bus.kafka import KafkaBus, KafkaReader
-from pipeline.bus.kafka_admin import Admin
+from pipeline import codec, topics
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus, KafkaReader
+from pipeline.config import schema
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Reader, Revoked
 from pipeline.run import Runner
@@ -27,9 +28,9 @@ from tests import make
 from tests.live.brokers import SecureKafka
 from tests.live.faust_worker import Seen
 from tests.live.servers import eventually
-from workers import faust_app
-from workers.faust_app import FaustBus
-from workers.jpeg import encoded
+from workers.bus import faust_app
+from workers.bus.faust_app import FaustBus
+from workers.media.jpeg import encoded
 
 pytestmark = pytest.mark.live
 
@@ -45,7 +46,7 @@ class Place:
 
     def __init__(self, broker: str, partitions: int = PARTITIONS) -> None:
         self.prefix = f"faust-{os.getpid()}-{next(_numbers)}"
-        self.settings = config.KafkaBus(brokers=(broker,), prefix=self.prefix)
+        self.settings = schema.KafkaBus(brokers=(broker,), prefix=self.prefix)
         with Admin(self.settings) as admin:
             for topic in TOPICS:
                 admin.create(topic, partitions, 1, {"message.timestamp.type": "LogAppendTime"})
@@ -471,11 +472,11 @@ def test_it_reads_over_tls_with_a_password(secure_kafka: SecureKafka, mechanism:
     secure = secure_kafka
     place = Place(secure.plain)
     place.publish(frames(1))
-    settings = config.KafkaBus(
+    settings = schema.KafkaBus(
         brokers=(secure.sasl,),
         prefix=place.prefix,
-        tls=config.Tls(ca=str(secure.ca)),
-        sasl=config.Sasl(mechanism=mechanism, username=secure.username, password=secure.password),
+        tls=schema.Tls(ca=str(secure.ca)),
+        sasl=schema.Sasl(mechanism=mechanism, username=secure.username, password=secure.password),
     )
     assert len(read_all(FaustBus(place.bus, settings), 8)) == 8
     place.bus.close()
@@ -485,8 +486,8 @@ def test_it_shows_a_certificate_where_the_brokers_ask_for_one(secure_kafka: Secu
     secure = secure_kafka
     place = Place(secure.plain)
     place.publish(frames(1))
-    tls = config.Tls(ca=str(secure.ca), cert=str(secure.cert), key=str(secure.key))
-    settings = config.KafkaBus(brokers=(secure.mutual,), prefix=place.prefix, tls=tls)
+    tls = schema.Tls(ca=str(secure.ca), cert=str(secure.cert), key=str(secure.key))
+    settings = schema.KafkaBus(brokers=(secure.mutual,), prefix=place.prefix, tls=tls)
     assert len(read_all(FaustBus(place.bus, settings), 8)) == 8
     place.bus.close()
 

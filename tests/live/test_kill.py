@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from workers.receiver import Receiver
+from workers.delivery.receiver import Receiver
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="

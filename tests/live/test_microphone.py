@@ -15,12 +15,12 @@ from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk
 from tests import reels
 from tests.live.servers import eventually, virtual_microphone
-from workers.addresses import parse
-from workers.clock import UtcClock
+from workers.capture.clock import UtcClock
+from workers.config.source_address import parse
 
 pyaudio = pytest.importorskip("pyaudio", reason="extra `microphone` is not installed")
 
-from workers.microphone import MicrophoneSource, chosen, microphones  # noqa: E402
+from workers.capture.microphone import MicrophoneSource, chosen, microphones  # noqa: E402
 
 DEVICES: list[Mapping[str, object]] = [
     {"index": 0, "name": "HDA Intel: ALC (hw:0,0)", "maxInputChannels": 2},

@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually
-from workers.receiver import Receiver
+from workers.delivery.receiver import Receiver
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Camera, Detect, Microphone, Site
+from pipeline.config.schema import Camera, Detect, Microphone, Site
 from pipeline.errors import SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record
 from tests import reels
 from tests.live.servers import eventually, rtsp_server
-from workers.addresses import parse
-from workers.camera import CameraSource
-from workers.capture import Capture
-from workers.clock import UtcClock
-from workers.media import MediaSource
-from workers.sources import captures
-from workers.status import Status
+from workers.capture.av_stream import MediaSource
+from workers.capture.camera import CameraSource
+from workers.capture.capture import Capture
+from workers.capture.clock import UtcClock
+from workers.capture.factory import captures
+from workers.config.source_address import parse
+from workers.runtime.status import Status
 
 pytestmark = pytest.mark.live
 

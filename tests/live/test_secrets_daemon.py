@@ -19,7 +19,7 @@ import pytest
 
 from tests.live.daemon import ROOT, daemon, said
 from tests.live.servers import eventually, rtsp_server
-from workers.receiver import Receiver
+from workers.delivery.receiver import Receiver
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
@@ -249,7 +249,7 @@ import sys
 from pathlib import Path
 from msgspec.structs import replace
 from tests.graph.conftest import FAKES
-from workers import cli, edge
+from workers import cli, daemon
 
 config, where = Path(sys.argv[1]), sys.argv[2]
 shown = config.read_text().split("'")[1 if where == "stage" else 3]
@@ -260,9 +260,9 @@ def broken(batch=()):
 class Broken:
     detector = property(broken)
 
-real = edge.run
+real = daemon.run
 encoders = Broken() if where == "start" else replace(FAKES, detector=broken)
-edge.run = lambda *given, **more: real(*given, **more, encoders=encoders)
+daemon.run = lambda *given, **more: real(*given, **more, encoders=encoders)
 sys.exit(cli.main(["run", str(config), "--state", sys.argv[3]]))
 """
 

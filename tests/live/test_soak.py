@@ -18,8 +18,8 @@ from tests.live.brokers import Brokers
 from tests.live.likeness import Likeness, likenesses, replayed, spoken
 from tests.live.soak import Plan, Soak, Told
 from tests.live.three_sites import merged, scenes_of
-from workers import configfile
-from workers.cloudevent import event_bytes, event_id
+from workers.config import loader
+from workers.delivery.cloudevent import event_bytes, event_id
 
 FULL = os.environ.get("FUSEWATCH_SOAK") == "full"
 SEED = int(os.environ.get("FUSEWATCH_SOAK_SEED", "4"))  # whose first five are of four kinds
@@ -41,7 +41,7 @@ def expected(
     files = [file for site in scenes_of(scenes).values() for file in site]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("FUSEWATCH_WEIGHTS", str(weights))
-        found = replayed(configfile.load(path), files)
+        found = replayed(loader.load(path), files)
     assert sum(each.revisions.total() for each in found.values()) >= len(found)
     return found
 

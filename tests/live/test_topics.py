@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import codec, config, topics
-from pipeline.bus.kafka import KafkaBus
-from pipeline.bus.kafka_admin import Admin
+from pipeline import codec, topics
+from pipeline.bus.kafka.admin import Admin
+from pipeline.bus.kafka.bus import KafkaBus
+from pipeline.config import schema
 from pipeline.ports import Entry
 from tests import make
 from tests.live.brokers import SecureKafka
-from workers import configfile
 from workers.cli import main
+from workers.config import loader
 
 pytestmark = pytest.mark.live
 SECRET = "planted-secret"
@@ -41,9 +42,9 @@ class Place:
         )
 
     @property
-    def bus(self) -> config.KafkaBus:
-        bus = configfile.load(self.path).bus
-        assert isinstance(bus, config.KafkaBus)
+    def bus(self) -> schema.KafkaBus:
+        bus = loader.load(self.path).bus
+        assert isinstance(bus, schema.KafkaBus)
         return bus
 
 

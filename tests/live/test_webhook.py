@@ -13,12 +13,12 @@ from email.utils import formatdate
 import pytest
 import standardwebhooks
 
-from pipeline.config import Webhook as Settings
+from pipeline.config.schema import Webhook as Settings
 from pipeline.errors import ConfigError, Rejected, Retry
 from pipeline.types import SECOND
 from tests.make import alert
-from workers.receiver import Receiver, Reply
-from workers.webhook import MAX_ANSWER, Webhook, try_out
+from workers.delivery.receiver import Receiver, Reply
+from workers.delivery.webhook import MAX_ANSWER, Webhook, try_out
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 NEXT = "whsec_YWJjZGVmZ2hpamFiY2RlZmdoaWphYmNkZWZnaGlq"

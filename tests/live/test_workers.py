@@ -13,9 +13,10 @@ from tests.live import brokered
 from tests.live.brokers import SecureKafka
 from tests.live.processes import Processes
 from tests.live.servers import eventually
-from workers import configfile, graph, single
-from workers.cloudevent import event_bytes
-from workers.replay import replay
+from workers import graph, worker
+from workers.config import loader
+from workers.delivery.cloudevent import event_bytes
+from workers.replay.scene_replay import replay
 
 pytestmark = pytest.mark.live
 
@@ -37,7 +38,7 @@ def beside(tmp_path: Path, name: str, text: str = CONFIG) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("faust", [(), single.BY_FAUST], ids=["plain", "faust"])
+@pytest.mark.parametrize("faust", [(), worker.BY_FAUST], ids=["plain", "faust"])
 def test_a_break_in_through_a_process_for_each_stage_is_what_its_replay_tells(
     kafka: str, processes: Processes, scenes: Path, tmp_path: Path, faust: tuple[str, ...]
 ) -> None:
@@ -63,7 +64,7 @@ def test_a_break_in_through_a_process_for_each_stage_is_what_its_replay_tells(
     assert {stage: processes[stage].stop(30) for stage in brokered.STAGES} == dict.fromkeys(
         brokered.STAGES, 0
     )
-    settings = configfile.load(path)
+    settings = loader.load(path)
     encoders = graph.load(settings.models, recorded=True)
     played = [brokered.parsed(event_bytes(a)) for a in replay(settings, scene, encoders).alerts]
     assert played

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.live.likeness import BEGIN, STEP
 from tests.live.processes import ROOT
-from workers.yamlfile import read_yaml
+from workers.config.yaml_reader import read_yaml
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
 SUBSCRIBER = "subscriber"

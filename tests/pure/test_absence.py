@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from pipeline import codec, config, topics
+from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
+from pipeline.config import schema
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.types import SECOND, Progress, Record, Roster
 from tests import make
-from workers.absence import AFTER, SPEAKS, SpeakingBus, Watched, expected
-from workers.watch import PATIENCE
+from workers.bus.absent_captures import AFTER, SPEAKS, SpeakingBus, Watched, expected
+from workers.capture.heartbeat import PATIENCE
 
 TURN = 1 * SECOND
 PARTS = {"office/desk": 0, "office/door": 1, "office/gone": 1}
@@ -263,12 +264,12 @@ def test_where_retention_deleted_what_was_never_read_the_reader_knows_the_end() 
     assert line.turns(20) == ["desk", "door"]
 
 
-SITE = config.Site(
+SITE = schema.Site(
     cameras={
-        "desk": config.Camera(source="x"),
-        "slow": config.Camera(source="x", detect=config.Detect(fps=0.05)),
+        "desk": schema.Camera(source="x"),
+        "slow": schema.Camera(source="x", detect=schema.Detect(fps=0.05)),
     },
-    microphones={"room": config.Microphone(source="x")},
+    microphones={"room": schema.Microphone(source="x")},
 )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from workers.addresses import HIDDEN, Address, parse, redacted
+from workers.config.source_address import HIDDEN, Address, parse, redacted
 
 SIX_SPELLINGS = [
     "rtsp://ops.user:s3cretpw@h",

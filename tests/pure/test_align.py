@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from pipeline import codec
-from pipeline.align import Aligner, Output, Repeat, Unknown
+from pipeline.judge.align import Aligner, Output, Repeat, Unknown
 from pipeline.types import SECOND, Late, Presence, Record, Window, ns
 from tests import make
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.align import Aligner, Output, Repeat, Unknown
+from pipeline.judge.align import Aligner, Output, Repeat, Unknown
 from pipeline.types import Late, Observation, Progress, Record, Roster, Window, held_until, ns
 from tests import make
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.checks import problems
-from pipeline.config import (
+from pipeline.config.checks import problems
+from pipeline.config.schema import (
     Camera,
     Config,
     Detect,
@@ -20,8 +20,8 @@ from pipeline.config import (
     Tls,
 )
 from pipeline.errors import ConfigError
-from pipeline.partition import partition_of
-from workers import configfile
+from pipeline.kafka_partitioner import partition_of
+from workers.config import loader
 
 SASL = Sasl(mechanism="PLAIN", username="fusewatch", password="planted-secret")
 
@@ -157,7 +157,7 @@ def test_a_whole_bus_is_read(tmp_path: Path) -> None:
         "  sasl: {mechanism: SCRAM-SHA-512, username: fusewatch, password: 'file:pw'}\n"
         "  partitions: {frames: 24}\n  spool: 10 GB\n",
     )
-    bus = configfile.load(path, {}).bus
+    bus = loader.load(path, {}).bus
     assert isinstance(bus, KafkaBus)
     assert bus.tls == Tls()
     assert bus.partitions == Partitions(frames=24)
@@ -196,7 +196,7 @@ def test_what_is_wrong_with_a_bus_is_told_with_its_line(
     tmp_path: Path, bus: str, what: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        configfile.load(yaml(tmp_path, bus), {})
+        loader.load(yaml(tmp_path, bus), {})
     assert what in str(caught.value)
     assert f"{tmp_path}/office.yaml:" in str(caught.value)
     assert "planted" not in str(caught.value)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.types import SECOND, AudioChunk, ns
-from workers.clock import JUMP, STEP, OwnSpeed, Pace, StreamTime, UtcClock
-from workers.pcm import SLIP, Chunks, from_s16, to_s16
+from workers.capture.clock import JUMP, STEP, OwnSpeed, Pace, StreamTime, UtcClock
+from workers.media.pcm import SLIP, Chunks, from_s16, to_s16
 
 MS = SECOND // 1000
 

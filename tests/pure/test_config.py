@@ -11,9 +11,9 @@ import snowballstemmer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline import checks
-from pipeline.checks import problems
-from pipeline.config import (
+from pipeline.config import checks
+from pipeline.config.checks import problems
+from pipeline.config.schema import (
     LANGUAGES,
     OBJECTS,
     Api,
@@ -46,7 +46,7 @@ from pipeline.config import (
     rule_names,
     size_bytes,
 )
-from workers.subscribers import files
+from workers.delivery.subscribers import files
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

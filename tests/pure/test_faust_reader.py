@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.ports import Assigned, Entry, Revoked
-from workers.faust_reader import Event, FaustReader
+from workers.bus.faust_reader import Event, FaustReader
 
 
 class Acks:

@@ -10,10 +10,10 @@ import pytest
 
 from models.fusion import features
 from models.fusion.features import NAMES, SIZES, Question
-from models.fusion.question import Object, Sight, newest
-from pipeline.align import Aligner
-from pipeline.rules import Finding, Seen
-from pipeline.track import Point, Track
+from models.fusion.query import Object, Sight, newest
+from pipeline.judge.align import Aligner
+from pipeline.judge.rules import Finding, Seen
+from pipeline.judge.track import Point, Track
 from pipeline.types import SECOND, Box, Observation, Presence, Record, Window, ns
 from pipeline.zones import Polygon
 from tests import make

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.fusion import data, rehearsal
 from models.fusion.features import SIZES
 from models.fusion.labels import LABELS
-from models.fusion.learned import SHIPPED
+from models.fusion.learned_head import SHIPPED
+from models.training import dataset, rehearsal
 from pipeline.errors import ConfigError
 from tests.windows import row
 
 SOUND = {"sound": np.zeros(SIZES["sound"], np.float32)}
 
 
-def rows(prefix: str, labels: int) -> list[data.Row]:
+def rows(prefix: str, labels: int) -> list[dataset.Row]:
     """Scenes of three windows: 40 of each of so many labels, 200 ordinary ones, in each split."""
     return [
         row(f"{prefix}-{split}-{label}-{scene}", second, truth=label, split=split, vectors=SOUND)
@@ -56,7 +56,7 @@ def test_the_same_rows_and_seed_are_the_same_file(tmp_path: Path) -> None:
     given = rows("a", 7)
     for name, seed, order in (("one", 1, given), ("two", 1, given[::-1]), ("other", 2, given)):
         (tmp_path / name).mkdir()
-        data.write(tmp_path / name / rehearsal.FILE, rehearsal.chosen([order], seed))
+        dataset.write(tmp_path / name / rehearsal.FILE, rehearsal.chosen([order], seed))
     one, two, other = (
         (tmp_path / name / rehearsal.FILE).read_bytes() for name in ("one", "two", "other")
     )
@@ -70,7 +70,7 @@ def test_a_head_may_have_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", ["cut", "plain", "flipped"])
 def test_a_damaged_file_is_told_by_name(tmp_path: Path, harm: str) -> None:
     file = tmp_path / rehearsal.FILE
-    data.write(file, rehearsal.chosen([rows("a", 7)], seed=1))
+    dataset.write(file, rehearsal.chosen([rows("a", 7)], seed=1))
     whole = file.read_bytes()
     half = len(whole) // 2
     file.write_bytes(

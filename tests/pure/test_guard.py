@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import Webhook
+from pipeline.config.schema import Webhook
 from pipeline.errors import ConfigError, OutsideError
-from workers.guard import allowed, target
+from workers.config.ssrf_guard import allowed, target
 
 SECRET = "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 

@@ -16,45 +16,59 @@ FILES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / la
 
 HEAVY = {
     "cv2": {
-        "models/letterbox.py",
-        "workers/camera.py",
-        "workers/decode.py",
-        "workers/evidence.py",
-        "workers/jpeg.py",
-        "workers/quality.py",
-        "workers/spoilt.py",
+        "models/vision/letterbox.py",
+        "workers/capture/camera.py",
+        "workers/media/decode.py",
+        "workers/delivery/snapshots.py",
+        "workers/media/jpeg.py",
+        "workers/media/image_quality.py",
+        "workers/training/corruptions.py",
     },
-    "pyaudio": {"workers/microphone.py"},
-    "av": {"models/sound_clips.py", "workers/media.py", "workers/tape.py"},  # the first: to learn
-    "onnxruntime": {"models/detector.py", "models/fusion/learned.py", "models/text.py"},
-    "ai_edge_litert": {"models/sound.py"},
-    "faster_whisper": {"models/speech.py", "models/voice.py"},
+    "pyaudio": {"workers/capture/microphone.py"},
+    "av": {
+        "models/training/sound_clips.py",
+        "workers/capture/av_stream.py",
+        "workers/media/recordings.py",
+    },  # the first: to learn
+    "onnxruntime": {
+        "models/vision/detector.py",
+        "models/fusion/learned_head.py",
+        "models/language/text.py",
+    },
+    "ai_edge_litert": {"models/hearing/sound.py"},
+    "faster_whisper": {"models/hearing/speech.py", "models/hearing/voice_activity.py"},
     "ctranslate2": set(),
     "torch": {
-        "models/fusion/nets.py",
-        "models/fusion/shipping.py",
-        "models/fusion/train.py",
-        "models/openai_speech.py",
-        "models/ultralytics_detector.py",
+        "models/training/networks.py",
+        "models/training/export_head.py",
+        "models/training/fit.py",
+        "models/hearing/openai_speech.py",
+        "models/vision/ultralytics_detector.py",
     },
-    "safetensors": {"models/fusion/shipping.py"},
-    "ultralytics": {"models/ultralytics_detector.py"},
-    "whisper": {"models/openai_speech.py"},
-    "sklearn": {"models/fusion/figures.py", "models/fusion/metrics.py"},  # these three: to judge
-    "scipy": {"models/fusion/metrics.py"},  # what was trained
-    "matplotlib": {"models/fusion/figures.py"},
+    "safetensors": {"models/training/export_head.py"},
+    "ultralytics": {"models/vision/ultralytics_detector.py"},
+    "whisper": {"models/hearing/openai_speech.py"},
+    "sklearn": {
+        "models/training/figures.py",
+        "models/training/metrics.py",
+    },  # these three: to judge
+    "scipy": {"models/training/metrics.py"},  # what was trained
+    "matplotlib": {"models/training/figures.py"},
     "kafka": {
-        "pipeline/bus/kafka.py",
-        "pipeline/bus/kafka_connect.py",  # the bus is five files, an idea each: connections,
-        "pipeline/bus/kafka_writer.py",  # publishing,
-        "pipeline/bus/kafka_reader.py",  # reading,
-        "pipeline/bus/kafka_member.py",  # being in a group,
-        "pipeline/bus/kafka_monitor.py",  # and looking on from beside
-        "pipeline/bus/kafka_admin.py",  # the same library's other half: topics and groups
+        "pipeline/bus/kafka/bus.py",
+        "pipeline/bus/kafka/connection.py",  # the bus is five files, an idea each: connections,
+        "pipeline/bus/kafka/writer.py",  # publishing,
+        "pipeline/bus/kafka/reader.py",  # reading,
+        "pipeline/bus/kafka/group_member.py",  # being in a group,
+        "pipeline/bus/kafka/monitor.py",  # and looking on from beside
+        "pipeline/bus/kafka/admin.py",  # the same library's other half: topics and groups
     },
-    "faust": {"workers/faust_app.py", "workers/faust_consumer.py"},  # its use, and its insides
+    "faust": {
+        "workers/bus/faust_app.py",
+        "workers/bus/faust_consumer.py",
+    },  # its use, and its insides
 }
-ARRAYS = {"pipeline/track.py", "pipeline/zones.py"}  # numpy, inside pipeline
+ARRAYS = {"pipeline/judge/track.py", "pipeline/zones.py"}  # numpy, inside pipeline
 CLOCKS = {"time", "threading", "asyncio", "multiprocessing", "socket", "random", "secrets", "uuid"}
 NOW = {"now", "utcnow", "today"}  # of datetime: a clock, without a module of that name
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
@@ -123,7 +137,7 @@ def test_no_module_has_a_name_that_says_nothing(path: Path) -> None:
 
 def test_the_core_loads_no_numpy() -> None:
     """What an edge box or a test of the core pays for."""
-    code = "import sys, pipeline.types, pipeline.host, pipeline.align; print(*sys.modules)"
+    code = "import sys, pipeline.types, pipeline.host, pipeline.judge.align; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.incident import Incident, Incidents, Timing
+from pipeline.judge.incident import Incident, Incidents, Timing
 from pipeline.types import SECOND, Alert, Anomaly, Presence, Progress, Record, held_until
-from workers.alert import AlertStage
-from workers.evidence import evidence_names
+from workers.delivery.snapshots import evidence_names
+from workers.stages.alert import AlertStage
 
 TIMING = Timing(close_after=10 * SECOND, max_duration=60 * SECOND)
 START = 1_767_650_400 * SECOND

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bus.kafka_arguments import arguments
-from pipeline.config import KafkaBus, Sasl, Tls
+from pipeline.bus.kafka.client_settings import arguments
+from pipeline.config.schema import KafkaBus, Sasl, Tls
 from pipeline.errors import ConfigError
 
 BUS = KafkaBus(brokers=("a:9092", "b:9092"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from workers.webhook import MAX_RETRY_AFTER, _retry_after
+from workers.delivery.webhook import MAX_RETRY_AFTER, _retry_after
 
 NOW = 1_767_225_600.0
 DATES = st.from_regex(

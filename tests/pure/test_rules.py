@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from models.keywords import Keywords
-from pipeline import config
-from pipeline.rules import (
+from models.language.keywords import Keywords
+from pipeline.config import schema
+from pipeline.config.schedule import Schedule
+from pipeline.judge.rules import (
     Crossed,
     Crowd,
     Finding,
@@ -25,8 +26,7 @@ from pipeline.rules import (
     SeesRule,
     likely,
 )
-from pipeline.schedule import Schedule
-from pipeline.track import Point, Track
+from pipeline.judge.track import Point, Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import Line, LineCounter, Polygon
 from tests.make import box, described, sound, utterance
@@ -70,7 +70,7 @@ def walk(rule: SeesRule, times: Sequence[float], x: float = 0.3) -> list[Finding
 
 
 def in_zone(**settings: object) -> InZone:
-    rule = config.ZoneRule(zone="floor", severity="high")
+    rule = schema.ZoneRule(zone="floor", severity="high")
     return InZone("zone-floor", rule, place(**settings))  # type: ignore[arg-type]
 
 
@@ -127,7 +127,7 @@ def test_a_weak_detection_is_below_the_rules_score() -> None:
 
 
 def test_loitering_is_told_when_the_dwell_is_reached() -> None:
-    settings = config.LoiteringRule(zone="floor", seconds=5)
+    settings = schema.LoiteringRule(zone="floor", seconds=5)
     rule = Loitering("loitering-floor", settings, place())
     found = walk(rule, [10, 11, 12, 13, 14, 14.8, 15.0, 16.0])
     assert [f.start for f in found] == [ns(15), ns(16)]
@@ -139,7 +139,7 @@ def missed(number: int, x: float, at_: float, last: float) -> Track:
 
 
 def test_a_missed_detection_is_no_leaving() -> None:
-    rule = Loitering("l", config.LoiteringRule(zone="floor", seconds=5), place())
+    rule = Loitering("l", schema.LoiteringRule(zone="floor", seconds=5), place())
     found: list[Finding] = []
     for step in range(30):
         at = 10 + step / 5
@@ -149,7 +149,7 @@ def test_a_missed_detection_is_no_leaving() -> None:
 
 
 def test_a_crowd_outlasts_missed_detections() -> None:
-    rule = Crowd("crowd", config.CrowdRule(zone="floor", count=2, seconds=2), place())
+    rule = Crowd("crowd", schema.CrowdRule(zone="floor", count=2, seconds=2), place())
     found: list[Finding] = []
     for step in range(15):
         at = 10 + step / 5
@@ -159,14 +159,14 @@ def test_a_crowd_outlasts_missed_detections() -> None:
 
 
 def test_leaving_the_zone_starts_the_dwell_again() -> None:
-    rule = Loitering("l", config.LoiteringRule(zone="floor", seconds=5), place())
+    rule = Loitering("l", schema.LoiteringRule(zone="floor", seconds=5), place())
     walk(rule, [10, 11, 12, 13])
     walk(rule, [14], x=0.8)
     assert walk(rule, [15, 17, 19]) == []
 
 
 def test_a_crowd_must_last() -> None:
-    rule = Crowd("crowd", config.CrowdRule(zone="floor", count=2, seconds=2), place())
+    rule = Crowd("crowd", schema.CrowdRule(zone="floor", count=2, seconds=2), place())
     found = []
     for at in (10.0, 11.0, 11.8, 12.0, 12.4, 13.0):
         found += rule.see(seen(at, track(1, 0.2, at), track(2, 0.4, at, score=0.7)))
@@ -178,7 +178,7 @@ def test_a_crowd_must_last() -> None:
 
 def crossing(direction: str) -> list[Finding]:
     line = LineCounter(Line.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
-    rule = config.LineRule(line="door", direction=direction)
+    rule = schema.LineRule(line="door", direction=direction)
     judge = Crossed("line-door", rule, place(), {"desk": line})
     found: list[Finding] = []
     for step, x in enumerate([0.40, 0.44, 0.48, 0.52, 0.56, 0.60]):
@@ -194,7 +194,7 @@ def test_a_line_is_crossed_once_and_in_its_direction() -> None:
 
 
 def hearing(**labels: float) -> Heard:
-    return Heard("sound", config.SoundRule(labels=labels), Schedule.parse(""), UTC)
+    return Heard("sound", schema.SoundRule(labels=labels), Schedule.parse(""), UTC)
 
 
 def test_a_sound_is_sure_from_its_threshold_on_and_evidence_below() -> None:
@@ -208,7 +208,7 @@ def test_next_to_nothing_is_no_evidence() -> None:
 
 
 def said(**settings: object) -> Said:
-    rule = config.KeywordRule(words={"en": ("help", "he has a gun")}, **settings)  # type: ignore[arg-type]
+    rule = schema.KeywordRule(words={"en": ("help", "he has a gun")}, **settings)  # type: ignore[arg-type]
     return Said("keyword", rule, Keywords(rule.words))
 
 
@@ -241,7 +241,7 @@ def vector(*values: float) -> bytes:
 
 
 def test_a_report_that_means_the_phrase_is_found() -> None:
-    rule = config.PhraseRule(phrases=("an intruder",), min_similarity=0.6)
+    rule = schema.PhraseRule(phrases=("an intruder",), min_similarity=0.6)
     meant = Meant("phrase", rule, {"an intruder": vector(1, 0)})
     (near,) = meant.read(described(10, "a burglar", embedding=vector(0.9, 0.3)))
     assert near.sure
@@ -249,7 +249,7 @@ def test_a_report_that_means_the_phrase_is_found() -> None:
 
 
 def test_embeddings_of_different_models_are_not_compared() -> None:
-    meant = Meant("phrase", config.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
+    meant = Meant("phrase", schema.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
     with pytest.raises(ValueError, match="2"):
         meant.read(described(10, "y", embedding=vector(1, 0, 0)))
 

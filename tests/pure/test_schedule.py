@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.schedule import DAYS, Schedule
+from pipeline.config.schedule import DAYS, Schedule
 from pipeline.types import SECOND
 
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.segment import Segmenter, Span, Speech
+from pipeline.speech_segmenter import Segmenter, Span, Speech
 from pipeline.types import SECOND, ns
 
 FRAME = ns(0.05)

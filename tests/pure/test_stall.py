@@ -10,8 +10,8 @@ import pytest
 
 from pipeline import host
 from pipeline.errors import OutsideError
-from workers import outbox
-from workers.stall import Job, Stall, unanswered, watch
+from workers.delivery import outbox
+from workers.runtime.watchdog import Job, Stall, unanswered, watch
 
 
 class Clock:

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec, topics
-from pipeline.bus.kafka_state import Topic, reached
-from pipeline.config import Config, KafkaBus, Partitions, Site, Storage, size_bytes
+from pipeline.bus.kafka.state import Topic, reached
+from pipeline.config.schema import Config, KafkaBus, Partitions, Site, Storage, size_bytes
+from pipeline.config.topic_plan import Plan, Step, plans, shares, step
 from pipeline.host import pack
-from pipeline.partition import murmur2, partition_of
+from pipeline.kafka_partitioner import murmur2, partition_of
 from pipeline.run import DEAD_BYTES, most_bytes
-from pipeline.topicplan import Plan, Step, plans, shares, step
 from pipeline.types import Late
 from tests import make
-from workers.outbox import Door
-from workers.outbox import pack as delivery_note
+from workers.delivery.outbox import Door
+from workers.delivery.outbox import pack as delivery_note
 
 BUS = KafkaBus(brokers=("kafka:9092",))
 

@@ -1,0 +1,226 @@
+"""A learned fusion head as it runs: an ONNX file, a card, and what the two may never do.
+
+What a head is not allowed, whatever it has learned, is done here. Words never lower a score: each
+window is also judged without them, and the higher answer counts. It takes nothing from the rules:
+`workers/stages/site_state.py` asks those too. A verdict says which modalities carry it: by how much
+the score falls when one is silenced (occlusion: Zeiler and Fergus, 2014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
+from models.fusion.labels import LABELS, MODALITIES
+from models.fusion.noisy_or import Verdict
+from models.fusion.query import Question
+from models.hearing.yamnet_features import CLASSES
+from pipeline.errors import WeightsError
+from pipeline.types import Presence
+
+MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
+SHIPPED = Path(__file__).with_name("shipped")
+WORDS = ("speech", "report")
+DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
+LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
+
+
+def folder_of(head: str) -> Path:
+    """Where a head is: `shipped`, or a folder."""
+    return SHIPPED if head == "shipped" else Path(head)
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be known of a head before it is believed; `about` is for people, free in form."""
+
+    name: str
+    version: str
+    schema: str  # features.SCHEMA of its training
+    labels: tuple[str, ...]
+    network: str  # attention | concat
+    members: int = 1  # of an ensemble of them
+    threshold: float
+    per_hour: float  # false alarms for which the threshold was chosen
+    temperature: float
+    sha256: str  # of head.onnx
+    config: str  # hash of the settings, seed and data that made it
+    about: dict[str, object] = {}
+
+
+class Learned:
+    """A Model from questions to verdicts; one thread, so that a replay gives the same bytes.
+
+    Raises WeightsError where the folder holds no head, one for another layout of features, one
+    whose file is not the one that its card speaks of, or one that gives no probabilities.
+    """
+
+    def __init__(self, card: Card, model: bytes) -> None:
+        self.card = card
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has one class an error, and no common one
+            msg = f"{MODEL} cannot be loaded: {str(error)[:200]}"
+            raise WeightsError(msg) from error
+        takes = {each.name: each.shape[1:] for each in self._session.get_inputs()}
+        wants = {**{m: [SIZES[m]] for m in MODALITIES}, "state": [len(MODALITIES), 3]}
+        if takes != wants:
+            msg = f"{MODEL} takes {takes}, not {wants}: train it again with this Fusewatch"
+            raise WeightsError(msg)
+        gives = {each.name: each.shape[1:] for each in self._session.get_outputs()}
+        due: dict[str, list[int]] = {"score": [], "classes": [len(card.labels)]}
+        if gives != due:
+            msg = f"{MODEL} gives {gives}, not {due} (the labels of {CARD}): train it again"
+            raise WeightsError(msg)
+        self._try()
+
+    @classmethod
+    def read(cls, folder: Path) -> Learned:
+        """The head in a folder that `fusewatch train` made."""
+        try:
+            folder = folder.expanduser()
+        except RuntimeError as error:  # ~nobody, or a service user without a home
+            msg = f"{folder} holds no fusion head ({error})"
+            raise WeightsError(msg) from error
+        try:
+            card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+            model = (folder / MODEL).read_bytes()
+        except OSError as error:
+            msg = f"{folder} holds no fusion head ({error.strerror}: {error.filename})"
+            raise WeightsError(msg) from error
+        except msgspec.MsgspecError as error:
+            msg = f"{folder / CARD}: {error}"
+            raise WeightsError(msg) from error
+        if card.schema != SCHEMA:
+            msg = (
+                f"{folder}: this head was trained on features {card.schema}, and this Fusewatch "
+                f"makes {SCHEMA}: train it again (fusewatch train)"
+            )
+            raise WeightsError(msg)
+        if card.labels != LABELS:
+            msg = (
+                f"{folder / CARD}: its labels are {', '.join(card.labels)}, and those of this "
+                f"Fusewatch are {', '.join(LABELS)}: train it again"
+            )
+            raise WeightsError(msg)
+        if not 0 < card.threshold <= 1:
+            msg = f"{folder / CARD}: threshold {card.threshold} is not above 0 and at most 1"
+            raise WeightsError(msg)
+        if hashlib.sha256(model).hexdigest() != card.sha256:
+            msg = f"{folder / MODEL} is not the file that {CARD} speaks of: copy the whole folder"
+            raise WeightsError(msg)
+        try:
+            return cls(card, model)
+        except WeightsError as error:
+            msg = f"{folder}: {error}"
+            raise WeightsError(msg) from error
+
+    def _try(self) -> None:
+        """What cannot judge windows is told now, and not when the first comes."""
+        lost = Tokens({}, dict.fromkeys(MODALITIES, Presence.LOST))
+        blank = {m: np.zeros(SIZES[m], np.float32) for m in MODALITIES}
+        full = Tokens(blank, dict.fromkeys(MODALITIES, Presence.PRESENT))
+        try:
+            answers = [
+                self.scores(batch) for batch in ([lost], [full, full.without("sound"), lost])
+            ]
+        except Exception as error:  # as above
+            msg = f"{MODEL} cannot judge windows: {str(error)[:200]}"
+            raise WeightsError(msg) from error
+        for score, classes in answers:
+            if not (np.all((score >= 0) & (score <= 1)) and np.isfinite(classes).all()):
+                msg = (
+                    f"{MODEL} gives what is no probability (a score of {score[0]}): train it again"
+                )
+                raise WeightsError(msg)
+
+    @classmethod
+    def shipped(cls) -> Learned:
+        """The head that comes with Fusewatch."""
+        return cls.read(SHIPPED)
+
+    @property
+    def version(self) -> str:
+        """Name, version and the beginning of the file's hash, as alerts carry it."""
+        return f"{self.card.name} {self.card.version} ({self.card.sha256[:8]})"
+
+    @property
+    def threshold(self) -> float:
+        return self.card.threshold
+
+    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        return [self.judge(tokens(question)) for question in batch]
+
+    def judge(self, window: Tokens) -> Verdict:
+        """The verdict on a window; contributions only where it is likely, for they cost."""
+        way, score, classes = self._best(window)
+        label = self.card.labels[int(np.argmax(classes))]
+        told = round(score, DIGITS)
+        why = self._shares(way, score) if told >= min(self.card.threshold, LIKELY) else {}
+        return Verdict(score=told, label=label, contributions=why)
+
+    def probabilities(self, window: Tokens) -> tuple[float, Floats]:
+        """P(anomaly) as `judge` tells it, and P(label | anomaly)."""
+        _, score, classes = self._best(window)
+        return round(score, DIGITS), classes
+
+    def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
+        """The window with all its words, some or none: whichever is the gravest, and how grave.
+
+        A window of which nothing is known at all is no evidence, whatever a network makes of it.
+        """
+        if not window.vectors:
+            return window, 0.0, np.zeros(len(self.card.labels), np.float32)
+        said = [m for m in WORDS if m in window.vectors]
+        ways = [window, *(window.without(m) for m in said)]
+        if len(said) > 1:
+            ways.append(window.without(*said))
+        ways = [way for way in ways if way.vectors]
+        scores, classes = self.scores(ways)
+        best = int(np.argmax(scores))
+        return ways[best], float(scores[best]), classes[best]
+
+    def heard(self, windows: Sequence[Tokens], labels: Sequence[str]) -> str:
+        """Which of `labels` a recording is, or "" for none of them.
+
+        The mean over its windows of P(anomaly) P(label) against that of 1 - P(anomaly), where
+        only `labels` are possible; windows in which nothing sounds do not count.
+        """
+        # In a quiet window no class has a score: all numbers are the same.
+        sounding = [
+            w for w in windows if "sound" in w.vectors and np.ptp(w.vectors["sound"][:CLASSES]) > 0
+        ]
+        if not sounding:
+            return ""
+        score, classes = self.scores(sounding)
+        known = [self.card.labels.index(label) for label in labels]
+        mass = classes[:, known].sum(axis=1, keepdims=True) + 1e-9
+        shares = (score[:, None] * classes[:, known] / mass).mean(axis=0)
+        return (*labels, "")[int(np.argmax([*shares, 1 - float(score.mean())]))]
+
+    def scores(self, batch: Sequence[Tokens]) -> tuple[Floats, Floats]:
+        """Calibrated P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
+        score, classes = self._session.run(["score", "classes"], arrays(batch))
+        return np.asarray(score, np.float32), np.asarray(classes, np.float32)
+
+    def _shares(self, window: Tokens, score: float) -> dict[str, float]:
+        """By how much the log odds fall without each modality, as shares of all falls."""
+        present = [m for m in MODALITIES if m in window.vectors]
+        scores, _ = self.scores([window.without(m) for m in present])
+        falls = np.maximum(0.0, _log_odds(score) - _log_odds(scores))
+        total = float(falls.sum())
+        if not total:
+            return {}
+        return {m: round(float(f) / total, 3) for m, f in zip(present, falls, strict=True)}
+
+
+def _log_odds(score: Floats | float) -> Floats:
+    clipped = np.clip(np.asarray(score, np.float64), 1e-6, 1 - 1e-6)
+    return np.asarray(np.log(clipped / (1 - clipped)), np.float32)

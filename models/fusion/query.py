@@ -1,0 +1,50 @@
+"""What fusion asks about a window; no arrays, so that rules alone need no numpy."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pipeline.judge.rules import Finding
+from pipeline.types import Window
+
+
+class Object(msgspec.Struct, frozen=True, kw_only=True):
+    """One tracked object in one frame: speed in its own heights a second, area of the frame."""
+
+    group: str
+    speed: float
+    area: float
+    in_zone: bool
+    still: bool
+
+
+class Sight(msgspec.Struct, frozen=True, kw_only=True):
+    """What tracking made of one frame `[start, end)` ns of a camera."""
+
+    source: str
+    start: int
+    end: int
+    objects: tuple[Object, ...]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A closed window, the findings and the sights that overlap it: what every head is asked."""
+
+    window: Window
+    findings: tuple[Finding, ...]
+    sights: tuple[Sight, ...] = ()
+
+
+def newest(question: Question, span: int) -> Question:
+    """The same question of the window's last `span` ns alone: whether it still goes on."""
+    window = question.window
+    start = window.end - span
+    return Question(
+        msgspec.structs.replace(
+            window,
+            start=start,
+            observations=tuple(o for o in window.observations if o.end > start),
+        ),
+        tuple(f for f in question.findings if f.end > start),
+        tuple(s for s in question.sights if s.end > start),
+    )

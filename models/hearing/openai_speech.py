@@ -1,0 +1,72 @@
+"""Speech to text by openai-whisper (torch), the reference implementation: an extra.
+
+Always the full 30 s window: torch's encoder refuses shorter ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import whisper
+
+from models.hearing.transcript import Hearing, Samples, Transcript, believe, heard, most_tokens
+from pipeline.errors import WeightsError
+
+
+class OpenAIWhisper:
+    """Writes down what is said: a batch of waveforms in, a Transcript each out.
+
+    A waveform is float32, 16 kHz mono, -1 to 1, at most 30 s; ValueError for a longer one. Decoding
+    is greedy, at temperature 0. `path` is a `.pt` file with weights only, nothing is downloaded;
+    WeightsError if it is not there or is something else. `threads` 0 leaves torch's own number,
+    which is one for the whole process. A multilingual model finds out the language, each time anew.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0, device: str = "cpu") -> None:
+        path = Path(path)
+        if not path.is_file():
+            msg = f"{path}: no such file; openai-whisper needs the `.pt` of a model"
+            raise WeightsError(msg)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            # `whisper.load_model` would unpickle anything in older versions: read it as data only.
+            saved = torch.load(path, map_location=device, weights_only=True)
+            sizes = whisper.model.ModelDimensions(**saved["dims"])
+            self._whisper = whisper.model.Whisper(sizes)
+            self._whisper.load_state_dict(saved["model_state_dict"])
+        except Exception as error:  # torch names no error of its own for a file that is no model
+            msg = f"{path}: not a model of openai-whisper: {type(error).__name__}: {error}"
+            raise WeightsError(msg) from error
+        self._whisper = self._whisper.to(device).eval()
+
+    def __call__(self, batch: Sequence[Samples]) -> list[Transcript]:
+        return [self._one(waveform) for waveform in batch]
+
+    def _one(self, waveform: Samples) -> Transcript:
+        hearing = self._hear(heard(waveform))
+        return believe(hearing, lambda: hearing)  # there is no larger window to hear it again in
+
+    def _hear(self, waveform: Samples) -> Hearing:
+        most = most_tokens(waveform)
+        padded = whisper.pad_or_trim(waveform)
+        mel = whisper.log_mel_spectrogram(
+            padded, self._whisper.dims.n_mels, device=self._whisper.device
+        )
+        options = whisper.DecodingOptions(
+            language=None if self._whisper.is_multilingual else "en",
+            temperature=0.0,
+            without_timestamps=True,
+            sample_len=most,
+            fp16=self._whisper.device.type == "cuda",
+        )
+        result = whisper.decode(self._whisper, mel, options)
+        return Hearing(
+            text=result.text,
+            language=result.language,
+            mean_logprob=result.avg_logprob,
+            no_speech=result.no_speech_prob,
+            unfinished=len(result.tokens) >= most,
+        )

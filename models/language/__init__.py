@@ -1,0 +1,4 @@
+"""Words: sentence embeddings, and keywords by their stems.
+
+May import: the files of `models/`, and `pipeline/`.
+"""

@@ -1,0 +1,46 @@
+"""Spoken and reported keywords, stemmed by language (Snowball), so that `help` finds "helping"."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+
+import snowballstemmer
+
+from pipeline.config.schema import LANGUAGES
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+
+
+class Keywords:
+    """`words` by language code; one may be several ("he has a gun") that must stand together."""
+
+    def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
+        self._languages = []
+        for code, phrases in words.items():
+            if code not in LANGUAGES:
+                known = ", ".join(sorted(LANGUAGES))
+                msg = f"no stemmer for language {code!r}; known: {known}"
+                raise ValueError(msg)
+            stemmer = snowballstemmer.stemmer(LANGUAGES[code])
+            self._languages.append((stemmer, {p: self._stems(stemmer, p) for p in phrases}))
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        """The configured words that `text` holds, in the order of the config."""
+        found: dict[str, None] = {}
+        for stemmer, phrases in self._languages:
+            said = self._stems(stemmer, text)
+            places: dict[str, list[int]] = {}
+            for i, stem in enumerate(said):
+                places.setdefault(stem, []).append(i)
+            for phrase, stems in phrases.items():
+                starts = places.get(stems[0], ()) if stems else ()
+                if any(said[i : i + len(stems)] == stems for i in starts):
+                    found[phrase] = None
+        return tuple(found)
+
+    @staticmethod
+    def _stems(stemmer: snowballstemmer.stemmer, text: str) -> list[str]:
+        plain = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
+        return stemmer.stemWords(_WORD.findall(plain))

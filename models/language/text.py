@@ -1,0 +1,101 @@
+"""Sentence embeddings by all-MiniLM-L6-v2 (int8, ONNX Runtime), with Hugging Face's `tokenizers`.
+
+Mean of the last hidden states over the tokens that are not padding, divided by its L2 norm: what
+sentence-transformers does for this model (Reimers and Gurevych 2019, arXiv:1908.10084).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pipeline.config.schema import PROVIDERS
+from pipeline.errors import ConfigError, OutsideError, WeightsError
+
+SIZE = 384  # numbers in an embedding
+MAX_TOKENS = 256  # what the model was trained on; the rest of a text is not looked at
+MAX_CHARACTERS = 32 * MAX_TOKENS  # no need to split a megabyte into words for 256 tokens
+
+Embedding = NDArray[np.float32]
+
+
+class TextEncoder:
+    """Turns texts into directions: a batch of str in, a float32 vector of 384, length 1, each out.
+
+    Each text runs by itself, so its embedding does not depend on its neighbours in the batch (int8
+    scales are found over the whole input). Empty text is fine. `path` is a folder with `model.onnx`
+    and `tokenizer.json`. `threads` 0 means as many as cores. Raises WeightsError for missing or
+    broken files, OutsideError for a provider this machine lacks, ConfigError for an unknown one.
+    """
+
+    def __init__(
+        self, path: str | Path, providers: Sequence[str] = ("cpu",), threads: int = 0
+    ) -> None:
+        path = Path(path)
+        missing = [n for n in ("model.onnx", "tokenizer.json") if not (path / n).is_file()]
+        if missing:
+            msg = f"{path}: {', '.join(missing)} not found; try `fusewatch weights pull`"
+            raise WeightsError(msg)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+            self._session = ort.InferenceSession(
+                str(path / "model.onnx"), options, providers=_names(providers)
+            )
+        except (ConfigError, OutsideError):
+            raise
+        except Exception as error:  # both packages raise bare Exceptions for a broken file
+            msg = f"{path}: not a sentence encoder: {error}"
+            raise WeightsError(msg) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._inputs = {entry.name for entry in self._session.get_inputs()}
+
+    def __call__(self, batch: Sequence[str]) -> list[Embedding]:
+        return [self._one(text) for text in batch]
+
+    def _one(self, text: str) -> Embedding:
+        # A lone surrogate cannot be written in UTF-8, which is what the tokenizer reads.
+        readable = text[:MAX_CHARACTERS].encode(errors="replace").decode()
+        ids = np.array([self._tokenizer.encode(readable).ids], np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = np.zeros_like(ids)
+        mean = np.asarray(self._session.run(None, feed)[0], np.float32)[0].mean(axis=0)
+        found: Embedding = mean / max(float(np.linalg.norm(mean)), 1e-12)
+        return found
+
+
+def _names(providers: Sequence[str]) -> list[str]:
+    """ONNX Runtime's names of the providers, in the order of the config."""
+    for provider in providers:
+        if provider not in PROVIDERS:
+            msg = f"provider {provider!r} is not known; there are {', '.join(PROVIDERS)}"
+            raise ConfigError(msg)
+        if PROVIDERS[provider] not in ort.get_available_providers():
+            msg = f"this ONNX Runtime has no provider {provider!r}; use 'cpu' or install its build"
+            raise OutsideError(msg)
+    return [PROVIDERS[provider] for provider in providers]
+
+
+def packed(embedding: Embedding) -> bytes:
+    """An embedding as records carry it: little-endian float16."""
+    return embedding.astype("<f2").tobytes()
+
+
+def unpacked(embedding: bytes) -> Embedding:
+    """The vector in a record's bytes."""
+    return np.frombuffer(embedding, "<f2").astype(np.float32)
+
+
+def cosine(one: Embedding, other: Embedding) -> float:
+    """How alike two directions are, -1 to 1, rounded to 1e-3; 0 if one has no length."""
+    length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return round(float(one @ other) / length, 3) if length else 0.0

@@ -1,0 +1,83 @@
+"""What is done to windows before a network learns from them: it must not lean on what a site may
+lack. Modalities are dropped at random, so that the head stays useful when one is missing (Neverova
+et al., ModDrop, 2016); sound is now and then that of the window before or after, so that clocks may
+differ by a second; ordinary sounds are added where nothing happens; numbers are blurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from models.fusion.labels import MODALITIES
+from models.hearing.yamnet_features import CLASSES, GRAVE
+from models.training.batches import LETTERS, Windows
+
+ORDINARY = np.array([number for number in range(CLASSES) if number not in GRAVE])
+MOST_CROWD = 4  # classes that are added to a window
+
+
+class Disturbances(msgspec.Struct, frozen=True, kw_only=True):
+    """How often, and how much."""
+
+    drop: float = 0.2  # chance of each modality to be dropped from a window
+    swap: float = 0.3  # chance of sound to be a neighbour's
+    crowd: float = 0.5  # chance of ordinary classes to be heard in a window without an anomaly
+    blur: float = 0.1  # standard deviation of noise on standardized numbers
+
+
+class Disturbed:
+    """Windows with `inputs` of theirs, `disturbed` anew each time that they are asked for.
+
+    `spread` is the standard deviation of each modality's numbers.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        inputs: Mapping[str, np.ndarray],
+        by: Disturbances,
+        spread: Mapping[str, np.ndarray],
+    ) -> None:
+        self._windows, self._inputs, self._by, self._spread = windows, inputs, by, spread
+
+    def some(self, some: np.ndarray, chance: np.random.Generator) -> dict[str, np.ndarray]:
+        """Windows as the network meets them in training: some of it missing, late or noisy."""
+        given = {name: values[some].copy() for name, values in self._inputs.items()}
+        late = chance.random(len(some)) < self._by.swap
+        other = self._windows.neighbours[some, chance.integers(0, 2, len(some))]
+        sound = MODALITIES.index("sound")
+        given["sound"][late] = self._inputs["sound"][other[late]]
+        given["state"][late, sound] = self._inputs["state"][other[late], sound]
+        self._crowded(given, self._windows.anomaly[some] == 0, chance)
+        alone = chance.random(len(some)) < self._by.drop / 2
+        only = chance.integers(0, len(LETTERS), len(some))
+        for number, modalities in enumerate(LETTERS.values()):
+            gone = chance.random(len(some)) < self._by.drop
+            gone = np.where(alone, only != number, gone)
+            for modality in modalities:
+                column = MODALITIES.index(modality)
+                given[modality][gone] = 0
+                given["state"][gone, column] = (0, 0, 1)
+        for column, modality in enumerate(MODALITIES):
+            there = np.flatnonzero(given["state"][:, column, 0])
+            shape = len(there), given[modality].shape[1]
+            noise = chance.standard_normal(shape, np.float32)
+            given[modality][there] += noise * (self._by.blur * self._spread[modality])
+        return given
+
+    def _crowded(
+        self, given: Mapping[str, np.ndarray], ordinary: np.ndarray, chance: np.random.Generator
+    ) -> None:
+        """Ordinary classes are heard in windows in which nothing happens, whatever our few clips
+        hold: else a cheer is evidence, because one siren was recorded in a crowd."""
+        column = MODALITIES.index("sound")
+        rows = np.flatnonzero(ordinary & (given["state"][:, column, 0] > 0))
+        rows = rows[chance.random(len(rows)) < self._by.crowd]
+        for _ in range(MOST_CROWD):
+            some = rows[chance.random(len(rows)) < 0.5]
+            which = ORDINARY[chance.integers(0, len(ORDINARY), len(some))]
+            heard = chance.uniform(-0.5, 0.3, len(some))  # log odds / 8: a score of 0.02 to 0.92
+            given["sound"][some, which] = np.maximum(given["sound"][some, which], heard)

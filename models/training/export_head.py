@@ -1,0 +1,113 @@
+"""A trained network becomes a head that is shipped: ONNX for the daemon, weights to train on from,
+and the card that says what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.fusion.features import SCHEMA, arrays
+from models.fusion.labels import LABELS
+from models.fusion.learned_head import CARD, MODEL, WEIGHTS, Card, Learned
+from models.training.fit import Trained
+from models.training.networks import NETWORKS, Calibrated, Ensemble
+from pipeline.errors import WeightsError
+
+ASIDE = ".new"  # where a head is made, below its folder
+MOST = 3_000_000  # bytes
+
+
+def ship(
+    folder: Path,
+    trained: Trained,
+    *,
+    name: str,
+    version: str,
+    threshold: float,
+    per_hour: float,
+    config: str,
+    about: Mapping[str, object],
+) -> Card:
+    """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB.
+
+    A head that is there already is replaced once the new one is whole, and can be loaded.
+    """
+    aside = folder / ASIDE
+    aside.mkdir(parents=True, exist_ok=True)
+    network = trained.network.cpu()
+    _export(Calibrated(network, trained.temperature).eval(), aside / MODEL)
+    save_file(network.state_dict(), aside / WEIGHTS)
+    model = (aside / MODEL).read_bytes()
+    if len(model) > MOST:
+        msg = f"the head has {len(model)} bytes: {MOST // 10**6} MB is the most"
+        raise WeightsError(msg)
+    card = Card(
+        name=name,
+        version=version,
+        schema=SCHEMA,
+        labels=LABELS,
+        network=trained.settings.network,
+        members=trained.settings.members,
+        threshold=threshold,
+        per_hour=per_hour,
+        temperature=round(trained.temperature, 6),
+        sha256=hashlib.sha256(model).hexdigest(),
+        config=config,
+        about=dict(about),
+    )
+    write_card(aside, card)
+    Learned.read(aside)
+    for part in (MODEL, WEIGHTS, CARD):
+        (aside / part).replace(folder / part)
+    aside.rmdir()
+    return card
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """The card of a head, for people to read, too."""
+    text = msgspec.json.format(msgspec.json.encode(card), indent=2)
+    (folder / CARD).write_bytes(text + b"\n")
+
+
+def _export(network: nn.Module, file: Path) -> None:
+    """By the exporter that needs no further package; its batch is as long as it is asked."""
+    inputs = arrays([])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is to go; versions are locked
+        torch.onnx.export(
+            network,
+            tuple(torch.zeros((2, *values.shape[1:])) for values in inputs.values()),
+            str(file),
+            input_names=list(inputs),
+            output_names=["score", "classes"],
+            dynamic_axes={name: {0: "n"} for name in (*inputs, "score", "classes")},
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+def base_of(folder: Path) -> tuple[nn.Module, Card]:
+    """The network of a shipped head, to train on from; raises WeightsError."""
+    try:
+        card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+        if card.schema != SCHEMA:
+            msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
+            raise RuntimeError(msg)
+        if card.network not in NETWORKS:
+            msg = f"network {card.network!r} is none of {', '.join(NETWORKS)}"
+            raise RuntimeError(msg)
+        network = Ensemble(card.network, card.members)
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, KeyError, msgspec.MsgspecError, RuntimeError, SafetensorError) as error:
+        msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
+        raise WeightsError(msg) from error
+    return network, card

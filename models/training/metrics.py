@@ -1,0 +1,429 @@
+"""How a fusion head is judged: by windows, by what happened, and by what its scores are worth.
+
+A window speaks of its newest hop, as in `workers/stages/site_state.py`: hours are counted and
+events drawn in hops. What an event knows is all that its windows overlap, so a late detection is no
+false alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
+
+from models.fusion.labels import LABELS
+from pipeline.types import SECOND
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+Bools = NDArray[np.bool_]
+
+CLOSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
+COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
+HOUR = 3600 * SECOND
+STEPS = (*range(500, 9900, 10), *range(9900, 10_000))  # 1/10,000: thresholds that may be chosen
+LOWEST, HIGHEST = STEPS[0] / 10_000, STEPS[-1] / 10_000
+TAIL = 10  # one quiet scene in so many is the tail of their scores
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What happened in `[start_ns, end_ns)` of a scene."""
+
+    start_ns: int
+    end_ns: int
+    label: str
+
+
+Truths = Mapping[str, Sequence[Truth]]  # by scene
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One head's answers on the windows of many scenes, in any order; `n` windows.
+
+    Raises ValueError where arrays do not fit each other, scores are not in `[0, 1]` (NaN is not),
+    or two windows of a scene end at once.
+    """
+
+    scene: Sequence[str]  # [n]
+    start_ns: Ints  # [n]
+    end_ns: Ints  # [n]
+    score: Floats  # [n], calibrated P(anomaly)
+    classes: Floats  # [n, labels], P(label | anomaly)
+    anomaly: Ints  # [n]: 1, 0, or -1 for a window so near to a truth's boundary that it counts not
+    label: Ints  # [n]: index in LABELS, -1 for none
+    kind: Sequence[str]  # [n], of scene
+
+    def __post_init__(self) -> None:
+        n = len(self.scene)
+        sizes = {
+            name: (n, len(LABELS)) if name == "classes" else (n,)
+            for name in ("start_ns", "end_ns", "score", "classes", "anomaly", "label", "kind")
+        }
+        wrong = [f"{k} {np.shape(getattr(self, k))}" for k in sizes if self._shape(k) != sizes[k]]
+        if wrong:
+            msg = f"{n} windows of {len(LABELS)} labels, but {', '.join(wrong)}"
+            raise ValueError(msg)
+        if not np.all((self.score >= 0) & (self.score <= 1)):
+            msg = "a score is no number in [0, 1]"
+            raise ValueError(msg)
+        if not np.isfinite(self.classes).all():
+            msg = "a class probability is no finite number"
+            raise ValueError(msg)
+        ends = Counter(zip(self.scene, np.asarray(self.end_ns).tolist(), strict=True))
+        if len(ends) < n:
+            msg = f"two windows of a scene end at once: {ends.most_common(1)[0][0]}"
+            raise ValueError(msg)
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return np.shape(getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Windows of one scene that belong together: `[start_ns, end_ns)` is of their newest hops."""
+
+    scene: str
+    start_ns: int
+    end_ns: int
+    label: str  # of the window with the highest score
+    decided_ns: int  # end of the first window: when it was told
+    score: float  # the highest
+    windows: tuple[int, ...]  # their places in Scored, in order of time
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A truth, when the first window that overlaps it told, and the highest score of any such."""
+
+    scene: str
+    truth: Truth
+    seconds: float  # after the truth's start; NaN: missed
+    score: float  # 0 where no window overlaps it
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of equal width over `[0, 1]`, without the empty ones; `ece` over all of them."""
+
+    score: Floats  # [bins], mean
+    share: Floats  # [bins], of windows that are positive
+    count: Ints  # [bins]
+    ece: float
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A line of figures; NaN where there was nothing to measure."""
+
+    ap: float
+    auc: float
+    f1: float  # macro over the labels that occur
+    event_recall: float
+    false_alarms_per_hour: float
+    detect_median_s: float  # of what was detected
+    detect_p95_s: float
+    ece: float
+    windows: int  # that count
+    positives: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a head, some of the modalities and a condition come to."""
+
+    name: str  # attention | concat | rules ...
+    modalities: str  # of the letters V, A and T
+    condition: str  # clean | dark | blur | noise | dropped | shifted ...
+    metrics: Metrics
+
+
+def measure(scored: Scored, truths: Truths, threshold: float) -> Metrics:
+    """Every figure at once; AP and AUC are NaN for windows of one class, as of a quiet hour."""
+    both = len(np.unique(scored.anomaly[scored.anomaly >= 0])) == 2
+    median, p95 = time_to_detect(scored, truths, threshold)
+    return Metrics(
+        ap=frame_ap(scored) if both else float("nan"),
+        auc=frame_auc(scored) if both else float("nan"),
+        f1=class_f1(scored, threshold)[1],
+        event_recall=event_recall(scored, truths, threshold),
+        false_alarms_per_hour=false_alarms_per_hour(scored, truths, threshold),
+        detect_median_s=median,
+        detect_p95_s=p95,
+        ece=reliability(scored).ece,
+        windows=int((scored.anomaly >= 0).sum()),
+        positives=int((scored.anomaly == 1).sum()),
+    )
+
+
+def average_precision(anomaly: Ints, score: Floats) -> float:
+    """AP of scores of any scale; `anomaly` is 0 or 1, and both are there."""
+    return float(average_precision_score(anomaly, score))
+
+
+def frame_ap(scored: Scored) -> float:
+    """Average precision over the windows that count; raises ValueError if all are of one class."""
+    return float(average_precision_score(*_both(scored)))
+
+
+def frame_auc(scored: Scored) -> float:
+    """Area under the ROC curve over the windows that count; raises ValueError as `frame_ap`."""
+    return float(roc_auc_score(*_both(scored)))
+
+
+def _both(scored: Scored) -> tuple[Ints, Floats]:
+    """Truth and score of the windows that count, some of either class."""
+    counts = scored.anomaly >= 0
+    truth = scored.anomaly[counts]
+    if len(np.unique(truth)) < 2:
+        msg = (
+            f"{len(truth)} windows that count, {int(truth.sum())} of them positive: "
+            "precision and recall need windows of either class"
+        )
+        raise ValueError(msg)
+    return truth, scored.score[counts]
+
+
+def told(scored: Scored, threshold: float) -> Ints:
+    """The label that each window tells, `[n]`: the likeliest from the threshold on, else -1."""
+    return np.where(scored.score >= threshold, scored.classes.argmax(axis=1), -1)
+
+
+def class_f1(scored: Scored, threshold: float) -> tuple[dict[str, float], float]:
+    """F1 of each label that occurs in windows that count, and their mean; NaN if none occurs."""
+    counts = scored.anomaly >= 0
+    truth, answer = scored.label[counts], told(scored, threshold)[counts]
+    present = np.unique(truth[truth >= 0])
+    if not len(present):
+        return {}, float("nan")
+    each = f1_score(truth, answer, labels=present, average=None, zero_division=0)
+    named = {LABELS[i]: float(f1) for i, f1 in zip(present, each, strict=True)}
+    return named, float(np.mean(each))
+
+
+def confusion(scored: Scored, threshold: float) -> Ints:
+    """Windows by truth (row) and answer (column), `[labels + 1, labels + 1]`, nothing last."""
+    counts = scored.anomaly >= 0
+    names = [*range(len(LABELS)), -1]
+    answer = told(scored, threshold)[counts]
+    return confusion_matrix(scored.label[counts], answer, labels=names)
+
+
+def hop(scored: Scored) -> int:
+    """Ns between windows: the shortest step in any scene; a window's length if all are alone."""
+    if not len(scored.scene):
+        return 0
+    order, number = _ordered(scored)
+    steps = np.diff(scored.end_ns[order])[np.diff(number) == 0]
+    return int(steps.min() if len(steps) else (scored.end_ns - scored.start_ns).min())
+
+
+def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[Event]:
+    """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
+    hot, firsts = _events(scored, _ordered(scored), hop(scored), threshold, close)
+    groups = np.split(hot, firsts[1:]) if len(hot) else []
+    return [_event(scored, group, hop(scored)) for group in groups]
+
+
+def _event(scored: Scored, group: Ints, step: int) -> Event:
+    best = group[int(scored.score[group].argmax())]
+    first = int(scored.end_ns[group[0]])
+    return Event(
+        scene=scored.scene[group[0]],
+        start_ns=first - step,
+        end_ns=int(scored.end_ns[group[-1]]),
+        label=LABELS[int(scored.classes[best].argmax())],
+        decided_ns=first,
+        score=float(scored.score[best]),
+        windows=tuple(group.tolist()),
+    )
+
+
+def _ordered(scored: Scored) -> tuple[Ints, Ints]:
+    """Places by scene and time, and the number of the scene at each."""
+    number = np.unique(np.asarray(scored.scene, dtype=object), return_inverse=True)[1]
+    order = np.lexsort((scored.end_ns, number))
+    return order, number[order]
+
+
+def _events(
+    scored: Scored, ordered: tuple[Ints, Ints], step: int, threshold: float, close: int = CLOSE
+) -> tuple[Ints, Ints]:
+    """Places of windows from the threshold on, in order, and where among them an event begins."""
+    order, number = ordered
+    high = scored.score[order] >= threshold
+    hot, number = order[high], number[high]
+    ends = scored.end_ns[hot]
+    parted = (np.diff(number) != 0) | (np.diff(ends) - step > close)
+    return hot, np.flatnonzero(np.concatenate([np.ones(min(1, len(hot)), bool), parted]))
+
+
+def _near(scored: Scored, truths: Truths) -> Bools:
+    """Whether each window overlaps a truth of its scene, or nearly so, `[n]`."""
+    near = np.zeros(len(scored.scene), bool)
+    for scene, places in windows_of(scored).items():
+        for truth in truths.get(scene, ()):
+            near[places] |= _overlap(scored, places, truth, COLLAR)
+    return near
+
+
+def windows_of(scored: Scored) -> dict[str, Ints]:
+    """The places of each scene's windows, in order of time."""
+    order, number = _ordered(scored)
+    groups = np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else []
+    return {scored.scene[group[0]]: group for group in groups}
+
+
+def _overlap(scored: Scored, places: Ints, truth: Truth, collar: int = 0) -> Bools:
+    """Of the windows at `places`; a truth of no length is an instant."""
+    start, end = truth.start_ns - collar, max(truth.end_ns, truth.start_ns + 1) + collar
+    return (scored.start_ns[places] < end) & (scored.end_ns[places] > start)
+
+
+def false_events(scored: Scored, truths: Truths, threshold: float) -> list[Event]:
+    """Events none of whose windows comes within the collar of a truth."""
+    near = _near(scored, truths)
+    return [event for event in events(scored, threshold) if not near[list(event.windows)].any()]
+
+
+def false_alarms_per_hour(scored: Scored, truths: Truths, threshold: float) -> float:
+    """False events an hour of windows, each of which counts with its hop; NaN without windows.
+
+    A head that never falls silent has one event a scene: none of them is false where something
+    happens. Average precision tells such a head; this figure does not.
+    """
+    step = hop(scored)
+    counted = _events(scored, _ordered(scored), step, threshold)
+    return _rate(counted, _near(scored, truths), step)
+
+
+def _rate(counted: tuple[Ints, Ints], near: Bools, step: int) -> float:
+    if not len(near):
+        return float("nan")
+    hot, firsts = counted
+    false = len(firsts) - int(np.logical_or.reduceat(near[hot], firsts).sum()) if len(hot) else 0
+    return false * HOUR / (len(near) * step)
+
+
+def threshold_for(scored: Scored, truths: Truths, per_hour: float) -> float:
+    """The lowest threshold from which on no higher one makes more than `per_hour` false alarms.
+
+    In thousandths from 0.05 to 0.99 and tenths of them to 0.9999, and that where even it makes
+    more. Not simply the lowest that makes few: far down all windows grow together into one event,
+    which is no false alarm. Raises ValueError without windows.
+    """
+    if not len(scored.scene):
+        msg = "no windows to choose a threshold by"
+        raise ValueError(msg)
+    near, ordered, step = _near(scored, truths), _ordered(scored), hop(scored)
+    chosen = HIGHEST
+    for each in reversed(STEPS):
+        if _rate(_events(scored, ordered, step, each / 10_000), near, step) > per_hour:
+            break
+        chosen = each / 10_000
+    return chosen
+
+
+def foretold_threshold(scored: Scored, truths: Truths, per_hour: float) -> float:
+    """The threshold that would make `per_hour` false alarms if scores went on as their tail does.
+
+    Counting says what the few ordinary scenes that are there have not made; others will be worse.
+    Above a high level the excess of log odds is taken as exponential (peaks over threshold:
+    Pickands 1975; Siffer et al., Anomaly Detection in Streams with Extreme Value Theory, 2017): the
+    tail is the highest tenth of the scenes' highest windows far from any truth. LOWEST, which
+    decides nothing, where there are fewer than 20 such scenes.
+    """
+    near, step = _near(scored, truths), hop(scored)
+    quiet = [places[~near[places]] for places in windows_of(scored).values()]
+    quiet = [places for places in quiet if len(places)]
+    if len(quiet) < 2 * TAIL:
+        return LOWEST
+    peaks = np.array([scored.score[places].max() for places in quiet])
+    held = np.clip(peaks, 1 - HIGHEST, HIGHEST)
+    odds = np.sort(np.log(held / (1 - held)))[::-1]
+    tail = len(odds) // TAIL
+    spread = float((odds[:tail] - odds[tail]).mean())
+    hours = sum(map(len, quiet)) * step / HOUR
+    level = float(odds[tail]) + spread * max(0.0, math.log(tail / (hours * max(per_hour, 1e-9))))
+    wanted = 10_000 / (1 + math.exp(-level))
+    return next((each / 10_000 for each in STEPS if each >= wanted), HIGHEST)
+
+
+def detections(scored: Scored, truths: Truths, threshold: float) -> list[Detection]:
+    """What became of each truth of the scenes in `scored`, by scene and as given."""
+    return [
+        _detection(scored, scene, places, truth, threshold)
+        for scene, places in windows_of(scored).items()
+        for truth in truths.get(scene, ())
+    ]
+
+
+def _detection(
+    scored: Scored, scene: str, places: Ints, truth: Truth, threshold: float
+) -> Detection:
+    over = places[_overlap(scored, places, truth)]
+    hot = over[scored.score[over] >= threshold]
+    after = (int(scored.end_ns[hot[0]]) - truth.start_ns) / SECOND if len(hot) else float("nan")
+    return Detection(scene, truth, after, float(scored.score[over].max(initial=0)))
+
+
+def event_recall(scored: Scored, truths: Truths, threshold: float) -> float:
+    """The share of truths that a window from the threshold on overlaps; NaN without truths."""
+    found = [not np.isnan(each.seconds) for each in detections(scored, truths, threshold)]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def time_to_detect(scored: Scored, truths: Truths, threshold: float) -> tuple[float, float]:
+    """Seconds from a truth's start to the end of the first window that tells: median and 95 %.
+
+    Of the truths that were detected; NaN if none was.
+    """
+    all_ = np.array([each.seconds for each in detections(scored, truths, threshold)])
+    found = all_[~np.isnan(all_)]
+    if not len(found):
+        return float("nan"), float("nan")
+    return float(np.median(found)), float(np.quantile(found, 0.95))
+
+
+def reliability(scored: Scored, bins: int = 10) -> Reliability:
+    """How often a score of s is right, and the expected calibration error; NaN without windows.
+
+    Guo et al., On Calibration of Modern Neural Networks, 2017, for two classes: the probability is
+    that of an anomaly, not that of the likelier answer.
+    """
+    counts = scored.anomaly >= 0
+    score, truth = scored.score[counts].astype(np.float64), scored.anomaly[counts]
+    place = np.minimum((score * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    full = count > 0
+    mean = np.bincount(place, score, bins)[full] / count[full]
+    share = np.bincount(place, truth, bins)[full] / count[full]
+    gap = float((count[full] * np.abs(mean - share)).sum() / count.sum()) if full.any() else np.nan
+    return Reliability(mean, share, count[full], gap)
+
+
+def temperature(logits: Floats, y: Ints) -> float:
+    """The T in 0.05 to 20 by which logits are divided so that `y` is likeliest (Guo et al., 2017).
+
+    Log odds `[n]` with y of 0 and 1, or logits `[n, classes]` with y of class numbers.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim == 1:
+        logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    right = logits[np.arange(len(y)), y]
+
+    def loss(log_t: float) -> float:
+        t = np.exp(log_t)
+        return float(np.mean(logsumexp(logits / t, axis=1) - right / t))
+
+    best = minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded")
+    return float(np.exp(best.x))

@@ -1,0 +1,138 @@
+"""Objects in pictures by the `ultralytics` package: `.pt`, OpenVINO folders and TensorRT `.engine`.
+
+The package and its weights are AGPL-3.0; whoever names this adapter in a config chooses that
+knowingly. A `.pt` file is a pickle, and loading it runs what is in it: only load your own. The
+package would send usage data and install missing packages by itself: both are switched off here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.vision.boxes import boxes
+from pipeline.errors import ConfigError, OutsideError, WeightsError
+from pipeline.types import Box
+
+DEVICES = {"cpu": "cpu", "openvino": "cpu", "cuda": "cuda:0", "tensorrt": "cuda:0"}
+KINDS = (".pt", ".engine")
+DEFAULT_SIZE = 640  # px; for a .pt, which takes any
+
+
+class UltralyticsDetector:
+    """Finds objects: a batch of BGR uint8 pictures (h x w x 3) in, a tuple of boxes a picture out.
+
+    The same promise as `models.detector.Detector`. `providers` names the device: the first counts.
+    Pictures of one shape run together where the model allows it (`.pt`, exports with open batch).
+    Raises OutsideError without the package or the device, WeightsError for a missing or broken
+    model, ConfigError for an unknown provider.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        providers: Sequence[str] = ("cpu",),
+        threads: int = 0,
+        min_score: float = 0.1,
+        iou: float = 0.7,
+        max_boxes: int = 100,
+    ) -> None:
+        path = Path(path)
+        if not providers or providers[0] not in DEVICES:
+            msg = f"providers {list(providers)}: choose one of {', '.join(DEVICES)}"
+            raise ConfigError(msg)
+        self._path = path
+        self._settings = {
+            "conf": max(min_score - 0.0005, 0.0),  # so that what rounds up to min_score is seen
+            "iou": iou,
+            "max_det": max_boxes,
+            "device": DEVICES[providers[0]],
+            "verbose": False,
+        }
+        self._min_score = min_score
+        self._model = _load(path, threads)
+        if path.suffix == ".pt":
+            self._settings["imgsz"] = DEFAULT_SIZE
+        names = self._first_run().names
+        self._labels = tuple(names[number] for number in sorted(names))
+        backend = self._model.predictor.model
+        self._together = path.suffix == ".pt" or bool(getattr(backend, "dynamic", False))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, by number."""
+        return self._labels
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
+        """Boxes of each picture, in order."""
+        found: list[tuple[Box, ...]] = [()] * len(batch)
+        for places in self._groups(batch):
+            results = self._predict([np.ascontiguousarray(batch[place]) for place in places])
+            for place, result in zip(places, results, strict=True):
+                found[place] = self._boxes(result)
+        return found
+
+    def _groups(self, batch: Sequence[np.ndarray]) -> list[list[int]]:
+        # Shapes that differ are padded in another way than each alone, and give other boxes.
+        if not self._together:
+            return [[place] for place in range(len(batch))]
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, picture in enumerate(batch):
+            groups.setdefault(picture.shape, []).append(place)
+        return list(groups.values())
+
+    def _predict(self, pictures: list[np.ndarray]) -> list[Any]:
+        return list(self._model.predict(pictures, **self._settings))
+
+    def _first_run(self) -> Any:
+        """Load the weights for good, by one grey picture; here a missing device shows."""
+        grey = np.full((DEFAULT_SIZE, DEFAULT_SIZE, 3), 114, np.uint8)
+        try:
+            return self._predict([grey])[0]
+        except ValueError as error:
+            if "device" not in str(error).lower() or "cuda" not in str(error).lower():
+                raise
+            msg = f"device {self._settings['device']!r} is not there: torch sees no such GPU"
+            raise OutsideError(msg) from error
+        except (RuntimeError, OSError, ModuleNotFoundError) as error:
+            msg = (
+                f"{self._path.name}: ultralytics cannot run it: {str(error).splitlines()[0][:200]}"
+            )
+            raise WeightsError(msg) from error
+
+    def _boxes(self, result: Any) -> tuple[Box, ...]:
+        found = result.boxes
+        scores = found.conf.cpu().numpy().astype(float).round(3)
+        good = np.flatnonzero(scores >= self._min_score)
+        labels = [self._labels[int(number)] for number in found.cls.cpu().numpy()[good]]
+        return boxes(found.xyxyn.cpu().numpy()[good], scores[good], labels)
+
+
+def _load(path: Path, threads: int) -> Any:
+    folder = path.is_dir() and any(path.glob("*.xml"))
+    if not path.exists():
+        msg = f"{path}: no such model"
+        raise WeightsError(msg)
+    if not folder and path.suffix not in KINDS:
+        msg = f"{path}: a .pt, a .engine or a folder with OpenVINO's .xml is expected"
+        raise WeightsError(msg)
+    os.environ["YOLO_OFFLINE"] = "true"  # no usage data, no look for updates
+    os.environ["YOLO_AUTOINSTALL"] = "false"
+    os.environ.setdefault("YOLO_VERBOSE", "false")
+    try:
+        import torch  # noqa: PLC0415 - optional, and heavy
+        from ultralytics import YOLO  # noqa: PLC0415
+    except ImportError as error:
+        msg = f"ultralytics cannot be imported ({error.name}): pip install 'fusewatch[ultralytics]'"
+        raise OutsideError(msg) from error
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        return YOLO(str(path), task="detect")
+    except Exception as error:  # unpickling a foreign file may raise anything
+        msg = f"{path.name}: ultralytics cannot load it: {type(error).__name__}"
+        raise WeightsError(msg) from error

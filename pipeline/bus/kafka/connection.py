@@ -1,0 +1,193 @@
+"""Clients of Kafka that are open or say why not, and what Kafka's errors mean to whoever runs us.
+
+No secret is ever in an error; kafka-python's own loggers are kept quiet, since at DEBUG they write
+passwords, and while the brokers are away a line for every attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from kafka import errors as kafka
+from kafka.net.compat import KafkaNetClient
+
+from pipeline.bus.kafka import client_settings
+from pipeline.config.schema import KafkaBus
+from pipeline.errors import BrokersAway, OutsideError
+
+_REFUSED = (
+    kafka.SaslAuthenticationFailedError,
+    kafka.UnsupportedSaslMechanismError,
+    kafka.AuthorizationError,
+    kafka.UnsupportedVersionError,
+)
+BOOTSTRAP = 10_000  # ms for a broker that accepts connections to say what the cluster is
+RECONNECT = 2_000  # ms between attempts at most: after an outage nobody waits for half a minute
+VERDICT = 0.3  # s in which a broker objects to our certificate
+PROBE = 2.0  # s for one broker to accept a connection
+
+# Transient, though kafka-python does not call them retriable: the cluster is just changing
+_PASSING = (
+    kafka.UnknownBrokerIdError,
+    kafka.BrokerNotAvailableError,
+    kafka.IllegalStateError,  # a producer that was given up while others waited for it
+)
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the same may work later without our doing."""
+    return bool(getattr(error, "retriable", False)) or isinstance(error, _PASSING)
+
+
+class _Tidy(selectors.DefaultSelector):
+    """Closes the sockets of a client that ends while it still has something to write."""
+
+    def close(self) -> None:
+        for key in list((self.get_map() or {}).values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        super().close()
+
+
+class _Refusal(logging.Handler):
+    """Ends an attempt to connect when brokers refuse us: kafka-python would go on knocking.
+
+    It says why a connection failed only in a log record, whose argument is the error. That it is
+    raised there ends the attempt with it, and not with a timeout.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for what in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(what, _REFUSED) and str(record.msg).startswith("Bootstrap connection"):
+                raise what
+
+
+_listening = logging.getLogger("kafka.net.manager")
+_listening.addHandler(_Refusal())
+_listening.setLevel(logging.WARNING)
+_listening.propagate = False
+
+
+class Link:
+    """The way to the brokers of `settings`, whose password is looked up already."""
+
+    def __init__(self, settings: KafkaBus, client: str) -> None:
+        self.settings = settings
+        self._arguments = client_settings.arguments(settings, client)
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+    def open(self, make: Callable[..., Any], **more: Any) -> Any:
+        """A client that knows the cluster; raises OutsideError, soon where nobody listens."""
+        if not _connects(self.settings):
+            raise self.outside(kafka.KafkaConnectionError(), "start")
+        made: list[KafkaNetClient] = []
+
+        def network(**settings: Any) -> KafkaNetClient:
+            made.append(KafkaNetClient(**settings))
+            return made[-1]
+
+        try:
+            return make(
+                bootstrap_timeout_ms=BOOTSTRAP,
+                reconnect_backoff_max_ms=RECONNECT,
+                selector=_Tidy,
+                kafka_client=network,
+                **self._arguments,
+                **more,
+            )
+        except BaseException as error:
+            for each in made:  # a client that could not start leaves its thread behind
+                each.close()
+            if isinstance(error, kafka.KafkaError):
+                raise self.outside(error, "start") from error
+            raise
+
+    def outside(self, error: BaseException, doing: str) -> OutsideError:
+        """The error to raise, with advice; `doing` completes "Kafka: cannot ..."."""
+        return _outside(error, doing, self.settings)
+
+
+def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideError:
+    """The error to raise, with advice; `doing` completes "cannot ..."."""
+    user = settings.sasl.username if settings.sasl else "(anonymous)"
+    match error:
+        case kafka.SaslAuthenticationFailedError() | kafka.UnsupportedSaslMechanismError():
+            how = settings.sasl.mechanism if settings.sasl else "no SASL"
+            why = f"the brokers refuse user {user} by {how}: check bus.sasl (mechanism, password)"
+        case kafka.AuthorizationError():
+            why = f"user {user} may not ({type(error).__name__}): give it the right by an ACL"
+        case kafka.UnknownTopicOrPartitionError():
+            why = "there is no such topic: `fusewatch topics create CONFIG` makes it"
+        case kafka.MessageSizeTooLargeError() | kafka.RecordListTooLargeError():
+            why = (
+                "a record is too large for the topic's max.message.bytes: "
+                "`fusewatch topics create CONFIG` sets it from bus.max_message"
+            )
+        case kafka.InconsistentGroupProtocolError():
+            why = (
+                "the group has members of another kind, which share partitions in another way: "
+                "all workers of a stage run with --faust, or none; stop the others first"
+            )
+        case kafka.FencedInstanceIdError():
+            why = (
+                "another process runs with the same --instance, and is the one that counts now: "
+                "give each worker an instance of its own"
+            )
+        case kafka.OffsetMetadataTooLargeError():
+            why = (
+                "the note of this partition is over the brokers' offset.metadata.max.bytes (4096 "
+                "by default): too many sites share a partition; use more partitions "
+                "(bus.partitions), or raise that setting"
+            )
+        case _ if passing(error):
+            return BrokersAway(f"Kafka: cannot {doing}: {_reached(settings)}")
+        case _:
+            about = getattr(error, "description", "") or str(error)
+            why = f"{type(error).__name__}: {about}"
+    return OutsideError(f"Kafka: cannot {doing}: {why}")
+
+
+def _reached(settings: KafkaBus) -> str:
+    """Why the brokers do not serve us, by trying each: refused, no such host, certificate..."""
+    silent = "accepts, but serves nobody, or has too few replicas in sync"
+    if settings.sasl:  # a slow client may see the connection's end before the broker's verdict
+        silent += f", or refuses user {settings.sasl.username}: see bus.sasl"
+    seen = [f"{broker}: {_probe(broker, settings) or silent}" for broker in settings.brokers]
+    return f"the brokers do not serve us ({'; '.join(seen)})"
+
+
+def _connects(settings: KafkaBus) -> bool:
+    """Whether at least one broker accepts a connection."""
+    return any(not _probe(broker, settings) for broker in settings.brokers)
+
+
+def _probe(broker: str, settings: KafkaBus) -> str:
+    host, _, port = broker.rpartition(":")
+    host = host.strip("[]")
+    try:
+        with socket.create_connection((host, int(port)), PROBE) as plain:
+            if settings.tls is not None:
+                with client_settings.context(settings.tls).wrap_socket(
+                    plain, server_hostname=host
+                ) as wrapped:
+                    _hear(wrapped)
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not to be trusted: {error.verify_message}"
+    except ssl.SSLError as error:
+        return f"no TLS: {error.reason or 'the connection was closed'}"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return ""
+
+
+def _hear(wrapped: ssl.SSLSocket) -> None:
+    """In TLS 1.3 a broker says only after the handshake what it thinks of our certificate."""
+    wrapped.settimeout(VERDICT)
+    with suppress(TimeoutError):
+        wrapped.recv(1)

@@ -1,0 +1,208 @@
+"""Looking at Kafka from beside: ends, commits, lag, and records by the time they were appended.
+
+Over connections of its own, so that a reader or a producer that hangs does not hide behind them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+from typing import Any, TypeVar
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka
+from kafka.admin import KafkaAdminClient
+from kafka.protocol.consumer import OffsetSpec
+
+from pipeline import codec
+from pipeline.bus.kafka.connection import Link
+from pipeline.bus.kafka.record import entry
+from pipeline.ports import Entry
+
+ANSWER = 5.0  # s that the brokers have for one question
+SLACK = 60_000  # ms; a record is appended at most so long before its event time ends
+FETCHED = 256 << 20  # bytes that one `fetch` reads at most
+FETCH = 20.0  # s that one `fetch` takes at most
+AGAIN = 0.1  # s before a question is asked again
+
+T = TypeVar("T")
+
+
+class Monitor:
+    """Thread-safe. Names are those on the wire."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = Lock()
+        self._admin: Any = None
+
+    def exists(self, topic: str) -> bool:
+        """Whether there is such a topic; one that is being made is waited for, 5 s."""
+        until = time.monotonic() + ANSWER
+        while self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is None:
+            if time.monotonic() > until:
+                return False
+            time.sleep(AGAIN)
+        return True
+
+    def partitions(self, topic: str) -> int:
+        """How many a topic has."""
+        return self._ask(lambda admin: _known(admin, topic), f"look at {topic}")
+
+    def ends(self, topic: str, *, oldest: bool = False) -> dict[int, int]:
+        """The offset that the next record will have, or that of the oldest still held."""
+        spec = OffsetSpec.EARLIEST if oldest else OffsetSpec.LATEST
+        return self._ask(lambda admin: _offsets(admin, topic, spec), f"look at {topic}")
+
+    def committed(self, topic: str, group: str) -> dict[int, tuple[int, bytes]]:
+        """Offset and note of each partition that the group has committed."""
+
+        def ask(admin: Any) -> dict[int, tuple[int, bytes]]:
+            found = admin.list_group_offsets({group: None})[group]
+            return {
+                at.partition: (commit.offset, (commit.metadata or "").encode())
+                for at, commit in found.items()
+                if at.topic == topic and commit.offset >= 0
+            }
+
+        return self._ask(ask, f"look at the group {group}")
+
+    def appended(self, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
+        """What was appended in `[start, end)` ns, and when, in each partition's order."""
+        from_, to = max(0, start // 1_000_000), max(0, -(-end // 1_000_000))
+        parts = [TopicPartition(topic, n) for n in self.ends(topic)]
+        consumer = self._consumer()
+        try:
+            for record in _records(consumer, parts, from_, to):
+                yield record.timestamp * 1_000_000, entry(record.partition, record)
+        except kafka.KafkaError as error:
+            raise self._link.outside(error, f"read {topic}") from error
+        finally:
+            consumer.close(autocommit=False, timeout_ms=1000)
+
+    def fetch(
+        self, topic: str, partition: int, key: bytes, span: tuple[int, int]
+    ) -> Sequence[bytes]:
+        """Values under `key` that overlap the span (ns) and are still held; for evidence only."""
+        start, end = span
+        found: list[bytes] = []
+        left, until = FETCHED, time.monotonic() + FETCH
+        consumer = self._consumer()
+        try:
+            parts = [TopicPartition(topic, partition)]
+            for record in _records(consumer, parts, max(0, start // 1_000_000 - SLACK), None):
+                left -= len(record.value or b"")
+                if left < 0 or time.monotonic() > until:
+                    break
+                if record.key != key or record.value is None:
+                    continue
+                seen = codec.span(record.value)
+                if seen is None:
+                    continue
+                if seen[0] >= end:
+                    break
+                if seen[1] > start:
+                    found.append(record.value)
+        except kafka.KafkaError as error:
+            raise self._link.outside(error, f"read {topic}") from error
+        finally:
+            consumer.close(autocommit=False, timeout_ms=1000)
+        return found
+
+    def close(self) -> None:
+        """Ends the connection; the next question opens another."""
+        with self._lock:
+            self._drop()
+
+    def _ask(self, question: Callable[[Any], T], doing: str) -> T:
+        until = time.monotonic() + ANSWER
+        with self._lock:
+            while True:
+                try:
+                    if self._admin is None:
+                        self._admin = self._link.open(
+                            KafkaAdminClient, request_timeout_ms=int(ANSWER * 1000)
+                        )
+                    return question(self._admin)
+                except kafka.KafkaError as error:
+                    # A client remembers where a group was looked after, and asks a broker that may
+                    # be the last to hear of a new topic: another client asks again
+                    if not isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError):
+                        self._drop()
+                    if time.monotonic() > until:
+                        raise self._link.outside(error, doing) from error
+                time.sleep(AGAIN)
+
+    def _drop(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
+    def _consumer(self) -> Any:
+        return self._link.open(
+            KafkaConsumer,
+            metrics_enabled=False,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_partition_fetch_bytes=8 << 20,
+        )
+
+
+def _count(admin: Any, topic: str) -> int | None:
+    (found,) = admin.describe_topics([topic])
+    if found["error_code"] == kafka.UnknownTopicOrPartitionError.errno:
+        return None
+    if found["error_code"]:
+        raise kafka.for_code(found["error_code"])(topic)
+    return len(found["partitions"])
+
+
+def _known(admin: Any, topic: str) -> int:
+    count = _count(admin, topic)
+    if count is None:
+        raise kafka.UnknownTopicOrPartitionError(topic)
+    return count
+
+
+def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
+    asked = {TopicPartition(topic, n): spec for n in range(_known(admin, topic))}
+    return {at.partition: said.offset for at, said in admin.list_partition_offsets(asked).items()}
+
+
+def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> Iterator[Any]:
+    """From the first record appended at `start` (ms) to `end`, or to what is there now."""
+    wait = int(ANSWER * 1000)
+    consumer.assign(parts)
+    ends = consumer.end_offsets(parts, timeout_ms=wait)
+    first = consumer.offsets_for_times(dict.fromkeys(parts, start), timeout_ms=wait)
+    after = consumer.offsets_for_times(dict.fromkeys(parts, end), timeout_ms=wait) if end else {}
+    left = {}
+    for part in parts:
+        stop = after[part].offset if after.get(part) else ends[part]
+        at = first[part].offset if first[part] else stop
+        if at < stop:
+            consumer.seek(part, at)
+            left[part] = stop
+        else:
+            consumer.seek(part, stop)
+            consumer.pause(part)
+    quiet = time.monotonic() + FETCH
+    while left:
+        for part, records in consumer.poll(timeout_ms=500, max_records=500).items():
+            quiet = time.monotonic() + FETCH
+            for record in records:
+                if part in left and record.offset < left[part]:
+                    yield record
+            # The last offsets may hold no record of ours: the position says where reading is
+            if part in left and (not records or records[-1].offset + 1 >= left[part]):
+                del left[part]
+                consumer.pause(part)
+        for part in [
+            part for part in left if consumer.position(part, timeout_ms=wait) >= left[part]
+        ]:
+            del left[part]
+        if time.monotonic() > quiet:
+            msg = f"nothing more came within {FETCH:.0f} s"
+            raise kafka.KafkaTimeoutError(msg)

@@ -1,0 +1,350 @@
+"""One topic of the local log: a SQLite file in WAL mode, its retention and its readers' places.
+
+Offsets have no hole and are never used twice, also when retention has emptied the file. One
+connection writes, under a lock; every reader brings its own, and WAL lets them read meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from threading import Condition, RLock
+
+import msgspec
+
+from pipeline import codec
+from pipeline.bus.sqlite_errors import outside
+from pipeline.errors import OutsideError
+from pipeline.types import ns
+
+Row = tuple[int, str, bytes, str]  # offset, key, value, trace
+
+_SCHEMA = """
+CREATE TABLE entries (offset INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL,
+    start INTEGER, stop INTEGER, appended INTEGER NOT NULL, value BLOB NOT NULL,
+    trace TEXT NOT NULL DEFAULT '');
+CREATE INDEX by_key ON entries (key, offset, start, stop);
+CREATE TABLE commits (reader TEXT PRIMARY KEY, offset INTEGER NOT NULL, note BLOB NOT NULL);
+"""
+_APPLICATION = 0x46757365  # "Fuse", in the file's header
+_VERSION = 2  # 1 had no traces
+_FROM_1 = "ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2;"
+_POLL_BYTES = 32 << 20
+_STEP = 256  # rows or pages that one retention step takes at most
+_STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """What a topic may keep.
+
+    `max_bytes` holds on disk, the WAL included; `max_age` is seconds since an entry was appended.
+    `hold` deletes nothing that a known group has not committed, whatever its age and size.
+    `durable` makes every flush outlive a power cut (fsync), not only a killed process.
+    """
+
+    max_bytes: int = 1 << 30
+    max_age: float = 30 * 86400
+    hold: bool = False
+    durable: bool = False
+
+
+class Link:
+    """A connection and the lock that is held while it works: one closed at work is a crash."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = RLock()
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+class Table:
+    """The file of one topic; raises OutsideError (DiskFull) for what disk or file do to us.
+
+    `clock` gives the ns UTC at which entries are appended; nothing else here knows the time.
+    """
+
+    def __init__(self, path: Path, retention: Retention, clock: Callable[[], int]) -> None:
+        self.path = path
+        self._retention = retention
+        self._clock = clock
+        if retention.max_bytes < 1 << 20:
+            msg = f"{path.stem}: {retention.max_bytes} bytes are too few for a topic; 1 MiB will do"
+            raise ValueError(msg)
+        self._wal = min(retention.max_bytes // 4, 8 << 20)
+        self.flush_bytes = self._wal * 3 // 8  # and the WAL is moved when it is half full
+        self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and slack
+        self.arrived = Condition()
+        self.closed = False
+        self._links: list[Link] = []
+        try:
+            with self._outside():
+                link = self.connect()
+                self._writer, self._writing = link.connection, link.lock
+                self._create()
+                link = self.connect()
+                self._query, self._querying = link.connection, link.lock
+                self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def connect(self) -> Link:
+        """A connection of a reader's own."""
+        with self._outside():
+            link = Link(self.path)
+        self._links.append(link)
+        return link
+
+    def release(self, link: Link) -> None:
+        """Closes a reader's connection."""
+        with link.lock:
+            link.connection.close()
+        if link in self._links:
+            self._links.remove(link)
+
+    def _create(self) -> None:
+        run = self._writer.execute
+        tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        ours = run("PRAGMA application_id").fetchone()[0] == _APPLICATION
+        version = run("PRAGMA user_version").fetchone()[0]
+        if tables and not (ours and 1 <= version <= _VERSION):
+            msg = (
+                f"{self.path} is a database, but not a log of this Fusewatch (version {version}, "
+                f"expected {_VERSION}). Move it away, or choose another state folder"
+            )
+            raise OutsideError(msg)
+        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
+        run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {'FULL' if self._retention.durable else 'NORMAL'}")
+        run("PRAGMA wal_autocheckpoint = 0")  # `_bound_wal` does it, by bytes
+        run("PRAGMA secure_delete = FAST")  # Debian's default rewrites every freed page
+        if not tables:
+            self._writer.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION};"
+                f"PRAGMA user_version = {_VERSION}; COMMIT;"
+            )
+        elif version == 1:
+            self._writer.executescript(f"BEGIN; {_FROM_1} COMMIT;")
+
+    def _load(self) -> None:
+        sql = "SELECT seq + 1 FROM sqlite_sequence WHERE name = 'entries'"
+        row = self._writer.execute(sql).fetchone()
+        self.end = int(row[0]) if row else 0
+        self.oldest = self._find_oldest()
+        places = self._writer.execute("SELECT reader, offset FROM commits")
+        self.committed: dict[str, int] = dict(places.fetchall())
+
+    def _find_oldest(self) -> int:
+        row = self._writer.execute("SELECT min(offset) FROM entries").fetchone()
+        return self.end if row[0] is None else int(row[0])
+
+    # -- writing
+
+    def append(self, rows: Sequence[tuple[str, bytes, str]]) -> None:
+        """Appends all of `rows` in one transaction; on disk and seen by readers on return."""
+        now = self._clock()
+        spanned = [(key, _span(value), value, trace) for key, value, trace in rows]
+        with self._writing:
+            numbered = [
+                (self.end + i, key, *span, now, value, trace)
+                for i, (key, span, value, trace) in enumerate(spanned)
+            ]
+            with self._transaction() as run:
+                self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
+                run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
+                oldest = self._find_oldest()
+            with self.arrived:
+                self.oldest = oldest
+                self.end += len(rows)
+                self.arrived.notify_all()
+            self._bound_wal(self._wal // 2)
+
+    def commit(self, group: str, offset: int, note: bytes) -> None:
+        """Stores where `group` goes on, and its note, at once."""
+        with self._writing:
+            with self._transaction() as run:
+                sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
+                run.execute(sql, (group, offset, note))
+            self.committed[group] = offset
+            self._bound_wal(self._wal // 2)
+
+    def join(self, group: str) -> tuple[int, bytes]:
+        """Where `group` goes on; a new group begins at the oldest entry, and holds from there."""
+        with self._writing:
+            sql = "SELECT offset, note FROM commits WHERE reader = ?"
+            with self._outside():
+                row = self._writer.execute(sql, (group,)).fetchone()
+            if row is None:
+                row = (self.oldest, b"")
+                self.commit(group, *row)
+            return int(row[0]), bytes(row[1])
+
+    def forget(self, group: str) -> None:
+        """Drops a group that will not come back, so that nothing is held for it."""
+        with self._writing:
+            with self._transaction() as run:
+                run.execute("DELETE FROM commits WHERE reader = ?", (group,))
+            self.committed.pop(group, None)
+
+    def trim(self) -> None:
+        """Deletes what is too old and gives free pages back; to be called now and then."""
+        trimmed = True
+        while trimmed:
+            with self._writing:  # anew each time, so that others may append between
+                before = self.oldest
+                with self._transaction():
+                    self._make_room(0, self._clock())
+                    oldest = self._find_oldest()
+                with self.arrived:
+                    self.oldest = oldest
+                trimmed = oldest > before or self._shrink()
+                self._bound_wal(self._wal // 2 if trimmed else 0)
+
+    def _make_room(self, incoming: int, now: int) -> None:
+        """Inside a transaction: deletes the oldest until `incoming` bytes fit the budget."""
+        self._delete_aged(now - ns(self._retention.max_age))
+        for _ in range(_STEPS):
+            excess = self._live() + incoming - self._budget
+            if excess <= 0 or not self._delete_oldest(excess):
+                break
+        if self._pages() > self._budget:
+            self._shrink()
+
+    def _delete_aged(self, before: int) -> None:
+        head = "SELECT appended FROM entries ORDER BY offset LIMIT 1"
+        row = self._writer.execute(head).fetchone()
+        if row is None or row[0] >= before:
+            return
+        sql = "SELECT offset, appended FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
+        last = None
+        for offset, appended in self._writer.execute(sql, (self._limit(), _STEP)):
+            if appended >= before:
+                break
+            last = offset
+        if last is not None:
+            self._writer.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+
+    def _delete_oldest(self, wanted: int) -> bool:
+        sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
+        last, freed = None, 0
+        for offset, size in self._writer.execute(sql, (self._limit(), _STEP)):
+            last, freed = offset, freed + size
+            if freed >= wanted:
+                break
+        if last is None:
+            return False
+        self._writer.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+        return True
+
+    def _limit(self) -> int:
+        """The offset from which on nothing may be deleted."""
+        if not self._retention.hold:
+            return self.end
+        return min(self.committed.values(), default=self.end)
+
+    def _pragma(self, name: str) -> int:
+        return int(self._writer.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _pages(self) -> int:
+        return self._pragma("page_count") * self._pragma("page_size")
+
+    def _live(self) -> int:
+        """Bytes of the file's pages that are in use; the others will be used again."""
+        return self._pages() - self._pragma("freelist_count") * self._pragma("page_size")
+
+    def _cost(self, value: bytes) -> int:
+        """An upper estimate of what a row takes on disk, its index entry included."""
+        size = len(value)
+        if size < 4096:  # rows of one page: up to half of it stays empty
+            return size + size // 2 + 256
+        return size + size // 256 + 4608  # overflow pages, of which the last is half empty
+
+    def _shrink(self) -> bool:
+        """Gives some free pages back to the disk while far too many are free; whether it did."""
+        free = self._pragma("freelist_count") * self._pragma("page_size")
+        spare = max(1 << 20, self._live() // 2) if self._pages() <= self._budget else 0
+        if free <= spare:
+            return False
+        with self._outside():
+            for _ in range(_STEP):  # one a call: Python takes one step of such a PRAGMA
+                self._writer.execute("PRAGMA incremental_vacuum(1)")
+        return True
+
+    def _bound_wal(self, most: int) -> None:
+        """Moves the WAL into the file when it is longer than `most` bytes."""
+        wal = Path(f"{self.path}-wal")
+        if wal.exists() and wal.stat().st_size > most:
+            with self._outside():
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._outside():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    # -- reading
+
+    def read(self, link: Link, offset: int, limit: int) -> tuple[int, list[Row]]:
+        """How many entries were deleted from `offset` on, and at most `limit` after them, or 32 MB.
+
+        Nothing when the table is closed.
+        """
+        end = self.end
+        columns = "offset, key, value, trace"
+        sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
+        rows: list[Row] = []
+        size = 0
+        with link.lock, self._outside():
+            if self.closed:
+                return 0, []
+            cursor = link.connection.execute(sql, (offset, limit))
+            for row in cursor:
+                rows.append(row)
+                size += len(row[2])
+                if size >= _POLL_BYTES:
+                    break
+            cursor.close()
+        return max(0, (rows[0][0] if rows else end) - offset), rows
+
+    def wait_beyond(self, offset: int, wait: float) -> None:
+        """Returns as soon as there is an entry at or after `offset`, or after `wait` seconds."""
+        with self.arrived:
+            self.arrived.wait_for(lambda: self.end > offset or self.closed, wait)
+
+    def fetch(self, key: str, start: int, end: int) -> list[bytes]:
+        """The values of `key` whose event span overlaps `[start, end)`, oldest first."""
+        sql = "SELECT value FROM entries WHERE key = ? AND start < ? AND stop > ? ORDER BY offset"
+        with self._querying, self._outside():
+            return [row[0] for row in self._query.execute(sql, (key, end, start))]
+
+    def last(self, key: str) -> bytes | None:
+        """The newest value of `key`."""
+        sql = "SELECT value FROM entries WHERE key = ? ORDER BY offset DESC LIMIT 1"
+        with self._querying, self._outside():
+            row = self._query.execute(sql, (key,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def close(self) -> None:
+        """Wakes who waits and closes every connection."""
+        with self.arrived:
+            self.closed = True
+            self.arrived.notify_all()
+        while self._links:
+            self.release(self._links.pop())
+
+    def _outside(self) -> AbstractContextManager[None]:
+        return outside(self.path, cap="storage.cap", what="log", anew="start that topic anew")
+
+
+def _span(value: bytes) -> tuple[int | None, int | None]:
+    span = codec.span(value)
+    fits = span is not None and all(abs(at) < 2**63 for at in span)
+    return span if span is not None and fits else (None, None)

@@ -1,0 +1,213 @@
+"""Which topics a config asks brokers for, and what has to be done to those that are there.
+
+Nothing is ever made smaller in passing: a topic that would lose records, or whose records would no
+longer fit, is a `Step` with a refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from pipeline import topics
+from pipeline.bus.kafka.state import Topic
+from pipeline.config.schema import Config, KafkaBus, size_bytes
+from pipeline.run import most_bytes
+
+DAY = 86_400  # s
+HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
+LEAST_SEGMENT = 1 << 20  # bytes; brokers of Kafka 4 take no less
+MOST_SEGMENT = 1 << 28
+WORDS = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A topic as it should be; `config` is what brokers take, in their words."""
+
+    topic: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+    @property
+    def most_disk(self) -> int:
+        """Bytes that its copies take on all brokers' disks together, when it is full.
+
+        Whole segments are deleted, so each partition keeps one beyond its retention; what comes
+        between two looks of the broker (five minutes apart) is not counted.
+        """
+        kept = int(self.config["retention.bytes"]) + int(self.config["segment.bytes"])
+        return kept * self.partitions * self.replication
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be done to a topic: `created`, `grown`, `altered` or `unchanged`.
+
+    `refused` says why it must not be done, and how it can be done on purpose; `notes` are for the
+    operator to know.
+    """
+
+    plan: Plan
+    done: str
+    altered: Mapping[str, tuple[str, str]] = {}  # setting -> as it is, as it should be
+    grows_from: int = 0
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def shares(settings: Config) -> dict[str, tuple[int, float]]:
+    """Topic -> the bytes of storage.cap that it may keep, and for how many seconds.
+
+    Raw chunks are kept for evidence and for workers that come back; what is small, for long. The
+    rest of the cap is for evidence and files.
+    """
+    cap = size_bytes(settings.storage.cap)
+    chunks = settings.storage.frames
+    percent = {
+        topics.FRAMES: (50, chunks),
+        topics.AUDIO: (5, chunks),
+        topics.REPORTS: (2, 28 * DAY),
+        topics.OBSERVATIONS: (10, 7 * DAY),
+        topics.ANOMALIES: (4, 28 * DAY),
+        topics.ALERTS: (4, 28 * DAY),
+        topics.LATE: (1, 28 * DAY),
+        topics.DEAD: (2, 28 * DAY),
+    }
+    return {topic: (cap * share // 100, seconds) for topic, (share, seconds) in percent.items()}
+
+
+def partitions_of(bus: KafkaBus, topic: str) -> int:
+    """How many partitions a topic has by config; `late.v1` and `dead.v1` have one."""
+    return int(getattr(bus.partitions, topic.removesuffix(".v1"), 1))
+
+
+def plans(settings: Config, bus: KafkaBus) -> list[Plan]:
+    """All topics of a config, in the order that records flow."""
+    return [_plan(topic, size, age, bus) for topic, (size, age) in shares(settings).items()]
+
+
+def _plan(topic: str, size: int, seconds: float, bus: KafkaBus) -> Plan:
+    partitions = partitions_of(bus, topic)
+    largest = most_bytes(topic, bus.max_message) + HEADROOM
+    kept = size // partitions
+    # Only whole segments are deleted, and the newest never: ten of them make a retention true
+    segment = min(max(kept // 10, LEAST_SEGMENT, largest), max(MOST_SEGMENT, largest))
+    config = {
+        "cleanup.policy": "delete",
+        "retention.ms": round(seconds * 1000),
+        "retention.bytes": kept,
+        "segment.bytes": segment,
+        "segment.ms": round(min(max(seconds / 10, 60), DAY) * 1000),
+        "max.message.bytes": largest,
+        "message.timestamp.type": "LogAppendTime",
+        "compression.type": "producer",
+        "min.insync.replicas": bus.min_insync,
+        "unclean.leader.election.enable": "false",
+    }
+    told = {name: str(value) for name, value in config.items()}
+    return Plan(topic, partitions, bus.replication, told)
+
+
+def step(
+    plan: Plan, there: Topic | None, *, name: str, grow: bool = False, shrink: bool = False
+) -> Step:
+    """What is to be done so that `there` is as planned; `name` is the topic's on the brokers.
+
+    `grow` allows more partitions, `shrink` a shorter or smaller retention and smaller records:
+    what an operator said on purpose.
+    """
+    if there is None:
+        return Step(plan=plan, done="created")
+    altered = {
+        key: (there.config.get(key, ""), value)
+        for key, value in plan.config.items()
+        if there.config.get(key) != value
+    }
+    refused = _partitions(plan, there, name, grow=grow)
+    if not shrink:
+        refused += _shrinks(plan, there, altered, name)
+    refused += _copies(plan, there, name)
+    more = plan.partitions > there.partitions
+    return Step(
+        plan=plan,
+        done="grown" if more else "altered" if altered else "unchanged",
+        altered=altered,
+        grows_from=there.partitions if more else 0,
+        refused=refused,
+        notes=_notes(plan, there, altered),
+    )
+
+
+def _partitions(plan: Plan, there: Topic, name: str, *, grow: bool) -> tuple[str, ...]:
+    setting = f"bus.partitions.{plan.topic.removesuffix('.v1')}"
+    if plan.partitions < there.partitions:
+        return (
+            f"{name} has {there.partitions} partitions, and the config says {plan.partitions}: "
+            f"Kafka cannot take partitions away. Set {setting} to {there.partitions}, or begin "
+            "anew with another bus.prefix",
+        )
+    if plan.partitions > there.partitions and not grow:
+        return (
+            f"{name} has {there.partitions} partitions, and the config says {plan.partitions}: "
+            "keys would move to other partitions, away from what their workers know of them. To do "
+            f"it on purpose stop capture, let every worker finish, stop them all, and add --grow; "
+            f"or set {setting} to {there.partitions}",
+        )
+    return ()
+
+
+def _shrinks(
+    plan: Plan, there: Topic, altered: Mapping[str, tuple[str, str]], name: str
+) -> tuple[str, ...]:
+    found = []
+    for key, unit in WORDS.items():
+        if key not in altered:
+            continue
+        have, want = (int(text) if text else -1 for text in altered[key])
+        if have < 0:
+            less = key != "max.message.bytes"  # kept for ever, or without a limit
+        elif key == "retention.bytes":  # of all partitions together: growing only divides it anew
+            less = want * plan.partitions < have * there.partitions - plan.partitions
+        else:
+            less = want < have
+        if less:
+            has = f"{have} {unit}" if have >= 0 else "no limit"
+            found.append(
+                f"{name} has {key} {has}, and the config says {want} {unit}: "
+                f"{_lost(key)}. To do it on purpose add --shrink"
+            )
+    return tuple(found)
+
+
+def _lost(key: str) -> str:
+    if key == "max.message.bytes":
+        return "records that fitted would be refused"
+    return "what lies beyond would be deleted"
+
+
+def _copies(plan: Plan, there: Topic, name: str) -> tuple[str, ...]:
+    wanted = int(plan.config["min.insync.replicas"])
+    if there.replication < wanted:
+        return (
+            f"{name} has {there.replication} copies, and bus.min_insync is {wanted}: nothing could "
+            "be written. Give it more with Kafka's kafka-reassign-partitions.sh, or lower "
+            "bus.min_insync",
+        )
+    return ()
+
+
+def _notes(plan: Plan, there: Topic, altered: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    found = []
+    if there.replication != plan.replication:
+        found.append(
+            f"has {there.replication} copies, and bus.replication is {plan.replication}: only "
+            "Kafka's kafka-reassign-partitions.sh changes that"
+        )
+    have, want = altered.get("min.insync.replicas", ("0", "0"))
+    if int(want) < int(have or 0):
+        found.append(
+            f"an acknowledged record is on {want} disks now, and was on {have}: fewer brokers may "
+            "fail"
+        )
+    return tuple(found)

@@ -1,0 +1,75 @@
+"""Fake models for the inner tests: the same ports, the same contracts, no weights.
+
+What they find is in the input itself: a bright picture shows a person, loud sound is a gunshot, and
+sound of middling loudness is somebody who says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.hearing.transcript import Transcript
+from pipeline.types import Box
+
+BRIGHT = 100  # mean of 0 to 255 from which a picture shows a person
+LOUD, SPOKEN = 0.5, 0.1  # RMS of -1 to 1
+PERSON = Box(label="person", score=0.9, x1=0.4, y1=0.3, x2=0.6, y2=0.9)
+
+
+class FakeDetector:
+    """Pictures (BGR uint8) to boxes: one person in the middle of a bright one."""
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
+        return [(PERSON,) if picture.mean() > BRIGHT else () for picture in batch]
+
+
+class FakeYamnet:
+    """Waveforms to 521 scores, of which the first is the RMS of the last second."""
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.full(521, _rms(waveform[-16_000:]), np.float32) for waveform in batch]
+
+
+def fake_head(scores: np.ndarray) -> dict[str, float]:
+    """Loud is a gunshot."""
+    quiet = dict.fromkeys(("explosion", "glass", "scream", "siren"), 0.0)
+    return {"gunshot": 0.9 if scores[0] > LOUD else 0.0, **quiet}
+
+
+class FakeVoice:
+    """Waveforms to one probability of speech each 32 ms, counted back from the end."""
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self._one(waveform) for waveform in batch]
+
+    def _one(self, waveform: np.ndarray) -> np.ndarray:
+        frames = -(-len(waveform) // 512)
+        padded = np.concatenate([np.zeros(frames * 512 - len(waveform), np.float32), waveform])
+        rms = np.sqrt((padded.reshape(frames, 512) ** 2).mean(axis=1))
+        return ((rms > SPOKEN) & (rms < LOUD)).astype(np.float32)
+
+
+class FakeSpeech:
+    """Waveforms to transcripts: whoever speaks says the same."""
+
+    def __call__(self, batch: Sequence[np.ndarray]) -> list[Transcript]:
+        return [Transcript("please help me", "en", 0.9) for _ in batch]
+
+
+class FakeText:
+    """Texts to vectors of 384 that depend on the text alone; equal texts are equal."""
+
+    def __call__(self, batch: Sequence[str]) -> list[np.ndarray]:
+        return [self._one(text) for text in batch]
+
+    def _one(self, text: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        vector = np.random.default_rng(seed).normal(size=384).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
+
+def _rms(waveform: np.ndarray) -> float:
+    return float(np.sqrt((waveform**2).mean()))

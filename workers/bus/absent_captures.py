@@ -1,0 +1,221 @@
+"""Captures whose process is gone: who reads their chunks speaks for them.
+
+Over Kafka a capture may vanish with its machine, and nobody beside it would tell. So one reader of
+each chunk topic watches the sources of its partitions, and says in the same topic, under the same
+key, that they are lost (`workers/capture/heartbeat.py`).
+
+Not everything that is not read is silence. Now and then the brokers are asked where the topic ends;
+once the reader has come so far, all that was published by then was seen, and who was not heard for
+its patience before that was silent. A backlog is no silence: the reader has not come so far. Nor is
+an outage: after a while without an answer everybody's patience begins anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from pipeline import codec, topics
+from pipeline.config.schema import Site
+from pipeline.errors import DecodeError, OutsideError
+from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
+from pipeline.types import SECOND
+from workers.capture import factory
+from workers.capture.capture import REPORTS_SOURCE, roster
+from workers.capture.heartbeat import PATIENCE, Watch, spoken
+
+SPEAKS = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}  # topic -> group
+EVERY = 2 * SECOND  # between two questions where the topic ends
+GAP = 10 * SECOND  # without an answer everybody is excused: shorter than anybody's patience
+AFTER = 45 * SECOND  # more that they get after an outage: captures find the brokers again by and by
+WORDS = 4096  # bytes; what is larger is no word of a watch
+
+Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patience in ns
+
+
+class Offsets(Protocol):
+    """What brokers know of a topic; both raise OutsideError."""
+
+    def end(self, topic: str) -> Mapping[int, int]: ...
+    def partition_of(self, topic: str, key: str) -> int: ...
+
+
+class Behind(Reader, Protocol):
+    """A reader that knows how many entries of a partition wait; 1 at least where it does not."""
+
+    def behind(self, partition: int) -> int: ...
+
+
+def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
+    """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
+    for name, site in sites.items():
+        match topic:
+            case topics.FRAMES:
+                found = {of: factory.quiet(camera, patience) for of, camera in site.cameras.items()}
+            case topics.AUDIO:
+                found = dict.fromkeys(site.microphones, patience)
+            case _:
+                found = {REPORTS_SOURCE: patience}
+        for source, quiet in found.items():
+            yield name, source, roster(site), quiet
+
+
+class SpeakingBus:
+    """A bus whose readers of chunks speak for captures that are gone.
+
+    `bus` reads and publishes, `offsets` is asked about its topics. Where the input is a recording
+    a lost source is part of it: then nobody may speak, and the bus is to be used as it is.
+    """
+
+    def __init__(
+        self, bus: Bus, offsets: Offsets, sites: Mapping[str, Site], patience: int = PATIENCE
+    ) -> None:
+        self._bus, self._offsets = bus, offsets
+        self._sites, self._patience = sites, patience
+        self.publish, self.flush = bus.publish, bus.flush
+        self.fetch, self.close = bus.fetch, bus.close
+
+    def reader(self, topic: str, group: str) -> Reader:
+        """The group's reader; a `Watched` one where this group speaks for the topic's sources."""
+        reader = self._bus.reader(topic, group)
+        if SPEAKS.get(topic) != group:
+            return reader
+        who = list(expected(self._sites, topic, self._patience))
+        return Watched(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
+
+
+class _Part:
+    """A partition that is ours: what of it was read, and who speaks there."""
+
+    def __init__(self, offset: int, watch: Watch) -> None:
+        self.next = offset  # what is read next ...
+        self.moved = False  # ... known for sure once something was: retention may have been here
+        self.watch = watch
+        self.asked: tuple[int, int, int] | None = None  # end of the topic; clock and event time
+
+
+class Watched:
+    """A reader of a chunk topic that tells who is silent there; for one thread.
+
+    `clock` is ns that only go on, `utc` the event time of a word. Raises OutsideError, beside what
+    the reader does, when such a word cannot be published.
+    """
+
+    def __init__(
+        self,
+        reader: Behind,
+        bus: Bus,
+        offsets: Offsets,
+        topic: str,
+        who: Sequence[Expected],
+        clock: Callable[[], int] = time.monotonic_ns,
+        utc: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._reader, self._bus, self._offsets = reader, bus, offsets
+        self._topic, self._who = topic, who
+        self._known = {(site, source) for site, source, _, _ in who}  # the others have left
+        self._clock, self._utc = clock, utc
+        self._parts: dict[int, _Part] = {}
+        self._new: set[int] = set()  # partitions whose sources are not known yet
+        self._looked = self._answered = clock()
+
+    @property
+    def lost(self) -> int:
+        """Entries that retention deleted before the reader came."""
+        return int(getattr(self._reader, "lost", 0))
+
+    def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
+        """What the reader gives; and perhaps a word is published for who is silent."""
+        events = self._reader.poll(limit, wait)
+        for event in events:
+            match event:
+                case Assigned():
+                    self._parts[event.partition] = _Part(event.offset, Watch(self._clock))
+                    self._new.add(event.partition)
+                case Revoked():
+                    self._parts.pop(event.partition, None)
+                    self._new.discard(event.partition)
+                case Entry():
+                    self._heard(event)
+        if self._clock() - self._looked >= EVERY:
+            self._look()
+        for number, part in self._parts.items():
+            self._speak(number, part)
+        return events
+
+    def commit(self, partition: int, offset: int, note: bytes) -> None:
+        """As the reader does."""
+        self._reader.commit(partition, offset, note)
+
+    def behind(self, partition: int) -> int:
+        """As the reader says."""
+        return self._reader.behind(partition)
+
+    def close(self) -> None:
+        """Closes the reader; nobody is spoken for any more."""
+        self._parts.clear()
+        self._reader.close()
+
+    def _heard(self, entry: Entry) -> None:
+        part = self._parts[entry.partition]
+        part.next, part.moved = entry.offset + 1, True
+        site, _, source = entry.key.partition("/")
+        if (site, source) in self._known and not _is_word(entry):
+            part.watch.heard(self._topic, site, source)
+
+    def _look(self) -> None:
+        """Ask where the topic ends, and who speaks in partitions that are new."""
+        now, upto = self._clock(), self._utc()
+        try:
+            ends = self._offsets.end(self._topic)
+            if self._new:
+                self._expect()
+        except OutsideError:
+            ends = None
+        self._looked = self._clock()
+        if ends is None:
+            self._excuse(AFTER)
+            return
+        if self._looked - self._answered > GAP:
+            self._excuse(0)
+        self._answered = self._looked
+        for number, part in self._parts.items():
+            if part.asked is None and number in ends:
+                part.asked = (ends[number], now, upto)
+
+    def _excuse(self, more: int) -> None:
+        for part in self._parts.values():
+            part.watch.excuse(more)
+            part.asked = None
+
+    def _expect(self) -> None:
+        for site, source, of, patience in self._who:
+            number = self._offsets.partition_of(self._topic, f"{site}/{source}")
+            if number in self._new:
+                self._parts[number].watch.expect(self._topic, site, source, of, patience)
+        self._new.clear()
+
+    def _speak(self, number: int, part: _Part) -> None:
+        """Once the reader has come as far as the topic went when it was asked."""
+        if part.asked is None:
+            return
+        end, by, upto = part.asked
+        if part.next < end and (part.moved or self._reader.behind(number)):
+            return
+        part.asked = None
+        said = part.watch.speak(by, upto)
+        for topic, record in said:
+            self._bus.publish(topic, topics.key_of(topic, record), codec.encode(record))
+        if said:
+            self._bus.flush()
+
+
+def _is_word(entry: Entry) -> bool:
+    """Whether a watch may have said this, ours or another's."""
+    if len(entry.value) > WORDS:
+        return False
+    try:
+        return spoken(codec.decode(entry.value))
+    except DecodeError:
+        return False

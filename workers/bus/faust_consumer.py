@@ -1,0 +1,254 @@
+"""What Faust 0.15.3 and aiokafka 0.14 do otherwise than a worker needs, and what is done for it.
+
+Every override says why. The versions are fixed in pyproject.toml: these are their insides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any
+
+import faust
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode.threads import WorkerThread
+
+from pipeline.errors import OutsideError
+from workers.bus.faust_reader import FaustReader
+
+FETCH = 8 << 20  # bytes of one answer of one broker, over all partitions
+FETCH_WAIT = 0.25  # s that a broker may wait for news; partitions that asked later wait with it
+REBALANCE = 300.0  # s that a member may take to let go of its partitions
+STEP = 270.0  # s of them that a step gets to end
+STALE = 5.0  # s after which what a broker said of its end counts for nothing
+_TURN = 0.01  # s
+
+for _name in ("faust", "mode", "aiokafka", __name__):  # the last: services log by their module
+    # A line for every attempt while the brokers are away, and a traceback in each service that an
+    # error passes; what matters `FaustReader.poll` raises, once.
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+class App(faust.App):
+    """One agent, fed into `reader`."""
+
+    reader: FaustReader
+
+    def _create_directories(self) -> None:
+        """Nothing of ours is kept in files."""
+
+    def check(self) -> None:
+        """Raises an error of the group that aiokafka has kept for whoever asks."""
+        if (thread := self._thread) is not None:
+            thread.check()
+
+    async def account(self, tp: TP, offset: int) -> None:
+        """Raises when a record comes and others before it were left out."""
+        consumer: Any = self.consumer
+        await consumer.account(tp, offset)
+
+    def flow(self) -> None:
+        """Lets the consumer's thread look at `reader.held`; from any thread."""
+        thread = self._thread
+        if thread is not None:
+            with suppress(RuntimeError):  # its loop is closed: nothing flows any longer
+                thread.thread_loop.call_soon_threadsafe(thread.flow)
+
+    def behind(self, tp: TP, offset: int) -> int:
+        """Entries from `offset` on; 1 at least where no broker has answered for a while."""
+        thread = self._thread
+        return 1 if thread is None else thread.behind(tp, offset)
+
+    @property
+    def _thread(self) -> _Thread | None:
+        consumer: Any = self._consumer
+        return None if consumer is None else consumer._thread
+
+
+class Assignor(PartitionAssignor):
+    """Faust's own: its name keeps plain workers out of the group, as the brokers see to it.
+
+    With replicas (of tables that we do not have) it may leave a
+    worker without a partition while another has two more.
+    """
+
+    def __init__(self, app: Any, replicas: int = 0) -> None:
+        super().__init__(app, replicas=0)
+
+
+class _Worker(WorkerThread):
+    """A consumer that hangs must not keep the process from ending."""
+
+    def __init__(self, service: Any, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+    def run(self) -> None:
+        with suppress(Exception):  # it crashed the app before it came here, which tells
+            super().run()
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer, in a thread and loop of its own; `check` and `behind` only look."""
+
+    app: App
+    Worker = _Worker
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust leaves aiokafka's 50 MB a broker as they are, and has brokers wait for 1.5 s.
+        consumer._fetch_max_bytes = FETCH
+        consumer._fetch_max_wait_ms = int(FETCH_WAIT * 1000)
+        return consumer
+
+    def check(self) -> None:
+        coordinator = self._consumer and self._consumer._coordinator
+        if not coordinator:
+            return
+        if coordinator._pending_exception is not None:
+            raise coordinator._pending_exception
+        task = coordinator._coordination_task
+        if task.done() and not task.cancelled() and task.exception() is not None:
+            raise task.exception()
+
+    def flow(self) -> None:
+        """Pauses every partition while the reader is full: what is on its way still comes."""
+        consumer = self._consumer
+        if consumer is None or consumer._closed:
+            return
+        ours, paused = consumer.assignment(), consumer.paused()
+        if self.app.reader.held:
+            consumer.pause(*(ours - paused))
+        else:
+            consumer.resume(*paused)
+
+    def behind(self, tp: TP, offset: int) -> int:
+        subscription = self._consumer and self._consumer._subscription.subscription
+        assignment = subscription and subscription.assignment
+        place = driver.ensure_aiokafka_TP(tp)
+        if not assignment or place not in assignment.tps:
+            return 1
+        state = assignment.state_value(place)
+        answered = (state.timestamp or 0) / 1000  # s of the wall clock
+        if state.highwater is None or time.time() - answered > STALE:
+            return 1
+        return max(0, int(state.highwater) - offset)
+
+    def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
+        """Faust prints this with a traceback; it is raised by `poll`."""
+
+
+class _Consumer(driver.Consumer):
+    """Faust's consumer, whose acks are always of a prefix."""
+
+    app: App
+    _new: frozenset[TP] = frozenset()  # assigned, and where to begin is not known yet
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seeking = asyncio.Lock()
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Lets the step at work end, and commits, before the partitions go.
+
+        Faust forgets the acks of revoked partitions without a commit: the next owner would begin
+        before what is answered. A step that takes too long goes on; what it says comes twice.
+        """
+        until = time.monotonic() + STEP
+        while not self.app.reader.still() and time.monotonic() < until:
+            await asyncio.sleep(_TURN)
+        await asyncio.sleep(0)  # its acks are on this loop, before us
+        await self.commit_and_end_transactions()
+        self._new = frozenset()
+        self.app.reader.revoked({tp.partition for tp in revoked})
+        await super().on_partitions_revoked(revoked)
+
+    async def commit_and_end_transactions(self) -> None:
+        """The last commit before partitions go: Faust makes none while another is on its way."""
+        await self.maybe_wait_for_commit_to_finish()
+        await super().commit_and_end_transactions()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Faust seeks and starts the flow after this, in a task of its own."""
+        self._new = frozenset(assigned)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Goes to what was committed: here the reader learns where a new partition begins.
+
+        Two tasks of Faust come here in a rebalance. The flow starts again after one of them: that
+        must not be before the reader knows, or it would drop the records as somebody else's. And
+        where nothing was committed Faust does not go back at all, so that what was fetched and let
+        go amid the rebalance would be left out.
+        """
+        async with self._seeking:
+            new = self._new
+            await super().perform_seek()  # of what is assigned by now: `new`, and perhaps more
+            afresh = {tp for tp in self.assignment() if not self._read_offset[tp]}
+            if not (looked := new | afresh):
+                return
+            first, ends = await self.earliest_offsets(*looked), await self.highwaters(*looked)
+            if self._new is not new:
+                return  # the next rebalance has come
+            for tp in sorted(new):
+                offset = self._read_offset[tp] or first[tp]
+                if offset > ends[tp]:  # aiokafka would begin anew, and Faust drop what comes below
+                    raise _beyond(tp, offset, ends[tp])
+                lost = max(0, first[tp] - offset)  # retention was faster
+                self.app.reader.assigned(tp.partition, offset + lost, lost)
+            self._new = frozenset()
+            following = {tp: self.app.reader.following(tp.partition) for tp in afresh}
+            await self.seek_wait({tp: at for tp, at in following.items() if at is not None})
+
+    async def account(self, tp: TP, offset: int) -> None:
+        """Before a record is used: raises when those before it were left out, not deleted.
+
+        Acks are of a prefix only if what comes is: a record that Faust lost would be committed.
+        """
+        following = self.app.reader.following(tp.partition)
+        if following is None or offset <= following:
+            return
+        first = (await self.earliest_offsets(tp))[tp]
+        if first < offset:
+            msg = (
+                f"Faust left out the offsets {following} to {offset - 1} of "
+                f"{tp.topic}/{tp.partition}; the process ends, to be started anew and read them"
+            )
+            raise OutsideError(msg)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Faust lists every offset of a gap: after a long stop those are millions."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """What to commit: behind the newest ack, as acks come in order and none is left out.
+
+        Faust's own stops at gaps that retention made, and commits past a record that was not acked
+        when it is the first after the last commit.
+        """
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        offset = max(acked) + 1
+        acked.clear()
+        self._acked_index[tp].clear()
+        return offset
+
+
+class Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+def _beyond(tp: TP, offset: int, end: int) -> OutsideError:
+    msg = (
+        f"Kafka: the group goes on at offset {offset} of {tp.topic}/{tp.partition}, which ends at "
+        f"{end}: the topic was made anew, or has lost its newest records. Delete the offsets of "
+        "the group (kafka-consumer-groups --delete-offsets) to read it from its beginning"
+    )
+    return OutsideError(msg)

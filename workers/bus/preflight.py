@@ -1,0 +1,60 @@
+"""Whether the brokers have what a worker needs: asked once, before anything else starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pipeline import topics
+from pipeline.config.schema import KafkaBus
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.run import most_bytes
+
+OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
+FAUST = "faust"  # how Faust's members say that they share partitions
+
+
+class Known(Protocol):
+    """What brokers know of topics and groups; `kafka_admin.Admin` is one. Raises OutsideError."""
+
+    def limits(self, topics: Sequence[str]) -> Mapping[str, int]: ...
+    def assignor(self, group: str) -> str | None: ...
+
+
+def check_topics(known: Known, settings: KafkaBus) -> None:
+    """Raises ConfigError where a topic is missing, or does not take a record of ours."""
+    limits = known.limits(topics.ALL)
+    if missing := [name for name in topics.ALL if name not in limits]:
+        msg = (
+            f"bus: the brokers have no topic {settings.prefix}.{missing[0]}"
+            f"{f' (nor {len(missing) - 1} others)' if missing[1:] else ''}: "
+            "`fusewatch topics create CONFIG` makes what is missing"
+        )
+        raise ConfigError(msg)
+    for name, limit in limits.items():
+        needed = most_bytes(name, settings.max_message) + OVERHEAD
+        if limit < needed:
+            msg = (
+                f"bus.max_message: {settings.max_message} bytes; {settings.prefix}.{name} takes "
+                f"{limit}, and needs {needed}: `fusewatch topics create CONFIG` raises it, or "
+                "lower this"
+            )
+            raise ConfigError(msg)
+
+
+def check_group(known: Known, settings: KafkaBus, group: str, *, faust: bool) -> None:
+    """Raises OutsideError where the other kind of worker is in the group.
+
+    The two share partitions by protocols of their own, and brokers would let in neither.
+    """
+    name = f"{settings.prefix}-{group}"
+    protocol = known.assignor(name)
+    if protocol is None or (protocol == FAUST) == faust:
+        return
+    there, here = ("Faust", "plain") if protocol == FAUST else ("plain", "Faust")
+    msg = (
+        f"the group {name} has {there} workers ({protocol}), and this is a "
+        f"{here} one: they cannot share partitions, so one group is all Faust or all plain; stop "
+        f"the others first, or start this one {'with' if protocol == FAUST else 'without'} --faust"
+    )
+    raise OutsideError(msg)

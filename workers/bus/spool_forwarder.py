@@ -1,0 +1,127 @@
+"""From the spool to the brokers: in order, a bounded batch at a time, for as long as it takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pipeline.errors import OutsideError
+from pipeline.run import MAX_BYTES
+from workers.bus.spool import KEPT, Spool, Waiting
+from workers.capture.live import Often
+from workers.runtime.status import Status
+
+LIMIT, BYTES = 500, 4 << 20  # of one batch
+TURN = 0.5  # s between looks at the stop event
+QUIET = 5.0  # s that a batch may be on its way before a word is said
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # s between attempts
+LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
+
+
+class Brokers(Protocol):
+    """What of a Kafka bus is used here.
+
+    `settled`: whether all that this thread published is acknowledged, waiting at most `wait` s for
+    it; raises OutsideError for a record that failed. `discard` forgets what is not: nothing of it
+    can arrive after what is published next, so that the order of a key holds.
+    """
+
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None: ...
+    def settled(self, wait: float) -> bool: ...
+    def discard(self) -> None: ...
+
+
+class Forwarder:
+    """Publishes what the spool holds; for one thread.
+
+    It never gives up: while the brokers are away what is captured waits on the disk. A record stays
+    in the spool until it is acknowledged, so a kill repeats a batch at most. Only what no broker
+    would ever take goes without: what has more than `largest` bytes (spooled before the setting was
+    lowered, or of a scene) is counted as `dropped.too-large`.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        brokers: Brokers,
+        status: Status,
+        largest: int = MAX_BYTES,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool, self._brokers, self._status = spool, brokers, status
+        self._largest = largest
+        self._monotonic = monotonic
+        self._away = Often("what was captured waits in the spool for the brokers: %s")
+
+    def loop(self, stop: threading.Event) -> None:
+        """Forward until `stop`, and then what is left, if the brokers are quick."""
+        wait, until = FIRST_WAIT, float("inf")
+
+        def over() -> bool:
+            nonlocal until
+            if stop.is_set():
+                until = min(until, self._monotonic() + LAST)
+            return self._monotonic() >= until
+
+        while not over() and not (stop.is_set() and not self._spool.waiting):
+            if self.turn(over):
+                wait = FIRST_WAIT
+            elif stop.wait(wait):
+                break
+            else:
+                wait = min(wait * 2, LONGEST_WAIT)
+        self._gauge()
+
+    def turn(self, over: Callable[[], bool]) -> bool:
+        """Forward one batch, or wait a moment for one; whether the brokers have all of it.
+
+        `over` is asked while they do not answer: once it says so, nobody waits for them any more.
+        """
+        self._gauge()
+        if not self._spool.wait(TURN):
+            return True
+        batch = self._spool.take(LIMIT, BYTES)
+        try:
+            if not self._sent(batch, over):
+                return False
+        except OutsideError as error:
+            self._brokers.discard()
+            self._away.warn(error)
+            return False
+        self._spool.done(batch)
+        self._count(batch)
+        return True
+
+    def _sent(self, batch: Sequence[Waiting], over: Callable[[], bool]) -> bool:
+        began = self._monotonic()
+        for each in batch:
+            if self._fits(each):
+                self._brokers.publish(each.topic, each.key, each.value, each.trace)
+        while not self._brokers.settled(TURN):
+            self._gauge()
+            if over():
+                return False
+            if (quiet := self._monotonic() - began) > QUIET:
+                self._away.warn(OutsideError(f"they have not answered for {quiet:.0f} s"))
+        return True
+
+    def _count(self, batch: Sequence[Waiting]) -> None:
+        counted = Counter[tuple[str, str]]()
+        for each in batch:
+            if not self._fits(each):
+                counted[each.key, "dropped.too-large"] += 1
+            elif each.kind < KEPT:
+                counted[each.key, "forwarded"] += 1
+        for (key, what), n in counted.items():
+            site, _, source = key.partition("/")
+            self._status.count(site, source, what, n)
+
+    def _fits(self, each: Waiting) -> bool:
+        return len(each.value) <= self._largest
+
+    def _gauge(self) -> None:
+        self._status.gauge("spool.waiting", self._spool.waiting)
+        self._status.gauge("spool.bytes", self._spool.size)

@@ -1,0 +1,224 @@
+"""Streams and files that carry sound, with picture or without, by PyAV: all of it on one clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.config.schema import Detect
+from pipeline.errors import SourceLost
+from pipeline.types import SECOND, AudioChunk, FrameChunk
+from workers.capture.clock import OwnSpeed, Pace, StreamTime
+from workers.config.source_address import NETWORK, Address
+from workers.media import recordings
+from workers.media.jpeg import MAX_SIDE, encoded
+from workers.media.pcm import RATES, Chunks, Samples
+
+TIMEOUT = 5.0  # s to connect, and to wait for what comes next
+BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
+
+_OPTIONS = {
+    "rtsp_transport": "tcp",
+    "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
+    "format_whitelist": f"rtsp,rtp,sdp,{recordings.FORMATS}",
+    "analyzeduration": "500000",
+}
+_BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
+_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than "cannot be opened"
+    av.error.HTTPUnauthorizedError: "refuses user or password",
+    av.error.HTTPForbiddenError: "refuses user or password",
+    av.error.HTTPNotFoundError: "has no stream of that path",
+    av.error.TimeoutError: f"does not answer within {TIMEOUT:g} s",
+    av.error.ConnectionRefusedError: "refuses the connection",
+}
+
+
+class MediaSource:
+    """One life of a stream; raises SourceLost when it cannot be opened, ends or hangs.
+
+    `camera` and `microphone` are the names of the sources that it feeds, either may be empty. A
+    file plays at its own speed and simply ends. `count(source, what)` is told of frames and sound
+    that could not be used.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        address: Address,
+        site: str,
+        *,
+        camera: str = "",
+        microphone: str = "",
+        detect: Detect | None = None,
+        clock: Callable[[], int],
+        count: Callable[[str, str], None],
+        wait: Callable[[float], None] = time.sleep,
+        opened: Callable[[Address], Any] | None = None,
+    ) -> None:
+        self._address = address
+        self._site = site
+        self._camera = camera
+        self._microphone = microphone
+        self._detect = detect or Detect()
+        self._clock = clock
+        self._count = count
+        self._speed = OwnSpeed(clock, wait)
+        self._times = StreamTime(clock)
+        self._pace = Pace(self._detect.fps)
+        self._seq = 0
+        self._sound: _Gathered | None = None
+        self._container = (opened or _opened)(address)
+        self._streams = self._chosen()
+
+    def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
+        for stream, frame in self._frames():
+            position = _ended(frame)
+            if self._address.scheme == "file" and position is not None:
+                self._speed.hold(position, stream.type)
+            made = self._seen if stream.type == "video" else self._heard
+            try:
+                chunk = made(frame, position)
+            except _BROKEN:  # it was decoded, and yet cannot be converted or written again
+                self._bad(stream)
+                continue
+            if chunk is not None:
+                yield chunk
+        if self._address.scheme != "file":
+            msg = "the stream stopped"
+            raise SourceLost(msg)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._container.close()
+
+    def _chosen(self) -> list[Any]:
+        streams = []
+        for name, kind, found in (
+            (self._camera, "picture", self._container.streams.video),
+            (self._microphone, "sound", self._container.streams.audio),
+        ):
+            if name and not found:
+                self._container.close()
+                msg = f"the stream carries no {kind}"
+                raise SourceLost(msg)
+            if name:
+                found[0].codec_context.thread_count = 1  # each further one holds a frame back
+                streams.append(found[0])
+        return streams
+
+    def _frames(self) -> Iterator[tuple[Any, Any]]:
+        """(stream, frame) as they come; what cannot be decoded is counted."""
+        packets = self._container.demux(self._streams)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.error.EOFError):
+                return
+            except _BROKEN as error:
+                raise SourceLost(_why(error, "broke off")) from None
+            try:
+                frames = packet.decode()
+            except _BROKEN:
+                self._damaged(packet.stream)
+                continue
+            yield from ((packet.stream, frame) for frame in frames)
+
+    def _damaged(self, stream: Any) -> None:
+        if stream.type == "video":
+            self._seq += 1
+        self._bad(stream)
+
+    def _bad(self, stream: Any) -> None:
+        if stream.type == "video":
+            self._count(self._camera, "dropped.undecodable")
+        else:
+            self._count(self._microphone, "damaged")
+
+    def _seen(self, frame: Any, position: int | None) -> FrameChunk | None:
+        start = self._times.at(position, "picture")
+        seq, self._seq = self._seq, self._seq + 1
+        if not self._pace.wants(start):
+            return None
+        if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+            self._count(self._camera, "dropped.size")
+            return None
+        pixels = recordings.Picture(frame, self._detect.width).pixels()
+        return FrameChunk(
+            site=self._site,
+            source=self._camera,
+            start=start,
+            end=start + self._pace.period,
+            seq=seq,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            data=encoded(pixels),
+        )
+
+    def _heard(self, frame: Any, position: int | None) -> AudioChunk | None:
+        rate = frame.sample_rate
+        if rate not in RATES:
+            msg = f"a sample rate of {rate}"
+            raise ValueError(msg)
+        if self._sound is None or self._sound.rate != rate:
+            self._sound = _Gathered(self._site, self._microphone, rate)
+        ended = self._times.at(position, "sound")
+        mono, bad = recordings.heard(frame)
+        if bad:
+            self._count(self._microphone, "repaired.not-finite")
+        ahead = self._sound.chunks.ahead
+        chunk = self._sound.push(mono, ended)
+        if self._sound.chunks.ahead > ahead:
+            self._count(self._microphone, "ahead")
+        return chunk
+
+
+class _Gathered:
+    """Decoded frames of 20 ms become blocks of 100 ms, and those chunks."""
+
+    def __init__(self, site: str, source: str, rate: int) -> None:
+        self.rate = rate
+        self.chunks = Chunks(site, source, rate)
+        self._parts: list[Samples] = []
+
+    def push(self, mono: Samples, ended: int) -> AudioChunk | None:
+        self._parts.append(mono)
+        if sum(map(len, self._parts)) * SECOND < BLOCK * self.rate:
+            return None
+        block = np.concatenate(self._parts)
+        self._parts.clear()
+        return self.chunks.push(block, ended)
+
+
+def _ended(frame: Any) -> int | None:
+    """Ns in the stream at which a picture was taken or a piece of sound was over.
+
+    Picture and sound of one stream count from the same moment.
+    """
+    if frame.pts is None or frame.time_base is None:
+        return None
+    position = round(frame.pts * frame.time_base * SECOND)
+    if isinstance(frame, av.AudioFrame) and frame.sample_rate > 0:
+        position += frame.samples * SECOND // frame.sample_rate
+    return int(position)
+
+
+def _opened(address: Address) -> Any:
+    target = address.target
+    if address.scheme == "file":
+        target = f"file:{Path(target).absolute()}"
+    elif address.scheme not in NETWORK:
+        msg = "a device carries no stream"
+        raise SourceLost(msg)
+    try:
+        return av.open(target, options=_OPTIONS, timeout=TIMEOUT)
+    except _BROKEN as error:
+        raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
+
+
+def _why(error: Exception, otherwise: str) -> str:
+    """FFmpeg's error in words of ours; its own quote the address."""
+    return "the stream " + _HOPELESS.get(type(error), otherwise)

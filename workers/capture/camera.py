@@ -1,0 +1,223 @@
+"""Cameras by OpenCV: V4L2 devices, RTSP over TCP, MJPEG over HTTP, and files at their own speed.
+
+Every frame is grabbed and only those that are wanted are decoded to pixels. What a camera says of
+itself (frame rate, size, time) is checked before it is used: it is a stranger on the network.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+# Before OpenCV reads them: FFmpeg may open nothing but what is named here, and says nothing itself,
+# since its lines quote addresses.
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
+    [
+        "rtsp_transport;tcp",
+        "protocol_whitelist;file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
+        "format_whitelist;rtsp,rtp,sdp,mpjpeg,mjpeg,jpeg_pipe,mpegts,mov,mp4,matroska,webm,avi",
+        "analyzeduration;500000",
+        "flags;low_delay",
+    ]
+)
+os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
+
+import cv2
+import numpy as np
+
+from pipeline.config.schema import Detect
+from pipeline.errors import SourceLost
+from pipeline.types import SECOND, FrameChunk
+from workers.capture.clock import OwnSpeed, Pace, StreamTime
+from workers.config.source_address import NETWORK, Address
+from workers.media.jpeg import MAX_SIDE, encoded, shrunk
+
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost tells it, once
+
+OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
+PATIENCE = 10  # broken pictures in a row until a stream is lost
+_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_FILE_FPS = range(1, 241)  # what a file may claim where it has no times
+
+
+class CameraSource:
+    """One life of a camera; raises SourceLost when it cannot be opened, ends or hangs.
+
+    Chunks carry one JPEG, `detect.width` pixels on its longest side, at `detect.fps` at most; their
+    `seq` counts what was grabbed. `count(source, what)` is told of frames that could not be used.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        site: str,
+        name: str,
+        detect: Detect,
+        *,
+        clock: Callable[[], int],
+        count: Callable[[str, str], None],
+        wait: Callable[[float], None] = time.sleep,
+        opened: Callable[[Address], Any] | None = None,
+    ) -> None:
+        self._address = address
+        self._site = site
+        self._name = name
+        self._detect = detect
+        self._clock = clock
+        self._count = count
+        self._speed = OwnSpeed(clock, wait)
+        self._timed = False
+        self._camera = (opened or _opened)(address)
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        try:
+            yield from self._frames()
+        except (cv2.error, OSError) as error:
+            msg = f"OpenCV failed while it read the camera ({type(error).__name__})"
+            raise SourceLost(msg) from None  # the cause may quote the address
+
+    def _frames(self) -> Iterator[FrameChunk]:
+        times, pace = StreamTime(self._clock), Pace(self._detect.fps)
+        seq = 0
+        while (broken := self._grabbed()) >= 0:
+            for _ in range(broken):
+                self._count(self._name, "dropped.undecodable")
+            seq += broken
+            start = times.at(self._position(seq))
+            if pace.wants(start):
+                data = self._picture()
+                if data is not None:
+                    width, height, jpeg = data
+                    yield FrameChunk(
+                        site=self._site,
+                        source=self._name,
+                        start=start,
+                        end=start + pace.period,
+                        seq=seq,
+                        width=width,
+                        height=height,
+                        data=jpeg,
+                    )
+            seq += 1
+        if self._address.scheme != "file":
+            msg = "the camera stopped sending" if seq else "the camera sends no picture"
+            raise SourceLost(msg)
+
+    def close(self) -> None:
+        """Let go of the device or connection."""
+        self._camera.release()
+
+    def _grabbed(self) -> int:
+        """Grab a frame: how many broken ones were passed over, or -1 where nothing comes any more.
+
+        OpenCV says the same of a picture that is damaged and of a stream that has ended; but what
+        has ended goes on ending, at once.
+        """
+        for broken in range(PATIENCE):
+            began = self._clock()
+            if self._camera.grab():
+                return broken
+            if self._clock() - began > SECOND:  # it did not end: nothing came
+                break
+        return -1
+
+    def _position(self, seq: int) -> int | None:
+        """Ns in the stream of the frame just grabbed; a file is held back to its own speed."""
+        scheme = self._address.scheme
+        said = self._camera.get(cv2.CAP_PROP_POS_MSEC)
+        # 0 is the start or "not known"; times below it are as good as any.
+        self._timed = self._timed or 0 < abs(said) < 1e14
+        position = round(said * 1e6) if self._timed and abs(said) < 1e14 else None
+        if scheme in ("http", "https"):  # MJPEG has no times; what OpenCV says counts frames
+            return None
+        if scheme == "file":
+            return self._in_time(position, seq)
+        return 0 if position is None and seq == 0 else position
+
+    def _in_time(self, position: int | None, seq: int) -> int:
+        if position is None:
+            fps = self._camera.get(cv2.CAP_PROP_FPS)
+            position = round(seq * SECOND / (fps if int(fps) in _FILE_FPS else 25))
+        self._speed.hold(position)
+        return position
+
+    def _picture(self) -> tuple[int, int, bytes] | None:
+        """Width, height and JPEG of the frame just grabbed, or None: counted."""
+        try:
+            return self._decoded()
+        except (cv2.error, ValueError):  # a picture that OpenCV cannot convert or write again
+            self._count(self._name, "dropped.undecodable")
+            return None
+
+    def _decoded(self) -> tuple[int, int, bytes] | None:
+        done, pixels = self._camera.retrieve()
+        if not done or pixels is None or 0 in pixels.shape:
+            self._count(self._name, "dropped.undecodable")
+            return None
+        if max(pixels.shape[:2]) > MAX_SIDE:
+            self._count(self._name, "dropped.size")
+            return None
+        if pixels.ndim != 3:
+            pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+        small = shrunk(pixels.astype(np.uint8, copy=False), self._detect.width)
+        return small.shape[1], small.shape[0], encoded(small)
+
+
+def reach(address: Address, timeout: float = OPEN_TIMEOUT / 1000) -> None:
+    """Connect to a network camera's port and hang up; raises SourceLost that says what fails.
+
+    OpenCV only says that it could not open a stream: this tells a dead host from a wrong password.
+    """
+    parts = urlsplit(address.target)
+    try:
+        socket.create_connection(
+            (parts.hostname, parts.port or _PORTS[address.scheme]), timeout
+        ).close()
+    except socket.gaierror as error:
+        msg = "the camera's host name is not known"
+        raise SourceLost(msg) from error
+    except TimeoutError as error:
+        msg = f"the camera's host does not answer within {timeout:g} s"
+        raise SourceLost(msg) from error
+    except OSError as error:
+        msg = f"the camera cannot be reached: {error.strerror or 'no connection'}"
+        raise SourceLost(msg) from error
+
+
+def _opened(address: Address) -> cv2.VideoCapture:
+    camera = cv2.VideoCapture()
+    try:
+        if address.scheme == "device":
+            number = address.target
+            done = camera.open(int(number) if number.isdecimal() else number, cv2.CAP_V4L2)
+            camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        else:
+            if address.scheme in NETWORK:
+                reach(address)
+            done = camera.open(_url(address), cv2.CAP_FFMPEG, [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT,
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT,
+                cv2.CAP_PROP_N_THREADS, 1,  # each further one would hold a frame back
+            ])  # fmt: skip
+    except cv2.error as error:
+        msg = f"OpenCV cannot open the camera (error {error.code})"
+        raise SourceLost(msg) from None
+    if not done:
+        camera.release()
+        raise SourceLost(_WHY.get(address.scheme, _WHY["rtsp"]))
+    return camera
+
+
+_WHY = {
+    "device": "there is no such camera, it is in use, or this user may not read it (group `video`)",
+    "rtsp": "the camera answers, but gives no picture: wrong path, user or password, or format",
+    "file": "the file is not there or is no video that OpenCV can read",
+}
+
+
+def _url(address: Address) -> str:
+    return f"file:{os.path.abspath(address.target)}" if address.scheme == "file" else address.target

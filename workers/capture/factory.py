@@ -1,0 +1,189 @@
+"""From a site's config to its live captures: which adapter reads which address."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline import codec
+from pipeline.config.schema import Camera, Microphone, Site
+from pipeline.errors import ConfigError, DecodeError
+from pipeline.ports import Source
+from pipeline.topics import AUDIO, FRAMES, REPORTS
+from pipeline.types import SECOND
+from workers.capture.capture import (
+    MAX_BYTES,
+    REPORTS_SOURCE,
+    STALLED,
+    Capture,
+    Clock,
+    Count,
+    MakeSource,
+    Publish,
+    Settings,
+    first_free,
+    roster,
+)
+from workers.capture.heartbeat import PATIENCE
+from workers.config.source_address import Address, parse
+from workers.runtime.status import Status
+
+Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
+
+
+def captures(  # noqa: PLR0913
+    name: str,
+    site: Site,
+    *,
+    expand: Expand,
+    base: Path,
+    publish: Publish,
+    status: Status,
+    clock: Clock,
+    chance: Callable[[], float],
+    max_bytes: int = MAX_BYTES,
+    load: Callable[[str], object] = importlib.import_module,
+) -> list[Capture]:
+    """A capture for each connection of the site `name`; nothing is opened yet.
+
+    A camera and a microphone with the same stream or file share its connection and its clock.
+    Raises ConfigError for an address that may not be used or needs a package that is missing.
+    """
+    cameras = {
+        of: parse(expand(camera.source, f"sites.{name}.cameras.{of}.source"), "camera", base)
+        for of, camera in site.cameras.items()
+    }
+    rooms = {
+        of: parse(expand(room.source, f"sites.{name}.microphones.{of}.source"), "microphone", base)
+        for of, room in site.microphones.items()
+    }
+    made = []
+    for of, address in cameras.items():
+        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
+        rooms.pop(shared, None)
+        made.append((of, shared, address))
+    made += [("", room, address) for room, address in rooms.items()]
+    if any(not camera and not address.streamed for camera, _, address in made):
+        _need_microphone(load)
+    return [
+        Capture(
+            Settings(
+                site=name,
+                sources=roster(site),
+                hop=round(site.windows.hop * SECOND),
+                stalled=patience(site.cameras.get(camera)),
+                max_bytes=max_bytes,
+            ),
+            {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
+            _maker(name, site, camera, room, address, clock),
+            publish=publish,
+            status=status,
+            clock=clock,
+            chance=chance,
+        )
+        for camera, room, address in made
+    ]
+
+
+def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
+    """The event time that the sources of `sites` have reached in the log, ns; 0 if it is empty.
+
+    What starts before it is ignored as a repeat. `last` gives the newest value of (topic, key).
+    """
+    newest = [
+        last(topic, f"{site}/{source}")
+        for site, of in sites.items()
+        for topic, names in (
+            (FRAMES, of.cameras),
+            (AUDIO, of.microphones),
+            (REPORTS, (REPORTS_SOURCE,)),
+        )
+        for source in names
+    ]
+    return max((_first_free(value) for value in newest if value is not None), default=0)
+
+
+def _first_free(value: bytes) -> int:
+    try:
+        return first_free(codec.decode(value))
+    except DecodeError:
+        return 0  # the stage that reads it sends it to `dead`
+
+
+def quiet(camera: Camera | None, most: int = PATIENCE) -> int:
+    """Ns for which a capture that lives may say nothing of a source; `most` for a usual one.
+
+    A camera of one frame a minute is lost only after three: until then its capture waits.
+    """
+    return max(most, patience(camera) + 10 * SECOND)
+
+
+def source(
+    address: Address,
+    site: str,
+    camera: str,
+    room: str,
+    settings: Camera | Microphone,
+    *,
+    clock: Clock,
+    count: Count,
+) -> Source:
+    """One life of what `address` names; raises SourceLost. For `doctor` too.
+
+    Device packages are imported here, so that an extra that nobody uses may be left out.
+    """
+    if room and (camera or address.streamed):
+        from workers.capture.av_stream import MediaSource
+
+        detect = settings.detect if isinstance(settings, Camera) else None
+        return MediaSource(
+            address,
+            site,
+            camera=camera,
+            microphone=room,
+            detect=detect,
+            clock=clock,
+            count=count,
+        )
+    if room:
+        from workers.capture.microphone import MicrophoneSource
+
+        return MicrophoneSource(address, site, room, clock=clock, count=count)
+    from workers.capture.camera import CameraSource
+
+    detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
+    return CameraSource(address, site, camera, detect, clock=clock, count=count)
+
+
+def _need_microphone(load: Callable[[str], object]) -> None:
+    """Raises ConfigError where the optional package for microphones is missing or broken."""
+    try:
+        load("workers.capture.microphone")
+    except ImportError as error:
+        msg = (
+            f"a microphone of this machine needs PyAudio ({error}): "
+            "pip install 'fusewatch[microphone]'"
+        )
+        raise ConfigError(msg) from error
+
+
+def _maker(
+    name: str,
+    site: Site,
+    camera: str,
+    room: str,
+    address: Address,
+    clock: Clock,
+) -> MakeSource:
+    settings = site.cameras[camera] if camera else site.microphones[room]
+    return lambda count: source(address, name, camera, room, settings, clock=clock, count=count)
+
+
+def _same(camera: Address, microphone: Address) -> bool:
+    return camera.streamed and camera == microphone
+
+
+def patience(camera: Camera | None) -> int:
+    """Ns without a chunk after which a source is lost: a slow camera is not, after five seconds."""
+    return STALLED if camera is None else max(STALLED, round(3 * SECOND / camera.detect.fps))

@@ -1,0 +1,167 @@
+"""What a live capture is: cameras, microphones, the endpoint for reports, who watches over them.
+
+The daemon and a capture worker run the same threads; they differ in where `store` keeps things.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError, DiskFull
+from pipeline.topics import FRAMES
+from pipeline.types import SECOND, Record
+from workers.capture import factory
+from workers.capture.capture import Publish, roster
+from workers.capture.clock import UtcClock
+from workers.capture.heartbeat import Watch
+from workers.capture.report_server import Endpoint
+from workers.capture.reports import Api, Desk, own_token, promised
+from workers.config.secrets import Secrets
+from workers.runtime.status import Status
+
+log = logging.getLogger("fusewatch")
+
+Thread = tuple[str, Callable[[], None]]  # its name, and what runs in it until it is stopped
+Last = Callable[[str, str], bytes | None]  # topic, key -> the newest value that was stored
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a capture runs: what all that it starts share."""
+
+    settings: Config
+    base: Path  # relative paths of the config start here
+    folder: Path  # the state folder
+    secrets: Secrets
+    status: Status
+    clock: UtcClock
+    stop: threading.Event
+
+
+def only(settings: Config, sites: Sequence[str]) -> Config:
+    """The config with these sites, or with all where none is named; raises ConfigError."""
+    unknown = [name for name in sites if name not in settings.sites]
+    if unknown:
+        known = ", ".join(settings.sites)
+        msg = f"--sites: {unknown[0]!r} is not in the config, which has {known}"
+        raise ConfigError(msg)
+    chosen = {name: site for name, site in settings.sites.items() if not sites or name in sites}
+    return msgspec.structs.replace(settings, sites=chosen)
+
+
+def threads(
+    place: Place, *, store: Publish, last: Last, healthy: Callable[[], bool]
+) -> list[Thread]:
+    """The threads of a live capture; none says anything before it runs.
+
+    `store` is durable when it returns, or raises DiskFull. What is wrong with the config is said
+    here, at once: raises ConfigError, or OutsideError for an address that is taken.
+    """
+    clock, stop, sites = place.clock, place.stop, place.settings.sites
+    if clock.ahead > SECOND:
+        log.warning(
+            "the clock was set back: the log has reached %.0f s further than it shows; events "
+            "are stamped that much ahead until it has caught up",
+            clock.ahead / SECOND,
+        )
+    watch, keep = Watch(clock), _warning(store)
+
+    def publish(topic: str, records: Sequence[Record]) -> None:
+        watch.saw(topic, records)
+        keep(topic, records)
+
+    bodies = _captures(place, watch, publish)
+    desk = Desk(sites, publish, clock, promised(last, tuple(sites)))
+    status = place.status
+    api = Api(desk, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
+    endpoint = Endpoint(place.settings.api.listen, api, desk)
+    return [
+        *bodies,
+        ("reports", partial(endpoint.serve, stop)),
+        ("reports progress", partial(endpoint.progress_loop, stop)),
+        ("watch", partial(_speak, stop, watch, keep)),
+    ]
+
+
+def _captures(place: Place, watch: Watch, publish: Publish) -> list[Thread]:
+    """Two threads for each connection; the watch knows of each source, should it never speak."""
+    bodies: list[Thread] = []
+    for name, site in place.settings.sites.items():
+        for capture in factory.captures(
+            name,
+            site,
+            expand=place.secrets.source,
+            base=place.base,
+            publish=publish,
+            status=place.status,
+            clock=place.clock,
+            chance=random.random,
+            max_bytes=place.settings.bus.max_message,
+        ):
+            for source, topic in capture.topics.items():
+                camera = site.cameras.get(source) if topic == FRAMES else None
+                watch.expect(topic, name, source, roster(site), factory.quiet(camera))
+            names = "+".join(capture.topics)
+            bodies += [
+                (f"read {name}/{names}", partial(capture.read, place.stop)),
+                (f"publish {name}/{names}", partial(capture.publish_loop, place.stop)),
+            ]
+    return bodies
+
+
+def _token(place: Place) -> str:
+    """The endpoint's token: the config's, else that of the state folder."""
+    given = place.settings.api.token
+    if given:
+        return place.secrets.lookup(given, "api.token").reveal()
+    token = own_token(place.folder)
+    place.secrets.remember(token)
+    return token
+
+
+def _speak(stop: threading.Event, watch: Watch, store: Publish) -> None:
+    """Say, once a second, what the watch has to say."""
+    while not stop.wait(1.0):
+        for topic, record in watch.speak():
+            with suppress(DiskFull):  # warned of, and said again in a second
+                store(topic, [record])
+
+
+def _warning(store: Publish) -> Publish:
+    """The same store, which also says, once a minute, that the disk is full."""
+    full = Often("what is captured is dropped: %s")
+
+    def keep(topic: str, records: Sequence[Record]) -> None:
+        try:
+            store(topic, records)
+        except DiskFull as error:
+            full.warn(error)
+            raise
+
+    return keep
+
+
+class Often:
+    """A warning that may come all the time, and is said once a minute; for any thread."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def warn(self, error: Exception) -> None:
+        with self._lock:
+            due = time.monotonic() >= self._due
+            if due:
+                self._due = time.monotonic() + 60.0
+        if due:
+            log.warning(self._message, error)

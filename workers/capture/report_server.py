@@ -1,0 +1,195 @@
+"""The HTTP server of the local endpoint: loopback only, few threads, nobody keeps one for long."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.errors import ConfigError, DiskFull, OutsideError
+from workers.capture.reports import MAX_BODY, Answer, Api, Desk, Headers, loopback, wrong
+
+THREADS = 16  # requests at once; more are turned away
+READ = 5.0  # s that a read may wait for a byte
+WHOLE = 10.0  # s that a connection may take in all, whatever it sends meanwhile
+TURN = 0.2  # s between looks at the stop event
+UNREAD = 1 << 20  # bytes of a refused body that are taken, or the close would cut off the answer
+
+log = logging.getLogger("fusewatch.reports")
+
+
+class Endpoint(ThreadingMixIn, HTTPServer):
+    """The server; `serve` and `progress_loop` run in threads of the caller's.
+
+    Raises ConfigError for an address that is not loopback, OutsideError for one that is taken.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 32
+    timeout = TURN
+    whole = WHOLE
+
+    def __init__(self, listen: str, api: Api, desk: Desk) -> None:
+        host, port = _listen(listen)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.api = api
+        self._desk = desk
+        self._places = threading.BoundedSemaphore(THREADS)
+        self._lock = threading.Lock()
+        self._began: dict[Any, float] = {}
+        self._bug: BaseException | None = None
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as failed:
+            msg = f"api.listen: {listen} cannot be used: {failed.strerror}; is a daemon running?"
+            raise OutsideError(msg) from failed
+
+    @property
+    def url(self) -> str:
+        """Where it is; the port is the one that was given by the system for port 0."""
+        host = str(self.server_address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}"
+
+    def serve(self, stop: threading.Event) -> None:
+        """Answers until `stop` is set; raises what was a bug in an answer."""
+        try:
+            while not stop.is_set():
+                self.handle_request()
+                self._end_overdue()
+                if self._bug is not None:
+                    raise self._bug
+        finally:
+            self.server_close()
+
+    def progress_loop(self, stop: threading.Event) -> None:
+        """Speaks for the sites' reports, once a hop, until `stop` is set."""
+        while not stop.is_set():
+            with suppress(DiskFull):  # nothing is promised meanwhile, and whoever publishes warns
+                self._desk.beat()
+            stop.wait(TURN)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        with self._lock:
+            self._began[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._lock:
+                self._began.pop(request, None)
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is its own affair; any other error is ours, and ends `serve`."""
+        raised = sys.exc_info()[1]
+        if not isinstance(raised, (ConnectionError, TimeoutError)):
+            self._bug = raised
+
+    def _end_overdue(self) -> None:
+        with self._lock:
+            for request, began in self._began.items():
+                if time.monotonic() - began > self.whole:
+                    _shut(request)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+    protocol_version = "HTTP/1.1"
+    server_version = "fusewatch"
+    sys_version = ""
+    timeout = READ
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = do_GET
+
+    def _answer(self) -> None:
+        self.close_connection = True
+        path = self.path.partition("?")[0]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        length = self._length()
+        refused = self.server.api.refused(self.command, path, headers)
+        if refused is None and length is None:
+            refused = wrong(411, "one Content-Length is needed")
+        if refused is None and length is not None and length > MAX_BODY:
+            refused = wrong(413, f"a report has {MAX_BODY} bytes at most")
+        self._send(refused or self._asked(path, headers, length or 0))
+        if refused is not None and length != 0:
+            self._discard()
+
+    def _discard(self) -> None:
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        left = UNREAD
+        while left > 0 and (data := self.connection.recv(65536)):
+            left -= len(data)
+
+    def _asked(self, path: str, headers: Headers, length: int) -> Answer:
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return wrong(400, "the body ended early")
+        try:
+            return self.server.api.answer(path, headers, body)
+        except OutsideError as failed:
+            log.warning("a report could not be kept: %s", failed)
+            return wrong(503, "the daemon cannot keep it now; try again")
+
+    def _length(self) -> int | None:
+        lengths = self.headers.get_all("content-length") or []
+        if "transfer-encoding" in self.headers or len(lengths) > 1:
+            return None
+        if not lengths:
+            return 0 if self.command != "POST" else None
+        text = lengths[0].strip()
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+    def _send(self, answer: Answer) -> None:
+        body = msgspec.json.encode(answer.body)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.send_header("Cache-Control", "no-store")
+        if answer.status == 401:
+            self.send_header("WWW-Authenticate", "Bearer")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: an address line may hold what people put there by mistake."""
+
+
+def _listen(listen: str) -> tuple[str, int]:
+    try:
+        place = urlsplit(f"//{listen}")
+        host, port = place.hostname or "", place.port
+    except ValueError:
+        host, port = "", None
+    if port is None or not loopback(host):
+        msg = f"api.listen: {listen!r} is not a loopback address with a port, like 127.0.0.1:8674"
+        raise ConfigError(msg)
+    return "127.0.0.1" if host == "localhost" else host, port
+
+
+def _shut(request: socket.socket) -> None:
+    try:
+        request.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it has ended meanwhile, which is what we want

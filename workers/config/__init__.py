@@ -1,0 +1,6 @@
+"""The config file: read, checked, and its secrets and addresses resolved.
+
+`loader` reads YAML into types and names file, line and path of every problem. `ssrf_guard` says
+which addresses a webhook may reach.
+May import: `models/` and `pipeline/`.
+"""

@@ -1,0 +1,247 @@
+"""Config files: YAML to the types of `pipeline.config`, every fault named by file, line and path.
+
+All faults are listed at once, those of shape first: a reference cannot be judged in what is not
+there. No message quotes a value, since it may be a secret; keys are quoted when they are words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from pipeline.config.checks import nearest, problems
+from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus, Problem
+from pipeline.errors import ConfigError
+from workers.config import source_address, ssrf_guard
+from workers.config.secrets import checkable
+from workers.config.yaml_reader import Lines, Way, read_yaml
+
+__all__ = ["convert", "fault", "load", "read_yaml"]
+
+MAX_TOLD = 50  # problems listed in one error; the rest is counted
+LONGEST = 400  # characters of one problem
+SHORT: Mapping[type, str] = {Fusion: "head"}  # what a word alone means: `fusion: rules`
+
+T = TypeVar("T")
+
+_ONE_OF = re.compile(r"\^\(([\w|-]+)\)\\Z")
+_MISSING = object()
+
+
+def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
+    """The config in `path`; raises ConfigError that lists every problem with its line.
+
+    `env` is only looked at to check source addresses whose variables happen to be set; a variable
+    that is not set is no problem until somebody needs its value (`workers.secrets`).
+    """
+    data, lines = read_yaml(path)
+    config, found = convert(data, Config)
+    if config is not None:
+        found = [*problems(config), *_addresses(config, env, Path(path).parent)]
+    if config is None or found:
+        raise fault(path, lines, found)
+    return config
+
+
+def convert(data: Any, wanted: type[T]) -> tuple[T | None, list[Problem]]:
+    """`data` as the Struct `wanted`, or None and every problem of its shape."""
+    found: list[Problem] = []
+    value = _convert(data, wanted, (), found)
+    return (None if found else value), found
+
+
+def fault(path: str | Path, lines: Lines, found: list[Problem]) -> ConfigError:
+    """One error for all that was found, a line each: `file:line: path: what is wrong`."""
+    rows = sorted((_line(lines, problem.path), str(problem)) for problem in found)
+    told = [f"{path}:{line}: {text[:LONGEST]}" for line, text in rows[:MAX_TOLD]]
+    if len(rows) > MAX_TOLD:
+        told.append(f"{path}: and {len(rows) - MAX_TOLD} more problems")
+    return ConfigError("\n".join(told))
+
+
+def _convert(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
+    """`data` as the annotation `wanted`; adds to `found`, and then the value means nothing."""
+    origin = get_origin(wanted)
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        if isinstance(data, str) and wanted in SHORT:
+            data = {SHORT[wanted]: data}
+        return _struct(data, (wanted,), way, found)
+    if origin in (Union, types.UnionType):
+        return _union(data, get_args(wanted), way, found)
+    if origin is tuple:
+        return _tuple(data, get_args(wanted)[0], way, found)
+    if origin is Annotated and get_origin(get_args(wanted)[0]) is tuple:  # of one item at least
+        if data == []:
+            found.append(Problem(way, "is empty"))
+        return _convert(data, get_args(wanted)[0], way, found)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return _mapping(data, get_args(wanted), way, found)
+    return _leaf(data, wanted, way, found)
+
+
+def _tuple(data: Any, item: Any, way: Way, found: list[Problem]) -> Any:
+    if not isinstance(data, list):
+        return _wrong(data, "a list, `[...]`", way, found)
+    return tuple(_convert(each, item, (*way, i), found) for i, each in enumerate(data))
+
+
+def _mapping(data: Any, kinds: Any, way: Way, found: list[Problem]) -> Any:
+    if not isinstance(data, dict):
+        return _wrong(data, "a mapping, `name: ...`", way, found)
+    key, item = kinds
+    return {
+        _leaf(name, key, (*way, name), found): _convert(each, item, (*way, name), found)
+        for name, each in data.items()
+    }
+
+
+def _union(data: Any, options: tuple[Any, ...], way: Way, found: list[Problem]) -> Any:
+    structs = tuple(o for o in options if isinstance(o, type) and issubclass(o, msgspec.Struct))
+    if structs:
+        return _struct(data, structs, way, found)
+    if data is None and type(None) in options:
+        return None
+    shapes: dict[type, type] = {list: tuple, dict: Mapping}
+    for option in options:
+        shape = get_origin(option) or option
+        fits = shapes.get(type(data), type(data))
+        if isinstance(shape, type) and issubclass(shape, fits):
+            return _convert(data, option, way, found)
+    return _convert(data, options[0], way, found)
+
+
+def _struct(data: Any, options: tuple[Any, ...], way: Way, found: list[Problem]) -> Any:
+    """A Struct; of several, the one whose tag `data` names."""
+    if not isinstance(data, dict):
+        return _wrong(data, "a mapping, `name: ...`", way, found)
+    chosen = _tagged(data, options, way, found)
+    if chosen is None:
+        return None
+    tag = chosen.__struct_config__.tag_field
+    fields = {field.name: field for field in msgspec.structs.fields(chosen)}
+    values = {}
+    for name, each in data.items():
+        if name in fields:
+            values[name] = _convert(each, fields[name].type, (*way, name), found)
+        elif name != tag:
+            missing = [field for field in fields if field not in data]
+            known = ", ".join(sorted(fields))
+            hint = nearest(name, missing) or f"; known here: {known}"
+            found.append(Problem((*way, name), f"is not a setting{hint}"))
+    for field in fields.values():
+        if field.required and field.name not in data:
+            found.append(Problem((*way, field.name), "is missing"))
+    return None if found else chosen(**values)
+
+
+def _tagged(data: Any, options: tuple[Any, ...], way: Way, found: list[Problem]) -> Any:
+    field = options[0].__struct_config__.tag_field
+    if field is None:
+        return options[0]
+    tags = {option.__struct_config__.tag: option for option in options}
+    given = data.get(field, _MISSING)
+    if given is _MISSING and len(options) == 1:
+        return options[0]
+    if isinstance(given, str) and given in tags:
+        return tags[given]
+    what = "is missing" if given is _MISSING else "is not known"
+    hint = nearest(given, tags) if isinstance(given, str) else ""
+    found.append(Problem((*way, field), f"{what}{hint or '; one of: ' + ', '.join(tags)}"))
+    return None
+
+
+def _leaf(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
+    try:
+        return msgspec.convert(data, wanted)
+    except msgspec.ValidationError as error:
+        base = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
+        if not isinstance(data, base) and not (base is float and type(data) is int):
+            return _wrong(
+                data,
+                {str: "text", int: "a whole number", float: "a number", bool: "true or false"}[
+                    base
+                ],
+                way,
+                found,
+            )
+        found.append(Problem(way, _explain(data, wanted, str(error))))
+    return None
+
+
+def _explain(data: Any, wanted: Any, text: str) -> str:
+    for meta in get_args(wanted)[1:]:
+        one_of = _ONE_OF.fullmatch(meta.pattern or "")
+        if one_of:
+            words = one_of[1].split("|")
+            return f"must be one of: {', '.join(words)}{nearest(data, words)}"
+        if meta.description:
+            return f"must be {meta.description}"
+        low, high = meta.ge if meta.ge is not None else meta.gt, meta.le
+        above = "at least" if meta.ge is not None else "more than"
+        if low is not None and high is not None:
+            return f"must be {above} {_plain(low)} and at most {_plain(high)}"
+    return text
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
+
+
+def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:
+    given = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        type(None): "nothing",
+    }[type(data)]
+    hint = "; put it in quotes" if wanted == "text" and isinstance(data, (int, float)) else ""
+    found.append(Problem(way, f"must be {wanted}, and is {given}{hint}"))
+
+
+def _line(lines: Lines, way: Way) -> int:
+    while way and way not in lines:
+        way = way[:-1]
+    return lines.get(way, 1)
+
+
+def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[Problem]:
+    """What is wrong with addresses, as far as their variables are set; no name server is asked."""
+    for name, site in config.sites.items():
+        for kind, sources in (("camera", site.cameras), ("microphone", site.microphones)):
+            for of, settings in sources.items():
+                way: Way = ("sites", name, f"{kind}s", of, "source")
+                try:
+                    source = checkable(settings.source, env)
+                    if source is not None:
+                        source_address.parse(source, kind, base)
+                except ConfigError as error:
+                    yield Problem(way, str(error))
+    for i, webhook in enumerate(config.webhooks):
+        try:
+            url = checkable(webhook.url, env)
+            if isinstance(url, str):
+                ssrf_guard.target(msgspec.structs.replace(webhook, url=url))
+        except ConfigError as error:
+            yield Problem(("webhooks", i, "url"), str(error))
+    yield from _variables(config.bus, env)
+
+
+def _variables(bus: LocalBus | KafkaBus, env: Mapping[str, str]) -> Iterator[Problem]:
+    """What begins a variable in the settings of a bus, and is none."""
+    if not isinstance(bus, KafkaBus):
+        return
+    for of, part in (("tls", bus.tls), ("sasl", bus.sasl)):
+        for name in part.__struct_fields__ if part is not None else ():
+            try:
+                checkable(getattr(part, name), env)
+            except ConfigError as error:
+                yield Problem(("bus", of, name), str(error))

@@ -1,0 +1,215 @@
+"""Secrets of a config: looked up late, only where they are used, and never shown.
+
+`${NAME}` stands for an environment variable, `file:PATH` for what a file holds. `check` and
+`replay` look up none of them. Who needs one asks `Secrets`; whoever then writes it into a log by
+accident is stopped by `Redacting`, the second layer, which knows every value that was handed out.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from pipeline.config.schema import KafkaBus, Tls, Webhook
+from pipeline.errors import ConfigError
+
+MAX_FILE = 65_536  # bytes of a secret in a file
+SHORTEST = 4  # shorter values are not looked for in logs: "5" is in every line
+HIDDEN = "***"
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:([^/?#]*)@)?[^/?#]*(.*)", re.DOTALL)
+_LONG_VALUE, _LONG_PART = 6, 16  # characters from which a query's value, a path's part is hidden
+
+Source = str | Mapping[str, str]
+
+
+class Secret:
+    """A text that is shown as `***` and given only to who says `reveal`."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself; do not keep it where it may be printed."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> str:
+        msg = "a secret is not written to disk"
+        raise TypeError(msg)
+
+
+class Secrets:
+    """Looks up what the environment and files hold for one config.
+
+    `base` is the config's folder, from which relative `file:` paths start. Every method takes the
+    setting's `path` in the config for its ConfigError, which names variable or file, and no value.
+    """
+
+    def __init__(self, env: Mapping[str, str] = os.environ, base: Path | None = None) -> None:
+        self._env, self._base = env, base
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def source(self, source: Source, path: str) -> Source:
+        """The address of a camera or microphone with its variables put in."""
+        if isinstance(source, str):
+            return self._address(source, path)
+        taken = {key: self.expand(value, f"{path}.{key}") for key, value in source.items()}
+        if "url" in taken:
+            self._address(source["url"], f"{path}.url")
+        self.remember(*(taken[key].reveal() for key in ("username", "password") if key in taken))
+        return {key: value.reveal() for key, value in taken.items()}
+
+    def webhook(self, webhook: Webhook, path: str) -> Webhook:
+        """The settings of a webhook with its address and secrets looked up."""
+        given = (webhook.secret,) if isinstance(webhook.secret, str) else webhook.secret
+        secrets = tuple(self.lookup(each, f"{path}.secret").reveal() for each in given)
+        url = self._address(webhook.url, f"{path}.url")
+        return msgspec.structs.replace(webhook, url=url, secret=secrets)
+
+    def bus(self, bus: KafkaBus) -> KafkaBus:
+        """The settings with the password looked up, and the TLS files' paths from the config on."""
+        sasl, tls = bus.sasl, bus.tls
+        if sasl is not None:
+            username = self.expand(sasl.username, "bus.sasl.username").reveal()
+            password = self.lookup(sasl.password, "bus.sasl.password").reveal()
+            sasl = msgspec.structs.replace(sasl, username=username, password=password)
+        if tls is not None:
+            names = ((name, getattr(tls, name)) for name in Tls.__struct_fields__)
+            tls = Tls(**{name: self._path(path, f"bus.tls.{name}") for name, path in names})
+        return msgspec.structs.replace(bus, sasl=sasl, tls=tls)
+
+    def lookup(self, reference: str, path: str) -> Secret:
+        """The secret that `reference` stands for: `file:...`, or text with `${NAME}` in it."""
+        text = self.expand(reference, path).reveal()
+        if reference.startswith("file:"):
+            text = self._file(text.removeprefix("file:"), path)
+        self.remember(text)
+        return Secret(text)
+
+    def expand(self, text: str, path: str) -> Secret:
+        """`text` with every `${NAME}` replaced by the environment's value."""
+
+        def value(found: re.Match[str]) -> str:
+            given = self._env.get(found[1], "")
+            if not given:
+                msg = (
+                    f"{path}: the environment variable {found[1]} is not set; set it and try again"
+                )
+                raise ConfigError(msg)
+            self.remember(given)
+            return given
+
+        return Secret(_replaced(text, value, path))
+
+    def remember(self, *secrets: str) -> None:
+        """From now on these are cut out of what `redact` sees, in each spelling of theirs."""
+        for secret in secrets:
+            forms = {secret, quote(secret, safe=""), unquote(secret)}
+            forms |= {json.dumps(form)[1:-1] for form in forms}
+            self._known |= {form for form in forms if len(form) >= SHORTEST}
+        self._pattern = None
+
+    def redact(self, text: str) -> str:
+        """`text` without any secret that was handed out."""
+        if self._pattern is None and self._known:
+            longest = sorted(self._known, key=lambda secret: (-len(secret), secret))
+            self._pattern = re.compile("|".join(map(re.escape, longest)))
+        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+
+    def _address(self, text: str, path: str) -> str:
+        filled = self.expand(text, path).reveal()
+        if found := _URL.match(filled):
+            user, _, password = (found[1] or "").partition(":")
+            self.remember(found[1] or "", password or user, *_telling(found[2]))
+        return filled
+
+    def _path(self, name: str, path: str) -> str:
+        return str(self._below(self.expand(name, path).reveal())) if name else ""
+
+    def _below(self, name: str) -> Path:
+        file = Path(name).expanduser()
+        return file if self._base is None else self._base / file
+
+    def _file(self, name: str, path: str) -> str:
+        file = self._below(name)
+        try:
+            with file.open("rb") as opened:
+                raw = opened.read(MAX_FILE + 1)
+            text = raw.decode().strip()
+        except OSError as error:
+            msg = f"{path}: the secret's file {file} cannot be read: {error.strerror}"
+            raise ConfigError(msg) from error
+        except UnicodeDecodeError:
+            msg = f"{path}: the secret's file {file} is not text"
+            raise ConfigError(msg) from None
+        if not text or len(raw) > MAX_FILE:
+            msg = f"{path}: the secret's file {file} is {'too long' if text else 'empty'}"
+            raise ConfigError(msg)
+        return text
+
+
+class Redacting(logging.Filter):
+    """Cuts known secrets out of log records; put it on every handler."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Never drops a record, only cleans it: message, traceback and stack."""
+        record.msg, record.args = self._secrets.redact(record.getMessage()), ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = self._secrets.redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = self._secrets.redact(record.stack_info)
+        return True
+
+
+def _telling(path: str) -> Iterator[str]:
+    """What in the path and query of an address may be a secret: many a service puts a key there."""
+    for part in re.split("[/?&;#]", path):
+        _, equals, value = part.partition("=")
+        if len(value) >= _LONG_VALUE:
+            yield value
+        elif not equals and len(part) >= _LONG_PART:
+            yield part
+
+
+def checkable(source: Source, env: Mapping[str, str]) -> Source | None:
+    """An address as far as it can be checked: `1` stands for a variable that is not set.
+
+    None where such a variable stands for the beginning, scheme and all; raises ConfigError for `${`
+    that begins no variable.
+    """
+    if not isinstance(source, str):
+        parts = {key: checkable(value, env) for key, value in source.items()}
+        return {key: "1" if part is None else str(part) for key, part in parts.items()}
+    first = _VARIABLE.match(source)
+    if first and not env.get(first[1]):
+        return None
+    return _replaced(source, lambda found: env.get(found[1]) or "1", "")
+
+
+def _replaced(text: str, value: Callable[[re.Match[str]], str], path: str) -> str:
+    if "${" in _VARIABLE.sub("", text):
+        msg = f"{path}: `${{` must be followed by a variable's name and `}}`".removeprefix(": ")
+        raise ConfigError(msg)
+    return _VARIABLE.sub(value, text)

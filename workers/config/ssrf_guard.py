@@ -1,0 +1,223 @@
+"""Which addresses a webhook may reach: a subscriber must not become a way into the network.
+
+OWASP API7:2023 (SSRF). The host is resolved once an attempt and the connection goes to the very
+address that was judged: a name that changes its mind between check and use gains nothing.
+
+- Link-local (cloud metadata), multicast, unspecified, reserved: never, unless in `allow_networks`.
+- Loopback and private ones: when the operator wrote that address (or `localhost`) into the URL; a
+  *name* that resolves to one needs `allow_networks`.
+- Plain http to a public address needs `allow_http`.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.config.schema import Webhook
+from pipeline.errors import ConfigError, OutsideError
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Sequence[str]]
+
+MOST_ADDRESSES = 4  # tried in turn; more behind one name are left out
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that ends a header
+_NAT64 = IPv6Network("64:ff9b::/96")
+_COMPATIBLE = IPv6Network("::/96")
+_METADATA = {  # of clouds, outside of link-local
+    ip_address("100.100.100.200"),
+    ip_address("168.63.129.16"),
+    ip_address("192.0.0.192"),
+    ip_address("fd00:ec2::254"),
+    ip_address("fd20:ce::254"),
+}
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked subscriber address. `place` is what may be shown: no path, no query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    literal: bool  # the operator wrote an IP address or `localhost`
+    allow_http: bool
+    networks: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of a name, by the system's resolver; raises OutsideError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        msg = f"{host} has no address ({error})"
+        raise OutsideError(msg) from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def target(settings: Webhook) -> Target:
+    """The address of a subscriber, checked as far as is possible without asking a name server.
+
+    Raises ConfigError; its text shows host and port at most: paths and queries may be secrets.
+    """
+    scheme, host, port, path = _parts(settings.url)
+    literal = host.lower() == "localhost" or _parsed(host) is not None
+    checked = Target(
+        scheme=scheme,
+        host=host,
+        port=port,
+        path=path,
+        literal=literal,
+        allow_http=settings.allow_http,
+        networks=_networks(settings.allow_networks),
+    )
+    address = _parsed(host)
+    refusal = refused(checked, address) if address is not None else ""
+    if not refusal and scheme == "http" and not literal:
+        named = settings.allow_http or settings.allow_networks
+        refusal = (
+            "" if named else "plain http to a host name needs `allow_http: true`, or use https"
+        )
+    if refusal:
+        msg = f"webhook {checked.place}: {refusal}"
+        raise ConfigError(msg)
+    return checked
+
+
+def refused(to: Target, address: Address) -> str:
+    """Why `address` must not be connected to, or nothing."""
+    inner = _embedded(address)
+    kind = _kind(inner)
+    if any(_within(network, one) for network in to.networks for one in (address, inner)):
+        return ""
+    if kind == "never":
+        return (
+            f"{inner} is a link-local, metadata, multicast or reserved address; "
+            "if you mean it, name its network in `allow_networks`"
+        )
+    if kind == "private" and not (to.literal and _meant(to.host, address)):
+        return f"the name leads to {inner}, a private address; name its network in `allow_networks`"
+    if kind == "public" and to.scheme == "http" and not to.allow_http:
+        return f"plain http to {inner}, a public address, needs `allow_http: true`; or use https"
+    return ""
+
+
+def allowed(to: Target, ask: Resolve = resolve) -> list[str]:
+    """The addresses to connect to, in order; raises OutsideError with the reason if none."""
+    reasons: list[str] = []
+    good: list[str] = []
+    for text in ask(to.host, to.port):
+        reason = refused(to, ip_address(text))
+        (reasons if reason else good).append(reason or text)
+    if not good:
+        msg = reasons[0] if reasons else f"{to.host} has no address"
+        raise OutsideError(msg)
+    return good[:MOST_ADDRESSES]
+
+
+def _parts(url: str) -> tuple[str, str, int, str]:
+    if not _TARGET.fullmatch(url) or "\\" in url:
+        msg = (
+            "webhook: its url holds a space, control or non-ASCII character; escape it (%20, xn--)"
+        )
+        raise ConfigError(msg)
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+    except ValueError:
+        msg = "webhook: its url cannot be read; write https://HOST[:PORT]/PATH"
+        raise ConfigError(msg) from None
+    if scheme not in ("http", "https") or not host:
+        msg = "webhook: its url must be https://HOST[:PORT]/PATH (or http:// to your own machine)"
+        raise ConfigError(msg)
+    if "@" in parts.netloc or parts.fragment or port == 0:
+        msg = (
+            f"webhook {scheme}://{host}: no user, password, #fragment or port 0 in the url, please"
+        )
+        raise ConfigError(msg)
+    if _parsed(host) is None and (not _named(host) or _numeric(host)):
+        msg = f"webhook: {host!r} is no host name; write an IP address in its usual form"
+        raise ConfigError(msg)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return scheme, host, port or (443 if scheme == "https" else 80), path
+
+
+def _named(host: str) -> bool:
+    return len(host) <= 253 and all(
+        _LABEL.fullmatch(label) for label in host.removesuffix(".").split(".")
+    )
+
+
+def _numeric(host: str) -> bool:
+    """Forms that a resolver takes for IPv4: 127.1, 0x7f.1, 2130706433, 0177.0.0.1."""
+    try:
+        socket.inet_aton(host.rstrip("."))
+    except OSError:
+        return False
+    return True
+
+
+def _parsed(host: str) -> Address | None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return None if isinstance(address, IPv6Address) and address.scope_id else address
+
+
+def _networks(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        try:
+            ip_network(name)
+        except ValueError:
+            msg = f"webhook: allow_networks: {name!r} is no network; write it like 10.0.0.0/8"
+            raise ConfigError(msg) from None
+    return tuple(names)
+
+
+def _within(network: str, address: Address) -> bool:
+    return address in ip_network(network)  # another IP version is simply not in it
+
+
+def _meant(host: str, address: Address) -> bool:
+    """The operator wrote this address; `localhost` must also lead to this machine."""
+    return _embedded(address).is_loopback if host.lower() == "localhost" else True
+
+
+def _embedded(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one carries (mapped, 6to4, Teredo, NAT64), else itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour or address
+    if address.teredo:
+        return address.teredo[1]
+    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _kind(address: Address) -> str:
+    if address.is_loopback:
+        return "private"
+    if (
+        address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or address.is_reserved
+        or address in _METADATA
+        or (isinstance(address, IPv4Address) and int(address) >> 24 == 0)  # "this network"
+    ):
+        return "never"
+    return "public" if address.is_global else "private"

@@ -1,0 +1,178 @@
+"""YAML as plain data, with the line of each value, and nothing that YAML can do beyond that.
+
+The core schema of YAML 1.2, read from the parser's events by hand: `on`, `no` and `22:00` are
+words, a time stamp is text, and no tag, anchor or alias is obeyed. So nothing that a file says can
+run code or grow in memory, and its size and depth are bounded before it is read. No message quotes
+a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config.schema import Problem
+from pipeline.errors import ConfigError
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+
+Way = tuple[str | int, ...]  # to a value, e.g. ("sites", "lobby", "rules", 0)
+Lines = Mapping[Way, int]
+
+_INT = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,2})?")
+_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+
+
+def read_yaml(path: str | Path, limit: int = MAX_BYTES) -> tuple[Any, Lines]:
+    """What a YAML file says, as dicts, lists, str, int, float, bool and None; and where.
+
+    `lines` holds the line (from 1) of each key and item by its path.
+    Refuses more than `limit` bytes, other encodings than UTF-8, anchors, aliases, tags, duplicate
+    keys, several documents and more than MAX_DEPTH levels, each by a ConfigError.
+    """
+    reader = _Reader(path)
+    text = _text(Path(path), limit)
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            reader.on(event)
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(path, text, error) from None  # the cause would quote the file
+    except yaml.YAMLError:
+        msg = f"{path}: holds control characters, which YAML does not allow; remove them"
+        raise ConfigError(msg) from None
+    if reader.documents == 0 or reader.data is None:
+        msg = f"{path}: is empty; `fusewatch init` writes a config to start from"
+        raise ConfigError(msg)
+    return reader.data, reader.lines
+
+
+def _text(path: Path, limit: int) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)  # never more, whatever the size says
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise ConfigError(msg) from error
+    if len(raw) > limit:
+        msg = f"{path}: is larger than {limit} bytes, so it is not a file for Fusewatch"
+        raise ConfigError(msg)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        msg = f"{path}:{line}: is not UTF-8; save the file in that encoding"
+        raise ConfigError(msg) from None
+
+
+def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
+    mark = error.problem_mark
+    line, column = (mark.line + 1, mark.column) if mark else (1, 0)
+    here = text.splitlines()[line - 1 : line]
+    problem = error.problem or ""
+    if here and here[0][column : column + 1] == "\t":
+        problem = "a tab is no indentation in YAML; use spaces"
+    elif "cannot start any token" in problem:
+        problem = "starts with a character that has a meaning in YAML; put the text in quotes"
+    elif "could not find expected ':'" in problem:
+        problem = "a key needs a colon and a space after it"
+    elif problem.startswith(("did not find expected", "expected ")):
+        problem = "a bracket, quote or dash does not match what is before it; see the indentation"
+    elif "mapping values are not allowed" in problem:
+        problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"
+    else:  # the parser's own words may quote the file
+        problem = "is not YAML; see the quotes, brackets and indentation here and above"
+    return ConfigError(f"{path}:{line}: {problem}")
+
+
+class _Reader:
+    """Builds plain data from parser events, with no recursion and nothing shared."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.data: Any = None
+        self.lines: dict[Way, int] = {}
+        self.documents = 0
+        self._file = path
+        self._open: list[dict[str, Any] | list[Any]] = []
+        self._way: list[str | int] = []  # a step for each open container that waits for a value
+        self._keyed = False  # the innermost mapping has a key and waits for its value
+
+    def on(self, event: yaml.Event) -> None:
+        """Take one event; raises ConfigError."""
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        match event:
+            case yaml.DocumentStartEvent():
+                self.documents += 1
+                if self.documents > 1:
+                    self._refuse(line, "a second document begins; one file is one document")
+            case yaml.AliasEvent():
+                self._refuse(line, "an alias (*name) is not allowed; write the value out")
+            case yaml.NodeEvent():
+                self._node(event, line)
+            case yaml.CollectionEndEvent():
+                self._open.pop()
+                if self._way:
+                    self._way.pop()
+                self._keyed = False
+
+    def _node(self, event: Any, line: int) -> None:
+        if event.anchor is not None:
+            self._refuse(line, "an anchor (&name) is not allowed; write the value out")
+        if event.tag is not None:
+            self._refuse(line, "a tag (!name) is not allowed; remove it")
+        inside = self._open[-1] if self._open else None
+        if isinstance(inside, dict) and not self._keyed:
+            self._key(event, inside, line)
+            return
+        if isinstance(inside, list):
+            self._way.append(len(inside))
+        way = tuple(self._way)
+        self.lines.setdefault(way, line)
+        value = self._value(event)
+        if isinstance(inside, dict):
+            inside[str(way[-1])] = value
+        elif isinstance(inside, list):
+            inside.append(value)
+        else:
+            self.data = value
+        if isinstance(value, (dict, list)):
+            self._open.append(value)
+            if len(self._open) > MAX_DEPTH:
+                self._refuse(line, f"is nested more than {MAX_DEPTH} levels deep")
+        elif self._way:
+            self._way.pop()
+        self._keyed = False
+
+    def _key(self, event: Any, inside: dict[str, Any], line: int) -> None:
+        if not isinstance(event, yaml.ScalarEvent):
+            self._refuse(line, "a key must be a word")
+        if event.value in inside:
+            first = self.lines[(*self._way, event.value)]
+            twice = Problem((*self._way, event.value), f"is given twice; first in line {first}")
+            self._refuse(line, str(twice))
+        self._way.append(event.value)
+        self.lines[tuple(self._way)] = line
+        self._keyed = True
+
+    def _value(self, event: Any) -> Any:
+        if isinstance(event, yaml.MappingStartEvent):
+            return {}
+        if isinstance(event, yaml.SequenceStartEvent):
+            return []
+        text = event.value
+        if event.style:  # quoted or a block: text, whatever it looks like
+            return text
+        if text in _WORDS:
+            return _WORDS[text]
+        if _INT.fullmatch(text):
+            return int(text)
+        return float(text) if _FLOAT.fullmatch(text) else text
+
+    def _refuse(self, line: int, what: str) -> None:
+        msg = f"{self._file}:{line}: {what}"
+        raise ConfigError(msg)

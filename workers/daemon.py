@@ -1,0 +1,306 @@
+"""The daemon: the whole graph in one process over the local log, one thread a stage.
+
+Every thread is started here, in a `Crew`; what runs in one is a plain function. The first error
+stops everything and ends the process: a supervisor starts it again, and the log knows where each
+stage was.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pipeline import topics
+from pipeline.bus.log import LocalLog
+from pipeline.config.schema import Config, LocalBus
+from pipeline.errors import ConfigError, DiskFull, OutsideError
+from pipeline.run import Runner
+from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
+from workers import graph
+from workers.capture import factory, live
+from workers.capture.clock import UtcClock
+from workers.config import loader
+from workers.config.secrets import Secrets
+from workers.delivery import subscribers
+from workers.delivery.delivery import Delivery, Subscriber
+from workers.reload import reload_heads
+from workers.replay.scene_player import AHEAD, Player, publish_all, scene_of
+from workers.replay.scene_records import Scene
+from workers.runtime.lag import KeepingUp, Positions, caught_up
+from workers.runtime.state_folder import local_log, state_folder
+from workers.runtime.status import Status
+from workers.runtime.supervisor import Crew
+from workers.view import View
+
+log = logging.getLogger("fusewatch")
+
+WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
+TURN = 0.1  # s between two looks at how things are
+QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
+GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
+
+
+def run(
+    path: Path,
+    *,
+    scene: Path | None = None,
+    state: Path | None = None,
+    speed: float | None = None,
+    encoders: graph.Encoders | None = None,
+) -> int:
+    """Run the daemon until it is stopped, or its scene is over and every alert is delivered.
+
+    `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
+    when a thread failed by a defect of ours, with its traceback in the log. Raises ConfigError for
+    a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use or
+    the disk fails.
+    """
+    settings = loader.load(path)
+    if not isinstance(settings.bus, LocalBus):
+        msg = (
+            f"{path}: bus: `fusewatch run` is the whole pipeline in one process, over a log of its "
+            "own; leave `bus` out of the config for that, or start `fusewatch worker STAGE "
+            f"{path}` for each stage"
+        )
+        raise ConfigError(msg)
+    played = scene_of(settings, scene) if scene else None
+    secrets = Secrets(base=path.parent)
+    status = Status()
+    folder = state_folder(settings, state)
+    bus = local_log(settings, folder)
+    view = View(status, secrets)
+    clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
+    crew = Crew()
+    daemon = Daemon(settings, path, folder, bus, secrets, status, view, crew, clock)
+
+    def close() -> None:
+        bus.close()
+        view.close()
+
+    return crew.run(partial(daemon.work, played, speed, encoders), close)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """What the threads of one process share."""
+
+    settings: Config
+    path: Path  # of the config; relative paths in it start at its folder
+    folder: Path
+    bus: LocalLog
+    secrets: Secrets
+    status: Status
+    view: View
+    crew: Crew
+    clock: UtcClock
+
+    def work(
+        self, played: Scene | None, speed: float | None, encoders: graph.Encoders | None
+    ) -> None:
+        """Start everything, watch it, and bring it to an end in order."""
+        crew, recorded = self.crew, played is not None
+        who = self._subscribers()
+        encoders = encoders or graph.load(self.settings.models, recorded=recorded)
+        nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
+        runners = [self._runner(node) for node in nodes]
+        deliveries = [self._delivery(one) for one in who]
+        positions, keeps_up = Positions(self.bus, runners), KeepingUp()
+
+        def show() -> None:
+            _show(positions, keeps_up, deliveries, self.status, self.view)
+            if crew.asked():
+                reload_heads(self.path, nodes)
+
+        over: Callable[[], bool] = lambda: False  # noqa: E731
+        captures = [] if recorded else self._captures(keeps_up)
+        try:
+            for runner in runners:
+                crew.repeat(runner.group, partial(_turn, runner, positions), runner.close)
+            for delivery in deliveries:
+                turn = partial(delivery.step, WAIT)
+                crew.repeat(f"deliver {delivery.name}", turn, delivery.close)
+            if played is not None:
+                player = Player(
+                    self.settings,
+                    played,
+                    store=partial(publish_all, self.bus),
+                    last=self.bus.last,
+                    full=lambda: max(positions.behind().values()) > AHEAD,
+                    status=self.status,
+                    speed=speed,
+                )
+                crew.start("scene", partial(player.play, crew.stop))
+                over = partial(_over, player.over, positions, deliveries, self.bus)
+            else:
+                self._catch_up(positions, show)
+                for name, body in captures:
+                    crew.start(name, body)
+            crew.start("retention", partial(_trim, crew, self.bus))
+            self.view.ready()
+            while not crew.stop.wait(TURN) and not over():
+                show()
+        finally:
+            crew.stop.set()
+            late = crew.join()
+        if crew.error is not None:
+            alert = next(node for node in nodes if node.name == "alert")
+            self._tell(alert, who, late)
+
+    def _runner(self, node: graph.Node) -> Runner:
+        return Runner(
+            node.stage,
+            self.bus,
+            topic=node.topic,
+            group=node.name,
+            out=node.out,
+            limit=node.limit,
+            max_bytes=self.settings.bus.max_message,
+        )
+
+    def _delivery(self, who: Subscriber) -> Delivery:
+        return subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
+
+    def _subscribers(self) -> list[Subscriber]:
+        """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
+        who = [
+            *subscribers.webhooks(self.settings, self.secrets),
+            *subscribers.files(self.settings, self.folder),
+            subscribers.evidence(self.settings, self.folder, self.bus),
+            self.view.subscriber(),
+        ]
+        for group in set(self.bus.groups(topics.ALERTS)) - {one.group for one in who}:
+            self.bus.forget(topics.ALERTS, group)
+        return who
+
+    def _catch_up(self, positions: Positions, show: Callable[[], None]) -> None:
+        """Let the stages work off what the log held at the start, before anybody promises more.
+
+        A promise of now would pass what waits for longer than a site's horizon: its sources would
+        be taken for lost, and what they saw for late.
+        """
+
+        def turn() -> bool:
+            show()
+            return self.crew.stop.wait(TURN)
+
+        if caught_up(positions.behind, turn, round(QUICK / TURN)) or self.crew.stop.is_set():
+            return
+        waiting = ", ".join(f"{name} {n}" for name, n in positions.behind().items() if n)
+        log.info("the sources start when what waits in the log is worked off: %s", waiting)
+        if caught_up(positions.behind, turn, round(CATCH_UP / TURN)):
+            log.info("what waited in the log is worked off")
+        elif not self.crew.stop.is_set():
+            log.warning(
+                "what waited in the log is not worked off in %g s; the sources start now, and the "
+                "oldest of it may count as late",
+                CATCH_UP,
+            )
+
+    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+        place = live.Place(
+            settings=self.settings,
+            base=self.path.parent,
+            folder=self.folder,
+            secrets=self.secrets,
+            status=self.status,
+            clock=self.clock,
+            stop=self.crew.stop,
+        )
+        return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
+
+    def _store(self, topic: str, records: Sequence[Record]) -> None:
+        """Keep what was captured; a full disk keeps nothing of it, rather than half."""
+        try:
+            publish_all(self.bus, topic, records)
+        except DiskFull:
+            self.bus.discard()
+            raise
+
+    def _tell(self, alert: graph.Node, who: Sequence[Subscriber], late: Sequence[str]) -> None:
+        """Tell every site that a thread failed, before the process ends, as far as alerting works.
+
+        It is in the log in any case, and is told by the next process if not by this one; threads
+        that are `late` still hold what they read.
+        """
+        try:
+            self._log_failure()
+        except OutsideError as error:
+            log.warning("that %s failed cannot be told: %s", self.crew.failed, error)
+            return
+        hold = {self.crew.failed, *late}
+        if alert.name in hold:
+            return
+        runner = self._runner(alert)
+        deliveries = [self._delivery(one) for one in who if f"deliver {one.name}" not in hold]
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
+            pass
+        runner.close()
+        for delivery in deliveries:
+            delivery.close()
+
+    def _log_failure(self) -> None:
+        failed, now = self.crew.failed, self.clock()
+        for site in self.settings.sites:
+            anomaly = Anomaly(
+                site=site,
+                source="fusewatch",
+                id=content_id(site, SYSTEM, "stage-failed", now),
+                start=now,
+                end=now + SECOND,
+                rule=SYSTEM,
+                label="stage-failed",
+                severity="high",
+                score=1.0,
+                reasons=(f"{failed} failed; the process ends and is to be started again",),
+            )
+            publish_all(self.bus, topics.ANOMALIES, [anomaly])
+
+
+def _turn(runner: Runner, positions: Positions) -> None:
+    """One turn of a stage."""
+    runner.step(WAIT)
+    positions.moved(runner)
+
+
+def _show(
+    positions: Positions,
+    keeps_up: KeepingUp,
+    deliveries: Sequence[Delivery],
+    status: Status,
+    view: View,
+) -> None:
+    """Show how things are now."""
+    behind = positions.behind()
+    keeps_up.saw(behind)
+    for name, entries in behind.items():
+        status.gauge(f"behind.{name}", entries)
+    for name, entries in positions.lost().items():
+        status.gauge(f"lost.{name}", entries)
+    for delivery in deliveries:
+        status.gauge(f"pending.{delivery.name}", delivery.pending)
+        status.gauge(f"failing.{delivery.name}", bool(delivery.health.failing))
+    view.tick()
+
+
+def _over(
+    played: threading.Event, positions: Positions, deliveries: Sequence[Delivery], bus: LocalLog
+) -> bool:
+    """Whether the scene is over, every stage has answered, and every alert is done with."""
+    if not played.is_set() or any(positions.behind().values()):
+        return False
+    end = bus.end(topics.ALERTS)  # no stage will add to it now
+    return all(delivery.reached >= end for delivery in deliveries)
+
+
+def _trim(crew: Crew, bus: LocalLog) -> None:
+    """Let topics age in which nothing is written any more."""
+    while not crew.stop.wait(60.0):
+        with suppress(DiskFull):  # deleting takes space too; others free it, and we try again
+            bus.trim()

@@ -1,0 +1,5 @@
+"""Alerts reach their subscribers: webhooks, files, snapshots.
+
+`delivery` sends each alert at least once; `webhook`, `jsonl` and `snapshots` are its sinks.
+May import: `workers/runtime`, `workers/config`, `workers/media`, and below.
+"""

@@ -1,0 +1,345 @@
+"""Alerts to one subscriber, at least once, whatever process is killed at whatever moment.
+
+A consumer of `alerts.v1` with a group of its own, so that a hung subscriber delays nobody else:
+poll, send what is due, flush, commit, in this order always. Done is a 2xx or a dead letter.
+
+- An alert that fails waits by itself (`outbox.SCHEDULE`) and the ones behind it go on.
+- A failure that speaks of the receiver also closes its door: nothing is tried until it opens again,
+  30 s later at most (longer when Retry-After says so), and then the least tried alert goes first,
+  so that one that kills the receiver does not stand before the others.
+- When a receiver is back after an outage, what waits is sent at once.
+- With `MAX_PENDING` waiting nothing more is read: the rest waits on disk.
+- 410 Gone disables the address; what comes then goes to `dead.v1` until the config names another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from pipeline import codec, topics, trace
+from pipeline.config import schema
+from pipeline.errors import DecodeError, Rejected, Retry
+from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
+from pipeline.run import decoded, letter
+from pipeline.types import Alert, DeadLetter
+from workers.delivery.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, Pending, delay, opened
+
+BATCH = 32  # alerts a step, at most; a kill in between repeats no more than these
+STEP = 1.0  # s; a step begins no further attempt after this, so that stopping is quick
+DOOR = 30.0  # s; a receiver that fails is tried at least so often, if anything is due
+OUTAGE = 3  # failures in a row from which a success means "it is back"
+REFUSALS = 6  # attempts beyond the first for what the receiver refuses by itself: 35 minutes
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which alerts a subscriber wants; no sites means all."""
+
+    sites: tuple[str, ...] = ()
+    min_severity: str = "low"
+
+    def wants(self, alert: Alert) -> bool:
+        rank = schema.SEVERITIES.index
+        return (not self.sites or alert.site in self.sites) and (
+            rank(alert.severity) >= rank(self.min_severity)
+        )
+
+
+class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
+    """Who gets alerts; `name` is the consumer group, less `delivery-`, and never changes.
+
+    `flush` makes durable what `sink` took; `address` is what a 410 disables.
+    """
+
+    name: str
+    sink: Sink
+    wants: Filter = Filter()
+    flush: Callable[[], None] = lambda: None
+    address: str = ""
+
+    @property
+    def group(self) -> str:
+        return f"delivery-{self.name}"
+
+
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """What delivery needs of the world: unix seconds, chance in [0, 1), a way to wait (until a
+    stop event, say), and where to count."""
+
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    pause: Callable[[float], object] = lambda seconds: None
+    count: Callable[[str, str, str], object] = lambda site, source, what: None
+
+
+class Health(msgspec.Struct, frozen=True):
+    """How a subscriber is, for status pages; `failing` is the last reason, empty when well."""
+
+    name: str
+    pending: int
+    failing: str
+    failures: int
+    disabled: bool
+
+
+def dead_letters(bus: Bus) -> Callable[[DeadLetter], None]:
+    """A way into `dead.v1` that is durable when it returns."""
+
+    def publish(letter: DeadLetter) -> None:
+        bus.publish(topics.DEAD, topics.key_of(topics.DEAD, letter), codec.encode(letter))
+        bus.flush()
+
+    return publish
+
+
+def fingerprint(address: str) -> bytes:
+    """By which a note knows the address that said 410; it cannot be read back."""
+    return hashlib.sha256(address.encode()).digest()[:8]
+
+
+class Delivery:
+    """One subscriber; for one thread. Closing it and making another is what a restart is.
+
+    `dead` must be durable when it returns. `step` raises what no sink may raise, and then nothing
+    is committed.
+    """
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        reader: Reader,
+        dead: Callable[[DeadLetter], None],
+        outside: Outside,
+    ) -> None:
+        self.name = subscriber.name
+        self._subscriber = subscriber
+        self._reader = reader
+        self._dead = dead
+        self._outside = outside
+        self._clock = outside.clock
+        self._print = fingerprint(subscriber.address)
+        self._boxes: dict[int, Outbox] = {}
+        self._committed: dict[int, tuple[int, bytes]] = {}
+        self._door = Door()
+        self._caught_up = False
+        self._reason = ""
+        self.settling = False  # it is the bus's turn: what takes long now is no receiver
+
+    @property
+    def pending(self) -> int:
+        """Alerts that are under way."""
+        return sum(box.waiting for box in self._boxes.values())
+
+    @property
+    def reached(self) -> int:
+        """Every alert below this offset is done with."""
+        return sum(self.places.values())
+
+    @property
+    def places(self) -> dict[int, int]:
+        """By partition: every alert below this offset is done with."""
+        return {number: box.safe for number, box in self._boxes.items()}
+
+    @property
+    def lost(self) -> int:
+        """Alerts that retention deleted before they were read."""
+        return int(getattr(self._reader, "lost", 0))
+
+    @property
+    def idle(self) -> bool:
+        """All that there is has been read and is done."""
+        return self._caught_up and self.pending == 0
+
+    @property
+    def disabled(self) -> bool:
+        """The receiver said 410 Gone."""
+        return self._door.disabled == self._print
+
+    @property
+    def health(self) -> Health:
+        """How the subscriber is."""
+        failing = self._reason if self._door.failures or self.disabled else ""
+        return Health(self.name, self.pending, failing, self._door.failures, self.disabled)
+
+    def step(self, wait: float = 0.0) -> int:
+        """One turn; how many alerts were read or tried. Waits at most `wait` s for work."""
+        moved = self._read(min(wait, self._until_due()))
+        moved += self._send()
+        self._commit()
+        return moved
+
+    def close(self) -> None:
+        """Closes the reader; what was not committed is sent again by the next."""
+        self._reader.close()
+
+    def _read(self, wait: float) -> int:
+        room = min(BATCH, MAX_PENDING - sum(len(box.pending) for box in self._boxes.values()))
+        if room <= 0:
+            self._caught_up = False
+            if wait > 0:
+                self._outside.pause(wait)
+            return 0
+        entries = self._polled(self._reader.poll(room, wait))
+        self._caught_up = not entries and bool(self._boxes)
+        for entry in entries:
+            self._take(entry)
+        return len(entries)
+
+    def _polled(self, events: Sequence[Assigned | Entry | Revoked]) -> list[Entry]:
+        entries: list[Entry] = []
+        for event in events:
+            match event:
+                case Assigned():
+                    box = Outbox(event.offset, event.note)
+                    self._boxes[event.partition] = box
+                    self._committed[event.partition] = (event.offset, event.note)
+                    self._restore(box.door)
+                case Revoked():
+                    self._boxes.pop(event.partition, None)
+                    self._committed.pop(event.partition, None)
+                    entries = [e for e in entries if e.partition != event.partition]
+                case Entry():
+                    entries.append(event)
+        return entries
+
+    def _restore(self, door: Door) -> None:
+        """The door is one for all partitions, and each note has it: the most closed one counts."""
+        failures = max(door.failures, self._door.failures)
+        disabled = self._print if self._print in (door.disabled, self._door.disabled) else b""
+        self._door = Door(failures, max(door.until, self._door.until), disabled)
+        self._reason = self._reason or ("since before the restart" if failures else "")
+
+    def _take(self, entry: Entry) -> None:
+        box = self._boxes[entry.partition]
+        if not box.wants(entry.offset):
+            return
+        try:
+            alert = decoded(entry, topics.ALERTS)
+        except DecodeError as error:
+            self._bury(entry, entry.key, str(error))
+            box.passed(entry.offset)
+            return
+        if not isinstance(alert, Alert):
+            box.passed(entry.offset)
+        elif not self._subscriber.wants.wants(alert):
+            box.passed(entry.offset)
+            self._tell(alert, "filtered")
+        else:
+            box.take(entry.offset, entry.value, alert, entry.trace)
+
+    def _send(self) -> int:
+        began = self._clock()
+        tried = 0
+        while tried < BATCH and (tried == 0 or abs(self._clock() - began) < STEP):
+            found = self._next(self._clock())
+            if found is None:
+                break
+            partition, item = found
+            self._attempt(partition, item)
+            tried += 1
+        return tried
+
+    def _next(self, now: float) -> tuple[int, Pending] | None:
+        if not self.disabled and not opened(self._door.until, now):
+            return None
+        return min(
+            (
+                (partition, item)
+                for partition, box in self._boxes.items()
+                for item in box.pending.values()
+                if self.disabled or item.due(now)
+            ),
+            key=lambda found: (found[1].attempts, found[1].offset, found[0]),
+            default=None,
+        )
+
+    def _attempt(self, partition: int, item: Pending) -> None:
+        if self.disabled:
+            self._die(partition, item, "disabled: the receiver answered 410 Gone")
+            return
+        try:
+            self._subscriber.sink.send(item.alert, trace.child(item.trace, self._subscriber.group))
+        except Retry as retry:
+            self._failed(partition, item, retry)
+        except Rejected as rejected:
+            if rejected.disable:
+                self._door = msgspec.structs.replace(self._door, disabled=self._print)
+                self._reason = str(rejected)
+            self._die(partition, item, str(rejected))
+        except Exception as error:
+            error.add_note(f"{self.name}: {topics.ALERTS}/{partition}@{item.offset}")
+            raise
+        else:
+            self._boxes[partition].done(item.offset)
+            self._tell(item.alert, "delivered")
+            self._well()
+
+    def _failed(self, partition: int, item: Pending, retry: Retry) -> None:
+        now = self._clock()
+        after = retry.after or 0.0
+        item.attempts += 1
+        item.alone = retry.alone
+        item.next = now + max(after, delay(item.attempts, self._outside.random()))
+        self._tell(item.alert, "retried")
+        if not retry.alone:
+            failures = self._door.failures + 1
+            wait = max(after, min(delay(failures, self._outside.random()), DOOR))
+            self._door = Door(failures, now + wait)
+            self._reason = str(retry)
+        if item.attempts > (REFUSALS if retry.alone else len(SCHEDULE)):
+            self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
+
+    def _well(self) -> None:
+        """The receiver took something: its door stands open."""
+        if self._door.failures >= OUTAGE:
+            for box in self._boxes.values():
+                for item in box.pending.values():
+                    item.next = item.next if item.alone else 0.0
+        self._door = Door()
+        self._reason = ""
+
+    def _die(self, partition: int, item: Pending, reason: str) -> None:
+        entry = Entry(partition, item.offset, item.alert.site, item.value, item.trace)
+        self._bury(entry, item.alert.site, reason)
+        self._boxes[partition].done(item.offset)
+        self._tell(item.alert, "dead")
+
+    def _bury(self, entry: Entry, site: str, reason: str) -> None:
+        source = f"delivery/{self.name}"
+        with self._settles():
+            self._dead(
+                letter(site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason)
+            )
+
+    def _commit(self) -> None:
+        commits = {number: (box.safe, box.note(self._door)) for number, box in self._boxes.items()}
+        changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
+        if changed:
+            self._subscriber.flush()
+        with self._settles():
+            for number, (safe, note) in changed.items():
+                self._reader.commit(number, safe, note)
+                self._committed[number] = (safe, note)
+
+    @contextmanager
+    def _settles(self) -> Iterator[None]:
+        self.settling = True
+        try:
+            yield
+        finally:
+            self.settling = False
+
+    def _until_due(self) -> float:
+        """S until the next attempt; infinite when nothing waits."""
+        now = self._clock()
+        nexts = [item.next for box in self._boxes.values() for item in box.pending.values()]
+        if not nexts:
+            return float("inf")
+        until = max(min(nexts), self._door.until)
+        return 0.0 if self.disabled or opened(until, now) else until - now
+
+    def _tell(self, alert: Alert, what: str) -> None:
+        self._outside.count(alert.site, f"delivery/{self.name}", what)

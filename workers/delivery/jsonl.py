@@ -1,0 +1,198 @@
+"""Alerts as JSON lines: one CloudEvent a line, as subscribers get it.
+
+A line counts once its newline is on disk: what a kill or a power cut left behind that is cut at
+start, and an alert that is sent again after a crash is not written twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
+from pipeline.types import Alert
+from workers.delivery import cloudevent
+
+BEGIN = b'{"specversion":"1.0",'
+TAIL = 4 << 20  # bytes at the end whose ids are known; a crash repeats no more than a step's alerts
+REMEMBERED = 10_000  # ids
+
+_BLOCK = 64 << 10
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+class Jsonl:
+    """A file as a Sink: `send` writes, `flush` makes durable; moved by logrotate, it is made anew.
+
+    Where a line would make it longer than `most` bytes, the file becomes `NAME.1`, in place of an
+    older one, and a new one begins.
+    Raises OutsideError when the file cannot be opened, ConfigError when it is not one of alerts;
+    `send` raises Retry when the disk does not take a line, which then is not in the file.
+    """
+
+    def __init__(self, path: Path, most: int | None = None) -> None:
+        self._path = path
+        self._most = most
+        self._older = path.with_name(f"{path.name}.1")
+        self._ids: dict[str, None] = {}
+        self._file = -1
+        self._open()
+
+    def send(self, alert: Alert, trace: str = "") -> None:
+        ident = cloudevent.event_id(alert)
+        if ident in self._ids:
+            return
+        try:
+            line = cloudevent.event_bytes(alert) + b"\n"
+        except ValueError as error:
+            raise Rejected(str(error)) from error
+        try:
+            if self._moved() or self._rotated(len(line)):
+                self.close()
+                self._open()
+            self._append(line)
+        except OSError as error:
+            msg = f"{self._path}: {error.strerror}"
+            raise Retry(msg) from error
+        except OutsideError as error:
+            raise Retry(str(error)) from error
+        self._remember(ident)
+
+    def flush(self) -> None:
+        """On disk when it returns; raises OutsideError."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return  # a pipe or a terminal keeps nothing
+            msg = f"{self._path}: {error.strerror}"
+            raise OutsideError(msg) from error
+
+    def close(self) -> None:
+        """Closes the file; a second time does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
+            )
+            _mend(self._file, self._path)
+            for line in [*self._before(), *_tail(self._file)]:
+                self._remember(_named.decode(line).id)
+        except OSError as error:
+            self.close()
+            msg = f"{self._path}: cannot be written: {error.strerror}"
+            raise OutsideError(msg) from error
+        except msgspec.DecodeError as error:
+            self.close()
+            raise ConfigError(_foreign(self._path)) from error
+        except ConfigError:
+            self.close()
+            raise
+
+    def _before(self) -> list[bytes]:
+        """The last lines of the file that this one followed: a crash may repeat them too."""
+        if self._most is None or not self._older.exists():
+            return []
+        with self._older.open("rb") as older:
+            return _tail(older.fileno())
+
+    def _rotated(self, coming: int) -> bool:
+        size = os.fstat(self._file).st_size
+        if self._most is None or size == 0 or size + coming <= self._most:
+            return False
+        os.fsync(self._file)  # `flush` will not reach it any more
+        os.replace(self._path, self._older)
+        return True
+
+    def _append(self, line: bytes) -> None:
+        before = os.fstat(self._file).st_size
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, before)
+            raise
+
+    def _moved(self) -> bool:
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except FileNotFoundError:
+            return True
+
+    def _remember(self, ident: str) -> None:
+        self._ids[ident] = None
+        if len(self._ids) > REMEMBERED:
+            del self._ids[next(iter(self._ids))]
+
+
+def write_all(path: Path, alerts: Iterable[Alert]) -> None:
+    """Replace `path` by these alerts at once: whoever looks sees the old file or the new one.
+
+    The file is made also when there are none. Raises OutsideError; ValueError as `event_bytes`.
+    """
+    part = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)
+            for alert in alerts:
+                file.write(cloudevent.event_bytes(alert) + b"\n")
+            file.flush()
+            os.fsync(handle)
+        os.replace(part, path)
+        part = ""
+    except OSError as error:
+        msg = f"{path}: cannot be written: {error.strerror}"
+        raise OutsideError(msg) from error
+    finally:
+        if part:
+            Path(part).unlink(missing_ok=True)
+
+
+def _mend(file: int, path: Path) -> None:
+    """Cut what follows the last whole line; raises ConfigError if the file is not one of alerts."""
+    size = os.fstat(file).st_size
+    head = os.pread(file, len(BEGIN), 0)
+    # A file system may keep the length of a lost write and fill it with zeros.
+    if not (BEGIN.startswith(head) or head.strip(b"\0") == b""):
+        raise ConfigError(_foreign(path))
+    end = size
+    while end:
+        start = max(0, end - _BLOCK)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(file, end)
+        os.fsync(file)
+
+
+def _tail(file: int) -> list[bytes]:
+    size = os.fstat(file).st_size
+    start = max(0, size - TAIL)
+    lines = os.pread(file, size - start, start).split(b"\n")[:-1]
+    return lines[1:] if start else lines
+
+
+def _foreign(path: Path) -> str:
+    return f"{path} is not a file of Fusewatch's alerts; it is left as it is: choose another path"

@@ -1,0 +1,204 @@
+"""Snapshots for alerts: a JPEG with boxes a camera, and a manifest that says what became of them.
+
+A consumer of alerts like any other: a name is given when the alert is made, the picture is cut
+later, and whether that worked stands in `SITE/ALERT_REVISION.json`, never in the alert.
+Pictures come out of the chunk topic (`Bus.fetch`), boxes out of the observations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import msgspec
+
+from pipeline import codec, topics
+from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
+from pipeline.ports import Bus
+from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
+from workers.media import jpeg
+from workers.media.decode import decoded
+
+BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
+AFTER = 1 * SECOND  # ns after it
+CAP = 2_000_000_000  # bytes of the whole folder
+KEEP = 0.9  # of the cap, when the oldest have been deleted
+
+_SITE = r"[a-z0-9][a-z0-9_-]{0,39}"
+_NAME = re.compile(rf"({_SITE})/([A-Za-z0-9-]{{1,64}})_(\d{{1,9}})_({_SITE})\.jpg")
+_OURS = re.compile(rf"[A-Za-z0-9-]{{1,64}}_\d{{1,9}}(_{_SITE}\.jpg|\.json)(\.part)?")
+_COLOUR = (0, 64, 255)  # BGR
+
+
+class Shot(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one name; `time` is the frame's, `boxes` None when nobody looked at it."""
+
+    name: str
+    camera: str
+    ok: bool
+    reason: str = ""
+    sha256: str = ""
+    time: str = ""
+    boxes: tuple[Box, ...] | None = None
+
+
+def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -> tuple[str, ...]:
+    """The names of an alert's snapshots to come, one a camera: `SITE/ID_REV_CAMERA.jpg`."""
+    return tuple(f"{site}/{id_}_{revision}_{camera}.jpg" for camera in cameras)
+
+
+class Evidence:
+    """Cuts the snapshots of each alert into `folder`, as a Sink; a missing frame is no error.
+
+    `cap` bounds the folder: the oldest files go first, only such as this class names, and only
+    below `folder`. Raises Retry when the disk does not take a file, or the brokers are away.
+    """
+
+    def __init__(self, folder: Path, bus: Bus, cap: int = CAP) -> None:
+        self._folder = folder
+        self._bus = bus
+        self._cap = cap
+        self._size = sum(size for _, size, _ in _files(folder))
+
+    def send(self, alert: Alert, trace: str = "") -> None:
+        if not alert.evidence or alert.state == "closed":
+            return  # a closing alert names the pictures of its opening
+        stem = f"{alert.site}/{alert.id}_{alert.revision}"
+        if not _NAME.fullmatch(f"{stem}_x.jpg"):
+            msg = "neither this site nor this id can be part of a file's name"
+            raise Rejected(msg)
+        try:
+            found = self._observed(alert)
+            shots = [self._shot(alert, name, found) for name in alert.evidence]
+            manifest = {
+                "alert_id": alert.id,
+                "revision": alert.revision,
+                "time": rfc3339(alert.time),
+                "snapshots": shots,
+            }
+            self._write(f"{stem}.json", msgspec.json.encode(manifest))
+            self._trim()
+        except OSError as error:
+            msg = f"evidence of {alert.site}: {error.strerror}"
+            raise Retry(msg, alone=True) from error
+        except BrokersAway as error:
+            raise Retry(str(error)) from error
+
+    def _observed(self, alert: Alert) -> Mapping[str, dict[int, Detections]]:
+        """Camera -> start -> what was seen then, near the alert's time."""
+        found: dict[str, dict[int, Detections]] = {}
+        for record in self._near(topics.OBSERVATIONS, alert.site, alert.time):
+            if isinstance(record, Detections):
+                found.setdefault(record.source, {})[record.start] = record
+        return found
+
+    def _near(self, topic: str, key: str, time: int) -> list[Any]:
+        """The records of `key` near `time`; bytes that are none were reported by who read them."""
+        records = []
+        for value in self._bus.fetch(topic, key, time - BEFORE, time + AFTER):
+            try:
+                records.append(codec.decode(value))
+            except DecodeError:
+                continue
+        return records
+
+    def _shot(self, alert: Alert, name: str, found: Mapping[str, Mapping[int, Detections]]) -> Shot:
+        match = _NAME.fullmatch(name)
+        if match is None or not name.startswith(f"{alert.site}/{alert.id}_{alert.revision}_"):
+            reason = "not a name of this alert's evidence"
+            return Shot(name=name, camera="", ok=False, reason=reason)
+        camera = match[4]
+        key = f"{alert.site}/{camera}"
+        frames = [
+            record
+            for record in self._near(topics.FRAMES, key, alert.time)
+            if isinstance(record, FrameChunk)
+        ]
+        seen = found.get(camera, {})
+        frame = _best(frames, seen, alert.time)
+        if frame is None:
+            reason = "no frame of this camera near the alert: it was lost, or its frames are gone"
+            return Shot(name=name, camera=camera, ok=False, reason=reason)
+        boxes = seen[frame.start].boxes if frame.start in seen else None
+        try:
+            picture = drawn(frame, boxes or ())
+        except DecodeError as error:
+            return Shot(name=name, camera=camera, ok=False, reason=str(error))
+        self._write(name, picture)
+        digest = hashlib.sha256(picture).hexdigest()
+        time = rfc3339(frame.start)
+        return Shot(name=name, camera=camera, ok=True, sha256=digest, time=time, boxes=boxes)
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        if path.parent.is_symlink():
+            msg = "a site's folder is a link to elsewhere"
+            raise OSError(0, msg)
+        part = path.with_name(f"{path.name}.part")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(part, flags, 0o640), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        self._size += len(data)
+
+    def _trim(self) -> None:
+        """Delete the oldest when the folder is too large; what it does not find it leaves."""
+        if self._size <= self._cap:
+            return
+        files = sorted(_files(self._folder))
+        self._size = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if self._size <= self._cap * KEEP:
+                return
+            path.unlink(missing_ok=True)
+            self._size -= size
+
+
+def drawn(frame: FrameChunk, boxes: Sequence[Box]) -> bytes:
+    """The frame with its boxes and their labels, as JPEG; raises DecodeError."""
+    pixels = decoded(frame.data, frame.width, frame.height)
+    height, width = pixels.shape[:2]
+    thick = max(1, round(width / 400))
+    for box in boxes:
+        left, top = round(box.x1 * width), round(box.y1 * height)
+        corner = (round(box.x2 * width), round(box.y2 * height))
+        cv2.rectangle(pixels, (left, top), corner, _COLOUR, thick)
+        text = f"{box.label} {box.score:.2f}".encode("ascii", "replace").decode()
+        at = (left, max(top - 2 * thick, 12))
+        cv2.putText(pixels, text, at, cv2.FONT_HERSHEY_SIMPLEX, width / 1200, _COLOUR, thick)
+    return jpeg.encoded(pixels)
+
+
+def _best(
+    frames: Sequence[FrameChunk], seen: Mapping[int, Detections], time: int
+) -> FrameChunk | None:
+    """The frame to show: one that was looked at, by preference; the last until `time`, else the
+    first after it."""
+
+    def rank(frame: FrameChunk) -> tuple[bool, bool, int]:
+        return frame.start not in seen, frame.start > time, abs(frame.start - time)
+
+    return min(frames, key=rank, default=None)
+
+
+def _files(folder: Path) -> list[tuple[float, int, Path]]:
+    """(time of change, bytes, path) of each file of ours; links and other files are not touched."""
+    if not folder.is_dir():
+        return []
+    found = []
+    for site in folder.iterdir():
+        if not re.fullmatch(_SITE, site.name) or site.is_symlink() or not site.is_dir():
+            continue
+        for path in site.iterdir():
+            if _OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+    return found

@@ -1,0 +1,288 @@
+"""Signed webhooks: Standard Webhooks 1.0 headers around a CloudEvents 1.0 document.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+httpcore, the transport below httpx, is used as it is: it follows no redirect, reads no proxy from
+the environment, keeps no cookie and unpacks no body, so none of that has to be switched off.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import httpcore
+import msgspec
+import standardwebhooks
+
+from pipeline.config.checks import signing_key
+from pipeline.config.schema import Webhook as Settings
+from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
+from pipeline.types import Alert, ns
+from workers.config import ssrf_guard
+from workers.delivery import cloudevent
+
+MAX_ANSWER = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
+MAX_RETRY_AFTER = 86400.0  # s
+CONNECT = 5.0  # s for one address of several
+# What the receiver says of this one alert; any other answer speaks of the receiver.
+THIS_ALERT = frozenset({400, 409, 413, 415, 422})
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came back from a test event; `detail` holds neither path nor secret."""
+
+    ok: bool
+    place: str
+    status: int | None
+    detail: str
+    seconds: float
+
+
+class Webhook:
+    """A subscriber as a Sink: one attempt a call, one connection an attempt.
+
+    Connections are not kept: alerts are minutes apart, and each attempt judges the address anew.
+    `send` raises Retry, or Rejected (410 disables); takes `timeout` s at most, resolver apart.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        resolve: ssrf_guard.Resolve = ssrf_guard.resolve,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        self.target = ssrf_guard.target(settings)
+        self.name = settings.name or self.target.host
+        self._keys = _keys(self.name, settings.secret)
+        self._timeout = settings.timeout
+        self._clock = clock
+        self._resolve = resolve
+        self._trust = trust or httpcore.default_ssl_context()
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.name!r}, {self.target.place})"
+
+    def send(self, alert: Alert, trace: str = "") -> None:
+        try:
+            body = cloudevent.event_bytes(alert)
+        except ValueError as error:
+            raise Rejected(str(error)) from error
+        status, wait = self.post(cloudevent.event_id(alert), body, trace)
+        _judge(status, wait)
+
+    def post(self, ident: str, body: bytes, trace: str = "") -> tuple[int, float | None]:
+        """(status, Retry-After in s) of one signed POST; raises Retry when there is no answer."""
+        if not _ID.fullmatch(ident):
+            msg = f"{ident!r} cannot be a webhook-id"
+            raise Rejected(msg)
+        headers = self._headers(ident, body)
+        if trace:
+            headers.append(("traceparent", trace))
+        try:
+            addresses = ssrf_guard.allowed(self.target, self._resolve)
+            backend = _Pinned(addresses, self._timeout)
+            with httpcore.ConnectionPool(
+                ssl_context=self._trust, max_keepalive_connections=0, network_backend=backend
+            ) as pool:
+                return self._exchange(pool, headers, body)
+        except OutsideError as error:
+            raise Retry(str(error)) from error
+        except httpcore.TimeoutException as error:
+            msg = f"{self.target.place} did not answer within {self._timeout:g} s"
+            raise Retry(msg) from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+            msg = f"{self.target.place}: {type(error).__name__}: {error}"
+            raise Retry(msg) from error
+        except (ValueError, ArithmeticError, LookupError) as error:
+            # What a parser says of bytes it was never meant for: no receiver may end the daemon.
+            msg = f"{self.target.place}: its answer cannot be read ({type(error).__name__})"
+            raise Retry(msg) from error
+
+    def _exchange(
+        self, pool: httpcore.ConnectionPool, headers: list[tuple[str, str]], body: bytes
+    ) -> tuple[int, float | None]:
+        to = self.target
+        url = httpcore.URL(scheme=to.scheme, host=to.host, port=to.port, target=to.path)
+        limits = {"connect": self._timeout, "read": self._timeout, "write": self._timeout}
+        with pool.stream(
+            "POST", url, headers=headers, content=body, extensions={"timeout": limits}
+        ) as answer:
+            # The status has come, and it decides: what the body does then changes nothing.
+            _drain(answer.iter_stream())
+            return answer.status, _retry_after(answer.headers, self._clock())
+
+    def _headers(self, ident: str, body: bytes) -> list[tuple[str, str]]:
+        now = datetime.fromtimestamp(int(self._clock()), tz=UTC)
+        text = body.decode()
+        signatures = [key.sign(ident, now, text) for key in self._keys]
+        return [
+            ("Content-Type", cloudevent.CONTENT_TYPE),
+            ("Accept-Encoding", "identity"),
+            ("User-Agent", "fusewatch"),
+            ("webhook-id", ident),
+            ("webhook-timestamp", str(int(now.timestamp()))),
+            ("webhook-signature", " ".join(signatures)),
+        ]
+
+
+def try_out(webhook: Webhook, clock: Callable[[], float] = time.time) -> Outcome:
+    """Send a signed test event (`fusewatch.test`) and tell what came back, errors too."""
+    began = time.monotonic()
+    status: int | None = None
+    try:
+        status, wait = webhook.post(*cloudevent.test_event(webhook.name, ns(clock())))
+        _judge(status, wait)
+        detail = "taken"
+    except (Retry, Rejected) as error:
+        detail = str(error)
+    seconds = round(time.monotonic() - began, 3)
+    return Outcome(detail == "taken", webhook.target.place, status, detail, seconds)
+
+
+def _judge(status: int, wait: float | None) -> None:
+    if 200 <= status < 300:
+        return
+    if status == 410:
+        msg = "410 Gone: the receiver wants no more alerts"
+        raise Rejected(msg, disable=True)
+    if 300 <= status < 400:
+        msg = f"{status}: it redirects, which is not followed; put the final address in the config"
+        raise Retry(msg)
+    if status in THIS_ALERT:
+        msg = f"{status}: the receiver refused this alert"
+        raise Retry(msg, wait, alone=True)
+    hint = {
+        401: "; does it have our secret?",
+        403: "; does it have our secret?",
+        404: "; is the path right?",
+    }
+    msg = f"{status} from the receiver{hint.get(status, '')}"
+    raise Retry(msg, wait)
+
+
+def _drain(parts: Iterable[bytes]) -> None:
+    left = MAX_ANSWER
+    try:
+        for part in parts:
+            left -= len(part)
+            if left <= 0:
+                return
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+        return  # the status line stands; a body cut short is the receiver's own affair
+
+
+def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float | None:
+    """Seconds or an HTTP date (RFC 9110, 10.2.3), at most a day; None when absent or nonsense."""
+    value = next(
+        (v.decode("latin-1").strip() for k, v in headers if k.lower() == b"retry-after"), ""
+    )
+    if value.isascii() and value.isdigit():
+        return min(float(value[:12]), MAX_RETRY_AFTER)
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - now
+    except (ValueError, ArithmeticError, LookupError):  # a zone of a million hours overflows
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _keys(name: str, secret: str | Sequence[str]) -> list[standardwebhooks.Webhook]:
+    secrets = [secret] if isinstance(secret, str) else list(secret)
+    if not secrets:
+        msg = f"webhook {name}: it needs a secret; `fusewatch init` makes one"
+        raise ConfigError(msg)
+    keys = []
+    for number, text in enumerate(secrets, 1):
+        try:
+            raw = signing_key(text.strip())
+        except ValueError:
+            msg = (
+                f"webhook {name}: secret {number} of {len(secrets)} is not `whsec_` and the base64 "
+                "of 24 to 64 bytes; `fusewatch init` makes a good one"
+            )
+            raise ConfigError(msg) from None
+        keys.append(standardwebhooks.Webhook(raw))
+    return keys
+
+
+class _Pinned(httpcore.SyncBackend):
+    """Connects to the judged addresses, whatever the name says by now, within one deadline."""
+
+    def __init__(self, addresses: Sequence[str], seconds: float) -> None:
+        self._addresses = addresses
+        self._deadline = time.monotonic() + seconds
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        last = len(self._addresses) - 1
+        for position, address in enumerate(self._addresses):
+            left = _left(self._deadline, httpcore.ConnectTimeout)
+            try:
+                stream = super().connect_tcp(
+                    address,
+                    port,
+                    left if position == last else min(left, CONNECT),
+                    local_address,
+                    socket_options,
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if position == last:
+                    raise
+            else:
+                return _Timed(stream, self._deadline)
+        msg = "no address"
+        raise httpcore.ConnectError(msg)
+
+
+class _Timed(httpcore.NetworkStream):
+    """A stream on which all reads and writes together end at one deadline: a receiver that sends
+    a byte now and then gets no longer than one that sends nothing."""
+
+    def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(self._deadline, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, _left(self._deadline, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(self._deadline, httpcore.ConnectTimeout)
+        return _Timed(self._inner.start_tls(ssl_context, server_hostname, left), self._deadline)
+
+    def get_extra_info(self, info: str) -> object:
+        return self._inner.get_extra_info(info)
+
+
+def _left(deadline: float, late: type[httpcore.TimeoutException]) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        msg = "the deadline of this attempt has passed"
+        raise late(msg)
+    return left

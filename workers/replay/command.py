@@ -1,0 +1,220 @@
+"""The command `replay`: recorded scenes, or what was observed, in; files of alerts out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from pipeline import topics
+from pipeline.bus.log import between
+from pipeline.config import schema
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.ports import Entry
+from pipeline.types import ns
+from workers import graph
+from workers.bus.connect import kafka_bus
+from workers.config import loader
+from workers.config.secrets import Secrets
+from workers.delivery.jsonl import write_all
+from workers.delivery.subscribers import deliver_now
+from workers.replay.observation_replay import STAGES, rejudge, span
+from workers.replay.scene_player import scene_of
+from workers.replay.scene_replay import Replayed, replay
+
+LATEST = 4_102_444_800  # s since 1970: the year 2100
+
+
+def run(
+    path: Path,
+    scenes: Sequence[Path],
+    *,
+    out: str,
+    speed: float | None,
+    deliver: bool,
+    as_json: bool,
+) -> int:
+    """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done.
+
+    `out` is a file, or a folder where it ends in `/`, is one, or there are several scenes.
+    """
+    settings = loader.load(path)
+    try:
+        files = _files(scenes, out)
+    except OSError as error:
+        msg = f"--out {out}: cannot be written: {error.strerror}"
+        raise OutsideError(msg) from error
+    for scene in scenes:
+        scene_of(settings, scene)  # what is wrong with the last is said before the first is played
+    encoders = graph.load(settings.models, recorded=True)
+    console = Console(stderr=True)
+    summaries = []
+    for scene, file in zip(scenes, files, strict=True):
+        with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(scene.stem, total=None)
+            played = replay(
+                settings,
+                scene,
+                encoders,
+                speed=speed,
+                heard=lambda done, all_, bar=bar, task=task: bar.update(  # type: ignore[misc]
+                    task, completed=done / 1e9, total=all_ / 1e9
+                ),
+            )
+        write_all(file, played.alerts)
+        if deliver:
+            _deliver(settings, played, Secrets(base=path.parent))
+        summaries.append(_summary(scene, file, played))
+        if not as_json:
+            sys.stdout.write(_line(summaries[-1]) + "\n")
+            sys.stdout.flush()
+    if as_json:
+        sys.stdout.write(json.dumps(summaries) + "\n")
+    return 0
+
+
+def again(
+    path: Path, since: str, until: str | None, *, out: str, state: Path | None, as_json: bool
+) -> int:
+    """Judge again what was observed in `[since, until)` and write the alerts; always 0 when done.
+
+    Times are RFC 3339 with an offset; `until` is now unless it is given.
+    """
+    settings = loader.load(path)
+    start, end = moments(since, until)
+    (file,) = _files([path], out)
+    encoders = graph.load(settings.models, recorded=True, stages=STAGES)
+    with observed(settings, path, state, *span(settings, start, end)) as entries:
+        judged = rejudge(settings, encoders, entries, start, end)
+    alerts = judged.alerts
+    write_all(file, alerts)
+    row = {
+        "out": str(file),
+        "observations": judged.entries,
+        "incidents": len({alert.id for alert in alerts}),
+        "revisions": len(alerts),
+    }
+    sys.stdout.write(
+        json.dumps(row) + "\n"
+        if as_json
+        else f"{judged.entries} records of observations: {row['incidents']} incidents, "
+        f"{row['revisions']} revisions -> {file}\n"
+    )
+    return 0
+
+
+def moments(since: str, until: str | None) -> tuple[int, int]:
+    """The span of `--since` and `--until` (now unless it is given), ns; raises ConfigError."""
+    start = _moment(since, "--since")
+    end = time.time_ns() if until is None else _moment(until, "--until")
+    if start >= end:
+        msg = f"--since {since} is not before --until {until or 'now'}"
+        raise ConfigError(msg)
+    return start, end
+
+
+@contextmanager
+def observed(
+    settings: Config, path: Path, state: Path | None, start: int, end: int
+) -> Iterator[Iterator[Entry]]:
+    """What the config's bus still has of `observations.v1`."""
+    if isinstance(settings.bus, schema.KafkaBus):
+        bus = kafka_bus(settings.bus, Secrets(base=path.parent))
+        try:
+            yield bus.between(topics.OBSERVATIONS, start, end)
+        finally:
+            bus.close()
+    else:
+        folder = (state or Path(settings.state)).expanduser() / "log"
+        yield between(folder, topics.OBSERVATIONS, start, end)
+
+
+def _moment(text: str, option: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
+        raise ConfigError(msg)
+    since = moment.timestamp()
+    if not 0 <= since < LATEST:
+        msg = f"{option} {text[:40]!r}: before 1970 or after 2100 nothing was observed"
+        raise ConfigError(msg)
+    return ns(since)
+
+
+def _files(scenes: Sequence[Path], given: str) -> list[Path]:
+    """Where each scene's alerts go: `--out FILE` for one scene, `--out DIR/` for any number."""
+    out = Path(given)
+    folder = out.is_dir() or given.endswith("/") or len(scenes) > 1
+    if folder and out.is_file():
+        msg = f"--out {out}: is a file, and several scenes need a folder: --out DIR/"
+        raise ConfigError(msg)
+    names = [scene.stem for scene in scenes]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        msg = (
+            f"two scenes are named {twice[0]}: their alerts would go to one file; replay them apart"
+        )
+        raise ConfigError(msg)
+    files = [out / f"{name}.jsonl" for name in names] if folder else [out]
+    for file in files:
+        if file.is_symlink() or (file.exists() and not file.is_file()):
+            # A file is replaced, never written to: /dev/stdout would be gone.
+            msg = f"--out {file}: is no regular file, and would be replaced; name another"
+            raise ConfigError(msg)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=files[0].parent):
+        return files  # so it can be written there: known before hours are spent on it
+
+
+def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
+    incidents = {alert.id: alert for alert in played.alerts}
+    return {
+        "scene": scene.stem,
+        "out": str(file),
+        "seconds": (played.scene.end - played.scene.start) / 1e9,
+        "took": round(played.seconds, 2),
+        "factor": round(played.factor, 1),
+        "incidents": len(incidents),
+        "revisions": len(played.alerts),
+        "labels": sorted({label for alert in incidents.values() for label in alert.labels}),
+        "unused": _unused(played),
+    }
+
+
+def _unused(played: Replayed) -> dict[str, int]:
+    """What of the scene's media could not be used, by source and reason."""
+    counts = played.status.snapshot().counts.get(played.scene.site, {})
+    return {
+        f"{source} {what}": n
+        for source, known in sorted(counts.items())
+        for what, n in sorted(known.items())
+        if what.startswith(("dropped.", "unusable.", "repaired."))
+    }
+
+
+def _line(row: dict[str, object]) -> str:
+    labels = ", ".join(row["labels"]) if isinstance(row["labels"], list) else ""
+    unused = row["unused"] if isinstance(row["unused"], dict) else {}
+    damage = "".join(f"; {what}: {n}" for what, n in unused.items())
+    return (
+        f"{row['scene']}: {row['incidents']} incidents, {row['revisions']} revisions"
+        f"{f' ({labels})' if labels else ''}; {row['seconds']:g} s in {row['took']} s,"
+        f" {row['factor']} times real time{damage} -> {row['out']}"
+    )
+
+
+def _deliver(settings: Config, played: Replayed, secrets: Secrets) -> None:
+    if missed := deliver_now(settings, played.alerts, secrets):
+        msg = f"not every alert was taken by: {', '.join(missed)}"
+        raise OutsideError(msg)

@@ -1,0 +1,168 @@
+"""The scene file: which media, laid together, make a recorded site (design, section 11)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from pipeline.config.schema import Name, Problem
+from pipeline.types import SECOND
+from workers.config.loader import convert, fault, read_yaml
+from workers.media import recordings
+
+MAX_SECONDS = 86_400
+MAX_BYTES = 10_000_000  # of a scene file: its truth may be long
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
+_Second = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
+Span = tuple[_Second, ...]
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Camera(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A video; `fps` defaults to what the config's camera asks for."""
+
+    file: str
+    fps: Annotated[float, Meta(gt=0, le=60)] | None = None
+    at: _Second = 0  # scene time of its first frame
+    loop: bool = False
+    black: tuple[Span, ...] = ()  # no frame is delivered
+    dark: tuple[Span, ...] = ()  # black frames are
+
+
+class Clip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sound that begins at `at`."""
+
+    file: str
+    at: _Second = 0
+    gain_db: Annotated[float, Meta(ge=-120, le=60)] = 0
+
+
+class Said(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A report that is received at `at`."""
+
+    at: _Second
+    author: str
+    text: str
+
+
+class _File(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    site: Name
+    start: str
+    duration: Annotated[float, Meta(gt=0, le=MAX_SECONDS)] | None = None
+    cameras: Mapping[Name, Camera] = {}
+    microphones: Mapping[Name, tuple[Clip, ...]] = {}
+    reports: tuple[Said, ...] = ()
+
+
+class Scene(msgspec.Struct, frozen=True, kw_only=True):
+    """A scene that was found whole: every file is there and holds what it should."""
+
+    path: Path
+    site: str
+    start: int  # ns
+    duration: int  # ns
+    cameras: Mapping[str, Camera]
+    microphones: Mapping[str, tuple[Clip, ...]]
+    reports: tuple[Said, ...]
+
+    @property
+    def end(self) -> int:
+        """Ns; everything in the scene starts before it."""
+        return self.start + self.duration
+
+    def media(self, file: str) -> Path:
+        """The path of a clip: relative to the scene file."""
+        return self.path.parent / file
+
+
+def load_scene(path: str | Path) -> Scene:
+    """Read and check a scene and the media that it names; raises ConfigError with file and line."""
+    path = Path(path)
+    data, lines = read_yaml(path, MAX_BYTES)
+    if isinstance(data, dict):
+        data.pop("truth", None)  # for `evaluate`; replay neither reads nor validates it
+    read, found = convert(data, _File)
+    if read is None:
+        raise fault(path, lines, found)
+    start = _time(read.start)
+    if start is None:
+        found.append(Problem(("start",), "must be a time with its zone, e.g. 2026-01-01T00:00:00Z"))
+    found += _spans(read)
+    lasts = list(_lengths(read, path, found))
+    duration = exact(read.duration) if read.duration is not None else max(lasts, default=Fraction())
+    if not found and not 0 < duration <= MAX_SECONDS:
+        what = f"is {float(duration):g} s by its longest source: must be more than 0, at most a day"
+        found.append(Problem(("duration",), what))
+    if found or start is None:
+        raise fault(path, lines, found)
+    return Scene(
+        path=path,
+        site=read.site,
+        start=start,
+        duration=ns_of(duration),
+        cameras=read.cameras,
+        microphones=read.microphones,
+        reports=read.reports,
+    )
+
+
+def exact(number: float) -> Fraction:
+    """What the scene file says in decimals, not what a float makes of it."""
+    return Fraction(repr(number))
+
+
+def ns_of(seconds: Fraction) -> int:
+    """The nearest nanosecond."""
+    return round(seconds * SECOND)
+
+
+def _spans(read: _File) -> Iterator[Problem]:
+    for name, camera in read.cameras.items():
+        for kind, spans in (("black", camera.black), ("dark", camera.dark)):
+            for i, span in enumerate(spans):
+                if len(span) != 2 or span[0] >= span[1]:
+                    yield Problem(("cameras", name, kind, i), "must be [from, to], in seconds")
+
+
+def _lengths(read: _File, path: Path, found: list[Problem]) -> Iterator[Fraction]:
+    """Scene time at which each source ends; adds to `found` what is wrong with its file."""
+    for name, camera in read.cameras.items():
+        way: tuple[str | int, ...] = ("cameras", name, "file")
+        try:
+            lasts = recordings.film_length(path.parent / camera.file, whole=read.duration is None)
+            yield exact(camera.at) + lasts
+        except recordings.Unplayable as error:
+            found.append(Problem(way, str(error)))
+    for name, clips in read.microphones.items():
+        for i, clip in enumerate(clips):
+            way = ("microphones", name, i, "file")
+            try:
+                lasts = recordings.clip_length(path.parent / clip.file, whole=read.duration is None)
+                yield exact(clip.at) + lasts
+            except recordings.Unplayable as error:
+                found.append(Problem(way, str(error)))
+    yield from (exact(said.at) for said in read.reports)
+
+
+def _time(text: str) -> int | None:
+    """RFC 3339 with up to nine decimals to ns."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    try:
+        whole = datetime.fromisoformat(f"{found[1]}T{found[2]}{found[4].upper()}")
+    except ValueError:
+        return None
+    seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // (whole.resolution * 1_000_000)
+    return seconds * SECOND + int((found[3] or "").ljust(9, "0")) if seconds >= 0 else None

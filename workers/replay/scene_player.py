@@ -1,0 +1,104 @@
+"""A scene played live: lossless by back-pressure, going on after a kill where it was."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline import codec, topics
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError
+from pipeline.ports import Bus
+from pipeline.types import SECOND, Progress, Record, Roster
+from workers.capture.capture import REPORTS_SOURCE, Publish
+from workers.replay.scene_records import Scene, fits, load_scene, scene_records
+from workers.replay.scene_replay import capture, slices_of
+from workers.runtime.status import Status
+
+AHEAD = 24  # entries that a scene may be ahead of any stage
+PAUSE = 0.005  # s between looks at how far the stages are
+
+
+def scene_of(settings: Config, path: Path) -> Scene:
+    """The scene in `path`; raises ConfigError when its site or a source is not in the config."""
+    scene = load_scene(path)
+    if scene.site not in settings.sites:
+        known = ", ".join(sorted(settings.sites))
+        msg = f"{path}: site: {scene.site!r} is not in the config, which has {known}"
+        raise ConfigError(msg)
+    fits(scene, settings.sites[scene.site])
+    return scene
+
+
+def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
+    """Publish records to one topic; durable when it returns."""
+    for record in records:
+        capture(bus, topic, record)
+    bus.flush()
+
+
+class Player:
+    """Publishes a scene's records as fast as they are taken, or at `speed` times real time.
+
+    `store` is durable when it returns, `last` gives what it stored last of (topic, key), and `full`
+    says that it should wait. `over` is set at the end.
+    """
+
+    def __init__(
+        self,
+        settings: Config,
+        scene: Scene,
+        *,
+        store: Publish,
+        last: Callable[[str, str], bytes | None],
+        full: Callable[[], bool],
+        status: Status,
+        speed: float | None,
+    ) -> None:
+        self.over = threading.Event()
+        self._site = settings.sites[scene.site]
+        self._scene, self._store, self._last, self._full = scene, store, last, full
+        self._status, self._speed = status, speed
+
+    def play(self, stop: threading.Event) -> None:
+        """Play to the end, or until `stop`."""
+        records = scene_records(self._scene, self._site, after=self._resumed(), status=self._status)
+        began, first = time.monotonic(), None
+        for upto, slice_ in slices_of(records):
+            first = upto if first is None else first
+            while self._full() or self._early(began, upto - first):
+                if stop.wait(PAUSE):
+                    return
+            for topic in dict.fromkeys(topic for topic, _ in slice_):
+                self._store(topic, [record for of, record in slice_ if of == topic])
+        self.over.set()
+
+    def _early(self, began: float, event: int) -> bool:
+        return bool(self._speed) and time.monotonic() - began < event / SECOND / (self._speed or 1)
+
+    def _resumed(self) -> dict[tuple[str, str], int]:
+        """Where each source stands in the log: what starts after that is still to be published."""
+        after = {}
+        for topic, names in (
+            (topics.FRAMES, self._site.cameras),
+            (topics.AUDIO, self._site.microphones),
+            (topics.REPORTS, (REPORTS_SOURCE,)),
+        ):
+            for name in names:
+                value = self._last(topic, f"{self._scene.site}/{name}")
+                if value is not None:
+                    after[topic, name] = _stands_at(codec.decode(value))
+        return after
+
+
+def _stands_at(record: Record) -> int:
+    """The event time up to which a source has been published. Ns."""
+    match record:
+        case Progress():
+            return record.upto - 1
+        case Roster():
+            return record.start - 1
+        case _:
+            return int(record.start)  # type: ignore[attr-defined]

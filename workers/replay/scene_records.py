@@ -1,0 +1,257 @@
+"""A scene played: the records that live capture would have published, always the same ones.
+
+They come in the order in which they would have been known, exact to the sample and the frame.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+
+from pipeline.config import schema as settings
+from pipeline.errors import ConfigError
+from pipeline.topics import AUDIO, FRAMES, REPORTS
+from pipeline.types import (
+    ROSTER_EVERY,
+    SECOND,
+    AudioChunk,
+    FrameChunk,
+    Progress,
+    Record,
+    Report,
+    Roster,
+    event_start,
+)
+from workers.capture.capture import REPORTS_SOURCE, known_at, roster
+from workers.media import recordings
+from workers.media.jpeg import encoded
+from workers.media.pcm import RATE
+from workers.replay.scene_file import Camera, Scene, Span, exact, load_scene, ns_of
+from workers.runtime.status import Status
+
+__all__ = ["Scene", "fits", "load_scene", "scene_records"]
+
+CHUNK = RATE // 2  # samples in one AudioChunk of a scene
+Count = Callable[[str, str, str, int], None]  # site, source, what, how many: Status.count
+Topical = tuple[str, Record]
+
+
+def scene_records(
+    scene: Scene,
+    site: settings.Site,
+    *,
+    after: Mapping[tuple[str, str], int] | None = None,
+    status: Status | None = None,
+    film: recordings.MakeFilm = recordings.Film,
+) -> Iterator[Topical]:
+    """(topic, record) of the whole scene in the order of `known_at`; the last ones end each source.
+
+    `site`: what the config says of `scene.site`. `after`: the start of the last chunk of a
+    (topic, source) that was published before; what follows it is exactly what was left out.
+    `status` is told what was captured and dropped; `film` plays a video. Raises ConfigError where
+    the scene does not fit the config.
+    """
+    fits(scene, site)
+    done = after or {}
+    say = (status or Status()).count
+    players = [
+        *(_Player(scene, site, FRAMES, name, done, say, film) for name in site.cameras),
+        *(_Player(scene, site, AUDIO, name, done, say, film) for name in site.microphones),
+        _Player(scene, site, REPORTS, REPORTS_SOURCE, done, say, film),
+    ]
+    return heapq.merge(*players, key=lambda item: known_at(item[1]))
+
+
+class _Player:
+    """One source of a scene as its records."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        site: settings.Site,
+        topic: str,
+        name: str,
+        after: Mapping[tuple[str, str], int],
+        count: Count,
+        film: recordings.MakeFilm,
+    ) -> None:
+        self._film = film
+        self._scene = scene
+        self._site = site
+        self._topic = topic
+        self._name = name
+        self._after = after.get((topic, name), -1)
+        self._count = count
+        self._hop = round(site.windows.hop * SECOND)
+        self._lost = ""  # why, while lost
+
+    def __iter__(self) -> Iterator[Topical]:
+        records = {FRAMES: self._frames, AUDIO: self._sound, REPORTS: self._said}[self._topic]()
+        next_roster = self._scene.start
+        for record in records:
+            while next_roster <= known_at(record):
+                yield from self._new(self._roster(next_roster))
+                next_roster += ROSTER_EVERY
+            yield from self._new(record)
+        yield self._topic, self._ending()
+
+    def _new(self, record: Record) -> Iterator[Topical]:
+        if event_start(record) > self._after:
+            yield self._topic, record
+
+    def _roster(self, start: int) -> Roster:
+        return Roster(
+            site=self._scene.site, source=self._name, sources=roster(self._site), start=start
+        )
+
+    def _ending(self) -> Progress:
+        """A promise so far ahead that every window and incident closes by event time."""
+        windows, incidents = self._site.windows, self._site.incidents
+        ahead = windows.size + windows.hop + incidents.close_after + incidents.lost_after
+        return self._progress(self._scene.end + round(ahead * SECOND))
+
+    def _progress(self, upto: int) -> Progress:
+        return Progress(
+            site=self._scene.site,
+            source=self._name,
+            upto=upto,
+            alive=not self._lost,
+            reason=self._lost,
+        )
+
+    def _promises(self, start: int, end: int) -> Iterator[Progress]:
+        """What is said every hop of `[start, end]`, at both ends in any case."""
+        for upto in range(start, end, self._hop):
+            yield self._progress(upto)
+        yield self._progress(end)
+
+    def _frames(self) -> Iterator[Record]:
+        scene, camera = self._scene, self._scene.cameras.get(self._name)
+        if camera is None:
+            yield from self._lost_for_ever()
+            return
+        fps = exact(camera.fps or self._site.cameras[self._name].detect.fps)
+        seq, lost_from = 0, scene.start
+        for k, shown in enumerate(self._shown(camera, fps)):
+            start = scene.start + ns_of(k / fps)
+            if isinstance(shown, str):
+                if not self._lost:
+                    self._lost, lost_from = shown, start
+                continue
+            if self._lost:
+                yield from self._promises(lost_from, start)
+                self._lost = ""
+            if start > self._after:
+                end = min(scene.start + ns_of((k + 1) / fps), scene.end)
+                yield self._frame(shown, seq, start, end)
+            self._count(scene.site, self._name, "captured", 1)
+            seq += 1
+        if self._lost:
+            yield from self._promises(lost_from, scene.end)
+
+    def _shown(self, camera: Camera, fps: Fraction) -> Iterator[recordings.Picture | str]:
+        """What the camera has at k/fps: a picture, or why it has none."""
+        site, name, at = self._scene.site, self._name, exact(camera.at)
+        width = self._site.cameras[name].detect.width
+        video = self._film(
+            self._scene.media(camera.file),
+            width,
+            loop=camera.loop,
+            count=lambda what: self._count(site, name, what, 1),
+        )
+        try:
+            k = 0
+            while ns_of(now := k / fps) < self._scene.duration:
+                if _within(now, camera.black):
+                    yield "no picture (black in the scene)"
+                elif now < at:
+                    yield "not begun"
+                elif (picture := video.at(now - at)) is None:
+                    yield "the video has ended"
+                else:
+                    yield picture.dark() if _within(now, camera.dark) else picture
+                k += 1
+        finally:
+            video.close()
+
+    def _frame(self, picture: recordings.Picture, seq: int, start: int, end: int) -> FrameChunk:
+        pixels = picture.pixels()
+        return FrameChunk(
+            site=self._scene.site,
+            source=self._name,
+            start=start,
+            end=end,
+            seq=seq,
+            width=pixels.shape[1],
+            height=pixels.shape[0],
+            data=encoded(pixels),
+        )
+
+    def _sound(self) -> Iterator[Record]:
+        scene, clips = self._scene, self._scene.microphones.get(self._name)
+        if clips is None:
+            yield from self._lost_for_ever()
+            return
+        total = scene.duration * RATE // SECOND
+        mix = recordings.Mix(
+            [(scene.media(clip.file), exact(clip.at), clip.gain_db) for clip in clips],
+            total,
+            count=lambda what, n: self._count(scene.site, self._name, what, n),
+        )
+        for seq, first in enumerate(range(0, total, CHUNK)):
+            last = min(first + CHUNK, total)
+            start = scene.start + first * SECOND // RATE
+            data = mix.between(first, last)
+            if start > self._after:
+                yield AudioChunk(
+                    site=scene.site,
+                    source=self._name,
+                    start=start,
+                    end=scene.start + last * SECOND // RATE,
+                    seq=seq,
+                    rate=RATE,
+                    channels=1,
+                    data=data,
+                )
+            self._count(scene.site, self._name, "captured", 1)
+
+    def _said(self) -> Iterator[Record]:
+        scene = self._scene
+        last = scene.start - 1
+        reports: list[Record] = []
+        for said in sorted(scene.reports, key=lambda said: said.at):
+            last = max(scene.start + ns_of(exact(said.at)), last + 1)  # no two of one instant
+            if last < scene.end:
+                reports.append(
+                    Report(
+                        site=scene.site,
+                        source=self._name,
+                        start=last,
+                        end=last + 1,
+                        author=said.author,
+                        text=said.text,
+                    )
+                )
+        yield from heapq.merge(self._promises(scene.start, scene.end), reports, key=known_at)
+
+    def _lost_for_ever(self) -> Iterator[Record]:
+        self._lost = "not in the scene"
+        yield from self._promises(self._scene.start, self._scene.end)
+
+
+def fits(scene: Scene, site: settings.Site) -> None:
+    """Raises ConfigError for a source of the scene that the site does not have."""
+    known: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
+        ("camera", scene.cameras, site.cameras),
+        ("microphone", scene.microphones, site.microphones),
+    )
+    for kind, has, wants in known:
+        for name in has:
+            if name not in wants:
+                msg = f"{scene.path}: the config has no {kind} `{name}` at site `{scene.site}`"
+                raise ConfigError(msg)
+
+
+def _within(now: Fraction, spans: tuple[Span, ...]) -> bool:
+    return any(exact(span[0]) <= now < exact(span[1]) for span in spans)

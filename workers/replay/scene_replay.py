@@ -1,0 +1,142 @@
+"""Replay: a recorded scene through the whole graph, in one thread, the same bytes every time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from pipeline import codec, topics, trace
+from pipeline.bus.memory import MemoryBus
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError
+from pipeline.ports import Bus, Entry, Reader
+from pipeline.run import Runner, drain
+from pipeline.types import SECOND, Alert, Record, event_start
+from workers import graph
+from workers.media import recordings
+from workers.replay.scene_records import Scene, load_scene, scene_records
+from workers.runtime.status import Status
+from workers.stages.site_state import Head
+
+R = TypeVar("R", bound=Record)
+
+SLICE = SECOND // 2  # ns of event time published before the stages run
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever studies a scene may change: heads of their own, records that are spoilt on the
+    way from the sources to the stages, stages left out, another way to play a film."""
+
+    heads: Mapping[str, Head] | None = None
+    spoil: Callable[[Record], Record] = lambda record: record
+    stages: Sequence[str] = graph.STAGES
+    film: recordings.MakeFilm = recordings.Film
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scene gave: revisions in the order they were made, and how long it took."""
+
+    scene: Scene
+    alerts: tuple[Alert, ...]
+    seconds: float  # of wall clock, models loaded before
+    status: Status
+
+    @property
+    def factor(self) -> float:
+        """How many times faster than real time."""
+        return (self.scene.end - self.scene.start) / SECOND / self.seconds
+
+
+def replay(
+    config: Config,
+    scene: Scene | Path,
+    encoders: graph.Encoders,
+    *,
+    speed: float | None = None,
+    bus: Bus | None = None,
+    heard: Callable[[int, int], None] = lambda done, all_: None,
+    study: Study | None = None,
+) -> Replayed:
+    """Play one scene on a fresh bus and state; `speed` 1 is real time, None as fast as it goes.
+
+    `heard` is told the event time done and the whole, in ns. Raises ConfigError for a scene that
+    does not fit the config.
+    """
+    scene = load_scene(scene) if isinstance(scene, Path) else scene
+    study = study or Study()
+    if scene.site not in config.sites:
+        known = ", ".join(sorted(config.sites))
+        msg = f"{scene.path}: site: {scene.site!r} is not in the config, which has {known}"
+        raise ConfigError(msg)
+    began = time.monotonic()
+    bus, status = bus or MemoryBus(), Status()
+    stages = graph.nodes(
+        config, encoders, status, recorded=True, stages=study.stages, judges=study.heads
+    )
+    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
+    reader = bus.reader(topics.ALERTS, "replay")
+    alerts: list[Alert] = []
+    slices = slices_of(
+        scene_records(scene, config.sites[scene.site], status=status, film=study.film)
+    )
+
+    def pump() -> bool:
+        alerts.extend(told(reader, Alert))
+        for upto, records in slices:
+            _pace(began, upto - scene.start, speed)
+            for topic, record in records:
+                capture(bus, topic, study.spoil(record))
+            bus.flush()
+            heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
+            return True
+        return False
+
+    drain(runners, pump)
+    alerts.extend(told(reader, Alert))
+    for runner in runners:
+        runner.close()
+    seconds = time.monotonic() - began
+    return Replayed(scene=scene, alerts=tuple(alerts), seconds=seconds, status=status)
+
+
+def capture(bus: Bus, topic: str, record: Record) -> None:
+    """Publish what a source gave: here its trace begins."""
+    key = topics.key_of(topic, record)
+    bus.publish(topic, key, codec.encode(record), trace.begin(record))
+
+
+def slices_of(
+    records: Iterator[tuple[str, Record]],
+) -> Iterator[tuple[int, list[tuple[str, Record]]]]:
+    """Stretches of `SLICE` event time, so that memory stays bounded."""
+    held: list[tuple[str, Record]] = []
+    end = 0
+    for topic, record in records:
+        start = event_start(record)
+        if held and start >= end:
+            yield end, held
+            held = []
+        if not held:
+            end = start // SLICE * SLICE + SLICE
+        held.append((topic, record))
+    if held:
+        yield end, held
+
+
+def told(reader: Reader, kind: type[R]) -> Iterator[R]:
+    """The records of a kind that `reader` has not given yet."""
+    while polled := reader.poll(1000):
+        for event in polled:
+            if isinstance(event, Entry):
+                record = codec.decode(event.value)
+                if isinstance(record, kind):
+                    yield record
+
+
+def _pace(began: float, event: int, speed: float | None) -> None:
+    if speed:
+        time.sleep(max(0.0, began + event / SECOND / speed - time.monotonic()))

@@ -1,0 +1,371 @@
+"""One site: what is seen, heard and said of it is aligned, tracked and judged.
+
+Two speeds. Rules judge an observation as it arrives; the fusion head judges a window once the
+watermark has closed it. All event time: no clock is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from models.fusion import features
+from models.fusion.noisy_or import NoisyOr, Verdict
+from models.fusion.query import Question, Sight, newest
+from pipeline import codec
+from pipeline.config.schema import SEVERITIES, Detect
+from pipeline.judge.align import Aligner, Repeat, Unknown
+from pipeline.judge.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
+from pipeline.judge.source_presence import Attendance
+from pipeline.judge.track import Parked, Tracker
+from pipeline.types import (
+    SECOND,
+    Anomaly,
+    DeadLetter,
+    Described,
+    Detections,
+    Late,
+    Observation,
+    Presence,
+    Progress,
+    Record,
+    Roster,
+    Severity,
+    Sound,
+    Utterance,
+    Window,
+    content_id,
+    event_start,
+    rfc3339,
+)
+from pipeline.zones import Polygon
+
+WINDOW = "window"
+GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
+
+RULES = "rules"  # the name of fusion without a learned head, in alerts too
+
+
+class Head(Protocol):
+    """A learned head: a Model from questions to verdicts, and what an operator must know of it.
+
+    `version` stands in every alert; from `threshold` on a window is an anomaly.
+    """
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def threshold(self) -> float: ...
+    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]: ...
+
+
+class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that fusion knows of a site before anything happens; spans in ns."""
+
+    size: int
+    hop: int
+    horizon: int
+    patience: int | None  # for a source of which nothing comes; None: it is waited for (replay)
+    lost_after: int | None  # None: a lost source is not told (replay)
+    cry_every: int  # how often one that stays lost is told, so that its incident stays open
+    still_after: int
+    still_distance: float  # of the object's height
+    threshold: float  # of the noisy-or
+    learned: float | None = None  # threshold of a learned head; None: its own
+    severity: Severity = "high"  # of what a learned head finds
+    cameras: Mapping[str, Detect]
+    zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
+    sees: Callable[[], Sequence[SeesRule]]  # made anew for each state: level rules remember
+    hears: Sequence[Heard]
+    reads: Sequence[Said | Meant]
+
+
+class SiteState:
+    """One site: windows, tracks and rules; `heads` may change between two windows."""
+
+    def __init__(self, site: str, plan: SitePlan, heads: Mapping[str, Head], floor: int) -> None:
+        self._site, self._plan, self._heads, self._floor = site, plan, heads, floor
+        self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
+        self._trackers = {
+            camera: Tracker(
+                high=detect.min_score,
+                low=min(LEAST, detect.min_score),
+                unseen=max(2 * SECOND, round(3 * SECOND / detect.fps)),
+                horizon=plan.horizon,
+            )
+            for camera, detect in plan.cameras.items()
+        }
+        self._parked = Parked(plan.still_after, plan.still_distance, plan.horizon)
+        self._sees = plan.sees()
+        self._attendance = Attendance(
+            site,
+            hop=plan.hop,
+            size=plan.size,
+            lost_after=plan.lost_after,
+            cry_every=plan.cry_every,
+        )
+        self._findings: list[Finding] = []  # those that an open window may still overlap
+        self._sights: list[Sight] = []  # likewise
+        self._rules = NoisyOr()
+        self._learned = False  # whether the learned head found something in the last window
+        self._newest, self._latest = 0, 0  # ns of the site, and `now` of the partition then
+        self._upto = 0
+        self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
+        self._said: Utterance | None = None  # the last that no anomaly has carried yet
+
+    @property
+    def floor(self) -> int:
+        """Nothing held until here can matter any more. Ns."""
+        return self._aligner.floor
+
+    def on(self, record: Record, now: int) -> list[Record]:
+        """Anomalies first, then the promise that they make possible; `now` is the partition's."""
+        self._newest, self._latest = max(self._newest, event_start(record)), now
+        outcome = self._aligner.push(record)
+        said: list[Record] = []
+        if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
+            match record:
+                case Roster():
+                    self._attendance.expect(record.sources)
+                case Progress():
+                    said += self._attendance.promised(record, now)
+                case Detections() | Sound() | Utterance() | Described():
+                    said += self._observe(record)
+        for out in outcome:
+            match out:
+                case Window():
+                    said += self._judge(out)
+                case Late():
+                    said.append(out)
+                case Unknown():
+                    said.append(dead(record, f"{record.source}: {out.reason}"))
+        return said + self._promise()
+
+    def hurry(self, now: int) -> list[Record]:
+        """Take sources as lost that say nothing for longer than the site's patience."""
+        patience = self._plan.patience
+        if patience is None:
+            return []
+        limit = self._newest + now - self._latest - patience
+        speaking = self._attendance.speaking(now, patience)
+        outcome, stalled = self._aligner.force(limit, speaking)
+        said: list[Record] = []
+        for name in stalled:
+            said += self._attendance.stalled(name, limit, patience)
+        for out in outcome:
+            if isinstance(out, Window):
+                said += self._judge(out)
+        return said + self._promise()
+
+    def _observe(self, record: Observation) -> list[Record]:
+        findings: list[Finding] = []
+        self._attendance.observed(record)
+        match record:
+            case Detections():
+                seen = self._see(record)
+                if seen is not None:
+                    zones = self._plan.zones.get(record.source, ())
+                    self._sights.append(features.sight(seen, zones))
+                    for rule in self._sees:
+                        findings += rule.see(seen)
+            case Sound():
+                for hears in self._plan.hears:
+                    findings += hears.hear(record)
+            case Utterance() | Described():
+                for reads in self._plan.reads:
+                    findings += reads.read(record)
+                if isinstance(record, Utterance) and not any(f.sure for f in findings):
+                    self._said = record
+        self._findings += findings
+        head = self._heads.get(self._site)
+        presence = self._attendance.presence(record.end)
+        ordinals: dict[str, int] = {}
+        said: list[Record] = []
+        for finding in findings:
+            if finding.sure:
+                ordinal = ordinals.get(finding.rule, 0)
+                ordinals[finding.rule] = ordinal + 1
+                told = self._overheard(self._news(finding))
+                said.append(_anomaly(self._site, told, ordinal, presence, _version(head)))
+        return said
+
+    def _news(self, finding: Finding) -> Finding:
+        """The reason is told when something begins, with its time, and not while it goes on."""
+        what = finding.rule, finding.label, finding.source
+        last = self._told.get(what)
+        self._told[what] = finding.end
+        if not finding.reason or (last is not None and finding.start - last < GOES_ON):
+            return msgspec.structs.replace(finding, reason="")
+        when = rfc3339(finding.start)[11:19]
+        return msgspec.structs.replace(finding, reason=f"{when}Z {finding.reason}")
+
+    def _overheard(self, finding: Finding) -> Finding:
+        """What somebody said meanwhile rides along with the next anomaly, once."""
+        words, self._said = self._said, None
+        recent = words is not None and finding.start - words.end < self._plan.size
+        if words is None or finding.text or not recent:
+            return finding
+        return msgspec.structs.replace(finding, text=words.text)
+
+    def _see(self, record: Detections) -> Seen | None:
+        detect = self._plan.cameras.get(record.source)
+        if detect is None:  # the config no longer has this camera
+            return None
+        tracker = self._trackers[record.source]
+        if tracker.time is not None and record.start <= tracker.time:
+            return None  # no eyes of ours: they say what they have passed after each picture
+        boxes = [
+            box
+            for box in record.boxes
+            if box.score >= LEAST and box.y2 - box.y1 >= detect.min_height
+        ]
+        # By place, not by id: a restart numbers old tracks anew, and ordinals must not follow that.
+        tracks = sorted(
+            tracker.update(boxes, record.start),
+            key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
+        )
+        still = frozenset(
+            track.id
+            for track in tracks
+            if record.start - track.first_seen >= self._plan.still_after
+            and track.moved(self._plan.still_after) < self._plan.still_distance
+        )
+        again = self._parked.again(record.source, record.start, tracks, still)
+        return Seen(
+            source=record.source,
+            start=record.start,
+            end=record.end,
+            tracks=[track for track in tracks if track.id not in again],
+            still=still,
+        )
+
+    def _judge(self, window: Window) -> list[Record]:
+        """The rules' fused evidence, and what the learned head finds more or is surer of."""
+        self._findings = [f for f in self._findings if f.end > window.start]
+        self._sights = [s for s in self._sights if s.end > window.start]
+        question = Question(
+            window,
+            tuple(f for f in self._findings if f.start < window.end),
+            tuple(s for s in self._sights if s.start < window.end),
+        )
+        head = self._heads.get(self._site)  # once: a swap may come meanwhile
+        fused, learned = self._fused(question), self._found(question, head)
+        # What rules have found is told as if there were no head, however sure that is.
+        surer = [a for a in learned if not fused or a.score > fused[0].score]
+        return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
+
+    def _fused(self, question: Question) -> list[Anomaly]:
+        """Evidence of several modalities that is enough together, some of it of the newest hop:
+        older evidence was judged with the windows before."""
+        (verdict,) = self._rules([question])
+        start = question.window.end - self._plan.hop
+        several = len({f.modality for f in verdict.findings}) > 1
+        fresh = any(f.end > start for f in verdict.findings)
+        if verdict.score < self._plan.threshold or not (several and fresh):
+            return []
+        severity = next(f.severity for f in verdict.findings if f.label == verdict.label)
+        return [self._whole(question.window, verdict, severity, "fusion")]
+
+    def _found(self, question: Question, head: Head | None) -> list[Anomaly]:
+        """What the learned head finds; it goes on only while the newest hop alone shows it."""
+        if head is None:
+            self._learned = False  # for one that comes by a swap, everything is new
+            return []
+        threshold = head.threshold if self._plan.learned is None else self._plan.learned
+        (verdict,) = head([question])
+        before, self._learned = self._learned, verdict.score >= threshold
+        if not self._learned:
+            return []
+        if before:
+            (now,) = head([newest(question, self._plan.hop)])
+            if now.score < threshold:
+                return []
+        # Where a rule has named what happens, the head only says how sure it is.
+        named = max((f for f in question.findings if f.sure), key=_graver, default=None)
+        if named is None:
+            return [self._whole(question.window, verdict, self._plan.severity, "learned")]
+        verdict = msgspec.structs.replace(verdict, label=named.label)
+        severity = max(named.severity, self._plan.severity, key=SEVERITIES.index)
+        return [self._whole(question.window, verdict, severity, "learned")]
+
+    def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
+        """The anomaly of a window; it lies in the newest hop, before which fusion has promised."""
+        start = window.end - self._plan.hop
+        return Anomaly(
+            site=self._site,
+            source=WINDOW,
+            id=content_id(self._site, rule, WINDOW, start, 0),
+            start=start,
+            end=window.end,
+            rule=rule,
+            label=verdict.label,
+            severity=severity,
+            score=verdict.score,
+            presence=window.presence,
+            reasons=self._why(rule, verdict, start),
+            contributions=verdict.contributions,
+        )
+
+    def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
+        """The reason, when something begins; the rules behind fused evidence have told theirs."""
+        what = rule, verdict.label, WINDOW
+        last = self._told.get(what)
+        self._told[what] = start + self._plan.hop
+        if rule != "learned" or (last is not None and start - last < GOES_ON):
+            return ()
+        shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
+        by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
+        return (f"{rfc3339(start)[11:19]}Z {verdict.label} learned from {by or 'the whole'}",)
+
+    def _promise(self) -> list[Record]:
+        """Nothing that fusion will say starts before the hop that holds the watermark."""
+        watermark = self._aligner.watermark
+        upto = (watermark or 0) // self._plan.hop * self._plan.hop
+        if upto <= self._upto:
+            return []
+        self._upto = upto
+        return [Progress(site=self._site, source="fusion", upto=upto)]
+
+
+def _version(head: Head | None) -> str:
+    return RULES if head is None else head.version
+
+
+def _graver(finding: Finding) -> tuple[int, float, int, str]:
+    return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
+
+
+def _anomaly(
+    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence], head: str
+) -> Anomaly:
+    return Anomaly(
+        site=site,
+        source=finding.source,
+        id=content_id(site, finding.rule, finding.source, finding.start, ordinal),
+        start=finding.start,
+        end=finding.end,
+        rule=finding.rule,
+        label=finding.label,
+        severity=finding.severity,
+        score=finding.score,
+        presence=presence,
+        text=finding.text,
+        reasons=(finding.reason,) if finding.reason else (),
+        contributions={finding.modality: 1.0},
+        head=head,
+    )
+
+
+def dead(record: Record, reason: str) -> DeadLetter:
+    """What could not be used, and why."""
+    return DeadLetter(
+        site=record.site,
+        source=record.source,
+        topic="",  # where it stood is filled in by whoever read it
+        partition=-1,
+        offset=-1,
+        reason=reason,
+        value=codec.encode(record),
+    )

@@ -1,0 +1,214 @@
+"""Listening to what is said: audio in, utterances out.
+
+Per microphone: the ear cuts seconds, the voice model says how like speech each 32 ms are, the
+segmenter finds where an utterance begins and ends, and the speech model writes down its samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.language.text import packed
+from pipeline.errors import DecodeError
+from pipeline.ports import Model
+from pipeline.speech_segmenter import Segmenter, Span
+from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
+from workers.runtime.status import Ledger
+from workers.stages.sound import CONTEXT, RATE, Ear, Known, Samples, Second
+
+FRAME = ns(0.032)  # what one probability of the voice model covers
+FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
+EVER = -(2**63)  # ns
+
+
+def speech_source(microphone: str) -> str:
+    """The observation source of what is said at a microphone."""
+    return f"{microphone}/speech"
+
+
+class SpeechStage:
+    """audio.v1 -> observations.v1: an Utterance of `ROOM/speech` for each thing said at ROOM.
+
+    `voice` takes waveforms (16 kHz mono) and gives the probability of speech of each 32 ms, counted
+    back from the end; `speech` gives a `models.transcript.Transcript` each; `text` an embedding of
+    a text. What is no speech, or is not understood, gives no record. Progress is held back to the
+    start of the utterance still open, 5 s at most. Chunks that are no sound are counted as
+    `dropped.unusable`: the sound stage, which reads the same topic, writes their DeadLetter, and
+    takes `known` as this one does.
+    """
+
+    def __init__(
+        self,
+        voice: Model,
+        speech: Model,
+        text: Model,
+        status: Ledger | None = None,
+        known: Known | None = None,
+    ) -> None:
+        self._models, self._status, self._known = (voice, speech, text), status, known
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
+        """Nothing: an utterance crosses chunks, so the models run in `State.on`."""
+        return [None] * len(batch)
+
+    def open(self, floors: dict[str, int]) -> _SpeechState:
+        """A state that rebuilds itself from two seconds before the open utterance."""
+        return _SpeechState(self._models, floors, self._status, self._known)
+
+
+class _Listener:
+    """One microphone: its ear, its segmenter, and the sound of the open utterance."""
+
+    def __init__(self, voice: Model, since: int) -> None:
+        self.ear = Ear()
+        self._voice = voice
+        self._since = since  # ns; of earlier seconds not all the context is there
+        self._segmenter: Segmenter | None = None  # from the first second on
+        self._kept: dict[int, Samples] = {}  # second -> its samples, from the open utterance on
+
+    @property
+    def upto(self) -> int:
+        """No utterance that is still to come starts earlier. Ns."""
+        return self.ear.upto if self._segmenter is None else self._segmenter.upto
+
+    @property
+    def floor(self) -> int:
+        """What was captured before this is needed no more. Ns."""
+        anchor = self.ear.upto if self._segmenter is None else self._segmenter.anchor
+        return (anchor // SECOND - CONTEXT) * SECOND
+
+    def hear(self, seconds: Sequence[Second]) -> list[tuple[Span, Samples]]:
+        """The utterances that these seconds, and all that is past by now, finish."""
+        found = []
+        for second in seconds:
+            if second.heard and second.start >= self._since:
+                found += self._second(second)
+        if self._segmenter is not None and self._segmenter.heard < self.ear.upto:
+            found += self._cut_out(self._segmenter.skip(self.ear.upto))
+        return found
+
+    def _second(self, second: Second) -> list[tuple[Span, Samples]]:
+        if self._segmenter is None:
+            self._segmenter = Segmenter(second.start)
+        self._kept[second.index] = second.own
+        (probabilities,) = self._voice([second.samples])
+        end = second.start + SECOND
+        found = []
+        for ago, probability in zip(
+            range(FRAMES, 0, -1), probabilities[-FRAMES:].tolist(), strict=True
+        ):
+            start = max(end - ago * FRAME, second.start)
+            found += self._segmenter.push(start, end - (ago - 1) * FRAME, probability)
+        return self._cut_out(found)
+
+    def _cut_out(self, spans: Sequence[Span]) -> list[tuple[Span, Samples]]:
+        """The spans with their samples; what nothing can need any more is let go."""
+        cut = [(span, self._between(span)) for span in spans]
+        first = self.upto // SECOND
+        self._kept = {index: own for index, own in self._kept.items() if index >= first}
+        return cut
+
+    def _between(self, span: Span) -> Samples:
+        first, last = span.start // SECOND, -(-span.end // SECOND)
+        whole = np.concatenate([self._kept[index] for index in range(first, last)])
+        low, high = ((time - first * SECOND) * RATE // SECOND for time in span)
+        return whole[low:high]
+
+
+class _SpeechState:
+    def __init__(
+        self,
+        models: tuple[Model, Model, Model],
+        floors: dict[str, int],
+        status: Ledger | None,
+        known: Known | None,
+    ) -> None:
+        self._voice, self._speech, self._text = models
+        self._floors, self._status, self._known = floors, status, known
+        self._listeners: dict[str, dict[str, _Listener]] = {}  # site -> microphone -> listener
+
+    def on(self, record: Record, inferred: None) -> Sequence[Record]:
+        if self._known is not None and (record.site, record.source) not in self._known:
+            return []  # no roster would ever end its listener, whose floor holds the site back
+        match record:
+            case AudioChunk():
+                return self._chunk(record)
+            case Progress():
+                return self._promised(record)
+            case Roster():
+                listeners = self._listeners.get(record.site, {})
+                for gone in listeners.keys() - set(record.sources):
+                    del listeners[gone]  # else its floor would hold the site back for ever
+                return [record]
+            case _:
+                return []
+
+    def floor(self, site: str) -> int:
+        """Two seconds before what the open utterances depend on. Ns."""
+        listeners = self._listeners.get(site, {}).values()
+        return min((listener.floor for listener in listeners), default=FOREVER)
+
+    def _listener(self, record: Record) -> _Listener:
+        listeners = self._listeners.setdefault(record.site, {})
+        if record.source not in listeners:
+            since = self._floors.get(record.site, EVER) + CONTEXT * SECOND
+            listeners[record.source] = _Listener(self._voice, since)
+        return listeners[record.source]
+
+    def _chunk(self, chunk: AudioChunk) -> list[Record]:
+        listener = self._listener(chunk)
+        before = listener.upto
+        try:
+            seconds = listener.ear.push(chunk)
+        except DecodeError:
+            self._count(chunk, "dropped.unusable")
+            return []
+        self._count(chunk, "processed")
+        said = self._said(chunk, listener.hear(seconds))
+        return said if listener.upto == before else [*said, _progress(chunk, listener.upto)]
+
+    def _promised(self, promise: Progress) -> list[Record]:
+        listener = self._listener(promise)
+        before = listener.upto
+        said = self._said(promise, listener.hear(listener.ear.promise(promise.upto)))
+        # A promise made for a lost source repeats each hop; of the others news is enough.
+        if listener.upto == before and promise.alive:
+            return said
+        return [
+            *said,
+            _progress(promise, listener.upto, alive=promise.alive, reason=promise.reason),
+        ]
+
+    def _said(self, record: Record, heard: Sequence[tuple[Span, Samples]]) -> list[Record]:
+        said: list[Record] = []
+        for span, samples in heard:
+            (transcript,) = self._speech([samples])
+            if not transcript.text:
+                self._count(record, "not_understood")
+                continue
+            (embedding,) = self._text([transcript.text])
+            said.append(
+                Utterance(
+                    site=record.site,
+                    source=speech_source(record.source),
+                    start=span.start,
+                    end=span.end,
+                    text=transcript.text,
+                    language=transcript.language,
+                    confidence=transcript.confidence,
+                    embedding=packed(embedding),
+                )
+            )
+        self._count(record, "utterances", len(said))
+        return said
+
+    def _count(self, record: Record, what: str, n: int = 1) -> None:
+        if self._status is not None:
+            self._status.count(record.site, speech_source(record.source), what, n)
+
+
+def _progress(record: Record, upto: int, *, alive: bool = True, reason: str = "") -> Progress:
+    source = speech_source(record.source)
+    return Progress(site=record.site, source=source, upto=upto, alive=alive, reason=reason)

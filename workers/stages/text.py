@@ -1,0 +1,54 @@
+"""Reading what people report: a text in, the same text with its meaning as a vector out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.language.text import packed
+from pipeline.ports import Model
+from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster
+
+
+class TextStage:
+    """reports.v1 -> observations.v1: a Described for each Report; Progress and Roster pass.
+
+    `encoder` takes texts and gives a vector each. Nothing is held from one record to the next.
+    """
+
+    def __init__(self, encoder: Model) -> None:
+        self._encoder = encoder
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[bytes | None]:
+        """The embedding of each Report in the batch, little-endian float16; None for the rest."""
+        texts = [record.text for record in batch if isinstance(record, Report)]
+        embeddings = iter(self._encoder(texts) if texts else [])
+        return [packed(next(embeddings)) if isinstance(r, Report) else None for r in batch]
+
+    def open(self, floors: dict[str, int]) -> _TextState:
+        """A state without memory."""
+        return _TextState()
+
+
+class _TextState:
+    def on(self, record: Record, inferred: bytes | None) -> Sequence[Record]:
+        match record:
+            case Report():
+                return [
+                    Described(
+                        site=record.site,
+                        source=record.source,
+                        start=record.start,
+                        end=record.end,
+                        text=record.text,
+                        author=record.author,
+                        embedding=inferred or b"",
+                    )
+                ]
+            case Progress() | Roster():
+                return [record]
+            case _:
+                return []
+
+    def floor(self, site: str) -> int:
+        """Nothing is held. Ns."""
+        return FOREVER

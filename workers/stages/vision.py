@@ -1,0 +1,196 @@
+"""Seeing: frames in, detections out; nothing is remembered from one frame to the next."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from pipeline.errors import DecodeError
+from pipeline.ports import Model
+from pipeline.topics import FRAMES
+from pipeline.types import (
+    FOREVER,
+    SECOND,
+    Box,
+    DeadLetter,
+    Detections,
+    FrameChunk,
+    Progress,
+    Record,
+)
+from workers.media.decode import Pixels, decoded
+from workers.media.image_quality import luma_and_sharpness
+from workers.runtime.status import Ledger
+
+Policy = Literal["newest", "all"]
+Who = tuple[str, str]  # site, source
+AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
+SPEED = 4  # times real time at which a backlog is worked off, at least
+
+
+class Uncounted:
+    """A ledger that nobody reads."""
+
+    def count(self, site: str, source: str, what: str, n: int = 1) -> None:
+        """Do nothing."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the detector found in a frame, and how well it could see (`Detections`)."""
+
+    boxes: tuple[Box, ...]
+    luma: float
+    sharpness: float
+
+
+class Unseen(msgspec.Struct, frozen=True):
+    """Why a frame was not looked at: `stale` (a newer one was there) or `undecodable`."""
+
+    what: Literal["stale", "undecodable"]
+    reason: str = ""
+
+
+class Pace:
+    """In which order the frames of a poll are looked at, and for how long.
+
+    A backlog is worked off at `SPEED` times real time: the newest frame of each source is always
+    looked at, and of the others, spread evenly, what there is time for. What is live comes in polls
+    of a frame or two a source, so nothing is let go while there is time.
+    """
+
+    def __init__(self) -> None:
+        self._polls: deque[set[Who]] = deque(maxlen=64)  # a poll may hold a few of the sources only
+
+    def plan(self, frames: Mapping[int, FrameChunk]) -> tuple[list[int], int, float]:
+        """The keys of the frames, how many of them must be looked at, and for how many s more."""
+        by_source: dict[Who, list[int]] = defaultdict(list)
+        for index, frame in frames.items():
+            by_source[frame.site, frame.source].append(index)
+        if by_source:
+            self._polls.append(set(by_source))
+        known = len(set().union(*self._polls))
+        spans = sum(frames[of[-1]].end - frames[of[0]].start for of in by_source.values())
+        turns = [(_turn(k), i) for of in by_source.values() for k, i in enumerate(reversed(of))]
+        order = [index for _, index in sorted(turns)]
+        return order, len(by_source), spans / SECOND / SPEED / max(known, 1)
+
+
+def _turn(ago: int) -> int:
+    """By which frames are ordered: any first few of them are spread evenly, the newest is first."""
+    return int(f"{ago:016b}"[::-1], 2)
+
+
+class VisionStage:
+    """frames.v1 -> observations.v1.
+
+    `detector` takes pictures (BGR uint8, h x w x 3) and gives a tuple of Box each. `policy`:
+    `newest` looks at the newest frame of each source in a poll and at as many of the others as
+    there is time for (`Pace`), and lets the rest go, counted as `dropped.stale`; `all` looks at
+    every frame (replay). `min_score` cuts off what is not worth keeping in the log; rules have
+    thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable`, and
+    told in a DeadLetter and in its Progress. `timer` gives seconds.
+    """
+
+    def __init__(
+        self,
+        detector: Model,
+        policy: Policy = "newest",
+        min_score: float = 0.1,
+        status: Ledger | None = None,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._detector, self._min_score = detector, min_score
+        self._policy, self._pace = policy, Pace()
+        self._status, self._timer = status or Uncounted(), timer
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[Seen | Unseen | None]:
+        """Look at the frames of a poll, over all sources at once; None for what is no frame."""
+        began = self._timer()
+        frames = {i: record for i, record in enumerate(batch) if isinstance(record, FrameChunk)}
+        order, must, seconds = list(frames), len(frames), 0.0
+        if self._policy == "newest":
+            order, must, seconds = self._pace.plan(frames)
+        found: dict[int, Seen | Unseen] = dict.fromkeys(frames, Unseen("stale"))
+        done = 0
+        while done < len(order) and (room := self._room(done, must, began, seconds)):
+            some = order[done : done + room]
+            found |= self._look({index: frames[index] for index in some})
+            done += len(some)
+        return [found.get(index) for index in range(len(batch))]
+
+    def _room(self, done: int, must: int, began: float, seconds: float) -> int:
+        """How many frames to look at next, after `done` of them."""
+        if done < must:
+            return min(must - done, AT_ONCE)
+        spent = self._timer() - began
+        if spent >= seconds:
+            return 0
+        # No more than before: what the first of them cost may say little of the others.
+        return max(1, min(done, AT_ONCE, int((seconds - spent) * done / (spent or seconds))))
+
+    def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, Seen | Unseen]:
+        """What these frames show, by their keys."""
+        found: dict[int, Seen | Unseen] = {}
+        pictures: dict[int, Pixels] = {}
+        for index, frame in frames.items():
+            try:
+                pictures[index] = decoded(frame.data, frame.width, frame.height)
+            except DecodeError as error:
+                found[index] = Unseen("undecodable", str(error))
+        seen = self._detector(list(pictures.values())) if pictures else ()
+        for (index, picture), boxes in zip(pictures.items(), seen, strict=True):
+            sure = tuple(box for box in boxes if box.score >= self._min_score)
+            found[index] = Seen(sure, *luma_and_sharpness(picture))
+        return found
+
+    def open(self, floors: dict[str, int]) -> _VisionState:
+        """A state that needs nothing of the past."""
+        return _VisionState(self._status)
+
+
+class _VisionState:
+    def __init__(self, status: Ledger) -> None:
+        self._status = status
+
+    def on(self, record: Record, inferred: Seen | Unseen | None) -> Sequence[Record]:
+        """Detections and Progress for a frame; Progress and Roster pass as they are."""
+        if not isinstance(record, FrameChunk):
+            return (record,)
+        site, source = record.site, record.source
+        moved = Progress(site=site, source=source, upto=record.start + 1)
+        match inferred:
+            case Seen(boxes=boxes, luma=luma, sharpness=sharpness):
+                self._status.count(site, source, "processed")
+                found = Detections(
+                    site=site,
+                    source=source,
+                    start=record.start,
+                    end=record.end,
+                    boxes=boxes,
+                    luma=luma,
+                    sharpness=sharpness,
+                )
+                return found, moved
+            case Unseen(what="undecodable", reason=reason):
+                self._status.count(site, source, "dropped.undecodable")
+                dead = DeadLetter(
+                    site=site,
+                    source=source,
+                    topic=FRAMES,
+                    partition=0,  # a state knows no offset; `seq` leads to the frame
+                    offset=0,
+                    reason=f"frame {record.seq} cannot be decoded: {reason}",
+                    value=b"",
+                )
+                return dead, msgspec.structs.replace(moved, reason=f"undecodable: {reason}")
+            case _:
+                self._status.count(site, source, "dropped.stale")
+                return (moved,)
+
+    def floor(self, site: str) -> int:
+        """Nothing is held."""
+        return FOREVER

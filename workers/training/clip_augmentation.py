@@ -1,0 +1,86 @@
+"""How often and how each single clip is heard, beside the scenes: sounds to learn from.
+
+A clip alone says what a sound is; a site never hears it alone. So a clip is heard again louder or
+softer, beside ordinary sounds and in noise. Test clips are heard once, as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from models.hearing.yamnet_features import OWN
+from models.training import dataset
+from workers.replay.scene_file import Clip
+from workers.training import clip_manifest, feature_extraction, scene_mixer
+
+TAKES = {"train": 8, "val": 8, "test": 1}  # how often a clip is heard; the first time as it is
+UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a feature that stands for a score below 0.02
+FEWER = 2  # times less often where it is no ordinary sound, of which there are more
+
+
+def jobs(media: Path, seed: int) -> Iterator[feature_extraction.Job]:
+    """Every clip of the manifest alone; but for the test split also louder or softer, beside
+    ordinary sounds of its own split, and with noise."""
+    clips = [
+        clip
+        for clip in clip_manifest.read(clip_manifest.chosen(media), media).clips
+        if clip.kind in ("sound", "speech")
+    ]
+    for number, clip in enumerate(clips):
+        if clip.kind == "speech":  # heard beside others only: alone it would be words
+            continue
+        ordinary = scene_mixer.by_name([c for c in clips if c.split == clip.split and not c.label])
+        for take in range(max(1, TAKES[clip.split] // (FEWER if clip.label else 1))):
+            alone = feature_extraction.Job(
+                scene="",
+                split=clip.split,
+                clip=str(media / clip.path),
+                label=clip.label,
+                take=take,
+            )
+            chance = np.random.default_rng([seed, number, take])
+            yield _beside(alone, media, ordinary, chance) if take else alone
+
+
+def doubtful(row: dataset.Row) -> bool:
+    """Whether this window of a clip is no example of what the clip is, for YAMNet does not even
+    suspect it there: a label is the whole clip's, and who learns that the crowd around a siren is
+    the siren takes every crowd for one."""
+    own = OWN.get(row.truth or "")
+    if own is None:
+        return False
+    sound = row.tokens().vectors.get("sound")
+    return sound is None or float(sound[list(own)].max()) < UNSUSPECTED
+
+
+def _beside(
+    job: feature_extraction.Job,
+    media: Path,
+    ordinary: Sequence[Sequence[clip_manifest.Clip]],
+    chance: np.random.Generator,
+) -> feature_extraction.Job:
+    """The clip as it may be heard in a scene."""
+    shares = np.array([min(len(kind), scene_mixer.COMMON) for kind in ordinary], float)
+    beside = []
+    for _ in range(int(chance.integers(0, 3))):
+        kind = ordinary[int(chance.choice(len(ordinary), p=shares / shares.sum()))]
+        other = kind[int(chance.integers(len(kind)))]
+        loud = (-24, -12) if scene_mixer.FAR.search(other.path.lower()) else (-18, 0)
+        beside.append(
+            Clip(
+                file=str((media / other.path).resolve()),
+                at=round(float(chance.uniform(0, 4)), 3),
+                gain_db=round(float(chance.uniform(*loud)), 1),
+            )
+        )
+    return msgspec.structs.replace(
+        job,
+        beside=tuple(beside),
+        gain_db=round(float(chance.uniform(-12, 6) if job.label else chance.uniform(-15, 3)), 1),
+        spoil="noise" if chance.random() < 0.25 else "",
+    )

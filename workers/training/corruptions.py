@@ -1,0 +1,86 @@
+"""What goes wrong with cameras and microphones, done to a scene on purpose: for evaluation."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import cv2
+import msgspec
+import numpy as np
+
+from pipeline.types import AudioChunk, FrameChunk, Record
+from workers.replay.scene_file import Scene
+
+KINDS = ("dark", "blur", "noise", "dropped", "shifted")
+TOUCHES = {"dark": "seen", "blur": "seen", "noise": "heard", "shifted": "heard"}  # `dropped`: all
+SHIFT = 1.0  # s by which sound comes late
+DARK = 0.15  # of the light is left
+BLUR = 6.0  # px, sigma, at detect size
+NOISE_DB = -32.0  # dBFS (RMS) of the noise that is added to sound
+DROPPED = 0.4  # of frames and pieces of sound
+_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
+
+
+def way(kind: str, seed: int = 0) -> Callable[[Record], Record]:
+    """What is done to each record on its way to the stages."""
+    match kind:
+        case "dark" | "blur":
+            return lambda record: _seen(record, kind)
+        case "noise":
+            return lambda record: (
+                _hissing(record, seed) if isinstance(record, AudioChunk) else record
+            )
+        case "dropped":
+            return lambda record: _gone(record, seed)
+        case "" | "shifted":
+            return lambda record: record
+    msg = f"no way to spoil a scene is called {kind!r}; there are {', '.join(KINDS)}"
+    raise ValueError(msg)
+
+
+def shifted(scene: Scene) -> Scene:
+    """The scene with all sound a second late; pictures, reports and truth stay."""
+    late = {
+        name: tuple(msgspec.structs.replace(clip, at=clip.at + SHIFT) for clip in clips)
+        for name, clips in scene.microphones.items()
+    }
+    return msgspec.structs.replace(scene, microphones=late)
+
+
+def _seen(chunk: Record, kind: str) -> Record:
+    if not isinstance(chunk, FrameChunk):
+        return chunk
+    pixels = cv2.imdecode(np.frombuffer(chunk.data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        return chunk
+    if kind == "dark":
+        chance = np.random.default_rng(zlib.crc32(chunk.data))
+        grain = chance.normal(0, 4, pixels.shape)
+        worse = np.clip(pixels * DARK + grain, 0, 255).astype(np.uint8)
+    else:
+        worse = cv2.GaussianBlur(pixels, (0, 0), BLUR)
+    return msgspec.structs.replace(chunk, data=cv2.imencode(".jpg", worse, _JPEG)[1].tobytes())
+
+
+def _hissing(chunk: Record, seed: int) -> Record:
+    if not isinstance(chunk, AudioChunk):
+        return chunk
+    samples = np.frombuffer(chunk.data, "<i2").astype(np.float32)
+    chance = np.random.default_rng([seed, chunk.start // 1_000_000])
+    noise = chance.normal(0, 32768 * 10 ** (NOISE_DB / 20), samples.shape)
+    data = np.clip(samples + noise, -32768, 32767).astype("<i2").tobytes()
+    return msgspec.structs.replace(chunk, data=data)
+
+
+def _gone(record: Record, seed: int) -> Record:
+    """What is dropped leaves a picture without anything, or silence: the source lives on."""
+    if not isinstance(record, FrameChunk | AudioChunk):
+        return record
+    draw = zlib.crc32(f"{seed}/{record.source}/{record.start}".encode()) / 2**32
+    if draw >= DROPPED:
+        return record
+    if isinstance(record, AudioChunk):
+        return msgspec.structs.replace(record, data=bytes(len(record.data)))
+    black = np.zeros((record.height, record.width, 3), np.uint8)
+    return msgspec.structs.replace(record, data=cv2.imencode(".jpg", black, _JPEG)[1].tobytes())

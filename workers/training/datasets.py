@@ -1,0 +1,156 @@
+"""`fusewatch features | export`: windows to learn from, of scenes and of past alerts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+
+from models.fusion.labels import LABELS, SPLITS
+from models.training import dataset
+from pipeline.config.schema import SEVERITIES
+from pipeline.errors import ConfigError
+from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
+from workers import graph
+from workers.config import loader
+from workers.replay.command import moments, observed
+from workers.replay.observation_replay import STAGES, rejudge, span
+from workers.replay.scene_file import load_scene
+from workers.training import feature_extraction
+from workers.training.ground_truth import truth
+
+
+def encoded(
+    config: Path, jobs: Sequence[feature_extraction.Job], name: str = "windows"
+) -> list[list[dataset.Row]]:
+    """The rows of each job, with a progress bar of that name on a terminal."""
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(name, total=len(jobs))
+        return list(
+            feature_extraction.encode(
+                config, jobs, told=lambda done, _: progress.update(task, completed=done)
+            )
+        )
+
+
+def playable(config: Path, scenes: Sequence[Path]) -> None:
+    """Raise ConfigError for what is wrong of scenes that are to be learned from or judged on: told
+    before the long work."""
+    settings = loader.load(config)
+    named: dict[str, Path] = {}
+    for path in scenes:
+        scene = load_scene(path)
+        truth(scene)
+        if scene.site not in settings.sites:
+            msg = f"{path}: site: {scene.site!r} is not in {config}"
+            raise ConfigError(msg)
+        if named.setdefault(path.stem, path) != path:
+            msg = f"{path}: {named[path.stem]} has the same name, by which windows are known"
+            raise ConfigError(msg)
+
+
+def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None) -> int:
+    """Write the windows of scenes with their truth; how many.
+
+    Without a `split` it is that of the scene's folder, as composed ones have it, or `train`.
+    """
+    playable(config, scenes)
+    writable(out)
+    jobs = [
+        feature_extraction.Job(
+            scene=str(scene),
+            split=split or (scene.parent.name if scene.parent.name in SPLITS else "train"),
+        )
+        for scene in scenes
+    ]
+    return dataset.write(out, (row for rows in encoded(config, jobs) for row in rows))
+
+
+def writable(out: Path) -> None:
+    """Raise ConfigError where a file of windows cannot be, or holds what a person has said."""
+    if out.is_dir():
+        msg = f"--out {out}: is a folder: name the file to write"
+        raise ConfigError(msg)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"--out {out}: its folder cannot be made: {error.strerror}"
+        raise ConfigError(msg) from error
+    if not out.exists():
+        return
+    try:
+        said = {row.alert for row in dataset.read([out]) if row.verdict is not None}
+    except ConfigError as error:
+        msg = f"--out {out}: is there already, and is no file of windows: name another"
+        raise ConfigError(msg) from error
+    if said:
+        msg = f"--out {out}: holds verdicts on {len(said)} alerts: name another file"
+        raise ConfigError(msg)
+
+
+def export(
+    path: Path,
+    since: str,
+    until: str | None,
+    out: Path,
+    state: Path | None,
+    *,
+    encoders: graph.Encoders | None = None,
+) -> dict[str, object]:
+    """Write the windows of each alert since then, for review; how many there are.
+
+    What was observed is judged again by the rules and heads of now, by the same stages, so alerts
+    have the ids that they had. `verdict` is null: a person makes it true or false in every line of
+    an alert. `label` is that of the gravest anomaly in the window, or the alert's. Times as
+    `fusewatch replay --since`; `encoders` are loaded as the config says unless they are given.
+
+    Raises ConfigError for an `out` that holds verdicts; it is not written where nothing was told.
+    """
+    settings = loader.load(path)
+    start, end = moments(since, until)
+    writable(out)
+    judges = graph.heads(settings)
+    notes = {site: feature_extraction.Notes(judges.get(site)) for site in settings.sites}
+    encoders = encoders or graph.load(settings.models, recorded=True, stages=STAGES)
+    with observed(settings, path, state, *span(settings, start, end)) as entries:
+        told = rejudge(settings, encoders, entries, start, end, heads=notes)
+    last = {alert.id: alert for alert in told.alerts if SYSTEM not in alert.rules}
+    rows = [
+        row for alert in last.values() for row in _windows(alert, notes[alert.site], told.anomalies)
+    ]
+    if rows:
+        dataset.write(out, rows)
+    return {"out": str(out), "alerts": len(last), "windows": len(rows)}
+
+
+def _windows(
+    alert: Alert, notes: feature_extraction.Notes, anomalies: Sequence[Anomaly]
+) -> Iterator[dataset.Row]:
+    """The windows that show something of the alert, each with the label of what was found in it."""
+    end = alert.end or FOREVER
+    found = [
+        anomaly
+        for anomaly in anomalies
+        if anomaly.site == alert.site
+        and anomaly.label in LABELS
+        and anomaly.start < end
+        and anomaly.end > alert.start
+    ]
+    for window, tokens in notes.asked:
+        if window.end > alert.start and window.start < end:
+            here = [a for a in found if a.start < window.end and a.end > window.start]
+            gravest = max(
+                here, key=lambda a: (SEVERITIES.index(a.severity), a.score), default=alert
+            )
+            yield dataset.Row(
+                scene=alert.id,
+                site=alert.site,
+                start=window.start,
+                end=window.end,
+                alert=alert.id,
+                label=gravest.label if gravest.label in LABELS else "",
+                states=tokens.states,
+                vectors=dataset.packed(tokens),
+            )

@@ -1,0 +1,215 @@
+"""Windows to learn from and to be judged by: scenes and clips through the daemon's own stages.
+
+A head that only takes notes sits where the learned one would: what it is asked is what the daemon
+asks, so training data and the running system come from the same code (`tests/graph` proves it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from models import weights
+from models.fusion import features
+from models.fusion.noisy_or import Verdict
+from models.fusion.query import Question
+from models.hearing.voice_activity import FRAME, Samples
+from models.registry import REGISTRY
+from models.training import dataset
+from pipeline.config.schema import Config, Microphone, Models, Site
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.types import SECOND, Window
+from workers import graph
+from workers.config import loader
+from workers.media import recordings
+from workers.replay.scene_file import Clip, Scene, load_scene
+from workers.replay.scene_replay import Study, replay
+from workers.runtime.process_pool import pool
+from workers.stages.site_state import RULES, Head
+from workers.training import corruptions
+from workers.training.ground_truth import truth
+from workers.training.video_cache import Films
+
+NEVER = 2.0  # a threshold that no score reaches
+CLIP_AT = 1.25  # s of silence before a clip that is heard alone
+LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
+
+
+class Notes:
+    """A head that keeps what it was asked; it answers as the head in it does, or finds nothing."""
+
+    def __init__(self, head: Head | None = None) -> None:
+        self._head = head
+        self.version = RULES if head is None else head.version
+        self.threshold = NEVER if head is None else head.threshold
+        self.asked: list[tuple[Window, features.Tokens]] = []
+
+    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]:
+        for question in batch:
+            # A window is asked about first as a whole, then perhaps its newest hop alone.
+            if not self.asked or self.asked[-1][0].end != question.window.end:
+                self.asked.append((question.window, features.tokens(question)))
+        if self._head is not None:
+            return self._head(batch)
+        return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A scene to encode. `spoil`: how (spoilt.KINDS), or as it is; `take` seeds that."""
+
+    scene: str
+    split: str = "test"
+    spoil: str = ""
+    only: str = ""
+    clip: str = ""  # a sound file that is the whole scene, with its label
+    label: str = ""
+    gain_db: float = 0.0
+    beside: tuple[Clip, ...] = ()  # ordinary sounds that are heard with it
+    take: int = 0
+
+
+def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[dataset.Row]:
+    """The windows of one scene or clip, with their truth."""
+    if job.clip:
+        config, scene = _alone(job)
+        length = scene.duration - round((CLIP_AT + 2) * SECOND)
+        begin = scene.start + round(CLIP_AT * SECOND)
+        spans = [(begin, begin + length, job.label)] if job.label else []
+    else:
+        scene = load_scene(Path(job.scene))
+        spans = truth(scene)
+    if scene.site not in config.sites:
+        msg = f"{scene.path}: site: {scene.site!r} is not in the config"
+        raise ConfigError(msg)
+    config, scene = _part(config, scene, job.only)
+    if job.spoil == "shifted":
+        scene = corruptions.shifted(scene)
+    notes = Notes()
+    study = Study(
+        heads={scene.site: notes},
+        spoil=corruptions.way(job.spoil, job.take),
+        film=_films,
+        stages=LISTEN if job.clip else graph.STAGES[:-1],
+    )
+    replay(config, scene, encoders, study=study)
+    return [
+        dataset.Row(
+            scene=f"{job.clip}#{job.take}" if job.clip else scene.path.stem,
+            site=scene.site,
+            camera=next((Path(camera.file).stem for camera in scene.cameras.values()), ""),
+            split=job.split,
+            start=window.start,
+            end=window.end,
+            truth=dataset.truth_of(window.start, window.end, spans),
+            states=tokens.states,
+            vectors=dataset.packed(tokens),
+        )
+        for window, tokens in notes.asked
+        if scene.start <= window.start < scene.end
+    ]
+
+
+def _part(config: Config, scene: Scene, only: str) -> tuple[Config, Scene]:
+    """The site and the scene without its microphones, or without its cameras."""
+    if not only:
+        return config, scene
+    gone = {"seen": "microphones", "heard": "cameras"}[only]
+    site = msgspec.structs.replace(config.sites[scene.site], **{gone: {}})
+    config = msgspec.structs.replace(config, sites={scene.site: site})
+    return config, msgspec.structs.replace(scene, **{gone: {}})
+
+
+def _alone(job: Job) -> tuple[Config, Scene]:
+    """A site with one microphone, which hears the clip and nothing else."""
+    path = Path(job.clip)
+    try:
+        seconds = float(recordings.clip_length(path, whole=True))
+    except recordings.Unplayable as error:
+        raise ConfigError(str(error)) from error
+    scene = Scene(
+        path=path,
+        site="clip",
+        start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
+        duration=round((seconds + CLIP_AT + 2) * SECOND),
+        cameras={},
+        microphones={"mic": (Clip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)},
+        reports=(),
+    )
+    site = Site(microphones={"mic": Microphone(source="device:default")})
+    return Config(version=1, sites={"clip": site}), scene
+
+
+def encode(
+    config: Path, jobs: Sequence[Job], *, told: Callable[[int, int], None], processes: int = 0
+) -> Iterator[list[dataset.Row]]:
+    """The windows of each job, in order; one process a core, models loaded once in each.
+
+    Clips alone need no config: `Path()`. `told` hears how many are done, of how many. Raises
+    ConfigError as scenes and configs do.
+    """
+    _there(config)
+    with pool(_ready, str(config) if config.name else "", count=processes) as workers:
+        try:
+            for done, made in enumerate(workers.map(_work, jobs), 1):
+                told(done, len(jobs))
+                yield made
+        except BrokenProcessPool as error:
+            msg = "a process that encodes scenes was killed: is there memory for one a core?"
+            raise OutsideError(msg) from error
+
+
+def _there(config: Path) -> None:
+    """Bring the weights here, where what is wrong with them can be told in one line."""
+    models = loader.load(config).models if config.name else Models()
+    for name in models.__struct_fields__:
+        if (named := getattr(models, name).weights) in REGISTRY:
+            weights.find(named)
+
+
+_films = Films()  # of this process: the same few videos, scene after scene
+_ours: list[tuple[Config, graph.Encoders]] = []  # of this worker process
+
+
+def _ready(config: str) -> None:
+    settings = loader.load(config) if config else Config(version=1, sites={})
+    single = {
+        name: msgspec.structs.replace(getattr(settings.models, name), threads=1)
+        for name in settings.models.__struct_fields__
+    }
+    models = msgspec.structs.replace(settings.models, **single)
+    if config:
+        encoders = graph.load(models, recorded=True)
+        encoders = msgspec.structs.replace(encoders, detector=Remembering(encoders.detector))
+    else:  # nobody speaks in a clip that is heard for what it is
+        encoders = graph.load(models, recorded=True, stages=("sound",))
+        encoders = msgspec.structs.replace(encoders, voice=nobody)
+    _ours.append((settings, encoders))
+
+
+def nobody(batch: Sequence[Samples]) -> list[Samples]:
+    """A voice model (models/hearing/voice_activity.py) that hears no voice."""
+    return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
+
+
+def _work(job: Job) -> list[dataset.Row]:
+    settings, encoders = _ours[0]
+    return rows(settings, job, encoders)
+
+
+class Remembering:
+    """A model that answers at once what it was asked before: films come again and again."""
+
+    def __init__(self, model: Callable[[Sequence[object]], Sequence[object]]) -> None:
+        self._model = model
+        self._known: dict[int, object] = {}
+
+    def __call__(self, batch: Sequence[object]) -> list[object]:
+        keys = [hash(bytes(memoryview(item).cast("B"))) for item in batch]  # type: ignore[arg-type]
+        for key, item in zip(keys, batch, strict=True):
+            if key not in self._known:
+                (self._known[key],) = self._model([item])
+        return [self._known[key] for key in keys]

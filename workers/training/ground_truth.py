@@ -1,0 +1,57 @@
+"""The truth of a scene file: what an observer would call an incident. Replay never reads it."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from models.fusion.labels import LABELS
+from models.training.dataset import Span
+from pipeline.config.schema import Problem
+from pipeline.types import SECOND
+from workers.config.loader import convert, fault, read_yaml
+from workers.replay.scene_file import MAX_BYTES, Scene
+
+
+class _Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    start: float
+    end: float
+    label: str
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    truth: tuple[_Truth, ...] | None = None
+
+
+def truth(scene: Scene) -> list[Span]:
+    """The spans of a scene, ns; raises ConfigError with file and line for what is none.
+
+    A scene without `truth` cannot be evaluated, one with `truth: []` is quiet.
+    """
+    path: Path = scene.path
+    data, lines = read_yaml(path, MAX_BYTES)
+    given = {"truth": data["truth"]} if isinstance(data, dict) and "truth" in data else {}
+    read, found = convert(given, _File)
+    if read is None:
+        raise fault(path, lines, found)
+    if read.truth is None:
+        found.append(Problem((), "has no `truth`: for a quiet scene write `truth: []`"))
+        raise fault(path, lines, found)
+    length = scene.duration / SECOND
+    for i, one in enumerate(read.truth):
+        if not 0 <= one.start < one.end <= length:
+            what = f"must have 0 <= start < end <= {length:g}, the scene's length in seconds"
+            found.append(Problem(("truth", i), what))
+        if one.label not in LABELS:
+            near = get_close_matches(one.label, LABELS, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            what = f"{one.label!r} is none of {', '.join(LABELS)}{hint}"
+            found.append(Problem(("truth", i, "label"), what))
+    if found:
+        raise fault(path, lines, found)
+    return [
+        (scene.start + round(one.start * SECOND), scene.start + round(one.end * SECOND), one.label)
+        for one in read.truth
+    ]

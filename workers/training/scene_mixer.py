@@ -1,0 +1,429 @@
+"""One composed scene: where each clip lies, how loud, and what is true of it.
+
+Pure, apart from `heard`, which tells how long a clip lasts and where it is loud.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+
+from pipeline.errors import ConfigError
+from workers.replay.scene_file import Clip as Laid
+from workers.replay.scene_file import Said
+from workers.training.clip_manifest import Clip, Manifest
+from workers.training.scene_plan import INTRUSION, SHORTEST, Part, Slot, appearances
+
+FAR = re.compile(r"firework|thunder|explo|blast|bang")  # ordinary only from far away
+EXPLAINS = re.compile(r"\b(only|just|drill|exercise|test|practice|film|movie|prop|fakes?|blank)\b")
+COMMON = 8  # clips of one kind that count: 28 of traffic shall not drown one of rain
+AUTHORS = ("guard-1", "guard-2", "front-desk", "caretaker", "passer-by")
+NOISE_DB = -30.0  # dBFS of a bed of noise as it lies in its file
+NOMINAL_DB = -30.0  # dBFS of a sound, to measure a bed by where nothing happens
+SNR = {"low": (5.0, 10.0), "high": (10.0, 25.0)}  # dB of the event over the bed
+LEAST = 1.0  # s of an appearance that a corruption leaves
+AFTER = 6.0  # s after its start at most that an anomaly is reported
+
+Interval = tuple[float, float]  # s
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a clip sounds like: its length, where it is loud (s), and how loud there (dBFS)."""
+
+    length: float
+    start: float
+    end: float
+    level: float
+
+
+class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is true of the scene, and how it shows."""
+
+    label: str
+    modalities: tuple[str, ...]  # of vision, sound, report
+    clips: tuple[str, ...]
+    texts: tuple[str, ...]
+    start: float  # s, first cue's start
+    end: float  # s, last cue's end
+    gain_db: float | None
+    snr_db: float | None
+    report: str  # matching, contradicting, none
+
+
+class Distractor(msgspec.Struct, frozen=True, kw_only=True):
+    """Something ordinary."""
+
+    modalities: tuple[str, ...]
+    clips: tuple[str, ...]
+    texts: tuple[str, ...]
+    start: float
+    end: float
+    gain_db: float | None
+
+
+class Corruption(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong with the sources, whatever is true."""
+
+    dead_microphone: bool
+    black: tuple[Interval, ...]
+    dark: tuple[Interval, ...]
+    noise: str  # low, high signal to noise; empty: no bed
+    snr_db: float | None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of scenes.jsonl."""
+
+    name: str
+    split: str
+    site: str
+    video: str
+    start: str
+    duration: float
+    closed: bool
+    anomalies: tuple[Anomaly, ...]
+    distractors: tuple[Distractor, ...]
+    corruption: Corruption
+    report: str  # contradicting before matching before none, of all anomalies
+
+
+class Mixed(msgspec.Struct, frozen=True, kw_only=True):
+    """A scene as it will be written; files are below the media or, `noise/...`, the out folder."""
+
+    row: Row
+    loop: bool
+    dark: tuple[Interval, ...]
+    clips: tuple[Laid, ...]
+    noise: tuple[Laid, ...]
+    reports: tuple[Said, ...]
+
+
+def mixed(
+    slot: Slot,
+    duration: float,
+    manifest: Manifest,
+    heard: Callable[[Clip], Heard],
+    rng: np.random.Generator,
+) -> Mixed:
+    """The scene of a slot."""
+    return _Scene(slot, duration, manifest, heard, rng).mixed()
+
+
+class _Scene:
+    def __init__(
+        self,
+        slot: Slot,
+        duration: float,
+        manifest: Manifest,
+        heard: Callable[[Clip], Heard],
+        rng: np.random.Generator,
+    ) -> None:
+        self._slot = slot
+        self._duration = duration
+        self._heard = heard
+        self._rng = rng
+        self._sounds = manifest.of(slot.split, "sound", "speech")
+        self._texts = manifest.of(slot.split, "report")
+        self._laid: list[Laid] = []
+        self._said: list[Said] = []
+        self._lit: list[Interval] = []  # in closed hours, the only light
+        self._events: dict[str, float] = {}  # dBFS of the sounds that matter, by label
+
+    def mixed(self) -> Mixed:
+        slot = self._slot
+        start = self._time()
+        seen = [self._seen(part) for part in slot.parts]
+        black, dark = self._corrupted([spans for spans in seen if spans])
+        noise, snr = self._snr()
+        anomalies = [
+            self._over_bed(self._anomaly(part, _left(spans, (*black, *dark))), snr)
+            for part, spans in zip(slot.parts, seen, strict=True)
+        ]
+        distractors = self._distractors()
+        kinds = [anomaly.report for anomaly in anomalies]
+        row = Row(
+            name=f"{slot.film.site}-{slot.number:04d}",
+            split=slot.split,
+            site=slot.film.site,
+            video=slot.film.clip.path,
+            start=start,
+            duration=self._duration,
+            closed=slot.closed,
+            anomalies=tuple(anomalies),
+            distractors=tuple(distractors),
+            corruption=Corruption(
+                dead_microphone=slot.dead, black=black, dark=dark, noise=noise, snr_db=snr
+            ),
+            report=next((k for k in ("contradicting", "matching") if k in kinds), "none"),
+        )
+        closed = _outside(self._lit, self._duration) if slot.closed else []
+        return Mixed(
+            row=row,
+            loop=slot.film.loop,
+            dark=tuple(_joined([*closed, *dark])),
+            clips=tuple(sorted(self._laid, key=lambda laid: (laid.at, laid.file))),
+            noise=self._bed(noise, snr),
+            reports=tuple(sorted(self._said, key=lambda said: said.at)),
+        )
+
+    def _between(self, low: float, high: float) -> float:
+        """Whole milliseconds or thousandths; `low` where there is no room."""
+        return round(float(self._rng.uniform(low, max(low, high))), 3)
+
+    def _one(self, clips: Sequence[Clip]) -> Clip:
+        return clips[int(self._rng.integers(len(clips)))]
+
+    def _time(self) -> str:
+        """A start in 2026 such that the whole scene lies in closed or open hours."""
+        first, hours = (22, 8) if self._slot.closed else (6, 16)
+        second = int(self._rng.integers(int(hours * 3600 - self._duration) + 1))
+        day = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=int(self._rng.integers(365)))
+        moment = day + timedelta(hours=first, seconds=second)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _seen(self, part: Part) -> list[Interval]:
+        """When the intruder is in view, by a light that is on for 5 to 12 s."""
+        if "vision" not in part.shows:
+            return []
+        film = self._slot.film
+        a, b = self._one_of(appearances(film, (part.start, part.end)))
+        lasts = self._between(5, 12)
+        on = self._between(max(0.0, a - lasts + SHORTEST), b - SHORTEST)
+        off = round(min(on + lasts, self._duration), 3)
+        self._lit.append((on, off))
+        return [(max(a, on), min(b, off)) for a, b in film.visible if a < off and b > on]
+
+    def _one_of(self, spans: Sequence[Interval]) -> Interval:
+        return spans[int(self._rng.integers(len(spans)))]
+
+    def _corrupted(
+        self, seen: Sequence[Sequence[Interval]]
+    ) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
+        """Black and dark spans, drawn again while they would hide an intruder altogether."""
+        for _ in range(100):
+            spans: dict[bool, list[Interval]] = {True: [], False: []}
+            for black, wanted in ((True, self._slot.black), (False, self._slot.dark)):
+                if wanted:
+                    lasts = self._between(3, min(8, self._duration / 3))
+                    on = self._between(0, self._duration - lasts)
+                    spans[black].append((on, round(on + lasts, 3)))
+            hidden = [*spans[True], *spans[False]]
+            if all(max(map(_lasts, _left(each, hidden)), default=0) >= LEAST for each in seen):
+                return tuple(spans[True]), tuple(spans[False])
+        return (), ()
+
+    def _snr(self) -> tuple[str, float | None]:
+        kind = "" if self._slot.dead else self._slot.noise
+        return kind, round(self._between(*SNR[kind]), 1) if kind else None
+
+    def _anomaly(self, part: Part, seen: Sequence[Interval]) -> Anomaly:
+        """Lay its sound, say its report; what is true lasts from its first cue to its last."""
+        cues: list[Interval] = [*seen]
+        clips: list[str] = []
+        texts: list[str] = []
+        gain: float | None = None
+        if seen:
+            clips.append(self._slot.film.clip.path)
+        if "sound" in part.shows:
+            clip = self._one([each for each in self._sounds if each.label == part.label])
+            gain = round(self._between(-12, 6), 1)
+            cue = self._lay(clip, gain, part.start, part.end)
+            cues.append(cue)
+            clips.append(clip.path)
+            self._events[part.label] = self._heard(clip).level + gain
+        kind = "none"
+        first = min((cue[0] for cue in cues), default=None)
+        if "report" in part.shows:
+            kind = "matching"
+            begin = part.start if first is None else first
+            latest = part.end - 1 if first is None else first + AFTER
+            text = self._one(self._about(part, alone=first is None)).text
+            at = self._say(text, begin, latest)
+            cues.append((at, min(at + 1, self._duration)))
+            texts.append(text)
+        elif first is not None and self._rng.random() < 0.2:
+            kind = "contradicting"
+            text = self._one(self._explaining()).text
+            self._say(text, first, first + AFTER)
+            texts.append(text)
+        return Anomaly(
+            label=part.label,
+            modalities=part.shows,
+            clips=tuple(clips),
+            texts=tuple(texts),
+            start=round(min(cue[0] for cue in cues), 3),
+            end=round(max(cue[1] for cue in cues), 3),
+            gain_db=gain,
+            snr_db=None,
+            report=kind,
+        )
+
+    def _over_bed(self, anomaly: Anomaly, snr: float | None) -> Anomaly:
+        """Told how far its sound is above the bed, which is `snr` below the first one."""
+        if snr is None or anomaly.label not in self._events:
+            return anomaly
+        above = self._events[anomaly.label] - self._reference() + snr
+        return msgspec.structs.replace(anomaly, snr_db=round(above, 1))
+
+    def _reference(self) -> float:
+        """DBFS that a bed is measured by: the first event's, or where there is none, -30."""
+        return next(iter(self._events.values()), NOMINAL_DB)
+
+    def _about(self, part: Part, *, alone: bool) -> list[Clip]:
+        """Texts of the label; an intruder who is seen may also be told as glass or as a threat."""
+        labels = {part.label}
+        if part.label == INTRUSION and not alone and self._rng.random() < 0.4:
+            labels = {"glass", "threat"}
+        found = [text for text in self._texts if text.label in labels]
+        return found or [text for text in self._texts if text.label == part.label]
+
+    def _explaining(self) -> list[Clip]:
+        """Ordinary texts that explain an alarming thing away; else any."""
+        ordinary = [text for text in self._texts if not text.label]
+        return [text for text in ordinary if EXPLAINS.search(text.text.lower())] or ordinary
+
+    def _lay(self, clip: Clip, gain: float, low: float, high: float) -> Interval:
+        """Lay a sound into [low, high) if it has room there; when it is loud, within the scene."""
+        heard = self._heard(clip)
+        if heard.start > self._duration - 1:
+            msg = f"{clip.path}: is silent for {heard.start:g} s, as long as a scene; cut it"
+            raise ConfigError(msg)
+        loud = max(1.0, min(heard.end - heard.start, high - low - 1))
+        at = max(0.0, round(self._between(low, high - loud) - heard.start, 3))
+        self._laid.append(Laid(file=clip.path, at=at, gain_db=gain))
+        start = round(at + heard.start, 3)
+        return start, round(min(at + heard.end, self._duration), 3)
+
+    def _say(self, text: str, low: float, high: float) -> float:
+        at = self._between(min(low, self._duration - 1), min(high, self._duration - 1))
+        author = AUTHORS[int(self._rng.integers(len(AUTHORS)))]
+        self._said.append(Said(at=at, author=author, text=text))
+        return at
+
+    def _distractors(self) -> list[Distractor]:
+        """At least one; the first shows in one modality, so that half of them all do."""
+        slot, rng = self._slot, self._rng
+        found: list[Distractor] = []
+        ordinary = [clip for clip in self._sounds if not clip.label]
+        kinds = by_name(ordinary)
+        weights = np.array([min(len(kind), COMMON) for kind in kinds], float)
+        texts = [text for text in self._texts if not text.label]
+        many = max(1, round(self._duration / 30))
+        sounds = 0 if slot.dead else int(rng.integers(1 if slot.quiet else 0, 4)) * many
+        for _ in range(min(sounds, 20)):
+            clip = self._one(kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))])
+            far = FAR.search(clip.path.lower())
+            gain = round(self._between(*((-24, -12) if far else (-15, 0))), 1)
+            start, end = self._lay(clip, gain, 0, self._duration)
+            about = [text for text in texts if _shared(clip, text)]
+            paired = found and found[-1].modalities == ("sound",) and rng.random() < 0.5 and about
+            told = self._one(about).text if paired else ""
+            if told:
+                at = self._say(told, start, start + AFTER)
+                end = max(end, round(min(at + 1, self._duration), 3))
+            found.append(
+                Distractor(
+                    modalities=("sound", "report") if told else ("sound",),
+                    clips=(clip.path,),
+                    texts=(told,) if told else (),
+                    start=start,
+                    end=end,
+                    gain_db=gain,
+                )
+            )
+        if not found or rng.random() < 0.3:
+            told = self._one(texts).text
+            at = self._say(told, 0, self._duration)
+            end = round(min(at + 1, self._duration), 3)
+            found.append(_plain("report", (), (told,), (at, end)))
+        return [*found, *self._in_view()]
+
+    def _in_view(self) -> list[Distractor]:
+        """People in open hours; in closed ones, at times, light in an empty room."""
+        slot, film = self._slot, self._slot.film
+        if not slot.closed:
+            return [_plain("vision", (film.clip.path,), (), span) for span in film.visible[:1]]
+        rooms = [span for span in film.empty if _lasts(span) >= 2]
+        if not rooms or self._rng.random() < 0.5:
+            return []
+        a, b = self._one_of(rooms)
+        on = self._between(a, b - 2)
+        span = (on, round(min(b, on + self._between(2, 8)), 3))
+        self._lit.append(span)
+        return [_plain("vision", (film.clip.path,), (), span)]
+
+    def _bed(self, kind: str, snr: float | None) -> tuple[Laid, ...]:
+        """Noise so far below the event; where there is none, below a sound of -30 dBFS."""
+        if snr is None:
+            return ()
+        colour = ("white", "pink")[int(self._rng.integers(2))]
+        level = self._reference() - snr
+        gain = round(min(max(level - NOISE_DB, -90.0), 30.0), 1)
+        lasts = noise_length(self._duration)
+        file = f"noise/{self._slot.split}-{colour}.wav"
+        times = range(0, -(-int(np.ceil(self._duration)) // lasts) * lasts, lasts)
+        return tuple(Laid(file=file, at=float(at), gain_db=gain) for at in times)
+
+
+def noise_length(duration: float) -> int:
+    """Whole seconds of a file of noise; longer scenes hear it again."""
+    return min(30, int(np.ceil(duration)))
+
+
+def _plain(
+    modality: str, clips: tuple[str, ...], texts: tuple[str, ...], span: Interval
+) -> Distractor:
+    return Distractor(
+        modalities=(modality,), clips=clips, texts=texts, start=span[0], end=span[1], gain_db=None
+    )
+
+
+def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Clips whose paths differ in digits only lie together: `rain`, `casual`."""
+    kinds: dict[str, list[Clip]] = {}
+    for clip in clips:
+        kinds.setdefault(re.sub(r"[\d._]+", "", clip.path), []).append(clip)
+    return list(kinds.values())
+
+
+def _shared(clip: Clip, text: Clip) -> bool:
+    """The name of the clip and the text have a word in common, by its beginning."""
+    words = {word for word in re.findall(r"[a-z]{4,}|dog", clip.path.rpartition("/")[2].lower())}
+    known = words - {"sounds", "flac", "casual", "distant", "fire", "evil", "door"}
+    return any(re.search(rf"\b{word[:7]}", text.text.lower()) for word in sorted(known))
+
+
+def _lasts(span: Interval) -> float:
+    return span[1] - span[0]
+
+
+def _left(spans: Iterable[Interval], hidden: Iterable[Interval]) -> list[Interval]:
+    """What of `spans` is not hidden."""
+    left = [*spans]
+    for a, b in hidden:
+        left = [
+            piece
+            for s, e in left
+            for piece in ((s, min(e, a)), (max(s, b), e))
+            if _lasts(piece) > 0
+        ]
+    return left
+
+
+def _outside(lit: Iterable[Interval], duration: float) -> list[Interval]:
+    return _left([(0.0, duration)], lit)
+
+
+def _joined(spans: Sequence[Interval]) -> list[Interval]:
+    """Spans in order, those that touch made one."""
+    joined: list[Interval] = []
+    for a, b in sorted(spans):
+        if joined and a <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(b, joined[-1][1]))
+        else:
+            joined.append((a, b))
+    return joined

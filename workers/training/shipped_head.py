@@ -1,0 +1,375 @@
+"""`make head`: from a folder of clips to a fusion head, its card and its report.
+
+    python -m workers.training.shipped_head MEDIA --out build/head --ship models/fusion/shipped
+
+Scenes are composed, heard and seen by the daemon's own stages, and learned from. What is told of
+the head is measured on clips and texts that no training met. There are three videos, one a site, so
+every figure of the tables is of networks that never saw the video that they are judged on: for each
+video one is trained without it (leave one out), and the answers are pooled. The shipped head has
+seen all three, and its own line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from models.fusion.labels import SPLITS
+from models.fusion.learned_head import Learned
+from models.training import dataset, export_head, fit, metrics, rehearsal, report
+from models.training.batches import Windows
+from models.training.fit import Settings, Trained
+from models.training.metrics import Scored, Truth
+from workers.replay.scene_file import load_scene
+from workers.runtime.process_pool import pool
+from workers.training import clip_augmentation, corruptions, feature_extraction
+from workers.training.compose import compose
+from workers.training.datasets import encoded
+from workers.training.ground_truth import truth
+
+NAME, VERSION = "fusewatch-fusion", "1"
+SCENES, SEED = 160, 7
+EPOCHS = 16  # where clips are learned from too: there are seven times as many windows
+PER_HOUR = 0.1  # false alarms an hour of ordinary sounds one after another
+TOUCHED = {"seen": ("vision",), "heard": ("sound", "speech")}
+MAIN = "concat VAT"  # the kind that is shipped: it had the better validation AP
+SUBSETS = ("V", "A", "T", "VA", "VT", "AT", "VAT")
+SESA = ("gunshot", "explosion", "siren", "")
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of everything, and what truly happened in each scene."""
+
+    scenes: Sequence[dataset.Row]  # as they are
+    spoilt: Mapping[str, Sequence[dataset.Row]]  # kind -> the test scenes again
+    clips: Sequence[dataset.Row]
+    truths: Mapping[str, Sequence[Truth]]
+
+
+def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], None]) -> Data:
+    """Compose, encode and keep the rows below `out`; raises ConfigError as those do."""
+    folder = out / "scenes"
+    compose(media, folder, scenes=scenes, seed=seed)
+    files = {split: sorted((folder / split).glob("*.yaml")) for split in SPLITS}
+    plain = [
+        feature_extraction.Job(scene=str(f), split=s) for s, found in files.items() for f in found
+    ]
+    wrong = {
+        kind: [
+            feature_extraction.Job(
+                scene=str(f), split="test", spoil=kind, only=corruptions.TOUCHES.get(kind, "")
+            )
+            for f in files["test"]
+        ]
+        for kind in corruptions.KINDS
+    }
+    every = {"scenes": plain, **wrong}
+    jobs = [job for some in every.values() for job in some]
+    made = iter(encoded(folder / "config.yaml", jobs, "scenes"))
+    kept: dict[str, list[dataset.Row]] = {}
+    for name, some in every.items():
+        rows = [row for _ in some for row in next(made)]
+        kept[name] = _whole(name, rows, kept.get("scenes", []))
+        dataset.write(out / f"rows/{name}.jsonl", kept[name])
+    heard = encoded(Path(), list(clip_augmentation.jobs(media, seed)), "clips")
+    clips = [row for rows in heard for row in rows]
+    dataset.write(out / "rows/clips.jsonl", clips)
+    say(f"{len(kept['scenes'])} windows of {scenes} scenes, {len(clips)} of clips")
+    truths = {
+        file.stem: [Truth(*span) for span in truth(load_scene(file))]
+        for found in files.values()
+        for file in found
+    }
+    return Data(
+        scenes=kept["scenes"],
+        spoilt={kind: kept[kind] for kind in corruptions.KINDS},
+        clips=clips,
+        truths=truths,
+    )
+
+
+def _whole(
+    kind: str, rows: Sequence[dataset.Row], clean: Sequence[dataset.Row]
+) -> list[dataset.Row]:
+    """The windows with what was spoilt, and the rest as it was where only that was encoded."""
+    touched = TOUCHED.get(corruptions.TOUCHES.get(kind, ""))
+    if touched is None:
+        return list(rows)
+    anew = {(row.scene, row.start): row for row in rows}
+    whole = []
+    for row in clean:
+        other = anew.get((row.scene, row.start))
+        if other is None:
+            continue
+        vectors = {m: v for m, v in row.vectors.items() if m not in touched}
+        vectors |= {m: v for m, v in other.vectors.items() if m in touched}
+        states = {m: (other if m in touched else row).states[m] for m in row.states}
+        whole.append(msgspec.structs.replace(row, vectors=vectors, states=states))
+    return whole
+
+
+Folds = dict[str, list[tuple[str, Trained]]]  # name of a head -> (video it never saw, trained)
+
+
+class Fold(msgspec.Struct, frozen=True, kw_only=True):
+    """A training: of this kind, without this video; "" is the head that is shipped."""
+
+    name: str
+    settings: Settings
+    video: str = ""
+
+
+def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Trained]:
+    """For each kind of head one trained without each video, and the one that knows all; a core
+    each, for networks so small gain nothing from a second one."""
+    kinds = {
+        "concat": Settings(seed=seed, epochs=EPOCHS),
+        "attention": Settings(seed=seed, epochs=EPOCHS, network="attention", members=1),
+        "only A": Settings(seed=seed, epochs=EPOCHS, modalities="A"),
+        **{f"only {letter}": Settings(seed=seed, modalities=letter) for letter in "VT"},
+    }
+    videos = sorted({row.camera for row in given.scenes if row.camera})
+    wanted = [Fold(name=MAIN, settings=kinds["concat"])]
+    wanted += [
+        Fold(name=name, settings=settings, video=video)
+        for name, settings in kinds.items()
+        for video in videos
+    ]
+    made: list[Trained] = []
+    with pool(_alone, given.scenes, given.clips) as workers:
+        for fold, trained in zip(wanted, workers.map(_trained, wanted), strict=True):
+            say(
+                f"without {fold.video or 'none'}, {fold.name}: AP {trained.ap:.3f} on validation, "
+                f"{trained.epochs} epochs"
+            )
+            made.append(trained)
+    by_kind: Folds = {name: [] for name in kinds}
+    for fold, trained in zip(wanted[1:], made[1:], strict=True):
+        by_kind[fold.name].append((fold.video, trained))
+    return by_kind, made[0]
+
+
+_rows: list[Sequence[dataset.Row]] = []  # of this process: the scenes and the clips
+
+
+def _alone(scenes: Sequence[dataset.Row], clips: Sequence[dataset.Row]) -> None:
+    fit.single()
+    _rows[:] = [scenes, clips]
+
+
+def _trained(fold: Fold) -> Trained:
+    scenes, clips = _rows
+    known = [row for row in scenes if not fold.video or row.camera != fold.video]
+    if "A" in fold.settings.modalities:
+        known += [
+            row for row in clips if row.split != "train" or not clip_augmentation.doubtful(row)
+        ]
+    parts = {split: Windows([r for r in known if r.split == split]) for split in ("train", "val")}
+    return fit.fit(parts["train"], parts["val"], fold.settings)
+
+
+def pooled(
+    heads: Sequence[tuple[str, Trained]], rows: Sequence[dataset.Row], modalities: str
+) -> Scored:
+    """Each test window judged by the network that never saw its video."""
+    parts = []
+    for video, trained in heads:
+        own = [row for row in rows if row.split == "test" and row.camera == video]
+        parts.append(fit.scored(trained, Windows(own), modalities))
+    return Scored(
+        scene=[name for part in parts for name in part.scene],
+        kind=[name for part in parts for name in part.kind],
+        **{
+            field: np.concatenate([getattr(part, field) for part in parts])
+            for field in ("start_ns", "end_ns", "score", "classes", "anomaly", "label")
+        },
+    )
+
+
+def table(
+    made: Folds, given: Data, threshold: float
+) -> tuple[list[metrics.Row], dict[str, Scored]]:
+    """Every row of the report, and the answers behind some of them."""
+    rows: list[metrics.Row] = []
+    curves: dict[str, Scored] = {}
+    conditions = {"clean": given.scenes, **given.spoilt}
+
+    def add(name: str, modalities: str, condition: str, keep: str = "") -> None:
+        answers = pooled(made[name], conditions[condition], modalities)
+        measured = metrics.measure(answers, given.truths, threshold)
+        shown = name if not name.startswith("only") else "one modality alone"
+        rows.append(metrics.Row(shown, modalities, condition, measured))
+        if keep:
+            curves[keep] = answers
+
+    for condition in conditions:
+        for subset in SUBSETS:
+            keep = MAIN if condition == "clean" and subset == "VAT" else ""
+            add("concat", subset, condition, keep)
+        add("attention", "VAT", condition, "attention VAT" if condition == "clean" else "")
+        for letter in "VAT":
+            keep = f"only {letter}" if condition == "clean" else ""
+            add(f"only {letter}", letter, condition, keep)
+    return rows, curves
+
+
+def clips_right(head: Learned, rows: Sequence[dataset.Row]) -> tuple[float, np.ndarray]:
+    """Share of held-out SESA clips told right from sound alone (gunshot, explosion, siren,
+    casual), and the table of counts, truth by row."""
+    counts = np.zeros((len(SESA), len(SESA)), int)
+    by_clip: dict[str, list[dataset.Row]] = {}
+    for row in rows:
+        if row.split == "test" and "sesa_train" in row.scene:
+            by_clip.setdefault(row.scene, []).append(row)
+    for name, windows in by_clip.items():
+        wanted = Path(name).name.split("_")[0]
+        said = head.heard([row.tokens() for row in windows], SESA[:-1])
+        counts[SESA.index("" if wanted == "casual" else wanted), SESA.index(said)] += 1
+    return float(np.trace(counts) / max(counts.sum(), 1)), counts
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the head; the last thing that it prints is where its report is."""
+    ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    ask.add_argument("media", type=Path)
+    ask.add_argument("--out", type=Path, default=Path("build/head"))
+    ask.add_argument("--ship", type=Path, help="where the head goes; default OUT/head")
+    ask.add_argument("--scenes", type=int, default=SCENES)
+    ask.add_argument("--seed", type=int, default=SEED)
+    ask.add_argument("--reuse", action="store_true", help="the rows that an earlier run made")
+    asked = ask.parse_args(argv)
+    began = time.monotonic()
+    fit.single()
+    ship = asked.ship or asked.out / "head"
+    given = _held(asked.out) if asked.reuse else gather(
+        asked.media, asked.out, asked.scenes, asked.seed, _say
+    )  # fmt: skip
+    _say(f"{time.monotonic() - began:.0f} s until here")
+    made, final = folds(given, _say, asked.seed)
+    _say(f"{time.monotonic() - began:.0f} s until here")
+    val = Windows([r for r in (*given.scenes, *given.clips) if r.split == "val"])
+    threshold = fit.chosen_threshold(final, val, _spans(given), PER_HOUR)
+    rows, curves = table(made, given, threshold)
+    test = Windows([row for row in given.scenes if row.split == "test"])
+    own = fit.scored(final, test)
+    measured = metrics.measure(own, given.truths, threshold)
+    rows.append(metrics.Row("shipped (knows the videos)", "VAT", "clean", measured))
+    config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
+    about = _about(asked, rows, final, threshold)
+    card = export_head.ship(
+        ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
+        config=config, about=about,
+    )  # fmt: skip
+    heard = [row for row in given.clips if not clip_augmentation.doubtful(row)]
+    kept = rehearsal.chosen([given.scenes, heard], asked.seed)
+    dataset.write(ship / rehearsal.FILE, kept)
+    right, counts = clips_right(Learned.read(ship), given.clips)
+    about["sesa_held_out_accuracy"] = round(right, 3)
+    card = msgspec.structs.replace(card, about=about)
+    export_head.write_card(ship, card)
+    _tell(rows, right, counts)
+    report.write(
+        asked.out / "report.html", title=f"Fusion head {NAME} {VERSION}", card=_flat(card),
+        rows=rows, curves=curves, main=curves[MAIN], truths=given.truths,
+        threshold=threshold, notes=_notes(right, counts),
+    )  # fmt: skip
+    _say(f"{time.monotonic() - began:.0f} s in all; the head is in {ship}")
+    _say(f"report: {asked.out / 'report.html'}")
+    return 0
+
+
+def _held(out: Path) -> Data:
+    kept = {
+        name: dataset.read([out / f"rows/{name}.jsonl"])
+        for name in ("scenes", "clips", *corruptions.KINDS)
+    }
+    files = (out / "scenes").glob("*/*.yaml")
+    return Data(
+        scenes=kept["scenes"],
+        spoilt={kind: kept[kind] for kind in corruptions.KINDS},
+        clips=kept["clips"],
+        truths={f.stem: [Truth(*span) for span in truth(load_scene(f))] for f in files},
+    )
+
+
+def _spans(given: Data) -> dict[str, Sequence[Truth]]:
+    """What happened in scenes and in clips."""
+    spans: dict[str, Sequence[Truth]] = dict(given.truths)
+    for row in given.clips:
+        if row.truth:
+            spans[row.scene] = [*spans.get(row.scene, ()), Truth(row.start, row.end, row.truth)]
+    return spans
+
+
+def _hash(scenes: int, settings: Settings, composed: Path) -> str:
+    text = f"{scenes} {settings} {composed.read_text()}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _about(
+    asked: argparse.Namespace, rows: Sequence[metrics.Row], final: Trained, threshold: float
+) -> dict[str, object]:
+    chosen = {(r.name, r.modalities, r.condition): r.metrics for r in rows}
+    main = chosen["concat", "VAT", "clean"]
+    return {
+        "purpose": "raises the score of a window from sound, picture and words together",
+        "data": f"{asked.scenes} composed scenes (seed {asked.seed}), single clips; not recorded",
+        "clips": "models/training/media.tsv names each with its licence and split",
+        "videos": "three, one a site: vision is judged by leaving each out in turn",
+        "vision": "counts, speeds, zones and quality; no picture is learned",
+        "validation_ap": round(final.ap, 3),
+        "epochs": final.epochs,
+        "settings": msgspec.to_builtins(final.settings),
+        "held_out": {
+            "threshold": threshold,
+            **{
+                key: round(float(getattr(main, key)), 3)
+                for key in ("ap", "auc", "f1", "event_recall", "false_alarms_per_hour", "ece")
+            },
+        },
+    }
+
+
+def _notes(right: float, counts: np.ndarray) -> list[str]:
+    names = ", ".join(label or "casual" for label in SESA)
+    return [
+        "Scenes are composited from clips, not recorded. No clip or text of training is met here.",
+        "There are three videos: each window is judged by networks that never saw its video.",
+        f"Held-out SESA clips told right from sound alone: {right:.3f}; counts by truth, in the "
+        f"order {names}: {counts.tolist()}",
+    ]
+
+
+def _tell(rows: Sequence[metrics.Row], right: float, counts: np.ndarray) -> None:
+    _say(f"{'head':28}{'given':7}{'':9}{'AP':>6}{'AUC':>7}{'F1':>7}{'recall':>8}{'false/h':>9}"
+         f"{'detect':>8}")  # fmt: skip
+    for row in rows:
+        m = row.metrics
+        _say(
+            f"{row.name:28}{row.modalities:7}{row.condition:9}{m.ap:6.3f}{m.auc:7.3f}{m.f1:7.3f}"
+            f"{m.event_recall:8.3f}{m.false_alarms_per_hour:9.1f}{m.detect_median_s:7.1f}s"
+        )
+    _say(f"held-out SESA clips from sound alone: accuracy {right:.3f} of {int(counts.sum())}")
+
+
+def _flat(card: object) -> dict[str, object]:
+    built = msgspec.to_builtins(card)
+    about = built.pop("about")
+    return {**built, **{k: json.dumps(v) if isinstance(v, dict) else v for k, v in about.items()}}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""`fusewatch train`: a head learns from windows of scenes or of reviewed alerts.
+
+`workers/training/datasets.py` makes both, `workers/training/evaluate.py` says what came of it.
+Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.progress import Progress
+
+from models.fusion.learned_head import Learned, folder_of
+from models.training import dataset, export_head, rehearsal
+from models.training.batches import Windows, truths_of
+from models.training.fit import Settings, Trained, chosen_threshold, fit, forward, single
+from pipeline.errors import ConfigError
+
+log = logging.getLogger("fusewatch")
+
+SEEDS = 2**32
+SCALE = 4.0  # times a base's temperature, at most
+
+
+def train(  # noqa: PLR0913 - the options of the command
+    files: Sequence[Path],
+    out: Path,
+    *,
+    base: str,
+    network: str,
+    seed: int,
+    epochs: int,
+    per_hour: float,
+    device: str,
+    name: str,
+) -> dict[str, object]:
+    """Train a head from files of windows, and write it to `out`; what to tell of it.
+
+    With a `base` it is trained on: that head's threshold stays, and it is held near to what it
+    knew, by its weights and by the windows that it is shipped with. Raises ConfigError with file
+    and line for windows that cannot be learned from.
+    """
+    began = time.monotonic()
+    _checked(epochs, seed, per_hour)
+    if out.exists() and (
+        not out.is_dir() or (base != "none" and out.resolve() == folder_of(base).resolve())
+    ):
+        msg = f"--out {out}: is a file, or the base itself: name a new folder"
+        raise ConfigError(msg)
+    rows = _undisputed([row for row in dataset.read(files) if row.answer() is not None])
+    if not rows:
+        msg = f"{files[0]}: no window has a truth or a verdict: review the alerts first"
+        raise ConfigError(msg)
+    rehearsed = [] if base == "none" else rehearsal.read(folder_of(base))
+    if not rehearsed and len({bool(row.answer()) for row in rows}) == 1:
+        kind, other = ("right", "wrong") if rows[0].answer() else ("wrong", "right")
+        msg = (
+            f"{files[0]}: every window is of a {kind} alert or span, and a head learns what tells "
+            f"both apart: review {other} ones too, or add windows of scenes (fusewatch features)"
+        )
+        raise ConfigError(msg)
+    learned, held = _split(rows, rehearsed)
+    settings = Settings(network=network, seed=seed, epochs=epochs, device=device)
+    known = None
+    card = None
+    if base != "none":
+        known, card = export_head.base_of(folder_of(base))
+        settings = msgspec.structs.replace(
+            settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
+        )
+    val = Windows(held)
+    single()
+    with Progress(disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("epochs", total=epochs)
+        trained = fit(
+            Windows(learned),
+            val,
+            settings,
+            folder=out,
+            base=known,
+            told=lambda done, _, ap: progress.update(task, completed=done),
+        )
+    if known is not None and card is not None:
+        warmth = _as_sure(trained, known, card.temperature, rehearsed)
+        trained = msgspec.structs.replace(trained, temperature=warmth)
+        threshold, per_hour = card.threshold, card.per_hour
+    else:
+        threshold = chosen_threshold(trained, val, truths_of(held), per_hour)
+    made_of = _hash(files, settings, card.sha256 if card else "")
+    made = export_head.ship(
+        out,
+        trained,
+        name=name,
+        version=made_of[:8],
+        threshold=threshold,
+        per_hour=per_hour,
+        config=made_of,
+        about={
+            "data": [file.name for file in files],
+            "windows": len(learned),
+            "base": base if card is None else f"{base}: {card.name} {card.version}",
+            "validation_ap": round(trained.ap, 3),
+            "epochs": trained.epochs,
+            "settings": msgspec.to_builtins(settings),
+        },
+    )
+    if rehearsed:
+        shutil.copyfile(folder_of(base) / rehearsal.FILE, out / rehearsal.FILE)
+    return {
+        "head": str(out),
+        "version": Learned.read(out).version,
+        **_agreement(rows, folder_of(base) if card else None, out),
+        "windows": len(learned),
+        "validation": len(held),
+        "validation_ap": round(trained.ap, 3),
+        "threshold": made.threshold,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def _split(
+    rows: Sequence[dataset.Row], rehearsed: Sequence[dataset.Row]
+) -> tuple[list[dataset.Row], list[dataset.Row]]:
+    """Windows to learn from and to stop by: the splits of the file, else every fourth alert; and
+    those that the base is rehearsed with.
+
+    Where a part would lack right or wrong ones, all alerts are in both: better than nothing to stop
+    by, and the base holds the head near.
+    """
+    learned = [row for row in rows if row.split == "train"]
+    held = [row for row in rows if row.split == "val"]
+    known = [[row for row in rehearsed if row.split == split] for split in ("train", "val")]
+    if not held and any(row.alert for row in rows):
+        names = sorted({row.scene for row in learned})
+        for_val = set(names[::4])
+        parts = [[r for r in learned if (r.scene in for_val) == later] for later in (False, True)]
+        both = all(
+            part and {bool(row.answer()) for row in (*part, *more)} == {True, False}
+            for part, more in zip(parts, known, strict=True)
+        )
+        if not both:
+            log.warning(
+                "too few alerts to hold some back: validation_ap is of what it learned from"
+            )
+        learned, held = parts if both else (learned, learned)
+    # Without windows of its own to stop by, a training would be stopped by those of elsewhere
+    return [*learned, *known[0]], [*held, *known[1]] if held else []
+
+
+def _agreement(rows: Sequence[dataset.Row], base: Path | None, made: Path) -> dict[str, int]:
+    """Of how many reviewed alerts the base, and what was made of it, say what the person said."""
+    verdicts = {row.scene: bool(row.verdict) for row in rows if row.alert}
+    if not verdicts or base is None:
+        return {}
+    told = {"alerts": len(verdicts)}
+    for name, folder in (("agrees_before", base), ("agrees_after", made)):
+        head = Learned.read(folder)
+        found = {
+            row.scene
+            for row in rows
+            if row.alert and head.probabilities(row.tokens())[0] >= head.threshold
+        }
+        told[name] = sum((scene in found) == right for scene, right in verdicts.items())
+    if told["agrees_after"] < told["agrees_before"]:
+        log.warning(
+            "it agrees with fewer verdicts than its base did: keep the base, or review more"
+        )
+    return told
+
+
+def _checked(epochs: int, seed: int, per_hour: float) -> None:
+    """Raise ConfigError for what is wrong of the options, before the work."""
+    if epochs < 1:
+        msg = f"--epochs {epochs}: a head learns nothing in less than one"
+        raise ConfigError(msg)
+    if not 0 <= seed < SEEDS:
+        msg = f"--seed {seed}: a whole number from 0 to {SEEDS - 1}, please"
+        raise ConfigError(msg)
+    if not 0 < per_hour < math.inf:
+        msg = f"--per-hour {per_hour}: false alarms an hour, more than 0, please"
+        raise ConfigError(msg)
+
+
+def _undisputed(rows: Sequence[dataset.Row]) -> list[dataset.Row]:
+    """Each window of a site's alerts once: where one alert follows on another, windows are in both,
+    and of one that was right and one that was wrong they teach nothing."""
+
+    def window_of(row: dataset.Row) -> object:
+        return row.site, row.start, row.end, tuple(sorted(row.vectors.items()))
+
+    answers: dict[object, set[bool]] = {}
+    for row in rows:
+        if row.alert:
+            answers.setdefault(window_of(row), set()).add(bool(row.answer()))
+    left, seen = [], set()
+    for row in rows:
+        window = window_of(row)
+        if row.alert:
+            if len(answers[window]) > 1 or window in seen:
+                continue
+            seen.add(window)
+        left.append(row)
+    return left
+
+
+def _as_sure(
+    trained: Trained, base: Any, temperature: float, rehearsed: Sequence[dataset.Row]
+) -> float:
+    """The temperature by which the new head is as sure of what the base knew as the base was.
+
+    Training moves the scale of all log odds, and the base's threshold goes on to count: by least
+    squares over the windows that are rehearsed. Without any it is the base's.
+    """
+    if not rehearsed:
+        return temperature
+    inputs = Windows(rehearsed).inputs
+    was, is_ = (forward(network, inputs)[0] for network in (base, trained.network))
+    scale = float((is_ @ was) / (is_ @ is_))
+    return temperature / min(max(scale, 1 / SCALE), SCALE)
+
+
+def _hash(files: Sequence[Path], settings: Any, base: str) -> str:
+    digest = hashlib.sha256(msgspec.json.encode(settings) + base.encode())
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,72 @@
+"""Films that are played again and again: each picture is decoded and made small once.
+
+A hundred scenes of three videos show the same few hundred pictures, and decoding them is most of
+what a scene costs. For making examples only; the daemon and `replay` play films as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from workers.media import recordings
+from workers.media.jpeg import Pixels
+
+MOST = 1500  # pictures kept, of some 700 kB each
+
+
+class Kept(recordings.Picture):
+    """A picture as pixels, dark or not."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._pixels = pixels
+
+    def dark(self) -> Kept:
+        return Kept(np.zeros_like(self._pixels))
+
+    def pixels(self) -> Pixels:
+        return self._pixels
+
+
+class Films:
+    """Makes films that share what was decoded; for one thread."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int, bool, Fraction], Kept | None] = {}
+
+    def __call__(
+        self, path: Path, longest: int, *, loop: bool, count: Callable[[str], None]
+    ) -> _Played:
+        return _Played(self, path.resolve(), longest, loop, count)
+
+
+class _Played:
+    """One showing; the file is opened when a picture is wanted that nobody has decoded yet."""
+
+    def __init__(
+        self, films: Films, path: Path, longest: int, loop: bool, count: Callable[[str], None]
+    ) -> None:
+        self._films, self._path, self._longest, self._loop = films, path, longest, loop
+        self._count = count
+        self._film: recordings.Film | None = None
+
+    def at(self, time: Fraction) -> recordings.Picture | None:
+        kept = self._films.kept
+        key = (str(self._path), self._longest, self._loop, time)
+        if key not in kept:
+            if len(kept) >= MOST:
+                kept.pop(next(iter(kept)))
+            if self._film is None:
+                self._film = recordings.Film(
+                    self._path, self._longest, loop=self._loop, count=self._count
+                )
+            picture = self._film.at(time)
+            kept[key] = None if picture is None else Kept(picture.pixels())
+        return kept[key]
+
+    def close(self) -> None:
+        if self._film is not None:
+            self._film.close()

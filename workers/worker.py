@@ -1,0 +1,312 @@
+"""One stage in a process of its own, over Kafka: `fusewatch worker STAGE CONFIG`.
+
+The same graph, `Host` and `step` as in the daemon; only the bus is another, and every stage is a
+process. The first error ends it: the supervisor starts it again, and the brokers know where its
+group was. Capture has a spool on its disk, so that it needs no broker to go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pipeline import topics
+from pipeline.config import schema
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.ports import Bus
+from pipeline.run import Runner
+from pipeline.types import ns
+from workers import graph
+from workers.bus import connect
+from workers.bus.absent_captures import SpeakingBus
+from workers.bus.spool import Spool
+from workers.bus.spool_forwarder import Forwarder
+from workers.capture import factory, live
+from workers.capture.clock import UtcClock
+from workers.config import loader
+from workers.config.secrets import Secrets
+from workers.delivery import subscribers
+from workers.reload import reload_heads
+from workers.replay.scene_player import Player, scene_of
+from workers.replay.scene_records import Scene
+from workers.runtime import watchdog
+from workers.runtime.state_folder import state_folder
+from workers.runtime.status import Status
+from workers.runtime.supervisor import Crew
+from workers.view import View
+
+if TYPE_CHECKING:  # optional extras
+    from pipeline.bus.kafka.bus import KafkaBus
+
+log = logging.getLogger("fusewatch")
+
+STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the graph that it runs
+    "capture": (),
+    "vision": ("vision",),
+    "hearing": ("sound", "speech"),
+    "text": ("text",),
+    "fusion": ("fusion",),
+    "alert": ("alert",),
+    "delivery": (),
+}
+BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
+AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
+INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
+WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
+TURN = 0.1  # s between two looks at how things are
+WELL = 0.9  # of the spool's cap; a fuller one is not healthy
+FULL = 500  # entries in the spool, above which a scene waits ...
+HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asked for; `docs/workers.md` says what each means."""
+
+    stage: str
+    instance: str = ""
+    recorded: bool = False
+    faust: bool = False
+    state: Path | None = None
+    scene: Path | None = None
+    speed: float | None = None
+    sites: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raises ConfigError for what does not go together."""
+        capture, stages = self.stage == "capture", ", ".join(BY_FAUST)
+        wrong = {
+            "--scene and --sites are for the capture worker": (self.scene or self.sites)
+            and not capture,
+            "--sites is for live sources: a scene is one site": self.scene and self.sites,
+            "--speed is for a scene: add --scene SCENE": self.speed is not None and not self.scene,
+            "--recorded is for the stages: capture plays a recording by --scene": self.recorded
+            and capture,
+            f"--faust is for {stages}: the other stages need more than it keeps": self.faust
+            and self.stage not in BY_FAUST,
+        }
+        if self.instance and not INSTANCE.fullmatch(self.instance):
+            wrong["--instance: up to 100 letters, digits, `.`, `_` and `-`"] = True
+        for what, holds in wrong.items():
+            if holds:
+                raise ConfigError(what)
+
+
+def run(order: Order, path: Path, encoders: graph.Encoders | None = None) -> int:
+    """Run one stage until it is stopped, or its scene is over and with the brokers.
+
+    `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
+    when a thread failed by a defect of ours. Raises ConfigError, and OutsideError when the brokers
+    are away, for which capture waits, or when the stage has stalled.
+    """
+    worker = prepared(order, path)
+    return worker.crew.run(partial(worker.work, encoders), worker.close)
+
+
+def prepared(order: Order, path: Path) -> Worker:
+    """The worker that `order` asks for, with nothing started; raises ConfigError."""
+    order.check()
+    settings = live.only(loader.load(path), order.sites)
+    if not isinstance(settings.bus, schema.KafkaBus):
+        msg = (
+            f"{path}: bus: a worker needs brokers: `bus: {{kind: kafka, brokers: [...]}}`; on one "
+            f"machine without any, `fusewatch run {path}` runs all stages"
+        )
+        raise ConfigError(msg)
+    secrets, status = Secrets(base=path.parent), Status()
+    return Worker(
+        order=order,
+        settings=settings,
+        brokers=settings.bus,
+        path=path,
+        bus=connect.kafka_bus(
+            settings.bus, secrets, instance=order.instance, client=_client(order)
+        ),
+        secrets=secrets,
+        status=status,
+        view=View(status, secrets),
+        crew=Crew(),
+    )
+
+
+def _client(order: Order) -> str:
+    return "-".join(filter(None, ("fusewatch", order.stage, order.instance)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """What the threads of one process share."""
+
+    order: Order
+    settings: Config
+    brokers: schema.KafkaBus  # the bus of these settings
+    path: Path  # of the config; relative paths in it start at its folder
+    bus: KafkaBus
+    secrets: Secrets
+    status: Status
+    view: View
+    crew: Crew
+
+    def work(self, encoders: graph.Encoders | None = None) -> None:
+        """Start everything, watch it, and bring it to an end in order."""
+        with ExitStack() as after:  # after the threads have ended
+            try:
+                match self.order.stage:
+                    case "capture":
+                        self._capture(after)
+                    case "delivery":
+                        self._deliver()
+                    case _:
+                        self._run_stages(encoders)
+            finally:
+                self.crew.stop.set()
+                self.crew.join()
+
+    def close(self) -> None:
+        """Leave the brokers and the terminal."""
+        self.bus.close()
+        self.view.close()
+
+    def _wait(
+        self, over: Callable[[], bool] = lambda: False, nodes: Sequence[graph.Node] = ()
+    ) -> None:
+        """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
+        self.view.ready()
+        while not self.crew.stop.wait(TURN) and not over():
+            self.view.tick()
+            if self.crew.asked():
+                reload_heads(self.path, nodes)
+
+    def _run_stages(self, encoders: graph.Encoders | None) -> None:
+        """A thread for each node, and one that watches over them."""
+        recorded, faust = self.order.recorded, self.order.faust
+        stages, jobs = STAGES[self.order.stage], []
+        connect.check(self.brokers, self.secrets, stages, faust=faust)
+        encoders = encoders or graph.load(self.settings.models, recorded=recorded, stages=stages)
+        bus: Bus = self._by_faust() if faust else self.bus
+        if not recorded:
+            absent = ns(self.brokers.absent)
+            bus = SpeakingBus(bus, self.bus, self.settings.sites, absent)
+        nodes = list(
+            graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=stages)
+        )
+        for node in nodes:
+            runner = self._runner(node, bus)
+            job = watchdog.Job(node.topic, node.name, partial(getattr, runner, "settling"))
+            self.crew.repeat(node.name, partial(watchdog.step, runner, job, WAIT), runner.close)
+            jobs.append(job)
+        self._watch(jobs)
+        self._wait(nodes=nodes)
+
+    def _by_faust(self) -> Bus:
+        from workers.bus.faust_app import FaustBus  # noqa: PLC0415, an optional extra
+
+        return FaustBus(self.bus, self.secrets.bus(self.brokers), client=_client(self.order))
+
+    def _runner(self, node: graph.Node, bus: Bus) -> Runner:
+        return Runner(
+            node.stage,
+            bus,
+            topic=node.topic,
+            group=node.name,
+            out=node.out,
+            limit=node.limit,
+            max_bytes=self.brokers.max_message,
+        )
+
+    def _deliver(self) -> None:
+        """A thread for each subscriber, and one that watches over them."""
+        folder, jobs = state_folder(self.settings, self.order.state), []
+        who_gets = [
+            *subscribers.webhooks(self.settings, self.secrets),
+            *subscribers.files(self.settings, folder),
+            subscribers.evidence(self.settings, folder, self.bus),
+        ]
+        connect.check(self.brokers, self.secrets)
+        for who in who_gets:
+            made = subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
+            job = watchdog.Job(topics.ALERTS, who.group, partial(getattr, made, "settling"))
+            self.crew.repeat(
+                f"deliver {who.name}", partial(watchdog.deliver, made, job, WAIT), made.close
+            )
+            jobs.append(job)
+        self._watch(jobs)
+        self._wait()
+
+    def _watch(self, jobs: list[watchdog.Job]) -> None:
+        patience, gauge = self.brokers.stall, self.status.gauge
+        watch = partial(watchdog.watch, self.crew.stop, self.bus, jobs, patience, gauge)
+        self.crew.start("watchdog", watch)
+
+    def _capture(self, after: ExitStack) -> None:
+        """Sources or a scene into the spool, and from there to the brokers."""
+        folder, cap = state_folder(self.settings, self.order.state), self.brokers.spool
+        scene = scene_of(self.settings, self.order.scene) if self.order.scene else None
+        count = self.status.count
+        spool = Spool(
+            folder / "spool.db",
+            cap=schema.size_bytes(cap),
+            dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
+        )
+        after.callback(spool.close)
+        after.callback(self._gauge, spool)
+        over = self._play(scene, spool) if scene else self._live(folder, spool)
+        self.crew.start("forward", partial(self._forward, spool))
+        self._wait(over)
+
+    def _play(self, scene: Scene, spool: Spool) -> Callable[[], bool]:
+        """A scene into the spool; whether the brokers have all of it."""
+        player = Player(
+            self.settings,
+            scene,
+            store=spool.put,
+            last=spool.last,
+            full=lambda: spool.waiting > FULL or spool.share > HALF,
+            status=self.status,
+            speed=self.order.speed,
+        )
+        self.crew.start("scene", partial(player.play, self.crew.stop))
+        return lambda: player.over.is_set() and not spool.waiting
+
+    def _live(self, folder: Path, spool: Spool) -> Callable[[], bool]:
+        """All sources into the spool; it is never over."""
+        place = live.Place(
+            settings=self.settings,
+            base=self.path.parent,
+            folder=folder,
+            secrets=self.secrets,
+            status=self.status,
+            clock=UtcClock(floor=factory.reached(spool.last, self.settings.sites)),
+            stop=self.crew.stop,
+        )
+        for name, body in live.threads(
+            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < WELL
+        ):
+            self.crew.start(name, body)
+        return lambda: False
+
+    def _gauge(self, spool: Spool) -> None:
+        """How much waits; the forwarder says it while there are brokers."""
+        self.status.gauge("spool.waiting", spool.waiting)
+        self.status.gauge("spool.bytes", spool.size)
+
+    def _forward(self, spool: Spool) -> None:
+        """The spool to the brokers, once they are there and have what we need."""
+        stop, away = self.crew.stop, live.Often("what is captured waits in the spool: %s")
+        while True:
+            try:
+                connect.check(self.brokers, self.secrets)
+                break
+            except OutsideError as error:
+                away.warn(error)
+            if stop.wait(AGAIN):
+                return
+        Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)
