@@ -28,11 +28,11 @@ from models.fusion.noisy_or import NoisyOr
 from models.fusion.query import Question
 from models.training import dataset
 from pipeline.types import Presence, Window
-from workers import graph
 from workers.config import loader
 from workers.replay.scene_file import load_scene
 from workers.replay.scene_replay import Study, replay
 from workers.runtime.process_pool import pool
+from workers.stages.encoders import load_encoders
 from workers.training import feature_extraction
 from workers.training.compose import compose
 from workers.training.datasets import encoded
@@ -61,7 +61,7 @@ def main() -> None:
 def cost(config: Path, scene: Path, folder: Path) -> None:
     """Milliseconds a window on one core, beside the noisy-or's and the whole replay's."""
     settings = loader.load(config)
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     site = load_scene(scene).site
     asked: list[Question] = []
 
@@ -151,7 +151,7 @@ def quiet(config: Path, scenes: list[Path], head: Path) -> None:
 
 def _ready(config: str, head: Path) -> None:
     settings = loader.load(Path(config))
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     detector = feature_extraction.Remembering(
         encoders.detector
     )  # the same films, scene after scene

@@ -21,9 +21,9 @@ from pipeline.config import schema
 from pipeline.run import Runner
 from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, Sound
 from tests.fakes import FakeText
-from workers import graph
 from workers.stages.alert import AlertStage
 from workers.stages.fusion import FusionStage
+from workers.stages.site_plan import site_plan, timing
 
 BEGIN = 1_795_478_400 * SECOND  # 2026-11-24T00:00:00Z
 FPS = 5
@@ -78,8 +78,8 @@ def measure(sites: int, asked: argparse.Namespace) -> None:
     of = site(asked.cameras)
     names = [f"{'site':-<36}{number:04}" for number in range(sites)]
     bus = MemoryBus(keep_bytes=0)
-    plan = graph.site_plan(of, FakeText(), recorded=False)
-    alerting = AlertStage(dict.fromkeys(names, graph.timing(of)), lambda *_: ())
+    plan = site_plan(of, FakeText(), recorded=False)
+    alerting = AlertStage(dict.fromkeys(names, timing(of)), lambda *_: ())
     fusion = Runner(
         FusionStage(dict.fromkeys(names, plan)),
         bus,

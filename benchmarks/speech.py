@@ -24,7 +24,7 @@ from models.hearing.transcript import word_errors, words
 from models.hearing.voice_activity import Voice
 from models.language.text import TextEncoder
 from pipeline.types import SECOND, AudioChunk, Progress, Utterance
-from workers.stages.sound import RATE
+from workers.media.pcm import RATE
 from workers.stages.speech import SpeechStage
 
 CHUNK = RATE // 10  # samples

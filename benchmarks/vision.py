@@ -28,8 +28,7 @@ from models.vision.detector import Detector
 from pipeline.codec import decode, encode
 from pipeline.judge.track import Tracker
 from pipeline.types import Detections, FrameChunk, ns
-from workers.media.decode import decoded
-from workers.media.jpeg import encoded
+from workers.media.jpeg import decoded, encoded
 from workers.stages.vision import VisionStage
 
 

@@ -8,12 +8,10 @@ from typing import Any
 from pipeline import codec, topics, trace
 from pipeline.errors import DecodeError
 from pipeline.host import Host
+from pipeline.limits import DEAD_BYTES, MAX_BYTES, most_bytes
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Stage
 from pipeline.types import DeadLetter, Record
 
-MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
-DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
-WRAPPED = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
 REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a poisoned record may
 # quote itself in the one, and a poisoned key fill the other
 
@@ -124,14 +122,6 @@ def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
         msg = f"{type(record).__name__}, and {topic} holds none of those"
         raise DecodeError(msg)
     return record
-
-
-def most_bytes(topic: str, max_message: int) -> int:
-    """Bytes of the largest value that may be published to a topic: a Late or a DeadLetter holds a
-    record, and must fit whatever came."""
-    if topic not in (topics.LATE, topics.DEAD):
-        return max_message
-    return max(max_message, DEAD_BYTES) + WRAPPED
 
 
 def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:

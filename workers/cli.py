@@ -291,7 +291,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
 def _report(given: argparse.Namespace) -> int:
     from pipeline.config.schema import Api
-    from workers.capture.reports import read_token, send_report
+    from workers.capture.report_client import read_token, send_report
     from workers.config import loader
     from workers.config.secrets import Secrets
 

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, DiskFull, OutsideError
 from pipeline.run import Runner
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import graph
+from workers.bus.publish import publish_all
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
@@ -30,12 +31,13 @@ from workers.config.secrets import Secrets
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
-from workers.replay.scene_player import AHEAD, Player, publish_all, scene_of
+from workers.replay.scene_player import AHEAD, Player, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime.lag import KeepingUp, Positions, caught_up
 from workers.runtime.state_folder import local_log, state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Crew
+from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
 log = logging.getLogger("fusewatch")
@@ -52,7 +54,7 @@ def run(
     scene: Path | None = None,
     state: Path | None = None,
     speed: float | None = None,
-    encoders: graph.Encoders | None = None,
+    encoders: Encoders | None = None,
 ) -> int:
     """Run the daemon until it is stopped, or its scene is over and every alert is delivered.
 
@@ -100,13 +102,11 @@ class Daemon:
     crew: Crew
     clock: UtcClock
 
-    def work(
-        self, played: Scene | None, speed: float | None, encoders: graph.Encoders | None
-    ) -> None:
+    def work(self, played: Scene | None, speed: float | None, encoders: Encoders | None) -> None:
         """Start everything, watch it, and bring it to an end in order."""
         crew, recorded = self.crew, played is not None
         who = self._subscribers()
-        encoders = encoders or graph.load(self.settings.models, recorded=recorded)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [self._runner(node) for node in nodes]
         deliveries = [self._delivery(one) for one in who]

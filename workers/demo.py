@@ -14,7 +14,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Webhook
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Alert, rfc3339
-from workers import daemon, graph
+from workers import daemon
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.cloudevent import event_id
@@ -23,6 +23,7 @@ from workers.delivery.receiver import Receiver
 from workers.delivery.snapshots import Evidence
 from workers.delivery.subscribers import deliver_now
 from workers.replay.scene_replay import Replayed, replay
+from workers.stages.encoders import load_encoders
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = Path("/dev/video0")
@@ -55,7 +56,7 @@ def demo(config: Path | None, scene: Path | None) -> int:
         return daemon.run(config or example("webcam"), scene=None, state=OUT / "state", speed=None)
     settings = loader.load(config or example("office"))
     began = time.monotonic()
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     console.print(f"models loaded in {time.monotonic() - began:.1f} s; replaying {scene.name} ...")
     bus = MemoryBus()
     played = replay(settings, scene, encoders, bus=bus)

@@ -30,6 +30,7 @@ from pipeline.types import AudioChunk, FrameChunk
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
 from workers.config.secrets import Secrets
+from workers.stages.site_plan import load_head
 
 PATIENCE = 20.0  # s for a source to give its frame or second
 AGAIN = 1.0  # s after which a network source that failed is asked once more
@@ -134,7 +135,6 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 
 def _heads(config: Config) -> Iterator[Check]:
     """Whether the fusion heads that sites name can be used, and which they are."""
-    from workers import graph  # noqa: PLC0415 - the whole house: only where there is a config
     from workers.stages.site_state import RULES  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
@@ -144,7 +144,7 @@ def _heads(config: Config) -> Iterator[Check]:
     for head, users in sites.items():
         name = f"fusion head of {', '.join(users)}"
         try:
-            yield Check(name, True, graph.learned(head).version)
+            yield Check(name, True, load_head(head).version)
         except FusewatchError as error:
             yield Check(name, False, str(error))
 

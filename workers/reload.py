@@ -14,6 +14,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import FusewatchError
 from workers import graph
 from workers.config import loader
+from workers.stages.site_plan import load_heads
 from workers.stages.site_state import RULES, Head
 
 log = logging.getLogger("fusewatch")
@@ -29,7 +30,7 @@ class Swaps(Protocol):
 def reload_heads(
     path: Path,
     nodes: Iterable[graph.Node] = (),
-    load: Callable[[Config], Mapping[str, Head]] = graph.heads,
+    load: Callable[[Config], Mapping[str, Head]] = load_heads,
 ) -> None:
     """Load the heads that the config in `path` names now, and give them to the fusion node.
 

@@ -35,13 +35,17 @@ from workers.capture.clock import UtcClock
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery import subscribers
+from workers.delivery.delivery import Delivery
 from workers.reload import reload_heads
 from workers.replay.scene_player import Player, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime import watchdog
+from workers.runtime.rate_limited_log import Often
 from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Crew
+from workers.runtime.watchdog import Job
+from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
 if TYPE_CHECKING:  # optional extras
@@ -100,7 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(what)
 
 
-def run(order: Order, path: Path, encoders: graph.Encoders | None = None) -> int:
+def run(order: Order, path: Path, encoders: Encoders | None = None) -> int:
     """Run one stage until it is stopped, or its scene is over and with the brokers.
 
     `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
@@ -155,7 +159,7 @@ class Worker:
     view: View
     crew: Crew
 
-    def work(self, encoders: graph.Encoders | None = None) -> None:
+    def work(self, encoders: Encoders | None = None) -> None:
         """Start everything, watch it, and bring it to an end in order."""
         with ExitStack() as after:  # after the threads have ended
             try:
@@ -185,12 +189,12 @@ class Worker:
             if self.crew.asked():
                 reload_heads(self.path, nodes)
 
-    def _run_stages(self, encoders: graph.Encoders | None) -> None:
+    def _run_stages(self, encoders: Encoders | None) -> None:
         """A thread for each node, and one that watches over them."""
         recorded, faust = self.order.recorded, self.order.faust
         stages, jobs = STAGES[self.order.stage], []
         connect.check(self.brokers, self.secrets, stages, faust=faust)
-        encoders = encoders or graph.load(self.settings.models, recorded=recorded, stages=stages)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=stages)
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)
@@ -201,7 +205,7 @@ class Worker:
         for node in nodes:
             runner = self._runner(node, bus)
             job = watchdog.Job(node.topic, node.name, partial(getattr, runner, "settling"))
-            self.crew.repeat(node.name, partial(watchdog.step, runner, job, WAIT), runner.close)
+            self.crew.repeat(node.name, partial(step, runner, job, WAIT), runner.close)
             jobs.append(job)
         self._watch(jobs)
         self._wait(nodes=nodes)
@@ -234,9 +238,7 @@ class Worker:
         for who in who_gets:
             made = subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
             job = watchdog.Job(topics.ALERTS, who.group, partial(getattr, made, "settling"))
-            self.crew.repeat(
-                f"deliver {who.name}", partial(watchdog.deliver, made, job, WAIT), made.close
-            )
+            self.crew.repeat(f"deliver {who.name}", partial(deliver, made, job, WAIT), made.close)
             jobs.append(job)
         self._watch(jobs)
         self._wait()
@@ -300,7 +302,7 @@ class Worker:
 
     def _forward(self, spool: Spool) -> None:
         """The spool to the brokers, once they are there and have what we need."""
-        stop, away = self.crew.stop, live.Often("what is captured waits in the spool: %s")
+        stop, away = self.crew.stop, Often("what is captured waits in the spool: %s")
         while True:
             try:
                 connect.check(self.brokers, self.secrets)
@@ -310,3 +312,18 @@ class Worker:
             if stop.wait(AGAIN):
                 return
         Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)
+
+
+def step(runner: Runner, job: Job, wait: float) -> None:
+    """One turn of a stage, and what it says of its place."""
+    runner.step(wait)
+    hosts = runner.hosts
+    rebuilding = any(host.rebuilding for host in hosts.values())
+    reached = {number: host.reached for number, host in hosts.items()}
+    job.moved(reached, by_design=rebuilding, lost=getattr(runner.reader, "lost", 0))
+
+
+def deliver(delivery: Delivery, job: Job, wait: float) -> None:
+    """One turn of a delivery; while alerts wait for their receiver it need not move."""
+    delivery.step(wait)
+    job.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)

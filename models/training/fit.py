@@ -22,15 +22,9 @@ from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import DIGITS, WORDS
 from models.training.augment import Disturbances, Disturbed
 from models.training.batches import Windows, answers, silenced
-from models.training.metrics import (
-    Scored,
-    Truths,
-    average_precision,
-    foretold_threshold,
-    temperature,
-    threshold_for,
-)
+from models.training.metrics import Scored, Truths, average_precision, temperature
 from models.training.networks import Ensemble
+from models.training.thresholds import foretold_threshold, threshold_for
 from pipeline.errors import ConfigError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"

@@ -7,7 +7,6 @@ false alarm.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,9 +27,6 @@ Bools = NDArray[np.bool_]
 CLOSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
 COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
 HOUR = 3600 * SECOND
-STEPS = (*range(500, 9900, 10), *range(9900, 10_000))  # 1/10,000: thresholds that may be chosen
-LOWEST, HIGHEST = STEPS[0] / 10_000, STEPS[-1] / 10_000
-TAIL = 10  # one quiet scene in so many is the tail of their scores
 NOTHING = "nothing"
 
 
@@ -222,14 +218,14 @@ def hop(scored: Scored) -> int:
     """Ns between windows: the shortest step in any scene; a window's length if all are alone."""
     if not len(scored.scene):
         return 0
-    order, number = _ordered(scored)
+    order, number = in_order(scored)
     steps = np.diff(scored.end_ns[order])[np.diff(number) == 0]
     return int(steps.min() if len(steps) else (scored.end_ns - scored.start_ns).min())
 
 
 def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[Event]:
     """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
-    hot, firsts = _events(scored, _ordered(scored), hop(scored), threshold, close)
+    hot, firsts = grouped_events(scored, in_order(scored), hop(scored), threshold, close)
     groups = np.split(hot, firsts[1:]) if len(hot) else []
     return [_event(scored, group, hop(scored)) for group in groups]
 
@@ -248,14 +244,14 @@ def _event(scored: Scored, group: Ints, step: int) -> Event:
     )
 
 
-def _ordered(scored: Scored) -> tuple[Ints, Ints]:
+def in_order(scored: Scored) -> tuple[Ints, Ints]:
     """Places by scene and time, and the number of the scene at each."""
     number = np.unique(np.asarray(scored.scene, dtype=object), return_inverse=True)[1]
     order = np.lexsort((scored.end_ns, number))
     return order, number[order]
 
 
-def _events(
+def grouped_events(
     scored: Scored, ordered: tuple[Ints, Ints], step: int, threshold: float, close: int = CLOSE
 ) -> tuple[Ints, Ints]:
     """Places of windows from the threshold on, in order, and where among them an event begins."""
@@ -267,7 +263,7 @@ def _events(
     return hot, np.flatnonzero(np.concatenate([np.ones(min(1, len(hot)), bool), parted]))
 
 
-def _near(scored: Scored, truths: Truths) -> Bools:
+def near_truths(scored: Scored, truths: Truths) -> Bools:
     """Whether each window overlaps a truth of its scene, or nearly so, `[n]`."""
     near = np.zeros(len(scored.scene), bool)
     for scene, places in windows_of(scored).items():
@@ -278,7 +274,7 @@ def _near(scored: Scored, truths: Truths) -> Bools:
 
 def windows_of(scored: Scored) -> dict[str, Ints]:
     """The places of each scene's windows, in order of time."""
-    order, number = _ordered(scored)
+    order, number = in_order(scored)
     groups = np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else []
     return {scored.scene[group[0]]: group for group in groups}
 
@@ -291,7 +287,7 @@ def _overlap(scored: Scored, places: Ints, truth: Truth, collar: int = 0) -> Boo
 
 def false_events(scored: Scored, truths: Truths, threshold: float) -> list[Event]:
     """Events none of whose windows comes within the collar of a truth."""
-    near = _near(scored, truths)
+    near = near_truths(scored, truths)
     return [event for event in events(scored, threshold) if not near[list(event.windows)].any()]
 
 
@@ -302,60 +298,16 @@ def false_alarms_per_hour(scored: Scored, truths: Truths, threshold: float) -> f
     happens. Average precision tells such a head; this figure does not.
     """
     step = hop(scored)
-    counted = _events(scored, _ordered(scored), step, threshold)
-    return _rate(counted, _near(scored, truths), step)
+    counted = grouped_events(scored, in_order(scored), step, threshold)
+    return alarm_rate(counted, near_truths(scored, truths), step)
 
 
-def _rate(counted: tuple[Ints, Ints], near: Bools, step: int) -> float:
+def alarm_rate(counted: tuple[Ints, Ints], near: Bools, step: int) -> float:
     if not len(near):
         return float("nan")
     hot, firsts = counted
     false = len(firsts) - int(np.logical_or.reduceat(near[hot], firsts).sum()) if len(hot) else 0
     return false * HOUR / (len(near) * step)
-
-
-def threshold_for(scored: Scored, truths: Truths, per_hour: float) -> float:
-    """The lowest threshold from which on no higher one makes more than `per_hour` false alarms.
-
-    In thousandths from 0.05 to 0.99 and tenths of them to 0.9999, and that where even it makes
-    more. Not simply the lowest that makes few: far down all windows grow together into one event,
-    which is no false alarm. Raises ValueError without windows.
-    """
-    if not len(scored.scene):
-        msg = "no windows to choose a threshold by"
-        raise ValueError(msg)
-    near, ordered, step = _near(scored, truths), _ordered(scored), hop(scored)
-    chosen = HIGHEST
-    for each in reversed(STEPS):
-        if _rate(_events(scored, ordered, step, each / 10_000), near, step) > per_hour:
-            break
-        chosen = each / 10_000
-    return chosen
-
-
-def foretold_threshold(scored: Scored, truths: Truths, per_hour: float) -> float:
-    """The threshold that would make `per_hour` false alarms if scores went on as their tail does.
-
-    Counting says what the few ordinary scenes that are there have not made; others will be worse.
-    Above a high level the excess of log odds is taken as exponential (peaks over threshold:
-    Pickands 1975; Siffer et al., Anomaly Detection in Streams with Extreme Value Theory, 2017): the
-    tail is the highest tenth of the scenes' highest windows far from any truth. LOWEST, which
-    decides nothing, where there are fewer than 20 such scenes.
-    """
-    near, step = _near(scored, truths), hop(scored)
-    quiet = [places[~near[places]] for places in windows_of(scored).values()]
-    quiet = [places for places in quiet if len(places)]
-    if len(quiet) < 2 * TAIL:
-        return LOWEST
-    peaks = np.array([scored.score[places].max() for places in quiet])
-    held = np.clip(peaks, 1 - HIGHEST, HIGHEST)
-    odds = np.sort(np.log(held / (1 - held)))[::-1]
-    tail = len(odds) // TAIL
-    spread = float((odds[:tail] - odds[tail]).mean())
-    hours = sum(map(len, quiet)) * step / HOUR
-    level = float(odds[tail]) + spread * max(0.0, math.log(tail / (hours * max(per_hour, 1e-9))))
-    wanted = 10_000 / (1 + math.exp(-level))
-    return next((each / 10_000 for each in STEPS if each >= wanted), HIGHEST)
 
 
 def detections(scored: Scored, truths: Truths, threshold: float) -> list[Detection]:

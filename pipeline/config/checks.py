@@ -21,10 +21,10 @@ from pipeline.config import schema as c
 from pipeline.config.checks_kafka import bus_problems
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Config, Problem, Site
+from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
 
-REPORTS = "reports"  # the source of a site's reports, so no camera may be called so
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
 MOST_CORNERS = 100
 LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
@@ -95,8 +95,10 @@ def _webhook_name(url: str) -> str:
 
 def _sources(site: Site, way: Way) -> Iterator[Problem]:
     for kind, names in (("cameras", site.cameras), ("microphones", site.microphones)):
-        if REPORTS in names:
-            yield Problem((*way, kind, REPORTS), "is the source of reports; use another name")
+        if REPORTS_SOURCE in names:
+            yield Problem(
+                (*way, kind, REPORTS_SOURCE), "is the source of reports; use another name"
+            )
     for name in sorted(set(site.cameras) & set(site.microphones)):
         yield Problem((*way, "microphones", name), "is a camera's name too; use another one")
 

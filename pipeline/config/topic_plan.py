@@ -11,9 +11,8 @@ from collections.abc import Mapping
 import msgspec
 
 from pipeline import topics
-from pipeline.bus.kafka.state import Topic
 from pipeline.config.schema import Config, KafkaBus, size_bytes
-from pipeline.run import most_bytes
+from pipeline.limits import most_bytes
 
 DAY = 86_400  # s
 HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
@@ -211,3 +210,12 @@ def _notes(plan: Plan, there: Topic, altered: Mapping[str, tuple[str, str]]) -> 
             "fail"
         )
     return tuple(found)
+
+
+class Topic(msgspec.Struct, frozen=True):
+    """A topic as it is. `replication` is that of the partition with the fewest copies; `config` has
+    every setting, also those that nobody made."""
+
+    partitions: int
+    replication: int
+    config: Mapping[str, str]

@@ -23,8 +23,9 @@ from pipeline.config.schema import Site
 from pipeline.errors import ConfigError
 from tests import reels
 from workers.capture.clock import UtcClock
+from workers.capture.report_api import Api
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import Api, Desk
+from workers.capture.reports import Desk
 from workers.cli import main
 from workers.delivery.receiver import Receiver, Reply
 from workers.demo import example

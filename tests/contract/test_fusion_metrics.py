@@ -15,6 +15,8 @@ pytest.importorskip("sklearn", reason="extra `train` is not installed: metrics a
 from models.fusion.labels import LABELS
 from models.training import metrics as m
 from models.training import report
+from models.training.metrics import reliability, temperature
+from models.training.thresholds import LOWEST, foretold_threshold, threshold_for
 from pipeline.types import SECOND, ns
 
 GUN, SIREN = LABELS.index("gunshot"), LABELS.index("siren")
@@ -163,22 +165,22 @@ def test_the_threshold_is_the_lowest_that_keeps_the_rate() -> None:
     truths = {"a": [shot(0, 1)]}
     scores = [0.99, *[0.0] * 9, 0.3, *[0.0] * 9, 0.7, *[0.0] * 3579]  # an hour of hops
     some = scored({"a": scores}, truths)
-    assert m.threshold_for(some, truths, per_hour=2) == 0.05
-    assert m.threshold_for(some, truths, per_hour=1) == 0.301
-    assert m.threshold_for(some, truths, per_hour=0.5) == 0.701
+    assert threshold_for(some, truths, per_hour=2) == 0.05
+    assert threshold_for(some, truths, per_hour=1) == 0.301
+    assert threshold_for(some, truths, per_hour=0.5) == 0.701
 
 
 def test_the_threshold_is_not_fooled_by_windows_that_grow_together() -> None:
     truths = {"a": [shot(0, 1)]}
     some = scored({"a": [0.9, *[0.2] * 20, 0.6, *[0.2] * 20]}, truths)
     assert m.false_alarms_per_hour(some, truths, 0.1) == 0  # one event over all of it
-    assert m.threshold_for(some, truths, per_hour=0) == 0.601
+    assert threshold_for(some, truths, per_hour=0) == 0.601
 
 
 def test_the_threshold_ends_where_it_must() -> None:
-    assert m.threshold_for(plain([1.0, 1.0], [0, 0]), {}, per_hour=0) == 0.9999
+    assert threshold_for(plain([1.0, 1.0], [0, 0]), {}, per_hour=0) == 0.9999
     with pytest.raises(ValueError, match="no windows"):
-        m.threshold_for(plain([], []), {}, per_hour=1)
+        threshold_for(plain([], []), {}, per_hour=1)
 
 
 def test_a_threshold_is_foretold_from_the_tail_of_what_is_quiet() -> None:
@@ -189,23 +191,23 @@ def test_a_threshold_is_foretold_from_the_tail_of_what_is_quiet() -> None:
     for per_hour in (10, 1, 0.1):
         level = np.log(400 / per_hour) - 2  # as many peaks lie above
         wanted = 1 / (1 + np.exp(-level))
-        assert m.foretold_threshold(some, {}, per_hour) == pytest.approx(wanted, abs=0.02)
-    assert m.foretold_threshold(some, {}, 0.1) > m.threshold_for(some, {}, 1)
-    assert m.foretold_threshold(some, {}, 0) == 0.9999
+        assert foretold_threshold(some, {}, per_hour) == pytest.approx(wanted, abs=0.02)
+    assert foretold_threshold(some, {}, 0.1) > threshold_for(some, {}, 1)
+    assert foretold_threshold(some, {}, 0) == 0.9999
 
 
 def test_what_is_near_a_truth_foretells_nothing_nor_do_few_scenes() -> None:
     calm = {f"quiet {n}": [0.1, 0.2, 0.1 + n / 1000] for n in range(40)}
     loud = {f"loud {n}": [0.99, 0.99] for n in range(40)}
     truths = {name: [shot(0, 2)] for name in loud}
-    alone = m.foretold_threshold(scored(calm, {}), {}, 1)
-    assert m.foretold_threshold(scored({**calm, **loud}, truths), truths, 1) == alone
+    alone = foretold_threshold(scored(calm, {}), {}, 1)
+    assert foretold_threshold(scored({**calm, **loud}, truths), truths, 1) == alone
     few = dict(list(loud.items())[:19])
-    assert m.foretold_threshold(scored(few, {}), {}, 1) == m.LOWEST
+    assert foretold_threshold(scored(few, {}), {}, 1) == LOWEST
 
 
 def test_reliability_has_the_bins_that_are_not_empty() -> None:
-    found = m.reliability(plain([0.12, 0.18, 0.9, 1.0, 1.0, 0.5], [0, 1, 1, 1, 0, -1]))
+    found = reliability(plain([0.12, 0.18, 0.9, 1.0, 1.0, 0.5], [0, 1, 1, 1, 0, -1]))
     assert found.count.tolist() == [2, 3]
     assert found.score == pytest.approx([0.15, 2.9 / 3])
     assert found.share == pytest.approx([0.5, 2 / 3])
@@ -217,10 +219,10 @@ def test_the_temperature_that_made_the_logits_too_sure_is_found(t: float) -> Non
     chance = np.random.default_rng(7)
     odds = chance.normal(0, 2, 20_000)
     y = (chance.random(20_000) < 1 / (1 + np.exp(-odds))).astype(int)
-    assert m.temperature(odds * t, y) == pytest.approx(t, rel=0.05)
+    assert temperature(odds * t, y) == pytest.approx(t, rel=0.05)
     logits = chance.normal(0, 2, (20_000, 3))
     classes = (logits + chance.gumbel(size=logits.shape)).argmax(axis=1)
-    assert m.temperature(logits * t, classes) == pytest.approx(t, rel=0.05)
+    assert temperature(logits * t, classes) == pytest.approx(t, rel=0.05)
 
 
 def test_measure_is_every_figure() -> None:

@@ -16,10 +16,10 @@ from pipeline.config import schema
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from tests.windows import tiny_head, tokens
-from workers import graph
 from workers.graph import Node
 from workers.reload import reload_heads
 from workers.stages.fusion import FusionStage
+from workers.stages.site_plan import load_heads, site_plan
 
 
 def test_words_never_lower_a_score(tmp_path: Path) -> None:
@@ -187,15 +187,15 @@ def sites(head: str) -> Config:
 
 
 def test_the_config_names_the_head_of_a_site(tmp_path: Path) -> None:
-    assert graph.heads(sites("rules")) == {}
+    assert load_heads(sites("rules")) == {}
     folder = tiny_head(tmp_path, {}, version="3")
-    assert graph.heads(sites(str(folder)))["office"].version.startswith("tiny 3")
+    assert load_heads(sites(str(folder)))["office"].version.startswith("tiny 3")
     with pytest.raises(WeightsError, match=r"sites\.office\.fusion\.head: .* holds no fusion head"):
-        graph.heads(sites(str(tmp_path / "gone")))
+        load_heads(sites(str(tmp_path / "gone")))
 
 
 def test_the_shipped_head_loads_and_fits_these_features() -> None:
-    head = graph.heads(sites("shipped"))["office"]
+    head = load_heads(sites("shipped"))["office"]
     assert head.version.startswith("fusewatch-fusion ")
     assert 0 < head.threshold < 1
 
@@ -203,7 +203,7 @@ def test_the_shipped_head_loads_and_fits_these_features() -> None:
 def test_sites_of_one_head_share_it(tmp_path: Path) -> None:
     office = Site(fusion=schema.Fusion(head=str(tiny_head(tmp_path, {}))))
     yard = Site(fusion=schema.Fusion(head="rules"))
-    found = graph.heads(Config(version=1, sites={"a": office, "b": office, "yard": yard}))
+    found = load_heads(Config(version=1, sites={"a": office, "b": office, "yard": yard}))
     assert found["a"] is found["b"]
     assert set(found) == {"a", "b"}
 
@@ -217,8 +217,8 @@ def test_a_reload_swaps_the_head_and_a_bad_one_changes_nothing(tmp_path: Path) -
         return [None for _ in batch]
 
     settings = sites(str(folder))
-    plan = graph.site_plan(settings.sites["office"], text, recorded=True)
-    stage = FusionStage({"office": plan}, graph.heads(settings))
+    plan = site_plan(settings.sites["office"], text, recorded=True)
+    stage = FusionStage({"office": plan}, load_heads(settings))
     node = Node(name="fusion", topic="a", out="b", stage=stage)
     tiny_head(folder, {}, version="2")
     reload_heads(path, [node])

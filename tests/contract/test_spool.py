@@ -21,11 +21,11 @@ from pipeline.config import schema
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import AudioChunk, FrameChunk, Progress, Record, Report, Roster, ns
 from tests import make
+from workers.bus.publish import publish_all
 from workers.bus.spool import LEAST, Spool
 from workers.capture import factory
 from workers.capture.reports import promised
 from workers.replay import scene_player
-from workers.replay.scene_player import publish_all
 
 ALL = 10_000, 1 << 40
 PICTURE = bytes(range(256)) * 600  # 150 kB

@@ -31,6 +31,7 @@ from workers.config import loader
 from workers.delivery.jsonl import write_all
 from workers.replay.scene_replay import replay, told
 from workers.runtime.status import Status
+from workers.stages.encoders import Encoders, load_encoders
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -59,7 +60,7 @@ def site_of(scene: str) -> Config:
     return loader.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
 
 
-def played(scene: Path, encoders: graph.Encoders) -> tuple[Stored, bytes]:
+def played(scene: Path, encoders: Encoders) -> tuple[Stored, bytes]:
     """The observations and the alerts file of a scene, by real models."""
     settings, bus = site_of(scene.stem), MemoryBus()
     reader = bus.reader(topics.OBSERVATIONS, "golden")
@@ -85,7 +86,7 @@ def judged(scene: str) -> bytes:
         msg = "stored observations are not looked at again"
         raise AssertionError(msg)
 
-    encoders = graph.Encoders(
+    encoders = Encoders(
         detector=unused, sound=unused, sound_head=unused, voice=unused, speech=unused, text=text
     )
     nodes = graph.nodes(settings, encoders, Status(), recorded=True, stages=JUDGES)
@@ -112,9 +113,9 @@ def alerts_of(scene: str) -> bytes:
     return (HERE / f"{scene}.jsonl").read_bytes()
 
 
-def encoders() -> graph.Encoders:
+def encoders() -> Encoders:
     """The models of the example sites, as a replay loads them."""
-    return graph.load(site_of("office").models, recorded=True)
+    return load_encoders(site_of("office").models, recorded=True)
 
 
 def processor() -> str:

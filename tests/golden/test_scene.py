@@ -14,10 +14,10 @@ import soxr
 from pipeline.codec import encode
 from pipeline.config.schema import Camera, Detect, Incidents, Microphone, Site
 from pipeline.errors import ConfigError
+from pipeline.sources import known_at
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report, Roster
 from tests import reels
-from workers.capture.capture import known_at
 from workers.replay.scene_records import load_scene, scene_records
 from workers.runtime.status import Status
 

@@ -17,9 +17,9 @@ import yaml
 
 from pipeline.config.schema import SOUNDS
 from pipeline.types import SECOND, Alert, Presence
-from workers import graph
 from workers.config import loader
 from workers.replay.scene_replay import replay
+from workers.stages.encoders import Encoders, load_encoders
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 3 * SECOND
@@ -38,9 +38,9 @@ SCENES = (
 
 
 @functools.cache
-def encoders() -> graph.Encoders:
+def encoders() -> Encoders:
     settings = loader.load(ROOT / "deploy/examples/office.yaml")
-    return graph.load(settings.models, recorded=True)
+    return load_encoders(settings.models, recorded=True)
 
 
 @functools.cache

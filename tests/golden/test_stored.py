@@ -15,7 +15,7 @@ import pytest
 
 from tests.golden import stored
 from tests.graph.conftest import last
-from workers import graph
+from workers.stages.encoders import Encoders
 
 encoders = functools.cache(stored.encoders)
 
@@ -35,7 +35,7 @@ def test_stored_observations_give_the_stored_alerts(name: str) -> None:
 def test_a_scene_gives_the_stored_observations_and_alerts(scenes: Path, name: str) -> None:
     """To the byte on the kind of processor that wrote them; int8 models round by the processor,
     so elsewhere the same records with other scores, and the same incidents."""
-    models: graph.Encoders = encoders()
+    models: Encoders = encoders()
     seen, alerts = stored.played(scenes / f"{name}.yaml", models)
     assert last(events(alerts)) == last(events(stored.alerts_of(name)))
     assert [key for key, *_ in seen.entries] == [key for key, *_ in stored.read(name).entries]

@@ -15,8 +15,8 @@ from tests import fakes, reels
 from workers import daemon, worker
 from workers.config import loader
 from workers.delivery.cloudevent import event
-from workers.graph import Encoders
 from workers.replay.scene_replay import replay
+from workers.stages.encoders import Encoders
 
 Runner = Callable[[Path, Path], list[dict[str, Any]]]  # config, scene -> CloudEvents in order
 

@@ -23,19 +23,19 @@ from tests import make
 from tests.graph.conftest import FAKES
 from tests.live.servers import eventually
 from workers import graph
+from workers.bus.publish import publish_all
 from workers.capture import factory
 from workers.capture.clock import UtcClock
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.daemon import Daemon, _over
 from workers.delivery.delivery import Subscriber
-from workers.graph import Encoders
 from workers.media.jpeg import encoded
-from workers.replay.scene_player import publish_all
 from workers.runtime.lag import LONG, MANY, KeepingUp, Positions, caught_up
 from workers.runtime.state_folder import local_log
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Crew
+from workers.stages.encoders import Encoders
 from workers.view import View
 
 

@@ -13,8 +13,8 @@ from pipeline.config import schema
 from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, held_until, ns
 from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
-from workers import graph
 from workers.stages.fusion import FusionStage
+from workers.stages.site_plan import site_plan
 
 BEGIN = 1_000  # s
 SITE = schema.Site(
@@ -37,7 +37,7 @@ SOURCES = ("desk", "room", "room/speech", "reports")
 
 
 def stage(*, recorded: bool = True) -> FusionStage:
-    plan = graph.site_plan(SITE, FakeText(), recorded=recorded)
+    plan = site_plan(SITE, FakeText(), recorded=recorded)
     return FusionStage({"office": plan})
 
 
@@ -231,7 +231,7 @@ def test_a_stage_that_hangs_is_told() -> None:
 
 
 def test_a_site_that_stalls_is_hurried_on_by_the_newest_time_of_all() -> None:
-    plan = graph.site_plan(SITE, FakeText(), recorded=False)
+    plan = site_plan(SITE, FakeText(), recorded=False)
     state = FusionStage({"office": plan, "shop": plan}).open({})
     shop = [msgspec.structs.replace(r, site="shop") for r in in_step(timeline(80))]
     promised: dict[str, int] = {}

@@ -21,11 +21,11 @@ from pipeline.types import FOREVER, SECOND, Anomaly, Record, Sound, event_start,
 from tests.fakes import FakeText
 from tests.graph.conftest import FAKES, run_edge
 from tests.graph.test_fusion_stage import FEW, SITE, SPANS, timeline
-from workers import graph
 from workers.config import loader
 from workers.replay.observation_replay import rejudge
 from workers.replay.scene_replay import Study, replay
 from workers.stages.fusion import FusionStage
+from workers.stages.site_plan import site_plan
 from workers.stages.site_state import RULES, Head
 from workers.training.feature_extraction import Notes
 
@@ -86,7 +86,7 @@ def told(stage: FusionStage, given: Sequence[Record], swaps: Swaps | None = None
 
 def stage(head: Head | None = None, fusion: schema.Fusion = SITE.fusion) -> FusionStage:
     site = msgspec.structs.replace(SITE, fusion=fusion)
-    plan = graph.site_plan(site, FakeText(), recorded=True)
+    plan = site_plan(site, FakeText(), recorded=True)
     return FusionStage({"office": plan}, {} if head is None else {"office": head})
 
 
@@ -212,7 +212,7 @@ def test_for_a_head_that_comes_again_everything_is_new() -> None:
 
 
 def test_a_site_without_a_head_is_as_before() -> None:
-    plan = graph.site_plan(SITE, FakeText(), recorded=True)
+    plan = site_plan(SITE, FakeText(), recorded=True)
     both = FusionStage({"office": plan, "yard": plan}, {"yard": Sure()})
     given = records([10], person=range(3, 9))
     assert told(both, given) == told(stage(), given)

@@ -21,11 +21,11 @@ from pipeline.run import Runner, drain
 from pipeline.types import Alert, Anomaly, Progress, Record, Roster, event_start, ns
 from tests import make
 from tests.fakes import FakeText, FakeVoice, FakeYamnet, fake_head
-from workers import graph
 from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
 from workers.delivery.outbox import MAX_PENDING
 from workers.stages.alert import AlertStage
 from workers.stages.fusion import FusionStage
+from workers.stages.site_plan import site_plan, timing
 from workers.stages.sound import SoundStage
 from workers.stages.speech import SpeechStage
 
@@ -42,12 +42,12 @@ HORIZON, PATIENCE = round(HALL.windows.horizon), round(HALL.windows.patience)
 
 
 def fusion(names: Sequence[str], *, recorded: bool = False) -> FusionStage:
-    plan = graph.site_plan(HALL, FakeText(), recorded=recorded)
+    plan = site_plan(HALL, FakeText(), recorded=recorded)
     return FusionStage(dict.fromkeys(names, plan))
 
 
 def alert(names: Sequence[str]) -> AlertStage:
-    return AlertStage(dict.fromkeys(names, graph.timing(HALL)), lambda site, id_, revision: ())
+    return AlertStage(dict.fromkeys(names, timing(HALL)), lambda site, id_, revision: ())
 
 
 def said(

@@ -14,9 +14,9 @@ from pipeline.run import Runner, drain
 from pipeline.types import Alert, Progress, Record, Roster
 from tests.graph.conftest import FAKES
 from workers import graph
+from workers.bus.publish import capture
 from workers.config import loader
 from workers.replay.scene_records import load_scene, scene_records
-from workers.replay.scene_replay import capture
 from workers.runtime.status import Status
 
 Said = tuple[str, Record]  # topic, record

@@ -11,7 +11,7 @@ import pytest
 from pipeline import topics
 from pipeline.config import schema
 from pipeline.errors import ConfigError, OutsideError
-from pipeline.run import most_bytes
+from pipeline.limits import most_bytes
 from tests.graph.conftest import CONFIG
 from workers import daemon, worker
 from workers.bus.preflight import FAUST, check_group, check_topics

@@ -12,7 +12,7 @@ from pipeline.judge.track import Point, Track
 from pipeline.types import ns
 from tests.fakes import FakeText
 from tests.make import box
-from workers import graph
+from workers.stages.site_plan import site_plan
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
 
@@ -43,7 +43,7 @@ def judged(
 ) -> list[Finding]:
     """What one rule of a site finds in `frames`."""
     made = schema.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]
-    sees = graph.site_plan(made, FakeText(), recorded=True).sees()
+    sees = site_plan(made, FakeText(), recorded=True).sees()
     return [finding for frame in frames for each in sees for finding in each.see(frame)]
 
 

@@ -19,8 +19,9 @@ from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, AudioChunk, DeadLetter, Progress, Record, Roster, Sound, ns
 from tests.make import audio, progress, roster
+from workers.media.pcm import RATE
 from workers.runtime.status import Status
-from workers.stages.sound import RATE, SoundStage
+from workers.stages.sound import SoundStage
 
 
 class Loudest:

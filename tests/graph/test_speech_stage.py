@@ -24,8 +24,8 @@ from pipeline.types import (
     Utterance,
     ns,
 )
+from workers.media.pcm import RATE
 from workers.runtime.status import Status
-from workers.stages.sound import RATE
 from workers.stages.speech import SpeechStage
 
 START = 1_767_650_400  # s; 2026-01-05T22:00:00Z

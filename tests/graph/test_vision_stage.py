@@ -34,8 +34,9 @@ from pipeline.types import (
     ns,
 )
 from workers import graph
-from workers.media.decode import decoded, jpeg_size
+from workers.media.jpeg import decoded, jpeg_size
 from workers.runtime.status import Status
+from workers.stages.encoders import load_encoders
 from workers.stages.vision import VisionStage
 
 PERSON = Box(label="person", score=0.9, x1=0.1, y1=0.1, x2=0.2, y2=0.6)
@@ -256,7 +257,7 @@ def test_a_live_worker_of_many_cameras_polls_several_frames_of_each() -> None:
     camera = schema.Camera(source="device:0")
     hall = schema.Site(cameras={f"camera-{number}": camera for number in range(25)})
     settings = schema.Config(version=1, sites={"hall": hall, "yard": hall})
-    encoders = graph.load(settings.models, stages=())
+    encoders = load_encoders(settings.models, stages=())
     limits = {
         recorded: next(
             graph.nodes(settings, encoders, Status(), recorded=recorded, stages=("vision",))

@@ -17,16 +17,17 @@ from pipeline import codec, topics
 from pipeline.bus.kafka.admin import Admin
 from pipeline.bus.kafka.bus import KafkaBus
 from pipeline.config import schema
+from pipeline.sources import roster
 from pipeline.types import SECOND, FrameChunk, Progress, Record
 from tests.live.servers import eventually
-from workers import graph, worker
+from workers import worker
 from workers.bus import topic_admin
-from workers.capture.capture import roster
+from workers.bus.publish import capture
 from workers.config import loader
 from workers.media.jpeg import encoded
 from workers.replay.scene_records import Scene, load_scene
-from workers.replay.scene_replay import capture
 from workers.runtime.watchdog import unanswered
+from workers.stages.encoders import Encoders
 from workers.worker import Order, Worker
 
 BUS = """
@@ -138,7 +139,8 @@ def settled(
     Raises what `failed` says has ended a worker meanwhile.
     """
     played = load_scene(scene)
-    sources = roster(loader.load(path).sites[played.site])
+    site = loader.load(path).sites[played.site]
+    sources = roster(site.cameras, site.microphones)
 
     def soon(what: Callable[[], bool]) -> None:
         def done() -> bool:
@@ -157,14 +159,14 @@ def settled(
 class Thread:
     """A worker in a thread of this process, as a process runs it but for the signals."""
 
-    def __init__(self, order: Order, path: Path, encoders: graph.Encoders) -> None:
+    def __init__(self, order: Order, path: Path, encoders: Encoders) -> None:
         self.worker: Worker = worker.prepared(order, path)
         self._thread = threading.Thread(
             target=self._run, args=(encoders,), name=f"worker {order.stage}"
         )
         self._thread.start()
 
-    def _run(self, encoders: graph.Encoders) -> None:
+    def _run(self, encoders: Encoders) -> None:
         crew = self.worker.crew
         try:
             self.worker.work(encoders)
@@ -188,7 +190,7 @@ class Thread:
 def play(
     path: Path,
     scene: Path,
-    encoders: graph.Encoders,
+    encoders: Encoders,
     *,
     faust: Sequence[str] = (),
     within: float = 60,

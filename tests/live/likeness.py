@@ -17,9 +17,9 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.ports import Entry
 from pipeline.types import Described, Detections, Sound, Utterance, ns
-from workers import graph
 from workers.delivery.cloudevent import event_bytes
 from workers.replay.scene_replay import replay
+from workers.stages.encoders import load_encoders
 
 BEGIN = datetime(2026, 1, 5, 22, tzinfo=UTC)  # of every scene; the k-th of a site begins k STEPs on
 STEP = timedelta(minutes=10)  # more than the longest scene and what any stage remembers
@@ -39,7 +39,7 @@ class Likeness:
 
 def replayed(settings: Config, scenes: Iterable[Path]) -> dict[str, Likeness]:
     """What a replay gives of each scene: the undisturbed run, in one thread on a bus in memory."""
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     found = {}
     for scene in scenes:
         bus = MemoryBus()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually, rtsp_server, virtual_microphone
-from workers.capture.reports import read_token, send_report
+from workers.capture.report_client import read_token, send_report
 from workers.delivery.receiver import Receiver
 
 pytest.importorskip("pyaudio", reason="extra `microphone` is not installed")

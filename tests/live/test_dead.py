@@ -16,8 +16,9 @@ from pipeline.bus.kafka.bus import KafkaBus
 from pipeline.config import schema
 from pipeline.config.topic_plan import partitions_of
 from pipeline.kafka_partitioner import partition_of
+from pipeline.limits import DEAD_BYTES
 from pipeline.ports import Entry
-from pipeline.run import DEAD_BYTES, Runner
+from pipeline.run import Runner
 from pipeline.types import Progress, Record
 from tests import make
 from tests.graph.conftest import FAKES

@@ -26,7 +26,7 @@ from tests.live.daemon import SECRET, office
 from tests.live.processes import Process, Processes
 from tests.live.servers import eventually, rtsp_server, virtual_microphone
 from tests.live.test_daemon import free_port, told
-from workers.capture.reports import read_token, send_report
+from workers.capture.report_client import read_token, send_report
 from workers.delivery.receiver import Receiver
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]

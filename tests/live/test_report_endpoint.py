@@ -18,18 +18,10 @@ from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
+from workers.capture.report_api import MAX_BODY, MAX_TEXT, Api, cleaned
+from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import THREADS, Endpoint
-from workers.capture.reports import (
-    MAX_BODY,
-    MAX_TEXT,
-    Api,
-    Desk,
-    cleaned,
-    own_token,
-    promised,
-    read_token,
-    send_report,
-)
+from workers.capture.reports import Desk, promised
 
 TOKEN = "a-token-of-sufficient-length"
 SITES = {

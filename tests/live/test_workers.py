@@ -13,10 +13,11 @@ from tests.live import brokered
 from tests.live.brokers import SecureKafka
 from tests.live.processes import Processes
 from tests.live.servers import eventually
-from workers import graph, worker
+from workers import worker
 from workers.config import loader
 from workers.delivery.cloudevent import event_bytes
 from workers.replay.scene_replay import replay
+from workers.stages.encoders import load_encoders
 
 pytestmark = pytest.mark.live
 
@@ -65,7 +66,7 @@ def test_a_break_in_through_a_process_for_each_stage_is_what_its_replay_tells(
         brokered.STAGES, 0
     )
     settings = loader.load(path)
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     played = [brokered.parsed(event_bytes(a)) for a in replay(settings, scene, encoders).alerts]
     assert played
     assert last(brokered.told(tmp_path / "delivery")) == last(played)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,13 +15,32 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("pipeline", "models", "workers")  # each may import itself and those before it
 FILES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 
+FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`, a file in `.py`
+    ("pipeline/*",),
+    ("pipeline/config/*",),
+    ("pipeline/judge/*", "pipeline/bus/*"),
+    ("pipeline/bus/kafka/*",),
+    ("models/*",),
+    ("models/vision/*", "models/hearing/*", "models/language/*"),
+    ("models/fusion/*",),
+    ("models/training/*",),
+    ("workers/config/*", "workers/media/*"),
+    ("workers/runtime/*",),
+    ("workers/capture/*", "workers/stages/*", "workers/delivery/*"),
+    ("workers/bus/*",),
+    ("workers/graph.py",),
+    ("workers/replay/*",),
+    ("workers/training/*",),
+    ("workers/*",),
+)
+MOST_FILES, MOST_LINES = 16, 400  # of a folder, of a file
+
 HEAVY = {
     "cv2": {
         "models/vision/letterbox.py",
         "workers/capture/camera.py",
-        "workers/media/decode.py",
-        "workers/delivery/snapshots.py",
         "workers/media/jpeg.py",
+        "workers/delivery/snapshots.py",
         "workers/media/image_quality.py",
         "workers/training/corruptions.py",
     },
@@ -74,17 +94,23 @@ NOW = {"now", "utcnow", "today"}  # of datetime: a clock, without a module of th
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 
 
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax tree; each file is parsed once."""
+    return tuple(ast.walk(ast.parse((ROOT / path).read_bytes(), str(path))))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, also inside functions and by name."""
-    for node in ast.walk(ast.parse((ROOT / path).read_bytes(), str(path))):
+    for node in nodes(path):
         match node:
             case ast.Import(names=names):
                 yield from (name.name for name in names)
-            case ast.ImportFrom(module=module, level=level):
+            case ast.ImportFrom(module=str(module), names=names, level=level):
                 assert level == 0, f"{path}: a relative import hides its layer"
-                yield module or ""
+                yield from (f"{module}.{name.name}" for name in names)
             case ast.Call(
-                func=ast.Name(id="import_module" | "__import__")
+                func=ast.Name(id="import_module" | "__import__" | "load" | "_of_extra")
                 | ast.Attribute(attr="import_module"),
                 args=[ast.Constant(value=str(name)), *_],
             ):
@@ -93,6 +119,58 @@ def imports(path: Path) -> Iterator[str]:
 
 def roots(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
+
+
+MODULES = {".".join(path.with_suffix("").parts): path for path in FILES}
+
+
+def ours(path: Path) -> set[Path]:
+    """The files of ours that a file imports; `from a.b import c` is `a/b/c.py` or `a/b.py`."""
+    names = [name.split(".") for name in imports(path)]
+    found = {MODULES.get(".".join(n)) or MODULES.get(".".join(n[:-1])) for n in names}
+    return {file for file in found if file is not None}
+
+
+def floor(path: Path) -> int:
+    """The floor that a file is on; a file that is named stands apart from its room."""
+    room = f"{path.parent}/*"
+    named = [i for i, rooms in enumerate(FLOORS) if str(path) in rooms]
+    return named[0] if named else next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def room(path: Path) -> str:
+    return str(path) if any(str(path) in rooms for rooms in FLOORS) else f"{path.parent}/*"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_room_imports_itself_and_the_floors_below(path: Path) -> None:
+    above = {
+        str(other)
+        for other in ours(path)
+        if floor(other) >= floor(path) and room(other) != room(path)
+    }
+    assert not above
+
+
+def test_no_file_imports_itself_in_a_circle() -> None:
+    left = {path: ours(path) - {path} for path in FILES}
+    while free := {path for path, wanted in left.items() if not wanted & left.keys()}:
+        left = {path: wanted for path, wanted in left.items() if path not in free}
+    assert not left
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=str)
+def test_a_room_is_small_and_says_what_it_is_for(folder: Path) -> None:
+    files = [path for path in FILES if path.parent == folder and path.name != "__init__.py"]
+    assert len(files) <= MOST_FILES
+    said = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_bytes()))
+    assert said is not None
+    assert "May import: " in said
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_a_file_is_short(path: Path) -> None:
+    assert len((ROOT / path).read_bytes().splitlines()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -119,8 +197,7 @@ def test_the_pipeline_imports_the_standard_library_and_msgspec(path: Path) -> No
 )
 def test_the_pure_part_has_no_clock_no_thread_and_no_chance(path: Path) -> None:
     assert not roots(path) & CLOCKS
-    calls = [node for node in ast.walk(ast.parse((ROOT / path).read_bytes())) if _asks_now(node)]
-    assert not calls
+    assert not [node for node in nodes(path) if _asks_now(node)]
 
 
 def _asks_now(node: ast.AST) -> bool:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.media.decode import Pixels
 from workers.media.image_quality import luma_and_sharpness
+from workers.media.jpeg import Pixels
 
 
 def plain(level: int, width: int = 640, height: int = 360) -> Pixels:

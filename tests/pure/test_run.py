@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
+from pipeline.limits import DEAD_BYTES, most_bytes
 from pipeline.ports import Bus, Entry
-from pipeline.run import DEAD_BYTES, Runner, drain, letter, most_bytes
+from pipeline.run import Runner, drain, letter
 from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Report, Sound
 from tests import make
 from tests.pure.windowed import (

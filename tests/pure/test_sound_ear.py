@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk, ns
 from tests.make import audio
-from workers.stages.sound import RATE, Ear, Second, floor, loudness
+from workers.media.levels import floor, loudness
+from workers.media.pcm import RATE
+from workers.stages.audio_grid import Ear, Second
 
 RATES = st.sampled_from([8_000, 16_000, 44_100, 48_000])
 

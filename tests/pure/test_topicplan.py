@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec, topics
-from pipeline.bus.kafka.state import Topic, reached
+from pipeline.bus.kafka.state import reached
 from pipeline.config.schema import Config, KafkaBus, Partitions, Site, Storage, size_bytes
-from pipeline.config.topic_plan import Plan, Step, plans, shares, step
+from pipeline.config.topic_plan import Plan, Step, Topic, plans, shares, step
 from pipeline.host import pack
 from pipeline.kafka_partitioner import murmur2, partition_of
-from pipeline.run import DEAD_BYTES, most_bytes
+from pipeline.limits import DEAD_BYTES, most_bytes
 from pipeline.types import Late
 from tests import make
 from workers.delivery.outbox import Door

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline import codec, topics, trace
 from pipeline.bus.memory import MemoryBus
+from pipeline.limits import DEAD_BYTES
 from pipeline.ports import Entry
-from pipeline.run import DEAD_BYTES, Runner
+from pipeline.run import Runner
 from pipeline.types import DeadLetter
 from tests import make
 

@@ -20,9 +20,9 @@ from pipeline import codec, topics
 from pipeline.config.schema import Site
 from pipeline.errors import DecodeError, OutsideError
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
+from pipeline.sources import REPORTS_SOURCE, roster
 from pipeline.types import SECOND
 from workers.capture import factory
-from workers.capture.capture import REPORTS_SOURCE, roster
 from workers.capture.heartbeat import PATIENCE, Watch, spoken
 
 SPEAKS = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}  # topic -> group
@@ -58,7 +58,7 @@ def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[E
             case _:
                 found = {REPORTS_SOURCE: patience}
         for source, quiet in found.items():
-            yield name, source, roster(site), quiet
+            yield name, source, roster(site.cameras, site.microphones), quiet
 
 
 class SpeakingBus:

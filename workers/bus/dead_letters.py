@@ -15,8 +15,8 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.errors import ConfigError, DecodeError, Rejected, Retry
+from pipeline.limits import DEAD_BYTES
 from pipeline.ports import Bus, Entry, Sink
-from pipeline.run import DEAD_BYTES
 from pipeline.types import Alert, DeadLetter, ns, rfc3339
 
 DELIVERY = "delivery/"  # the source of a delivery's dead letter, before the subscriber's name

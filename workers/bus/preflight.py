@@ -8,7 +8,7 @@ from typing import Protocol
 from pipeline import topics
 from pipeline.config.schema import KafkaBus
 from pipeline.errors import ConfigError, OutsideError
-from pipeline.run import most_bytes
+from pipeline.limits import most_bytes
 
 OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
 FAUST = "faust"  # how Faust's members say that they share partitions

@@ -23,8 +23,8 @@ import msgspec
 from pipeline import codec, topics, trace
 from pipeline.bus.sqlite_errors import lock, outside
 from pipeline.errors import DiskFull, OutsideError
+from pipeline.sources import first_free
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report
-from workers.capture.capture import first_free
 
 LEAST = 16 << 20  # bytes; less is no spool
 MARK_EVERY = SECOND  # ns of event time between two words about what was dropped

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pipeline.errors import OutsideError
-from pipeline.run import MAX_BYTES
+from pipeline.limits import MAX_BYTES
 from workers.bus.spool import KEPT, Spool, Waiting
-from workers.capture.live import Often
+from workers.runtime.rate_limited_log import Often
 from workers.runtime.status import Status
 
 LIMIT, BYTES = 500, 4 << 20  # of one batch

@@ -8,9 +8,9 @@ from typing import Protocol
 import msgspec
 
 from pipeline import topics
-from pipeline.bus.kafka.state import Lag, Topic
+from pipeline.bus.kafka.state import Lag
 from pipeline.config.schema import Config, KafkaBus
-from pipeline.config.topic_plan import Plan, Step, plans, step
+from pipeline.config.topic_plan import Plan, Step, Topic, plans, step
 from pipeline.errors import ConfigError, OutsideError
 
 READERS: Mapping[str, tuple[str, ...]] = {  # topic -> the stages that read it

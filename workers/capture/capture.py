@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from pipeline.config.schema import Site
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.ports import Source
+from pipeline.sources import known_at
 from pipeline.types import (
     ROSTER_EVERY,
     SECOND,
@@ -31,11 +31,9 @@ from pipeline.types import (
     Record,
     Report,
     Roster,
-    event_start,
 )
 from workers.runtime.status import Status
 
-REPORTS_SOURCE = "reports"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between attempts to connect; up to half is taken off
 STALLED = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
 HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest again
@@ -47,28 +45,6 @@ Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or
 Clock = Callable[[], int]  # ns UTC, never back
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
 MakeSource = Callable[[Count], Source]
-
-
-def known_at(record: Record) -> int:
-    """When a live capture could have published the record: sound is known at its end. Ns."""
-    return record.end if isinstance(record, AudioChunk) else event_start(record)
-
-
-def first_free(record: Record) -> int:
-    """The first ns at which what a source publishes after this record may start."""
-    match record:
-        case AudioChunk():
-            return record.end
-        case Progress() | Roster():
-            return event_start(record)
-        case _:
-            return event_start(record) + 1
-
-
-def roster(site: Site) -> tuple[str, ...]:
-    """The observation sources of a site; a microphone is two, and people may always report."""
-    heard = (name for room in site.microphones for name in (room, f"{room}/speech"))
-    return (*site.cameras, *heard, REPORTS_SOURCE)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

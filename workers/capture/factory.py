@@ -10,11 +10,11 @@ from pipeline import codec
 from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.ports import Source
+from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND
 from workers.capture.capture import (
     MAX_BYTES,
-    REPORTS_SOURCE,
     STALLED,
     Capture,
     Clock,
@@ -22,8 +22,6 @@ from workers.capture.capture import (
     MakeSource,
     Publish,
     Settings,
-    first_free,
-    roster,
 )
 from workers.capture.heartbeat import PATIENCE
 from workers.config.source_address import Address, parse
@@ -70,7 +68,7 @@ def captures(  # noqa: PLR0913
         Capture(
             Settings(
                 site=name,
-                sources=roster(site),
+                sources=roster(site.cameras, site.microphones),
                 hop=round(site.windows.hop * SECOND),
                 stalled=patience(site.cameras.get(camera)),
                 max_bytes=max_bytes,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,15 +17,19 @@ import msgspec
 
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, DiskFull
+from pipeline.sources import roster
 from pipeline.topics import FRAMES
 from pipeline.types import SECOND, Record
 from workers.capture import factory
-from workers.capture.capture import Publish, roster
+from workers.capture.capture import Publish
 from workers.capture.clock import UtcClock
 from workers.capture.heartbeat import Watch
+from workers.capture.report_api import Api
+from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import Api, Desk, own_token, promised
+from workers.capture.reports import Desk, promised
 from workers.config.secrets import Secrets
+from workers.runtime.rate_limited_log import Often
 from workers.runtime.status import Status
 
 log = logging.getLogger("fusewatch")
@@ -109,7 +112,13 @@ def _captures(place: Place, watch: Watch, publish: Publish) -> list[Thread]:
         ):
             for source, topic in capture.topics.items():
                 camera = site.cameras.get(source) if topic == FRAMES else None
-                watch.expect(topic, name, source, roster(site), factory.quiet(camera))
+                watch.expect(
+                    topic,
+                    name,
+                    source,
+                    roster(site.cameras, site.microphones),
+                    factory.quiet(camera),
+                )
             names = "+".join(capture.topics)
             bodies += [
                 (f"read {name}/{names}", partial(capture.read, place.stop)),
@@ -148,20 +157,3 @@ def _warning(store: Publish) -> Publish:
             raise
 
     return keep
-
-
-class Often:
-    """A warning that may come all the time, and is said once a minute; for any thread."""
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._lock = threading.Lock()
-        self._due = 0.0
-
-    def warn(self, error: Exception) -> None:
-        with self._lock:
-            due = time.monotonic() >= self._due
-            if due:
-                self._due = time.monotonic() + 60.0
-        if due:
-            log.warning(self._message, error)

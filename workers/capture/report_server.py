@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError, DiskFull, OutsideError
-from workers.capture.reports import MAX_BODY, Answer, Api, Desk, Headers, loopback, wrong
+from workers.capture.report_api import MAX_BODY, Answer, Api, Headers, loopback, wrong
+from workers.capture.reports import Desk
 
 THREADS = 16  # requests at once; more are turned away
 READ = 5.0  # s that a read may wait for a byte

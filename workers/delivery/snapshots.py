@@ -22,7 +22,7 @@ from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
 from workers.media import jpeg
-from workers.media.decode import decoded
+from workers.media.jpeg import decoded
 
 BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
 AFTER = 1 * SECOND  # ns after it

@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress as Bar
 
-from pipeline import topics
-from pipeline.bus.log import between
-from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
-from pipeline.ports import Entry
-from pipeline.types import ns
-from workers import graph
-from workers.bus.connect import kafka_bus
+from workers.bus.history import moments, observed
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.jsonl import write_all
@@ -30,8 +21,7 @@ from workers.delivery.subscribers import deliver_now
 from workers.replay.observation_replay import STAGES, rejudge, span
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_replay import Replayed, replay
-
-LATEST = 4_102_444_800  # s since 1970: the year 2100
+from workers.stages.encoders import load_encoders
 
 
 def run(
@@ -55,7 +45,7 @@ def run(
         raise OutsideError(msg) from error
     for scene in scenes:
         scene_of(settings, scene)  # what is wrong with the last is said before the first is played
-    encoders = graph.load(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True)
     console = Console(stderr=True)
     summaries = []
     for scene, file in zip(scenes, files, strict=True):
@@ -92,7 +82,7 @@ def again(
     settings = loader.load(path)
     start, end = moments(since, until)
     (file,) = _files([path], out)
-    encoders = graph.load(settings.models, recorded=True, stages=STAGES)
+    encoders = load_encoders(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         judged = rejudge(settings, encoders, entries, start, end)
     alerts = judged.alerts
@@ -110,47 +100,6 @@ def again(
         f"{row['revisions']} revisions -> {file}\n"
     )
     return 0
-
-
-def moments(since: str, until: str | None) -> tuple[int, int]:
-    """The span of `--since` and `--until` (now unless it is given), ns; raises ConfigError."""
-    start = _moment(since, "--since")
-    end = time.time_ns() if until is None else _moment(until, "--until")
-    if start >= end:
-        msg = f"--since {since} is not before --until {until or 'now'}"
-        raise ConfigError(msg)
-    return start, end
-
-
-@contextmanager
-def observed(
-    settings: Config, path: Path, state: Path | None, start: int, end: int
-) -> Iterator[Iterator[Entry]]:
-    """What the config's bus still has of `observations.v1`."""
-    if isinstance(settings.bus, schema.KafkaBus):
-        bus = kafka_bus(settings.bus, Secrets(base=path.parent))
-        try:
-            yield bus.between(topics.OBSERVATIONS, start, end)
-        finally:
-            bus.close()
-    else:
-        folder = (state or Path(settings.state)).expanduser() / "log"
-        yield between(folder, topics.OBSERVATIONS, start, end)
-
-
-def _moment(text: str, option: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
-        raise ConfigError(msg)
-    since = moment.timestamp()
-    if not 0 <= since < LATEST:
-        msg = f"{option} {text[:40]!r}: before 1970 or after 2100 nothing was observed"
-        raise ConfigError(msg)
-    return ns(since)
 
 
 def _files(scenes: Sequence[Path], given: str) -> list[Path]:

@@ -20,6 +20,7 @@ from pipeline.types import Alert, Anomaly, ns
 from workers import graph
 from workers.replay.scene_replay import told
 from workers.runtime.status import Status
+from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 
 AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
@@ -44,7 +45,7 @@ def span(config: Config, since: int, until: int) -> tuple[int, int]:
 
 def rejudge(
     config: Config,
-    encoders: graph.Encoders,
+    encoders: Encoders,
     entries: Iterable[Entry],
     since: int,
     until: int,

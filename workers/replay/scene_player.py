@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import codec, topics
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
-from pipeline.ports import Bus
+from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import SECOND, Progress, Record, Roster
-from workers.capture.capture import REPORTS_SOURCE, Publish
+from workers.capture.capture import Publish
 from workers.replay.scene_records import Scene, fits, load_scene, scene_records
-from workers.replay.scene_replay import capture, slices_of
+from workers.replay.scene_replay import slices_of
 from workers.runtime.status import Status
 
 AHEAD = 24  # entries that a scene may be ahead of any stage
@@ -30,13 +30,6 @@ def scene_of(settings: Config, path: Path) -> Scene:
         raise ConfigError(msg)
     fits(scene, settings.sites[scene.site])
     return scene
-
-
-def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
-    """Publish records to one topic; durable when it returns."""
-    for record in records:
-        capture(bus, topic, record)
-    bus.flush()
 
 
 class Player:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from pipeline.config import schema as settings
 from pipeline.errors import ConfigError
+from pipeline.sources import REPORTS_SOURCE, known_at, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import (
     ROSTER_EVERY,
@@ -23,7 +24,6 @@ from pipeline.types import (
     Roster,
     event_start,
 )
-from workers.capture.capture import REPORTS_SOURCE, known_at, roster
 from workers.media import recordings
 from workers.media.jpeg import encoded
 from workers.media.pcm import RATE
@@ -102,7 +102,10 @@ class _Player:
 
     def _roster(self, start: int) -> Roster:
         return Roster(
-            site=self._scene.site, source=self._name, sources=roster(self._site), start=start
+            site=self._scene.site,
+            source=self._name,
+            sources=roster(self._site.cameras, self._site.microphones),
+            start=start,
         )
 
     def _ending(self) -> Progress:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline import codec, topics, trace
+from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
@@ -17,9 +17,11 @@ from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
+from workers.bus.publish import capture
 from workers.media import recordings
 from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
+from workers.stages.encoders import STAGES, Encoders
 from workers.stages.site_state import Head
 
 R = TypeVar("R", bound=Record)
@@ -33,7 +35,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
-    stages: Sequence[str] = graph.STAGES
+    stages: Sequence[str] = STAGES
     film: recordings.MakeFilm = recordings.Film
 
 
@@ -54,7 +56,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 def replay(
     config: Config,
     scene: Scene | Path,
-    encoders: graph.Encoders,
+    encoders: Encoders,
     *,
     speed: float | None = None,
     bus: Bus | None = None,
@@ -101,12 +103,6 @@ def replay(
         runner.close()
     seconds = time.monotonic() - began
     return Replayed(scene=scene, alerts=tuple(alerts), seconds=seconds, status=status)
-
-
-def capture(bus: Bus, topic: str, record: Record) -> None:
-    """Publish what a source gave: here its trace begins."""
-    key = topics.key_of(topic, record)
-    bus.publish(topic, key, codec.encode(record), trace.begin(record))
 
 
 def slices_of(

@@ -17,8 +17,6 @@ from typing import Protocol
 
 from pipeline.bus.kafka.state import reached
 from pipeline.errors import OutsideError
-from pipeline.run import Runner
-from workers.delivery.delivery import Delivery
 
 log = logging.getLogger("fusewatch")
 
@@ -118,21 +116,6 @@ def unanswered(
         for number, (offset, note) in notes.items()
     }
     return _waiting(end, there)
-
-
-def step(runner: Runner, job: Job, wait: float) -> None:
-    """One turn of a stage, and what it says of its place."""
-    runner.step(wait)
-    hosts = runner.hosts
-    rebuilding = any(host.rebuilding for host in hosts.values())
-    reached = {number: host.reached for number, host in hosts.items()}
-    job.moved(reached, by_design=rebuilding, lost=getattr(runner.reader, "lost", 0))
-
-
-def deliver(delivery: Delivery, job: Job, wait: float) -> None:
-    """One turn of a delivery; while alerts wait for their receiver it need not move."""
-    delivery.step(wait)
-    job.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)
 
 
 def watch(

@@ -13,19 +13,16 @@ import numpy as np
 from models.language.text import packed
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
+from pipeline.sources import speech_source
 from pipeline.speech_segmenter import Segmenter, Span
 from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
+from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
-from workers.stages.sound import CONTEXT, RATE, Ear, Known, Samples, Second
+from workers.stages.audio_grid import CONTEXT, Ear, Known, Second
 
 FRAME = ns(0.032)  # what one probability of the voice model covers
 FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
 EVER = -(2**63)  # ns
-
-
-def speech_source(microphone: str) -> str:
-    """The observation source of what is said at a microphone."""
-    return f"{microphone}/speech"
 
 
 class SpeechStage:

@@ -22,8 +22,8 @@ from pipeline.types import (
     Progress,
     Record,
 )
-from workers.media.decode import Pixels, decoded
 from workers.media.image_quality import luma_and_sharpness
+from workers.media.jpeg import Pixels, decoded
 from workers.runtime.status import Ledger
 
 Policy = Literal["newest", "all"]

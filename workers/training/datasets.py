@@ -13,11 +13,12 @@ from models.training import dataset
 from pipeline.config.schema import SEVERITIES
 from pipeline.errors import ConfigError
 from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
-from workers import graph
+from workers.bus.history import moments, observed
 from workers.config import loader
-from workers.replay.command import moments, observed
 from workers.replay.observation_replay import STAGES, rejudge, span
 from workers.replay.scene_file import load_scene
+from workers.stages.encoders import Encoders, load_encoders
+from workers.stages.site_plan import load_heads
 from workers.training import feature_extraction
 from workers.training.ground_truth import truth
 
@@ -97,7 +98,7 @@ def export(
     out: Path,
     state: Path | None,
     *,
-    encoders: graph.Encoders | None = None,
+    encoders: Encoders | None = None,
 ) -> dict[str, object]:
     """Write the windows of each alert since then, for review; how many there are.
 
@@ -111,9 +112,9 @@ def export(
     settings = loader.load(path)
     start, end = moments(since, until)
     writable(out)
-    judges = graph.heads(settings)
+    judges = load_heads(settings)
     notes = {site: feature_extraction.Notes(judges.get(site)) for site in settings.sites}
-    encoders = encoders or graph.load(settings.models, recorded=True, stages=STAGES)
+    encoders = encoders or load_encoders(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         told = rejudge(settings, encoders, entries, start, end, heads=notes)
     last = {alert.id: alert for alert in told.alerts if SYSTEM not in alert.rules}

@@ -23,12 +23,12 @@ from models.training import dataset
 from pipeline.config.schema import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import SECOND, Window
-from workers import graph
 from workers.config import loader
 from workers.media import recordings
 from workers.replay.scene_file import Clip, Scene, load_scene
 from workers.replay.scene_replay import Study, replay
 from workers.runtime.process_pool import pool
+from workers.stages.encoders import STAGES, Encoders, load_encoders
 from workers.stages.site_state import RULES, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
@@ -72,7 +72,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     take: int = 0
 
 
-def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[dataset.Row]:
+def rows(config: Config, job: Job, encoders: Encoders) -> list[dataset.Row]:
     """The windows of one scene or clip, with their truth."""
     if job.clip:
         config, scene = _alone(job)
@@ -93,7 +93,7 @@ def rows(config: Config, job: Job, encoders: graph.Encoders) -> list[dataset.Row
         heads={scene.site: notes},
         spoil=corruptions.way(job.spoil, job.take),
         film=_films,
-        stages=LISTEN if job.clip else graph.STAGES[:-1],
+        stages=LISTEN if job.clip else STAGES[:-1],
     )
     replay(config, scene, encoders, study=study)
     return [
@@ -171,7 +171,7 @@ def _there(config: Path) -> None:
 
 
 _films = Films()  # of this process: the same few videos, scene after scene
-_ours: list[tuple[Config, graph.Encoders]] = []  # of this worker process
+_ours: list[tuple[Config, Encoders]] = []  # of this worker process
 
 
 def _ready(config: str) -> None:
@@ -182,10 +182,10 @@ def _ready(config: str) -> None:
     }
     models = msgspec.structs.replace(settings.models, **single)
     if config:
-        encoders = graph.load(models, recorded=True)
+        encoders = load_encoders(models, recorded=True)
         encoders = msgspec.structs.replace(encoders, detector=Remembering(encoders.detector))
     else:  # nobody speaks in a clip that is heard for what it is
-        encoders = graph.load(models, recorded=True, stages=("sound",))
+        encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=nobody)
     _ours.append((settings, encoders))
 

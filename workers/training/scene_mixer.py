@@ -6,7 +6,7 @@ Pure, apart from `heard`, which tells how long a clip lasts and where it is loud
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 from workers.replay.scene_file import Clip as Laid
 from workers.replay.scene_file import Said
 from workers.training.clip_manifest import Clip, Manifest
+from workers.training.intervals import Interval, length, merged, minus, outside
 from workers.training.scene_plan import INTRUSION, SHORTEST, Part, Slot, appearances
 
 FAR = re.compile(r"firework|thunder|explo|blast|bang")  # ordinary only from far away
@@ -27,8 +28,6 @@ NOMINAL_DB = -30.0  # dBFS of a sound, to measure a bed by where nothing happens
 SNR = {"low": (5.0, 10.0), "high": (10.0, 25.0)}  # dB of the event over the bed
 LEAST = 1.0  # s of an appearance that a corruption leaves
 AFTER = 6.0  # s after its start at most that an anomaly is reported
-
-Interval = tuple[float, float]  # s
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +139,7 @@ class _Scene:
         black, dark = self._corrupted([spans for spans in seen if spans])
         noise, snr = self._snr()
         anomalies = [
-            self._over_bed(self._anomaly(part, _left(spans, (*black, *dark))), snr)
+            self._over_bed(self._anomaly(part, minus(spans, (*black, *dark))), snr)
             for part, spans in zip(slot.parts, seen, strict=True)
         ]
         distractors = self._distractors()
@@ -160,11 +159,11 @@ class _Scene:
             ),
             report=next((k for k in ("contradicting", "matching") if k in kinds), "none"),
         )
-        closed = _outside(self._lit, self._duration) if slot.closed else []
+        closed = outside(self._lit, self._duration) if slot.closed else []
         return Mixed(
             row=row,
             loop=slot.film.loop,
-            dark=tuple(_joined([*closed, *dark])),
+            dark=tuple(merged([*closed, *dark])),
             clips=tuple(sorted(self._laid, key=lambda laid: (laid.at, laid.file))),
             noise=self._bed(noise, snr),
             reports=tuple(sorted(self._said, key=lambda said: said.at)),
@@ -212,7 +211,7 @@ class _Scene:
                     on = self._between(0, self._duration - lasts)
                     spans[black].append((on, round(on + lasts, 3)))
             hidden = [*spans[True], *spans[False]]
-            if all(max(map(_lasts, _left(each, hidden)), default=0) >= LEAST for each in seen):
+            if all(max(map(length, minus(each, hidden)), default=0) >= LEAST for each in seen):
                 return tuple(spans[True]), tuple(spans[False])
         return (), ()
 
@@ -347,7 +346,7 @@ class _Scene:
         slot, film = self._slot, self._slot.film
         if not slot.closed:
             return [_plain("vision", (film.clip.path,), (), span) for span in film.visible[:1]]
-        rooms = [span for span in film.empty if _lasts(span) >= 2]
+        rooms = [span for span in film.empty if length(span) >= 2]
         if not rooms or self._rng.random() < 0.5:
             return []
         a, b = self._one_of(rooms)
@@ -395,35 +394,3 @@ def _shared(clip: Clip, text: Clip) -> bool:
     words = {word for word in re.findall(r"[a-z]{4,}|dog", clip.path.rpartition("/")[2].lower())}
     known = words - {"sounds", "flac", "casual", "distant", "fire", "evil", "door"}
     return any(re.search(rf"\b{word[:7]}", text.text.lower()) for word in sorted(known))
-
-
-def _lasts(span: Interval) -> float:
-    return span[1] - span[0]
-
-
-def _left(spans: Iterable[Interval], hidden: Iterable[Interval]) -> list[Interval]:
-    """What of `spans` is not hidden."""
-    left = [*spans]
-    for a, b in hidden:
-        left = [
-            piece
-            for s, e in left
-            for piece in ((s, min(e, a)), (max(s, b), e))
-            if _lasts(piece) > 0
-        ]
-    return left
-
-
-def _outside(lit: Iterable[Interval], duration: float) -> list[Interval]:
-    return _left([(0.0, duration)], lit)
-
-
-def _joined(spans: Sequence[Interval]) -> list[Interval]:
-    """Spans in order, those that touch made one."""
-    joined: list[Interval] = []
-    for a, b in sorted(spans):
-        if joined and a <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(b, joined[-1][1]))
-        else:
-            joined.append((a, b))
-    return joined

@@ -16,8 +16,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline.bus.kafka.connection import Link, passing
-from pipeline.bus.kafka.state import Lag, Topic, reached
+from pipeline.bus.kafka.state import Lag, reached
 from pipeline.config.schema import KafkaBus
+from pipeline.config.topic_plan import Topic
 from pipeline.errors import OutsideError
 
 T = TypeVar("T")

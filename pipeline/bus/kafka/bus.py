@@ -20,8 +20,8 @@ from pipeline.bus.kafka.monitor import Monitor
 from pipeline.bus.kafka.reader import KafkaReader
 from pipeline.bus.kafka.writer import HEADROOM, Writer, hashed
 from pipeline.config import schema
+from pipeline.limits import most_bytes
 from pipeline.ports import Entry
-from pipeline.run import most_bytes
 
 __all__ = ["KafkaBus", "KafkaReader"]
 

@@ -6,18 +6,8 @@ import base64
 import binascii
 import struct
 import zlib
-from collections.abc import Mapping
 
 import msgspec
-
-
-class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is. `replication` is that of the partition with the fewest copies; `config` has
-    every setting, also those that nobody made."""
-
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
 
 
 class Lag(msgspec.Struct, frozen=True):

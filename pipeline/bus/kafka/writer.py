@@ -16,7 +16,7 @@ from pipeline import topics
 from pipeline.bus.kafka import record
 from pipeline.bus.kafka.connection import Link
 from pipeline.errors import OutsideError
-from pipeline.run import most_bytes
+from pipeline.limits import most_bytes
 
 # JPEGs do not get smaller; sound is 16 bit noise: a fast one takes what little there is
 COMPRESSION: dict[str, str | None] = {topics.FRAMES: None, topics.AUDIO: "lz4"}

@@ -1,0 +1,144 @@
+"""HTTP requests about reports and status become answers; no socket is opened here.
+
+POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202, durable by then
+GET  /v1/status   what the daemon knows of itself
+GET  /healthz     without a token
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import unicodedata
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.errors import ConfigError
+from workers.capture.reports import Desk
+
+MAX_TEXT = 16_384  # bytes of UTF-8
+MAX_AUTHOR = 100  # characters
+MAX_BODY = 6 * MAX_TEXT + 4096  # bytes; JSON may write a byte as \u0041
+Headers = Mapping[str, str]  # names in lower case
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What goes back: a status and a JSON object."""
+
+    status: int
+    body: Mapping[str, Any]
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/reports`."""
+
+    site: str
+    text: str
+    author: str = ""
+
+
+def cleaned(text: str) -> str:
+    """`text` without control characters, but for line breaks and tabs, and without the marks that
+    turn the direction of writing (both can make a reader see what is not there)."""
+    return "".join(
+        " " if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
+        for c in text
+        if not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069")
+    ).strip()
+
+
+class Api:
+    """Requests in, answers out.
+
+    `status` gives what `GET /v1/status` shows, `healthy` whether all is well.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        token: str,
+        status: Callable[[], Mapping[str, Any]] = dict,
+        healthy: Callable[[], bool] = lambda: True,
+    ) -> None:
+        if len(token) < 16:
+            msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
+            raise ConfigError(msg)
+        self._desk = desk
+        self._token = token.encode()
+        self._status = status
+        self._healthy = healthy
+
+    def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
+        """What is wrong before the body is looked at."""
+        if not _local(headers.get("host", "")) or "origin" in headers:
+            return wrong(403, "only programs of this machine may ask, by a loopback address")
+        known = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}
+        if path not in known:
+            return wrong(404, f"there is {', '.join(known)}")
+        if path != "/healthz" and not self._known(headers.get("authorization", "")):
+            return wrong(401, "a token is needed: `Authorization: Bearer TOKEN`")
+        if method != known[path]:
+            return wrong(405, f"{path} is for {known[path]}")
+        return None
+
+    def answer(self, path: str, headers: Headers, body: bytes) -> Answer:
+        """The answer to a request that was not refused; raises OutsideError when the log fails."""
+        match path:
+            case "/healthz":
+                well = self._healthy()
+                return Answer(200 if well else 503, {"status": "ok" if well else "failing"})
+            case "/v1/status":
+                return Answer(200, self._status())
+        if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+            return wrong(415, "a report is `Content-Type: application/json`")
+        try:
+            given = msgspec.json.decode(body, type=Submission)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return wrong(400, f"not a report: {error}")
+        return self._submit(given)
+
+    def _submit(self, given: Submission) -> Answer:
+        if given.site not in self._desk.sites:
+            return wrong(404, f"no such site; there is {', '.join(self._desk.sites)}")
+        text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
+        if len(text.encode()) > MAX_TEXT:
+            return wrong(413, f"a text has {MAX_TEXT} bytes at most")
+        if not text or len(author) > MAX_AUTHOR:
+            reason = "no text" if not text else f"an author has {MAX_AUTHOR} characters at most"
+            return wrong(400, reason)
+        report = self._desk.submit(given.site, author, text)
+        return Answer(202, {"site": report.site, "start": report.start})
+
+    def _known(self, header: str) -> bool:
+        scheme, _, token = header.partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            token.strip().encode("utf-8", "replace"), self._token
+        )
+
+
+def wrong(status: int, reason: str) -> Answer:
+    """An answer that says what is wrong."""
+    return Answer(status, {"error": reason})
+
+
+def _local(host: str) -> bool:
+    """Whether a Host header names this machine: a web page by a rebound name does not (DNS
+    rebinding)."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return loopback(name)
+
+
+def loopback(host: str) -> bool:
+    """Whether this is an address of this machine, or `localhost`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,99 @@
+"""`fusewatch report`: sends one report to a daemon, with the token of its state folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from pipeline.errors import ConfigError, OutsideError
+from workers.capture.report_api import MAX_BODY
+
+_ODD = re.compile(r"[^!-~]")  # what neither an address nor a token has
+
+
+def send_report(
+    url: str, token: str, site: str, text: str, author: str, *, timeout: float = 10.0
+) -> None:
+    """Hand a report to a running daemon; on return it is durable there.
+
+    Raises OutsideError when no daemon answers, ConfigError when it does not take the report.
+    """
+    try:
+        place = urlsplit(url)
+        host, port = place.hostname, place.port or 8674
+    except ValueError:
+        host, port = None, 0
+    if host is None or place.scheme != "http" or "@" in place.netloc or _ODD.search(url):
+        msg = "the daemon's address is like http://127.0.0.1:8674, with no user and no password"
+        raise ConfigError(msg)
+    where = f"http://{place.netloc}"
+    try:
+        body = msgspec.json.encode({"site": site, "author": author, "text": text})
+    except UnicodeEncodeError:
+        msg = "the report is not UTF-8: site, author and text must be"
+        raise ConfigError(msg) from None
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection = HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("POST", "/v1/reports", body, headers)
+        answer = connection.getresponse()
+        status, said = answer.status, answer.read(MAX_BODY)
+    except (OSError, HTTPException) as error:
+        msg = f"no Fusewatch answers at {where} ({error}); start it: fusewatch run CONFIG"
+        raise OutsideError(msg) from error
+    finally:
+        connection.close()
+    if status == 202:
+        return
+    if status == 401:
+        msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
+        raise ConfigError(msg)
+    msg = f"the report was not taken: {_said(said, status)}"
+    raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
+
+
+def own_token(folder: Path) -> str:
+    """The token in the state folder, made there for its owner only.
+
+    Raises OutsideError when it cannot be made, ConfigError when what is there is none.
+    """
+    path = folder / "token"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(made, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+    except OSError as error:
+        msg = f"{path}: the token cannot be kept: {error.strerror}"
+        raise OutsideError(msg) from error
+    return read_token(folder)
+
+
+def read_token(state: Path | None = None) -> str:
+    """The token in a state folder, as the daemon wrote it; raises ConfigError."""
+    path = (state or Path("~/.local/state/fusewatch")).expanduser() / "token"
+    try:
+        token = path.read_text().strip()
+        reason = "not one word" if not token or _ODD.search(token) else ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or "unreadable") if isinstance(error, OSError) else "not text"
+    if reason:
+        msg = f"{path}: no token ({reason}); `fusewatch run` makes it; --config or --state names it"
+        raise ConfigError(msg)
+    return token
+
+
+def _said(body: bytes, status: int) -> str:
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, Any])["error"])
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        return f"HTTP status {status}, and not from a Fusewatch"

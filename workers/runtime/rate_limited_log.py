@@ -1,0 +1,26 @@
+"""A warning that may come all the time is logged once a minute."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+log = logging.getLogger("fusewatch")
+
+
+class Often:
+    """A warning that may come all the time, and is said once a minute; for any thread."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._lock = threading.Lock()
+        self._due = 0.0
+
+    def warn(self, error: Exception) -> None:
+        with self._lock:
+            due = time.monotonic() >= self._due
+            if due:
+                self._due = time.monotonic() + 60.0
+        if due:
+            log.warning(self._message, error)

@@ -1,0 +1,168 @@
+"""Chunks of sound of any rate, length and channel count become UTC seconds of 16 kHz mono.
+
+A second has two seconds of context before it. Second k is a pure function of the samples in
+`[k-2 s, k+1 s)`, so a restart that reads two seconds back hears the same. The sound and the speech
+stage share this grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from pipeline.errors import DecodeError
+from pipeline.types import FOREVER, SECOND, AudioChunk
+from workers.media.pcm import RATE, Samples
+
+CONTEXT = 2  # seconds heard before the second in question
+MAX_CHANNELS = 64
+RATES = range(4_000, 384_001)
+FULL_SCALE = 0.999  # of it; a sample there is taken for clipped
+TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from what its samples last
+Known = Container[tuple[str, str]]  # (site, microphone) of the config
+
+
+@dataclass(frozen=True)
+class Second:
+    """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
+
+    `heard`: something was captured within the second itself; what was not captured is zero.
+    `clipped` is the share of what was captured in it, before any resampling, at `FULL_SCALE`.
+    """
+
+    index: int
+    start: int  # ns
+    samples: Samples
+    heard: bool
+    clipped: float = 0.0
+
+    @property
+    def own(self) -> Samples:
+        """The 16,000 samples of the second itself."""
+        return self.samples[CONTEXT * RATE :]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    at: int  # sample number since the epoch at the piece's own rate
+    rate: int
+    samples: Samples
+
+    @property
+    def end(self) -> int:
+        return (self.at + len(self.samples)) * SECOND // self.rate
+
+
+def mono(chunk: AudioChunk) -> Samples:
+    """The chunk's samples, channels averaged, -1 to 1; raises DecodeError for what is no sound."""
+    if not 0 <= chunk.start < chunk.end < FOREVER:
+        msg = f"audio chunk spans [{chunk.start}, {chunk.end}) ns, which is no time"
+        raise DecodeError(msg)
+    if chunk.rate not in RATES or not 1 <= chunk.channels <= MAX_CHANNELS:
+        msg = f"audio chunk claims {chunk.channels} channels at {chunk.rate} Hz"
+        raise DecodeError(msg)
+    frame = 2 * chunk.channels
+    if not chunk.data or len(chunk.data) % frame:
+        msg = f"audio chunk has {len(chunk.data)} bytes, not a multiple of {frame}"
+        raise DecodeError(msg)
+    lasts = len(chunk.data) // frame * SECOND // chunk.rate
+    if abs(lasts - (chunk.end - chunk.start)) > TOLERANCE:
+        msg = f"audio chunk spans {chunk.end - chunk.start} ns but its samples last {lasts} ns"
+        raise DecodeError(msg)
+    frames = np.frombuffer(chunk.data, "<i2").reshape(-1, chunk.channels)
+    averaged: Samples = frames.mean(axis=1, dtype=np.float32) / np.float32(32768)
+    return averaged
+
+
+def _position(time: int, rate: int) -> int:
+    """The number of the sample nearest to `time`: whole seconds are whole numbers, at any rate."""
+    return (time * rate + SECOND // 2) // SECOND
+
+
+class Ear:
+    """One microphone on the UTC grid: chunks and promises in, complete seconds out, once, in order.
+
+    A second is complete when a chunk or a promise reaches its end. Seconds whose whole context is
+    empty are left out, so that a source that was lost for hours costs nothing. Gaps are zeros.
+    Samples before the newest end are not used again: a repeated or rewound chunk adds nothing, an
+    overlapping one only what is new; `repeated` counts the samples left out. A chunk that is no
+    sound raises DecodeError and changes nothing. Rates other than 16 kHz are resampled (soxr HQ)
+    three seconds at a time: a resampler's running state would not survive a restart.
+    """
+
+    def __init__(self) -> None:
+        self.repeated = 0  # samples given again, or too late
+        self._pieces: list[_Piece] = []
+        self._newest = 0  # ns; end of the newest piece
+        self._next: int | None = None  # index of the next second to do
+
+    @property
+    def upto(self) -> int:
+        """No second that is still to come starts earlier. Ns; 0 before anything was heard."""
+        return (self._next or 0) * SECOND
+
+    @property
+    def floor(self) -> int:
+        """What was captured before this is needed no more. Ns; FOREVER if nothing was heard."""
+        return FOREVER if self._next is None else self.upto - CONTEXT * SECOND
+
+    def push(self, chunk: AudioChunk) -> list[Second]:
+        """The seconds that this chunk completes; raises DecodeError if it holds no usable sound."""
+        samples = mono(chunk)
+        at = _position(chunk.start, chunk.rate)
+        # What lasts longer than the chunk says would be forgotten by a restart after its end.
+        samples = samples[: _position(chunk.end, chunk.rate) - at]
+        again = min(max(_position(self._newest, chunk.rate) - at, 0), len(samples))
+        self.repeated += again
+        at, samples = at + again, samples[again:]
+        if not len(samples):
+            return []
+        if self._next is None:
+            self._next = at // chunk.rate
+        piece = _Piece(at, chunk.rate, samples)
+        self._pieces.append(piece)
+        self._newest = piece.end
+        return self._complete(piece.end)
+
+    def promise(self, upto: int) -> list[Second]:
+        """The seconds that are complete because nothing more starts before `upto` (ns)."""
+        if self._next is None:
+            self._next = max(upto, 0) // SECOND
+        return self._complete(upto)
+
+    def _complete(self, upto: int) -> list[Second]:
+        seconds = []
+        while self._next is not None and self.upto + SECOND <= upto:
+            self._pieces = [piece for piece in self._pieces if piece.end > self.floor]
+            oldest = min((piece.at // piece.rate for piece in self._pieces), default=upto // SECOND)
+            if oldest > self._next:  # nothing at all is heard before it
+                self._next = min(oldest, upto // SECOND)
+                continue
+            seconds.append(self._second(self._next))
+            self._next += 1
+        return seconds
+
+    def _second(self, index: int) -> Second:
+        first = index - CONTEXT
+        whole = np.zeros((CONTEXT + 1) * RATE, np.float32)
+        heard, clipped = False, 0.0
+        for rate in sorted({piece.rate for piece in self._pieces}):
+            span = np.zeros((CONTEXT + 1) * rate, np.float32)
+            for piece in self._pieces:
+                if piece.rate != rate:
+                    continue
+                low = max(piece.at, first * rate)
+                high = min(piece.at + len(piece.samples), (index + 1) * rate)
+                if low < high:
+                    span[low - first * rate : high - first * rate] = piece.samples[
+                        low - piece.at : high - piece.at
+                    ]
+                    heard = heard or high > index * rate
+            # At the rate of its own: a resampler rounds off what a converter has cut off.
+            full = np.abs(span[CONTEXT * rate :]) >= FULL_SCALE
+            clipped += int(np.count_nonzero(full)) / rate
+            whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
+        return Second(index, index * SECOND, whole, heard, round(clipped, 3))
