@@ -23,21 +23,21 @@ from typing import Any
 from msgspec import structs
 
 from models.fusion import features
-from models.fusion.learned_head import SHIPPED, Learned
+from models.fusion.learned_head import SHIPPED, LearnedHead
 from models.fusion.noisy_or import NoisyOr
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from models.training import dataset
 from pipeline.types import Presence, Window
 from workers.config import loader
 from workers.replay.scene_file import load_scene
-from workers.replay.scene_replay import Study, replay
+from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
 from workers.stages.encoders import load_encoders
 from workers.training import feature_extraction
 from workers.training.compose import compose
 from workers.training.datasets import encoded
 from workers.training.train import train
-from workers.training.video_cache import Films
+from workers.training.video_cache import VideoCache
 
 _ours: list[Any] = []
 
@@ -63,18 +63,18 @@ def cost(config: Path, scene: Path, folder: Path) -> None:
     settings = loader.load(config)
     encoders = load_encoders(settings.models, recorded=True)
     site = load_scene(scene).site
-    asked: list[Question] = []
+    asked: list[HeadQuery] = []
 
-    class Keeps(feature_extraction.Notes):
+    class Keeps(feature_extraction.RecordingHead):
         def __call__(self, batch: Any) -> Any:
             asked.extend(batch)
             return super().__call__(batch)
 
-    done = replay(settings, scene, encoders, study=Study(heads={site: Keeps()}))
-    head = Learned.read(folder)
+    done = replay(settings, scene, encoders, study=ReplayOptions(heads={site: Keeps()}))
+    head = LearnedHead.read(folder)
     whole = 1000 * done.seconds / len(asked)
     print(f"one scene of a minute, {len(asked)} windows: {whole:.1f} ms a window in all")
-    empty = Question(
+    empty = HeadQuery(
         Window(
             site="x", index=0, start=0, end=4 * 10**9, observations=(),
             presence={"mic": Presence.LOST},
@@ -105,7 +105,8 @@ def taught(media: Path, folder: Path) -> None:
     out, file = folder / "taught", folder / "reviewed.jsonl"
     compose(media, out, scenes=30, seed=12, splits=(0, 0, 1))
     jobs = [
-        feature_extraction.Job(scene=str(scene)) for scene in sorted((out / "test").glob("*.yaml"))
+        feature_extraction.ExtractionJob(scene=str(scene))
+        for scene in sorted((out / "test").glob("*.yaml"))
     ]
     rows, right = [], 0
     for made in encoded(out / "config.yaml", jobs):
@@ -152,15 +153,20 @@ def quiet(config: Path, scenes: list[Path], head: Path) -> None:
 def _ready(config: str, head: Path) -> None:
     settings = loader.load(Path(config))
     encoders = load_encoders(settings.models, recorded=True)
-    detector = feature_extraction.Remembering(
+    detector = feature_extraction.MemoizedDetector(
         encoders.detector
     )  # the same films, scene after scene
-    _ours[:] = [settings, structs.replace(encoders, detector=detector), Films(), Learned.read(head)]
+    _ours[:] = [
+        settings,
+        structs.replace(encoders, detector=detector),
+        VideoCache(),
+        LearnedHead.read(head),
+    ]
 
 
 def _alerts(scene: str) -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
     settings, encoders, films, head = _ours
-    study = Study(heads=dict.fromkeys(settings.sites, head), film=films)
+    study = ReplayOptions(heads=dict.fromkeys(settings.sites, head), film=films)
     done = replay(settings, load_scene(Path(scene)), encoders, study=study)
     last = {alert.id: alert for alert in done.alerts}
     return [(alert.rules, alert.labels, alert.score) for alert in last.values()]

@@ -27,7 +27,7 @@ import av
 from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually, rtsp_server, virtual_microphone
 from workers.delivery.receiver import Receiver
-from workers.media.recordings import RATE, Mix
+from workers.media.recordings import RATE, AudioMix
 
 EMPTY, PERSON, FPS = 8, 4, 10
 EMPTY_FROM, PERSON_FROM = 0.5, 30.0  # s in office_a.mp4
@@ -56,7 +56,9 @@ def onset(clip: Path) -> float:
 
     samples = (
         np.frombuffer(
-            Mix([(clip, Fraction(0), 0.0)], 2 * RATE, lambda what, n: None).between(0, 2 * RATE),
+            AudioMix([(clip, Fraction(0), 0.0)], 2 * RATE, lambda what, n: None).between(
+                0, 2 * RATE
+            ),
             "<i2",
         )
         / 32768

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from models.hearing.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
-from models.training.sound_clips import BEDS, KINDS, Clip, clips, listen
+from models.training.sound_clips import BEDS, KINDS, SoundClip, clips, listen
 from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
 from pipeline.types import SECOND, AudioChunk, Sound, ns
 from workers.stages.sound import SoundStage
@@ -24,7 +24,9 @@ from workers.stages.sound import SoundStage
 LASTS, HOP = 25, 0.1  # seconds
 
 
-def scene(alarm: Clip, benign: Clip, bed: Floats | None, chance: np.random.Generator) -> tuple:
+def scene(
+    alarm: SoundClip, benign: SoundClip, bed: Floats | None, chance: np.random.Generator
+) -> tuple:
     """The microphone's samples and the times of both clips, (start, end) in seconds."""
     whole = np.zeros(LASTS * RATE, np.float32)
     times = []

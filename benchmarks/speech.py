@@ -21,7 +21,7 @@ import numpy as np
 
 from models.hearing.speech import FasterWhisper
 from models.hearing.transcript import word_errors, words
-from models.hearing.voice_activity import Voice
+from models.hearing.voice_activity import VoiceActivity
 from models.language.text import TextEncoder
 from pipeline.types import SECOND, AudioChunk, Progress, Utterance
 from workers.media.pcm import RATE
@@ -39,7 +39,7 @@ Transcribe = Callable[[np.ndarray], str]
 def stage(weights: Path, threads: int) -> Transcribe:
     """From PCM chunks of 0.1 s to the words of all utterances."""
     speech = SpeechStage(
-        Voice(),
+        VoiceActivity(),
         FasterWhisper(weights / "faster-whisper-tiny.en", threads=threads),
         TextEncoder(weights / "all-MiniLM-L6-v2-int8", threads=threads),
     )

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Stage
-from pipeline.types import FOREVER, Record, held_until
+from pipeline.types import FOREVER, Record, needed_until
 
 FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
 LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
@@ -136,7 +136,7 @@ class Host:
         """Whether `feed` will look at this record, and so needs the model's answer to it."""
         if offset >= self._reached:
             return True
-        return held_until(record) > int(self._noted.get(record.site, BOTTOM))
+        return needed_until(record) > int(self._noted.get(record.site, BOTTOM))
 
     def feed(self, offset: int, record: Record, inferred: Any) -> list[Record]:
         """What the stage says to this record; nothing where it was said before the restart."""
@@ -144,7 +144,7 @@ class Host:
         if not told and not self.wants(offset, record):
             return []
         out = self._state.on(record, inferred)
-        self._held.setdefault(record.site, deque()).append((offset, held_until(record)))
+        self._held.setdefault(record.site, deque()).append((offset, needed_until(record)))
         return list(out) if told else []
 
     def skip(self, offset: int) -> bool:

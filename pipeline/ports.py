@@ -26,7 +26,7 @@ class Model(Protocol):
 class State(Protocol):
     """What a stage remembers of one partition.
 
-    Nothing held until `floor(site)` or before (`types.held_until`) can change what `on` will say:
+    Nothing held until `floor(site)` or before (`types.needed_until`) can change what `on` will say:
     a restart that feeds the later records again, in order, ends in an equal state.
     """
 

@@ -100,7 +100,7 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
             f"the answer of {runner.group}, {type(made).__name__}, has {len(value)} bytes, and a "
             f"record has {runner.max_bytes} at most"
         )
-        made = letter(
+        made = dead_letter(
             site=made.site, source=made.source, topic=runner.topic, entry=entry, reason=reason
         )
         topic, value = topics.DEAD, codec.encode(made)
@@ -198,7 +198,7 @@ def _answers(
     return [_placed(runner.topic, entry, one) for one in made]
 
 
-def letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> DeadLetter:
+def dead_letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> DeadLetter:
     """A dead letter that fits into `dead.v1`, whatever the entry was: what is too long is cut."""
     size = len(entry.value)
     cut = "" if size <= DEAD_BYTES else f" [the first {DEAD_BYTES} of {size} bytes]"
@@ -215,14 +215,16 @@ def letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> 
 
 def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
     site, _, source = entry.key.partition("/")
-    return letter(site=site, source=source, topic=topic, entry=entry, reason=reason)
+    return dead_letter(site=site, source=source, topic=topic, entry=entry, reason=reason)
 
 
 def _placed(topic: str, entry: Entry, made: Record) -> Record:
     """A stage that rejects a record does not know where it stood: here that is filled in."""
     if not isinstance(made, DeadLetter):
         return made
-    return letter(site=made.site, source=made.source, topic=topic, entry=entry, reason=made.reason)
+    return dead_letter(
+        site=made.site, source=made.source, topic=topic, entry=entry, reason=made.reason
+    )
 
 
 def _commit(runner: Runner, partition: int) -> None:

@@ -23,7 +23,7 @@ GRID = 4 * SECOND  # ns between weak points
 WINDOW = 1 * SECOND  # ns before each grid line in which its weak point is looked for
 
 
-class Span(NamedTuple):
+class SpeechSpan(NamedTuple):
     """Somebody spoke in `[start, end)`, ns."""
 
     start: int
@@ -105,7 +105,7 @@ class Segmenter:
         """What comes next depends on no frame of an earlier second. Ns."""
         return self.upto if self._open is None else self._anchors[0]
 
-    def push(self, start: int, end: int, probability: float) -> list[Span]:
+    def push(self, start: int, end: int, probability: float) -> list[SpeechSpan]:
         """The utterances that this frame finishes; raises ValueError unless frames are in order."""
         if not self._heard <= start < end:
             msg = f"frame [{start}, {end}) comes after {self._heard}"
@@ -127,7 +127,7 @@ class Segmenter:
         quiet = end - self._kept >= self._speech.hang or end - self._strong >= self._speech.fades
         return found + (self._close() if quiet else self._cut())
 
-    def skip(self, upto: int) -> list[Span]:
+    def skip(self, upto: int) -> list[SpeechSpan]:
         """Nothing was captured before `upto`: the open utterance ends, the next starts after it."""
         found = self._close() if self._open is not None else []
         self._begin = max(self._begin, upto)
@@ -143,7 +143,7 @@ class Segmenter:
         if frame.end // GRID > frame.start // GRID:  # the window's last frame
             self._weak, self._weakest = self._weakest.start, None
 
-    def _cut(self) -> list[Span]:
+    def _cut(self) -> list[SpeechSpan]:
         """The piece up to the newest weak point, once the open one is as long as may be."""
         if self._open is None or self._heard - self._open < self._speech.longest:
             return []
@@ -155,7 +155,7 @@ class Segmenter:
             self._frames.popleft()
         return found
 
-    def _close(self) -> list[Span]:
+    def _close(self) -> list[SpeechSpan]:
         assert self._open is not None  # noqa: S101 - for the type checker
         faded = self._strong + self._speech.fades - self._speech.hang
         found = self._piece(self._open, min(min(self._kept, faded) + self._speech.pad, self._heard))
@@ -163,13 +163,13 @@ class Segmenter:
         self._frames.clear()
         return found
 
-    def _piece(self, start: int, end: int) -> list[Span]:
+    def _piece(self, start: int, end: int) -> list[SpeechSpan]:
         spoken = sum(
             f.end - f.start
             for f in self._frames
             if f.start < end and f.probability >= self._speech.keeps
         )
-        return [Span(start, end)] if spoken >= self._speech.least and start < end else []
+        return [SpeechSpan(start, end)] if spoken >= self._speech.least and start < end else []
 
     def _opens(self, frame: _Frame) -> bool:
         return frame.probability >= self._speech.opens

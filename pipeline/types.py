@@ -265,7 +265,7 @@ def event_start(record: Record) -> int:
             return int(record.start)  # type: ignore[attr-defined]
 
 
-def held_until(record: Record) -> int:
+def needed_until(record: Record) -> int:
     """The floor from which on a restart no longer needs this record. Ns."""
     match record:
         case Progress():

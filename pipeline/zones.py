@@ -79,14 +79,14 @@ class Polygon(msgspec.Struct, frozen=True):
         return inside
 
 
-class Line(msgspec.Struct, frozen=True):
+class LineSegment(msgspec.Struct, frozen=True):
     """A line from `first` to `second` that objects cross."""
 
     first: Point
     second: Point
 
     @classmethod
-    def parse(cls, text: str) -> Line:
+    def parse(cls, text: str) -> LineSegment:
         """The line `"x,y, x,y"`."""
         points = parse_points(text)
         if len(points) != 2:
@@ -138,7 +138,9 @@ class LineCounter:
     back, and memory is bounded.
     """
 
-    def __init__(self, line: Line, hysteresis: float = 0.02, keep: int = 120 * SECOND) -> None:
+    def __init__(
+        self, line: LineSegment, hysteresis: float = 0.02, keep: int = 120 * SECOND
+    ) -> None:
         if not 0 <= hysteresis < 1 or keep <= 0:
             msg = (
                 f"hysteresis {hysteresis} is not a fraction of the frame, or keep {keep} ns not > 0"

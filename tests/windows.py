@@ -54,11 +54,11 @@ def row(
     truth: str | None = "",
     vectors: Mapping[str, Floats] | None = None,
     **more: object,
-) -> dataset.Row:
+) -> dataset.WindowRow:
     """A window as a line of a file; sound only, unless it is given other vectors."""
     given = vectors if vectors is not None else {"sound": np.zeros(SIZES["sound"], np.float32)}
     states = {m: Presence.PRESENT if m in given else Presence.LOST for m in MODALITIES}
-    return dataset.Row(
+    return dataset.WindowRow(
         scene=scene,
         site="office",
         start=ns(second),

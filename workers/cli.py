@@ -220,7 +220,7 @@ def _run(given: argparse.Namespace) -> int:
 def _worker(given: argparse.Namespace) -> int:
     from workers import worker
 
-    order = worker.Order(
+    order = worker.WorkerOptions(
         stage=given.stage,
         instance=given.instance,
         recorded=given.recorded,

@@ -1,8 +1,8 @@
 """The daemon: the whole graph in one process over the local log, one thread a stage.
 
-Every thread is started here, in a `Crew`; what runs in one is a plain function. The first error
-stops everything and ends the process: a supervisor starts it again, and the log knows where each
-stage was.
+Every thread is started here, in a `Supervisor`; what runs in one is a plain function. The first
+error stops everything and ends the process: a supervisor starts it again, and the log knows where
+each stage was.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from workers.config.secrets import Secrets
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
-from workers.replay.scene_player import AHEAD, Player, scene_of
+from workers.replay.scene_player import AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
-from workers.runtime.lag import KeepingUp, Positions, caught_up
+from workers.runtime.lag import KeepingUp, StageLag, caught_up
 from workers.runtime.state_folder import local_log, state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Crew
+from workers.runtime.supervisor import Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
@@ -78,14 +78,14 @@ def run(
     bus = local_log(settings, folder)
     view = View(status, secrets)
     clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
-    crew = Crew()
-    daemon = Daemon(settings, path, folder, bus, secrets, status, view, crew, clock)
+    supervisor = Supervisor()
+    daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
 
     def close() -> None:
         bus.close()
         view.close()
 
-    return crew.run(partial(daemon.work, played, speed, encoders), close)
+    return supervisor.run(partial(daemon.work, played, speed, encoders), close)
 
 
 @dataclass(frozen=True)
@@ -99,34 +99,34 @@ class Daemon:
     secrets: Secrets
     status: Status
     view: View
-    crew: Crew
+    supervisor: Supervisor
     clock: UtcClock
 
     def work(self, played: Scene | None, speed: float | None, encoders: Encoders | None) -> None:
         """Start everything, watch it, and bring it to an end in order."""
-        crew, recorded = self.crew, played is not None
+        supervisor, recorded = self.supervisor, played is not None
         who = self._subscribers()
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [self._runner(node) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
-        positions, keeps_up = Positions(self.bus, runners), KeepingUp()
+        positions, keeps_up = StageLag(self.bus, runners), KeepingUp()
 
         def show() -> None:
             _show(positions, keeps_up, deliveries, self.status, self.view)
-            if crew.asked():
+            if supervisor.asked():
                 reload_heads(self.path, nodes)
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
         captures = [] if recorded else self._captures(keeps_up)
         try:
             for runner in runners:
-                crew.repeat(runner.group, partial(_turn, runner, positions), runner.close)
+                supervisor.repeat(runner.group, partial(_turn, runner, positions), runner.close)
             for delivery in deliveries:
                 turn = partial(delivery.step, WAIT)
-                crew.repeat(f"deliver {delivery.name}", turn, delivery.close)
+                supervisor.repeat(f"deliver {delivery.name}", turn, delivery.close)
             if played is not None:
-                player = Player(
+                player = ScenePlayer(
                     self.settings,
                     played,
                     store=partial(publish_all, self.bus),
@@ -135,20 +135,20 @@ class Daemon:
                     status=self.status,
                     speed=speed,
                 )
-                crew.start("scene", partial(player.play, crew.stop))
+                supervisor.start("scene", partial(player.play, supervisor.stop))
                 over = partial(_over, player.over, positions, deliveries, self.bus)
             else:
                 self._catch_up(positions, show)
                 for name, body in captures:
-                    crew.start(name, body)
-            crew.start("retention", partial(_trim, crew, self.bus))
+                    supervisor.start(name, body)
+            supervisor.start("retention", partial(_trim, supervisor, self.bus))
             self.view.ready()
-            while not crew.stop.wait(TURN) and not over():
+            while not supervisor.stop.wait(TURN) and not over():
                 show()
         finally:
-            crew.stop.set()
-            late = crew.join()
-        if crew.error is not None:
+            supervisor.stop.set()
+            late = supervisor.join()
+        if supervisor.error is not None:
             alert = next(node for node in nodes if node.name == "alert")
             self._tell(alert, who, late)
 
@@ -164,7 +164,7 @@ class Daemon:
         )
 
     def _delivery(self, who: Subscriber) -> Delivery:
-        return subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
+        return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
 
     def _subscribers(self) -> list[Subscriber]:
         """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
@@ -178,7 +178,7 @@ class Daemon:
             self.bus.forget(topics.ALERTS, group)
         return who
 
-    def _catch_up(self, positions: Positions, show: Callable[[], None]) -> None:
+    def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Let the stages work off what the log held at the start, before anybody promises more.
 
         A promise of now would pass what waits for longer than a site's horizon: its sources would
@@ -187,15 +187,15 @@ class Daemon:
 
         def turn() -> bool:
             show()
-            return self.crew.stop.wait(TURN)
+            return self.supervisor.stop.wait(TURN)
 
-        if caught_up(positions.behind, turn, round(QUICK / TURN)) or self.crew.stop.is_set():
+        if caught_up(positions.behind, turn, round(QUICK / TURN)) or self.supervisor.stop.is_set():
             return
         waiting = ", ".join(f"{name} {n}" for name, n in positions.behind().items() if n)
         log.info("the sources start when what waits in the log is worked off: %s", waiting)
         if caught_up(positions.behind, turn, round(CATCH_UP / TURN)):
             log.info("what waited in the log is worked off")
-        elif not self.crew.stop.is_set():
+        elif not self.supervisor.stop.is_set():
             log.warning(
                 "what waited in the log is not worked off in %g s; the sources start now, and the "
                 "oldest of it may count as late",
@@ -203,14 +203,14 @@ class Daemon:
             )
 
     def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
-        place = live.Place(
+        place = live.CaptureContext(
             settings=self.settings,
             base=self.path.parent,
             folder=self.folder,
             secrets=self.secrets,
             status=self.status,
             clock=self.clock,
-            stop=self.crew.stop,
+            stop=self.supervisor.stop,
         )
         return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
 
@@ -231,9 +231,9 @@ class Daemon:
         try:
             self._log_failure()
         except OutsideError as error:
-            log.warning("that %s failed cannot be told: %s", self.crew.failed, error)
+            log.warning("that %s failed cannot be told: %s", self.supervisor.failed, error)
             return
-        hold = {self.crew.failed, *late}
+        hold = {self.supervisor.failed, *late}
         if alert.name in hold:
             return
         runner = self._runner(alert)
@@ -246,7 +246,7 @@ class Daemon:
             delivery.close()
 
     def _log_failure(self) -> None:
-        failed, now = self.crew.failed, self.clock()
+        failed, now = self.supervisor.failed, self.clock()
         for site in self.settings.sites:
             anomaly = Anomaly(
                 site=site,
@@ -263,14 +263,14 @@ class Daemon:
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
 
 
-def _turn(runner: Runner, positions: Positions) -> None:
+def _turn(runner: Runner, positions: StageLag) -> None:
     """One turn of a stage."""
     runner.step(WAIT)
     positions.moved(runner)
 
 
 def _show(
-    positions: Positions,
+    positions: StageLag,
     keeps_up: KeepingUp,
     deliveries: Sequence[Delivery],
     status: Status,
@@ -290,7 +290,7 @@ def _show(
 
 
 def _over(
-    played: threading.Event, positions: Positions, deliveries: Sequence[Delivery], bus: LocalLog
+    played: threading.Event, positions: StageLag, deliveries: Sequence[Delivery], bus: LocalLog
 ) -> bool:
     """Whether the scene is over, every stage has answered, and every alert is done with."""
     if not played.is_set() or any(positions.behind().values()):
@@ -299,8 +299,8 @@ def _over(
     return all(delivery.reached >= end for delivery in deliveries)
 
 
-def _trim(crew: Crew, bus: LocalLog) -> None:
+def _trim(supervisor: Supervisor, bus: LocalLog) -> None:
     """Let topics age in which nothing is written any more."""
-    while not crew.stop.wait(60.0):
+    while not supervisor.stop.wait(60.0):
         with suppress(DiskFull):  # deleting takes space too; others free it, and we try again
             bus.trim()

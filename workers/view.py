@@ -27,7 +27,7 @@ LAST = 8  # alerts shown
 SAID_EVERY = 60.0  # s between status lines where there is no terminal
 
 
-class JsonLines(logging.Formatter):
+class JsonLineFormatter(logging.Formatter):
     """One JSON object a line: time, level, thread, message, and what `extra={"data": ...}` gave."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -59,7 +59,7 @@ class View:
             handler: logging.Handler = RichHandler(console=self._console, show_path=False)
         else:
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(JsonLines())
+            handler.setFormatter(JsonLineFormatter())
         handler.addFilter(Redacting(secrets))
         log.handlers[:] = [handler]
         log.setLevel(logging.INFO)

@@ -27,7 +27,7 @@ from pipeline.run import Runner
 from pipeline.types import ns
 from workers import graph
 from workers.bus import connect
-from workers.bus.absent_captures import SpeakingBus
+from workers.bus.absent_captures import AbsenceDetectingBus
 from workers.bus.spool import Spool
 from workers.bus.spool_forwarder import Forwarder
 from workers.capture import factory, live
@@ -37,14 +37,14 @@ from workers.config.secrets import Secrets
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery
 from workers.reload import reload_heads
-from workers.replay.scene_player import Player, scene_of
+from workers.replay.scene_player import ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime import watchdog
-from workers.runtime.rate_limited_log import Often
+from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Crew
-from workers.runtime.watchdog import Job
+from workers.runtime.supervisor import Supervisor
+from workers.runtime.watchdog import ConsumerProgress
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
@@ -72,7 +72,7 @@ FULL = 500  # entries in the spool, above which a scene waits ...
 HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line asked for; `docs/workers.md` says what each means."""
 
     stage: str
@@ -104,7 +104,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(what)
 
 
-def run(order: Order, path: Path, encoders: Encoders | None = None) -> int:
+def run(order: WorkerOptions, path: Path, encoders: Encoders | None = None) -> int:
     """Run one stage until it is stopped, or its scene is over and with the brokers.
 
     `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
@@ -112,10 +112,10 @@ def run(order: Order, path: Path, encoders: Encoders | None = None) -> int:
     are away, for which capture waits, or when the stage has stalled.
     """
     worker = prepared(order, path)
-    return worker.crew.run(partial(worker.work, encoders), worker.close)
+    return worker.supervisor.run(partial(worker.work, encoders), worker.close)
 
 
-def prepared(order: Order, path: Path) -> Worker:
+def prepared(order: WorkerOptions, path: Path) -> Worker:
     """The worker that `order` asks for, with nothing started; raises ConfigError."""
     order.check()
     settings = live.only(loader.load(path), order.sites)
@@ -137,11 +137,11 @@ def prepared(order: Order, path: Path) -> Worker:
         secrets=secrets,
         status=status,
         view=View(status, secrets),
-        crew=Crew(),
+        supervisor=Supervisor(),
     )
 
 
-def _client(order: Order) -> str:
+def _client(order: WorkerOptions) -> str:
     return "-".join(filter(None, ("fusewatch", order.stage, order.instance)))
 
 
@@ -149,7 +149,7 @@ def _client(order: Order) -> str:
 class Worker:
     """What the threads of one process share."""
 
-    order: Order
+    order: WorkerOptions
     settings: Config
     brokers: schema.KafkaBus  # the bus of these settings
     path: Path  # of the config; relative paths in it start at its folder
@@ -157,7 +157,7 @@ class Worker:
     secrets: Secrets
     status: Status
     view: View
-    crew: Crew
+    supervisor: Supervisor
 
     def work(self, encoders: Encoders | None = None) -> None:
         """Start everything, watch it, and bring it to an end in order."""
@@ -171,8 +171,8 @@ class Worker:
                     case _:
                         self._run_stages(encoders)
             finally:
-                self.crew.stop.set()
-                self.crew.join()
+                self.supervisor.stop.set()
+                self.supervisor.join()
 
     def close(self) -> None:
         """Leave the brokers and the terminal."""
@@ -184,9 +184,9 @@ class Worker:
     ) -> None:
         """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
         self.view.ready()
-        while not self.crew.stop.wait(TURN) and not over():
+        while not self.supervisor.stop.wait(TURN) and not over():
             self.view.tick()
-            if self.crew.asked():
+            if self.supervisor.asked():
                 reload_heads(self.path, nodes)
 
     def _run_stages(self, encoders: Encoders | None) -> None:
@@ -198,14 +198,16 @@ class Worker:
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)
-            bus = SpeakingBus(bus, self.bus, self.settings.sites, absent)
+            bus = AbsenceDetectingBus(bus, self.bus, self.settings.sites, absent)
         nodes = list(
             graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=stages)
         )
         for node in nodes:
             runner = self._runner(node, bus)
-            job = watchdog.Job(node.topic, node.name, partial(getattr, runner, "settling"))
-            self.crew.repeat(node.name, partial(step, runner, job, WAIT), runner.close)
+            job = watchdog.ConsumerProgress(
+                node.topic, node.name, partial(getattr, runner, "settling")
+            )
+            self.supervisor.repeat(node.name, partial(step, runner, job, WAIT), runner.close)
             jobs.append(job)
         self._watch(jobs)
         self._wait(nodes=nodes)
@@ -236,17 +238,21 @@ class Worker:
         ]
         connect.check(self.brokers, self.secrets)
         for who in who_gets:
-            made = subscribers.delivery(who, self.bus, self.crew.stop.wait, self.status.count)
-            job = watchdog.Job(topics.ALERTS, who.group, partial(getattr, made, "settling"))
-            self.crew.repeat(f"deliver {who.name}", partial(deliver, made, job, WAIT), made.close)
+            made = subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
+            job = watchdog.ConsumerProgress(
+                topics.ALERTS, who.group, partial(getattr, made, "settling")
+            )
+            self.supervisor.repeat(
+                f"deliver {who.name}", partial(deliver, made, job, WAIT), made.close
+            )
             jobs.append(job)
         self._watch(jobs)
         self._wait()
 
-    def _watch(self, jobs: list[watchdog.Job]) -> None:
+    def _watch(self, jobs: list[watchdog.ConsumerProgress]) -> None:
         patience, gauge = self.brokers.stall, self.status.gauge
-        watch = partial(watchdog.watch, self.crew.stop, self.bus, jobs, patience, gauge)
-        self.crew.start("watchdog", watch)
+        watch = partial(watchdog.watch, self.supervisor.stop, self.bus, jobs, patience, gauge)
+        self.supervisor.start("watchdog", watch)
 
     def _capture(self, after: ExitStack) -> None:
         """Sources or a scene into the spool, and from there to the brokers."""
@@ -261,12 +267,12 @@ class Worker:
         after.callback(spool.close)
         after.callback(self._gauge, spool)
         over = self._play(scene, spool) if scene else self._live(folder, spool)
-        self.crew.start("forward", partial(self._forward, spool))
+        self.supervisor.start("forward", partial(self._forward, spool))
         self._wait(over)
 
     def _play(self, scene: Scene, spool: Spool) -> Callable[[], bool]:
         """A scene into the spool; whether the brokers have all of it."""
-        player = Player(
+        player = ScenePlayer(
             self.settings,
             scene,
             store=spool.put,
@@ -275,24 +281,24 @@ class Worker:
             status=self.status,
             speed=self.order.speed,
         )
-        self.crew.start("scene", partial(player.play, self.crew.stop))
+        self.supervisor.start("scene", partial(player.play, self.supervisor.stop))
         return lambda: player.over.is_set() and not spool.waiting
 
     def _live(self, folder: Path, spool: Spool) -> Callable[[], bool]:
         """All sources into the spool; it is never over."""
-        place = live.Place(
+        place = live.CaptureContext(
             settings=self.settings,
             base=self.path.parent,
             folder=folder,
             secrets=self.secrets,
             status=self.status,
             clock=UtcClock(floor=factory.reached(spool.last, self.settings.sites)),
-            stop=self.crew.stop,
+            stop=self.supervisor.stop,
         )
         for name, body in live.threads(
             place, store=spool.put, last=spool.last, healthy=lambda: spool.share < WELL
         ):
-            self.crew.start(name, body)
+            self.supervisor.start(name, body)
         return lambda: False
 
     def _gauge(self, spool: Spool) -> None:
@@ -302,7 +308,7 @@ class Worker:
 
     def _forward(self, spool: Spool) -> None:
         """The spool to the brokers, once they are there and have what we need."""
-        stop, away = self.crew.stop, Often("what is captured waits in the spool: %s")
+        stop, away = self.supervisor.stop, RateLimitedLog("what is captured waits in the spool: %s")
         while True:
             try:
                 connect.check(self.brokers, self.secrets)
@@ -314,7 +320,7 @@ class Worker:
         Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)
 
 
-def step(runner: Runner, job: Job, wait: float) -> None:
+def step(runner: Runner, job: ConsumerProgress, wait: float) -> None:
     """One turn of a stage, and what it says of its place."""
     runner.step(wait)
     hosts = runner.hosts
@@ -323,7 +329,7 @@ def step(runner: Runner, job: Job, wait: float) -> None:
     job.moved(reached, by_design=rebuilding, lost=getattr(runner.reader, "lost", 0))
 
 
-def deliver(delivery: Delivery, job: Job, wait: float) -> None:
+def deliver(delivery: Delivery, job: ConsumerProgress, wait: float) -> None:
     """One turn of a delivery; while alerts wait for their receiver it need not move."""
     delivery.step(wait)
     job.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)

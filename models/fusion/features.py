@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.fusion.labels import MODALITIES
-from models.fusion.query import Object, Question, Sight
+from models.fusion.query import FrameSummary, HeadQuery, Object
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
-from pipeline.judge.rules import VISION, Finding, Seen
+from pipeline.judge.rules import VISION, Finding, TrackedFrame
 from pipeline.judge.track import Track
 from pipeline.types import (
     SECOND,
@@ -113,9 +113,9 @@ class Tokens(msgspec.Struct, frozen=True):
         )
 
 
-def sight(seen: Seen, zones: Sequence[Polygon]) -> Sight:
+def sight(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
     """What a frame's tracks are worth to a head; only those seen in this very frame count."""
-    return Sight(
+    return FrameSummary(
         source=seen.source,
         start=seen.start,
         end=seen.end,
@@ -145,7 +145,7 @@ def _speed(track: Track) -> float:
     return min(gone / height / ((here.time - before.time) / SECOND), 20.0)
 
 
-def tokens(question: Question) -> Tokens:
+def tokens(question: HeadQuery) -> Tokens:
     """The vectors of a window, float16 in float32. A modality that nothing was seen or heard of
     has none; a vector that is not what our encoders make (size, NaN) counts as nothing."""
     window = question.window
@@ -206,7 +206,7 @@ def _stale(window: Window, observations: Sequence[Observation]) -> float:
     return max(0, window.end - latest) / (window.end - window.start)
 
 
-def _vision(question: Question, frames: Sequence[Observation]) -> list[float] | None:
+def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] | None:
     if not frames:
         return None
     window, sights = question.window, question.sights

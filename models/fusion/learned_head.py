@@ -19,7 +19,7 @@ import onnxruntime as ort
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from models.hearing.yamnet_features import CLASSES
 from pipeline.errors import WeightsError
 from pipeline.types import Presence
@@ -53,7 +53,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     about: dict[str, object] = {}
 
 
-class Learned:
+class LearnedHead:
     """A Model from questions to verdicts; one thread, so that a replay gives the same bytes.
 
     Raises WeightsError where the folder holds no head, one for another layout of features, one
@@ -82,7 +82,7 @@ class Learned:
         self._try()
 
     @classmethod
-    def read(cls, folder: Path) -> Learned:
+    def read(cls, folder: Path) -> LearnedHead:
         """The head in a folder that `fusewatch train` made."""
         try:
             folder = folder.expanduser()
@@ -142,7 +142,7 @@ class Learned:
                 raise WeightsError(msg)
 
     @classmethod
-    def shipped(cls) -> Learned:
+    def shipped(cls) -> LearnedHead:
         """The head that comes with Fusewatch."""
         return cls.read(SHIPPED)
 
@@ -155,7 +155,7 @@ class Learned:
     def threshold(self) -> float:
         return self.card.threshold
 
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [self.judge(tokens(question)) for question in batch]
 
     def judge(self, window: Tokens) -> Verdict:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from pipeline.judge.rules import Finding
 
 TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "report": 0.9}
@@ -37,11 +37,11 @@ class NoisyOr:
     def __init__(self, trust: Mapping[str, float] = TRUST) -> None:
         self._trust = trust
 
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         """One verdict a question; a window without evidence scores 0 and has no label."""
         return [self._judge(question) for question in batch]
 
-    def _judge(self, question: Question) -> Verdict:
+    def _judge(self, question: HeadQuery) -> Verdict:
         best: dict[str, Finding] = {}
         for finding in question.findings:
             known = best.get(finding.modality)

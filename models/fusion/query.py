@@ -18,7 +18,7 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
     still: bool
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
+class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What tracking made of one frame `[start, end)` ns of a camera."""
 
     source: str
@@ -27,19 +27,19 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     objects: tuple[Object, ...]
 
 
-class Question(msgspec.Struct, frozen=True):
+class HeadQuery(msgspec.Struct, frozen=True):
     """A closed window, the findings and the sights that overlap it: what every head is asked."""
 
     window: Window
     findings: tuple[Finding, ...]
-    sights: tuple[Sight, ...] = ()
+    sights: tuple[FrameSummary, ...] = ()
 
 
-def newest(question: Question, span: int) -> Question:
+def newest(question: HeadQuery, span: int) -> HeadQuery:
     """The same question of the window's last `span` ns alone: whether it still goes on."""
     window = question.window
     start = window.end - span
-    return Question(
+    return HeadQuery(
         msgspec.structs.replace(
             window,
             start=start,

@@ -19,7 +19,7 @@ Samples = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
 
-class Voice:
+class VoiceActivity:
     """Says where somebody speaks: a batch of waveforms in, speech probabilities a frame out.
 
     A waveform is float32, 16 kHz mono, -1 to 1, of any length. Frames are counted back from its

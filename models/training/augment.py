@@ -13,13 +13,13 @@ import numpy as np
 
 from models.fusion.labels import MODALITIES
 from models.hearing.yamnet_features import CLASSES, GRAVE
-from models.training.batches import LETTERS, Windows
+from models.training.batches import LETTERS, WindowArrays
 
 ORDINARY = np.array([number for number in range(CLASSES) if number not in GRAVE])
 MOST_CROWD = 4  # classes that are added to a window
 
 
-class Disturbances(msgspec.Struct, frozen=True, kw_only=True):
+class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
     """How often, and how much."""
 
     drop: float = 0.2  # chance of each modality to be dropped from a window
@@ -28,7 +28,7 @@ class Disturbances(msgspec.Struct, frozen=True, kw_only=True):
     blur: float = 0.1  # standard deviation of noise on standardized numbers
 
 
-class Disturbed:
+class AugmentedWindows:
     """Windows with `inputs` of theirs, `disturbed` anew each time that they are asked for.
 
     `spread` is the standard deviation of each modality's numbers.
@@ -36,9 +36,9 @@ class Disturbed:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: WindowArrays,
         inputs: Mapping[str, np.ndarray],
-        by: Disturbances,
+        by: Augmentation,
         spread: Mapping[str, np.ndarray],
     ) -> None:
         self._windows, self._inputs, self._by, self._spread = windows, inputs, by, spread

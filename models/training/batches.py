@@ -10,7 +10,7 @@ import numpy as np
 from models.fusion.features import arrays
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import DIGITS
-from models.training.dataset import Row
+from models.training.dataset import WindowRow
 from models.training.metrics import Scored, Truth
 
 LETTERS: Mapping[str, tuple[str, ...]] = {
@@ -20,10 +20,10 @@ LETTERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Windows:
+class WindowArrays:
     """Rows as arrays; `neighbours` are the places of the windows a hop before and after."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[WindowRow]) -> None:
         self.rows = rows
         self.inputs = arrays([row.tokens() for row in rows])
         answers = [row.answer() for row in rows]
@@ -45,7 +45,7 @@ class Windows:
         self.bags = list(bags.values())
 
 
-def _hop(rows: Sequence[Row]) -> int:
+def _hop(rows: Sequence[WindowRow]) -> int:
     starts: dict[str, list[int]] = {}
     for row in rows:
         starts.setdefault(row.scene, []).append(row.start)
@@ -64,7 +64,7 @@ def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.
     return out
 
 
-def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
+def answers(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Scored:
     """Scores with the windows that they are of."""
     rows = windows.rows
     return Scored(
@@ -79,7 +79,7 @@ def answers(windows: Windows, score: np.ndarray, classes: np.ndarray) -> Scored:
     )
 
 
-def truths_of(rows: Sequence[Row]) -> dict[str, list[Truth]]:
+def truths_of(rows: Sequence[WindowRow]) -> dict[str, list[Truth]]:
     """What happened in each scene, as far as its windows say: for files without scenes."""
     truths: dict[str, list[Truth]] = {}
     for row in sorted(rows, key=lambda row: (row.scene, row.start)):

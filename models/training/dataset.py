@@ -36,7 +36,7 @@ Span = tuple[int, int, str]  # start, end (ns), label
 MOST_FAULTS = 20  # told of one file
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A window: where it comes from, what was true of it, and what a head sees."""
 
     format: str = SCHEMA  # layout of the vectors
@@ -112,7 +112,7 @@ def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
     return name if best else None if near else ""
 
 
-def write(path: Path, rows: Iterable[Row]) -> int:
+def write(path: Path, rows: Iterable[WindowRow]) -> int:
     """One line a row; how many. The file is replaced only when all of it is there.
 
     Raises ConfigError for a folder.
@@ -133,9 +133,9 @@ def write(path: Path, rows: Iterable[Row]) -> int:
     return count
 
 
-def read(paths: Sequence[Path]) -> list[Row]:
+def read(paths: Sequence[Path]) -> list[WindowRow]:
     """The rows of several files; raises ConfigError with file and line for each that is bad."""
-    rows: list[Row] = []
+    rows: list[WindowRow] = []
     faults: list[str] = []
     splits: dict[str, tuple[str, str]] = {}
     places: dict[tuple[str, int, int], str] = {}
@@ -183,8 +183,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ConfigError(msg) from error
 
 
-def _row(line: bytes) -> Row:
-    row = msgspec.json.decode(line, type=Row)
+def _row(line: bytes) -> WindowRow:
+    row = msgspec.json.decode(line, type=WindowRow)
     if row.format != SCHEMA:
         msg = f"format is {row.format!r}, and this Fusewatch makes {SCHEMA!r}: make the file anew"
         raise ValueError(msg)

@@ -17,7 +17,7 @@ from torch import nn
 
 from models.fusion.features import SCHEMA, arrays
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import CARD, MODEL, WEIGHTS, Card, Learned
+from models.fusion.learned_head import CARD, MODEL, WEIGHTS, Card, LearnedHead
 from models.training.fit import Trained
 from models.training.networks import NETWORKS, Calibrated, Ensemble
 from pipeline.errors import WeightsError
@@ -65,7 +65,7 @@ def ship(
         about=dict(about),
     )
     write_card(aside, card)
-    Learned.read(aside)
+    LearnedHead.read(aside)
     for part in (MODEL, WEIGHTS, CARD):
         (aside / part).replace(folder / part)
     aside.rmdir()

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from models.training.metrics import Event, Floats, Scored, Truth, hop, reliability
+from models.training.metrics import DetectedEvent, Floats, Scored, Truth, hop, reliability
 from pipeline.types import SECOND
 
 BLUE, ORANGE, RED, GREY = "#0072b2", "#e69f00", "#d55e00", "#666666"
@@ -117,7 +117,7 @@ def timeline(
     scored: Scored,
     places: Sequence[int],
     truths: Sequence[Truth],
-    events: Sequence[Event],
+    events: Sequence[DetectedEvent],
     threshold: float,
 ) -> str:
     """The scores of one scene's windows at `places` in order of time, in seconds from the first.

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import DIGITS, WORDS
-from models.training.augment import Disturbances, Disturbed
-from models.training.batches import Windows, answers, silenced
+from models.training.augment import Augmentation, AugmentedWindows
+from models.training.batches import WindowArrays, answers, silenced
 from models.training.metrics import Scored, Truths, average_precision, temperature
 from models.training.networks import Ensemble
 from models.training.thresholds import foretold_threshold, threshold_for
@@ -31,7 +31,7 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
 BATCH, BAGS, TOP = 256, 16, 4  # windows and weak bags a step; a bag's highest 1 in TOP count
 
 
-class Settings(Disturbances, frozen=True, kw_only=True):
+class FitSettings(Augmentation, frozen=True, kw_only=True):
     """All that decides what a training gives, beside its data."""
 
     network: str = "concat"
@@ -50,7 +50,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """A network that was trained, calibrated on the validation split."""
 
     network: nn.Module
-    settings: Settings
+    settings: FitSettings
     temperature: float
     epochs: int
     ap: float  # on the validation split
@@ -63,9 +63,9 @@ def single() -> None:
 
 
 def fit(
-    train: Windows,
-    val: Windows,
-    settings: Settings,
+    train: WindowArrays,
+    val: WindowArrays,
+    settings: FitSettings,
     *,
     folder: Path | None = None,
     base: nn.Module | None = None,
@@ -132,7 +132,7 @@ def _usable(device: str) -> None:
         raise ConfigError(msg) from error
 
 
-def _answerable(windows: Windows, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _answerable(windows: WindowArrays, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Truths and answers that may be compared: of each window, but of a weak bag one in all, the
     mean of its highest, for nobody said which of its windows show it."""
     known = (windows.anomaly >= 0) & ~windows.weak
@@ -150,8 +150,8 @@ class _Run:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        settings: Settings,
-        train: Windows,
+        settings: FitSettings,
+        train: WindowArrays,
         base: nn.Module | None,
     ) -> None:
         self.network, self.optimizer, self.settings = network, optimizer, settings
@@ -159,7 +159,7 @@ class _Run:
         self.best, self.best_epoch = -1.0, 0
         self.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self._train = train
-        self._disturbed = Disturbed(
+        self._disturbed = AugmentedWindows(
             train,
             silenced(train.inputs, settings.modalities),
             settings,
@@ -268,11 +268,11 @@ def forward(network: nn.Module, inputs: Mapping[str, np.ndarray]) -> tuple[np.nd
     return logit.cpu().numpy(), classes.softmax(-1).cpu().numpy()
 
 
-def scored(trained: Trained, windows: Windows, modalities: str = "VAT") -> Scored:
+def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> Scored:
     """What a trained network says of windows of which it gets only these modalities.
 
-    As in the daemon (`learned.Learned.judge`), words never lower a score: where there are some, the
-    window is judged without each kind of them too, as long as anything else is left of it.
+    As in the daemon (`learned.LearnedHead.judge`), words never lower a score: where there are some,
+    the window is judged without each kind of them too, as long as anything else is left of it.
     """
     given = "".join(letter for letter in modalities if letter in trained.settings.modalities)
     inputs = silenced(windows.inputs, given)
@@ -296,7 +296,7 @@ def scored(trained: Trained, windows: Windows, modalities: str = "VAT") -> Score
     return answers(windows, score, classes)
 
 
-def _mark(network: nn.Module, settings: Settings, *given: Windows) -> str:
+def _mark(network: nn.Module, settings: FitSettings, *given: WindowArrays) -> str:
     """What a training begins with: only one that began with the same may be gone on with."""
     digest = hashlib.sha256(msgspec.json.encode(settings))
     for windows in given:
@@ -347,7 +347,7 @@ def _keep(folder: Path, run: _Run, epoch: int, loss: float, ap: float) -> None:
         rows.writerow([epoch + 1, f"{loss:.5f}", f"{ap:.5f}"])
 
 
-def chosen_threshold(trained: Trained, val: Windows, truths: Truths, per_hour: float) -> float:
+def chosen_threshold(trained: Trained, val: WindowArrays, truths: Truths, per_hour: float) -> float:
     """The lowest threshold with at most `per_hour` false alarms, counted on the validation split
     and foretold for what nobody has heard yet: the higher of both."""
     answers = scored(trained, val)

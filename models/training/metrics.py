@@ -85,7 +85,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Event:
+class DetectedEvent:
     """Windows of one scene that belong together: `[start_ns, end_ns)` is of their newest hops."""
 
     scene: str
@@ -134,7 +134,7 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What a head, some of the modalities and a condition come to."""
 
     name: str  # attention | concat | rules ...
@@ -223,17 +223,17 @@ def hop(scored: Scored) -> int:
     return int(steps.min() if len(steps) else (scored.end_ns - scored.start_ns).min())
 
 
-def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[Event]:
+def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[DetectedEvent]:
     """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
     hot, firsts = grouped_events(scored, in_order(scored), hop(scored), threshold, close)
     groups = np.split(hot, firsts[1:]) if len(hot) else []
     return [_event(scored, group, hop(scored)) for group in groups]
 
 
-def _event(scored: Scored, group: Ints, step: int) -> Event:
+def _event(scored: Scored, group: Ints, step: int) -> DetectedEvent:
     best = group[int(scored.score[group].argmax())]
     first = int(scored.end_ns[group[0]])
-    return Event(
+    return DetectedEvent(
         scene=scored.scene[group[0]],
         start_ns=first - step,
         end_ns=int(scored.end_ns[group[-1]]),
@@ -285,7 +285,7 @@ def _overlap(scored: Scored, places: Ints, truth: Truth, collar: int = 0) -> Boo
     return (scored.start_ns[places] < end) & (scored.end_ns[places] > start)
 
 
-def false_events(scored: Scored, truths: Truths, threshold: float) -> list[Event]:
+def false_events(scored: Scored, truths: Truths, threshold: float) -> list[DetectedEvent]:
     """Events none of whose windows comes within the collar of a truth."""
     near = near_truths(scored, truths)
     return [event for event in events(scored, threshold) if not near[list(event.windows)].any()]

@@ -24,7 +24,7 @@ THIN = 0.25  # of an embedding's numbers are left out in training: no verdict ha
 QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # not an embedding
 
 
-class Encoders(nn.Module):
+class ModalityEncoders(nn.Module):
     """Each modality to a token of WIDTH; a missing one is learned, and each knows its state."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Concat(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoders = Encoders()
+        self.encoders = ModalityEncoders()
         self.body = nn.Sequential(
             nn.Linear(len(MODALITIES) * WIDTH, 2 * WIDTH),
             nn.GELU(),
@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoders = Encoders()
+        self.encoders = ModalityEncoders()
         self.narrow = nn.Parameter(torch.randn(BOTTLENECKS, WIDTH) * 0.02)
         self.layers = nn.ModuleList(_Layer() for _ in range(LAYERS))
         self.out = nn.Sequential(

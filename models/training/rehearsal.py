@@ -13,18 +13,18 @@ import numpy as np
 
 from models.fusion.labels import LABELS
 from models.training import dataset
-from models.training.dataset import Row
+from models.training.dataset import WindowRow
 
 FILE = "rehearsal.jsonl.gz"
 EACH = {"train": 12, "val": 6}  # windows of a label
 
 
-def chosen(sources: Sequence[Iterable[Row]], seed: int) -> list[Row]:
+def chosen(sources: Sequence[Iterable[WindowRow]], seed: int) -> list[WindowRow]:
     """Of each label as many windows as EACH says, of all scenes different ones, of the sources in
     turn; and as many ordinary ones as labelled ones, where there are. The same rows and seed give
     the same. Their scenes are named anew, without the folders that they lay in."""
     pools = [_by_scene(rows) for rows in sources]
-    picked: list[Row] = []
+    picked: list[WindowRow] = []
     for split, count in EACH.items():
         chance = np.random.default_rng([seed, count])
         labelled = [r for label in LABELS for r in _some(pools, split, label, count, chance)]
@@ -35,10 +35,10 @@ def chosen(sources: Sequence[Iterable[Row]], seed: int) -> list[Row]:
     ]
 
 
-Pool = dict[tuple[str, str], dict[str, list[Row]]]  # (split, label) -> scene -> windows
+Pool = dict[tuple[str, str], dict[str, list[WindowRow]]]  # (split, label) -> scene -> windows
 
 
-def _by_scene(rows: Iterable[Row]) -> Pool:
+def _by_scene(rows: Iterable[WindowRow]) -> Pool:
     pool: Pool = {}
     for row in rows:
         label = row.answer()
@@ -49,7 +49,7 @@ def _by_scene(rows: Iterable[Row]) -> Pool:
 
 def _some(
     pools: Sequence[Pool], split: str, label: str, count: int, chance: np.random.Generator
-) -> list[Row]:
+) -> list[WindowRow]:
     """One window of each scene, its middle one; the scenes of the pools take turns."""
     orders = []
     for pool in pools:
@@ -60,7 +60,7 @@ def _some(
     return [windows[len(windows) // 2] for windows in turns if windows][:count]
 
 
-def read(head: Path) -> list[Row]:
+def read(head: Path) -> list[WindowRow]:
     """What a head was shipped with; none where it has no such file. Raises as `data.read`."""
     file = head / FILE
     return dataset.read([file]) if file.exists() else []

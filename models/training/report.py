@@ -18,10 +18,10 @@ from models.fusion.labels import LABELS
 from models.training import figures
 from models.training.metrics import (
     NOTHING,
-    Event,
+    DetectedEvent,
     Metrics,
-    Row,
     Scored,
+    TableRow,
     Truth,
     Truths,
     class_f1,
@@ -96,7 +96,7 @@ def write(  # noqa: PLR0913 - a report is made of this
     *,
     title: str,
     card: Mapping[str, object],
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     curves: Mapping[str, Scored],
     main: Scored,
     truths: Truths,
@@ -157,7 +157,7 @@ def _table(head: str, lines: Sequence[str], caption: str) -> str:
     )
 
 
-def _compared(rows: Sequence[Row]) -> Iterator[str]:
+def _compared(rows: Sequence[TableRow]) -> Iterator[str]:
     found = {(row.name, row.modalities, row.condition): row.metrics for row in rows}
     if len(found) < len(rows):
         msg = "two rows have the same name, modalities and condition"
@@ -171,7 +171,7 @@ def _compared(rows: Sequence[Row]) -> Iterator[str]:
         yield _side_by_side(rows, found, metric, more)
 
 
-def _all(rows: Sequence[Row]) -> Iterator[str]:
+def _all(rows: Sequence[TableRow]) -> Iterator[str]:
     yield "<h2>All figures</h2>"
     heads = "".join(f"<th>{escape(name)}</th>" for name, _ in COLUMNS.values())
     lines = [
@@ -192,7 +192,7 @@ def _all(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _side_by_side(
-    rows: Sequence[Row], found: Mapping[tuple[str, str, str], Metrics], metric: str, more: bool
+    rows: Sequence[TableRow], found: Mapping[tuple[str, str, str], Metrics], metric: str, more: bool
 ) -> str:
     names = list(dict.fromkeys(row.name for row in rows))
     conditions = list(dict.fromkeys(row.condition for row in rows))
@@ -343,7 +343,7 @@ def _scenes(main: Scored, truths: Truths, threshold: float) -> Iterator[str]:
         "<p>The blue line is the score of each moment, the dashed one the threshold. What happened "
         "is shaded and named; a red bar on top is what was told.</p><div class=pair>"
     )
-    told: dict[str, list[Event]] = {}
+    told: dict[str, list[DetectedEvent]] = {}
     for event in events(main, threshold):
         told.setdefault(event.scene, []).append(event)
     windows = windows_of(main)

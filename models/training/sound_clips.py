@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Clip:
+class SoundClip:
     """A labelled recording, 16 kHz mono; `label` indexes KINDS."""
 
     name: str
@@ -40,7 +40,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ListenedClip:
     """Every second of every laid-out clip: features `[n, 521]`, and what is known of it."""
 
     features: Floats
@@ -73,18 +73,18 @@ def read(path: Path) -> Floats:
     return whole if rate == RATE else soxr.resample(whole, rate, RATE, "HQ")
 
 
-def clips(media: Path) -> list[Clip]:
+def clips(media: Path) -> list[SoundClip]:
     """All labelled clips below MEDIA/audio and MEDIA/speech, by name."""
     files = [*media.glob("audio/*/*"), *media.glob("speech/*")]
     sounds = sorted(file for file in files if file.suffix in {".wav", ".ogg", ".flac"})
     return [
-        Clip(str(file.relative_to(media)), KINDS.index(label_of(file)), read(file))
+        SoundClip(str(file.relative_to(media)), KINDS.index(label_of(file)), read(file))
         for file in sounds
     ]
 
 
 def takes(
-    clip: Clip, beds: Sequence[Floats], count: int, seed: int
+    clip: SoundClip, beds: Sequence[Floats], count: int, seed: int
 ) -> Iterator[tuple[Floats, Floats]]:
     """`count` layings-out: (what the microphone hears, the clip's part of it)."""
     chance = np.random.default_rng([SEED, seed])
@@ -125,8 +125,8 @@ def _distant(samples: Floats, corner: float) -> Floats:
 
 
 def listen(
-    model: Yamnet, known: Sequence[Clip], common: int, rare: int, say: Callable[[str], None]
-) -> Heard:
+    model: Yamnet, known: Sequence[SoundClip], common: int, rare: int, say: Callable[[str], None]
+) -> ListenedClip:
     """Every second of `common` takes of each clip, `rare` ones of the labels with few clips."""
     beds = [clip.samples for clip in known if Path(clip.name).name.startswith(BEDS)]
     rows: list[tuple[int, int, int, bool, bool]] = []
@@ -146,7 +146,7 @@ def listen(
         say(f"\rheard {number + 1} of {len(known)} clips")
     say("")
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Heard(np.stack(found), *columns)
+    return ListenedClip(np.stack(found), *columns)
 
 
 def _level(samples: Floats) -> float:

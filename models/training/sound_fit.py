@@ -26,7 +26,7 @@ import numpy as np
 
 from models.hearing.sound import FILE, LABELS, SHIPPED, Yamnet, margins
 from models.hearing.yamnet_features import CLASSES, Floats
-from models.training.sound_clips import KINDS, RARE, Bools, Heard, Ints, clips, listen
+from models.training.sound_clips import KINDS, RARE, Bools, Ints, ListenedClip, clips, listen
 
 FOLDS, SEED = 5, 5
 SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the KINDS in what is learned
@@ -101,7 +101,7 @@ def regress(x: Floats, label: Ints, weight: Floats, known: Prior) -> tuple[Float
     return weights, held[-1] - mean @ weights
 
 
-def fit(heard: Heard, label: Ints, use: Bools, known: Prior) -> tuple[Floats, Floats]:
+def fit(heard: ListenedClip, label: Ints, use: Bools, known: Prior) -> tuple[Floats, Floats]:
     """Coefficients from the seconds `use`: each clip counts alike, each label by its SHARE."""
     mine = label[heard.clip]
     use = use & np.where(mine == 0, ~heard.quiet, heard.active)
@@ -121,7 +121,7 @@ def folds(label: Ints) -> Ints:
     return fold
 
 
-def held_out(heard: Heard, label: Ints, known: Prior) -> Floats:
+def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
     """The margins `[n, 5]` of every second, by coefficients that never met its clip.
 
     `heard` may lack whole folds, for operating points that have not met those either.
@@ -136,7 +136,7 @@ def held_out(heard: Heard, label: Ints, known: Prior) -> Floats:
     return margin
 
 
-def calibrate(heard: Heard, label: Ints, margin: Floats) -> tuple[Floats, Floats]:
+def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats, Floats]:
     """Slope and middle of each label, `[5]`, from held-out margins.
 
     The middle lets FALSE_SHARE of the benign takes through, and is above zero, so that no two
@@ -153,7 +153,7 @@ def calibrate(heard: Heard, label: Ints, margin: Floats) -> tuple[Floats, Floats
     return slope.astype(np.float32), middle.astype(np.float32)
 
 
-def highest(heard: Heard, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
+def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
     """The kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
     numbers, take = np.unique(heard.clip * 1000 + heard.take, return_inverse=True)
     best = np.full((len(numbers), len(LABELS)), -50, np.float32)
@@ -168,12 +168,12 @@ def auc(score: Floats, positive: Bools) -> float:
     return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
 
 
-def part(heard: Heard, some: Bools) -> Heard:
+def part(heard: ListenedClip, some: Bools) -> ListenedClip:
     """The seconds `some` of it."""
-    return Heard(*(getattr(heard, name)[some] for name in heard.__dataclass_fields__))
+    return ListenedClip(*(getattr(heard, name)[some] for name in heard.__dataclass_fields__))
 
 
-def report(heard: Heard, label: Ints, margin: Floats, middle: Floats) -> Iterator[str]:
+def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> Iterator[str]:
     """What the held-out margins would have raised: lines of a table, takes alone and disturbed."""
     for title, some in (("alone", heard.take == 0), ("disturbed", heard.take > 0)):
         seconds = part(heard, some)

@@ -38,7 +38,7 @@ _APPENDED = """SELECT appended, offset, key, value, trace FROM entries
     WHERE offset >= ? AND appended >= ? AND appended < ? ORDER BY offset LIMIT ?"""
 
 
-class _Buffer(local):
+class _Unflushed(local):
     """What one thread published and did not flush: topic -> (key, value, trace)."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class LocalLog:
         self._default = default or Retention()
         self._opening = Lock()
         self._tables: dict[str, Table] = {}
-        self._buffer = _Buffer()
+        self._buffer = _Unflushed()
         self._reading: set[tuple[str, str]] = set()
         self._lock = lock(folder / "lock", folder)
         try:

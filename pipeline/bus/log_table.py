@@ -50,7 +50,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
 
 
-class Link:
+class LockedConnection:
     """A connection and the lock that is held while it works: one closed at work is a crash."""
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +76,7 @@ class Table:
         self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and slack
         self.arrived = Condition()
         self.closed = False
-        self._links: list[Link] = []
+        self._links: list[LockedConnection] = []
         try:
             with self._outside():
                 link = self.connect()
@@ -89,14 +89,14 @@ class Table:
             self.close()
             raise
 
-    def connect(self) -> Link:
+    def connect(self) -> LockedConnection:
         """A connection of a reader's own."""
         with self._outside():
-            link = Link(self.path)
+            link = LockedConnection(self.path)
         self._links.append(link)
         return link
 
-    def release(self, link: Link) -> None:
+    def release(self, link: LockedConnection) -> None:
         """Closes a reader's connection."""
         with link.lock:
             link.connection.close()
@@ -292,7 +292,7 @@ class Table:
 
     # -- reading
 
-    def read(self, link: Link, offset: int, limit: int) -> tuple[int, list[Row]]:
+    def read(self, link: LockedConnection, offset: int, limit: int) -> tuple[int, list[Row]]:
         """How many entries were deleted from `offset` on, and at most `limit` after them, or 32 MB.
 
         Nothing when the table is closed.

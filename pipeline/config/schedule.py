@@ -20,7 +20,7 @@ _MIDNIGHT = 24 * 60
 _TIMES = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})")
 
 
-class Span(msgspec.Struct, frozen=True):
+class DailySpan(msgspec.Struct, frozen=True):
     """Minutes of the day, `[begin, end)`, on `days` (0 is Monday); over midnight if end < begin."""
 
     days: frozenset[int]
@@ -31,7 +31,7 @@ class Span(msgspec.Struct, frozen=True):
 class Schedule(msgspec.Struct, frozen=True):
     """Spans of the week; none at all means always."""
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[DailySpan, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
@@ -62,7 +62,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return False
 
 
-def _span(text: str) -> Span:
+def _span(text: str) -> DailySpan:
     times = _TIMES.search(text)
     if times is None or text[times.end() :].strip():
         msg = f'{text!r} is not like "22:00-06:00" or "mon-fri 22:00-06:00"'
@@ -72,7 +72,7 @@ def _span(text: str) -> Span:
     if begin in (end, _MIDNIGHT):
         msg = f"{text!r} holds no time; the whole day is 00:00-24:00"
         raise ValueError(msg)
-    return Span(_days(text[: times.start()].strip()), begin, end)
+    return DailySpan(_days(text[: times.start()].strip()), begin, end)
 
 
 def _minute(text: str, hour: str, minute: str) -> int:

@@ -75,7 +75,7 @@ class _Source:
         self.said = _NEVER  # the largest promise that came as a record
         self.first: int | None = None  # the smallest instant it spoke of
         self.until: int | None = None  # start of the roster that left it out
-        self.stalled = False  # `force` speaks for it
+        self.stalled = False  # `declare_lost_until` speaks for it
         self.slot: int | None = None  # the hop of its last word
         self.spans: list[tuple[int, int]] = []  # lost; ascending, apart from each other
         self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind) of what may come again
@@ -120,8 +120,8 @@ class Aligner:
     it, so that a clock which jumps by years costs nothing.
 
     Held at most: observations that overlap an open window, none older than `size` before the limit
-    of the last `force`; the keys of what may still come again, so long back; one number a hop and
-    source. Raises ValueError unless `0 < hop <= size <= horizon`.
+    of the last `declare_lost_until`; the keys of what may still come again, so long back; one
+    number a hop and source. Raises ValueError unless `0 < hop <= size <= horizon`.
     """
 
     def __init__(
@@ -177,12 +177,13 @@ class Aligner:
         msg = f"windows are not made of {type(record).__name__}"
         raise TypeError(msg)
 
-    def force(self, limit: int, speaking: Collection[str] = ()) -> tuple[list[Output], list[str]]:
-        """Speak for the sources that have promised nothing up to `limit`, ns, but for `speaking`.
+    def declare_lost_until(
+        self, limit: int, speaking: Collection[str] = ()
+    ) -> tuple[list[Output], list[str]]:
+        """Declares the sources lost that promised nothing up to `limit` (ns), but for `speaking`.
 
-        They are taken as lost up to there. Gives the windows that close by it, and the names of the
-        sources that it had not spoken for before. Without a roster nothing is held, and a restart
-        need not go back beyond the horizon.
+        Gives the windows that close by it, and the names of the sources that were not declared lost
+        before. Without a roster nothing is held, and a restart need not go back beyond the horizon.
         """
         if not self._rosters:
             self._floor = max(self._floor, limit - self._horizon)

@@ -126,7 +126,7 @@ def _shares(modalities: Mapping[str, float]) -> dict[str, float]:
     return {m: round(weight / total, 3) for m, weight in weights.items()} if total else {}
 
 
-class Incidents:
+class IncidentFold:
     """The incidents of one site and kind: `on` an anomaly, `advance` by the watermark.
 
     `floor` comes from a restart: what starts before it belongs to incidents that are closed.

@@ -45,7 +45,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A camera's tracks after one frame; `still` are the ids that have not moved for long."""
 
     source: str
@@ -55,7 +55,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     still: frozenset[int]
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     """Where and when a rule of a camera holds: polygons by camera, objects, schedule."""
 
     zones: Mapping[str, Polygon]
@@ -64,7 +64,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     timezone: ZoneInfo
     min_score: float = 0.0
 
-    def inside(self, seen: Seen) -> Iterator[Track]:
+    def inside(self, seen: TrackedFrame) -> Iterator[Track]:
         """The tracks of wanted objects whose feet are in the zone while the schedule holds.
 
         One that the detector missed in this frame is where it was last: a miss is no leaving.
@@ -79,20 +79,20 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
                     yield track
 
 
-class SeesRule(Protocol):
+class VisionRule(Protocol):
     """A rule over what cameras see."""
 
-    def see(self, seen: Seen) -> Sequence[Finding]: ...
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]: ...
 
 
-class _Level:
+class _LevelRule:
     """Speaks when something begins, and once in each second that it goes on."""
 
     def __init__(self, name: str, label: str, severity: str) -> None:
         self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
         self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second last spoken in
 
-    def say(self, seen: Seen, key: int, score: float, reason: str) -> Iterator[Finding]:
+    def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
         second, last = seen.start // SECOND, self._said.get((seen.source, key))
         if last == second:
             return
@@ -118,14 +118,14 @@ class _Level:
             del self._said[key]
 
 
-class InZone:
+class ZoneIntrusion:
     """`rule: zone`: an object is in a zone."""
 
-    def __init__(self, name: str, rule: schema.ZoneRule, place: Place) -> None:
+    def __init__(self, name: str, rule: schema.ZoneRule, place: RuleScope) -> None:
         self._zone, self._place = rule.zone, place
-        self._level = _Level(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule.label, rule.severity)
 
-    def see(self, seen: Seen) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
         """One finding a track on entering, and once a second until it leaves or stands still."""
         inside = list(self._place.inside(seen))
         live = {track.id for track in seen.tracks}
@@ -142,12 +142,12 @@ class InZone:
 class Loitering:
     """`rule: loitering`: an object stays in a zone."""
 
-    def __init__(self, name: str, rule: schema.LoiteringRule, place: Place) -> None:
+    def __init__(self, name: str, rule: schema.LoiteringRule, place: RuleScope) -> None:
         self._rule, self._place = rule, place
-        self._level = _Level(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule.label, rule.severity)
         self._since: dict[tuple[str, int], int] = {}
 
-    def see(self, seen: Seen) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
         """One finding a track when it has stayed long enough, then once a second."""
         inside = {track.id: track for track in self._place.inside(seen)}
         live = {track.id for track in seen.tracks}
@@ -171,12 +171,12 @@ class Loitering:
 class Crowd:
     """`rule: crowd`: many objects are in a zone at once."""
 
-    def __init__(self, name: str, rule: schema.CrowdRule, place: Place) -> None:
+    def __init__(self, name: str, rule: schema.CrowdRule, place: RuleScope) -> None:
         self._rule, self._place = rule, place
-        self._level = _Level(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule.label, rule.severity)
         self._since: dict[str, int] = {}
 
-    def see(self, seen: Seen) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
         """One finding when the crowd has stood for `seconds`, then once a second."""
         inside = list(self._place.inside(seen))
         if len(inside) < self._rule.count:
@@ -191,15 +191,15 @@ class Crowd:
         return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason))
 
 
-class Crossed:
+class LineCrossing:
     """`rule: line`: an object crosses a line in the direction that matters."""
 
     def __init__(
-        self, name: str, rule: schema.LineRule, place: Place, lines: Mapping[str, LineCounter]
+        self, name: str, rule: schema.LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
     ) -> None:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
 
-    def see(self, seen: Seen) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
         """One finding a crossing."""
         counter = self._lines.get(seen.source)
         if counter is None:
@@ -231,7 +231,7 @@ class Crossed:
         return found
 
 
-class Heard:
+class SoundThreshold:
     """`rule: sound`: a sound reaches its label's threshold."""
 
     def __init__(
@@ -261,7 +261,7 @@ class Heard:
         ]
 
 
-class _Words:
+class _TextRule:
     """What both rules on words share: which ones they read, and how a finding looks."""
 
     def __init__(self, name: str, rule: schema.KeywordRule | schema.PhraseRule) -> None:
@@ -287,11 +287,11 @@ class _Words:
         )
 
 
-class Said:
+class KeywordMatcher:
     """`rule: keyword`: a word is spoken or reported."""
 
     def __init__(self, name: str, rule: schema.KeywordRule, words: Words) -> None:
-        self._shared, self._rule, self._words = _Words(name, rule), rule, words
+        self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
         """One finding if the text holds a word of the rule."""
@@ -304,11 +304,11 @@ class Said:
         return [self._shared.finding(words, score, reason, sure=sure)]
 
 
-class Meant:
+class PhraseMatcher:
     """`rule: phrase`: words mean about what a phrase says (cosine of sentence embeddings)."""
 
     def __init__(self, name: str, rule: schema.PhraseRule, phrases: Mapping[str, bytes]) -> None:
-        self._shared, self._rule = _Words(name, rule), rule
+        self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:

@@ -15,7 +15,7 @@ from pipeline.types import (
 )
 
 
-class Attendance:
+class SourcePresence:
     """The sources of one site; all times in event ns.
 
     `lost_after`: from when on a lost source is told; None: never (replay). `cry_every`: how often

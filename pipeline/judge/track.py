@@ -101,7 +101,7 @@ class Tracker:
         self._high, self._low, self._hits = high, low, hits
         self._unseen, self._horizon = unseen, horizon
         self._aspect, self._buffer = aspect, buffer
-        self._live: list[_Live] = []
+        self._live: list[_ActiveTrack] = []
         self._time: int | None = None
         self._last_id = 0
 
@@ -142,13 +142,13 @@ class Tracker:
             one.misses += 1
         for box in sure:
             self._last_id += 1
-            one = _Live(self._last_id, box, self._measure(box), time)
+            one = _ActiveTrack(self._last_id, box, self._measure(box), time)
             one.told = one.hits >= self._hits
             self._live.append(one)
 
     def _match(
-        self, tracks: list[_Live], boxes: list[Box], at_least: float, time: int
-    ) -> tuple[list[_Live], list[Box]]:
+        self, tracks: list[_ActiveTrack], boxes: list[Box], at_least: float, time: int
+    ) -> tuple[list[_ActiveTrack], list[Box]]:
         """Give boxes to tracks, the best pair first; returns what is left of both."""
         if not tracks or not boxes:
             return tracks, boxes
@@ -175,7 +175,7 @@ class Tracker:
             [(box.x1 + box.x2) / 2 * self._aspect, (box.y1 + box.y2) / 2, width / height, height]
         )
 
-    def _track(self, one: _Live, time: int) -> Track:
+    def _track(self, one: _ActiveTrack, time: int) -> Track:
         return Track(
             id=one.id,
             label=one.box.label,
@@ -188,7 +188,7 @@ class Tracker:
         )
 
 
-class Parked:
+class StationaryMemory:
     """Where objects of all cameras have come to rest, so that one that is lost from sight for a
     while and found again in its place is no news.
 
@@ -227,7 +227,7 @@ class Parked:
         return found
 
 
-class _Live:
+class _ActiveTrack:
     """A track under work: what Tracker alone may change."""
 
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int) -> None:

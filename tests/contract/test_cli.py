@@ -23,9 +23,9 @@ from pipeline.config.schema import Site
 from pipeline.errors import ConfigError
 from tests import reels
 from workers.capture.clock import UtcClock
-from workers.capture.report_api import Api
+from workers.capture.report_api import ReportApi
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import Desk
+from workers.capture.reports import ReportSource
 from workers.cli import main
 from workers.delivery.receiver import Receiver, Reply
 from workers.demo import example
@@ -377,9 +377,9 @@ def test_a_demo_without_the_sources_says_what_to_name(tmp_path: Path) -> None:
 @contextmanager
 def running() -> Iterator[str]:
     """The endpoint of a daemon; gives its address."""
-    desk = Desk({"office": Site()}, lambda *_: None, UtcClock())
+    desk = ReportSource({"office": Site()}, lambda *_: None, UtcClock())
     stop = threading.Event()
-    endpoint = Endpoint("127.0.0.1:0", Api(desk, TOKEN), desk)
+    endpoint = Endpoint("127.0.0.1:0", ReportApi(desk, TOKEN), desk)
     server = threading.Thread(target=endpoint.serve, args=(stop,))
     server.start()
     try:

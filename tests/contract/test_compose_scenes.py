@@ -19,11 +19,11 @@ from tests import reels
 from workers.cli import main
 from workers.config import loader
 from workers.config.yaml_reader import read_yaml
-from workers.replay.scene_file import Camera
+from workers.replay.scene_file import SceneCamera
 from workers.replay.scene_records import load_scene, scene_records
 from workers.training import clip_manifest
 from workers.training.compose import compose
-from workers.training.scene_mixer import Anomaly, Row
+from workers.training.scene_mixer import PlacedAnomaly, SceneRow
 
 HEAD = "path\ttext\tlabel\tkind\tlicence\tsplit\tvisible"
 SOUNDS = ("", "gunshot", "glass", "siren")
@@ -80,16 +80,16 @@ def made(tiny: Path) -> Path:
     return out
 
 
-def rows(out: Path) -> list[Row]:
+def rows(out: Path) -> list[SceneRow]:
     lines = (out / "scenes.jsonl").read_bytes().splitlines()
-    return [msgspec.json.decode(line, type=Row) for line in lines]
+    return [msgspec.json.decode(line, type=SceneRow) for line in lines]
 
 
 def scenes(out: Path) -> list[Path]:
     return sorted(out.glob("*/*.yaml"))
 
 
-def anomalies(out: Path) -> list[tuple[Row, Anomaly]]:
+def anomalies(out: Path) -> list[tuple[SceneRow, PlacedAnomaly]]:
     return [(row, anomaly) for row in rows(out) for anomaly in row.anomalies]
 
 
@@ -205,7 +205,7 @@ def test_at_night_nobody_is_seen_where_nobody_intrudes(made: Path) -> None:
             assert not moments(scene.cameras["cam"], row)
 
 
-def moments(camera: Camera, row: Row) -> list[float]:
+def moments(camera: SceneCamera, row: SceneRow) -> list[float]:
     """Tenths of seconds at which somebody can be seen."""
     spans = ((0, 30),) if row.site == "yard" else ((5, 12), (16, 28))
     hidden = (*camera.dark, *camera.black)

@@ -13,7 +13,7 @@ from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.errors import ConfigError
 from pipeline.ports import Entry
-from pipeline.run import letter
+from pipeline.run import dead_letter
 from pipeline.types import DeadLetter, Record, ns
 from tests import make
 from workers.bus.dead_letters import since
@@ -29,7 +29,7 @@ def dead(record: Record | bytes, topic: str = topics.FRAMES, **given: Any) -> De
     """What was put aside."""
     value = record if isinstance(record, bytes) else codec.encode(record)
     words = {"site": "office", "source": "desk", "reason": "no reason"} | given
-    return letter(topic=topic, entry=Entry(3, 1234, "", value), **words)
+    return dead_letter(topic=topic, entry=Entry(3, 1234, "", value), **words)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.fusion.learned_head import Learned
+from models.fusion.learned_head import LearnedHead
 from pipeline.config.schema import (
     Camera,
     Config,
@@ -135,7 +135,7 @@ def test_fusion_heads_are_opened(tmp_path: Path) -> None:
     }
     found = checked(config_of(tmp_path, sites=sites), tmp_path)
     assert found["fusion head of mall"] == Check(
-        "fusion head of mall", True, Learned.shipped().version
+        "fusion head of mall", True, LearnedHead.shipped().version
     )
     assert not found["fusion head of yard"].ok
     assert "holds no fusion head" in found["fusion head of yard"].detail

@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path: Path) 
     path = tmp_path / "rows.jsonl"
     dataset.write(path, [row()])
 
-    def broken() -> Iterator[dataset.Row]:
+    def broken() -> Iterator[dataset.WindowRow]:
         yield row(second=1)
         msg = "no more"
         raise RuntimeError(msg)

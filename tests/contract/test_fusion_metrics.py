@@ -271,7 +271,7 @@ def written(path: Path) -> Path:
         path,
         title=f"A head {EVIL}",
         card={"licence": "CC0", "data": {EVIL: 12, "splits": ["train", EVIL]}},
-        rows=[m.Row(*place, found) for place in places],
+        rows=[m.TableRow(*place, found) for place in places],
         curves={"attention VAT": some, EVIL: some},
         main=some,
         truths=truths,
@@ -357,7 +357,7 @@ def test_the_scenes_shown_are_the_worst_and_some_good_ones() -> None:
 
 def test_two_rows_of_one_place_are_refused(tmp_path: Path) -> None:
     some, truths = judged()
-    row = m.Row("attention", "V", "clean", m.Metrics(*[NAN] * 8, windows=0, positives=0))
+    row = m.TableRow("attention", "V", "clean", m.Metrics(*[NAN] * 8, windows=0, positives=0))
     path = tmp_path / "report.html"
     with pytest.raises(ValueError, match="same name"):
         report.write(

@@ -19,10 +19,10 @@ import torch
 
 from models.fusion.features import SIZES, Tokens, arrays
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import SHIPPED, Learned
+from models.fusion.learned_head import SHIPPED, LearnedHead
 from models.training import dataset, export_head, fit, rehearsal
-from models.training.batches import Windows
-from models.training.fit import Settings
+from models.training.batches import WindowArrays
+from models.training.fit import FitSettings
 from models.training.metrics import average_precision
 from models.training.networks import NETWORKS
 from pipeline.errors import ConfigError, WeightsError
@@ -31,16 +31,18 @@ from tests.windows import row, tiny_head, tokens
 from workers.cli import main
 from workers.training import evaluate, train
 
-QUICK = Settings(epochs=15, patience=15, members=2, drop=0.1, swap=0.0, rate=3e-3)
+QUICK = FitSettings(epochs=15, patience=15, members=2, drop=0.1, swap=0.0, rate=3e-3)
 
 
-def made(scenes: int, seed: int, split: str = "train") -> list[dataset.Row]:
+def made(scenes: int, seed: int, split: str = "train") -> list[dataset.WindowRow]:
     """Scenes of ten windows; in windows 4 to 6 of every other one a sound and a report tell."""
     chance = np.random.default_rng(seed)
     return list(_made(scenes, chance, f"{split}{seed}", split))
 
 
-def _made(scenes: int, chance: np.random.Generator, name: str, split: str) -> Iterator[dataset.Row]:
+def _made(
+    scenes: int, chance: np.random.Generator, name: str, split: str
+) -> Iterator[dataset.WindowRow]:
     for scene in range(scenes):
         label = LABELS[scene // 2 % 2] if scene % 2 else ""
         for second in range(10):
@@ -58,11 +60,11 @@ def _made(scenes: int, chance: np.random.Generator, name: str, split: str) -> It
 
 @pytest.fixture(scope="module")
 def learned() -> fit.Trained:
-    return fit.fit(Windows(made(24, 1)), Windows(made(12, 2, "val")), QUICK)
+    return fit.fit(WindowArrays(made(24, 1)), WindowArrays(made(12, 2, "val")), QUICK)
 
 
 def test_both_networks_learn_and_are_small() -> None:
-    given, val = Windows(made(24, 1)), Windows(made(12, 2, "val"))
+    given, val = WindowArrays(made(24, 1)), WindowArrays(made(12, 2, "val"))
     for kind in NETWORKS:
         got = fit.fit(given, val, msgspec.structs.replace(QUICK, network=kind))
         assert got.ap > 0.9, kind
@@ -70,14 +72,14 @@ def test_both_networks_learn_and_are_small() -> None:
 
 
 def test_it_stays_useful_when_a_modality_is_missing(learned: fit.Trained) -> None:
-    test = Windows(made(12, 3, "test"))
+    test = WindowArrays(made(12, 3, "test"))
     for modalities in ("A", "T"):
         answers = fit.scored(learned, test, modalities)
         assert average_precision(test.anomaly, answers.score) > 0.6, modalities
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
-    given, val = Windows(made(12, 1)), Windows(made(6, 2, "val"))
+    given, val = WindowArrays(made(12, 1)), WindowArrays(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=2)
     one, two = (fit.fit(given, val, settings).network.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -86,7 +88,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    given, val = Windows(made(12, 1)), Windows(made(6, 2, "val"))
+    given, val = WindowArrays(made(12, 1)), WindowArrays(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=5)
     whole = fit.fit(given, val, settings, folder=tmp_path / "whole")
 
@@ -114,13 +116,13 @@ def test_what_training_measures_is_what_the_daemon_would_say(
     export_head.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
-    head = Learned.read(tmp_path)
-    windows = Windows(list(worded()))
+    head = LearnedHead.read(tmp_path)
+    windows = WindowArrays(list(worded()))
     said = [head.probabilities(r.tokens())[0] for r in windows.rows]
     assert np.abs(fit.scored(learned, windows).score - said).max() < 0.002
 
 
-def worded() -> Iterator[dataset.Row]:
+def worded() -> Iterator[dataset.WindowRow]:
     """Each choice of modalities twice: what is missing is silent, or lost."""
     chance = np.random.default_rng(5)
     for number in range(32):
@@ -136,8 +138,8 @@ def test_onnx_and_torch_agree(learned: fit.Trained, tmp_path: Path) -> None:
     export_head.ship(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
-    head = Learned.read(tmp_path)
-    windows = Windows(made(3, 9))
+    head = LearnedHead.read(tmp_path)
+    windows = WindowArrays(made(3, 9))
     given = [r.tokens() for r in windows.rows]
     given += [tokens(sound=0.1), tokens(vision=0.2, report=0.1), tokens(speech=0.1)]
     inputs = arrays(given)
@@ -158,13 +160,13 @@ def test_a_scene_that_shows_something_somewhere_teaches_where() -> None:
         msgspec.structs.replace(r, truth=label[r.scene], whole=True) if r.scene in shown else r
         for r in strong
     ]
-    got = fit.fit(Windows(weak), Windows(made(12, 2, "val")), QUICK)
-    test = Windows([r for r in made(12, 3, "test") if r.scene.endswith(("1", "3", "5"))])
+    got = fit.fit(WindowArrays(weak), WindowArrays(made(12, 2, "val")), QUICK)
+    test = WindowArrays([r for r in made(12, 3, "test") if r.scene.endswith(("1", "3", "5"))])
     assert average_precision(test.anomaly, fit.scored(got, test).score) > 0.8
 
 
 def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
-    given, val = Windows(made(6, 1)), Windows(made(6, 2, "val"))
+    given, val = WindowArrays(made(6, 1)), WindowArrays(made(6, 2, "val"))
     settings = msgspec.structs.replace(QUICK, epochs=1)
     whole = fit.fit(given, val, settings, folder=tmp_path).network.state_dict()
     path = tmp_path / "checkpoint.pt"
@@ -174,37 +176,37 @@ def test_a_damaged_checkpoint_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_a_training_with_other_data_does_not_go_on_with_the_old(tmp_path: Path) -> None:
-    val, settings = Windows(made(6, 2, "val")), msgspec.structs.replace(QUICK, epochs=2)
+    val, settings = WindowArrays(made(6, 2, "val")), msgspec.structs.replace(QUICK, epochs=2)
     epochs: list[int] = []
     for seed in (1, 3):
         fit.fit(
-            Windows(made(6, seed)), val, settings, folder=tmp_path,
+            WindowArrays(made(6, seed)), val, settings, folder=tmp_path,
             told=lambda done, *_: epochs.append(done),
         )  # fmt: skip
     assert epochs == [1, 2, 1, 2]
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    given, val = Windows(made(6, 1)), Windows(made(6, 2, "val"))
+    given, val = WindowArrays(made(6, 1)), WindowArrays(made(6, 2, "val"))
     with pytest.raises(ConfigError, match="device 'abacus' cannot be used"):
         fit.fit(given, val, msgspec.structs.replace(QUICK, device="abacus"))
 
 
 def test_without_validation_there_is_no_training() -> None:
     with pytest.raises(ConfigError, match="split val: there must be windows"):
-        fit.fit(Windows(made(6, 1)), Windows([]), QUICK)
+        fit.fit(WindowArrays(made(6, 1)), WindowArrays([]), QUICK)
 
 
 def test_a_training_split_without_anomalies_is_refused() -> None:
     quiet = [r for r in made(6, 1) if not r.truth]
     with pytest.raises(ConfigError, match="split train: there must be windows with an anomaly"):
-        fit.fit(Windows(quiet), Windows(made(6, 2, "val")), QUICK)
+        fit.fit(WindowArrays(quiet), WindowArrays(made(6, 2, "val")), QUICK)
 
 
 def test_a_split_without_anomalies_is_refused() -> None:
     quiet = [r for r in made(6, 1) if not r.truth]
     with pytest.raises(ConfigError, match="split val: there must be windows with an anomaly"):
-        fit.fit(Windows(made(6, 1)), Windows(quiet), QUICK)
+        fit.fit(WindowArrays(made(6, 1)), WindowArrays(quiet), QUICK)
 
 
 @pytest.fixture
@@ -243,7 +245,7 @@ def test_thirty_reviewed_alerts_train_a_head_on(base: Path, tmp_path: Path) -> N
         [reviewed(tmp_path / "reviewed.jsonl")], out, base=str(base), network="concat", seed=1,
         epochs=3, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
-    head = Learned.read(out)
+    head = LearnedHead.read(out)
     assert head.version.startswith("site ")
     assert (told["windows"], told["validation"]) == (220, 80)
     assert head.card.about["base"] == f"{base}: x 1"
@@ -281,7 +283,7 @@ def test_what_was_called_false_is_told_less_and_what_was_right_is_not(
         [path], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
-    heads = [Learned.read(folder) for folder in (base, tmp_path / "site")]
+    heads = [LearnedHead.read(folder) for folder in (base, tmp_path / "site")]
     for label, falls in ((LABELS[0], False), (LABELS[1], True)):
         new = alert_like(label, 99)[4:7]
         before, after = (
@@ -290,7 +292,7 @@ def test_what_was_called_false_is_told_less_and_what_was_right_is_not(
         assert (after < before - 0.1) == falls, (label, before, after)
 
 
-def alert_like(label: str, seed: int) -> list[dataset.Row]:
+def alert_like(label: str, seed: int) -> list[dataset.WindowRow]:
     """Ten windows, of which 4 to 6 show it."""
     made = _made(4, np.random.default_rng(seed), "alert", "train")
     return [r for r in made if r.scene.endswith(f"-{2 * LABELS.index(label) + 1}")]
@@ -339,12 +341,12 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
     assert (told["alerts"], told["agrees_before"]) == (12, 12 * right)
     assert told["agrees_after"] == 12
     assert (out / rehearsal.FILE).read_bytes() == (base / rehearsal.FILE).read_bytes()
-    head = Learned.read(out)
+    head = LearnedHead.read(out)
     for label in LABELS[:2]:  # what nobody has called false is told as before
         assert head.probabilities(alert_like(label, 99)[5].tokens())[0] > 0.5
 
 
-def humming(given: dataset.Row) -> dataset.Row:
+def humming(given: dataset.WindowRow) -> dataset.WindowRow:
     """With the sound of a machine that is always there when the alert is wrong."""
     seen = given.tokens()
     sound = seen.vectors["sound"].copy()
@@ -418,12 +420,12 @@ def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
     base: Path, learned: fit.Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_head, "MOST", 1000)
-    before = Learned.read(base).version
+    before = LearnedHead.read(base).version
     with pytest.raises(WeightsError, match=r"the head has [0-9]+ bytes"):
         export_head.ship(
             base, learned, name="y", version="2", threshold=0.5, per_hour=1, config="c", about={}
         )
-    assert Learned.read(base).version == before
+    assert LearnedHead.read(base).version == before
 
 
 def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_path: Path) -> None:
@@ -433,7 +435,7 @@ def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_
         [reviewed(tmp_path / "reviewed.jsonl")], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
     )  # fmt: skip
-    heads = [Learned.read(folder) for folder in (base, tmp_path / "site")]
+    heads = [LearnedHead.read(folder) for folder in (base, tmp_path / "site")]
     rows = [row for row in rehearsal.read(base) if row.truth == LABELS[1]]
     before, after = (
         np.mean([np.log(1 / max(1e-4, 1 - head.probabilities(r.tokens())[0])) for r in rows])
@@ -458,12 +460,12 @@ def test_the_version_of_a_head_tells_what_it_was_trained_on_from(
             [file], tmp_path / f"on-{name}", base=str(tmp_path / name), network="concat", seed=1,
             epochs=1, per_hour=1, device="cpu", name="site",
         )  # fmt: skip
-        versions.add(Learned.read(tmp_path / f"on-{name}").card.version)
+        versions.add(LearnedHead.read(tmp_path / f"on-{name}").card.version)
     assert len(versions) == 2
 
 
 def test_windows_of_two_alerts_count_once_and_disputed_ones_not_at_all() -> None:
-    def of(alert: str, seconds: range, right: bool) -> list[dataset.Row]:
+    def of(alert: str, seconds: range, right: bool) -> list[dataset.WindowRow]:
         return [
             row(alert, s, truth=None, alert=alert, verdict=right, label="siren") for s in seconds
         ]
@@ -551,7 +553,7 @@ def test_what_cannot_be_measured_is_told_in_a_line(
     base: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    rows: list[dataset.Row],
+    rows: list[dataset.WindowRow],
     says: str,
 ) -> None:
     path = tmp_path / "rows.jsonl"

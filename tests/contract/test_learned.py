@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import CARD, MODEL, Learned
+from models.fusion.learned_head import CARD, MODEL, LearnedHead
 from pipeline.config import schema
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
@@ -23,16 +23,16 @@ from workers.stages.site_plan import load_heads, site_plan
 
 
 def test_words_never_lower_a_score(tmp_path: Path) -> None:
-    head = Learned.read(tiny_head(tmp_path, {"sound": 6, "report": -6, "speech": -6}))
+    head = LearnedHead.read(tiny_head(tmp_path, {"sound": 6, "report": -6, "speech": -6}))
     alone = head.judge(tokens(sound=1))
     assert alone.score > 0.8
     assert head.judge(tokens(sound=1, report=1, speech=1)).score == alone.score
-    raising = Learned.read(tiny_head(tmp_path / "up", {"sound": 3, "report": 3}))
+    raising = LearnedHead.read(tiny_head(tmp_path / "up", {"sound": 3, "report": 3}))
     assert raising.judge(tokens(sound=1, report=1)).score > raising.judge(tokens(sound=1)).score
 
 
 def test_silencing_what_decided_flips_the_verdict(tmp_path: Path) -> None:
-    head = Learned.read(tiny_head(tmp_path, {"sound": 6, "vision": 0.5}))
+    head = LearnedHead.read(tiny_head(tmp_path, {"sound": 6, "vision": 0.5}))
     window = tokens(sound=1, vision=1)
     verdict = head.judge(window)
     assert verdict.score >= head.threshold
@@ -44,30 +44,30 @@ def test_silencing_what_decided_flips_the_verdict(tmp_path: Path) -> None:
 
 
 def test_a_window_of_which_nothing_is_known_is_no_evidence(tmp_path: Path) -> None:
-    assert Learned.read(tiny_head(tmp_path, {}, bias=5.0)).judge(tokens()).score == 0
+    assert LearnedHead.read(tiny_head(tmp_path, {}, bias=5.0)).judge(tokens()).score == 0
 
 
 def test_words_alone_are_not_judged_by_what_a_network_makes_of_nothing(tmp_path: Path) -> None:
-    head = Learned.read(tiny_head(tmp_path, {"report": -6, "speech": -6}, bias=5.0))
+    head = LearnedHead.read(tiny_head(tmp_path, {"report": -6, "speech": -6}, bias=5.0))
     assert head.judge(tokens(report=1)).score < 0.5
     assert head.judge(tokens(report=1, speech=1)).score < 0.5
     assert head.judge(tokens(report=1, sound=0)).score > 0.9
 
 
 def test_each_kind_of_words_may_be_left_out_by_itself(tmp_path: Path) -> None:
-    head = Learned.read(tiny_head(tmp_path, {"sound": 3, "report": 3, "speech": -6}))
+    head = LearnedHead.read(tiny_head(tmp_path, {"sound": 3, "report": 3, "speech": -6}))
     assert head.judge(tokens(sound=1, report=1, speech=1)) == head.judge(tokens(sound=1, report=1))
 
 
 def test_a_version_names_the_file(tmp_path: Path) -> None:
-    head = Learned.read(tiny_head(tmp_path, {"sound": 1}, version="7"))
+    head = LearnedHead.read(tiny_head(tmp_path, {"sound": 1}, version="7"))
     assert head.version == f"tiny 7 ({head.card.sha256[:8]})"
 
 
 def test_a_recording_is_what_its_windows_say(tmp_path: Path) -> None:
     loud, quiet = tokens(sound=1), tokens(sound=1)
     loud.vectors["sound"][1] = 2  # not the same everywhere: something sounds
-    head = Learned.read(tiny_head(tmp_path, {"sound": 9}))
+    head = LearnedHead.read(tiny_head(tmp_path, {"sound": 9}))
     assert head.heard([loud, quiet], ("gunshot", "siren")) == "gunshot"
     assert head.heard([quiet], ("gunshot", "siren")) == ""
 
@@ -97,13 +97,13 @@ def test_a_folder_that_is_no_head_is_refused(tmp_path: Path, what: str, says: st
     folder = tiny_head(tmp_path / "head", {})
     change(folder, what)
     with pytest.raises(WeightsError, match=says):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def test_a_head_for_other_features_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {}, schema="0-before")
     with pytest.raises(WeightsError, match=r"trained on features 0-before.*train it again"):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def rehashed(folder: Path, model: bytes) -> None:
@@ -118,7 +118,7 @@ def test_a_model_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {})
     rehashed(folder, b"no network at all")
     with pytest.raises(WeightsError, match=rf"{folder}: {MODEL} cannot be loaded"):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value -= 1
     rehashed(folder, model.SerializeToString())
     with pytest.raises(WeightsError, match=rf"{MODEL} takes .*'vision': \[22\].*train it again"):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def carded(folder: Path, **changed: object) -> Path:
@@ -151,14 +151,14 @@ def test_a_card_of_another_head_or_another_scale_is_refused(
     tmp_path: Path, changed: dict[str, object], says: str
 ) -> None:
     with pytest.raises(WeightsError, match=f"card.json: {says}"):
-        Learned.read(carded(tiny_head(tmp_path, {}), **changed))
+        LearnedHead.read(carded(tiny_head(tmp_path, {}), **changed))
 
 
 def test_a_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {}, labels=LABELS[:3])
     carded(folder, labels=list(LABELS))
     with pytest.raises(WeightsError, match=rf"{MODEL} gives .*'classes': \[3\].*train it again"):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def test_a_model_for_one_window_at_a_time_is_refused(tmp_path: Path) -> None:
@@ -168,18 +168,18 @@ def test_a_model_for_one_window_at_a_time_is_refused(tmp_path: Path) -> None:
         given.type.tensor_type.shape.dim[0].dim_value = 1
     rehashed(folder, model.SerializeToString())
     with pytest.raises(WeightsError, match=f"{MODEL} cannot judge windows: "):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {}, bias=float("nan"))
     with pytest.raises(WeightsError, match=rf"{MODEL} gives what is no probability \(.* nan\)"):
-        Learned.read(folder)
+        LearnedHead.read(folder)
 
 
 def test_a_home_that_there_is_not_is_told(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="~nobody-of-this-name/head holds no fusion head"):
-        Learned.read(Path("~nobody-of-this-name/head"))
+        LearnedHead.read(Path("~nobody-of-this-name/head"))
 
 
 def sites(head: str) -> Config:

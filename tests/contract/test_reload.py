@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from models.fusion.noisy_or import Verdict
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from pipeline import topics
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, WeightsError
@@ -23,7 +23,7 @@ from pipeline.types import Record
 from tests.graph.conftest import CONFIG
 from workers.graph import Node
 from workers.reload import reload_heads
-from workers.runtime.supervisor import Crew
+from workers.runtime.supervisor import Supervisor
 from workers.stages.fusion import FusionStage
 from workers.stages.site_state import Head
 
@@ -39,7 +39,7 @@ class Named:
     def __init__(self, version: str) -> None:
         self.version = version
 
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
 
 
@@ -174,14 +174,14 @@ def test_the_heads_of_a_real_config_are_loaded(
 
 
 def test_sighup_asks_for_a_reload_once_and_ends_nothing() -> None:
-    crew, seen = Crew(), list[bool]()
+    supervisor, seen = Supervisor(), list[bool]()
     before = signal.getsignal(signal.SIGHUP)
 
     def body() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
-        seen.extend((crew.asked(), crew.asked(), crew.stop.is_set()))
+        seen.extend((supervisor.asked(), supervisor.asked(), supervisor.stop.is_set()))
 
-    assert crew.run(body, lambda: None) == 0
+    assert supervisor.run(body, lambda: None) == 0
     assert seen == [True, False, False]
     assert signal.getsignal(signal.SIGHUP) == before
 
@@ -189,14 +189,14 @@ def test_sighup_asks_for_a_reload_once_and_ends_nothing() -> None:
 def test_sighup_of_a_terminal_that_is_gone_is_an_end() -> None:
     """A terminal window that is closed leaves no daemon behind that holds the cameras."""
     code = (
-        "from workers.runtime.supervisor import Crew\n"
-        "crew = Crew()\n"
+        "from workers.runtime.supervisor import Supervisor\n"
+        "supervisor = Supervisor()\n"
         "def body():\n"
         "    print('up', flush=True)\n"
-        "    while not crew.stop.wait(0.05):\n"
-        "        if crew.asked():\n"
+        "    while not supervisor.stop.wait(0.05):\n"
+        "        if supervisor.asked():\n"
         "            print('reload', flush=True)\n"
-        "crew.run(body, lambda: None)\n"
+        "supervisor.run(body, lambda: None)\n"
         "print('ended', flush=True)\n"
     )
     ours, theirs = pty.openpty()

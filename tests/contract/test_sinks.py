@@ -19,7 +19,7 @@ from pipeline.errors import BrokersAway, ConfigError, OutsideError, Rejected, Re
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
 from workers.delivery.cloudevent import event_bytes, event_id
-from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 from workers.delivery.jsonl import Jsonl, write_all
 from workers.delivery.receiver import Receiver
 from workers.delivery.snapshots import Evidence, evidence_names
@@ -202,7 +202,7 @@ def test_a_file_behind_delivery_survives_kills_without_repeats(tmp_path):
         sink = Jsonl(path)
         who = Subscriber(name="jsonl", sink=sink, flush=sink.flush)
         reader = bus.reader(topics.ALERTS, who.group)
-        outside = Outside(clock=lambda: 1000.0, random=lambda: 0.5)
+        outside = DeliveryEnvironment(clock=lambda: 1000.0, random=lambda: 0.5)
         delivery = Delivery(who, reader, dead_letters(bus), outside)
         delivery.step()
         if life % 3:  # killed after the line and before the commit, which is then undone

@@ -44,12 +44,12 @@ def test_ordinary_clips_are_heard_twice_as_often_and_a_seed_says_how(media: Path
 
 
 def test_a_window_in_which_nobody_suspects_the_clips_label_is_no_example() -> None:
-    def row(truth: str | None, **scores: float) -> dataset.Row:
+    def row(truth: str | None, **scores: float) -> dataset.WindowRow:
         sound = np.full(features.SIZES["sound"], -0.78, np.float32)
         for label, score in scores.items():
             sound[OWN[label][0]] = np.log(score / (1 - score)) / 8
         tokens = features.Tokens({"sound": sound}, {"sound": Presence.PRESENT})
-        return dataset.Row(
+        return dataset.WindowRow(
             scene="x.flac#0", site="clip", start=0, end=4, truth=truth,
             states=tokens.states, vectors=dataset.packed(tokens),
         )  # fmt: skip

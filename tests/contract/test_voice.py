@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from models.hearing.voice_activity import FRAME, Samples, Voice
+from models.hearing.voice_activity import FRAME, Samples, VoiceActivity
 
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def voice() -> Voice:
-    return Voice()
+def voice() -> VoiceActivity:
+    return VoiceActivity()
 
 
-def test_speech_is_speech(voice: Voice, media: Path) -> None:
+def test_speech_is_speech(voice: VoiceActivity, media: Path) -> None:
     (found,) = voice([decode_audio(str(media / "speech/LJ001-0001.flac"))[: 3 * RATE]])
     assert np.median(found) > 0.9
 
 
 @pytest.mark.parametrize("name", ["rain.wav", "typing.wav", "sounds_rifle_fire_01.ogg"])
-def test_noise_is_none(voice: Voice, media: Path, name: str) -> None:
+def test_noise_is_none(voice: VoiceActivity, media: Path, name: str) -> None:
     (found,) = voice([decode_audio(str(media / "audio/cc0_events" / name))[: 3 * RATE]])
     assert np.max(found) < 0.3
 
 
-def test_frames_are_counted_from_the_end(voice: Voice, media: Path) -> None:
+def test_frames_are_counted_from_the_end(voice: VoiceActivity, media: Path) -> None:
     samples = decode_audio(str(media / "speech/LJ001-0001.flac"))
     (one,) = voice([samples[: 3 * RATE]])
     assert len(one) == -(-3 * RATE // FRAME)
@@ -38,7 +38,9 @@ def test_frames_are_counted_from_the_end(voice: Voice, media: Path) -> None:
     assert np.array_equal(one, voice([padded])[0])
 
 
-def test_a_call_remembers_nothing_and_a_batch_mixes_nothing(voice: Voice, media: Path) -> None:
+def test_a_call_remembers_nothing_and_a_batch_mixes_nothing(
+    voice: VoiceActivity, media: Path
+) -> None:
     speech = decode_audio(str(media / "speech/LJ001-0001.flac"))[: 2 * RATE]
     silence = np.zeros(2 * RATE, np.float32)
     alone = voice([silence])[0]
@@ -46,13 +48,13 @@ def test_a_call_remembers_nothing_and_a_batch_mixes_nothing(voice: Voice, media:
     assert np.array_equal(voice([silence])[0], alone)
 
 
-def test_the_waveform_is_left_as_it_was(voice: Voice) -> None:
+def test_the_waveform_is_left_as_it_was(voice: VoiceActivity) -> None:
     samples: Samples = np.full(FRAME * 4, 0.5, np.float32)
     voice([samples])
     assert np.all(samples == 0.5)
 
 
-def test_odd_waveforms(voice: Voice) -> None:
+def test_odd_waveforms(voice: VoiceActivity) -> None:
     nothing = np.zeros(0, np.float32)
     broken = np.full(RATE, np.nan, np.float32)
     found = voice([nothing, np.ones(1, np.float32), broken, np.full(RATE, np.inf, np.float32)])

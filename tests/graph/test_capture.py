@@ -14,8 +14,8 @@ from pipeline import codec
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress, Record, Roster, ns
-from workers.capture.capture import AROUND, MAX_HELD, Capture, Count, Settings, after
-from workers.capture.heartbeat import Watch
+from workers.capture.capture import AROUND, MAX_HELD, Capture, CaptureSettings, Count, after
+from workers.capture.heartbeat import HeartbeatMonitor
 from workers.runtime.status import Status
 
 Life = list["Chunk | SourceLost | Callable[[], object]"]
@@ -80,7 +80,7 @@ class Bench:
         self.full = False
         self.drop: Count = lambda *_: None
         self.capture = Capture(
-            Settings(site="office", sources=("desk", "reports"), **settings),
+            CaptureSettings(site="office", sources=("desk", "reports"), **settings),
             dict(topics or (("desk", FRAMES),)),
             self._live,
             publish=self._stored,
@@ -360,7 +360,7 @@ def test_cut_sound_starts_at_the_first_sample_that_was_not_promised_away(
 
 def test_the_watch_waits_longer_for_a_slow_source() -> None:
     clock = Clock()
-    watch = Watch(clock, patience=15 * SECOND)
+    watch = HeartbeatMonitor(clock, patience=15 * SECOND)
     watch.expect(FRAMES, "office", "slow", ("slow",), 70 * SECOND)
     clock.forward(60)
     assert watch.speak() == []
@@ -372,7 +372,7 @@ def test_the_watch_waits_longer_for_a_slow_source() -> None:
 
 def test_the_watch_speaks_for_a_capture_that_fell_silent_until_it_speaks_again() -> None:
     clock = Clock()
-    watch = Watch(clock, patience=15 * SECOND)
+    watch = HeartbeatMonitor(clock, patience=15 * SECOND)
     watch.expect(FRAMES, "office", "desk", ("desk", "reports"))
     assert watch.speak() == []
     clock.forward(16)

@@ -16,8 +16,15 @@ from pipeline.errors import OutsideError, Rejected, Retry
 from pipeline.types import Alert, DeadLetter
 from tests.make import alert, progress
 from workers.delivery.cloudevent import event_id
-from workers.delivery.delivery import DOOR, Delivery, Filter, Outside, Subscriber, dead_letters
-from workers.delivery.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, pack, unpack
+from workers.delivery.delivery import (
+    DOOR,
+    Delivery,
+    DeliveryEnvironment,
+    Filter,
+    Subscriber,
+    dead_letters,
+)
+from workers.delivery.outbox import MAX_PENDING, SCHEDULE, CircuitBreaker, Outbox, pack, unpack
 from workers.delivery.webhook import Webhook
 
 KAFKA_METADATA = 4096  # bytes
@@ -70,7 +77,7 @@ class World:
 
     def delivery(self, place, *, name="siem", wants=Filter(), address="https://a/", dead=None):  # noqa: B008
         who = Subscriber(name=name, sink=place, wants=wants, address=address)
-        outside = Outside(
+        outside = DeliveryEnvironment(
             clock=self.clock,
             random=lambda: self.chance,
             count=lambda site, source, what: self.counts.update([what]),
@@ -364,7 +371,7 @@ def test_a_full_outbox_waits_by_its_pause():
     who = Subscriber(name="siem", sink=place)
     delivery.close()
     reader = world.bus.reader(topics.ALERTS, who.group)
-    outside = Outside(clock=world.clock, random=lambda: 0.5, pause=waited.append)
+    outside = DeliveryEnvironment(clock=world.clock, random=lambda: 0.5, pause=waited.append)
     delivery = Delivery(who, reader, dead_letters(world.bus), outside)
     while delivery.pending < MAX_PENDING:
         delivery.step()
@@ -521,7 +528,7 @@ def run_through_kills(world, count, seed):
     world.chance = 0.5
     ids = world.alerts(count)
     who = Subscriber(name="siem", sink=Place(answer))
-    outside = Outside(clock=world.clock, random=chance.random)
+    outside = DeliveryEnvironment(clock=world.clock, random=chance.random)
     while True:
         reader = Mortal(world.bus.reader(topics.ALERTS, who.group), dice)
         delivery = Delivery(who, reader, bury, outside)
@@ -595,7 +602,7 @@ def test_several_partitions_are_one_subscriber(partitions):
 )
 def test_a_note_comes_back_as_it_was(safe, failures, until, disabled, items):
     items = {safe + step: item for step, item in items.items()}
-    door = Door(failures, float(until), disabled)
+    door = CircuitBreaker(failures, float(until), disabled)
     note = pack(safe, safe + 2**20, door, items)
     assert unpack(safe, note) == (safe + 2**20, door, items)
     assert len(note) < KAFKA_METADATA
@@ -611,7 +618,7 @@ def test_a_note_that_is_not_ours_is_refused(note):
 
 def test_the_largest_note_fits_kafka():
     items = {n: (255, 2.0**32 - 1) for n in range(MAX_PENDING)}
-    assert len(pack(0, 2**60, Door(255, 2.0**32 - 1, b"x" * 8), items)) < KAFKA_METADATA
+    assert len(pack(0, 2**60, CircuitBreaker(255, 2.0**32 - 1, b"x" * 8), items)) < KAFKA_METADATA
 
 
 # With a real webhook

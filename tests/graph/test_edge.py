@@ -31,10 +31,10 @@ from workers.config.secrets import Secrets
 from workers.daemon import Daemon, _over
 from workers.delivery.delivery import Subscriber
 from workers.media.jpeg import encoded
-from workers.runtime.lag import LONG, MANY, KeepingUp, Positions, caught_up
+from workers.runtime.lag import LONG, MANY, KeepingUp, StageLag, caught_up
 from workers.runtime.state_folder import local_log
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Crew
+from workers.runtime.supervisor import Supervisor
 from workers.stages.encoders import Encoders
 from workers.view import View
 
@@ -48,7 +48,7 @@ def built(config: Path) -> Daemon:
     bus = local_log(settings, folder)
     clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
     return Daemon(settings, config, folder, bus, secrets, status,
-                  View(status, secrets), Crew(), clock)  # fmt: skip
+                  View(status, secrets), Supervisor(), clock)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -59,11 +59,11 @@ def running(daemon: Daemon, encoders: Encoders) -> Iterator[None]:
     try:
         yield
     finally:
-        daemon.crew.stop.set()
+        daemon.supervisor.stop.set()
         done.join()
         daemon.bus.close()
         daemon.view.close()
-    assert daemon.crew.error is None
+    assert daemon.supervisor.error is None
 
 
 def records(bus: LocalLog, topic: str) -> list[Record]:
@@ -125,7 +125,7 @@ def test_who_is_stopped_before_the_backlog_is_worked_off_has_promised_nothing(co
     put(daemon.bus, topics.FRAMES, frame(daemon.clock() - 1000 * SECOND))
     with running(daemon, msgspec.structs.replace(FAKES, detector=detector)):
         assert detector.entered.wait(30)
-        daemon.crew.stop.set()
+        daemon.supervisor.stop.set()
         detector.go.set()
     again = built(config)
     assert [again.bus.end(topic) for topic in topics.CHUNKS] == [1, 0, 0]
@@ -144,9 +144,9 @@ def test_a_reload_is_done_while_the_daemon_goes_on(
 
     with running(daemon, FAKES):
         eventually(lambda: told('"ready"'), within=30)
-        daemon.crew.reload.set()
+        daemon.supervisor.reload.set()
         eventually(lambda: told("reload: heads are now office: "), within=30)
-        assert not daemon.crew.stop.is_set()
+        assert not daemon.supervisor.stop.is_set()
 
 
 def test_a_backlog_is_waited_for_so_long_and_no_longer() -> None:
@@ -199,7 +199,7 @@ def test_a_failure_is_told_although_another_thread_hangs(config: Path, hung: str
         daemon.bus.reader(topics.ALERTS, "delivery-evidence"),
     ]
     holds.pop(hung == "vision").close()
-    daemon.crew.blame("sound", RuntimeError("a bug"))
+    daemon.supervisor.blame("sound", RuntimeError("a bug"))
     daemon._tell(nodes[-1], who, [hung])
     assert told(daemon) == [["stage-failed"]]
     holds.pop().close()
@@ -214,7 +214,7 @@ def test_a_failure_that_cannot_be_told_is_in_the_log_for_the_next(
     daemon = built(config)
     nodes = list(graph.nodes(daemon.settings, FAKES, daemon.status, recorded=False))
     hung = daemon.bus.reader(topics.ANOMALIES, "alert")
-    daemon.crew.blame(failed, RuntimeError("a bug"))
+    daemon.supervisor.blame(failed, RuntimeError("a bug"))
     daemon._tell(nodes[-1], daemon._subscribers(), ["alert"])
     assert told(daemon) == []
     (anomaly,) = records(daemon.bus, topics.ANOMALIES)
@@ -256,7 +256,7 @@ def test_a_scene_is_not_over_while_a_delivery_has_not_read_the_last_alert(config
     delivery = daemon._delivery(who)
     delivery.step()
     assert delivery.idle
-    over = partial(_over, played, Positions(daemon.bus, []), [delivery], daemon.bus)
+    over = partial(_over, played, StageLag(daemon.bus, []), [delivery], daemon.bus)
     assert over()
     put(daemon.bus, topics.ALERTS, make.alert())
     assert delivery.idle, "it has not looked again"

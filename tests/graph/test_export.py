@@ -20,7 +20,9 @@ SINCE, BEGIN = "2026-01-05T22:00:00Z", 1_767_650_400  # the same, s
 Scene = Callable[..., Path]
 
 
-def exported(config: Path, *, since: str = SINCE, until: str | None = None) -> list[dataset.Row]:
+def exported(
+    config: Path, *, since: str = SINCE, until: str | None = None
+) -> list[dataset.WindowRow]:
     out = config.parent / "windows.jsonl"
     datasets.export(config, since, until, out, config.parent / "state", encoders=FAKES)
     return dataset.read([out]) if out.exists() else []

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import schema
-from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, held_until, ns
+from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, needed_until, ns
 from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
@@ -159,7 +159,7 @@ def test_a_restart_from_the_floor_goes_on_as_if_nothing_had_happened(
     floor = before.floor("office")
     again = stage().open({"office": floor})
     for record in records[:at]:
-        if held_until(record) > floor:
+        if needed_until(record) > floor:
             again.on(record, None)
     assert [list(again.on(record, None)) for record in records[at:]] == outs[at:]
 

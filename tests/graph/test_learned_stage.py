@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 
 from models.fusion.noisy_or import Verdict
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from pipeline import topics
 from pipeline.bus.log import between
 from pipeline.config import schema
@@ -23,11 +23,11 @@ from tests.graph.conftest import FAKES, run_edge
 from tests.graph.test_fusion_stage import FEW, SITE, SPANS, timeline
 from workers.config import loader
 from workers.replay.observation_replay import rejudge
-from workers.replay.scene_replay import Study, replay
+from workers.replay.scene_replay import ReplayOptions, replay
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 from workers.stages.site_state import RULES, Head
-from workers.training.feature_extraction import Notes
+from workers.training.feature_extraction import RecordingHead
 
 
 class Loud:
@@ -35,7 +35,7 @@ class Loud:
 
     version, threshold = "loud 1", 0.5
 
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [
             Verdict(
                 score=0.9 if any(self.loud(o) for o in question.window.observations) else 0.1,
@@ -66,7 +66,7 @@ class Sure(Loud):
 
     version = "sure 1"
 
-    def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         answers = super().__call__(batch)
         return [msgspec.structs.replace(v, score=0.99 if v.score > 0.5 else 0.1) for v in answers]
 
@@ -185,7 +185,7 @@ def test_another_head_judges_from_the_next_window_on() -> None:
 
 def test_an_anomaly_names_the_head_that_answered_also_when_a_swap_comes_amid_its_answer() -> None:
     class Swapped(Loud):
-        def __call__(self, batch: Sequence[Question]) -> list[Verdict]:
+        def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
             judging.swap({"office": Sure()})
             return super().__call__(batch)
 
@@ -235,8 +235,8 @@ def test_what_is_learned_from_is_what_the_daemon_sees(
 ) -> None:
     settings = loader.load(config)
     path = scene(person=(3, 6), loud=(8, 9), spoken=(12, 14))
-    training, daemon = Notes(), Notes()
-    replay(settings, path, FAKES, study=Study(heads={"office": training}))
+    training, daemon = RecordingHead(), RecordingHead()
+    replay(settings, path, FAKES, study=ReplayOptions(heads={"office": training}))
     run_edge(config, path)
     log = between(config.parent / "state" / "log", topics.OBSERVATIONS, 0, FOREVER)
     rejudge(settings, FAKES, log, 0, FOREVER, heads={"office": daemon})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.topics import FRAMES
 from pipeline.types import SECOND, Box, Chunk, FrameChunk, Record
-from workers.capture.capture import Capture, Count, Settings
+from workers.capture.capture import Capture, CaptureSettings, Count
 from workers.runtime.status import Status
 from workers.stages.vision import VisionStage
 
@@ -39,7 +39,7 @@ class Line:
         stage = VisionStage(nobody, status=self.status)
         self.infer, self.state = stage.infer, stage.open({})
         self.capture = Capture(
-            Settings(site="office", sources=("desk",), max_bytes=5000),
+            CaptureSettings(site="office", sources=("desk",), max_bytes=5000),
             {"desk": FRAMES},
             self.source,
             publish=self.stored,

@@ -27,7 +27,7 @@ from tests.graph.conftest import CONFIG, FAKES
 from workers import graph
 from workers.bus.dead_letters import Found, Retrier, shown
 from workers.config import loader
-from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 from workers.delivery.jsonl import Jsonl
 from workers.media.jpeg import encoded
 from workers.runtime.status import Status
@@ -119,7 +119,7 @@ class Readers:
         ]
         if topic == topics.ALERTS:
             subscriber = Subscriber(name="siem", sink=self.place)
-            outside = Outside(clock=time.time, random=lambda: 0.5)
+            outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
             reader = bus.reader(topic, subscriber.group)
             self._steps.append(Delivery(subscriber, reader, dead_letters(bus), outside))
 
@@ -312,7 +312,7 @@ def test_records_of_the_right_kind_with_impossible_values_end_nobody(
                 for n in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
             ]
             reader = bus.reader(topics.ALERTS, "delivery-jsonl")
-            outside = Outside(clock=time.time, random=lambda: 0.5)
+            outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
             subscriber = Subscriber(name="jsonl", sink=sink)
             delivery = Delivery(subscriber, reader, dead_letters(bus), outside)
             while drain(runners) + delivery.step():

@@ -17,9 +17,9 @@ from workers import daemon, worker
 from workers.bus.preflight import FAUST, check_group, check_topics
 from workers.bus.spool import Spool
 from workers.config import loader
-from workers.replay.scene_player import Player, scene_of
+from workers.replay.scene_player import ScenePlayer, scene_of
 from workers.runtime.status import Status
-from workers.worker import Order
+from workers.worker import WorkerOptions
 
 Scene = Callable[..., Path]
 
@@ -38,33 +38,38 @@ def brokered(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("order", "why"),
     [
-        (Order(stage="vision", scene=Path("x")), "--scene and --sites are for the capture"),
-        (Order(stage="fusion", sites=("office",)), "--scene and --sites are for the capture"),
-        (Order(stage="capture", scene=Path("x"), sites=("a",)), "a scene is one site"),
-        (Order(stage="capture", speed=2), "add --scene"),
-        (Order(stage="capture", recorded=True), "--recorded is for the stages"),
+        (WorkerOptions(stage="vision", scene=Path("x")), "--scene and --sites are for the capture"),
+        (
+            WorkerOptions(stage="fusion", sites=("office",)),
+            "--scene and --sites are for the capture",
+        ),
+        (WorkerOptions(stage="capture", scene=Path("x"), sites=("a",)), "a scene is one site"),
+        (WorkerOptions(stage="capture", speed=2), "add --scene"),
+        (WorkerOptions(stage="capture", recorded=True), "--recorded is for the stages"),
         *(
-            (Order(stage=stage, faust=True), "--faust is for vision, hearing, text")
+            (WorkerOptions(stage=stage, faust=True), "--faust is for vision, hearing, text")
             for stage in ("capture", "fusion", "alert", "delivery")
         ),
-        (Order(stage="vision", instance="vision 2"), "--instance"),
-        (Order(stage="vision", instance="x" * 101), "--instance"),
+        (WorkerOptions(stage="vision", instance="vision 2"), "--instance"),
+        (WorkerOptions(stage="vision", instance="x" * 101), "--instance"),
     ],
 )
-def test_what_does_not_go_together_is_refused(brokered: Path, order: Order, why: str) -> None:
+def test_what_does_not_go_together_is_refused(
+    brokered: Path, order: WorkerOptions, why: str
+) -> None:
     with pytest.raises(ConfigError, match=why):
         worker.run(order, brokered)
 
 
 def test_a_site_that_is_not_in_the_config_is_refused(brokered: Path) -> None:
     with pytest.raises(ConfigError, match="--sites: 'harbour' is not in the config"):
-        worker.run(Order(stage="capture", sites=("office", "harbour")), brokered)
+        worker.run(WorkerOptions(stage="capture", sites=("office", "harbour")), brokered)
 
 
 @pytest.mark.parametrize("stage", worker.STAGES)
 def test_a_worker_needs_brokers(config: Path, stage: str) -> None:
     with pytest.raises(ConfigError, match=r"a worker needs brokers.*fusewatch run"):
-        worker.run(Order(stage=stage), config)
+        worker.run(WorkerOptions(stage=stage), config)
 
 
 def test_the_daemon_has_a_log_of_its_own(brokered: Path) -> None:
@@ -79,7 +84,7 @@ def test_the_password_of_the_brokers_is_looked_up_and_named_by_its_place_only(
     path = tmp_path / "kafka.yaml"
     path.write_text(CONFIG + f'bus: {{kind: kafka, brokers: ["127.0.0.1:9"], sasl: {sasl}}}\n')
     with pytest.raises(ConfigError, match=r"bus\.sasl\.password: the secret's file"):
-        worker.run(Order(stage="text"), path)
+        worker.run(WorkerOptions(stage="text"), path)
 
 
 class Known:
@@ -144,9 +149,9 @@ def test_a_group_of_the_other_kind_is_refused(there: str, faust: bool, advice: s
         check_group(Known({}, there), settings(), "vision", faust=faust)
 
 
-def played(spool: Spool, scene: Path, config: Path, full: Callable[[], bool]) -> Player:
+def played(spool: Spool, scene: Path, config: Path, full: Callable[[], bool]) -> ScenePlayer:
     known = loader.load(config)
-    return Player(
+    return ScenePlayer(
         known,
         scene_of(known, scene),
         store=spool.put,

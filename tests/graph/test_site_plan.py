@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from pipeline.config import schema
-from pipeline.judge.rules import Finding, Seen
+from pipeline.judge.rules import Finding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import ns
 from tests.fakes import FakeText
@@ -23,7 +23,7 @@ def camera(*objects: str) -> schema.Camera:
     return schema.Camera(source="device:0", zones={"floor": zone}, lines=lines)
 
 
-def seen(source: str, at: float, label: str, x: float = 0.5) -> Seen:
+def seen(source: str, at: float, label: str, x: float = 0.5) -> TrackedFrame:
     time = ns(at)
     track = Track(
         id=1,
@@ -35,11 +35,16 @@ def seen(source: str, at: float, label: str, x: float = 0.5) -> Seen:
         path=(Point(time, x, 0.65),),
         aspect=16 / 9,
     )
-    return Seen(source=source, start=time, end=ns(at + 0.2), tracks=(track,), still=frozenset())
+    return TrackedFrame(
+        source=source, start=time, end=ns(at + 0.2), tracks=(track,), still=frozenset()
+    )
 
 
 def judged(
-    cameras: Mapping[str, schema.Camera], rule: schema.Rule, frames: Sequence[Seen], **site: object
+    cameras: Mapping[str, schema.Camera],
+    rule: schema.Rule,
+    frames: Sequence[TrackedFrame],
+    **site: object,
 ) -> list[Finding]:
     """What one rule of a site finds in `frames`."""
     made = schema.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]

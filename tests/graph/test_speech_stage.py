@@ -281,11 +281,11 @@ def test_a_restart_at_any_moment_changes_nothing(
 @pytest.fixture(scope="module")
 def real(weights: Path) -> SpeechStage:
     from models.hearing.speech import FasterWhisper
-    from models.hearing.voice_activity import Voice
+    from models.hearing.voice_activity import VoiceActivity
     from models.language.text import TextEncoder
 
     return SpeechStage(
-        Voice(),
+        VoiceActivity(),
         FasterWhisper(weights / "faster-whisper-tiny.en", threads=2),
         TextEncoder(weights / "all-MiniLM-L6-v2-int8", threads=2),
     )

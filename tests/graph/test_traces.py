@@ -18,7 +18,7 @@ from pipeline.types import FOREVER, SECOND, AudioChunk, FrameChunk, Record, rfc3
 from tests.graph.conftest import FAKES
 from workers import daemon
 from workers.config import loader
-from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 from workers.replay.scene_replay import replay
@@ -72,7 +72,7 @@ def by_drain(config: Path, scene: Path) -> Posted:
 
     with Receiver(SECRET, answer=answer) as receiver:
         clock = [0.0]
-        outside = Outside(clock=lambda: clock[0], random=lambda: 0.5)
+        outside = DeliveryEnvironment(clock=lambda: clock[0], random=lambda: 0.5)
         sink = Webhook(Settings(url=receiver.url, secret=SECRET))
         delivery: Delivery | None = None
         while delivery is None or not delivery.idle:

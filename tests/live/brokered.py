@@ -28,7 +28,7 @@ from workers.media.jpeg import encoded
 from workers.replay.scene_records import Scene, load_scene
 from workers.runtime.watchdog import unanswered
 from workers.stages.encoders import Encoders
-from workers.worker import Order, Worker
+from workers.worker import Worker, WorkerOptions
 
 BUS = """
 bus:
@@ -159,7 +159,7 @@ def settled(
 class Thread:
     """A worker in a thread of this process, as a process runs it but for the signals."""
 
-    def __init__(self, order: Order, path: Path, encoders: Encoders) -> None:
+    def __init__(self, order: WorkerOptions, path: Path, encoders: Encoders) -> None:
         self.worker: Worker = worker.prepared(order, path)
         self._thread = threading.Thread(
             target=self._run, args=(encoders,), name=f"worker {order.stage}"
@@ -167,11 +167,11 @@ class Thread:
         self._thread.start()
 
     def _run(self, encoders: Encoders) -> None:
-        crew = self.worker.crew
+        supervisor = self.worker.supervisor
         try:
             self.worker.work(encoders)
         except BaseException as error:
-            crew.blame("the start", error)
+            supervisor.blame("the start", error)
         finally:
             self.worker.close()
 
@@ -179,11 +179,11 @@ class Thread:
         """Wait for its end; the error that ended it."""
         self._thread.join(60)
         assert not self._thread.is_alive()
-        return self.worker.crew.error
+        return self.worker.supervisor.error
 
     def stop(self) -> BaseException | None:
         """As SIGTERM does."""
-        self.worker.crew.stop.set()
+        self.worker.supervisor.stop.set()
         return self.ended()
 
 
@@ -200,22 +200,28 @@ def play(
     `faust` are the stages that run under Faust. `path` is of `over_kafka`.
     """
     state = path.parent / path.stem
-    crew = [
-        Thread(Order(stage=stage, recorded=True, faust=stage in faust, state=state), path, encoders)
+    threads = [
+        Thread(
+            WorkerOptions(stage=stage, recorded=True, faust=stage in faust, state=state),
+            path,
+            encoders,
+        )
         for stage in STAGES
     ]
     try:
-        capture = Thread(Order(stage="capture", scene=scene, state=state), path, encoders)
+        capture = Thread(WorkerOptions(stage="capture", scene=scene, state=state), path, encoders)
         assert capture.ended() is None
-        settled(path, scene, within=within, failed=partial(_failed, crew))
+        settled(path, scene, within=within, failed=partial(_failed, threads))
     finally:
-        errors = [worker.stop() for worker in crew]
-    assert errors == [None] * len(crew)
+        errors = [worker.stop() for worker in threads]
+    assert errors == [None] * len(threads)
     return told(state)
 
 
-def _failed(crew: Sequence[Thread]) -> BaseException | None:
-    return next((one.worker.crew.error for one in crew if one.worker.crew.error), None)
+def _failed(threads: Sequence[Thread]) -> BaseException | None:
+    return next(
+        (one.worker.supervisor.error for one in threads if one.worker.supervisor.error), None
+    )
 
 
 def told(state: Path) -> list[dict[str, Any]]:

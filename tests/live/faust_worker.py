@@ -21,10 +21,10 @@ from pipeline.config import schema
 from pipeline.errors import FusewatchError
 from pipeline.ports import Stage
 from pipeline.run import Runner
-from pipeline.types import FOREVER, Detections, FrameChunk, Record, held_until, ns
+from pipeline.types import FOREVER, Detections, FrameChunk, Record, needed_until, ns
 from tests.fakes import FakeDetector
 from workers.bus.faust_app import FaustBus
-from workers.runtime.supervisor import Crew
+from workers.runtime.supervisor import Supervisor
 from workers.stages.vision import VisionStage
 
 WAIT = 0.25  # s
@@ -52,7 +52,7 @@ class _Seen:
         self._lag, self._last = lag, 0
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
-        self._last = max(self._last, held_until(record))
+        self._last = max(self._last, needed_until(record))
         if not isinstance(record, FrameChunk):
             return [record]
         return [
@@ -86,7 +86,7 @@ def main() -> int:
     stage: Stage = Seen(given.lag, given.slow, given.fail_at)
     if given.pictures:
         stage = VisionStage(Slow(given.slow), policy="all")
-    crew, bus = Crew(), KafkaBus(settings)
+    supervisor, bus = Supervisor(), KafkaBus(settings)
 
     def work() -> None:
         reader_bus = FaustBus(bus, settings, **({"bound": given.bound} if given.bound else {}))
@@ -106,12 +106,12 @@ def main() -> int:
                 ready.set()
                 print("ready", flush=True)
 
-        crew.repeat("vision", turn, runner.close)
-        crew.stop.wait()
-        crew.join()
+        supervisor.repeat("vision", turn, runner.close)
+        supervisor.stop.wait()
+        supervisor.join()
 
     try:
-        code = crew.run(work, bus.close)
+        code = supervisor.run(work, bus.close)
     except FusewatchError as error:
         print(error, file=sys.stderr, flush=True)
         return 3

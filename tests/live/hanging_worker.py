@@ -24,7 +24,7 @@ def hang(batch: Sequence[object]) -> Sequence[object]:
 
 if __name__ == "__main__":
     encoders = msgspec.structs.replace(FAKES, detector=hang)
-    order = worker.Order(stage="vision", recorded=True)
+    order = worker.WorkerOptions(stage="vision", recorded=True)
     try:
         code = worker.run(order, Path(sys.argv[1]), encoders)
     except OutsideError as error:

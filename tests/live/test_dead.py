@@ -27,7 +27,7 @@ from tests.live.brokers import SecureKafka
 from workers import graph
 from workers.cli import main
 from workers.config import loader
-from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 from workers.runtime.status import Status
@@ -156,7 +156,7 @@ def test_an_alert_that_was_refused_goes_again_to_its_subscriber_alone(
             name="siem", sink=Webhook(place.settings.webhooks[0]), address=receiver.url
         )
         reader = place.bus.reader(topics.ALERTS, subscriber.group)
-        outside = Outside(clock=time.time, random=lambda: 0.5)
+        outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
         delivery = Delivery(subscriber, reader, dead_letters(place.bus), outside)
         until(delivery, lambda: place.held(topics.DEAD))
         delivery.close()

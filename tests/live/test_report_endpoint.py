@@ -18,10 +18,10 @@ from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
-from workers.capture.report_api import MAX_BODY, MAX_TEXT, Api, cleaned
+from workers.capture.report_api import MAX_BODY, MAX_TEXT, ReportApi, cleaned
 from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import THREADS, Endpoint
-from workers.capture.reports import Desk, promised
+from workers.capture.reports import ReportSource, promised
 
 TOKEN = "a-token-of-sufficient-length"
 SITES = {
@@ -60,8 +60,8 @@ class Kept:
 class Daemon:
     def __init__(self, **given):
         self.kept, self.clock, self.stop = Kept(), Clock(), threading.Event()
-        desk = Desk(SITES, self.kept, self.clock)
-        self.endpoint = Endpoint("127.0.0.1:0", Api(desk, TOKEN, **given), desk)
+        desk = ReportSource(SITES, self.kept, self.clock)
+        self.endpoint = Endpoint("127.0.0.1:0", ReportApi(desk, TOKEN, **given), desk)
         self.port = self.endpoint.server_address[1]
         self.error = None
         self._thread = threading.Thread(target=self._serve)
@@ -231,30 +231,30 @@ def test_a_browser_is_turned_away(daemon):
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:8674", ":8674", "[::]:8674", "192.168.1.5:8674"])
 def test_only_loopback_is_bound(listen):
-    desk = Desk(SITES, Kept(), Clock())
+    desk = ReportSource(SITES, Kept(), Clock())
     with pytest.raises(ConfigError, match="loopback"):
-        Endpoint(listen, Api(desk, TOKEN), desk)
+        Endpoint(listen, ReportApi(desk, TOKEN), desk)
 
 
 @pytest.mark.parametrize(
     "listen", ["", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", "[::1", "a b:1"]
 )
 def test_an_address_that_is_none_is_refused(listen):
-    desk = Desk(SITES, Kept(), Clock())
+    desk = ReportSource(SITES, Kept(), Clock())
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:8674"):
-        Endpoint(listen, Api(desk, TOKEN), desk)
+        Endpoint(listen, ReportApi(desk, TOKEN), desk)
 
 
 def test_a_taken_port_is_said(daemon):
-    desk = Desk(SITES, Kept(), Clock())
+    desk = ReportSource(SITES, Kept(), Clock())
     with pytest.raises(OutsideError, match="is a daemon running"):
-        Endpoint(f"127.0.0.1:{daemon.port}", Api(desk, TOKEN), desk)
+        Endpoint(f"127.0.0.1:{daemon.port}", ReportApi(desk, TOKEN), desk)
 
 
 @pytest.mark.parametrize("token", ["", "short"])
 def test_a_token_that_can_be_guessed_is_refused(token):
     with pytest.raises(ConfigError, match="16 characters"):
-        Api(Desk(SITES, Kept(), Clock()), token)
+        ReportApi(ReportSource(SITES, Kept(), Clock()), token)
 
 
 # What is no report
@@ -397,7 +397,7 @@ def test_cleaning_keeps_words_and_joins():
 
 def test_progress_is_promised_once_a_hop_and_the_roster_every_ten_seconds():
     kept, clock = Kept(), Clock()
-    desk = Desk(SITES, kept, clock)
+    desk = ReportSource(SITES, kept, clock)
     for _ in range(100):
         desk.beat()
         clock.now += SECOND // 4
@@ -411,7 +411,7 @@ def test_progress_is_promised_once_a_hop_and_the_roster_every_ten_seconds():
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5 * SECOND, 2 * SECOND)), max_size=60))
 def test_no_report_starts_before_what_was_promised_whatever_the_clock_does(steps):
     kept, clock = Kept(), Clock()
-    desk = Desk(SITES, kept, clock)
+    desk = ReportSource(SITES, kept, clock)
     for reports, step in steps:
         clock.now += step
         if reports:
@@ -439,10 +439,10 @@ def test_after_a_restart_with_the_clock_set_back_no_report_is_a_repeat(tmp_path)
         log.flush()
 
     clock = Clock()
-    Desk(SITES, publish, clock).beat()
+    ReportSource(SITES, publish, clock).beat()
     clock.now -= 3600 * SECOND
     assert promised(log.last, ["office", "lobby", "new"]) == {"office": ns(1000), "lobby": ns(1000)}
-    again = Desk(SITES, publish, clock, promised(log.last, tuple(SITES)))
+    again = ReportSource(SITES, publish, clock, promised(log.last, tuple(SITES)))
     assert again.submit("office", "a", "b").start == ns(1000)
     log.close()
 
@@ -450,7 +450,7 @@ def test_after_a_restart_with_the_clock_set_back_no_report_is_a_repeat(tmp_path)
 def test_reports_pass_the_aligner_and_none_is_a_repeat():
     """What the text stage makes of them, on a site that has nothing but reports."""
     kept, clock = Kept(), Clock()
-    desk = Desk(SITES, kept, clock)
+    desk = ReportSource(SITES, kept, clock)
     for n in range(20):
         desk.beat()
         desk.submit("lobby", "a", f"{n}")
@@ -484,8 +484,8 @@ def test_the_endpoint_speaks_for_the_sites_while_it_lives():
         bus.flush()
         stop.set()
 
-    desk = Desk(SITES, publish, Clock())
-    endpoint = Endpoint("[::1]:0", Api(desk, TOKEN), desk)
+    desk = ReportSource(SITES, publish, Clock())
+    endpoint = Endpoint("[::1]:0", ReportApi(desk, TOKEN), desk)
     endpoint.progress_loop(stop)
     endpoint.server_close()
     kinds = [type(codec.decode(value)).__name__ for value in bus.values(topics.REPORTS)]

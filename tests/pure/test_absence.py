@@ -14,7 +14,13 @@ from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.types import SECOND, Progress, Record, Roster
 from tests import make
-from workers.bus.absent_captures import AFTER, SPEAKS, SpeakingBus, Watched, expected
+from workers.bus.absent_captures import (
+    AFTER,
+    SPEAKS,
+    AbsenceDetectingBus,
+    AbsenceDetectingReader,
+    expected,
+)
 from workers.capture.heartbeat import PATIENCE
 
 TURN = 1 * SECOND
@@ -35,7 +41,7 @@ class Line:
         self.hangs = 0  # ns that the stage takes between two polls
         self.told: list[Record] = []
         self.reads: list[Entry] = []
-        self.watched = Watched(
+        self.watched = AbsenceDetectingReader(
             self, self, self, topics.FRAMES, who or WHO,
             clock=lambda: self.now, utc=lambda: self.now + 5 * SECOND,
         )  # fmt: skip
@@ -299,12 +305,12 @@ def test_operators_may_be_more_patient_and_a_slow_camera_is_given_what_it_needs(
 
 def test_one_group_of_each_chunk_topic_speaks_and_the_others_only_read() -> None:
     bus = MemoryBus()
-    speaking = SpeakingBus(bus, Line(), {"office": SITE})
+    speaking = AbsenceDetectingBus(bus, Line(), {"office": SITE})
     groups = ["vision", "sound", "speech", "text", "fusion"]
     speakers = {
         (topic, group)
         for topic in (*topics.CHUNKS, topics.OBSERVATIONS)
         for group in groups
-        if isinstance(speaking.reader(topic, group), Watched)
+        if isinstance(speaking.reader(topic, group), AbsenceDetectingReader)
     }
     assert speakers == set(SPEAKS.items())

@@ -410,12 +410,12 @@ def test_a_source_that_stalls_below_the_limit_is_taken_as_lost() -> None:
     feed(
         aligner, two(), make.progress(101, source="room"), make.detections(101), make.progress(130)
     )
-    assert aligner.force(ns(120) - HORIZON) == ([], [])
-    out, names = aligner.force(ns(130) - HORIZON)
+    assert aligner.declare_lost_until(ns(120) - HORIZON) == ([], [])
+    out, names = aligner.declare_lost_until(ns(130) - HORIZON)
     assert names == ["room"]
     assert aligner.watermark == ns(110)
     assert windows(out)[-1].presence == {"desk": Presence.SILENT, "room": Presence.LOST}
-    assert aligner.force(ns(131) - HORIZON)[1] == []
+    assert aligner.declare_lost_until(ns(131) - HORIZON)[1] == []
     (late,) = aligner.push(make.sound(105))
     assert isinstance(late, Late)
 
@@ -423,8 +423,8 @@ def test_a_source_that_stalls_below_the_limit_is_taken_as_lost() -> None:
 def test_a_source_that_never_spoke_stalls_too() -> None:
     aligner = office()
     feed(aligner, two(), make.detections(100), make.progress(125))
-    assert aligner.force(ns(119) - HORIZON) == ([], [])
-    out, names = aligner.force(ns(126) - HORIZON)
+    assert aligner.declare_lost_until(ns(119) - HORIZON) == ([], [])
+    out, names = aligner.declare_lost_until(ns(126) - HORIZON)
     assert names == ["room"]
     assert spans(out)[0] == (97, 101)
 
@@ -433,23 +433,23 @@ def test_after_a_restart_the_unheard_have_promised_the_floor() -> None:
     aligner = office(floor=ns(100))
     seen = make.detections(99, seconds=2)
     feed(aligner, make.roster("desk", "room", start=75), seen, make.progress(119))
-    assert aligner.force(ns(119.5) - HORIZON) == ([], [])
-    assert aligner.force(ns(121) - HORIZON)[1] == ["room"]
+    assert aligner.declare_lost_until(ns(119.5) - HORIZON) == ([], [])
+    assert aligner.declare_lost_until(ns(121) - HORIZON)[1] == ["room"]
 
 
 def test_a_source_that_saw_but_has_not_promised_yet_does_not_stall() -> None:
     aligner = office()
     feed(aligner, two(), make.detections(100), make.sound(100))
-    assert aligner.force(ns(101) - HORIZON) == ([], [])
+    assert aligner.declare_lost_until(ns(101) - HORIZON) == ([], [])
 
 
 def test_a_stalled_source_that_speaks_and_stalls_again_is_named_again() -> None:
     aligner = office()
     feed(aligner, two(), make.progress(101, source="room"), make.progress(200))
-    assert aligner.force(ns(130) - HORIZON)[1] == ["room"]
+    assert aligner.declare_lost_until(ns(130) - HORIZON)[1] == ["room"]
     feed(aligner, make.progress(125, source="room"))
-    assert aligner.force(ns(140) - HORIZON)[1] == []
-    assert aligner.force(ns(150) - HORIZON)[1] == ["room"]
+    assert aligner.declare_lost_until(ns(140) - HORIZON)[1] == []
+    assert aligner.declare_lost_until(ns(150) - HORIZON)[1] == ["room"]
 
 
 def test_a_stalled_site_that_is_forced_keeps_no_more_than_the_limit_leaves() -> None:
@@ -458,7 +458,7 @@ def test_a_stalled_site_that_is_forced_keeps_no_more_than_the_limit_leaves() -> 
     most = 0
     for tenth in range(1000, 4000):
         feed(aligner, make.detections(tenth / 10), make.progress(tenth / 10 + 0.05))
-        aligner.force(ns(tenth / 10) - HORIZON)
+        aligner.declare_lost_until(ns(tenth / 10) - HORIZON)
         most = max(most, aligner.held)
     assert most <= (HORIZON + SIZE + HOP) // ns(0.1) + 1
     assert len(aligner._words) <= (HORIZON + SIZE) // HOP * 2 + 2

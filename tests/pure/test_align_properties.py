@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.judge.align import Aligner, Output, Repeat, Unknown
-from pipeline.types import Late, Observation, Progress, Record, Roster, Window, held_until, ns
+from pipeline.types import Late, Observation, Progress, Record, Roster, Window, needed_until, ns
 from tests import make
 
 START = 1000.0  # s; everything happens on a grid of half seconds from here on
@@ -269,7 +269,7 @@ def played(one: Aligner, log: Sequence[Record], newest: int) -> list[list[Output
     for record in log:
         out = one.push(record)
         newest = max(newest, record.start if isinstance(record, Observation) else 0)
-        forced, _ = one.force(newest - ns(HORIZON))
+        forced, _ = one.declare_lost_until(newest - ns(HORIZON))
         said.append(out + forced)
     return said
 
@@ -310,7 +310,7 @@ def logs(draw: st.DrawFn) -> Stream:
 def test_a_restart_from_the_floor_says_the_same_from_there_on(
     log: Stream, shape: tuple[float, float], reached: int
 ) -> None:
-    """Only what `held_until` keeps above the floor is read again; its outputs are not used."""
+    """Only what `needed_until` keeps above the floor is read again; its outputs are not used."""
     reached = min(reached, len(log))
     first = aligner(shape)
     played(first, log[:reached], 0)
@@ -318,7 +318,7 @@ def test_a_restart_from_the_floor_says_the_same_from_there_on(
     seen = [r.start for r in log[:reached] if isinstance(r, Observation)]
     after = played(first, log[reached:], max(seen, default=0))
     second = aligner(shape, floor)
-    held = [record for record in log[:reached] if held_until(record) > floor]
+    held = [record for record in log[:reached] if needed_until(record) > floor]
     kept = [r.start for r in held if isinstance(r, Observation)]
     played(second, held, 0)
     again = played(second, log[reached:], max(kept, default=0))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.types import SECOND, AudioChunk, ns
-from workers.capture.clock import JUMP, STEP, OwnSpeed, Pace, StreamTime, UtcClock
+from workers.capture.clock import JUMP, STEP, FrameRateLimiter, OwnSpeed, StreamTime, UtcClock
 from workers.media.pcm import SLIP, Chunks, from_s16, to_s16
 
 MS = SECOND // 1000
@@ -106,7 +106,7 @@ def test_times_always_go_forward_and_stay_near_the_clock(
 def test_as_many_frames_are_wanted_as_asked_for(fps: int, camera: int, seed: int) -> None:
     jitter = np.random.default_rng(seed).uniform(-0.1, 0.1, camera * 20) / camera
     starts = [ns(i / camera + 1 + j) for i, j in enumerate(jitter)]
-    pace = Pace(fps)
+    pace = FrameRateLimiter(fps)
     wanted = sum(pace.wants(start) for start in starts)
     assert wanted <= 20 * min(fps, camera) + 2
     if camera >= fps:

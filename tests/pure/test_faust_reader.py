@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import pytest
 
 from pipeline.ports import Assigned, Entry, Revoked
-from workers.bus.faust_reader import Event, FaustReader
+from workers.bus.faust_reader import FaustEvent, FaustReader
 
 
 class Acks:
     """The app of a reader: it takes note of what is asked of it."""
 
     def __init__(self) -> None:
-        self.acked: list[Event] = []
+        self.acked: list[FaustEvent] = []
         self.flows = 0
         self.stopped = False
 
-    def ack(self, events: Sequence[Event]) -> None:
+    def ack(self, events: Sequence[FaustEvent]) -> None:
         self.acked += events
 
     def flow(self) -> None:

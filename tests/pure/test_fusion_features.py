@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from models.fusion import features
-from models.fusion.features import NAMES, SIZES, Question
-from models.fusion.query import Object, Sight, newest
+from models.fusion.features import NAMES, SIZES, HeadQuery
+from models.fusion.query import FrameSummary, Object, newest
 from pipeline.judge.align import Aligner
-from pipeline.judge.rules import Finding, Seen
+from pipeline.judge.rules import Finding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import SECOND, Box, Observation, Presence, Record, Window, ns
 from pipeline.zones import Polygon
@@ -23,11 +23,11 @@ SCORES = np.linspace(0, 1, 521).astype("<f2").tobytes()
 WORDS = np.eye(1, 384, dtype="<f2").tobytes()
 
 
-def asked(*observations: Observation, **more: object) -> Question:
-    return Question(window(*observations), **{"findings": (), **more})  # type: ignore[arg-type]
+def asked(*observations: Observation, **more: object) -> HeadQuery:
+    return HeadQuery(window(*observations), **{"findings": (), **more})  # type: ignore[arg-type]
 
 
-def numbers(question: Question, modality: str) -> dict[str, float]:
+def numbers(question: HeadQuery, modality: str) -> dict[str, float]:
     vector = features.tokens(question).vectors[modality]
     return dict(zip(NAMES[modality], vector.tolist(), strict=True))
 
@@ -54,26 +54,26 @@ def test_a_window_of_nothing_has_no_vectors_and_says_who_could_have_spoken() -> 
 
 def test_a_dead_microphone_is_no_silent_one() -> None:
     presence = {**ALL_THERE, "room/speech": Presence.LOST}
-    made = features.tokens(Question(window(presence=presence), ()))
+    made = features.tokens(HeadQuery(window(presence=presence), ()))
     assert made.states["speech"] is Presence.LOST
     assert made.states["report"] is Presence.SILENT
 
 
 def test_where_nobody_could_have_spoken_everything_is_lost() -> None:
-    made = features.tokens(Question(window(presence={}), ()))
+    made = features.tokens(HeadQuery(window(presence={}), ()))
     assert set(made.states.values()) == {Presence.LOST}
 
 
 def test_reports_that_cannot_come_are_lost() -> None:
     presence = {**ALL_THERE, "reports": Presence.LOST}
-    made = features.tokens(Question(window(presence=presence), ()))
+    made = features.tokens(HeadQuery(window(presence=presence), ()))
     assert made.states["report"] is Presence.LOST
     assert made.states["speech"] is Presence.SILENT
 
 
 def test_one_of_two_microphones_is_enough_to_have_listened() -> None:
     presence = {**ALL_THERE, "room/speech": Presence.LOST, "yard/speech": Presence.SILENT}
-    made = features.tokens(Question(window(presence=presence), ()))
+    made = features.tokens(HeadQuery(window(presence=presence), ()))
     assert made.states["speech"] is Presence.SILENT
 
 
@@ -145,8 +145,8 @@ def tracked(id_: int, label: str, path: tuple[tuple[float, float], ...], last: f
     )
 
 
-def frame_of(*tracks: Track, still: frozenset[int] = frozenset()) -> Seen:
-    return Seen(source="desk", start=ns(1), end=ns(1.2), tracks=tracks, still=still)
+def frame_of(*tracks: Track, still: frozenset[int] = frozenset()) -> TrackedFrame:
+    return TrackedFrame(source="desk", start=ns(1), end=ns(1.2), tracks=tracks, still=still)
 
 
 def test_a_speed_is_of_the_last_half_second_in_heights_of_the_object() -> None:
@@ -180,8 +180,8 @@ def test_counts_speeds_and_zones_are_those_of_the_frames() -> None:
     walker = Object(group="person", speed=1.0, area=0.1, in_zone=True, still=False)
     parked = Object(group="vehicle", speed=0.0, area=0.2, in_zone=False, still=True)
     sights = (
-        Sight(source="desk", start=0, end=SECOND // 5, objects=(walker, walker, parked)),
-        Sight(source="desk", start=SECOND // 5, end=SECOND, objects=()),
+        FrameSummary(source="desk", start=0, end=SECOND // 5, objects=(walker, walker, parked)),
+        FrameSummary(source="desk", start=SECOND // 5, end=SECOND, objects=()),
     )
     got = numbers(asked(seen(0), seen(0.2), sights=sights), "vision")
     assert got["most.person"] == pytest.approx(np.log1p(2), abs=1e-3)
@@ -262,8 +262,8 @@ def test_how_sources_are_interleaved_changes_nothing(seed: int) -> None:
     while some := [source for source in left if source]:
         mixed.append(chance.choice(some).pop())
     one, other = (
-        features.tokens(Question(closed(plain), ())),
-        features.tokens(Question(closed(mixed), ())),
+        features.tokens(HeadQuery(closed(plain), ())),
+        features.tokens(HeadQuery(closed(mixed), ())),
     )
     assert one.states == other.states
     assert {m: v.tobytes() for m, v in one.vectors.items()} == {
@@ -293,8 +293,8 @@ def test_findings_and_sights_of_before_are_not_in_the_newest_hop() -> None:
             start=ns(start), end=ns(start + 0.5), score=0.9, sure=True,
         )  # fmt: skip
 
-    def sight(start: float) -> Sight:
-        return Sight(source="desk", start=ns(start), end=ns(start + 0.2), objects=())
+    def sight(start: float) -> FrameSummary:
+        return FrameSummary(source="desk", start=ns(start), end=ns(start + 0.2), objects=())
 
     part = newest(asked(findings=(found(1), found(3)), sights=(sight(1), sight(3))), SECOND)
     assert [f.start for f in part.findings] == [ns(3)]

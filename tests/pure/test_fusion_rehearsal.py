@@ -18,7 +18,7 @@ from tests.windows import row
 SOUND = {"sound": np.zeros(SIZES["sound"], np.float32)}
 
 
-def rows(prefix: str, labels: int) -> list[dataset.Row]:
+def rows(prefix: str, labels: int) -> list[dataset.WindowRow]:
     """Scenes of three windows: 40 of each of so many labels, 200 ordinary ones, in each split."""
     return [
         row(f"{prefix}-{split}-{label}-{scene}", second, truth=label, split=split, vectors=SOUND)

@@ -15,7 +15,7 @@ from pipeline import codec
 from pipeline.errors import DecodeError, OutsideError
 from pipeline.host import BOTTOM, FLOOR_UNIT, Host, pack, round_down, site_hash, unpack
 from pipeline.ports import Assigned
-from pipeline.types import FOREVER, Record, held_until, ns
+from pipeline.types import FOREVER, Record, needed_until, ns
 from tests import make
 from tests.pure.windowed import Happening, Windowed, happenings, told
 
@@ -200,7 +200,7 @@ def test_safe_is_exactly_the_oldest_record_that_is_needed(
         if data.draw(st.booleans()):
             assert host.safe <= offset + 1  # asking at any time changes nothing
     floors = {record.site: round_down(host._state.floor(record.site)) for _, record in fed}
-    needed = [offset for offset, record in fed if held_until(record) > floors[record.site]]
+    needed = [offset for offset, record in fed if needed_until(record) > floors[record.site]]
     assert host.safe == min(needed, default=cut)
     reached, noted = unpack(host.note)
     assert reached == cut

@@ -8,8 +8,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge.incident import Incident, Incidents, Timing
-from pipeline.types import SECOND, Alert, Anomaly, Presence, Progress, Record, held_until
+from pipeline.judge.incident import Incident, IncidentFold, Timing
+from pipeline.types import SECOND, Alert, Anomaly, Presence, Progress, Record, needed_until
 from workers.delivery.snapshots import evidence_names
 from workers.stages.alert import AlertStage
 
@@ -45,8 +45,8 @@ def anomaly(
     )
 
 
-def incidents() -> Incidents:
-    return Incidents(TIMING, lambda site, alert, revision: ())
+def incidents() -> IncidentFold:
+    return IncidentFold(TIMING, lambda site, alert, revision: ())
 
 
 def at(seconds: float) -> int:
@@ -217,7 +217,7 @@ def test_a_restart_knows_what_belonged_to_the_incident_before() -> None:
     floor = state.floor("office")
     again = stage.open({"office": floor})
     for record in records:
-        if held_until(record) > floor:
+        if needed_until(record) > floor:
             again.on(record, None)
     (closed,) = again.on(progress(799.9), None) or again.on(progress(2000), None)
     assert floor == at(400)
@@ -249,7 +249,7 @@ def test_ids_stay_the_same_through_restarts_and_splits() -> None:
         floor = before.floor("office")
         again = stage.open({"office": floor})
         for record in records[:cut]:
-            if held_until(record) > floor:
+            if needed_until(record) > floor:
                 again.on(record, None)
         rest = [[(a.id, a.revision) for a in again.on(record, None)] for record in records[cut:]]
         assert rest == outs[cut:], cut
@@ -333,6 +333,6 @@ def test_a_restart_from_the_floor_goes_on_with_the_same_ids(
     floor = before.floor("office")
     again = stage().open({"office": floor} if cut else {})
     for record in records[:cut]:
-        if not cut or held_until(record) > floor:
+        if not cut or needed_until(record) > floor:
             again.on(record, None)
     assert [list(again.on(record, None)) for record in records[cut:]] == told[cut:]

@@ -13,30 +13,30 @@ from models.language.keywords import Keywords
 from pipeline.config import schema
 from pipeline.config.schedule import Schedule
 from pipeline.judge.rules import (
-    Crossed,
     Crowd,
     Finding,
-    Heard,
-    InZone,
+    KeywordMatcher,
+    LineCrossing,
     Loitering,
-    Meant,
-    Place,
-    Said,
-    Seen,
-    SeesRule,
+    PhraseMatcher,
+    RuleScope,
+    SoundThreshold,
+    TrackedFrame,
+    VisionRule,
+    ZoneIntrusion,
     likely,
 )
 from pipeline.judge.track import Point, Track
 from pipeline.types import SECOND, ns
-from pipeline.zones import Line, LineCounter, Polygon
+from pipeline.zones import LineCounter, LineSegment, Polygon
 from tests.make import box, described, sound, utterance
 
 UTC = ZoneInfo("UTC")
 LEFT_HALF = Polygon.parse("0,0, 0.5,0, 0.5,1, 0,1")
 
 
-def place(schedule: str = "", min_score: float = 0.0) -> Place:
-    return Place(
+def place(schedule: str = "", min_score: float = 0.0) -> RuleScope:
+    return RuleScope(
         zones={"desk": LEFT_HALF},
         objects=frozenset(["person"]),
         schedule=Schedule.parse(schedule),
@@ -59,19 +59,19 @@ def track(number: int, x: float, at: float, label: str = "person", score: float 
     )
 
 
-def seen(at: float, *tracks: Track, still: Sequence[int] = ()) -> Seen:
-    return Seen(
+def seen(at: float, *tracks: Track, still: Sequence[int] = ()) -> TrackedFrame:
+    return TrackedFrame(
         source="desk", start=ns(at), end=ns(at + 0.2), tracks=tracks, still=frozenset(still)
     )
 
 
-def walk(rule: SeesRule, times: Sequence[float], x: float = 0.3) -> list[Finding]:
+def walk(rule: VisionRule, times: Sequence[float], x: float = 0.3) -> list[Finding]:
     return [f for at in times for f in rule.see(seen(at, track(1, x, at)))]
 
 
-def in_zone(**settings: object) -> InZone:
+def in_zone(**settings: object) -> ZoneIntrusion:
     rule = schema.ZoneRule(zone="floor", severity="high")
-    return InZone("zone-floor", rule, place(**settings))  # type: ignore[arg-type]
+    return ZoneIntrusion("zone-floor", rule, place(**settings))  # type: ignore[arg-type]
 
 
 def test_entering_a_zone_is_told_at_once_and_then_once_a_second() -> None:
@@ -90,7 +90,9 @@ def test_the_boundary_of_a_zone_is_inside() -> None:
 
 
 def test_a_camera_without_the_zone_is_not_judged() -> None:
-    other = Seen(source="door", start=0, end=1, tracks=(track(1, 0.3, 0),), still=frozenset())
+    other = TrackedFrame(
+        source="door", start=0, end=1, tracks=(track(1, 0.3, 0),), still=frozenset()
+    )
     assert in_zone().see(other) == []
 
 
@@ -177,9 +179,9 @@ def test_a_crowd_must_last() -> None:
 
 
 def crossing(direction: str) -> list[Finding]:
-    line = LineCounter(Line.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
+    line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
     rule = schema.LineRule(line="door", direction=direction)
-    judge = Crossed("line-door", rule, place(), {"desk": line})
+    judge = LineCrossing("line-door", rule, place(), {"desk": line})
     found: list[Finding] = []
     for step, x in enumerate([0.40, 0.44, 0.48, 0.52, 0.56, 0.60]):
         found += judge.see(seen(10 + step / 5, track(1, x, 10 + step / 5)))
@@ -193,8 +195,8 @@ def test_a_line_is_crossed_once_and_in_its_direction() -> None:
     assert crossing("out") == []
 
 
-def hearing(**labels: float) -> Heard:
-    return Heard("sound", schema.SoundRule(labels=labels), Schedule.parse(""), UTC)
+def hearing(**labels: float) -> SoundThreshold:
+    return SoundThreshold("sound", schema.SoundRule(labels=labels), Schedule.parse(""), UTC)
 
 
 def test_a_sound_is_sure_from_its_threshold_on_and_evidence_below() -> None:
@@ -207,9 +209,9 @@ def test_next_to_nothing_is_no_evidence() -> None:
     assert hearing(gunshot=0.5).hear(sound(10, gunshot=0.05)) == []
 
 
-def said(**settings: object) -> Said:
+def said(**settings: object) -> KeywordMatcher:
     rule = schema.KeywordRule(words={"en": ("help", "he has a gun")}, **settings)  # type: ignore[arg-type]
-    return Said("keyword", rule, Keywords(rule.words))
+    return KeywordMatcher("keyword", rule, Keywords(rule.words))
 
 
 def test_a_keyword_is_found_in_every_form_of_the_word() -> None:
@@ -242,14 +244,14 @@ def vector(*values: float) -> bytes:
 
 def test_a_report_that_means_the_phrase_is_found() -> None:
     rule = schema.PhraseRule(phrases=("an intruder",), min_similarity=0.6)
-    meant = Meant("phrase", rule, {"an intruder": vector(1, 0)})
+    meant = PhraseMatcher("phrase", rule, {"an intruder": vector(1, 0)})
     (near,) = meant.read(described(10, "a burglar", embedding=vector(0.9, 0.3)))
     assert near.sure
     assert not meant.read(described(10, "tea is ready", embedding=vector(0, 1)))
 
 
 def test_embeddings_of_different_models_are_not_compared() -> None:
-    meant = Meant("phrase", schema.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
+    meant = PhraseMatcher("phrase", schema.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
     with pytest.raises(ValueError, match="2"):
         meant.read(described(10, "y", embedding=vector(1, 0, 0)))
 

@@ -17,7 +17,7 @@ from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.limits import DEAD_BYTES, most_bytes
 from pipeline.ports import Bus, Entry
-from pipeline.run import Runner, drain, letter
+from pipeline.run import Runner, dead_letter, drain
 from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Report, Sound
 from tests import make
 from tests.pure.windowed import (
@@ -300,7 +300,9 @@ def test_a_record_of_another_topics_kind_goes_to_dead(both: Told, topic: str) ->
 def test_a_dead_letter_always_fits_into_its_topic(size: int, key: str, reason: str) -> None:
     site, _, source = key.partition("/")
     entry = Entry(2**31 - 1, 2**63 - 1, key, bytes(size))
-    made = letter(site=site, source=source, topic=topics.OBSERVATIONS, entry=entry, reason=reason)
+    made = dead_letter(
+        site=site, source=source, topic=topics.OBSERVATIONS, entry=entry, reason=reason
+    )
     assert len(codec.encode(made)) <= most_bytes(topics.DEAD, 65_536)
     assert made.value == bytes(min(size, DEAD_BYTES))
     cut = f"[the first {DEAD_BYTES} of {size} bytes]"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.speech_segmenter import Segmenter, Span, Speech
+from pipeline.speech_segmenter import Segmenter, Speech, SpeechSpan
 from pipeline.types import SECOND, ns
 
 FRAME = ns(0.05)
@@ -16,7 +16,7 @@ A_SECOND = SECOND // FRAME  # frames
 SILENT, MAYBE, VOICED = 0.05, 0.25, 0.9  # below `keeps`, between the two, above `opens`
 
 
-def feed(segmenter: Segmenter, probabilities: list[float], start: int = 0) -> list[Span]:
+def feed(segmenter: Segmenter, probabilities: list[float], start: int = 0) -> list[SpeechSpan]:
     found = []
     for number, probability in enumerate(probabilities):
         at = start + number * FRAME
@@ -32,7 +32,7 @@ def frames(*parts: tuple[float, float]) -> list[float]:
 def test_an_utterance_is_padded_and_told_after_the_hang() -> None:
     segmenter = Segmenter(0)
     assert feed(segmenter, frames((1, SILENT), (1, VOICED), (0.55, SILENT))) == []
-    assert feed(segmenter, [SILENT], ns(2.55)) == [Span(ns(0.7), ns(2.3))]
+    assert feed(segmenter, [SILENT], ns(2.55)) == [SpeechSpan(ns(0.7), ns(2.3))]
 
 
 def test_no_padding_before_the_first_sound() -> None:
@@ -47,13 +47,13 @@ def test_a_short_pause_does_not_end_an_utterance() -> None:
     found = feed(
         Segmenter(0), frames((1, SILENT), (0.5, VOICED), (0.5, SILENT), (0.5, VOICED), (1, SILENT))
     )
-    assert found == [Span(ns(0.7), ns(2.8))]
+    assert found == [SpeechSpan(ns(0.7), ns(2.8))]
 
 
 def test_what_may_be_speech_goes_on_but_does_not_begin() -> None:
     assert feed(Segmenter(0), frames((3, MAYBE), (1, SILENT))) == []
     found = feed(Segmenter(0), frames((1, VOICED), (1, MAYBE), (1, SILENT)))
-    assert found == [Span(0, ns(2.3))]
+    assert found == [SpeechSpan(0, ns(2.3))]
 
 
 def test_what_may_be_speech_does_not_go_on_for_ever() -> None:
@@ -74,7 +74,7 @@ def test_a_monologue_is_cut_where_it_is_least_like_speech() -> None:
 def test_an_utterance_ends_where_nothing_was_captured() -> None:
     segmenter = Segmenter(0)
     feed(segmenter, frames((1, VOICED)))
-    assert segmenter.skip(ns(3)) == [Span(0, ns(1))]
+    assert segmenter.skip(ns(3)) == [SpeechSpan(0, ns(1))]
     assert segmenter.upto == ns(3)
     feed(segmenter, frames((1, VOICED)), ns(3))
     assert segmenter.open_start == ns(3)
@@ -83,7 +83,7 @@ def test_an_utterance_ends_where_nothing_was_captured() -> None:
 def test_frames_that_do_not_meet_are_two_utterances() -> None:
     segmenter = Segmenter(0)
     feed(segmenter, frames((1, VOICED)))
-    assert feed(segmenter, frames((1, VOICED)), ns(2)) == [Span(0, ns(1))]
+    assert feed(segmenter, frames((1, VOICED)), ns(2)) == [SpeechSpan(0, ns(1))]
 
 
 def test_frames_out_of_order_are_refused() -> None:

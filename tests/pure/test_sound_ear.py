@@ -15,7 +15,7 @@ from pipeline.types import FOREVER, SECOND, AudioChunk, ns
 from tests.make import audio
 from workers.media.levels import floor, loudness
 from workers.media.pcm import RATE
-from workers.stages.audio_grid import Ear, Second
+from workers.stages.audio_grid import AudioGrid, Second
 
 RATES = st.sampled_from([8_000, 16_000, 44_100, 48_000])
 
@@ -44,7 +44,7 @@ def pieces(pcm: bytes, cuts: list[int], *, rate: int = RATE, first: int = 0) -> 
     ]
 
 
-def heard(ear: Ear, chunks: list[AudioChunk]) -> list[Second]:
+def heard(ear: AudioGrid, chunks: list[AudioChunk]) -> list[Second]:
     return [second for chunk in chunks for second in ear.push(chunk)]
 
 
@@ -61,7 +61,7 @@ def test_any_chunks_of_one_recording_give_the_same_seconds(
     cuts: list[int], rate: int, first: int
 ) -> None:
     pcm = noise(4.5, rate)
-    whole, cut = Ear(), Ear()
+    whole, cut = AudioGrid(), AudioGrid()
     a = heard(whole, pieces(pcm, [], rate=rate, first=first))
     b = heard(cut, pieces(pcm, cuts, rate=rate, first=first))
     assert same(a + whole.promise(1010 * SECOND), b + cut.promise(1010 * SECOND))
@@ -87,11 +87,11 @@ def test_a_restart_from_the_floor_goes_on_with_equal_seconds(
             true = audio(1000 + start, noise(seconds, rate, seed=number), rate=rate)
             records.append(msgspec.structs.replace(true, end=true.end + ns(lie)))
 
-    def feed(ear: Ear, record: AudioChunk | int) -> list[Second]:
+    def feed(ear: AudioGrid, record: AudioChunk | int) -> list[Second]:
         return ear.promise(record) if isinstance(record, int) else ear.push(record)
 
     killed = data.draw(st.integers(0, len(records)))
-    steady, restarted = Ear(), Ear()
+    steady, restarted = AudioGrid(), AudioGrid()
     for record in records[:killed]:
         feed(steady, record)
     for record in records[:killed]:
@@ -105,7 +105,7 @@ def test_a_restart_from_the_floor_goes_on_with_equal_seconds(
 
 def test_a_second_has_two_seconds_before_it() -> None:
     samples = np.arange(3 * RATE) % 20_000
-    seconds = heard(Ear(), [audio(5, samples.astype("<i2").tobytes())])
+    seconds = heard(AudioGrid(), [audio(5, samples.astype("<i2").tobytes())])
     assert [second.index for second in seconds] == [5, 6, 7]
     np.testing.assert_array_equal(seconds[-1].samples, (samples / 32768).astype(np.float32))
     np.testing.assert_array_equal(seconds[-1].own, seconds[-1].samples[-RATE:])
@@ -113,7 +113,7 @@ def test_a_second_has_two_seconds_before_it() -> None:
 
 
 def test_a_gap_is_silence_and_a_long_one_costs_nothing() -> None:
-    ear = Ear()
+    ear = AudioGrid()
     ear.push(audio(10, noise(0.5)))
     seconds = ear.push(audio(1_000_000, noise(1.5)))
     assert [(second.index, second.heard) for second in seconds] == [
@@ -126,7 +126,7 @@ def test_a_gap_is_silence_and_a_long_one_costs_nothing() -> None:
 
 
 def test_a_repeated_chunk_adds_nothing_and_is_counted() -> None:
-    ear = Ear()
+    ear = AudioGrid()
     chunk = audio(10, noise(0.5))
     ear.push(chunk)
     assert ear.push(chunk) == []
@@ -135,7 +135,7 @@ def test_a_repeated_chunk_adds_nothing_and_is_counted() -> None:
 
 def test_of_an_overlapping_chunk_only_the_new_part_is_used() -> None:
     pcm = noise(1.0)
-    whole, twice = Ear(), Ear()
+    whole, twice = AudioGrid(), AudioGrid()
     twice.push(audio(10, pcm[: 2 * 10_000]))
     assert same(twice.push(audio(10.5, pcm[2 * 8_000 :])), whole.push(audio(10, pcm)))
     assert twice.repeated == 2_000
@@ -143,7 +143,7 @@ def test_of_an_overlapping_chunk_only_the_new_part_is_used() -> None:
 
 def test_what_lasts_longer_than_its_chunk_says_is_cut_there() -> None:
     """A restart from second 12 on would not be given this chunk, so nothing of it may last."""
-    ear = Ear()
+    ear = AudioGrid()
     long = msgspec.structs.replace(audio(10, noise(2.09)), end=ns(12))
     assert [second.index for second in ear.push(long)] == [10, 11]
     assert [second.index for second in ear.promise(ns(14))] == [12, 13]
@@ -152,7 +152,7 @@ def test_what_lasts_longer_than_its_chunk_says_is_cut_there() -> None:
 
 
 def test_a_promise_completes_the_second_it_passes() -> None:
-    ear = Ear()
+    ear = AudioGrid()
     ear.push(audio(10, noise(0.3)))
     assert ear.promise(ns(10.9)) == []
     assert [second.index for second in ear.promise(ns(11))] == [10]
@@ -160,7 +160,7 @@ def test_a_promise_completes_the_second_it_passes() -> None:
 
 
 def test_a_promise_before_all_sound_completes_nothing() -> None:
-    ear = Ear()
+    ear = AudioGrid()
     assert ear.floor == FOREVER
     assert ear.promise(ns(500.5)) == []
     assert ear.upto == ns(500)
@@ -171,12 +171,12 @@ def test_channels_are_averaged() -> None:
     chunk = msgspec.structs.replace(
         audio(3, seconds=1), channels=2, data=stereo.tobytes(), end=ns(4)
     )
-    assert Ear().push(chunk)[0].own == pytest.approx(2048 / 32768)
+    assert AudioGrid().push(chunk)[0].own == pytest.approx(2048 / 32768)
 
 
 def test_a_tone_of_another_rate_keeps_its_pitch_and_level() -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(3 * 44_100) / 44_100) * 16_384
-    second = heard(Ear(), [audio(5, tone.astype("<i2").tobytes(), rate=44_100)])[-1]
+    second = heard(AudioGrid(), [audio(5, tone.astype("<i2").tobytes(), rate=44_100)])[-1]
     spectrum = np.abs(np.fft.rfft(second.own))
     assert spectrum.argmax() == 440
     assert loudness(second.own) == pytest.approx(-9.0, abs=0.1)
@@ -209,14 +209,14 @@ def tone(level: float, rate: int) -> bytes:
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100, 48_000])
 def test_what_is_cut_off_is_counted_before_it_is_resampled(rate: int) -> None:
-    (second,) = heard(Ear(), [audio(5, tone(2.0, rate), rate=rate)])
+    (second,) = heard(AudioGrid(), [audio(5, tone(2.0, rate), rate=rate)])
     assert second.clipped == pytest.approx(2 / 3, abs=0.005)  # |sin| > 1/2
-    (second,) = heard(Ear(), [audio(5, tone(0.99, rate), rate=rate)])
+    (second,) = heard(AudioGrid(), [audio(5, tone(0.99, rate), rate=rate)])
     assert second.clipped == 0
 
 
 def test_what_is_not_captured_is_not_clipped() -> None:
-    ear = Ear()
+    ear = AudioGrid()
     ear.push(audio(5, tone(2.0, RATE)[: RATE // 2]))
     (second,) = ear.promise(ns(6))
     assert second.clipped == pytest.approx(1 / 6, abs=0.005)
@@ -225,8 +225,8 @@ def test_what_is_not_captured_is_not_clipped() -> None:
 @given(st.lists(st.integers(1, 10**6), max_size=12), RATES)
 def test_any_chunks_of_a_sound_cut_off_are_cut_off_as_much(cuts: list[int], rate: int) -> None:
     pcm = tone(3.0, rate) + tone(0.5, rate) + tone(1.1, rate)
-    whole = heard(Ear(), pieces(pcm, [], rate=rate))
-    assert same(heard(Ear(), pieces(pcm, cuts, rate=rate)), whole)
+    whole = heard(AudioGrid(), pieces(pcm, [], rate=rate))
+    assert same(heard(AudioGrid(), pieces(pcm, cuts, rate=rate)), whole)
     assert [second.clipped > 0 for second in whole] == [True, False, True]
 
 
@@ -248,11 +248,11 @@ def test_any_chunks_of_a_sound_cut_off_are_cut_off_as_much(cuts: list[int], rate
 def test_what_is_no_sound_is_refused_and_changes_nothing(
     change: dict[str, int | bytes], reason: str
 ) -> None:
-    ear = Ear()
+    ear = AudioGrid()
     ear.push(audio(10, noise(0.5)))
     bad = msgspec.structs.replace(audio(10.5, noise(1.0)), **change)
     with pytest.raises(DecodeError, match=reason):
         ear.push(bad)
-    clean = Ear()
+    clean = AudioGrid()
     clean.push(audio(10, noise(0.5)))
     assert same(ear.push(audio(10.5, noise(1))), clean.push(audio(10.5, noise(1))))

@@ -11,7 +11,7 @@ import pytest
 from pipeline import host
 from pipeline.errors import OutsideError
 from workers.delivery import outbox
-from workers.runtime.watchdog import Job, Stall, unanswered, watch
+from workers.runtime.watchdog import ConsumerProgress, Stall, unanswered, watch
 
 
 class Clock:
@@ -78,7 +78,7 @@ def test_what_waits_while_the_brokers_are_away_is_no_stall() -> None:
     assert stall.saw(3, "here") == 10
 
 
-def looks(job: Job, brokers: Brokers, turns: int, every: float = 10) -> float:
+def looks(job: ConsumerProgress, brokers: Brokers, turns: int, every: float = 10) -> float:
     """What a stall counts after so many looks, during which the job's thread says nothing."""
     clock = Clock()
     stall, stuck = Stall(clock), 0.0
@@ -89,25 +89,25 @@ def looks(job: Job, brokers: Brokers, turns: int, every: float = 10) -> float:
 
 
 def test_a_model_that_hangs_stalls_its_partitions() -> None:
-    job = Job("frames.v1", "vision")
+    job = ConsumerProgress("frames.v1", "vision")
     job.moved({0: 5, 1: 7})
     assert looks(job, Brokers({0: 5, 1: 9}), 4) == 30
 
 
 def test_an_idle_worker_does_not_stall_whatever_others_have_to_do() -> None:
-    job = Job("frames.v1", "vision")
+    job = ConsumerProgress("frames.v1", "vision")
     job.moved({0: 5})
     assert looks(job, Brokers({0: 5, 1: 900}), 4) == 0
 
 
 def test_a_worker_without_a_partition_stalls_when_nobody_moves_the_group() -> None:
-    job = Job("frames.v1", "vision")
+    job = ConsumerProgress("frames.v1", "vision")
     assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 7}), 4) == 30
     assert looks(job, Brokers({0: 5, 1: 9}, {0: 5, 1: 9}), 4) == 0
 
 
 def test_what_retention_took_waits_for_nobody() -> None:
-    job, brokers = Job("frames.v1", "vision"), Brokers({0: 9000, 1: 5}, {0: 100, 1: 5})
+    job, brokers = ConsumerProgress("frames.v1", "vision"), Brokers({0: 9000, 1: 5}, {0: 100, 1: 5})
     brokers.held = {0: 9000}
     assert looks(job, brokers, 4) == 0  # by what the group has committed
     job.moved({0: 100, 1: 5})
@@ -117,7 +117,7 @@ def test_what_retention_took_waits_for_nobody() -> None:
 
 
 def test_answers_that_are_never_kept_do_not_count_as_moving() -> None:
-    job, clock = Job("frames.v1", "vision"), Clock()
+    job, clock = ConsumerProgress("frames.v1", "vision"), Clock()
     stall, brokers, stuck = Stall(clock), Brokers({0: 9}), []
     for _ in range(4):  # thrown out at each commit, it reads the same poll again
         for place in (5, 7):
@@ -129,7 +129,7 @@ def test_answers_that_are_never_kept_do_not_count_as_moving() -> None:
 
 @pytest.mark.parametrize(("by_design", "stuck"), [(True, 0), (False, 30)])
 def test_who_rebuilds_or_waits_for_a_receiver_need_only_turn(by_design: bool, stuck: int) -> None:
-    job, clock = Job("alerts.v1", "delivery-guard"), Clock()
+    job, clock = ConsumerProgress("alerts.v1", "delivery-guard"), Clock()
     stall, seen = Stall(clock), 0.0
     for _ in range(4):
         job.moved({0: 5}, by_design=by_design)
@@ -139,7 +139,7 @@ def test_who_rebuilds_or_waits_for_a_receiver_need_only_turn(by_design: bool, st
 
 
 def test_a_delivery_that_hangs_within_a_turn_stalls() -> None:
-    job = Job("alerts.v1", "delivery-guard")
+    job = ConsumerProgress("alerts.v1", "delivery-guard")
     job.moved({0: 5}, by_design=True)
     assert looks(job, Brokers({0: 9}), 4) == 30
 
@@ -157,21 +157,21 @@ def test_who_waits_for_brokers_to_take_what_it_made_does_not_stall() -> None:
             stop.set()
         return True
 
-    job = Job("frames.v1", "vision", settling)
+    job = ConsumerProgress("frames.v1", "vision", settling)
     job.moved({0: 5})
     watch(stop, Brokers({0: 9}), [job], 0.0, lambda name, value: None, every=0.001)
     assert stop.is_set()
 
 
 def test_a_delivery_s_note_counts_too() -> None:
-    box = outbox.pack(40, 100, outbox.Door(), {40: (1, 0.0), 41: (0, 0.0)})
+    box = outbox.pack(40, 100, outbox.CircuitBreaker(), {40: (1, 0.0), 41: (0, 0.0)})
     assert unanswered({0: 103}, {0: (40, box)}) == 3
 
 
 def test_what_retention_took_unread_is_told(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, told, stop = Job("frames.v1", "vision"), dict[str, float](), threading.Event()
+    job, told, stop = ConsumerProgress("frames.v1", "vision"), dict[str, float](), threading.Event()
     job.moved({0: 9}, lost=7)
 
     def gauge(name: str, value: float) -> None:
@@ -186,7 +186,7 @@ def test_what_retention_took_unread_is_told(
 
 
 def test_the_watch_ends_its_process_with_a_word_that_says_what_stands_still() -> None:
-    job, told = Job("frames.v1", "vision"), dict[str, float]()
+    job, told = ConsumerProgress("frames.v1", "vision"), dict[str, float]()
     job.moved({0: 5})
     with pytest.raises(OutsideError, match=r"vision has stalled: 4 entries of frames\.v1 wait"):
         watch(threading.Event(), Brokers({0: 9}), [job], 0.05, told.__setitem__, every=0.01)
@@ -194,7 +194,7 @@ def test_the_watch_ends_its_process_with_a_word_that_says_what_stands_still() ->
 
 
 def test_the_watch_goes_on_while_the_brokers_are_away() -> None:
-    job, brokers, stop = Job("frames.v1", "vision"), Brokers({0: 9}), threading.Event()
+    job, brokers, stop = ConsumerProgress("frames.v1", "vision"), Brokers({0: 9}), threading.Event()
     job.moved({0: 5})
     brokers.away = True
     looked = iter(range(20))

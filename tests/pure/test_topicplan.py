@@ -16,7 +16,7 @@ from pipeline.kafka_partitioner import murmur2, partition_of
 from pipeline.limits import DEAD_BYTES, most_bytes
 from pipeline.types import Late
 from tests import make
-from workers.delivery.outbox import Door
+from workers.delivery.outbox import CircuitBreaker
 from workers.delivery.outbox import pack as delivery_note
 
 BUS = KafkaBus(brokers=("kafka:9092",))
@@ -196,7 +196,7 @@ def test_keys_go_where_kafkas_clients_send_them(key: str, hashed: int) -> None:
 
 def test_a_note_says_how_far_a_group_has_read() -> None:
     assert reached(5, pack(17, {1: 2}).decode()) == 17
-    assert reached(5, delivery_note(5, 23, Door(), {}).decode()) == 23
+    assert reached(5, delivery_note(5, 23, CircuitBreaker(), {}).decode()) == 23
     for foreign in ("", "1", "hello", "1AAAA", pack(17, {}).decode()[:-4] + "AAAA"):
         assert reached(5, foreign) == 5
 

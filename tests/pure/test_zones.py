@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.types import SECOND
-from pipeline.zones import Line, LineCounter, Polygon, feet, parse_points
+from pipeline.zones import LineCounter, LineSegment, Polygon, feet, parse_points
 from tests import make
 
 SQUARE = Polygon.parse("0.2,0.2, 0.8,0.2, 0.8,0.8, 0.2,0.8")
@@ -60,7 +60,7 @@ def test_a_wrong_area_is_refused_with_its_reason(text: str, why: str) -> None:
 )
 def test_a_wrong_line_is_refused_with_its_reason(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        Line.parse(text)
+        LineSegment.parse(text)
 
 
 def test_the_first_point_may_be_said_again() -> None:
@@ -109,7 +109,7 @@ def test_a_triangle_holds_what_is_on_one_side_of_all_its_edges(
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     if abs(area) < 1e-3:
         return
-    sides = [Line(p, q).side(point) for p, q in ((a, b), (b, c), (c, a))]
+    sides = [LineSegment(p, q).side(point) for p, q in ((a, b), (b, c), (c, a))]
     if min(map(abs, sides)) < 1e-6:
         return
     assert Polygon((a, b, c)).contains(*point) == (len({side > 0 for side in sides}) == 1)
@@ -138,14 +138,14 @@ def test_feet_are_in_the_middle_of_the_lower_edge() -> None:
 def test_right_is_the_right_hand_of_who_walks_the_line(
     line: str, right: tuple[float, float]
 ) -> None:
-    assert Line.parse(line).side(right) == pytest.approx(0.4)
-    assert Line.parse(line).side((1 - right[0], 1 - right[1])) == pytest.approx(-0.4)
+    assert LineSegment.parse(line).side(right) == pytest.approx(0.4)
+    assert LineSegment.parse(line).side((1 - right[0], 1 - right[1])) == pytest.approx(-0.4)
 
 
 def counted(
     *walk: tuple[float, float], line: str = DOWN, hysteresis: float = 0.05
 ) -> list[str | None]:
-    counter = LineCounter(Line.parse(line), hysteresis)
+    counter = LineCounter(LineSegment.parse(line), hysteresis)
     return [counter.push(1, point, place * SECOND) for place, point in enumerate(walk)]
 
 
@@ -207,7 +207,7 @@ def test_a_slanted_way_crosses_where_it_meets_the_line() -> None:
 
 
 def test_tracks_are_apart() -> None:
-    counter = LineCounter(Line.parse(DOWN), 0.05)
+    counter = LineCounter(LineSegment.parse(DOWN), 0.05)
     counter.push(1, (0.8, 0.5), 0)
     counter.push(2, (0.2, 0.5), 0)
     assert counter.push(1, (0.2, 0.5), 1) == "in"
@@ -215,7 +215,7 @@ def test_tracks_are_apart() -> None:
 
 
 def test_tracks_are_forgotten_when_they_are_unseen_for_long() -> None:
-    counter = LineCounter(Line.parse(DOWN), 0.05, keep=10 * SECOND)
+    counter = LineCounter(LineSegment.parse(DOWN), 0.05, keep=10 * SECOND)
     for second in range(1000):
         counter.push(second, (0.8, 0.5), second * SECOND)
         assert len(counter) <= 10
@@ -224,7 +224,7 @@ def test_tracks_are_forgotten_when_they_are_unseen_for_long() -> None:
 
 
 def test_a_track_that_stays_does_not_keep_the_others() -> None:
-    counter = LineCounter(Line.parse(DOWN), 0.05, keep=10 * SECOND)
+    counter = LineCounter(LineSegment.parse(DOWN), 0.05, keep=10 * SECOND)
     for second in range(1000):
         counter.push("guard", (0.8, 0.5), second * SECOND)
         counter.push(second, (0.8, 0.5), second * SECOND)
@@ -233,7 +233,7 @@ def test_a_track_that_stays_does_not_keep_the_others() -> None:
 
 def test_a_side_is_forgotten_too_by_who_waits_on_the_line() -> None:
     """Or a restart, which reads back no further than that, would count otherwise."""
-    counter = LineCounter(Line.parse(DOWN), 0.05, keep=10 * SECOND)
+    counter = LineCounter(LineSegment.parse(DOWN), 0.05, keep=10 * SECOND)
     counter.push(1, (0.8, 0.5), 0)
     told = [counter.push(1, (0.51, 0.5), second * SECOND) for second in range(1, 10)]
     assert [*told, counter.push(1, (0.2, 0.5), 10 * SECOND)] == [None] * 10
@@ -243,7 +243,7 @@ def test_a_side_is_forgotten_too_by_who_waits_on_the_line() -> None:
 @pytest.mark.parametrize(("hysteresis", "keep"), [(-0.1, 1), (1, 1), (math.nan, 1), (0.1, 0)])
 def test_a_counter_refuses_what_makes_no_sense(hysteresis: float, keep: int) -> None:
     with pytest.raises(ValueError, match="hysteresis"):
-        LineCounter(Line.parse(DOWN), hysteresis, keep)
+        LineCounter(LineSegment.parse(DOWN), hysteresis, keep)
 
 
 @given(st.lists(points, min_size=2, max_size=30), st.floats(0, 0.2))

@@ -23,7 +23,7 @@ from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.sources import REPORTS_SOURCE, roster
 from pipeline.types import SECOND
 from workers.capture import factory
-from workers.capture.heartbeat import PATIENCE, Watch, spoken
+from workers.capture.heartbeat import PATIENCE, HeartbeatMonitor, spoken
 
 SPEAKS = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}  # topic -> group
 EVERY = 2 * SECOND  # between two questions where the topic ends
@@ -34,7 +34,7 @@ WORDS = 4096  # bytes; what is larger is no word of a watch
 Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patience in ns
 
 
-class Offsets(Protocol):
+class EndOffsets(Protocol):
     """What brokers know of a topic; both raise OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
@@ -61,7 +61,7 @@ def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[E
             yield name, source, roster(site.cameras, site.microphones), quiet
 
 
-class SpeakingBus:
+class AbsenceDetectingBus:
     """A bus whose readers of chunks speak for captures that are gone.
 
     `bus` reads and publishes, `offsets` is asked about its topics. Where the input is a recording
@@ -69,7 +69,7 @@ class SpeakingBus:
     """
 
     def __init__(
-        self, bus: Bus, offsets: Offsets, sites: Mapping[str, Site], patience: int = PATIENCE
+        self, bus: Bus, offsets: EndOffsets, sites: Mapping[str, Site], patience: int = PATIENCE
     ) -> None:
         self._bus, self._offsets = bus, offsets
         self._sites, self._patience = sites, patience
@@ -77,25 +77,26 @@ class SpeakingBus:
         self.fetch, self.close = bus.fetch, bus.close
 
     def reader(self, topic: str, group: str) -> Reader:
-        """The group's reader; a `Watched` one where this group speaks for the topic's sources."""
+        """The group's reader; a `AbsenceDetectingReader` one where this group speaks for the
+        topic's sources."""
         reader = self._bus.reader(topic, group)
         if SPEAKS.get(topic) != group:
             return reader
         who = list(expected(self._sites, topic, self._patience))
-        return Watched(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
+        return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
 
 
-class _Part:
+class _WatchedPartition:
     """A partition that is ours: what of it was read, and who speaks there."""
 
-    def __init__(self, offset: int, watch: Watch) -> None:
+    def __init__(self, offset: int, watch: HeartbeatMonitor) -> None:
         self.next = offset  # what is read next ...
         self.moved = False  # ... known for sure once something was: retention may have been here
         self.watch = watch
         self.asked: tuple[int, int, int] | None = None  # end of the topic; clock and event time
 
 
-class Watched:
+class AbsenceDetectingReader:
     """A reader of a chunk topic that tells who is silent there; for one thread.
 
     `clock` is ns that only go on, `utc` the event time of a word. Raises OutsideError, beside what
@@ -106,7 +107,7 @@ class Watched:
         self,
         reader: Behind,
         bus: Bus,
-        offsets: Offsets,
+        offsets: EndOffsets,
         topic: str,
         who: Sequence[Expected],
         clock: Callable[[], int] = time.monotonic_ns,
@@ -116,7 +117,7 @@ class Watched:
         self._topic, self._who = topic, who
         self._known = {(site, source) for site, source, _, _ in who}  # the others have left
         self._clock, self._utc = clock, utc
-        self._parts: dict[int, _Part] = {}
+        self._parts: dict[int, _WatchedPartition] = {}
         self._new: set[int] = set()  # partitions whose sources are not known yet
         self._looked = self._answered = clock()
 
@@ -131,7 +132,9 @@ class Watched:
         for event in events:
             match event:
                 case Assigned():
-                    self._parts[event.partition] = _Part(event.offset, Watch(self._clock))
+                    self._parts[event.partition] = _WatchedPartition(
+                        event.offset, HeartbeatMonitor(self._clock)
+                    )
                     self._new.add(event.partition)
                 case Revoked():
                     self._parts.pop(event.partition, None)
@@ -196,7 +199,7 @@ class Watched:
                 self._parts[number].watch.expect(self._topic, site, source, of, patience)
         self._new.clear()
 
-    def _speak(self, number: int, part: _Part) -> None:
+    def _speak(self, number: int, part: _WatchedPartition) -> None:
         """Once the reader has come as far as the topic went when it was asked."""
         if part.asked is None:
             return

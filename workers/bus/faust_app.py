@@ -30,7 +30,7 @@ from pipeline.config.schema import KafkaBus as Settings
 from pipeline.errors import FusewatchError, OutsideError
 from pipeline.ports import Bus
 from workers.bus.faust_consumer import FETCH, REBALANCE, App, Assignor, Transport
-from workers.bus.faust_reader import Event, FaustReader
+from workers.bus.faust_reader import FaustEvent, FaustReader
 from workers.bus.preflight import check_group
 
 log = logging.getLogger("fusewatch")
@@ -109,7 +109,7 @@ class _Served:
 
     # -- from any thread
 
-    def ack(self, events: Sequence[Event]) -> None:
+    def ack(self, events: Sequence[FaustEvent]) -> None:
         """Acks on the loop: Faust wakes futures of its own as it takes them."""
 
         def each() -> None:

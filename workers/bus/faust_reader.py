@@ -14,16 +14,16 @@ from typing import Protocol
 from pipeline.ports import Assigned, Entry, Revoked
 
 
-class Event(Protocol):
+class FaustEvent(Protocol):
     """One record as Faust hands it over; `ack` once nobody needs it any longer."""
 
     def ack(self) -> object: ...
 
 
-class App(Protocol):
+class FaustApp(Protocol):
     """What the reader asks of the app that feeds it; every call may come from any thread."""
 
-    def ack(self, events: Sequence[Event]) -> None: ...
+    def ack(self, events: Sequence[FaustEvent]) -> None: ...
     def flow(self) -> None: ...
     def behind(self, partition: int, offset: int) -> int: ...
     def stop(self) -> None: ...
@@ -37,17 +37,19 @@ class FaustReader:
     yet durable when it returns, and the note is not kept: Faust has no place for one.
     """
 
-    def __init__(self, app: App, bound: int) -> None:
+    def __init__(self, app: FaustApp, bound: int) -> None:
         self.held = False
         self.lost = 0  # records that retention deleted before they were read
         self._app = app
         self._bound = bound
         self._change = threading.Condition()
-        self._waiting: deque[Assigned | Revoked | tuple[Entry, Event]] = deque()
+        self._waiting: deque[Assigned | Revoked | tuple[Entry, FaustEvent]] = deque()
         self._bytes = 0
         self._next: dict[int, int] = {}  # of each partition that is ours: what may come
         self._given: dict[int, int] = {}  # and what the runner gets next
-        self._unacked: dict[int, deque[tuple[int, Event]]] = {}  # of those that the runner knows
+        self._unacked: dict[
+            int, deque[tuple[int, FaustEvent]]
+        ] = {}  # of those that the runner knows
         self._working = False  # a step is at work on what `poll` gave
         self._still = False  # a rebalance has begun: nothing more is given
         self._closed = False
@@ -114,7 +116,7 @@ class FaustReader:
         with self._change:
             return self._next.get(partition)
 
-    def put(self, entry: Entry, event: Event) -> None:
+    def put(self, entry: Entry, event: FaustEvent) -> None:
         """A record, in the order of its partition; dropped where that is not ours (any longer)."""
         with self._change:
             following = self._next.get(entry.partition)
@@ -192,7 +194,7 @@ class FaustReader:
             raise RuntimeError(msg)
 
 
-def _place(waiting: Assigned | Revoked | tuple[Entry, Event]) -> int | None:
+def _place(waiting: Assigned | Revoked | tuple[Entry, FaustEvent]) -> int | None:
     """The partition of what may be dropped when it is revoked; not of the news that it was."""
     match waiting:
         case Revoked():

@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline.errors import OutsideError
 from pipeline.limits import MAX_BYTES
 from workers.bus.spool import KEPT, Spool, Waiting
-from workers.runtime.rate_limited_log import Often
+from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
 LIMIT, BYTES = 500, 4 << 20  # of one batch
@@ -21,7 +21,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # s between attempts
 LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
 
 
-class Brokers(Protocol):
+class ForwardTarget(Protocol):
     """What of a Kafka bus is used here.
 
     `settled`: whether all that this thread published is acknowledged, waiting at most `wait` s for
@@ -46,7 +46,7 @@ class Forwarder:
     def __init__(
         self,
         spool: Spool,
-        brokers: Brokers,
+        brokers: ForwardTarget,
         status: Status,
         largest: int = MAX_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
@@ -54,7 +54,7 @@ class Forwarder:
         self._spool, self._brokers, self._status = spool, brokers, status
         self._largest = largest
         self._monotonic = monotonic
-        self._away = Often("what was captured waits in the spool for the brokers: %s")
+        self._away = RateLimitedLog("what was captured waits in the spool for the brokers: %s")
 
     def loop(self, stop: threading.Event) -> None:
         """Forward until `stop`, and then what is left, if the brokers are quick."""

@@ -23,7 +23,7 @@ READERS: Mapping[str, tuple[str, ...]] = {  # topic -> the stages that read it
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class TopicRow(msgspec.Struct, frozen=True, kw_only=True):
     """A topic as `topics list --json` gives it; -1 is no limit. `bytes` and `records` are of one
     copy; `retention_bytes` is a partition's."""
 
@@ -39,7 +39,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[Lag, ...] = ()
 
 
-class Brokers(Protocol):
+class TopicBrokers(Protocol):
     """What is needed of them; `kafka_admin.Admin` is one. Everything raises OutsideError."""
 
     def wire(self, topic: str) -> str: ...
@@ -58,7 +58,7 @@ class Brokers(Protocol):
 def create(
     settings: Config,
     bus: KafkaBus,
-    brokers: Brokers,
+    brokers: TopicBrokers,
     *,
     dry: bool = False,
     grow: bool = False,
@@ -95,7 +95,7 @@ def create(
     yield f"Full, they take {size(disk)} of the brokers' disks, all copies together."
 
 
-def _do(brokers: Brokers, each: Step) -> None:
+def _do(brokers: TopicBrokers, each: Step) -> None:
     plan = each.plan
     if each.done == "created":
         brokers.create(plan.topic, plan.partitions, plan.replication, plan.config)
@@ -105,7 +105,7 @@ def _do(brokers: Brokers, each: Step) -> None:
         brokers.alter(plan.topic, {key: want for key, (_, want) in each.altered.items()})
 
 
-def _settled(brokers: Brokers, each: Step) -> None:
+def _settled(brokers: TopicBrokers, each: Step) -> None:
     """Raises OutsideError unless everything that the topic holds has been read, and it is at rest.
 
     A key's next record goes elsewhere, and its reader may be ahead there of what lies here.
@@ -150,7 +150,7 @@ def _about(plan: Plan) -> str:
     )
 
 
-def rows(brokers: Brokers) -> list[Row]:
+def rows(brokers: TopicBrokers) -> list[TopicRow]:
     """What there is: a row for each topic of ours, also for one that is missing."""
     there = brokers.topics(topics.ALL)
     counts = {name: there[name].partitions for name in topics.ALL if name in there}
@@ -158,10 +158,10 @@ def rows(brokers: Brokers) -> list[Row]:
     found = []
     for name in topics.ALL:
         if name not in counts:
-            found.append(Row(topic=brokers.wire(name), missing=True))
+            found.append(TopicRow(topic=brokers.wire(name), missing=True))
             continue
         config, offsets = there[name].config, [held[name, n] for n in range(counts[name])]
-        row = Row(
+        row = TopicRow(
             topic=brokers.wire(name),
             partitions=counts[name],
             replication=there[name].replication,
@@ -176,7 +176,7 @@ def rows(brokers: Brokers) -> list[Row]:
     return found
 
 
-def table(found: Sequence[Row]) -> Iterator[str]:
+def table(found: Sequence[TopicRow]) -> Iterator[str]:
     """The rows for a person."""
     for row in found:
         if row.missing:

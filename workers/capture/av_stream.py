@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import OwnSpeed, Pace, StreamTime
+from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
 from workers.config.source_address import NETWORK, Address
 from workers.media import recordings
 from workers.media.jpeg import MAX_SIDE, encoded
@@ -68,7 +68,7 @@ class MediaSource:
         self._count = count
         self._speed = OwnSpeed(clock, wait)
         self._times = StreamTime(clock)
-        self._pace = Pace(self._detect.fps)
+        self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
         self._sound: _Gathered | None = None
         self._container = (opened or _opened)(address)

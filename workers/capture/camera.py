@@ -32,7 +32,7 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
-from workers.capture.clock import OwnSpeed, Pace, StreamTime
+from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
 from workers.config.source_address import NETWORK, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
@@ -81,7 +81,7 @@ class CameraSource:
             raise SourceLost(msg) from None  # the cause may quote the address
 
     def _frames(self) -> Iterator[FrameChunk]:
-        times, pace = StreamTime(self._clock), Pace(self._detect.fps)
+        times, pace = StreamTime(self._clock), FrameRateLimiter(self._detect.fps)
         seq = 0
         while (broken := self._grabbed()) >= 0:
             for _ in range(broken):

@@ -47,7 +47,7 @@ Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captu
 MakeSource = Callable[[Count], Source]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every source of a site shares; `hop` is how often a lost source is spoken for, ns."""
 
     site: str
@@ -57,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = MAX_BYTES
 
 
-class Slot:
+class LatestBuffer:
     """Between reader and publisher: the newest frame of each source, and sound up to a limit."""
 
     def __init__(self, dropped: Count) -> None:
@@ -105,7 +105,7 @@ class Capture:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: CaptureSettings,
         topics: Mapping[str, str],
         make_source: MakeSource,
         *,
@@ -121,7 +121,7 @@ class Capture:
         self._status = status
         self._clock = clock
         self._chance = chance
-        self._slot = Slot(self._count)
+        self._slot = LatestBuffer(self._count)
         self._lock = threading.Lock()  # of the four that follow: written by the reader
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())

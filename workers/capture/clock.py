@@ -100,7 +100,7 @@ class OwnSpeed:
             self._wait(min(ahead / SECOND, 1.0))
 
 
-class Pace:
+class FrameRateLimiter:
     """Which of the frames that come are wanted, for `fps` on average whatever their jitter."""
 
     def __init__(self, fps: float) -> None:

@@ -17,11 +17,11 @@ from workers.capture.capture import (
     MAX_BYTES,
     STALLED,
     Capture,
+    CaptureSettings,
     Clock,
     Count,
     MakeSource,
     Publish,
-    Settings,
 )
 from workers.capture.heartbeat import PATIENCE
 from workers.config.source_address import Address, parse
@@ -66,7 +66,7 @@ def captures(  # noqa: PLR0913
         _need_microphone(load)
     return [
         Capture(
-            Settings(
+            CaptureSettings(
                 site=name,
                 sources=roster(site.cameras, site.microphones),
                 hop=round(site.windows.hop * SECOND),

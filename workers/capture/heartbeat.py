@@ -1,8 +1,8 @@
 """Watch: speaks for sources whose capture process has stopped speaking.
 
 Capture itself tells when a source is lost; only where capture hangs or is gone would a site wait
-for ever. `Watch` sees what captures publish, and declares lost who said nothing for `patience`.
-It is the one place where silence in a topic is measured against a clock.
+for ever. `HeartbeatMonitor` sees what captures publish, and declares lost who said nothing for
+`patience`. It is the one place where silence in a topic is measured against a clock.
 
 Who calls it: in the daemon, and in a capture worker for its own threads, `workers/capture/live.py`;
 over Kafka the workers that read chunks, for captures whose whole process is gone
@@ -32,7 +32,7 @@ def spoken(record: Record) -> bool:
             return isinstance(record, Roster)
 
 
-class Watch:
+class HeartbeatMonitor:
     """Knows when each (topic, site, source) was last heard; for any thread.
 
     `saw` is called for all that captures publish, `speak` once a hop. `clock` is ns.

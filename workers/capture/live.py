@@ -23,13 +23,13 @@ from pipeline.types import SECOND, Record
 from workers.capture import factory
 from workers.capture.capture import Publish
 from workers.capture.clock import UtcClock
-from workers.capture.heartbeat import Watch
-from workers.capture.report_api import Api
+from workers.capture.heartbeat import HeartbeatMonitor
+from workers.capture.report_api import ReportApi
 from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import Desk, promised
+from workers.capture.reports import ReportSource, promised
 from workers.config.secrets import Secrets
-from workers.runtime.rate_limited_log import Often
+from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
 log = logging.getLogger("fusewatch")
@@ -38,7 +38,7 @@ Thread = tuple[str, Callable[[], None]]  # its name, and what runs in it until i
 Last = Callable[[str, str], bytes | None]  # topic, key -> the newest value that was stored
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
     """Where a capture runs: what all that it starts share."""
 
     settings: Config
@@ -62,7 +62,7 @@ def only(settings: Config, sites: Sequence[str]) -> Config:
 
 
 def threads(
-    place: Place, *, store: Publish, last: Last, healthy: Callable[[], bool]
+    place: CaptureContext, *, store: Publish, last: Last, healthy: Callable[[], bool]
 ) -> list[Thread]:
     """The threads of a live capture; none says anything before it runs.
 
@@ -76,17 +76,17 @@ def threads(
             "are stamped that much ahead until it has caught up",
             clock.ahead / SECOND,
         )
-    watch, keep = Watch(clock), _warning(store)
+    watch, keep = HeartbeatMonitor(clock), _warning(store)
 
     def publish(topic: str, records: Sequence[Record]) -> None:
         watch.saw(topic, records)
         keep(topic, records)
 
     bodies = _captures(place, watch, publish)
-    desk = Desk(sites, publish, clock, promised(last, tuple(sites)))
+    reports = ReportSource(sites, publish, clock, promised(last, tuple(sites)))
     status = place.status
-    api = Api(desk, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
-    endpoint = Endpoint(place.settings.api.listen, api, desk)
+    api = ReportApi(reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
+    endpoint = Endpoint(place.settings.api.listen, api, reports)
     return [
         *bodies,
         ("reports", partial(endpoint.serve, stop)),
@@ -95,7 +95,7 @@ def threads(
     ]
 
 
-def _captures(place: Place, watch: Watch, publish: Publish) -> list[Thread]:
+def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) -> list[Thread]:
     """Two threads for each connection; the watch knows of each source, should it never speak."""
     bodies: list[Thread] = []
     for name, site in place.settings.sites.items():
@@ -127,7 +127,7 @@ def _captures(place: Place, watch: Watch, publish: Publish) -> list[Thread]:
     return bodies
 
 
-def _token(place: Place) -> str:
+def _token(place: CaptureContext) -> str:
     """The endpoint's token: the config's, else that of the state folder."""
     given = place.settings.api.token
     if given:
@@ -137,7 +137,7 @@ def _token(place: Place) -> str:
     return token
 
 
-def _speak(stop: threading.Event, watch: Watch, store: Publish) -> None:
+def _speak(stop: threading.Event, watch: HeartbeatMonitor, store: Publish) -> None:
     """Say, once a second, what the watch has to say."""
     while not stop.wait(1.0):
         for topic, record in watch.speak():
@@ -147,7 +147,7 @@ def _speak(stop: threading.Event, watch: Watch, store: Publish) -> None:
 
 def _warning(store: Publish) -> Publish:
     """The same store, which also says, once a minute, that the disk is full."""
-    full = Often("what is captured is dropped: %s")
+    full = RateLimitedLog("what is captured is dropped: %s")
 
     def keep(topic: str, records: Sequence[Record]) -> None:
         try:

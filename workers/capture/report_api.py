@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError
-from workers.capture.reports import Desk
+from workers.capture.reports import ReportSource
 
 MAX_TEXT = 16_384  # bytes of UTF-8
 MAX_AUTHOR = 100  # characters
@@ -50,7 +50,7 @@ def cleaned(text: str) -> str:
     ).strip()
 
 
-class Api:
+class ReportApi:
     """Requests in, answers out.
 
     `status` gives what `GET /v1/status` shows, `healthy` whether all is well.
@@ -58,7 +58,7 @@ class Api:
 
     def __init__(
         self,
-        desk: Desk,
+        reports: ReportSource,
         token: str,
         status: Callable[[], Mapping[str, Any]] = dict,
         healthy: Callable[[], bool] = lambda: True,
@@ -66,7 +66,7 @@ class Api:
         if len(token) < 16:
             msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
             raise ConfigError(msg)
-        self._desk = desk
+        self._reports = reports
         self._token = token.encode()
         self._status = status
         self._healthy = healthy
@@ -101,15 +101,15 @@ class Api:
         return self._submit(given)
 
     def _submit(self, given: Submission) -> Answer:
-        if given.site not in self._desk.sites:
-            return wrong(404, f"no such site; there is {', '.join(self._desk.sites)}")
+        if given.site not in self._reports.sites:
+            return wrong(404, f"no such site; there is {', '.join(self._reports.sites)}")
         text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
         if len(text.encode()) > MAX_TEXT:
             return wrong(413, f"a text has {MAX_TEXT} bytes at most")
         if not text or len(author) > MAX_AUTHOR:
             reason = "no text" if not text else f"an author has {MAX_AUTHOR} characters at most"
             return wrong(400, reason)
-        report = self._desk.submit(given.site, author, text)
+        report = self._reports.submit(given.site, author, text)
         return Answer(202, {"site": report.site, "start": report.start})
 
     def _known(self, header: str) -> bool:

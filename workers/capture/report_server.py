@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError, DiskFull, OutsideError
-from workers.capture.report_api import MAX_BODY, Answer, Api, Headers, loopback, wrong
-from workers.capture.reports import Desk
+from workers.capture.report_api import MAX_BODY, Answer, Headers, ReportApi, loopback, wrong
+from workers.capture.reports import ReportSource
 
 THREADS = 16  # requests at once; more are turned away
 READ = 5.0  # s that a read may wait for a byte
@@ -40,11 +40,11 @@ class Endpoint(ThreadingMixIn, HTTPServer):
     timeout = TURN
     whole = WHOLE
 
-    def __init__(self, listen: str, api: Api, desk: Desk) -> None:
+    def __init__(self, listen: str, api: ReportApi, reports: ReportSource) -> None:
         host, port = _listen(listen)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.api = api
-        self._desk = desk
+        self._reports = reports
         self._places = threading.BoundedSemaphore(THREADS)
         self._lock = threading.Lock()
         self._began: dict[Any, float] = {}
@@ -76,7 +76,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         """Speaks for the sites' reports, once a hop, until `stop` is set."""
         while not stop.is_set():
             with suppress(DiskFull):  # nothing is promised meanwhile, and whoever publishes warns
-                self._desk.beat()
+                self._reports.beat()
             stop.wait(TURN)
 
     def process_request(self, request: Any, client_address: Any) -> None:

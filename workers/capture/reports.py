@@ -17,7 +17,7 @@ from pipeline.types import ROSTER_EVERY, Progress, Record, Report, Roster, ns
 from workers.capture.capture import Publish
 
 
-class Desk:
+class ReportSource:
     """Where reports become records; any thread may use it.
 
     A report starts when it is received, but never before what was promised and never at the same

@@ -4,7 +4,8 @@ A consumer of `alerts.v1` with a group of its own, so that a hung subscriber del
 poll, send what is due, flush, commit, in this order always. Done is a 2xx or a dead letter.
 
 - An alert that fails waits by itself (`outbox.SCHEDULE`) and the ones behind it go on.
-- A failure that speaks of the receiver also closes its door: nothing is tried until it opens again,
+- A failure that speaks of the receiver also opens its circuit breaker: nothing is tried until it
+may be closed again,
   30 s later at most (longer when Retry-After says so), and then the least tried alert goes first,
   so that one that kills the receiver does not stand before the others.
 - When a receiver is back after an outage, what waits is sent at once.
@@ -24,9 +25,17 @@ from pipeline import codec, topics, trace
 from pipeline.config import schema
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
-from pipeline.run import decoded, letter
+from pipeline.run import dead_letter, decoded
 from pipeline.types import Alert, DeadLetter
-from workers.delivery.outbox import MAX_PENDING, SCHEDULE, Door, Outbox, Pending, delay, opened
+from workers.delivery.outbox import (
+    MAX_PENDING,
+    SCHEDULE,
+    CircuitBreaker,
+    Outbox,
+    Pending,
+    delay,
+    wait_over,
+)
 
 BATCH = 32  # alerts a step, at most; a kill in between repeats no more than these
 STEP = 1.0  # s; a step begins no further attempt after this, so that stopping is quick
@@ -65,7 +74,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
         return f"delivery-{self.name}"
 
 
-class Outside(msgspec.Struct, frozen=True, kw_only=True):
+class DeliveryEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     """What delivery needs of the world: unix seconds, chance in [0, 1), a way to wait (until a
     stop event, say), and where to count."""
 
@@ -112,7 +121,7 @@ class Delivery:
         subscriber: Subscriber,
         reader: Reader,
         dead: Callable[[DeadLetter], None],
-        outside: Outside,
+        outside: DeliveryEnvironment,
     ) -> None:
         self.name = subscriber.name
         self._subscriber = subscriber
@@ -123,7 +132,7 @@ class Delivery:
         self._print = fingerprint(subscriber.address)
         self._boxes: dict[int, Outbox] = {}
         self._committed: dict[int, tuple[int, bytes]] = {}
-        self._door = Door()
+        self._breaker = CircuitBreaker()
         self._caught_up = False
         self._reason = ""
         self.settling = False  # it is the bus's turn: what takes long now is no receiver
@@ -156,13 +165,13 @@ class Delivery:
     @property
     def disabled(self) -> bool:
         """The receiver said 410 Gone."""
-        return self._door.disabled == self._print
+        return self._breaker.disabled == self._print
 
     @property
     def health(self) -> Health:
         """How the subscriber is."""
-        failing = self._reason if self._door.failures or self.disabled else ""
-        return Health(self.name, self.pending, failing, self._door.failures, self.disabled)
+        failing = self._reason if self._breaker.failures or self.disabled else ""
+        return Health(self.name, self.pending, failing, self._breaker.failures, self.disabled)
 
     def step(self, wait: float = 0.0) -> int:
         """One turn; how many alerts were read or tried. Waits at most `wait` s for work."""
@@ -196,7 +205,7 @@ class Delivery:
                     box = Outbox(event.offset, event.note)
                     self._boxes[event.partition] = box
                     self._committed[event.partition] = (event.offset, event.note)
-                    self._restore(box.door)
+                    self._restore(box.breaker)
                 case Revoked():
                     self._boxes.pop(event.partition, None)
                     self._committed.pop(event.partition, None)
@@ -205,11 +214,12 @@ class Delivery:
                     entries.append(event)
         return entries
 
-    def _restore(self, door: Door) -> None:
-        """The door is one for all partitions, and each note has it: the most closed one counts."""
-        failures = max(door.failures, self._door.failures)
-        disabled = self._print if self._print in (door.disabled, self._door.disabled) else b""
-        self._door = Door(failures, max(door.until, self._door.until), disabled)
+    def _restore(self, breaker: CircuitBreaker) -> None:
+        """One circuit breaker for all partitions; each note has it, and the one that is open
+        longest counts."""
+        failures = max(breaker.failures, self._breaker.failures)
+        disabled = self._print if self._print in (breaker.disabled, self._breaker.disabled) else b""
+        self._breaker = CircuitBreaker(failures, max(breaker.until, self._breaker.until), disabled)
         self._reason = self._reason or ("since before the restart" if failures else "")
 
     def _take(self, entry: Entry) -> None:
@@ -243,7 +253,7 @@ class Delivery:
         return tried
 
     def _next(self, now: float) -> tuple[int, Pending] | None:
-        if not self.disabled and not opened(self._door.until, now):
+        if not self.disabled and not wait_over(self._breaker.until, now):
             return None
         return min(
             (
@@ -266,7 +276,7 @@ class Delivery:
             self._failed(partition, item, retry)
         except Rejected as rejected:
             if rejected.disable:
-                self._door = msgspec.structs.replace(self._door, disabled=self._print)
+                self._breaker = msgspec.structs.replace(self._breaker, disabled=self._print)
                 self._reason = str(rejected)
             self._die(partition, item, str(rejected))
         except Exception as error:
@@ -285,20 +295,20 @@ class Delivery:
         item.next = now + max(after, delay(item.attempts, self._outside.random()))
         self._tell(item.alert, "retried")
         if not retry.alone:
-            failures = self._door.failures + 1
+            failures = self._breaker.failures + 1
             wait = max(after, min(delay(failures, self._outside.random()), DOOR))
-            self._door = Door(failures, now + wait)
+            self._breaker = CircuitBreaker(failures, now + wait)
             self._reason = str(retry)
         if item.attempts > (REFUSALS if retry.alone else len(SCHEDULE)):
             self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
 
     def _well(self) -> None:
-        """The receiver took something: its door stands open."""
-        if self._door.failures >= OUTAGE:
+        """The receiver took something: its circuit breaker closes."""
+        if self._breaker.failures >= OUTAGE:
             for box in self._boxes.values():
                 for item in box.pending.values():
                     item.next = item.next if item.alone else 0.0
-        self._door = Door()
+        self._breaker = CircuitBreaker()
         self._reason = ""
 
     def _die(self, partition: int, item: Pending, reason: str) -> None:
@@ -311,11 +321,15 @@ class Delivery:
         source = f"delivery/{self.name}"
         with self._settles():
             self._dead(
-                letter(site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason)
+                dead_letter(
+                    site=site, source=source, topic=topics.ALERTS, entry=entry, reason=reason
+                )
             )
 
     def _commit(self) -> None:
-        commits = {number: (box.safe, box.note(self._door)) for number, box in self._boxes.items()}
+        commits = {
+            number: (box.safe, box.note(self._breaker)) for number, box in self._boxes.items()
+        }
         changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
         if changed:
             self._subscriber.flush()
@@ -338,8 +352,8 @@ class Delivery:
         nexts = [item.next for box in self._boxes.values() for item in box.pending.values()]
         if not nexts:
             return float("inf")
-        until = max(min(nexts), self._door.until)
-        return 0.0 if self.disabled or opened(until, now) else until - now
+        until = max(min(nexts), self._breaker.until)
+        return 0.0 if self.disabled or wait_over(until, now) else until - now
 
     def _tell(self, alert: Alert, what: str) -> None:
         self._outside.count(alert.site, f"delivery/{self.name}", what)

@@ -3,7 +3,7 @@
 The local log is the outbox: nothing is copied. A commit stands at the smallest alert that is not
 done, and its note says how far the reading went and which alerts between the two still wait:
 
-    note = "1" + base64(crc32 of the rest, u32 | reached, u64 | door: failures, u8; until, u32;
+    note = "1" + base64(crc32 of the rest, u32 | reached, u64 | breaker: failures, u8; until, u32;
                         disabled, 8 bytes | (offset - safe, u32; attempts, u8; next, u32) ...)
 
 `next` and `until` are unix seconds, rounded up. 256 waiting alerts make 3,109 bytes of ASCII (Kafka
@@ -33,7 +33,7 @@ _HEAD = struct.Struct(">IQBI8s")
 _ITEM = struct.Struct(">IBI")
 
 
-class Door(msgspec.Struct, frozen=True):
+class CircuitBreaker(msgspec.Struct, frozen=True):
     """The subscriber as a whole: closed until `until` after `failures` in a row, or disabled.
 
     `disabled` is the fingerprint of the address that answered 410 Gone, empty when none did.
@@ -56,10 +56,10 @@ class Pending(msgspec.Struct):
     alone: bool = False  # the receiver refused this very alert the last time
 
     def due(self, now: float) -> bool:
-        return opened(self.next, now)
+        return wait_over(self.next, now)
 
 
-def opened(until: float, now: float) -> bool:
+def wait_over(until: float, now: float) -> bool:
     """Whether the wait is over; one that no schedule could have made is over too."""
     return until <= now or until > now + LONGEST
 
@@ -74,7 +74,7 @@ class Outbox:
 
     def __init__(self, offset: int, note: bytes) -> None:
         """Raises OutsideError for a note that is not ours."""
-        self.reached, self.door, self._known = unpack(offset, note)
+        self.reached, self.breaker, self._known = unpack(offset, note)
         self.pending: dict[int, Pending] = {}
 
     @property
@@ -87,10 +87,10 @@ class Outbox:
         """Where a restart reads from."""
         return min((*self.pending, *self._known), default=self.reached)
 
-    def note(self, door: Door) -> bytes:
+    def note(self, breaker: CircuitBreaker) -> bytes:
         """What a restart must know."""
         items = {p.offset: (p.attempts, p.next) for p in self.pending.values()} | self._known
-        return pack(self.safe, self.reached, door, items)
+        return pack(self.safe, self.reached, breaker, items)
 
     def wants(self, offset: int) -> bool:
         """False for what was done before a restart."""
@@ -113,10 +113,14 @@ class Outbox:
         del self.pending[offset]
 
 
-def pack(safe: int, reached: int, door: Door, items: dict[int, tuple[int, float]]) -> bytes:
+def pack(
+    safe: int, reached: int, breaker: CircuitBreaker, items: dict[int, tuple[int, float]]
+) -> bytes:
     """The note; see the head of this file."""
     body = bytearray(
-        _HEAD.pack(0, reached, min(door.failures, 255), _seconds(door.until), door.disabled)
+        _HEAD.pack(
+            0, reached, min(breaker.failures, 255), _seconds(breaker.until), breaker.disabled
+        )
     )
     for offset, (attempts, later) in sorted(items.items()):
         body += _ITEM.pack(offset - safe, min(attempts, 255), _seconds(later))
@@ -124,10 +128,10 @@ def pack(safe: int, reached: int, door: Door, items: dict[int, tuple[int, float]
     return _VERSION + base64.b64encode(body)
 
 
-def unpack(safe: int, note: bytes) -> tuple[int, Door, dict[int, tuple[int, float]]]:
-    """(reached, door, offset -> (attempts, next)); raises OutsideError if it is no such note."""
+def unpack(safe: int, note: bytes) -> tuple[int, CircuitBreaker, dict[int, tuple[int, float]]]:
+    """(reached, breaker, offset -> (attempts, next)); raises OutsideError if it is no such note."""
     if not note:
-        return safe, Door(), {}
+        return safe, CircuitBreaker(), {}
     try:
         body = base64.b64decode(note[1:], validate=True)
         crc, reached, failures, until, disabled = _HEAD.unpack_from(body)
@@ -137,8 +141,8 @@ def unpack(safe: int, note: bytes) -> tuple[int, Door, dict[int, tuple[int, floa
         raise OutsideError(_WRONG) from error
     if not good:
         raise OutsideError(_WRONG)
-    door = Door(failures, float(until), disabled if any(disabled) else b"")
-    return reached, door, {safe + step: (tries, float(later)) for step, tries, later in items}
+    breaker = CircuitBreaker(failures, float(until), disabled if any(disabled) else b"")
+    return reached, breaker, {safe + step: (tries, float(later)) for step, tries, later in items}
 
 
 _WRONG = (

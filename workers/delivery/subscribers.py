@@ -17,7 +17,13 @@ from pipeline.errors import ConfigError
 from pipeline.ports import Bus
 from pipeline.types import Alert, content_id
 from workers.config.secrets import Secrets
-from workers.delivery.delivery import Delivery, Filter, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Filter,
+    Subscriber,
+    dead_letters,
+)
 from workers.delivery.jsonl import Jsonl
 from workers.delivery.snapshots import Evidence
 from workers.delivery.webhook import Outcome, Webhook, try_out
@@ -68,7 +74,7 @@ def delivery(
     count: Callable[[str, str, str], object],
 ) -> Delivery:
     """The delivery to one subscriber; `pause` waits so many seconds, or until the end."""
-    outside = Outside(clock=time.time, random=random.random, pause=pause, count=count)
+    outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=pause, count=count)
     return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
 
 

@@ -68,7 +68,7 @@ class Playing(Protocol):
 MakeFilm = Callable[..., Playing]  # as Film is made
 
 
-class Film:
+class Video:
     """The pictures of a video file by time, which only goes forward; one frame is held.
 
     `count(what)` is told of each frame that cannot be used: damaged, untimed, rewound, too large.
@@ -133,7 +133,7 @@ class Film:
                 yield last, frame
 
 
-class Mix:
+class AudioMix:
     """Clips laid on silence: 16 kHz mono, summed in float32 and clipped once, as s16le.
 
     `clips` are (file, seconds at which it begins, gain in dB); `total` samples are made.
@@ -229,9 +229,9 @@ def heard(frame: Any) -> tuple[Samples, int]:
     return values.mean(axis=0, dtype=np.float32), bad
 
 
-def film_length(path: Path, *, whole: bool) -> Fraction:
+def video_length(path: Path, *, whole: bool) -> Fraction:
     """Seconds from the first frame to the end of the last; one frame only unless `whole`."""
-    film = Film(path, 16, loop=False, count=lambda _: None)
+    film = Video(path, 16, loop=False, count=lambda _: None)
     film.close()
     if not whole:
         return Fraction()

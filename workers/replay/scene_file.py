@@ -29,7 +29,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pass
 
 
-class Camera(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SceneCamera(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A video; `fps` defaults to what the config's camera asks for."""
 
     file: str
@@ -40,7 +40,7 @@ class Camera(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dark: tuple[Span, ...] = ()  # black frames are
 
 
-class Clip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SceneClip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sound that begins at `at`."""
 
     file: str
@@ -48,7 +48,7 @@ class Clip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gain_db: Annotated[float, Meta(ge=-120, le=60)] = 0
 
 
-class Said(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SceneReport(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A report that is received at `at`."""
 
     at: _Second
@@ -56,13 +56,13 @@ class Said(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str
 
 
-class _File(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _SceneFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: Name
     start: str
     duration: Annotated[float, Meta(gt=0, le=MAX_SECONDS)] | None = None
-    cameras: Mapping[Name, Camera] = {}
-    microphones: Mapping[Name, tuple[Clip, ...]] = {}
-    reports: tuple[Said, ...] = ()
+    cameras: Mapping[Name, SceneCamera] = {}
+    microphones: Mapping[Name, tuple[SceneClip, ...]] = {}
+    reports: tuple[SceneReport, ...] = ()
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,9 +72,9 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     start: int  # ns
     duration: int  # ns
-    cameras: Mapping[str, Camera]
-    microphones: Mapping[str, tuple[Clip, ...]]
-    reports: tuple[Said, ...]
+    cameras: Mapping[str, SceneCamera]
+    microphones: Mapping[str, tuple[SceneClip, ...]]
+    reports: tuple[SceneReport, ...]
 
     @property
     def end(self) -> int:
@@ -92,7 +92,7 @@ def load_scene(path: str | Path) -> Scene:
     data, lines = read_yaml(path, MAX_BYTES)
     if isinstance(data, dict):
         data.pop("truth", None)  # for `evaluate`; replay neither reads nor validates it
-    read, found = convert(data, _File)
+    read, found = convert(data, _SceneFile)
     if read is None:
         raise fault(path, lines, found)
     start = _time(read.start)
@@ -127,7 +127,7 @@ def ns_of(seconds: Fraction) -> int:
     return round(seconds * SECOND)
 
 
-def _spans(read: _File) -> Iterator[Problem]:
+def _spans(read: _SceneFile) -> Iterator[Problem]:
     for name, camera in read.cameras.items():
         for kind, spans in (("black", camera.black), ("dark", camera.dark)):
             for i, span in enumerate(spans):
@@ -135,12 +135,12 @@ def _spans(read: _File) -> Iterator[Problem]:
                     yield Problem(("cameras", name, kind, i), "must be [from, to], in seconds")
 
 
-def _lengths(read: _File, path: Path, found: list[Problem]) -> Iterator[Fraction]:
+def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fraction]:
     """Scene time at which each source ends; adds to `found` what is wrong with its file."""
     for name, camera in read.cameras.items():
         way: tuple[str | int, ...] = ("cameras", name, "file")
         try:
-            lasts = recordings.film_length(path.parent / camera.file, whole=read.duration is None)
+            lasts = recordings.video_length(path.parent / camera.file, whole=read.duration is None)
             yield exact(camera.at) + lasts
         except recordings.Unplayable as error:
             found.append(Problem(way, str(error)))

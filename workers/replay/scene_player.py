@@ -32,7 +32,7 @@ def scene_of(settings: Config, path: Path) -> Scene:
     return scene
 
 
-class Player:
+class ScenePlayer:
     """Publishes a scene's records as fast as they are taken, or at `speed` times real time.
 
     `store` is durable when it returns, `last` gives what it stored last of (topic, key), and `full`

@@ -27,7 +27,7 @@ from pipeline.types import (
 from workers.media import recordings
 from workers.media.jpeg import encoded
 from workers.media.pcm import RATE
-from workers.replay.scene_file import Camera, Scene, Span, exact, load_scene, ns_of
+from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
 
 __all__ = ["Scene", "fits", "load_scene", "scene_records"]
@@ -43,7 +43,7 @@ def scene_records(
     *,
     after: Mapping[tuple[str, str], int] | None = None,
     status: Status | None = None,
-    film: recordings.MakeFilm = recordings.Film,
+    film: recordings.MakeFilm = recordings.Video,
 ) -> Iterator[Topical]:
     """(topic, record) of the whole scene in the order of `known_at`; the last ones end each source.
 
@@ -153,7 +153,7 @@ class _Player:
         if self._lost:
             yield from self._promises(lost_from, scene.end)
 
-    def _shown(self, camera: Camera, fps: Fraction) -> Iterator[recordings.Picture | str]:
+    def _shown(self, camera: SceneCamera, fps: Fraction) -> Iterator[recordings.Picture | str]:
         """What the camera has at k/fps: a picture, or why it has none."""
         site, name, at = self._scene.site, self._name, exact(camera.at)
         width = self._site.cameras[name].detect.width
@@ -197,7 +197,7 @@ class _Player:
             yield from self._lost_for_ever()
             return
         total = scene.duration * RATE // SECOND
-        mix = recordings.Mix(
+        mix = recordings.AudioMix(
             [(scene.media(clip.file), exact(clip.at), clip.gain_db) for clip in clips],
             total,
             count=lambda what, n: self._count(scene.site, self._name, what, n),

@@ -29,14 +29,14 @@ R = TypeVar("R", bound=Record)
 SLICE = SECOND // 2  # ns of event time published before the stages run
 
 
-class Study(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What whoever studies a scene may change: heads of their own, records that are spoilt on the
     way from the sources to the stages, stages left out, another way to play a film."""
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
     stages: Sequence[str] = STAGES
-    film: recordings.MakeFilm = recordings.Film
+    film: recordings.MakeFilm = recordings.Video
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ def replay(
     speed: float | None = None,
     bus: Bus | None = None,
     heard: Callable[[int, int], None] = lambda done, all_: None,
-    study: Study | None = None,
+    study: ReplayOptions | None = None,
 ) -> Replayed:
     """Play one scene on a fresh bus and state; `speed` 1 is real time, None as fast as it goes.
 
@@ -69,7 +69,7 @@ def replay(
     does not fit the config.
     """
     scene = load_scene(scene) if isinstance(scene, Path) else scene
-    study = study or Study()
+    study = study or ReplayOptions()
     if scene.site not in config.sites:
         known = ", ".join(sorted(config.sites))
         msg = f"{scene.path}: site: {scene.site!r} is not in the config, which has {known}"

@@ -12,7 +12,7 @@ MANY = 1000  # entries; a stage that is so far behind ...
 LONG = 60.0  # ... for so many seconds does not keep up
 
 
-class Positions:
+class StageLag:
     """How far each stage has come: offsets below it are answered, published and committed."""
 
     def __init__(self, bus: LocalLog, runners: Sequence[Runner]) -> None:

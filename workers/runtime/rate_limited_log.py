@@ -9,7 +9,7 @@ import time
 log = logging.getLogger("fusewatch")
 
 
-class Often:
+class RateLimitedLog:
     """A warning that may come all the time, and is said once a minute; for any thread."""
 
     def __init__(self, message: str) -> None:

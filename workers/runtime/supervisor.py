@@ -18,7 +18,7 @@ PATIENCE = 15.0  # s that threads get to end what they are doing
 BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
-class Crew:
+class Supervisor:
     """Threads under one stop event; the first error of any is kept, and stops the rest.
 
     `reload` is set by SIGHUP; who runs in the main thread clears it and does what it asks for.

@@ -23,7 +23,7 @@ log = logging.getLogger("fusewatch")
 EVERY = 5.0  # s between two looks
 
 
-class Offsets(Protocol):
+class ConsumerOffsets(Protocol):
     """What a bus with partitions knows of them, by partition; raises OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
@@ -51,7 +51,7 @@ class Stall:
         self._since = None
 
 
-class Job:
+class ConsumerProgress:
     """One consumer's work in this process: told by its own thread after each turn, asked by others.
 
     `reached` is, by partition that it owns, the offset below which all is answered.
@@ -75,7 +75,7 @@ class Job:
         self._turns += by_design
         self.lost = lost
 
-    def look(self, bus: Offsets) -> tuple[int, Hashable]:
+    def look(self, bus: ConsumerOffsets) -> tuple[int, Hashable]:
         """How many entries wait, and a place that changes when anything moves.
 
         Of the partitions that this process owns; where it owns none, of the whole group: then
@@ -120,8 +120,8 @@ def unanswered(
 
 def watch(
     stop: threading.Event,
-    bus: Offsets,
-    jobs: Sequence[Job],
+    bus: ConsumerOffsets,
+    jobs: Sequence[ConsumerProgress],
     patience: float,
     gauge: Callable[[str, float], object],
     every: float = EVERY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.judge.incident import Incidents, Timing
+from pipeline.judge.incident import IncidentFold, Timing
 from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
 LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
@@ -30,8 +30,8 @@ class AlertStage:
 
 class _Site:
     def __init__(self, timing: Timing, evidence: Evidence, floor: int) -> None:
-        self.happened = Incidents(timing, evidence, floor)
-        self.system = Incidents(
+        self.happened = IncidentFold(timing, evidence, floor)
+        self.system = IncidentFold(
             Timing(close_after=timing.close_after, max_duration=LONGEST), evidence, floor
         )
         self.known: dict[str, int] = {}  # id of an anomaly -> its start, from the watermark on

@@ -82,7 +82,7 @@ def _position(time: int, rate: int) -> int:
     return (time * rate + SECOND // 2) // SECOND
 
 
-class Ear:
+class AudioGrid:
     """One microphone on the UTC grid: chunks and promises in, complete seconds out, once, in order.
 
     A second is complete when a chunk or a promise reaches its end. Seconds whose whole context is

@@ -68,9 +68,9 @@ def _made(name: str, settings: schema.Models) -> object:
 
             return SoundHead.shipped()
         case "voice":
-            from models.hearing.voice_activity import Voice
+            from models.hearing.voice_activity import VoiceActivity
 
-            return Voice()
+            return VoiceActivity()
         case "speech":
             return _speech(settings.speech)
         case _:

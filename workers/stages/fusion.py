@@ -64,7 +64,7 @@ class FusionState:
         said = self._sites[record.site].on(record, self._now)
         if self._now // SECOND > before // SECOND:
             for site in self._sites.values():
-                said += site.hurry(self._now)
+                said += site.expire_silent_sources(self._now)
         return said
 
     def floor(self, site: str) -> int:

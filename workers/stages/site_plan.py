@@ -14,19 +14,19 @@ from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from pipeline.judge.incident import Timing
 from pipeline.judge.rules import (
-    Crossed,
     Crowd,
-    Heard,
-    InZone,
+    KeywordMatcher,
+    LineCrossing,
     Loitering,
-    Meant,
-    Place,
-    Said,
-    SeesRule,
+    PhraseMatcher,
+    RuleScope,
+    SoundThreshold,
+    VisionRule,
+    ZoneIntrusion,
 )
 from pipeline.ports import Model
 from pipeline.types import ns
-from pipeline.zones import Line, LineCounter, Polygon
+from pipeline.zones import LineCounter, LineSegment, Polygon
 from workers.stages.site_state import RULES, Head, SitePlan
 
 SHIPPED = "shipped"  # the head that comes with Fusewatch
@@ -52,9 +52,9 @@ def load_heads(settings: Config) -> dict[str, Head]:
 
 def load_head(head: str) -> Head:
     """The learned head that a config names; raises WeightsError."""
-    from models.fusion.learned_head import Learned
+    from models.fusion.learned_head import LearnedHead
 
-    return Learned.shipped() if head == SHIPPED else Learned.read(Path(head))
+    return LearnedHead.shipped() if head == SHIPPED else LearnedHead.read(Path(head))
 
 
 def timing(site: Site) -> Timing:
@@ -87,7 +87,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         cameras={name: camera.detect for name, camera in site.cameras.items()},
         sees=lambda: [made for name, rule in named for made in _sees(name, rule, site, timezone)],
         hears=[
-            Heard(name, rule, Schedule.parse(rule.schedule), timezone)
+            SoundThreshold(name, rule, Schedule.parse(rule.schedule), timezone)
             for name, rule in named
             if isinstance(rule, schema.SoundRule)
         ],
@@ -95,11 +95,11 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
     )
 
 
-def _sees(name: str, rule: schema.Rule, site: Site, timezone: ZoneInfo) -> Iterator[SeesRule]:
+def _sees(name: str, rule: schema.Rule, site: Site, timezone: ZoneInfo) -> Iterator[VisionRule]:
     match rule:
         case schema.ZoneRule():
             for place in _places(rule, site, timezone, rule.min_score):
-                yield InZone(name, rule, place)
+                yield ZoneIntrusion(name, rule, place)
         case schema.LoiteringRule():
             for place in _places(rule, site, timezone):
                 yield Loitering(name, rule, place)
@@ -110,18 +110,18 @@ def _sees(name: str, rule: schema.Rule, site: Site, timezone: ZoneInfo) -> Itera
             keep = ns(site.windows.horizon)
             lines = {
                 camera: LineCounter(
-                    Line.parse(of.lines[rule.line].coordinates), rule.hysteresis, keep
+                    LineSegment.parse(of.lines[rule.line].coordinates), rule.hysteresis, keep
                 )
                 for camera, of in site.cameras.items()
                 if rule.line in of.lines
             }
-            place = Place(
+            place = RuleScope(
                 zones={},
                 objects=frozenset(rule.objects),
                 schedule=Schedule.parse(rule.schedule),
                 timezone=timezone,
             )
-            yield Crossed(name, rule, place, lines)
+            yield LineCrossing(name, rule, place, lines)
 
 
 def _places(
@@ -129,12 +129,12 @@ def _places(
     site: Site,
     timezone: ZoneInfo,
     min_score: float = 0.0,
-) -> Iterator[Place]:
+) -> Iterator[RuleScope]:
     """The rule's zone at each camera that has it: the objects may differ from one to the next."""
     for camera, of in site.cameras.items():
         if rule.zone in of.zones:
             zone = of.zones[rule.zone]
-            yield Place(
+            yield RuleScope(
                 zones={camera: Polygon.parse(zone.coordinates)},
                 objects=frozenset(rule.objects or zone.objects),
                 schedule=Schedule.parse(rule.schedule),
@@ -143,10 +143,10 @@ def _places(
             )
 
 
-def _reads(name: str, rule: schema.Rule, text: Model) -> Iterator[Said | Meant]:
+def _reads(name: str, rule: schema.Rule, text: Model) -> Iterator[KeywordMatcher | PhraseMatcher]:
     match rule:
         case schema.KeywordRule():
-            yield Said(name, rule, Keywords(rule.words))
+            yield KeywordMatcher(name, rule, Keywords(rule.words))
         case schema.PhraseRule():
             vectors = zip(rule.phrases, text(rule.phrases), strict=True)
-            yield Meant(name, rule, {phrase: packed(vector) for phrase, vector in vectors})
+            yield PhraseMatcher(name, rule, {phrase: packed(vector) for phrase, vector in vectors})

@@ -13,13 +13,21 @@ import msgspec
 
 from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
-from models.fusion.query import Question, Sight, newest
+from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
 from pipeline.config.schema import SEVERITIES, Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
-from pipeline.judge.rules import LEAST, Finding, Heard, Meant, Said, Seen, SeesRule
-from pipeline.judge.source_presence import Attendance
-from pipeline.judge.track import Parked, Tracker
+from pipeline.judge.rules import (
+    LEAST,
+    Finding,
+    KeywordMatcher,
+    PhraseMatcher,
+    SoundThreshold,
+    TrackedFrame,
+    VisionRule,
+)
+from pipeline.judge.source_presence import SourcePresence
+from pipeline.judge.track import StationaryMemory, Tracker
 from pipeline.types import (
     SECOND,
     Anomaly,
@@ -58,7 +66,7 @@ class Head(Protocol):
     def version(self) -> str: ...
     @property
     def threshold(self) -> float: ...
-    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]: ...
+    def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]: ...
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,9 +85,9 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = "high"  # of what a learned head finds
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
-    sees: Callable[[], Sequence[SeesRule]]  # made anew for each state: level rules remember
-    hears: Sequence[Heard]
-    reads: Sequence[Said | Meant]
+    sees: Callable[[], Sequence[VisionRule]]  # made anew for each state: level rules remember
+    hears: Sequence[SoundThreshold]
+    reads: Sequence[KeywordMatcher | PhraseMatcher]
 
 
 class SiteState:
@@ -97,9 +105,9 @@ class SiteState:
             )
             for camera, detect in plan.cameras.items()
         }
-        self._parked = Parked(plan.still_after, plan.still_distance, plan.horizon)
+        self._parked = StationaryMemory(plan.still_after, plan.still_distance, plan.horizon)
         self._sees = plan.sees()
-        self._attendance = Attendance(
+        self._attendance = SourcePresence(
             site,
             hop=plan.hop,
             size=plan.size,
@@ -107,7 +115,7 @@ class SiteState:
             cry_every=plan.cry_every,
         )
         self._findings: list[Finding] = []  # those that an open window may still overlap
-        self._sights: list[Sight] = []  # likewise
+        self._sights: list[FrameSummary] = []  # likewise
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
         self._newest, self._latest = 0, 0  # ns of the site, and `now` of the partition then
@@ -143,14 +151,14 @@ class SiteState:
                     said.append(dead(record, f"{record.source}: {out.reason}"))
         return said + self._promise()
 
-    def hurry(self, now: int) -> list[Record]:
+    def expire_silent_sources(self, now: int) -> list[Record]:
         """Take sources as lost that say nothing for longer than the site's patience."""
         patience = self._plan.patience
         if patience is None:
             return []
         limit = self._newest + now - self._latest - patience
         speaking = self._attendance.speaking(now, patience)
-        outcome, stalled = self._aligner.force(limit, speaking)
+        outcome, stalled = self._aligner.declare_lost_until(limit, speaking)
         said: list[Record] = []
         for name in stalled:
             said += self._attendance.stalled(name, limit, patience)
@@ -209,7 +217,7 @@ class SiteState:
             return finding
         return msgspec.structs.replace(finding, text=words.text)
 
-    def _see(self, record: Detections) -> Seen | None:
+    def _see(self, record: Detections) -> TrackedFrame | None:
         detect = self._plan.cameras.get(record.source)
         if detect is None:  # the config no longer has this camera
             return None
@@ -233,7 +241,7 @@ class SiteState:
             and track.moved(self._plan.still_after) < self._plan.still_distance
         )
         again = self._parked.again(record.source, record.start, tracks, still)
-        return Seen(
+        return TrackedFrame(
             source=record.source,
             start=record.start,
             end=record.end,
@@ -245,7 +253,7 @@ class SiteState:
         """The rules' fused evidence, and what the learned head finds more or is surer of."""
         self._findings = [f for f in self._findings if f.end > window.start]
         self._sights = [s for s in self._sights if s.end > window.start]
-        question = Question(
+        question = HeadQuery(
             window,
             tuple(f for f in self._findings if f.start < window.end),
             tuple(s for s in self._sights if s.start < window.end),
@@ -256,7 +264,7 @@ class SiteState:
         surer = [a for a in learned if not fused or a.score > fused[0].score]
         return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
 
-    def _fused(self, question: Question) -> list[Anomaly]:
+    def _fused(self, question: HeadQuery) -> list[Anomaly]:
         """Evidence of several modalities that is enough together, some of it of the newest hop:
         older evidence was judged with the windows before."""
         (verdict,) = self._rules([question])
@@ -268,7 +276,7 @@ class SiteState:
         severity = next(f.severity for f in verdict.findings if f.label == verdict.label)
         return [self._whole(question.window, verdict, severity, "fusion")]
 
-    def _found(self, question: Question, head: Head | None) -> list[Anomaly]:
+    def _found(self, question: HeadQuery, head: Head | None) -> list[Anomaly]:
         """What the learned head finds; it goes on only while the newest hop alone shows it."""
         if head is None:
             self._learned = False  # for one that comes by a swap, everything is new

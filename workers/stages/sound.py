@@ -22,7 +22,7 @@ from pipeline.types import (
 from workers.media.levels import floor, loudness
 from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
-from workers.stages.audio_grid import Ear, Known, Second
+from workers.stages.audio_grid import AudioGrid, Known, Second
 
 QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
 LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
@@ -65,50 +65,50 @@ class _SoundState:
         known: Known | None,
     ) -> None:
         self._model, self._head, self._status, self._known = model, head, status, known
-        self._ears: dict[str, dict[str, Ear]] = {}  # site -> source -> ear
+        self._grids: dict[str, dict[str, AudioGrid]] = {}  # site -> source -> grid
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
-            return []  # no roster would ever end its ear, whose floor holds the site back
+            return []  # no roster would ever end its grid, whose floor holds the site back
         match record:
             case AudioChunk():
                 return self._chunk(record)
             case Progress():
-                ear = self._ear(record)
-                before = ear.upto
-                sounds = self._sounds(record, ear.promise(record.upto))
+                grid = self._grid(record)
+                before = grid.upto
+                sounds = self._sounds(record, grid.promise(record.upto))
                 # A promise made for a lost source repeats each hop; of the others news is enough.
-                if ear.upto == before and record.alive:
+                if grid.upto == before and record.alive:
                     return sounds
-                return [*sounds, self._progress(record, ear, record)]
+                return [*sounds, self._progress(record, grid, record)]
             case Roster():
-                ears = self._ears.get(record.site, {})
-                for gone in ears.keys() - set(record.sources):
-                    del ears[gone]  # else its floor would hold the site back for ever
+                grids = self._grids.get(record.site, {})
+                for gone in grids.keys() - set(record.sources):
+                    del grids[gone]  # else its floor would hold the site back for ever
                 return [record]
             case _:
                 return []
 
     def floor(self, site: str) -> int:
         """The second that comes next needs two seconds before it. Ns."""
-        ears = self._ears.get(site, {}).values()
-        return min((ear.floor for ear in ears), default=FOREVER)
+        grids = self._grids.get(site, {}).values()
+        return min((grid.floor for grid in grids), default=FOREVER)
 
-    def _ear(self, record: Record) -> Ear:
-        return self._ears.setdefault(record.site, {}).setdefault(record.source, Ear())
+    def _grid(self, record: Record) -> AudioGrid:
+        return self._grids.setdefault(record.site, {}).setdefault(record.source, AudioGrid())
 
     def _chunk(self, chunk: AudioChunk) -> list[Record]:
-        ear = self._ear(chunk)
-        before, repeated = ear.upto, ear.repeated
+        grid = self._grid(chunk)
+        before, repeated = grid.upto, grid.repeated
         try:
-            seconds = ear.push(chunk)
+            seconds = grid.push(chunk)
         except DecodeError as error:
             self._count(chunk, "dropped.unusable")
             return [_dead(chunk, str(error))]
-        self._count(chunk, "repeated.samples", ear.repeated - repeated)
+        self._count(chunk, "repeated.samples", grid.repeated - repeated)
         self._count(chunk, "processed")
         sounds = self._sounds(chunk, seconds)
-        return sounds if ear.upto == before else [*sounds, self._progress(chunk, ear)]
+        return sounds if grid.upto == before else [*sounds, self._progress(chunk, grid)]
 
     def _sounds(self, record: Record, seconds: Sequence[Second]) -> list[Record]:
         return [self._sound(record, second) for second in seconds if second.heard]
@@ -130,11 +130,13 @@ class _SoundState:
             floor_db=floor(second.own),
         )
 
-    def _progress(self, record: Record, ear: Ear, promised: Progress | None = None) -> Progress:
+    def _progress(
+        self, record: Record, grid: AudioGrid, promised: Progress | None = None
+    ) -> Progress:
         return Progress(
             site=record.site,
             source=record.source,
-            upto=ear.upto,
+            upto=grid.upto,
             alive=promised.alive if promised else True,
             reason=promised.reason if promised else "",
         )

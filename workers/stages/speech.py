@@ -1,6 +1,6 @@
 """Listening to what is said: audio in, utterances out.
 
-Per microphone: the ear cuts seconds, the voice model says how like speech each 32 ms are, the
+Per microphone: the grid cuts seconds, the voice model says how like speech each 32 ms are, the
 segmenter finds where an utterance begins and ends, and the speech model writes down its samples.
 """
 
@@ -14,11 +14,11 @@ from models.language.text import packed
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.sources import speech_source
-from pipeline.speech_segmenter import Segmenter, Span
+from pipeline.speech_segmenter import Segmenter, SpeechSpan
 from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
 from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
-from workers.stages.audio_grid import CONTEXT, Ear, Known, Second
+from workers.stages.audio_grid import CONTEXT, AudioGrid, Known, Second
 
 FRAME = ns(0.032)  # what one probability of the voice model covers
 FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
@@ -55,11 +55,11 @@ class SpeechStage:
         return _SpeechState(self._models, floors, self._status, self._known)
 
 
-class _Listener:
-    """One microphone: its ear, its segmenter, and the sound of the open utterance."""
+class _MicrophoneSpeech:
+    """One microphone: its grid, its segmenter, and the sound of the open utterance."""
 
     def __init__(self, voice: Model, since: int) -> None:
-        self.ear = Ear()
+        self.grid = AudioGrid()
         self._voice = voice
         self._since = since  # ns; of earlier seconds not all the context is there
         self._segmenter: Segmenter | None = None  # from the first second on
@@ -68,25 +68,25 @@ class _Listener:
     @property
     def upto(self) -> int:
         """No utterance that is still to come starts earlier. Ns."""
-        return self.ear.upto if self._segmenter is None else self._segmenter.upto
+        return self.grid.upto if self._segmenter is None else self._segmenter.upto
 
     @property
     def floor(self) -> int:
         """What was captured before this is needed no more. Ns."""
-        anchor = self.ear.upto if self._segmenter is None else self._segmenter.anchor
+        anchor = self.grid.upto if self._segmenter is None else self._segmenter.anchor
         return (anchor // SECOND - CONTEXT) * SECOND
 
-    def hear(self, seconds: Sequence[Second]) -> list[tuple[Span, Samples]]:
+    def hear(self, seconds: Sequence[Second]) -> list[tuple[SpeechSpan, Samples]]:
         """The utterances that these seconds, and all that is past by now, finish."""
         found = []
         for second in seconds:
             if second.heard and second.start >= self._since:
                 found += self._second(second)
-        if self._segmenter is not None and self._segmenter.heard < self.ear.upto:
-            found += self._cut_out(self._segmenter.skip(self.ear.upto))
+        if self._segmenter is not None and self._segmenter.heard < self.grid.upto:
+            found += self._cut_out(self._segmenter.skip(self.grid.upto))
         return found
 
-    def _second(self, second: Second) -> list[tuple[Span, Samples]]:
+    def _second(self, second: Second) -> list[tuple[SpeechSpan, Samples]]:
         if self._segmenter is None:
             self._segmenter = Segmenter(second.start)
         self._kept[second.index] = second.own
@@ -100,14 +100,14 @@ class _Listener:
             found += self._segmenter.push(start, end - (ago - 1) * FRAME, probability)
         return self._cut_out(found)
 
-    def _cut_out(self, spans: Sequence[Span]) -> list[tuple[Span, Samples]]:
+    def _cut_out(self, spans: Sequence[SpeechSpan]) -> list[tuple[SpeechSpan, Samples]]:
         """The spans with their samples; what nothing can need any more is let go."""
         cut = [(span, self._between(span)) for span in spans]
         first = self.upto // SECOND
         self._kept = {index: own for index, own in self._kept.items() if index >= first}
         return cut
 
-    def _between(self, span: Span) -> Samples:
+    def _between(self, span: SpeechSpan) -> Samples:
         first, last = span.start // SECOND, -(-span.end // SECOND)
         whole = np.concatenate([self._kept[index] for index in range(first, last)])
         low, high = ((time - first * SECOND) * RATE // SECOND for time in span)
@@ -124,7 +124,9 @@ class _SpeechState:
     ) -> None:
         self._voice, self._speech, self._text = models
         self._floors, self._status, self._known = floors, status, known
-        self._listeners: dict[str, dict[str, _Listener]] = {}  # site -> microphone -> listener
+        self._listeners: dict[
+            str, dict[str, _MicrophoneSpeech]
+        ] = {}  # site -> microphone -> listener
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
@@ -147,18 +149,18 @@ class _SpeechState:
         listeners = self._listeners.get(site, {}).values()
         return min((listener.floor for listener in listeners), default=FOREVER)
 
-    def _listener(self, record: Record) -> _Listener:
+    def _listener(self, record: Record) -> _MicrophoneSpeech:
         listeners = self._listeners.setdefault(record.site, {})
         if record.source not in listeners:
             since = self._floors.get(record.site, EVER) + CONTEXT * SECOND
-            listeners[record.source] = _Listener(self._voice, since)
+            listeners[record.source] = _MicrophoneSpeech(self._voice, since)
         return listeners[record.source]
 
     def _chunk(self, chunk: AudioChunk) -> list[Record]:
         listener = self._listener(chunk)
         before = listener.upto
         try:
-            seconds = listener.ear.push(chunk)
+            seconds = listener.grid.push(chunk)
         except DecodeError:
             self._count(chunk, "dropped.unusable")
             return []
@@ -169,7 +171,7 @@ class _SpeechState:
     def _promised(self, promise: Progress) -> list[Record]:
         listener = self._listener(promise)
         before = listener.upto
-        said = self._said(promise, listener.hear(listener.ear.promise(promise.upto)))
+        said = self._said(promise, listener.hear(listener.grid.promise(promise.upto)))
         # A promise made for a lost source repeats each hop; of the others news is enough.
         if listener.upto == before and promise.alive:
             return said
@@ -178,7 +180,7 @@ class _SpeechState:
             _progress(promise, listener.upto, alive=promise.alive, reason=promise.reason),
         ]
 
-    def _said(self, record: Record, heard: Sequence[tuple[Span, Samples]]) -> list[Record]:
+    def _said(self, record: Record, heard: Sequence[tuple[SpeechSpan, Samples]]) -> list[Record]:
         said: list[Record] = []
         for span, samples in heard:
             (transcript,) = self._speech([samples])

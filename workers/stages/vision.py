@@ -39,7 +39,7 @@ class Uncounted:
         """Do nothing."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class VisionResult(msgspec.Struct, frozen=True):
     """What the detector found in a frame, and how well it could see (`Detections`)."""
 
     boxes: tuple[Box, ...]
@@ -47,14 +47,14 @@ class Seen(msgspec.Struct, frozen=True):
     sharpness: float
 
 
-class Unseen(msgspec.Struct, frozen=True):
+class SkippedFrame(msgspec.Struct, frozen=True):
     """Why a frame was not looked at: `stale` (a newer one was there) or `undecodable`."""
 
     what: Literal["stale", "undecodable"]
     reason: str = ""
 
 
-class Pace:
+class BacklogPacer:
     """In which order the frames of a poll are looked at, and for how long.
 
     A backlog is worked off at `SPEED` times real time: the newest frame of each source is always
@@ -104,17 +104,17 @@ class VisionStage:
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._detector, self._min_score = detector, min_score
-        self._policy, self._pace = policy, Pace()
+        self._policy, self._pace = policy, BacklogPacer()
         self._status, self._timer = status or Uncounted(), timer
 
-    def infer(self, batch: Sequence[Record]) -> Sequence[Seen | Unseen | None]:
+    def infer(self, batch: Sequence[Record]) -> Sequence[VisionResult | SkippedFrame | None]:
         """Look at the frames of a poll, over all sources at once; None for what is no frame."""
         began = self._timer()
         frames = {i: record for i, record in enumerate(batch) if isinstance(record, FrameChunk)}
         order, must, seconds = list(frames), len(frames), 0.0
         if self._policy == "newest":
             order, must, seconds = self._pace.plan(frames)
-        found: dict[int, Seen | Unseen] = dict.fromkeys(frames, Unseen("stale"))
+        found: dict[int, VisionResult | SkippedFrame] = dict.fromkeys(frames, SkippedFrame("stale"))
         done = 0
         while done < len(order) and (room := self._room(done, must, began, seconds)):
             some = order[done : done + room]
@@ -132,19 +132,19 @@ class VisionStage:
         # No more than before: what the first of them cost may say little of the others.
         return max(1, min(done, AT_ONCE, int((seconds - spent) * done / (spent or seconds))))
 
-    def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, Seen | Unseen]:
+    def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, VisionResult | SkippedFrame]:
         """What these frames show, by their keys."""
-        found: dict[int, Seen | Unseen] = {}
+        found: dict[int, VisionResult | SkippedFrame] = {}
         pictures: dict[int, Pixels] = {}
         for index, frame in frames.items():
             try:
                 pictures[index] = decoded(frame.data, frame.width, frame.height)
             except DecodeError as error:
-                found[index] = Unseen("undecodable", str(error))
+                found[index] = SkippedFrame("undecodable", str(error))
         seen = self._detector(list(pictures.values())) if pictures else ()
         for (index, picture), boxes in zip(pictures.items(), seen, strict=True):
             sure = tuple(box for box in boxes if box.score >= self._min_score)
-            found[index] = Seen(sure, *luma_and_sharpness(picture))
+            found[index] = VisionResult(sure, *luma_and_sharpness(picture))
         return found
 
     def open(self, floors: dict[str, int]) -> _VisionState:
@@ -156,14 +156,14 @@ class _VisionState:
     def __init__(self, status: Ledger) -> None:
         self._status = status
 
-    def on(self, record: Record, inferred: Seen | Unseen | None) -> Sequence[Record]:
+    def on(self, record: Record, inferred: VisionResult | SkippedFrame | None) -> Sequence[Record]:
         """Detections and Progress for a frame; Progress and Roster pass as they are."""
         if not isinstance(record, FrameChunk):
             return (record,)
         site, source = record.site, record.source
         moved = Progress(site=site, source=source, upto=record.start + 1)
         match inferred:
-            case Seen(boxes=boxes, luma=luma, sharpness=sharpness):
+            case VisionResult(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")
                 found = Detections(
                     site=site,
@@ -175,7 +175,7 @@ class _VisionState:
                     sharpness=sharpness,
                 )
                 return found, moved
-            case Unseen(what="undecodable", reason=reason):
+            case SkippedFrame(what="undecodable", reason=reason):
                 self._status.count(site, source, "dropped.undecodable")
                 dead = DeadLetter(
                     site=site,

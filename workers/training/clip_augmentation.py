@@ -15,7 +15,7 @@ import numpy as np
 
 from models.hearing.yamnet_features import OWN
 from models.training import dataset
-from workers.replay.scene_file import Clip
+from workers.replay.scene_file import SceneClip
 from workers.training import clip_manifest, feature_extraction, scene_mixer
 
 TAKES = {"train": 8, "val": 8, "test": 1}  # how often a clip is heard; the first time as it is
@@ -23,7 +23,7 @@ UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a feature that stands for a score bel
 FEWER = 2  # times less often where it is no ordinary sound, of which there are more
 
 
-def jobs(media: Path, seed: int) -> Iterator[feature_extraction.Job]:
+def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
     """Every clip of the manifest alone; but for the test split also louder or softer, beside
     ordinary sounds of its own split, and with noise."""
     clips = [
@@ -36,7 +36,7 @@ def jobs(media: Path, seed: int) -> Iterator[feature_extraction.Job]:
             continue
         ordinary = scene_mixer.by_name([c for c in clips if c.split == clip.split and not c.label])
         for take in range(max(1, TAKES[clip.split] // (FEWER if clip.label else 1))):
-            alone = feature_extraction.Job(
+            alone = feature_extraction.ExtractionJob(
                 scene="",
                 split=clip.split,
                 clip=str(media / clip.path),
@@ -47,7 +47,7 @@ def jobs(media: Path, seed: int) -> Iterator[feature_extraction.Job]:
             yield _beside(alone, media, ordinary, chance) if take else alone
 
 
-def doubtful(row: dataset.Row) -> bool:
+def doubtful(row: dataset.WindowRow) -> bool:
     """Whether this window of a clip is no example of what the clip is, for YAMNet does not even
     suspect it there: a label is the whole clip's, and who learns that the crowd around a siren is
     the siren takes every crowd for one."""
@@ -59,11 +59,11 @@ def doubtful(row: dataset.Row) -> bool:
 
 
 def _beside(
-    job: feature_extraction.Job,
+    job: feature_extraction.ExtractionJob,
     media: Path,
     ordinary: Sequence[Sequence[clip_manifest.Clip]],
     chance: np.random.Generator,
-) -> feature_extraction.Job:
+) -> feature_extraction.ExtractionJob:
     """The clip as it may be heard in a scene."""
     shares = np.array([min(len(kind), scene_mixer.COMMON) for kind in ordinary], float)
     beside = []
@@ -72,7 +72,7 @@ def _beside(
         other = kind[int(chance.integers(len(kind)))]
         loud = (-24, -12) if scene_mixer.FAR.search(other.path.lower()) else (-18, 0)
         beside.append(
-            Clip(
+            SceneClip(
                 file=str((media / other.path).resolve()),
                 at=round(float(chance.uniform(0, 4)), 3),
                 gain_db=round(float(chance.uniform(*loud)), 1),

@@ -23,8 +23,8 @@ from workers.media import recordings
 from workers.media.pcm import RATE, Samples
 from workers.training import scene_writer
 from workers.training.clip_manifest import BUILT_IN, Clip, Manifest, Spans, chosen, read
-from workers.training.scene_mixer import Heard, Row, mixed
-from workers.training.scene_plan import EMPTY, THIRD, Film, Order, slots
+from workers.training.scene_mixer import ClipLevels, SceneRow, mixed
+from workers.training.scene_plan import EMPTY, THIRD, Film, SceneSpec, slots
 from workers.training.scene_writer import Composed
 
 MOST = 100_000  # scenes
@@ -54,7 +54,7 @@ def compose(  # noqa: PLR0913
     what this did not make.
     """
     order = _checked(
-        Order(
+        SceneSpec(
             scenes=scenes,
             seed=seed,
             duration=duration,
@@ -80,7 +80,7 @@ def compose(  # noqa: PLR0913
     return told
 
 
-def _checked(order: Order) -> Order:
+def _checked(order: SceneSpec) -> SceneSpec:
     for wrong, what in (
         (not 1 <= order.scenes <= MOST, f"--scenes must be 1 to {MOST}"),
         (not 0 <= order.seed < 2**63, "--seed must be a whole number from 0 on"),
@@ -106,7 +106,7 @@ def _films(clips: Manifest, duration: float) -> list[Film]:
     for clip in clips.clips:
         if clip.kind != "video":
             continue
-        lasts = float(recordings.film_length(clips.media / clip.path, whole=True))
+        lasts = float(recordings.video_length(clips.media / clip.path, whole=True))
         rounds = range(math.ceil(duration / lasts))
         visible = [
             (round(a + i * lasts, 3), round(min(b, lasts) + i * lasts, 3))
@@ -155,7 +155,7 @@ def _within(spans: Spans, duration: float) -> Spans:
     return tuple((a, b) for a, b in cut if b > a)
 
 
-def _heard(path: Path, clip: Clip) -> Heard:
+def _heard(path: Path, clip: Clip) -> ClipLevels:
     """Length, and where 50 ms of it are within 20 dB of the loudest."""
     blocks: list[Samples] = []
     for block in recordings.sound(path, lambda *_: None):
@@ -171,7 +171,7 @@ def _heard(path: Path, clip: Clip) -> Heard:
     loud = np.flatnonzero(power >= power.max() * 10 ** (-LOUD / 10))
     first, last = int(loud[0]), int(loud[-1]) + 1
     length = len(samples) / RATE
-    return Heard(
+    return ClipLevels(
         length=length,
         start=first * FRAME / RATE,
         end=min(last * FRAME / RATE, length),
@@ -179,7 +179,7 @@ def _heard(path: Path, clip: Clip) -> Heard:
     )
 
 
-def _told(order: Order, clips: Manifest, rows: Sequence[Row]) -> Composed:
+def _told(order: SceneSpec, clips: Manifest, rows: Sequence[SceneRow]) -> Composed:
     """What was made; raises ConfigError where a share that is promised was not reached."""
     anomalies = [anomaly for row in rows for anomaly in row.anomalies]
     distractors = [distractor for row in rows for distractor in row.distractors]

@@ -24,8 +24,8 @@ from workers.training.ground_truth import truth
 
 
 def encoded(
-    config: Path, jobs: Sequence[feature_extraction.Job], name: str = "windows"
-) -> list[list[dataset.Row]]:
+    config: Path, jobs: Sequence[feature_extraction.ExtractionJob], name: str = "windows"
+) -> list[list[dataset.WindowRow]]:
     """The rows of each job, with a progress bar of that name on a terminal."""
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(name, total=len(jobs))
@@ -60,7 +60,7 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None)
     playable(config, scenes)
     writable(out)
     jobs = [
-        feature_extraction.Job(
+        feature_extraction.ExtractionJob(
             scene=str(scene),
             split=split or (scene.parent.name if scene.parent.name in SPLITS else "train"),
         )
@@ -113,7 +113,7 @@ def export(
     start, end = moments(since, until)
     writable(out)
     judges = load_heads(settings)
-    notes = {site: feature_extraction.Notes(judges.get(site)) for site in settings.sites}
+    notes = {site: feature_extraction.RecordingHead(judges.get(site)) for site in settings.sites}
     encoders = encoders or load_encoders(settings.models, recorded=True, stages=STAGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         told = rejudge(settings, encoders, entries, start, end, heads=notes)
@@ -127,8 +127,8 @@ def export(
 
 
 def _windows(
-    alert: Alert, notes: feature_extraction.Notes, anomalies: Sequence[Anomaly]
-) -> Iterator[dataset.Row]:
+    alert: Alert, notes: feature_extraction.RecordingHead, anomalies: Sequence[Anomaly]
+) -> Iterator[dataset.WindowRow]:
     """The windows that show something of the alert, each with the label of what was found in it."""
     end = alert.end or FOREVER
     found = [
@@ -145,7 +145,7 @@ def _windows(
             gravest = max(
                 here, key=lambda a: (SEVERITIES.index(a.severity), a.score), default=alert
             )
-            yield dataset.Row(
+            yield dataset.WindowRow(
                 scene=alert.id,
                 site=alert.site,
                 start=window.start,

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import Learned, folder_of
+from models.fusion.learned_head import LearnedHead, folder_of
 from models.training import dataset, metrics
 from models.training import report as page
 from models.training.batches import truths_of
@@ -31,7 +31,7 @@ def evaluate(
     inputs: Sequence[Path], head: str, config: Path | None, report: Path | None
 ) -> dict[str, object]:
     """Judge a head on files of windows (.jsonl) or on scenes (.yaml, by `config`)."""
-    learned = Learned.read(folder_of(head))
+    learned = LearnedHead.read(folder_of(head))
     files, scenes = windows_and_scenes(inputs)
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
         msg = f"--report {report}: an .html file in a folder that exists, please"
@@ -44,7 +44,7 @@ def evaluate(
             raise ConfigError(msg)
         playable(config, scenes)
         told = {path: truth(load_scene(path)) for path in scenes}
-        jobs = [feature_extraction.Job(scene=str(path)) for path in scenes]
+        jobs = [feature_extraction.ExtractionJob(scene=str(path)) for path in scenes]
         rows += [row for made in encoded(config, jobs) for row in made]
         truths |= {path.stem: [Truth(*s) for s in spans] for path, spans in told.items()}
     if not rows:
@@ -63,7 +63,7 @@ def evaluate(
             report,
             title=f"Fusion head {learned.version}",
             card=card,
-            rows=[metrics.Row(learned.version, "VAT", "as given", measured)],
+            rows=[metrics.TableRow(learned.version, "VAT", "as given", measured)],
             curves={learned.version: answered},
             main=answered,
             truths=truths,
@@ -92,7 +92,7 @@ def windows_and_scenes(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return files, scenes
 
 
-def _answered(learned: Learned, rows: Sequence[dataset.Row]) -> Scored:
+def _answered(learned: LearnedHead, rows: Sequence[dataset.WindowRow]) -> Scored:
     """What the head says to each window, just as in the daemon."""
     labels = [row.answer() for row in rows]
     verdicts = [learned.probabilities(row.tokens()) for row in rows]
@@ -121,9 +121,9 @@ def evaluate_clips(folder: Path, head: str, manifest: Path | None) -> dict[str, 
     if not labels:
         msg = f"{folder}: holds no sound ({', '.join(sorted(SOUNDS))})"
         raise ConfigError(msg)
-    learned = Learned.read(folder_of(head))
+    learned = LearnedHead.read(folder_of(head))
     jobs = [
-        feature_extraction.Job(scene="", clip=str(path), label=label)
+        feature_extraction.ExtractionJob(scene="", clip=str(path), label=label)
         for path, label in labels.items()
     ]
     counts: dict[str, dict[str, int]] = {}

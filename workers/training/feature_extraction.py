@@ -16,7 +16,7 @@ import numpy as np
 from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
-from models.fusion.query import Question
+from models.fusion.query import HeadQuery
 from models.hearing.voice_activity import FRAME, Samples
 from models.registry import REGISTRY
 from models.training import dataset
@@ -25,21 +25,21 @@ from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import SECOND, Window
 from workers.config import loader
 from workers.media import recordings
-from workers.replay.scene_file import Clip, Scene, load_scene
-from workers.replay.scene_replay import Study, replay
+from workers.replay.scene_file import Scene, SceneClip, load_scene
+from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
 from workers.stages.encoders import STAGES, Encoders, load_encoders
 from workers.stages.site_state import RULES, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
-from workers.training.video_cache import Films
+from workers.training.video_cache import VideoCache
 
 NEVER = 2.0  # a threshold that no score reaches
 CLIP_AT = 1.25  # s of silence before a clip that is heard alone
 LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
 
 
-class Notes:
+class RecordingHead:
     """A head that keeps what it was asked; it answers as the head in it does, or finds nothing."""
 
     def __init__(self, head: Head | None = None) -> None:
@@ -48,7 +48,7 @@ class Notes:
         self.threshold = NEVER if head is None else head.threshold
         self.asked: list[tuple[Window, features.Tokens]] = []
 
-    def __call__(self, batch: Sequence[Question]) -> Sequence[Verdict]:
+    def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]:
         for question in batch:
             # A window is asked about first as a whole, then perhaps its newest hop alone.
             if not self.asked or self.asked[-1][0].end != question.window.end:
@@ -58,7 +58,7 @@ class Notes:
         return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class ExtractionJob(msgspec.Struct, frozen=True, kw_only=True):
     """A scene to encode. `spoil`: how (spoilt.KINDS), or as it is; `take` seeds that."""
 
     scene: str
@@ -68,11 +68,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     clip: str = ""  # a sound file that is the whole scene, with its label
     label: str = ""
     gain_db: float = 0.0
-    beside: tuple[Clip, ...] = ()  # ordinary sounds that are heard with it
+    beside: tuple[SceneClip, ...] = ()  # ordinary sounds that are heard with it
     take: int = 0
 
 
-def rows(config: Config, job: Job, encoders: Encoders) -> list[dataset.Row]:
+def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset.WindowRow]:
     """The windows of one scene or clip, with their truth."""
     if job.clip:
         config, scene = _alone(job)
@@ -88,8 +88,8 @@ def rows(config: Config, job: Job, encoders: Encoders) -> list[dataset.Row]:
     config, scene = _part(config, scene, job.only)
     if job.spoil == "shifted":
         scene = corruptions.shifted(scene)
-    notes = Notes()
-    study = Study(
+    notes = RecordingHead()
+    study = ReplayOptions(
         heads={scene.site: notes},
         spoil=corruptions.way(job.spoil, job.take),
         film=_films,
@@ -97,7 +97,7 @@ def rows(config: Config, job: Job, encoders: Encoders) -> list[dataset.Row]:
     )
     replay(config, scene, encoders, study=study)
     return [
-        dataset.Row(
+        dataset.WindowRow(
             scene=f"{job.clip}#{job.take}" if job.clip else scene.path.stem,
             site=scene.site,
             camera=next((Path(camera.file).stem for camera in scene.cameras.values()), ""),
@@ -123,7 +123,7 @@ def _part(config: Config, scene: Scene, only: str) -> tuple[Config, Scene]:
     return config, msgspec.structs.replace(scene, **{gone: {}})
 
 
-def _alone(job: Job) -> tuple[Config, Scene]:
+def _alone(job: ExtractionJob) -> tuple[Config, Scene]:
     """A site with one microphone, which hears the clip and nothing else."""
     path = Path(job.clip)
     try:
@@ -136,7 +136,9 @@ def _alone(job: Job) -> tuple[Config, Scene]:
         start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
         duration=round((seconds + CLIP_AT + 2) * SECOND),
         cameras={},
-        microphones={"mic": (Clip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)},
+        microphones={
+            "mic": (SceneClip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)
+        },
         reports=(),
     )
     site = Site(microphones={"mic": Microphone(source="device:default")})
@@ -144,8 +146,12 @@ def _alone(job: Job) -> tuple[Config, Scene]:
 
 
 def encode(
-    config: Path, jobs: Sequence[Job], *, told: Callable[[int, int], None], processes: int = 0
-) -> Iterator[list[dataset.Row]]:
+    config: Path,
+    jobs: Sequence[ExtractionJob],
+    *,
+    told: Callable[[int, int], None],
+    processes: int = 0,
+) -> Iterator[list[dataset.WindowRow]]:
     """The windows of each job, in order; one process a core, models loaded once in each.
 
     Clips alone need no config: `Path()`. `told` hears how many are done, of how many. Raises
@@ -170,7 +176,7 @@ def _there(config: Path) -> None:
             weights.find(named)
 
 
-_films = Films()  # of this process: the same few videos, scene after scene
+_films = VideoCache()  # of this process: the same few videos, scene after scene
 _ours: list[tuple[Config, Encoders]] = []  # of this worker process
 
 
@@ -183,7 +189,7 @@ def _ready(config: str) -> None:
     models = msgspec.structs.replace(settings.models, **single)
     if config:
         encoders = load_encoders(models, recorded=True)
-        encoders = msgspec.structs.replace(encoders, detector=Remembering(encoders.detector))
+        encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
     else:  # nobody speaks in a clip that is heard for what it is
         encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=nobody)
@@ -195,12 +201,12 @@ def nobody(batch: Sequence[Samples]) -> list[Samples]:
     return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
 
 
-def _work(job: Job) -> list[dataset.Row]:
+def _work(job: ExtractionJob) -> list[dataset.WindowRow]:
     settings, encoders = _ours[0]
     return rows(settings, job, encoders)
 
 
-class Remembering:
+class MemoizedDetector:
     """A model that answers at once what it was asked before: films come again and again."""
 
     def __init__(self, model: Callable[[Sequence[object]], Sequence[object]]) -> None:

@@ -21,7 +21,7 @@ class _Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     label: str
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True):
+class _TruthFile(msgspec.Struct, frozen=True, kw_only=True):
     truth: tuple[_Truth, ...] | None = None
 
 
@@ -33,7 +33,7 @@ def truth(scene: Scene) -> list[Span]:
     path: Path = scene.path
     data, lines = read_yaml(path, MAX_BYTES)
     given = {"truth": data["truth"]} if isinstance(data, dict) and "truth" in data else {}
-    read, found = convert(given, _File)
+    read, found = convert(given, _TruthFile)
     if read is None:
         raise fault(path, lines, found)
     if read.truth is None:

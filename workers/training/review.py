@@ -69,8 +69,8 @@ def review(
     return [alert for alert in _alerts(file, said) if alert.id in meant]
 
 
-def _alerts(file: Path, rows: Sequence[dataset.Row]) -> list[Reviewed]:
-    of: dict[str, list[dataset.Row]] = {}
+def _alerts(file: Path, rows: Sequence[dataset.WindowRow]) -> list[Reviewed]:
+    of: dict[str, list[dataset.WindowRow]] = {}
     for row in rows:
         if row.alert:
             of.setdefault(row.alert, []).append(row)

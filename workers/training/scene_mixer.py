@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from pipeline.errors import ConfigError
-from workers.replay.scene_file import Clip as Laid
-from workers.replay.scene_file import Said
+from workers.replay.scene_file import SceneClip as Laid
+from workers.replay.scene_file import SceneReport
 from workers.training.clip_manifest import Clip, Manifest
 from workers.training.intervals import Interval, length, merged, minus, outside
 from workers.training.scene_plan import INTRUSION, SHORTEST, Part, Slot, appearances
@@ -30,7 +30,7 @@ LEAST = 1.0  # s of an appearance that a corruption leaves
 AFTER = 6.0  # s after its start at most that an anomaly is reported
 
 
-class Heard(msgspec.Struct, frozen=True, kw_only=True):
+class ClipLevels(msgspec.Struct, frozen=True, kw_only=True):
     """What a clip sounds like: its length, where it is loud (s), and how loud there (dBFS)."""
 
     length: float
@@ -39,7 +39,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     level: float
 
 
-class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
+class PlacedAnomaly(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is true of the scene, and how it shows."""
 
     label: str
@@ -74,7 +74,7 @@ class Corruption(msgspec.Struct, frozen=True, kw_only=True):
     snr_db: float | None
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class SceneRow(msgspec.Struct, frozen=True, kw_only=True):
     """A line of scenes.jsonl."""
 
     name: str
@@ -84,7 +84,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     duration: float
     closed: bool
-    anomalies: tuple[Anomaly, ...]
+    anomalies: tuple[PlacedAnomaly, ...]
     distractors: tuple[Distractor, ...]
     corruption: Corruption
     report: str  # contradicting before matching before none, of all anomalies
@@ -93,19 +93,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     """A scene as it will be written; files are below the media or, `noise/...`, the out folder."""
 
-    row: Row
+    row: SceneRow
     loop: bool
     dark: tuple[Interval, ...]
     clips: tuple[Laid, ...]
     noise: tuple[Laid, ...]
-    reports: tuple[Said, ...]
+    reports: tuple[SceneReport, ...]
 
 
 def mixed(
     slot: Slot,
     duration: float,
     manifest: Manifest,
-    heard: Callable[[Clip], Heard],
+    heard: Callable[[Clip], ClipLevels],
     rng: np.random.Generator,
 ) -> Mixed:
     """The scene of a slot."""
@@ -118,7 +118,7 @@ class _Scene:
         slot: Slot,
         duration: float,
         manifest: Manifest,
-        heard: Callable[[Clip], Heard],
+        heard: Callable[[Clip], ClipLevels],
         rng: np.random.Generator,
     ) -> None:
         self._slot = slot
@@ -128,7 +128,7 @@ class _Scene:
         self._sounds = manifest.of(slot.split, "sound", "speech")
         self._texts = manifest.of(slot.split, "report")
         self._laid: list[Laid] = []
-        self._said: list[Said] = []
+        self._said: list[SceneReport] = []
         self._lit: list[Interval] = []  # in closed hours, the only light
         self._events: dict[str, float] = {}  # dBFS of the sounds that matter, by label
 
@@ -144,7 +144,7 @@ class _Scene:
         ]
         distractors = self._distractors()
         kinds = [anomaly.report for anomaly in anomalies]
-        row = Row(
+        row = SceneRow(
             name=f"{slot.film.site}-{slot.number:04d}",
             split=slot.split,
             site=slot.film.site,
@@ -219,7 +219,7 @@ class _Scene:
         kind = "" if self._slot.dead else self._slot.noise
         return kind, round(self._between(*SNR[kind]), 1) if kind else None
 
-    def _anomaly(self, part: Part, seen: Sequence[Interval]) -> Anomaly:
+    def _anomaly(self, part: Part, seen: Sequence[Interval]) -> PlacedAnomaly:
         """Lay its sound, say its report; what is true lasts from its first cue to its last."""
         cues: list[Interval] = [*seen]
         clips: list[str] = []
@@ -249,7 +249,7 @@ class _Scene:
             text = self._one(self._explaining()).text
             self._say(text, first, first + AFTER)
             texts.append(text)
-        return Anomaly(
+        return PlacedAnomaly(
             label=part.label,
             modalities=part.shows,
             clips=tuple(clips),
@@ -261,7 +261,7 @@ class _Scene:
             report=kind,
         )
 
-    def _over_bed(self, anomaly: Anomaly, snr: float | None) -> Anomaly:
+    def _over_bed(self, anomaly: PlacedAnomaly, snr: float | None) -> PlacedAnomaly:
         """Told how far its sound is above the bed, which is `snr` below the first one."""
         if snr is None or anomaly.label not in self._events:
             return anomaly
@@ -300,7 +300,7 @@ class _Scene:
     def _say(self, text: str, low: float, high: float) -> float:
         at = self._between(min(low, self._duration - 1), min(high, self._duration - 1))
         author = AUTHORS[int(self._rng.integers(len(AUTHORS)))]
-        self._said.append(Said(at=at, author=author, text=text))
+        self._said.append(SceneReport(at=at, author=author, text=text))
         return at
 
     def _distractors(self) -> list[Distractor]:

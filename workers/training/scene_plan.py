@@ -64,7 +64,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     parts: tuple[Part, ...]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class SceneSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for."""
 
     scenes: int
@@ -87,7 +87,7 @@ def dealt(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> li
     return [cards[i] for i in rng.permutation(len(cards))]
 
 
-def slots(order: Order, manifest: Manifest, films: Sequence[Film]) -> list[Slot]:
+def slots(order: SceneSpec, manifest: Manifest, films: Sequence[Film]) -> list[Slot]:
     """Every scene's slot, by number; raises ConfigError for a manifest that cannot fill them."""
     rng = np.random.default_rng([order.seed])
     shares = dict(zip(SPLITS, order.splits, strict=True))
@@ -103,7 +103,7 @@ def slots(order: Order, manifest: Manifest, films: Sequence[Film]) -> list[Slot]
 
 
 def _split(
-    order: Order,
+    order: SceneSpec,
     manifest: Manifest,
     films: Sequence[Film],
     split: str,

@@ -23,10 +23,10 @@ import msgspec
 import numpy as np
 
 from models.fusion.labels import SPLITS
-from models.fusion.learned_head import Learned
+from models.fusion.learned_head import LearnedHead
 from models.training import dataset, export_head, fit, metrics, rehearsal, report
-from models.training.batches import Windows
-from models.training.fit import Settings, Trained
+from models.training.batches import WindowArrays
+from models.training.fit import FitSettings, Trained
 from models.training.metrics import Scored, Truth
 from workers.replay.scene_file import load_scene
 from workers.runtime.process_pool import pool
@@ -48,9 +48,9 @@ SESA = ("gunshot", "explosion", "siren", "")
 class Data(msgspec.Struct, frozen=True, kw_only=True):
     """The rows of everything, and what truly happened in each scene."""
 
-    scenes: Sequence[dataset.Row]  # as they are
-    spoilt: Mapping[str, Sequence[dataset.Row]]  # kind -> the test scenes again
-    clips: Sequence[dataset.Row]
+    scenes: Sequence[dataset.WindowRow]  # as they are
+    spoilt: Mapping[str, Sequence[dataset.WindowRow]]  # kind -> the test scenes again
+    clips: Sequence[dataset.WindowRow]
     truths: Mapping[str, Sequence[Truth]]
 
 
@@ -60,11 +60,13 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
     compose(media, folder, scenes=scenes, seed=seed)
     files = {split: sorted((folder / split).glob("*.yaml")) for split in SPLITS}
     plain = [
-        feature_extraction.Job(scene=str(f), split=s) for s, found in files.items() for f in found
+        feature_extraction.ExtractionJob(scene=str(f), split=s)
+        for s, found in files.items()
+        for f in found
     ]
     wrong = {
         kind: [
-            feature_extraction.Job(
+            feature_extraction.ExtractionJob(
                 scene=str(f), split="test", spoil=kind, only=corruptions.TOUCHES.get(kind, "")
             )
             for f in files["test"]
@@ -74,7 +76,7 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
     every = {"scenes": plain, **wrong}
     jobs = [job for some in every.values() for job in some]
     made = iter(encoded(folder / "config.yaml", jobs, "scenes"))
-    kept: dict[str, list[dataset.Row]] = {}
+    kept: dict[str, list[dataset.WindowRow]] = {}
     for name, some in every.items():
         rows = [row for _ in some for row in next(made)]
         kept[name] = _whole(name, rows, kept.get("scenes", []))
@@ -97,8 +99,8 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
 
 
 def _whole(
-    kind: str, rows: Sequence[dataset.Row], clean: Sequence[dataset.Row]
-) -> list[dataset.Row]:
+    kind: str, rows: Sequence[dataset.WindowRow], clean: Sequence[dataset.WindowRow]
+) -> list[dataset.WindowRow]:
     """The windows with what was spoilt, and the rest as it was where only that was encoded."""
     touched = TOUCHED.get(corruptions.TOUCHES.get(kind, ""))
     if touched is None:
@@ -123,7 +125,7 @@ class Fold(msgspec.Struct, frozen=True, kw_only=True):
     """A training: of this kind, without this video; "" is the head that is shipped."""
 
     name: str
-    settings: Settings
+    settings: FitSettings
     video: str = ""
 
 
@@ -131,10 +133,10 @@ def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Tr
     """For each kind of head one trained without each video, and the one that knows all; a core
     each, for networks so small gain nothing from a second one."""
     kinds = {
-        "concat": Settings(seed=seed, epochs=EPOCHS),
-        "attention": Settings(seed=seed, epochs=EPOCHS, network="attention", members=1),
-        "only A": Settings(seed=seed, epochs=EPOCHS, modalities="A"),
-        **{f"only {letter}": Settings(seed=seed, modalities=letter) for letter in "VT"},
+        "concat": FitSettings(seed=seed, epochs=EPOCHS),
+        "attention": FitSettings(seed=seed, epochs=EPOCHS, network="attention", members=1),
+        "only A": FitSettings(seed=seed, epochs=EPOCHS, modalities="A"),
+        **{f"only {letter}": FitSettings(seed=seed, modalities=letter) for letter in "VT"},
     }
     videos = sorted({row.camera for row in given.scenes if row.camera})
     wanted = [Fold(name=MAIN, settings=kinds["concat"])]
@@ -157,10 +159,10 @@ def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Tr
     return by_kind, made[0]
 
 
-_rows: list[Sequence[dataset.Row]] = []  # of this process: the scenes and the clips
+_rows: list[Sequence[dataset.WindowRow]] = []  # of this process: the scenes and the clips
 
 
-def _alone(scenes: Sequence[dataset.Row], clips: Sequence[dataset.Row]) -> None:
+def _alone(scenes: Sequence[dataset.WindowRow], clips: Sequence[dataset.WindowRow]) -> None:
     fit.single()
     _rows[:] = [scenes, clips]
 
@@ -172,18 +174,20 @@ def _trained(fold: Fold) -> Trained:
         known += [
             row for row in clips if row.split != "train" or not clip_augmentation.doubtful(row)
         ]
-    parts = {split: Windows([r for r in known if r.split == split]) for split in ("train", "val")}
+    parts = {
+        split: WindowArrays([r for r in known if r.split == split]) for split in ("train", "val")
+    }
     return fit.fit(parts["train"], parts["val"], fold.settings)
 
 
 def pooled(
-    heads: Sequence[tuple[str, Trained]], rows: Sequence[dataset.Row], modalities: str
+    heads: Sequence[tuple[str, Trained]], rows: Sequence[dataset.WindowRow], modalities: str
 ) -> Scored:
     """Each test window judged by the network that never saw its video."""
     parts = []
     for video, trained in heads:
         own = [row for row in rows if row.split == "test" and row.camera == video]
-        parts.append(fit.scored(trained, Windows(own), modalities))
+        parts.append(fit.scored(trained, WindowArrays(own), modalities))
     return Scored(
         scene=[name for part in parts for name in part.scene],
         kind=[name for part in parts for name in part.kind],
@@ -196,9 +200,9 @@ def pooled(
 
 def table(
     made: Folds, given: Data, threshold: float
-) -> tuple[list[metrics.Row], dict[str, Scored]]:
+) -> tuple[list[metrics.TableRow], dict[str, Scored]]:
     """Every row of the report, and the answers behind some of them."""
-    rows: list[metrics.Row] = []
+    rows: list[metrics.TableRow] = []
     curves: dict[str, Scored] = {}
     conditions = {"clean": given.scenes, **given.spoilt}
 
@@ -206,7 +210,7 @@ def table(
         answers = pooled(made[name], conditions[condition], modalities)
         measured = metrics.measure(answers, given.truths, threshold)
         shown = name if not name.startswith("only") else "one modality alone"
-        rows.append(metrics.Row(shown, modalities, condition, measured))
+        rows.append(metrics.TableRow(shown, modalities, condition, measured))
         if keep:
             curves[keep] = answers
 
@@ -221,11 +225,11 @@ def table(
     return rows, curves
 
 
-def clips_right(head: Learned, rows: Sequence[dataset.Row]) -> tuple[float, np.ndarray]:
+def clips_right(head: LearnedHead, rows: Sequence[dataset.WindowRow]) -> tuple[float, np.ndarray]:
     """Share of held-out SESA clips told right from sound alone (gunshot, explosion, siren,
     casual), and the table of counts, truth by row."""
     counts = np.zeros((len(SESA), len(SESA)), int)
-    by_clip: dict[str, list[dataset.Row]] = {}
+    by_clip: dict[str, list[dataset.WindowRow]] = {}
     for row in rows:
         if row.split == "test" and "sesa_train" in row.scene:
             by_clip.setdefault(row.scene, []).append(row)
@@ -255,13 +259,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"{time.monotonic() - began:.0f} s until here")
     made, final = folds(given, _say, asked.seed)
     _say(f"{time.monotonic() - began:.0f} s until here")
-    val = Windows([r for r in (*given.scenes, *given.clips) if r.split == "val"])
+    val = WindowArrays([r for r in (*given.scenes, *given.clips) if r.split == "val"])
     threshold = fit.chosen_threshold(final, val, _spans(given), PER_HOUR)
     rows, curves = table(made, given, threshold)
-    test = Windows([row for row in given.scenes if row.split == "test"])
+    test = WindowArrays([row for row in given.scenes if row.split == "test"])
     own = fit.scored(final, test)
     measured = metrics.measure(own, given.truths, threshold)
-    rows.append(metrics.Row("shipped (knows the videos)", "VAT", "clean", measured))
+    rows.append(metrics.TableRow("shipped (knows the videos)", "VAT", "clean", measured))
     config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
     about = _about(asked, rows, final, threshold)
     card = export_head.ship(
@@ -271,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     heard = [row for row in given.clips if not clip_augmentation.doubtful(row)]
     kept = rehearsal.chosen([given.scenes, heard], asked.seed)
     dataset.write(ship / rehearsal.FILE, kept)
-    right, counts = clips_right(Learned.read(ship), given.clips)
+    right, counts = clips_right(LearnedHead.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)
     card = msgspec.structs.replace(card, about=about)
     export_head.write_card(ship, card)
@@ -309,13 +313,13 @@ def _spans(given: Data) -> dict[str, Sequence[Truth]]:
     return spans
 
 
-def _hash(scenes: int, settings: Settings, composed: Path) -> str:
+def _hash(scenes: int, settings: FitSettings, composed: Path) -> str:
     text = f"{scenes} {settings} {composed.read_text()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _about(
-    asked: argparse.Namespace, rows: Sequence[metrics.Row], final: Trained, threshold: float
+    asked: argparse.Namespace, rows: Sequence[metrics.TableRow], final: Trained, threshold: float
 ) -> dict[str, object]:
     chosen = {(r.name, r.modalities, r.condition): r.metrics for r in rows}
     main = chosen["concat", "VAT", "clean"]
@@ -348,7 +352,7 @@ def _notes(right: float, counts: np.ndarray) -> list[str]:
     ]
 
 
-def _tell(rows: Sequence[metrics.Row], right: float, counts: np.ndarray) -> None:
+def _tell(rows: Sequence[metrics.TableRow], right: float, counts: np.ndarray) -> None:
     _say(f"{'head':28}{'given':7}{'':9}{'AP':>6}{'AUC':>7}{'F1':>7}{'recall':>8}{'false/h':>9}"
          f"{'detect':>8}")  # fmt: skip
     for row in rows:

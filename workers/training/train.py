@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 from rich.progress import Progress
 
-from models.fusion.learned_head import Learned, folder_of
+from models.fusion.learned_head import LearnedHead, folder_of
 from models.training import dataset, export_head, rehearsal
-from models.training.batches import Windows, truths_of
-from models.training.fit import Settings, Trained, chosen_threshold, fit, forward, single
+from models.training.batches import WindowArrays, truths_of
+from models.training.fit import FitSettings, Trained, chosen_threshold, fit, forward, single
 from pipeline.errors import ConfigError
 
 log = logging.getLogger("fusewatch")
@@ -69,7 +69,7 @@ def train(  # noqa: PLR0913 - the options of the command
         )
         raise ConfigError(msg)
     learned, held = _split(rows, rehearsed)
-    settings = Settings(network=network, seed=seed, epochs=epochs, device=device)
+    settings = FitSettings(network=network, seed=seed, epochs=epochs, device=device)
     known = None
     card = None
     if base != "none":
@@ -77,12 +77,12 @@ def train(  # noqa: PLR0913 - the options of the command
         settings = msgspec.structs.replace(
             settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
         )
-    val = Windows(held)
+    val = WindowArrays(held)
     single()
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("epochs", total=epochs)
         trained = fit(
-            Windows(learned),
+            WindowArrays(learned),
             val,
             settings,
             folder=out,
@@ -117,7 +117,7 @@ def train(  # noqa: PLR0913 - the options of the command
         shutil.copyfile(folder_of(base) / rehearsal.FILE, out / rehearsal.FILE)
     return {
         "head": str(out),
-        "version": Learned.read(out).version,
+        "version": LearnedHead.read(out).version,
         **_agreement(rows, folder_of(base) if card else None, out),
         "windows": len(learned),
         "validation": len(held),
@@ -128,8 +128,8 @@ def train(  # noqa: PLR0913 - the options of the command
 
 
 def _split(
-    rows: Sequence[dataset.Row], rehearsed: Sequence[dataset.Row]
-) -> tuple[list[dataset.Row], list[dataset.Row]]:
+    rows: Sequence[dataset.WindowRow], rehearsed: Sequence[dataset.WindowRow]
+) -> tuple[list[dataset.WindowRow], list[dataset.WindowRow]]:
     """Windows to learn from and to stop by: the splits of the file, else every fourth alert; and
     those that the base is rehearsed with.
 
@@ -156,14 +156,14 @@ def _split(
     return [*learned, *known[0]], [*held, *known[1]] if held else []
 
 
-def _agreement(rows: Sequence[dataset.Row], base: Path | None, made: Path) -> dict[str, int]:
+def _agreement(rows: Sequence[dataset.WindowRow], base: Path | None, made: Path) -> dict[str, int]:
     """Of how many reviewed alerts the base, and what was made of it, say what the person said."""
     verdicts = {row.scene: bool(row.verdict) for row in rows if row.alert}
     if not verdicts or base is None:
         return {}
     told = {"alerts": len(verdicts)}
     for name, folder in (("agrees_before", base), ("agrees_after", made)):
-        head = Learned.read(folder)
+        head = LearnedHead.read(folder)
         found = {
             row.scene
             for row in rows
@@ -190,11 +190,11 @@ def _checked(epochs: int, seed: int, per_hour: float) -> None:
         raise ConfigError(msg)
 
 
-def _undisputed(rows: Sequence[dataset.Row]) -> list[dataset.Row]:
+def _undisputed(rows: Sequence[dataset.WindowRow]) -> list[dataset.WindowRow]:
     """Each window of a site's alerts once: where one alert follows on another, windows are in both,
     and of one that was right and one that was wrong they teach nothing."""
 
-    def window_of(row: dataset.Row) -> object:
+    def window_of(row: dataset.WindowRow) -> object:
         return row.site, row.start, row.end, tuple(sorted(row.vectors.items()))
 
     answers: dict[object, set[bool]] = {}
@@ -213,7 +213,7 @@ def _undisputed(rows: Sequence[dataset.Row]) -> list[dataset.Row]:
 
 
 def _as_sure(
-    trained: Trained, base: Any, temperature: float, rehearsed: Sequence[dataset.Row]
+    trained: Trained, base: Any, temperature: float, rehearsed: Sequence[dataset.WindowRow]
 ) -> float:
     """The temperature by which the new head is as sure of what the base knew as the base was.
 
@@ -222,7 +222,7 @@ def _as_sure(
     """
     if not rehearsed:
         return temperature
-    inputs = Windows(rehearsed).inputs
+    inputs = WindowArrays(rehearsed).inputs
     was, is_ = (forward(network, inputs)[0] for network in (base, trained.network))
     scale = float((is_ @ was) / (is_ @ is_))
     return temperature / min(max(scale, 1 / SCALE), SCALE)

@@ -18,40 +18,40 @@ from workers.media.jpeg import Pixels
 MOST = 1500  # pictures kept, of some 700 kB each
 
 
-class Kept(recordings.Picture):
+class CachedPicture(recordings.Picture):
     """A picture as pixels, dark or not."""
 
     def __init__(self, pixels: Pixels) -> None:
         self._pixels = pixels
 
-    def dark(self) -> Kept:
-        return Kept(np.zeros_like(self._pixels))
+    def dark(self) -> CachedPicture:
+        return CachedPicture(np.zeros_like(self._pixels))
 
     def pixels(self) -> Pixels:
         return self._pixels
 
 
-class Films:
+class VideoCache:
     """Makes films that share what was decoded; for one thread."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, int, bool, Fraction], Kept | None] = {}
+        self.kept: dict[tuple[str, int, bool, Fraction], CachedPicture | None] = {}
 
     def __call__(
         self, path: Path, longest: int, *, loop: bool, count: Callable[[str], None]
-    ) -> _Played:
-        return _Played(self, path.resolve(), longest, loop, count)
+    ) -> _CachedVideo:
+        return _CachedVideo(self, path.resolve(), longest, loop, count)
 
 
-class _Played:
+class _CachedVideo:
     """One showing; the file is opened when a picture is wanted that nobody has decoded yet."""
 
     def __init__(
-        self, films: Films, path: Path, longest: int, loop: bool, count: Callable[[str], None]
+        self, films: VideoCache, path: Path, longest: int, loop: bool, count: Callable[[str], None]
     ) -> None:
         self._films, self._path, self._longest, self._loop = films, path, longest, loop
         self._count = count
-        self._film: recordings.Film | None = None
+        self._film: recordings.Video | None = None
 
     def at(self, time: Fraction) -> recordings.Picture | None:
         kept = self._films.kept
@@ -60,11 +60,11 @@ class _Played:
             if len(kept) >= MOST:
                 kept.pop(next(iter(kept)))
             if self._film is None:
-                self._film = recordings.Film(
+                self._film = recordings.Video(
                     self._path, self._longest, loop=self._loop, count=self._count
                 )
             picture = self._film.at(time)
-            kept[key] = None if picture is None else Kept(picture.pixels())
+            kept[key] = None if picture is None else CachedPicture(picture.pixels())
         return kept[key]
 
     def close(self) -> None:

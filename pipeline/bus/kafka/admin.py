@@ -15,7 +15,7 @@ from kafka import TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
-from pipeline.bus.kafka.connection import Link, passing
+from pipeline.bus.kafka.connection import Connector, passing
 from pipeline.bus.kafka.state import Lag, reached
 from pipeline.config.schema import KafkaBus
 from pipeline.config.topic_plan import Topic
@@ -48,7 +48,7 @@ class Admin:
 
     def __init__(self, settings: KafkaBus, *, timeout: float = TIMEOUT) -> None:
         self._prefix, self._timeout = settings.prefix, timeout
-        self._link = Link(settings, "fusewatch-admin")
+        self._link = Connector(settings, "fusewatch-admin")
         self._client = self._link.open(KafkaAdminClient, request_timeout_ms=int(timeout * 1000))
 
     def __enter__(self) -> Admin:

@@ -15,7 +15,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from pipeline import topics
 from pipeline.bus.kafka import record
-from pipeline.bus.kafka.connection import Link
+from pipeline.bus.kafka.connection import Connector
 from pipeline.bus.kafka.monitor import Monitor
 from pipeline.bus.kafka.reader import KafkaReader
 from pipeline.bus.kafka.writer import HEADROOM, Writer, hashed
@@ -44,7 +44,7 @@ class KafkaBus:
     ) -> None:
         self._settings = settings
         self._instance = instance
-        self._link = Link(settings, client)
+        self._link = Connector(settings, client)
         self._writer = Writer(self._link, settings.prefix, settings.max_message, self._exists)
         self._monitor = Monitor(self._link)
         self._lock = Lock()

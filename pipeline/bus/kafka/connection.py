@@ -74,7 +74,7 @@ _listening.setLevel(logging.WARNING)
 _listening.propagate = False
 
 
-class Link:
+class Connector:
     """The way to the brokers of `settings`, whose password is looked up already."""
 
     def __init__(self, settings: KafkaBus, client: str) -> None:

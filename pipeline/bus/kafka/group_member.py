@@ -19,7 +19,7 @@ class _Home(Exception):
     """Raised in the listener, where kafka-python allows it, to bring `poll` home at once."""
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
     """What a rebalance says, in order; called on the client's thread while `poll` waits for it."""
 
     def __init__(self, pause: Callable[..., None]) -> None:
@@ -42,7 +42,7 @@ class Member:
 
     def __init__(self, consumer: Any, topic: str) -> None:
         self.consumer = consumer
-        listener = _Listener(consumer.pause)
+        listener = _RebalanceListener(consumer.pause)
         self.moves = listener.moves
         consumer.subscribe([topic], listener=listener)
         # Or the partitions become known amid the first join, and everybody joins once more

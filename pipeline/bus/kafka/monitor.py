@@ -16,7 +16,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline import codec
-from pipeline.bus.kafka.connection import Link
+from pipeline.bus.kafka.connection import Connector
 from pipeline.bus.kafka.record import entry
 from pipeline.ports import Entry
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Monitor:
     """Thread-safe. Names are those on the wire."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Connector) -> None:
         self._link = link
         self._lock = Lock()
         self._admin: Any = None

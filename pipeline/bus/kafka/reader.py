@@ -10,7 +10,7 @@ from typing import Any
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka
 
-from pipeline.bus.kafka.connection import Link, passing
+from pipeline.bus.kafka.connection import Connector, passing
 from pipeline.bus.kafka.group_member import CLOSE, Member
 from pipeline.bus.kafka.record import entry
 from pipeline.errors import OutsideError
@@ -36,7 +36,7 @@ class KafkaReader:
 
     def __init__(
         self,
-        link: Link,
+        link: Connector,
         topic: str,
         make: Callable[[], Any],
         exists: Callable[[str], bool],

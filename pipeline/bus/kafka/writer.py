@@ -14,7 +14,7 @@ from kafka.partitioner.default import murmur2
 
 from pipeline import topics
 from pipeline.bus.kafka import record
-from pipeline.bus.kafka.connection import Link
+from pipeline.bus.kafka.connection import Connector
 from pipeline.errors import OutsideError
 from pipeline.limits import most_bytes
 
@@ -45,7 +45,7 @@ class Writer:
     """
 
     def __init__(
-        self, link: Link, prefix: str, max_message: int, exists: Callable[[str], bool]
+        self, link: Connector, prefix: str, max_message: int, exists: Callable[[str], bool]
     ) -> None:
         self._link = link
         self._prefix = prefix
