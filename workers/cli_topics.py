@@ -1,58 +1,108 @@
-"""`fusewatch topics | dead`: what the brokers hold, and what could not be used."""
+"""The commands over Kafka: `worker` runs a stage, `topics` and `dead` show what brokers hold."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
-
-import msgspec
+from typing import Annotated
 
 from pipeline.errors import ConfigError
-from workers.exit_codes import FOUND, OK, Add, usage
+from workers.cli_options import (
+    Config,
+    Json,
+    Panel,
+    Speed,
+    State,
+    choice_argument,
+    command,
+    command_group,
+    flag,
+    path_option,
+    text_argument,
+    text_option,
+)
+from workers.exit_codes import FOUND, OK
+
+WORKERS = ("capture", "vision", "hearing", "text", "fusion", "alert", "delivery")
+
+app = command_group("Stages over Kafka.")
+topics = command_group("The brokers' topics.")
+dead = command_group("What could not be used or delivered, and another try.")
+app.add_typer(topics, name="topics", rich_help_panel=Panel.KAFKA)
+app.add_typer(dead, name="dead", rich_help_panel=Panel.SUBSCRIBERS)
 
 
-def add_commands(add: Add) -> None:
-    """Topics of the brokers; dead letters of the brokers or of the daemon's log."""
-    _add_topics(add("topics", usage, "the brokers' topics"))
-    _add_dead(add("dead", usage, "what could not be used, and another try"))
+@command(app, "worker", Panel.KAFKA)
+def _worker(
+    stage: Annotated[str, choice_argument("STAGE", WORKERS)],
+    config: Config,
+    instance: Annotated[
+        str, text_option("--instance", "NAME", "A name that stays over restarts, like vision-2.")
+    ] = "",
+    recorded: Annotated[bool, flag("--recorded", "The input is a scene: use every frame.")] = False,
+    faust: Annotated[
+        bool, flag("--faust", "Run under Faust (vision, hearing and text can).")
+    ] = False,
+    state: State = None,
+    scene: Annotated[
+        Path | None, path_option("--scene", "For capture: play this recorded scene.")
+    ] = None,
+    speed: Speed = None,
+    sites: Annotated[
+        str | None,
+        text_option(
+            "--sites", "SITES", "For capture: only these sites of the config, with commas."
+        ),
+    ] = None,
+) -> int:
+    """Run one stage in a process of its own, over Kafka."""
+    from workers import worker
 
-
-def _add_topics(topics: argparse.ArgumentParser) -> None:
-    actions = topics.add_subparsers(required=True, metavar="ACTION")
-    made = actions.add_parser("create", help="make them as the config says, or change them so")
-    made.set_defaults(command=_topics_create)
-    made.add_argument("config", type=Path)
-    made.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    made.add_argument("--grow", action="store_true", help="more partitions, when all is read")
-    made.add_argument(
-        "--shrink", action="store_true", help="shorter or smaller retention, smaller records"
+    order = worker.WorkerOptions(
+        stage=stage,
+        instance=instance,
+        recorded=recorded,
+        faust=faust,
+        state=state,
+        scene=scene,
+        speed=speed,
+        sites=tuple(sites.split(",")) if sites else (),
     )
-    made = actions.add_parser("list", help="what there is, and who reads it")
-    made.set_defaults(command=_topics_list)
-    made.add_argument("config", type=Path)
-    made.add_argument("--json", action="store_true")
+    return worker.run(order, config)
 
 
-def _topics_create(given: argparse.Namespace) -> int:
+@command(topics, "create")
+def _topics_create(
+    config: Config,
+    dry_run: Annotated[bool, flag("--dry-run", "Only say what would be done.")] = False,
+    grow: Annotated[bool, flag("--grow", "Allow more partitions, when all is read.")] = False,
+    shrink: Annotated[
+        bool, flag("--shrink", "Allow shorter or smaller retention, and smaller records.")
+    ] = False,
+) -> int:
+    """Make the topics as the config says, or change them so."""
     from workers.bus import connect, topic_admin
 
-    settings, bus, secrets = connect.of(given.config)
+    settings, bus, secrets = connect.of(config)
     with connect.admin(bus, secrets) as brokers:
         for line in topic_admin.create(
-            settings, bus, brokers, dry=given.dry_run, grow=given.grow, shrink=given.shrink
+            settings, bus, brokers, dry=dry_run, grow=grow, shrink=shrink
         ):
             print(line)
     return OK
 
 
-def _topics_list(given: argparse.Namespace) -> int:
+@command(topics, "list")
+def _topics_list(config: Config, as_json: Json = False) -> int:
+    """Show what there is, and who reads it."""
+    import msgspec
+
     from workers.bus import connect, topic_admin
 
-    _, bus, secrets = connect.of(given.config)
+    _, bus, secrets = connect.of(config)
     with connect.admin(bus, secrets) as brokers:
         found = topic_admin.rows(brokers)
-    if given.json:
+    if as_json:
         print(msgspec.json.encode(found).decode())
     else:
         for line in topic_admin.table(found):
@@ -60,53 +110,54 @@ def _topics_list(given: argparse.Namespace) -> int:
     return OK
 
 
-def _add_dead(dead: argparse.ArgumentParser) -> None:
-    actions = dead.add_subparsers(required=True, metavar="ACTION")
-    for action, help_, command in (
-        ("list", "where it stood, whose it was and why it is dead", _dead_list),
-        ("retry", "send it again, to its topic or to the one subscriber", _dead_retry),
-    ):
-        made = actions.add_parser(action, help=help_)
-        made.set_defaults(command=command)
-        made.add_argument("config", type=Path)
-        if action == "retry":
-            made.add_argument("ids", nargs="*", metavar="ID", help="as `dead list` gives it: 0:17")
-            made.add_argument("--all", action="store_true", help="all, or all of a site or time")
-        made.add_argument("--site", help="only of this site")
-        made.add_argument("--since", default="", help="only since then: 2h, 3d, or a time")
-        made.add_argument("--state", type=Path, help="state folder, instead of the config's")
-        made.add_argument("--json", action="store_true")
+Site = Annotated[str | None, text_option("--site", "SITE", "Only of this site.")]
+Since = Annotated[str, text_option("--since", "TIME", "Only since then: 2h, 3d or a time.")]
 
 
-def _dead_list(given: argparse.Namespace) -> int:
+@command(dead, "list")
+def _dead_list(
+    config: Config,
+    site: Site = None,
+    since: Since = "",
+    state: State = None,
+    as_json: Json = False,
+) -> int:
+    """Show what is dead: where it stood, whose it was and why."""
     from workers.bus.dead_letter_store import letters
     from workers.config import loader
 
-    settings = loader.load(given.config)
-    with letters(settings, given.config, given.state, given.since, given.site) as found:
+    settings = loader.load(config)
+    with letters(settings, config, state, since, site) as found:
         for each in found:
-            print(json.dumps(each.row()) if given.json else each.line())
+            print(json.dumps(each.row()) if as_json else each.line())
     return OK
 
 
-def _dead_retry(given: argparse.Namespace) -> int:
+@command(dead, "retry")
+def _dead_retry(
+    config: Config,
+    ids: Annotated[
+        list[str] | None,
+        text_argument("What to retry, as `dead list` names it: 0:17.", metavar="ID"),
+    ] = None,
+    every: Annotated[bool, flag("--all", "Retry all, or all of a site or a time.")] = False,
+    site: Site = None,
+    since: Since = "",
+    state: State = None,
+    as_json: Json = False,
+) -> int:
+    """Send it again, to its topic or to the one subscriber."""
     from workers.bus.dead_letter_store import retry
     from workers.config import loader
 
-    if bool(given.ids) == given.all:
+    if bool(ids) == every:
         msg = "dead retry: either the ids that `fusewatch dead list` gives, or --all"
         raise ConfigError(msg)
-    settings = loader.load(given.config)
-    every = True
+    settings = loader.load(config)
+    all_went = True
     for went, line in retry(
-        settings,
-        given.config,
-        given.state,
-        ids=given.ids,
-        since=given.since,
-        site=given.site,
-        as_json=given.json,
+        settings, config, state, ids=ids or [], since=since, site=site, as_json=as_json
     ):
-        every = every and went
+        all_went = all_went and went
         print(line)
-    return OK if every else FOUND
+    return OK if all_went else FOUND

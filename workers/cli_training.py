@@ -2,143 +2,121 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
-import msgspec
+import typer
 
 from pipeline.errors import ConfigError
-from workers.exit_codes import FOUND, OK, Add
+from workers.cli_options import (
+    Config,
+    Json,
+    Panel,
+    choice_option,
+    command,
+    command_group,
+    flag,
+    number_option,
+    path_argument,
+    path_option,
+    text_argument,
+    text_option,
+    whole_option,
+)
+from workers.exit_codes import FOUND, OK
+
+app = command_group("From clips to scenes, from scenes or alerts to windows, from these to a head.")
 
 
-def add_commands(add: Add) -> None:
-    """From clips to scenes, from scenes or alerts to windows, from windows to a head."""
-    _add_compose(add)
-    _add_features(add)
-    _add_export(add)
-    _add_review(add)
-    _add_train(add)
-    _add_evaluate(add)
-
-
-def _add_compose(add: Add) -> None:
-    made = add(
-        "compose", _compose, "labelled scenes out of a folder of clips, to train and measure"
-    )
-    made.add_argument("media", type=Path, help="folder of clips, with a manifest.tsv")
-    made.add_argument("--scenes", type=int, required=True, help="how many")
-    made.add_argument("--seed", type=int, required=True, help="the same gives the same bytes")
-    made.add_argument("--out", type=Path, required=True, help="a new folder, or a composed one")
-    made.add_argument("--manifest", type=Path, help="instead of MEDIA/manifest.tsv")
-    made.add_argument("--duration", type=float, default=30.0, help="seconds of a scene (30)")
-    made.add_argument("--anomalies", type=float, default=0.5, help="share of scenes (0.5)")
-    made.add_argument("--splits", type=_shares, default=(60, 15, 25), help="train/val/test")
-    made.add_argument(
-        "--quiet", action="store_true", help="ordinary scenes only, of held-out (test) clips"
-    )
-
-
-def _add_features(add: Add) -> None:
-    made = add("features", _features, "the windows of scenes, with their truth, to learn from")
-    made.add_argument("config", type=Path)
-    made.add_argument("scenes", type=Path, nargs="+", metavar="SCENE")
-    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-    made.add_argument("--split", choices=("train", "val", "test"), help="default: the folder")
-
-
-def _add_export(add: Add) -> None:
-    made = add("export", _export, "the windows of past alerts, for a person to review")
-    made.add_argument("config", type=Path)
-    made.add_argument("--since", required=True, help="a time like 2026-01-05T22:00:00Z")
-    made.add_argument("--until", help="... (default: now)")
-    made.add_argument("--state", type=Path, help="state folder of the daemon")
-    made.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-
-
-def _add_review(add: Add) -> None:
-    made = add("review", _review, "list exported alerts, or say which were right")
-    made.add_argument("file", type=Path, help="of `fusewatch export`")
-    made.add_argument("ids", nargs="*", metavar="ID", help="of an alert, or how it begins")
-    made.add_argument("--all", action="store_true", help="say it of all alerts of the file")
-    said = made.add_mutually_exclusive_group()
-    for name, verdict in (("right", True), ("wrong", False), ("unsure", None)):
-        said.add_argument(f"--{name}", dest="said", action="append_const", const=verdict)
-    made.add_argument("--label", default="", help="what it was, where it was told as another")
-    made.add_argument("--json", action="store_true")
-    made.set_defaults(parser=made)
-
-
-def _add_train(add: Add) -> None:
-    made = add("train", _train, "a fusion head, from windows of scenes or reviewed alerts")
-    made.add_argument("files", type=Path, nargs="+", metavar="FILE", help="windows: .jsonl")
-    made.add_argument("--out", type=Path, required=True, help="folder of the head")
-    made.add_argument("--base", default="shipped", help="head to train on from; none: anew")
-    made.add_argument("--network", choices=("attention", "concat"), default="concat")
-    made.add_argument("--name", default="site", help="of the head, as alerts tell it")
-    made.add_argument("--seed", type=int, default=1)
-    made.add_argument("--epochs", type=int, default=30)
-    made.add_argument("--per-hour", type=float, default=0.5, help="false alarms, for --base none")
-    made.add_argument("--device", default="cpu", help="cpu or cuda")
-    made.add_argument("--json", action="store_true")
-
-
-def _add_evaluate(add: Add) -> None:
-    made = add("evaluate", _evaluate, "what a fusion head is worth, on windows, scenes or clips")
-    made.add_argument("inputs", type=Path, nargs="*", metavar="FILE", help=".jsonl or scenes")
-    made.add_argument("--head", default="shipped", help="shipped, or a folder")
-    made.add_argument("--config", type=Path, help="of the scenes' sites")
-    made.add_argument("--clips", type=Path, help="instead: a folder of sounds, each by itself")
-    made.add_argument("--manifest", type=Path, help="of the clips' labels, instead of their names")
-    made.add_argument("--report", type=Path, help="an .html file to write")
-    made.add_argument("--least", type=float, default=0.0, help="AP or accuracy below it: exit 1")
-    made.add_argument("--json", action="store_true")
-    made.set_defaults(parser=made)
-
-
-def _shares(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split("/"))
-    except ValueError:
-        msg = "three shares with slashes: 60/15/25"
-        raise argparse.ArgumentTypeError(msg) from None
-
-
-def _compose(given: argparse.Namespace) -> int:
+@command(app, "compose", Panel.LEARNING)
+def _compose(
+    media: Annotated[Path, path_argument("A folder of clips with a manifest.tsv.")],
+    scenes: Annotated[int, whole_option("--scenes", "COUNT", "How many scenes to make.")],
+    seed: Annotated[int, whole_option("--seed", "NUMBER", "The same seed gives the same bytes.")],
+    out: Annotated[Path, path_option("--out", "A new folder, or a composed one.", "DIR")],
+    manifest: Annotated[
+        Path | None, path_option("--manifest", "The manifest (default: media/manifest.tsv).")
+    ] = None,
+    duration: Annotated[
+        float, number_option("--duration", "SECONDS", "The length of a scene.")
+    ] = 30.0,
+    anomalies: Annotated[
+        float, number_option("--anomalies", "SHARE", "The share of scenes with an anomaly.")
+    ] = 0.5,
+    splits: Annotated[str, text_option("--splits", "SHARES", "The shares of train/val/test.")] = (
+        "60/15/25"
+    ),
+    quiet: Annotated[
+        bool, flag("--quiet", "Make ordinary scenes only, of held-out (test) clips.")
+    ] = False,
+) -> int:
+    """Make labelled scenes out of a folder of clips, to train and measure."""
     from workers.training.compose import compose, summary
 
     told = compose(
-        given.media,
-        given.out,
-        scenes=given.scenes,
-        seed=given.seed,
-        manifest=given.manifest,
-        duration=given.duration,
-        anomalies=given.anomalies,
-        splits=given.splits,
-        quiet=given.quiet,
+        media,
+        out,
+        scenes=scenes,
+        seed=seed,
+        manifest=manifest,
+        duration=duration,
+        anomalies=anomalies,
+        splits=_shares(splits),
+        quiet=quiet,
     )
     for line in summary(told):
         print(line)
     return OK
 
 
-def _features(given: argparse.Namespace) -> int:
+def _shares(word: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in word.split("/"))
+    except ValueError:
+        msg = "three shares with slashes: 60/15/25"
+        raise typer.BadParameter(msg, param_hint="--splits") from None
+
+
+@command(app, "features", Panel.LEARNING)
+def _features(
+    config: Config,
+    scenes: Annotated[list[Path], path_argument("The scene files.", metavar="SCENE")],
+    out: Annotated[Path, path_option("--out", "The .jsonl file to write.")],
+    split: Annotated[
+        str | None,
+        choice_option(
+            "--split", ("train", "val", "test"), "Their split (default: the name of their folder)."
+        ),
+    ] = None,
+) -> int:
+    """Write the windows of scenes, with their truth, to learn from."""
     from workers.training import datasets
 
-    count = datasets.features(given.config, given.scenes, given.out, given.split)
-    print(f"{count} windows of {len(given.scenes)} scenes -> {given.out}")
+    count = datasets.features(config, scenes, out, split)
+    print(f"{count} windows of {len(scenes)} scenes -> {out}")
     return OK
 
 
-def _export(given: argparse.Namespace) -> int:
+@command(app, "export", Panel.LEARNING)
+def _export(
+    config: Config,
+    since: Annotated[str, text_option("--since", "TIME", "A time like 2026-01-05T22:00:00Z.")],
+    out: Annotated[Path, path_option("--out", "The .jsonl file to write.")],
+    until: Annotated[
+        str | None, text_option("--until", "TIME", "The time where it ends (default: now).")
+    ] = None,
+    state: Annotated[
+        Path | None, path_option("--state", "The daemon's state folder.", "DIR")
+    ] = None,
+) -> int:
+    """Write the windows of past alerts, for a person to review."""
     from workers.training import datasets
 
-    told = datasets.export(given.config, given.since, given.until, given.out, given.state)
+    told = datasets.export(config, since, until, out, state)
     if not told["alerts"]:
         print("nothing that was observed then is an alert by the rules and heads of now")
         return FOUND
@@ -147,49 +125,114 @@ def _export(given: argparse.Namespace) -> int:
     return OK
 
 
-def _review(given: argparse.Namespace) -> int:
+@command(app, "review", Panel.LEARNING)
+def _review(
+    context: typer.Context,
+    file: Annotated[Path, path_argument("The file that `fusewatch export` wrote.")],
+    ids: Annotated[
+        list[str] | None, text_argument("The id of an alert, or how it begins.", metavar="ID")
+    ] = None,
+    every: Annotated[bool, flag("--all", "All alerts of the file.")] = False,
+    right: Annotated[bool, flag("--right", "They were right.")] = False,
+    wrong: Annotated[bool, flag("--wrong", "They were wrong.")] = False,
+    unsure: Annotated[bool, flag("--unsure", "Nobody can tell.")] = False,
+    label: Annotated[
+        str, text_option("--label", "LABEL", "What it was, where it was told as another.")
+    ] = "",
+    as_json: Json = False,
+) -> int:
+    """List exported alerts, or say which were right."""
+    import msgspec
+
     from workers.training import review
 
-    if given.said is None:
-        if given.ids or given.all or given.label:
-            given.parser.error("what of them? --right, --wrong or --unsure")
-        found = review.alerts(given.file)
-    elif bool(given.ids) == given.all:
-        given.parser.error("either the IDs that `fusewatch review FILE` lists, or --all")
+    if right + wrong + unsure > 1:
+        context.fail("only one of --right, --wrong and --unsure")
+    if not (right or wrong or unsure):
+        if ids or every or label:
+            context.fail("what of them? --right, --wrong or --unsure")
+        found = review.alerts(file)
+    elif bool(ids) == every:
+        context.fail("either the IDs that `fusewatch review FILE` lists, or --all")
     else:
-        found = review.review(given.file, given.ids, given.said[-1], given.label)
+        found = review.review(file, ids or [], None if unsure else right, label)
     for alert in found:
-        print(msgspec.json.encode(alert).decode() if given.json else alert.line())
+        print(msgspec.json.encode(alert).decode() if as_json else alert.line())
     return OK
 
 
-def _train(given: argparse.Namespace) -> int:
+@command(app, "train", Panel.LEARNING)
+def _train(
+    files: Annotated[list[Path], path_argument("Files of windows (.jsonl).", metavar="FILE")],
+    out: Annotated[Path, path_option("--out", "The folder of the new head.", "DIR")],
+    base: Annotated[
+        str, text_option("--base", "HEAD", "The head to train on from, or none.")
+    ] = "shipped",
+    network: Annotated[
+        str, choice_option("--network", ("attention", "concat"), "The network of a new head.")
+    ] = "concat",
+    name: Annotated[str, text_option("--name", "NAME", "The name of the head in alerts.")] = "site",
+    seed: Annotated[int, whole_option("--seed", "NUMBER", "The seed of chance.")] = 1,
+    epochs: Annotated[int, whole_option("--epochs", "COUNT", "The rounds of training.")] = 30,
+    per_hour: Annotated[
+        float,
+        number_option("--per-hour", "COUNT", "False alarms an hour to allow, for --base none."),
+    ] = 0.5,
+    device: Annotated[str, text_option("--device", "DEVICE", "cpu or cuda.")] = "cpu",
+    as_json: Json = False,
+) -> int:
+    """Train a fusion head, from windows of scenes or reviewed alerts."""
     told = _of_extra("workers.training.train").train(
-        given.files,
-        given.out,
-        base=given.base,
-        network=given.network,
-        seed=given.seed,
-        epochs=given.epochs,
-        per_hour=given.per_hour,
-        device=given.device,
-        name=given.name,
+        files,
+        out,
+        base=base,
+        network=network,
+        seed=seed,
+        epochs=epochs,
+        per_hour=per_hour,
+        device=device,
+        name=name,
     )
-    _print(told, as_json=given.json)
+    _print(told, as_json=as_json)
     return OK
 
 
-def _evaluate(given: argparse.Namespace) -> int:
-    if bool(given.inputs) == bool(given.clips):
-        given.parser.error("either files of windows and scenes, or --clips FOLDER")
+@command(app, "evaluate", Panel.LEARNING)
+def _evaluate(
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path] | None, path_argument("Files of windows (.jsonl), or scenes.", metavar="FILE")
+    ] = None,
+    head: Annotated[
+        str, text_option("--head", "HEAD", "shipped, or the folder of a head.")
+    ] = "shipped",
+    config: Annotated[
+        Path | None, path_option("--config", "The config of the scenes' sites.")
+    ] = None,
+    clips: Annotated[
+        Path | None,
+        path_option("--clips", "A folder of sounds to judge one by one, instead of files.", "DIR"),
+    ] = None,
+    manifest: Annotated[
+        Path | None, path_option("--manifest", "The labels of the clips (default: their names).")
+    ] = None,
+    report: Annotated[Path | None, path_option("--report", "An .html file to write.")] = None,
+    least: Annotated[
+        float, number_option("--least", "SHARE", "End with 1 where AP or accuracy is below it.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> int:
+    """Tell what a fusion head is worth, on windows, scenes or clips."""
+    if bool(inputs) == bool(clips):
+        context.fail("either files of windows and scenes, or --clips FOLDER")
     evaluation = _of_extra("workers.training.evaluate")
-    if given.clips:
-        told = evaluation.evaluate_clips(given.clips, given.head, given.manifest)
+    if clips:
+        told = evaluation.evaluate_clips(clips, head, manifest)
     else:
-        told = evaluation.evaluate(given.inputs, given.head, given.config, given.report)
-    _print(told, as_json=given.json)
-    reached = told["accuracy"] if given.clips else told["ap"]
-    return OK if not given.least or float(reached or 0) >= given.least else FOUND
+        told = evaluation.evaluate(inputs, head, config, report)
+    _print(told, as_json=as_json)
+    reached = told["accuracy"] if clips else told["ap"]
+    return OK if not least or float(reached or 0) >= least else FOUND
 
 
 def _of_extra(module: str) -> ModuleType:

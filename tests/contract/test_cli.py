@@ -62,10 +62,7 @@ def fusewatch(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
     def run(*words: object) -> Said:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as ended:  # argparse
-            code = int(ended.code or 0)
+        code = main([str(word) for word in words])
         said = capsys.readouterr()
         assert "Traceback" not in said.out + said.err
         assert "s3cret" not in said.out + said.err

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import socket
 import subprocess
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from tests.live.brokers import SCRIPT, need_kafka
 from tests.live.servers import eventually
-from workers.cli import WORKERS, _parser
+from workers.cli import app
+from workers.cli_topics import WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -27,14 +29,18 @@ DEFAULT = {name: each for name, each in OURS.items() if "profiles" not in each}
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 
 
-def asked(service: dict[str, Any]) -> argparse.Namespace:
+def asked(service: dict[str, Any]) -> SimpleNamespace:
     """What our command line makes of a service's command."""
     words = service["command"]
     if words[:2] == ["sh", "-c"]:
         words = shlex.split(words[2].replace("$$", "$"))
         assert words.pop(0) == "exec", "signals must reach the worker, not a shell"
     assert words[0] == "fusewatch"
-    return _parser().parse_args(words[1:])
+    command: Any = get_command(app)
+    while hasattr(command, "commands"):
+        words = words[1:]
+        command = command.commands[words[0]]
+    return SimpleNamespace(**command.make_context("fusewatch", words[1:]).params)
 
 
 @pytest.mark.parametrize("name", OURS)
