@@ -1,6 +1,6 @@
 """The command line: one function a command; each returns the exit code.
 
-Exit codes: those of `workers/exits.py`, and 70 when a defect of ours ended the daemon.
+Exit codes: those of `workers/exit_codes.py`, and 70 when a defect of ours ended the daemon.
 """
 
 from __future__ import annotations
