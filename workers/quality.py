@@ -7,8 +7,7 @@ from typing import Any
 
 import cv2
 
-from workers.decode import Pixels
-from workers.jpeg import fitted
+from workers.jpeg import Pixels, fitted
 
 SIDE = 160  # px; one scale for all cameras: a larger picture of the same is no sharper
 

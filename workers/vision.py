@@ -22,7 +22,8 @@ from pipeline.types import (
     Progress,
     Record,
 )
-from workers.decode import Pixels, decoded
+from workers.decode import decoded
+from workers.jpeg import Pixels
 from workers.quality import luma_and_sharpness
 from workers.status import Ledger
 

@@ -18,12 +18,12 @@ HEAVY = {
     "cv2": {
         "models/letterbox.py",
         "workers/camera.py",
-        "workers/decode.py",
         "workers/evidence.py",
         "workers/jpeg.py",
         "workers/quality.py",
         "workers/spoilt.py",
     },
+    "simplejpeg": {"workers/decode.py"},
     "pyaudio": {"workers/microphone.py"},
     "av": {"models/sound_clips.py", "workers/media.py", "workers/tape.py"},  # the first: to learn
     "onnxruntime": {"models/detector.py", "models/fusion/learned.py", "models/text.py"},
