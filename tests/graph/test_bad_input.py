@@ -62,7 +62,7 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
             if isinstance(entry, Entry)]  # fmt: skip
     assert len(dead) == 20
     assert isinstance(dead[0], DeadLetter)
-    assert "frame 4 cannot be decoded: truncated JPEG" in dead[0].reason
+    assert "frame 4 cannot be decoded: no JPEG, or its header is broken" in dead[0].reason
 
 
 def test_frames_that_are_all_broken_are_no_end_of_sound(config: Path, scene: Scene) -> None:

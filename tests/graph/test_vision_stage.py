@@ -34,7 +34,7 @@ from pipeline.types import (
     ns,
 )
 from workers import graph
-from workers.media.jpeg import decoded, jpeg_size
+from workers.media.jpeg import decoded
 from workers.runtime.status import Status
 from workers.stages.encoders import load_encoders
 from workers.stages.vision import VisionStage
@@ -276,19 +276,20 @@ def test_policy_all_looks_at_every_frame_with_bounded_batches() -> None:
 
 
 GOOD = jpeg()
+SIZE = (48).to_bytes(2) + (64).to_bytes(2)  # height and width, as the frame header has them
 BAD = {
     "empty": (b"", "no JPEG"),
     "a png": (jpeg(kind=".png"), "no JPEG"),
-    "half": (GOOD[: len(GOOD) // 2], "truncated"),
-    "all but the end mark": (GOOD[:-2], "truncated"),
-    "a header only": (GOOD[:4], "truncated"),
-    "marks only": (b"\xff\xd8\xff\xd9", "truncated"),
+    "half": (GOOD[: len(GOOD) // 2], "broken JPEG: Premature end"),
+    "all but the end mark": (GOOD[:-2], "broken JPEG: Premature end"),
+    "a hole": (GOOD[:-60] + GOOD[-40:], "broken JPEG: Corrupt JPEG data"),
+    "a header only": (GOOD[:4], "no JPEG"),
+    "marks only": (b"\xff\xd8\xff\xd9", "no JPEG"),
     "a lying size": (jpeg(width=32), "32 x 48, its record says 64 x 48"),
-    "a bomb": (
-        GOOD.replace((48).to_bytes(2) + (64).to_bytes(2), b"\xff\xff\xff\xff", 1),
-        "65535 x 65535",
-    ),
-    "noise": (b"\xff\xd8" + bytes(range(256)) * 4, "no marker"),
+    "a bomb": (GOOD.replace(SIZE, b"\xea\x60\xea\x60", 1), "60000 x 60000"),
+    "larger than JPEG can be": (GOOD.replace(SIZE, b"\xff\xff\xff\xff", 1), "no JPEG"),
+    "noise": (b"\xff\xd8" + bytes(range(256)) * 4, "no JPEG"),
+    "4:4:1": (GOOD.replace(b"\x01\x22\x00", b"\x01\x14\x00", 1), "no JPEG"),
 }
 
 
@@ -312,6 +313,11 @@ def test_a_padded_jpeg_is_whole() -> None:
     assert decoded(GOOD + bytes(100), 64, 48).shape == (48, 64, 3)
 
 
+def test_a_picture_that_is_too_large_is_refused_though_its_record_says_so() -> None:
+    with pytest.raises(DecodeError, match="16384 pixels at most"):
+        decoded(GOOD.replace(SIZE, b"\x50\x00\x50\x00", 1), 0x5000, 0x5000)
+
+
 def test_progressive_and_restart_marks_are_read() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     for flags in ([cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]):
@@ -319,7 +325,28 @@ def test_progressive_and_restart_marks_are_read() -> None:
         assert decoded(data, 64, 48).shape == (48, 64, 3)
         for cut in range(0, len(data), 7):
             with pytest.raises(DecodeError):
-                jpeg_size(data[:cut])
+                decoded(data[:cut], 64, 48)
+
+
+def test_an_end_mark_does_not_make_a_cut_picture_whole() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    for flags in ([], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]):
+        data = bytes(cv2.imencode(".jpg", noise, flags)[1])
+        for cut in range(3, len(data), 7):
+            with pytest.raises(DecodeError):
+                decoded(data[:-cut] + b"\xff\xd9", 64, 48)
+
+
+@pytest.mark.parametrize("sampling", ["411", "420", "422", "440", "444"])
+def test_pixels_are_those_of_opencv(sampling: str) -> None:
+    factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{sampling}")
+    coarse = np.random.default_rng(1).integers(0, 255, (6, 9, 3), np.uint8)
+    for size in ((64, 48), (33, 17), (1, 1)):
+        picture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+        for source in (picture, picture[:, :, 0]):
+            data = cv2.imencode(".jpg", source, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])[1]
+            wanted = cv2.imdecode(data, cv2.IMREAD_COLOR_BGR)
+            assert np.array_equal(decoded(bytes(data), *size), wanted)
 
 
 @given(st.data())
@@ -329,11 +356,11 @@ def test_no_bytes_make_the_reader_fail_otherwise(data: st.DataObject) -> None:
         damaged[at] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(GOOD)))
     try:
-        width, height = jpeg_size(bytes(damaged[:cut]))
+        pixels = decoded(bytes(damaged[:cut]), 64, 48)
     except DecodeError:
         return
-    assert 0 <= width <= 65535
-    assert 0 <= height <= 65535
+    assert pixels.shape == (48, 64, 3)
+    assert cut == len(GOOD)
 
 
 def test_nothing_is_held() -> None:

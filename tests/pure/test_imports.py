@@ -44,6 +44,7 @@ HEAVY = {
         "workers/media/image_quality.py",
         "workers/training/corruptions.py",
     },
+    "simplejpeg": {"workers/media/jpeg.py"},
     "pyaudio": {"workers/capture/microphone.py"},
     "av": {
         "models/training/sound_clips.py",
