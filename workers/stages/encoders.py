@@ -13,17 +13,9 @@ from models.registry import REGISTRY
 from pipeline.config import schema
 from pipeline.errors import ConfigError
 from pipeline.ports import Model
+from pipeline.stages import ALL, TABLE
 
 RECORDED_THREADS = 2
-NEEDS: Mapping[str, tuple[str, ...]] = {  # stage, in the order that records flow -> its encoders
-    "vision": ("detector",),
-    "sound": ("sound", "sound_head"),
-    "speech": ("voice", "speech", "text"),
-    "text": ("text",),
-    "fusion": ("text",),  # for the phrases of rules
-    "alert": (),
-}
-STAGES = tuple(NEEDS)
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +30,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_encoders(
-    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = STAGES
+    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL
 ) -> Encoders:
     """Load the models of `stages` that the config names; raises WeightsError or ConfigError.
 
@@ -47,7 +39,7 @@ def load_encoders(
     """
     if recorded:
         settings = _fixed(settings)
-    wanted = {name for stage in stages for name in NEEDS[stage]}
+    wanted = {name for row in TABLE if row.name in stages for name in row.encoders}
     made: dict[str, Any] = {
         name: _made(name, settings) if name in wanted else _absent(name)
         for name in Encoders.__struct_fields__
