@@ -158,9 +158,7 @@ class Daemon:
     def _subscribers(self) -> list[Subscriber]:
         """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
         who = [
-            *subscribers.webhooks(self.settings, self.secrets),
-            *subscribers.files(self.settings, self.folder),
-            subscribers.evidence(self.settings, self.folder, self.bus),
+            *subscribers.every(self.settings, self.secrets, self.folder, self.bus),
             self.view.subscriber(),
         ]
         for group in set(self.bus.groups(topics.ALERTS)) - {one.group for one in who}:

@@ -210,11 +210,7 @@ class Worker:
     def _deliver(self) -> None:
         """A thread for each subscriber, and one that watches over them."""
         folder, jobs = state_folder(self.settings, self.order.state), []
-        who_gets = [
-            *subscribers.webhooks(self.settings, self.secrets),
-            *subscribers.files(self.settings, folder),
-            subscribers.evidence(self.settings, folder, self.bus),
-        ]
+        who_gets = subscribers.every(self.settings, self.secrets, folder, self.bus)
         connect.check(self.brokers, self.secrets)
         for who in who_gets:
             made = subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipeline.config.schema import PROVIDERS
+from pipeline.config.fields import PROVIDERS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 
 SIZE = 384  # numbers in an embedding

@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from models.vision.boxes import boxes, suppress
 from models.vision.letterbox import Fit, Letterbox
-from pipeline.config.schema import OBJECTS, PROVIDERS
+from pipeline.config.fields import OBJECTS, PROVIDERS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import schema
+from pipeline.config import rule_kinds
 from pipeline.config.schema import Config
 from pipeline.ports import Entry
 from pipeline.run import drain
@@ -69,7 +69,7 @@ def played(scene: Path, encoders: Encoders) -> tuple[Stored, bytes]:
     while polled := reader.poll(1000):
         entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
     rules = [rule for site in settings.sites.values() for rule in site.rules]
-    said = [p for rule in rules if isinstance(rule, schema.PhraseRule) for p in rule.phrases]
+    said = [p for rule in rules if isinstance(rule, rule_kinds.PhraseRule) for p in rule.phrases]
     vectors = encoders.text(said) if said else []
     phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
     return Stored(entries, phrases), _written(alerts)

@@ -15,8 +15,9 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from pipeline.config.checks import nearest, problems
-from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus, Problem
+from pipeline.config.checks import problems
+from pipeline.config.problem import Problem, nearest
+from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus
 from pipeline.errors import ConfigError
 from workers.config import source_address, ssrf_guard
 from workers.config.secrets import checkable

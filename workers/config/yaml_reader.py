@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.schema import Problem
+from pipeline.config.problem import Problem
 from pipeline.errors import ConfigError
 
 MAX_BYTES = 1_000_000

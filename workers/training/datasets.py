@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from models.fusion.labels import LABELS, SPLITS
 from models.training import dataset
-from pipeline.config.schema import SEVERITIES
+from pipeline.config.fields import SEVERITIES
 from pipeline.errors import ConfigError
 from pipeline.stages import JUDGES
 from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
