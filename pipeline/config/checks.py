@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pipeline.config import schema as c
 from pipeline.config.checks_kafka import bus_problems
-from pipeline.config.fields import PROVIDERS
 from pipeline.config.problem import Problem, Way, known_only, nearest, tried
 from pipeline.config.rule_kinds import RuleSite, some_objects
 from pipeline.config.schema import Config, Site
@@ -28,14 +27,6 @@ from pipeline.zones import Point, Polygon, parse_points
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
 MOST_CORNERS = 100
 LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
-ONNX = tuple(PROVIDERS)
-KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # of each model -> what may run it
-    "detector": {"yolox": ONNX, "onnx": ONNX, "ultralytics": ONNX},
-    "speech": {"faster-whisper": ("cpu", "cuda"), "openai-whisper": ("cpu", "cuda")},
-    "sound": {"yamnet": ("cpu",)},
-    "text": {"minilm": ONNX},
-}
-ONE = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")  # these run on one provider
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -64,7 +55,6 @@ def problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("api", "token"), "must have 16 characters; `fusewatch init` makes a good one"
         )
-    yield from _models(config.models)
     if isinstance(config.bus, c.KafkaBus):
         yield from bus_problems(config, config.bus)
 
@@ -217,20 +207,6 @@ def _secret(secret: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _models(models: c.Models) -> Iterator[Problem]:
-    for part, kinds in KINDS.items():
-        model: c.Model = getattr(models, part)
-        way: Way = ("models", part, "providers")
-        yield from known_only((model.kind,), kinds, ("models", part, "kind"), "adapter")
-        usable = kinds.get(model.kind, ONNX)
-        of = f" of {model.kind}" if model.kind in kinds else ""
-        yield from known_only(model.providers, usable, way, f"provider{of}")
-        if not model.providers:
-            yield Problem(way, "is empty; one or more of: " + ", ".join(usable))
-        elif len(model.providers) > 1 and model.kind in ONE:
-            yield Problem(way, f"names {len(model.providers)}; {model.kind} runs on one")
 
 
 def _cap(size: int) -> str:

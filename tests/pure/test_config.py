@@ -48,6 +48,7 @@ from pipeline.config.schema import (
     Zone,
     size_bytes,
 )
+from workers.config import adapters
 from workers.delivery.jsonl import subscribers
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
@@ -66,7 +67,7 @@ def config_of(**site: Any) -> Config:
 
 
 def told(config: Config) -> list[str]:
-    return [str(problem) for problem in problems(config)]
+    return [str(problem) for problem in (*problems(config), *adapters.problems(config.models))]
 
 
 def told_of(rule: Rule, **site: Any) -> str:
