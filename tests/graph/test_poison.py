@@ -111,9 +111,7 @@ class Readers:
         nodes = graph.nodes(settings, FAKES, Status(), recorded=True)
         self.place = Place()
         self._steps: list[Runner | Delivery] = [
-            Runner(n.stage, bus, topic=topic, group=n.name, out=n.out, max_bytes=MAX)
-            for n in nodes
-            if n.topic == topic
+            node.runner(bus, MAX) for node in nodes if node.topic == topic
         ]
         if topic == topics.ALERTS:
             subscriber = Subscriber(name="siem", sink=self.place)
@@ -306,8 +304,8 @@ def test_records_of_the_right_kind_with_impossible_values_end_nobody(
                 bus.publish(topic, key(topic), codec.encode(record))
             bus.flush()
             runners = [
-                Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out, max_bytes=MAX)
-                for n in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
+                node.runner(bus, MAX)
+                for node in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
             ]
             reader = bus.reader(topics.ALERTS, "delivery-jsonl")
             outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
