@@ -57,6 +57,7 @@ def _shown(word: str) -> str:
 def tried(
     parse: Callable[[str], T], text: str, way: Way, judge: Callable[[T], str]
 ) -> Iterator[Problem]:
+    """A problem where `parse` raises ValueError, or `judge` finds one in what it gave."""
     try:
         wrong = judge(parse(text))
     except ValueError as error:

@@ -1,9 +1,8 @@
 """The config as types: complete, frozen, never repaired.
 
-`workers/config/loader.py` reads YAML into these and names file and line; the kinds of rules are in
-`pipeline/config/rule_kinds.py`, and the checks that need more than one field in
-`pipeline/config/checks.py`, which only looks. Names follow the NVR configs
-that people already have.
+`workers/config/loader.py` reads YAML into these and names file and line. The kinds of rules are in
+`pipeline/config/rule_kinds.py`. The checks that need more than one field are in
+`pipeline/config/checks.py`, which only looks. Names follow the NVR configs that people have.
 """
 
 from __future__ import annotations
