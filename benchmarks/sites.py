@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import schema
+from pipeline.config import rule_kinds, schema
 from pipeline.run import Runner
 from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, Sound
 from tests.fakes import FakeText
@@ -39,8 +39,8 @@ def site(cameras: int) -> schema.Site:
         },
         microphones={"room": schema.Microphone(source="device:default")},
         rules=(
-            schema.ZoneRule(zone="floor", schedule="03:00-03:01"),
-            schema.SoundRule(labels={"gunshot": 0.5}),
+            rule_kinds.ZoneRule(zone="floor", schedule="03:00-03:01"),
+            rule_kinds.SoundRule(labels={"gunshot": 0.5}),
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import codec, topics, trace
@@ -10,10 +10,33 @@ from pipeline.errors import DecodeError
 from pipeline.host import Host
 from pipeline.limits import DEAD_BYTES, MAX_BYTES, most_bytes
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Stage
-from pipeline.types import DeadLetter, Record
+from pipeline.types import (
+    Alert,
+    Anomaly,
+    AudioChunk,
+    DeadLetter,
+    Described,
+    Detections,
+    FrameChunk,
+    Late,
+    Progress,
+    Record,
+    Report,
+    Roster,
+    Sound,
+    Utterance,
+)
 
 REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a poisoned record may
 # quote itself in the one, and a poisoned key fill the other
+KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
+    topics.FRAMES: (FrameChunk, Progress, Roster),
+    topics.AUDIO: (AudioChunk, Progress, Roster),
+    topics.REPORTS: (Report, Progress, Roster),
+    topics.OBSERVATIONS: (Detections, Sound, Utterance, Described, Progress, Roster),
+    topics.ANOMALIES: (Anomaly, Progress),
+    topics.ALERTS: (Alert,),
+}
 
 
 class Runner:
@@ -94,7 +117,7 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
 
     It would be too large again after every restart, and the partition would never move on.
     """
-    topic, value = topics.topic_of(made, runner.out), codec.encode(made)
+    topic, value = _topic_of(made, runner.out), codec.encode(made)
     if len(value) > most_bytes(topic, runner.max_bytes):
         reason = (
             f"the answer of {runner.group}, {type(made).__name__}, has {len(value)} bytes, and a "
@@ -105,6 +128,17 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
         )
         topic, value = topics.DEAD, codec.encode(made)
     runner.bus.publish(topic, topics.key_of(topic, made), value, hop)
+
+
+def _topic_of(record: Record, out: str) -> str:
+    """Where a stage that writes to `out` puts this record: late and dead have their own topics."""
+    match record:
+        case Late():
+            return topics.LATE
+        case DeadLetter():
+            return topics.DEAD
+        case _:
+            return out
 
 
 def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
@@ -118,7 +152,7 @@ def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
         msg = f"{len(entry.value)} bytes, and a record has {max_bytes} at most"
         raise DecodeError(msg)
     record = codec.decode(entry.value)
-    if topic in topics.KINDS and not isinstance(record, topics.KINDS[topic]):
+    if topic in KINDS and not isinstance(record, KINDS[topic]):
         msg = f"{type(record).__name__}, and {topic} holds none of those"
         raise DecodeError(msg)
     return record

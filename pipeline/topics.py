@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from pipeline.types import (
-    Alert,
-    Anomaly,
-    AudioChunk,
-    DeadLetter,
-    Described,
-    Detections,
-    FrameChunk,
-    Late,
-    Progress,
-    Record,
-    Report,
-    Roster,
-    Sound,
-    Utterance,
-)
+if TYPE_CHECKING:  # the help of the command line needs the names alone
+    from pipeline.types import Record
 
 FRAMES = "frames.v1"
 AUDIO = "audio.v1"
@@ -33,27 +19,7 @@ DEAD = "dead.v1"
 CHUNKS = (FRAMES, AUDIO, REPORTS)
 ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
 
-KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
-    FRAMES: (FrameChunk, Progress, Roster),
-    AUDIO: (AudioChunk, Progress, Roster),
-    REPORTS: (Report, Progress, Roster),
-    OBSERVATIONS: (Detections, Sound, Utterance, Described, Progress, Roster),
-    ANOMALIES: (Anomaly, Progress),
-    ALERTS: (Alert,),
-}
-
 
 def key_of(topic: str, record: Record) -> str:
     """Chunks are ordered by source, everything after them by site."""
     return f"{record.site}/{record.source}" if topic in CHUNKS else record.site
-
-
-def topic_of(record: Record, out: str) -> str:
-    """Where a stage that writes to `out` puts this record: late and dead have their own topics."""
-    match record:
-        case Late():
-            return LATE
-        case DeadLetter():
-            return DEAD
-        case _:
-            return out

@@ -297,7 +297,7 @@ def _webhooks_test(
     """Send a signed test event and say what came back."""
     from workers.config import loader
     from workers.config.secrets import Secrets
-    from workers.delivery.subscribers import try_webhooks
+    from workers.delivery.webhook import try_webhooks
 
     settings = loader.load(config)
     if not settings.webhooks:

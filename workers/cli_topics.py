@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pipeline.errors import ConfigError
+from pipeline.stages import BY_FAUST, WORKERS
 from workers.cli_options import (
     Config,
     Json,
@@ -23,8 +24,6 @@ from workers.cli_options import (
 )
 from workers.exit_codes import FOUND, OK
 
-WORKERS = ("capture", "vision", "hearing", "text", "fusion", "alert", "delivery")
-
 app = command_group("Stages over Kafka.")
 topics = command_group("The brokers' topics.")
 dead = command_group("What could not be used or delivered, and another try.")
@@ -34,14 +33,15 @@ app.add_typer(dead, name="dead", rich_help_panel=Panel.SUBSCRIBERS)
 
 @command(app, "worker", Panel.KAFKA)
 def _worker(
-    stage: Annotated[str, choice_argument("STAGE", WORKERS)],
+    stage: Annotated[str, choice_argument("STAGE", tuple(WORKERS))],
     config: Config,
     instance: Annotated[
         str, text_option("--instance", "NAME", "A name that stays over restarts, like vision-2.")
     ] = "",
     recorded: Annotated[bool, flag("--recorded", "The input is a scene: use every frame.")] = False,
     faust: Annotated[
-        bool, flag("--faust", "Run under Faust (vision, hearing and text can).")
+        bool,
+        flag("--faust", f"Run under Faust ({', '.join(BY_FAUST[:-1])} and {BY_FAUST[-1]} can)."),
     ] = False,
     state: State = None,
     scene: Annotated[

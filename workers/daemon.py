@@ -108,7 +108,7 @@ class Daemon:
         who = self._subscribers()
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
-        runners = [self._runner(node) for node in nodes]
+        runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
         positions, keeps_up = StageLag(self.bus, runners), KeepingUp()
 
@@ -149,19 +149,8 @@ class Daemon:
             supervisor.stop.set()
             late = supervisor.join()
         if supervisor.error is not None:
-            alert = next(node for node in nodes if node.name == "alert")
+            alert = next(node for node in nodes if node.out == topics.ALERTS)
             self._tell(alert, who, late)
-
-    def _runner(self, node: graph.Node) -> Runner:
-        return Runner(
-            node.stage,
-            self.bus,
-            topic=node.topic,
-            group=node.name,
-            out=node.out,
-            limit=node.limit,
-            max_bytes=self.settings.bus.max_message,
-        )
 
     def _delivery(self, who: Subscriber) -> Delivery:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
@@ -169,9 +158,7 @@ class Daemon:
     def _subscribers(self) -> list[Subscriber]:
         """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
         who = [
-            *subscribers.webhooks(self.settings, self.secrets),
-            *subscribers.files(self.settings, self.folder),
-            subscribers.evidence(self.settings, self.folder, self.bus),
+            *subscribers.every(self.settings, self.secrets, self.folder, self.bus),
             self.view.subscriber(),
         ]
         for group in set(self.bus.groups(topics.ALERTS)) - {one.group for one in who}:
@@ -236,7 +223,7 @@ class Daemon:
         hold = {self.supervisor.failed, *late}
         if alert.name in hold:
             return
-        runner = self._runner(alert)
+        runner = alert.runner(self.bus, self.settings.bus.max_message)
         deliveries = [self._delivery(one) for one in who if f"deliver {one.name}" not in hold]
         until = time.monotonic() + GRACE
         while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):

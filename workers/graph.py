@@ -1,24 +1,21 @@
-"""The graph: which stage reads which topic. A new sensor, model or stage is a line here.
-
-frames.v1 --vision--+
-audio.v1 ---sound---+--> observations.v1 --fusion--> anomalies.v1 --alert--> alerts.v1
-audio.v1 ---speech--+                                                          |
-reports.v1 --text---+                                      delivery, jsonl, evidence
-"""
+"""Makes the stages of the graph (`pipeline/stages.py`): a new stage is a row there, a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline import topics
 from pipeline.config.schema import Config
-from pipeline.ports import Stage
+from pipeline.limits import MAX_BYTES
+from pipeline.ports import Bus, Stage
+from pipeline.run import Runner
+from pipeline.stages import ALL, TABLE
+from pipeline.topics import FRAMES
 from workers.delivery.snapshots import evidence_names
 from workers.runtime.status import Status
 from workers.stages.alert import AlertStage
-from workers.stages.encoders import STAGES, Encoders
+from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import load_heads, site_plan, timing
 from workers.stages.site_state import Head
@@ -40,6 +37,34 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     limit: int = LIMIT
 
+    def runner(self, bus: Bus, max_bytes: int = MAX_BYTES) -> Runner:
+        """The stage over a bus; a record of more than `max_bytes` goes to the dead topic."""
+        return Runner(
+            self.stage,
+            bus,
+            topic=self.topic,
+            group=self.name,
+            out=self.out,
+            limit=self.limit,
+            max_bytes=max_bytes,
+        )
+
+
+class StageParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What stages are made of; `judges` are heads by site, None: those that the config names."""
+
+    settings: Config
+    encoders: Encoders
+    status: Status
+    recorded: bool
+    judges: Mapping[str, Head] | None
+
+    @property
+    def heard(self) -> set[tuple[str, str]]:
+        """Site and name of every microphone."""
+        sites = self.settings.sites
+        return {(name, room) for name, site in sites.items() for room in site.microphones}
+
 
 def nodes(
     settings: Config,
@@ -47,7 +72,7 @@ def nodes(
     status: Status,
     *,
     recorded: bool,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] = ALL,
     judges: Mapping[str, Head] | None = None,
 ) -> Iterator[Node]:
     """The stages of the graph, or those that are named, in the order that records flow.
@@ -55,60 +80,52 @@ def nodes(
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
     `judges`: heads by site, in place of those that the config names.
     """
-    for name in STAGES:
-        if name not in stages:
-            continue
-        if name == "fusion":
-            chosen = load_heads(settings) if judges is None else judges
-            yield _fusion(settings, encoders, chosen, recorded=recorded)
-        else:
-            yield _node(name, settings, encoders, status, recorded=recorded)
-
-
-def _fusion(
-    settings: Config, encoders: Encoders, judges: Mapping[str, Head], *, recorded: bool
-) -> Node:
-    plans = {
-        name: site_plan(site, encoders.text, recorded=recorded)
-        for name, site in settings.sites.items()
-    }
-    return Node(
-        name="fusion",
-        topic=topics.OBSERVATIONS,
-        out=topics.ANOMALIES,
-        stage=FusionStage(plans, judges),
+    parts = StageParts(
+        settings=settings, encoders=encoders, status=status, recorded=recorded, judges=judges
     )
+    for row in TABLE:
+        if row.name in stages:
+            yield Node(
+                name=row.name,
+                topic=row.reads,
+                out=row.writes,
+                stage=MAKE[row.name](parts),
+                limit=_limit(parts) if row.reads == FRAMES else LIMIT,
+            )
 
 
-def _node(
-    name: str, settings: Config, encoders: Encoders, status: Status, *, recorded: bool
-) -> Node:
-    heard = {(name, room) for name, site in settings.sites.items() for room in site.microphones}
-    stage: Stage
-    out, limit = topics.OBSERVATIONS, LIMIT
-    match name:
-        case "vision":
-            topic, policy = topics.FRAMES, POLICY[recorded]
-            if not recorded:  # with several frames of each camera in a poll, some can be let go
-                cameras = sum(len(site.cameras) for site in settings.sites.values())
-                limit = min(max(LIMIT, 4 * cameras), MOST)
-            stage = VisionStage(encoders.detector, policy=policy, status=status)
-        case "sound":
-            topic = topics.AUDIO
-            stage = SoundStage(encoders.sound, encoders.sound_head, status, heard)
-        case "speech":
-            topic = topics.AUDIO
-            stage = SpeechStage(encoders.voice, encoders.speech, encoders.text, status, heard)
-        case "text":
-            topic, stage = topics.REPORTS, TextStage(encoders.text)
-        case _:
-            topic, out, stage = topics.ANOMALIES, topics.ALERTS, _alert(settings)
-    return Node(name=name, topic=topic, out=out, stage=stage, limit=limit)
+def _limit(of: StageParts) -> int:
+    """With several frames of each live camera in a poll, some can be let go."""
+    cameras = sum(len(site.cameras) for site in of.settings.sites.values())
+    return LIMIT if of.recorded else min(max(LIMIT, 4 * cameras), MOST)
 
 
-def _alert(settings: Config) -> AlertStage:
-    cameras = {name: tuple(site.cameras) for name, site in settings.sites.items()}
+def _fusion(of: StageParts) -> FusionStage:
+    plans = {
+        name: site_plan(site, of.encoders.text, recorded=of.recorded)
+        for name, site in of.settings.sites.items()
+    }
+    return FusionStage(plans, load_heads(of.settings) if of.judges is None else of.judges)
+
+
+def _alert(of: StageParts) -> AlertStage:
+    sites = of.settings.sites
+    cameras = {name: tuple(site.cameras) for name, site in sites.items()}
     return AlertStage(
-        {name: timing(site) for name, site in settings.sites.items()},
+        {name: timing(site) for name, site in sites.items()},
         lambda site, alert, revision: evidence_names(site, alert, revision, cameras.get(site, ())),
     )
+
+
+MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
+    "vision": lambda of: VisionStage(
+        of.encoders.detector, policy=POLICY[of.recorded], status=of.status
+    ),
+    "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
+    "speech": lambda of: SpeechStage(
+        of.encoders.voice, of.encoders.speech, of.encoders.text, of.status, of.heard
+    ),
+    "text": lambda of: TextStage(of.encoders.text),
+    "fusion": _fusion,
+    "alert": _alert,
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pipeline import topics
+from pipeline import stages, topics
 from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
@@ -53,16 +53,6 @@ if TYPE_CHECKING:  # optional extras
 
 log = logging.getLogger("fusewatch")
 
-STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the graph that it runs
-    "capture": (),
-    "vision": ("vision",),
-    "hearing": ("sound", "speech"),
-    "text": ("text",),
-    "fusion": ("fusion",),
-    "alert": ("alert",),
-    "delivery": (),
-}
-BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
 AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
 WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
@@ -86,7 +76,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Raises ConfigError for what does not go together."""
-        capture, stages = self.stage == "capture", ", ".join(BY_FAUST)
+        capture, can = self.stage == stages.CAPTURE, ", ".join(stages.BY_FAUST)
         wrong = {
             "--scene and --sites are for the capture worker": (self.scene or self.sites)
             and not capture,
@@ -94,8 +84,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
             "--speed is for a scene: add --scene SCENE": self.speed is not None and not self.scene,
             "--recorded is for the stages: capture plays a recording by --scene": self.recorded
             and capture,
-            f"--faust is for {stages}: the other stages need more than it keeps": self.faust
-            and self.stage not in BY_FAUST,
+            f"--faust is for {can}: the other stages need more than it keeps": self.faust
+            and self.stage not in stages.BY_FAUST,
         }
         if self.instance and not INSTANCE.fullmatch(self.instance):
             wrong["--instance: up to 100 letters, digits, `.`, `_` and `-`"] = True
@@ -164,9 +154,9 @@ class Worker:
         with ExitStack() as after:  # after the threads have ended
             try:
                 match self.order.stage:
-                    case "capture":
+                    case stages.CAPTURE:
                         self._capture(after)
-                    case "delivery":
+                    case stages.DELIVERY:
                         self._deliver()
                     case _:
                         self._run_stages(encoders)
@@ -192,18 +182,18 @@ class Worker:
     def _run_stages(self, encoders: Encoders | None) -> None:
         """A thread for each node, and one that watches over them."""
         recorded, faust = self.order.recorded, self.order.faust
-        stages, jobs = STAGES[self.order.stage], []
-        connect.check(self.brokers, self.secrets, stages, faust=faust)
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=stages)
+        names, jobs = stages.WORKERS[self.order.stage], []
+        connect.check(self.brokers, self.secrets, names, faust=faust)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=names)
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)
             bus = AbsenceDetectingBus(bus, self.bus, self.settings.sites, absent)
         nodes = list(
-            graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=stages)
+            graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=names)
         )
         for node in nodes:
-            runner = self._runner(node, bus)
+            runner = node.runner(bus, self.brokers.max_message)
             job = watchdog.ConsumerProgress(
                 node.topic, node.name, partial(getattr, runner, "settling")
             )
@@ -217,25 +207,10 @@ class Worker:
 
         return FaustBus(self.bus, self.secrets.bus(self.brokers), client=_client(self.order))
 
-    def _runner(self, node: graph.Node, bus: Bus) -> Runner:
-        return Runner(
-            node.stage,
-            bus,
-            topic=node.topic,
-            group=node.name,
-            out=node.out,
-            limit=node.limit,
-            max_bytes=self.brokers.max_message,
-        )
-
     def _deliver(self) -> None:
         """A thread for each subscriber, and one that watches over them."""
         folder, jobs = state_folder(self.settings, self.order.state), []
-        who_gets = [
-            *subscribers.webhooks(self.settings, self.secrets),
-            *subscribers.files(self.settings, folder),
-            subscribers.evidence(self.settings, folder, self.bus),
-        ]
+        who_gets = subscribers.every(self.settings, self.secrets, folder, self.bus)
         connect.check(self.brokers, self.secrets)
         for who in who_gets:
             made = subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)

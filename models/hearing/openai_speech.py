@@ -12,7 +12,14 @@ import torch
 import whisper
 
 from models.hearing.transcript import Hearing, Samples, Transcript, believe, heard, most_tokens
+from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
+
+
+def load(path: Path, settings: Model) -> OpenAIWhisper:
+    """The model that a config names; it runs on one provider."""
+    (device,) = settings.providers
+    return OpenAIWhisper(path, threads=settings.threads, device=device)
 
 
 class OpenAIWhisper:

@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from models.hearing.yamnet_features import CLASSES, Floats, features
+from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
 LABELS = ("gunshot", "explosion", "glass", "scream", "siren")
@@ -68,6 +69,11 @@ def log_mel(waveform: Floats, offset: float = 0.001) -> Floats:
     frames = np.lib.stride_tricks.sliding_window_view(waveform[:PATCH], WINDOW)[::HOP]
     magnitude = np.abs(np.fft.rfft(frames * _HANN, FFT)).astype(np.float32)
     return np.log(_bands(magnitude) + np.float32(offset))
+
+
+def load(path: Path, settings: Model) -> Yamnet:
+    """The model that a config names."""
+    return Yamnet(path, threads=settings.threads)
 
 
 class Yamnet:

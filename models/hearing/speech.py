@@ -28,10 +28,18 @@ from models.hearing.transcript import (
     heard,
     most_tokens,
 )
+from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
 ROOM = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others
 FILES = ("model.bin", "config.json", "tokenizer.json")
+
+
+def load(path: Path, settings: Model) -> FasterWhisper:
+    """The model that a config names; it runs on one provider."""
+    (device,) = settings.providers
+    kind = "float16" if device == "cuda" else "int8"
+    return FasterWhisper(path, threads=settings.threads, device=device, compute_type=kind)
 
 
 class FasterWhisper:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import snowballstemmer
 
-from pipeline.config.schema import LANGUAGES
+from pipeline.config.fields import LANGUAGES
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 

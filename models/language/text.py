@@ -14,7 +14,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pipeline.config.schema import PROVIDERS
+from pipeline.config.fields import PROVIDERS
+from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 
 SIZE = 384  # numbers in an embedding
@@ -22,6 +23,11 @@ MAX_TOKENS = 256  # what the model was trained on; the rest of a text is not loo
 MAX_CHARACTERS = 32 * MAX_TOKENS  # no need to split a megabyte into words for 256 tokens
 
 Embedding = NDArray[np.float32]
+
+
+def load(path: Path, settings: Model) -> TextEncoder:
+    """The encoder that a config names."""
+    return TextEncoder(path, providers=settings.providers, threads=settings.threads)
 
 
 class TextEncoder:

@@ -21,7 +21,8 @@ import onnxruntime as ort
 
 from models.vision.boxes import boxes, suppress
 from models.vision.letterbox import Fit, Letterbox
-from pipeline.config.schema import OBJECTS, PROVIDERS
+from pipeline.config.fields import OBJECTS, PROVIDERS
+from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
@@ -30,6 +31,15 @@ MAX_CANDIDATES = 1000  # best ones that go into NMS: its cost grows with the squ
 DEFAULT_SIZE = 640  # px; where a graph leaves height and width open and says no `imgsz`
 
 Raw = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (n, 4) in input pixels, scores, classes
+
+
+def load(path: Path, settings: Model) -> Detector:
+    """The detector that a config names; a folder must hold one ONNX file."""
+    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+    if len(files) != 1:
+        msg = f"models.detector.weights: {path} holds {len(files)} .onnx files: name the one to use"
+        raise ConfigError(msg)
+    return Detector(files[0], providers=settings.providers, threads=settings.threads)
 
 
 class Detector:

@@ -15,12 +15,18 @@ from typing import Any
 import numpy as np
 
 from models.vision.boxes import boxes
+from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
 DEVICES = {"cpu": "cpu", "openvino": "cpu", "cuda": "cuda:0", "tensorrt": "cuda:0"}
 KINDS = (".pt", ".engine")
 DEFAULT_SIZE = 640  # px; for a .pt, which takes any
+
+
+def load(path: Path, settings: Model) -> UltralyticsDetector:
+    """The detector that a config names."""
+    return UltralyticsDetector(path, providers=settings.providers, threads=settings.threads)
 
 
 class UltralyticsDetector:

@@ -1,6 +1,6 @@
 """The settings: their types, what is wrong with them, and what follows from them.
 
-`schema` has the types, `checks` and `checks_kafka` the rules between fields, `schedule` the hours
-of a rule, and `topic_plan` the topics that brokers should have.
+`schema` has the types, and `rule_kinds` those of rules. `checks` and `checks_kafka` look at fields
+together, `schedule` at the hours of a rule. `topic_plan` has the topics that brokers should have.
 May import: the files of `pipeline/`.
 """

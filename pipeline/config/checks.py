@@ -7,20 +7,19 @@ that may be a secret.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
-from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pipeline.config import schema as c
 from pipeline.config.checks_kafka import bus_problems
-from pipeline.config.schedule import Schedule
-from pipeline.config.schema import Config, Problem, Site
+from pipeline.config.problem import Problem, Way, known_only, nearest, tried
+from pipeline.config.rule_kinds import RuleSite, some_objects
+from pipeline.config.schema import Config, Site
 from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
@@ -28,18 +27,6 @@ from pipeline.zones import Point, Polygon, parse_points
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
 MOST_CORNERS = 100
 LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
-ONNX = tuple(c.PROVIDERS)
-KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # of each model -> what may run it
-    "detector": {"yolox": ONNX, "onnx": ONNX, "ultralytics": ONNX},
-    "speech": {"faster-whisper": ("cpu", "cuda"), "openai-whisper": ("cpu", "cuda")},
-    "sound": {"yamnet": ("cpu",)},
-    "text": {"minilm": ONNX},
-}
-ONE = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")  # these run on one provider
-ON = ("speech", "report")
-
-Way = tuple[str | int, ...]
-T = TypeVar("T")
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -56,26 +43,20 @@ def problems(config: Config) -> Iterator[Problem]:
             yield Problem((*way, "fusion", "threshold"), what)
         yield from _times(site, way)
     yield from _webhooks(config)
-    paths = Counter(sink.path for sink in config.jsonl)
-    for i, sink in enumerate(config.jsonl):
-        if paths[sink.path] > 1:
+    paths = Counter(file.path for file in config.jsonl)
+    for i, file in enumerate(config.jsonl):
+        if paths[file.path] > 1:
             yield Problem(("jsonl", i, "path"), "is another one's path too")
-        yield from _known(sink.sites, config.sites, ("jsonl", i, "sites"), "site")
-    yield from _tried(c.size_bytes, config.storage.cap, ("storage", "cap"), _cap)
+    for to, sink in config.destinations():
+        yield from known_only(sink.sites, config.sites, (*to, "sites"), "site")
+    yield from tried(c.size_bytes, config.storage.cap, ("storage", "cap"), _cap)
     yield from _listen(config.api.listen)
     if _weak(config.api.token):
         yield Problem(
             ("api", "token"), "must have 16 characters; `fusewatch init` makes a good one"
         )
-    yield from _models(config.models)
     if isinstance(config.bus, c.KafkaBus):
         yield from bus_problems(config, config.bus)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where a known word is near, else nothing."""
-    close = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def webhook_names(config: Config) -> tuple[str, ...]:
@@ -113,11 +94,11 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
             yield Problem((*here, "detect", "width"), f"{what}; use at most {width}")
         for zone_name, zone in camera.zones.items():
             at = (*here, "zones", zone_name)
-            yield from _tried(Polygon.parse, zone.coordinates, (*at, "coordinates"), _polygon)
-            yield from _objects(zone.objects, (*at, "objects"))
+            yield from tried(Polygon.parse, zone.coordinates, (*at, "coordinates"), _polygon)
+            yield from some_objects(zone.objects, (*at, "objects"))
         for line_name, line in camera.lines.items():
             at = (*here, "lines", line_name, "coordinates")
-            yield from _tried(parse_points, line.coordinates, at, _segment)
+            yield from tried(parse_points, line.coordinates, at, _segment)
 
 
 def _polygon(polygon: Polygon) -> str:
@@ -149,83 +130,19 @@ def _segment(ends: tuple[Point, ...]) -> str:
 
 
 def _rules(site: Site, way: Way) -> Iterator[Problem]:
+    cameras = site.cameras.values()
+    known = RuleSite(
+        zones=dict.fromkeys(name for camera in cameras for name in camera.zones),
+        lines=dict.fromkeys(name for camera in cameras for name in camera.lines),
+        microphones=site.microphones,
+        horizon=site.windows.horizon,
+    )
     times = Counter(rule.name for rule in site.rules if rule.name)
     for i, rule in enumerate(site.rules):
         here = (*way, "rules", i)
         if times[rule.name] > 1:
             yield Problem((*here, "name"), "is another rule's name too; names are unique in a site")
-        match rule:
-            case c.ZoneRule() | c.LoiteringRule() | c.CrowdRule():
-                yield from _zone_rule(site, rule, here)
-            case c.LineRule():
-                lines = {name for camera in site.cameras.values() for name in camera.lines}
-                yield from _known((rule.line,), lines, (*here, "line"), "line of a camera here")
-                yield from _objects(rule.objects, (*here, "objects"))
-                yield from _schedule(rule.schedule, here)
-            case c.SoundRule():
-                yield from _sound_rule(site, rule, here)
-            case c.KeywordRule():
-                yield from _keyword_rule(rule, here)
-            case c.PhraseRule():
-                yield from _on(rule.on, here)
-                if not rule.phrases:
-                    yield Problem((*here, "phrases"), "is empty; give a phrase to listen for")
-
-
-def _zone_rule(
-    site: Site, rule: c.ZoneRule | c.LoiteringRule | c.CrowdRule, here: Way
-) -> Iterator[Problem]:
-    zones = {name for camera in site.cameras.values() for name in camera.zones}
-    yield from _known((rule.zone,), zones, (*here, "zone"), "zone of a camera here")
-    yield from _schedule(rule.schedule, here)
-    yield from _known(rule.objects, c.OBJECTS, (*here, "objects"), "object")
-    seconds = getattr(rule, "seconds", 0)
-    if seconds > site.windows.horizon:
-        what = f"is longer than windows.horizon ({site.windows.horizon:g} s), which is as far back"
-        yield Problem((*here, "seconds"), f"{what} as is remembered")
-
-
-def _sound_rule(site: Site, rule: c.SoundRule, here: Way) -> Iterator[Problem]:
-    if not rule.labels:
-        yield Problem((*here, "labels"), f"is empty; known sounds: {', '.join(c.SOUNDS)}")
-    if not site.microphones:
-        yield Problem(here, "the site has no microphone to hear a sound with")
-    yield from _schedule(rule.schedule, here)
-    for label, threshold in rule.labels.items():
-        yield from _known((label,), c.SOUNDS, (*here, "labels"), "sound", keys=True)
-        if threshold == 0:
-            yield Problem((*here, "labels", label), "must be more than 0, or it alarms for ever")
-
-
-def _keyword_rule(rule: c.KeywordRule, here: Way) -> Iterator[Problem]:
-    yield from _on(rule.on, here)
-    if not any(rule.words.values()):
-        yield Problem((*here, "words"), "is empty; give words by language: {en: [fire]}")
-    codes = {name: code for code, name in c.LANGUAGES.items()}
-    for language, words in rule.words.items():
-        if language not in c.LANGUAGES:
-            code = codes.get(language.lower())
-            hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(c.LANGUAGES)}"
-            yield Problem((*here, "words", language), f"is no language code{hint}")
-        for k, word in enumerate(words):
-            if not any(letter.isalnum() for letter in word):
-                yield Problem((*here, "words", language, k), "holds no letter or digit")
-
-
-def _schedule(text: str, here: Way) -> Iterator[Problem]:
-    yield from _tried(Schedule.parse, text, (*here, "schedule"), lambda _: "")
-
-
-def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:
-    yield from _known(on, ON, (*here, "on"), "kind of words")
-    if not on:
-        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(ON)}")
-
-
-def _objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
-    yield from _known(objects, c.OBJECTS, way, "object")
-    if not objects:
-        yield Problem(way, "is empty; name what to look for, like [person]")
+        yield from rule.problems(known, here)
 
 
 def _times(site: Site, way: Way) -> Iterator[Problem]:
@@ -253,7 +170,6 @@ def _webhooks(config: Config) -> Iterator[Problem]:
         way: Way = ("webhooks", i)
         if times[name] > 1:
             yield Problem((*way, "name"), "is another webhook's name too; give each its own")
-        yield from _known(hook.sites, config.sites, (*way, "sites"), "site")
         secrets = (hook.secret,) if isinstance(hook.secret, str) else hook.secret
         if not secrets:
             yield Problem((*way, "secret"), "is empty; `fusewatch init` makes one")
@@ -293,20 +209,6 @@ def _secret(secret: str) -> str:
     return ""
 
 
-def _models(models: c.Models) -> Iterator[Problem]:
-    for part, kinds in KINDS.items():
-        model: c.Model = getattr(models, part)
-        way: Way = ("models", part, "providers")
-        yield from _known((model.kind,), kinds, ("models", part, "kind"), "adapter")
-        usable = kinds.get(model.kind, ONNX)
-        of = f" of {model.kind}" if model.kind in kinds else ""
-        yield from _known(model.providers, usable, way, f"provider{of}")
-        if not model.providers:
-            yield Problem(way, "is empty; one or more of: " + ", ".join(usable))
-        elif len(model.providers) > 1 and model.kind in ONE:
-            yield Problem(way, f"names {len(model.providers)}; {model.kind} runs on one")
-
-
 def _cap(size: int) -> str:
     return "" if size >= LEAST_CAP else f"must be at least {LEAST_CAP // 10**6} MB"
 
@@ -326,30 +228,3 @@ def _listen(listen: str) -> Iterator[Problem]:
         yield Problem(("api", "listen"), "must be a loopback address, like 127.0.0.1:8674")
     if not port.isascii() or not port.isdecimal() or not 0 <= int(port) <= 65535:
         yield Problem(("api", "listen"), "must end with a port, 0 to 65535")
-
-
-def _known(
-    words: Iterable[str], known: Iterable[str], way: Way, what: str, *, keys: bool = False
-) -> Iterator[Problem]:
-    """A problem for each word that is not known, with the nearest that is."""
-    known = list(known)
-    few = f"; known: {', '.join(known)}" if 0 < len(known) <= 8 else ""
-    for word in words:
-        if word not in known:
-            at = (*way, word) if keys else way
-            yield Problem(at, f"{_shown(word)} is no {what}{nearest(word, known) or few}")
-
-
-def _shown(word: str) -> str:
-    return f"`{word}`" if c.WORD.fullmatch(word) else "what stands there"
-
-
-def _tried(
-    parse: Callable[[str], T], text: str, way: Way, judge: Callable[[T], str]
-) -> Iterator[Problem]:
-    try:
-        wrong = judge(parse(text))
-    except ValueError as error:
-        wrong = str(error)
-    if wrong:
-        yield Problem(way, wrong)

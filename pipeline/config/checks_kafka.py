@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 
 from pipeline import topics
-from pipeline.config.schema import Config, KafkaBus, Problem, size_bytes
+from pipeline.config.problem import Problem
+from pipeline.config.schema import Config, KafkaBus, size_bytes
 from pipeline.config.topic_plan import LEAST_SEGMENT, Plan, partitions_of, plans, shares
 from pipeline.kafka_partitioner import key_hash
 

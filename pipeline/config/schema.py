@@ -1,78 +1,34 @@
 """The config as types: complete, frozen, never repaired.
 
-`workers/config/loader.py` reads YAML into these and names file and line; the checks that need more
-than one field are in `pipeline/config/checks.py`, which only looks. Names follow the NVR configs
-that people already have.
+`workers/config/loader.py` reads YAML into these and names file and line. The kinds of rules are in
+`pipeline/config/rule_kinds.py`. The checks that need more than one field are in
+`pipeline/config/checks.py`, which only looks. Names follow the NVR configs that people have.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from itertools import chain, count
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-_HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
-WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
-_NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
-_LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
-
-Fraction = Annotated[float, Meta(ge=0, le=1)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_NAME)]
-OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=_NAME)]
-Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
-Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
-# Bytes of one record. An alert may carry 20 reasons and 20 lines of transcript, of 16 kB each.
-MaxMessage = Annotated[int, Meta(ge=750_000, le=2**26)]
-Partitioned = Annotated[int, Meta(ge=1, le=1000)]
-Seconds = Annotated[float, Meta(gt=0, le=86400)]
-Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
-
-SEVERITIES = ("low", "medium", "high", "critical")
-SOUNDS = ("gunshot", "explosion", "glass", "scream", "siren")
-OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
-    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
-    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),
-    *("horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella"),
-    *("handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite"),
-    *("baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle"),
-    *("wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich"),
-    *("orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
-    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote"),
-    *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
-    *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
+from pipeline.config.fields import (
+    NAME,
+    Fraction,
+    MaxMessage,
+    Name,
+    OwnName,
+    Partitioned,
+    Seconds,
+    Settings,
+    Severity,
 )
-PROVIDERS = {  # what runs a model -> its name in ONNX Runtime
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-}
-LANGUAGES = {  # language code -> the name of its stemmer in snowballstemmer 2.2
-    **{"ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek"},
-    **{"en": "english", "es": "spanish", "eu": "basque", "fi": "finnish", "fr": "french"},
-    **{"ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian"},
-    **{"it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian"},
-    **{"pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish"},
-    **{"ta": "tamil", "tr": "turkish", "yi": "yiddish"},
-}
+from pipeline.config.problem import Way
+from pipeline.config.rule_kinds import Rule
 
 
-class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Frozen, and closed: an unknown key is refused. `repr` hides what may hold a secret."""
-
-    def __repr__(self) -> str:
-        shown = (
-            f"{name}={'***' if name in _HIDDEN else repr(getattr(self, name))}"
-            for name in self.__struct_fields__
-        )
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-class Detect(_Settings, frozen=True, kw_only=True):
+class Detect(Settings, frozen=True, kw_only=True):
     """What a camera's frames are looked at for; heights are fractions of the frame."""
 
     fps: Annotated[float, Meta(gt=0, le=60)] = 5
@@ -81,106 +37,31 @@ class Detect(_Settings, frozen=True, kw_only=True):
     min_height: Fraction = 0.0
 
 
-class Zone(_Settings, frozen=True, kw_only=True):
+class Zone(Settings, frozen=True, kw_only=True):
     """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it by its feet."""
 
     coordinates: str
     objects: tuple[str, ...] = ("person",)
 
 
-class Line(_Settings, frozen=True, kw_only=True):
+class Line(Settings, frozen=True, kw_only=True):
     """`"x,y, x,y"`; walking from its first to its second point, `in` is to the right."""
 
     coordinates: str
 
 
-class Camera(_Settings, frozen=True, kw_only=True):
+class Camera(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]  # an address, or its url, username and password
     detect: Detect = Detect()
     zones: Mapping[Name, Zone] = {}
     lines: Mapping[Name, Line] = {}
 
 
-class Microphone(_Settings, frozen=True, kw_only=True):
+class Microphone(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
 
 
-class _Rule(_Settings, tag_field="rule", frozen=True, kw_only=True):
-    name: OwnName = ""  # default: made of the rule's kind and what it looks at
-    severity: Severity = "medium"
-
-
-class ZoneRule(_Rule, tag="zone", frozen=True, kw_only=True):
-    """An object is in a zone while the schedule (site's time zone) holds."""
-
-    zone: str
-    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
-    schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
-    min_score: Fraction = 0.0
-    label: Label = "intrusion"
-
-
-class LoiteringRule(_Rule, tag="loitering", frozen=True, kw_only=True):
-    """An object stays in a zone for `seconds`."""
-
-    zone: str
-    seconds: Seconds
-    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
-    schedule: str = ""
-    label: Label = "loitering"
-
-
-class LineRule(_Rule, tag="line", frozen=True, kw_only=True):
-    """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
-
-    line: str
-    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
-    objects: tuple[str, ...] = ("person",)
-    schedule: str = ""
-    hysteresis: Fraction = 0.02
-    label: Label = "line-crossed"
-
-
-class CrowdRule(_Rule, tag="crowd", frozen=True, kw_only=True):
-    """At least `count` objects are in a zone for `seconds`."""
-
-    zone: str
-    count: Annotated[int, Meta(ge=1, le=1000)]
-    seconds: Seconds = 2
-    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
-    schedule: str = ""
-    label: Label = "crowd"
-
-
-class SoundRule(_Rule, tag="sound", frozen=True, kw_only=True):
-    """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
-
-    labels: Mapping[Label, Fraction]
-    schedule: str = ""
-
-
-class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
-    """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
-
-    words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
-    on: tuple[str, ...] = ("speech", "report")
-    min_confidence: Fraction = 0.4
-    label: Label = "keyword"
-
-
-class PhraseRule(_Rule, tag="phrase", frozen=True, kw_only=True):
-    """A report means about what one of the phrases says (cosine of sentence embeddings)."""
-
-    phrases: tuple[Text, ...]
-    min_similarity: Fraction = 0.55
-    on: tuple[str, ...] = ("report",)
-    label: Label = "report"
-
-
-Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule | PhraseRule
-
-
-class Windows(_Settings, frozen=True, kw_only=True):
+class Windows(Settings, frozen=True, kw_only=True):
     """Window i is `[i*hop, i*hop+size)`; no state reaches further back than `horizon`."""
 
     size: Seconds = 4
@@ -189,7 +70,7 @@ class Windows(_Settings, frozen=True, kw_only=True):
     patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s for a source that says nothing
 
 
-class Incidents(_Settings, frozen=True, kw_only=True):
+class Incidents(Settings, frozen=True, kw_only=True):
     """An incident closes `close_after` its last evidence, and is split after `max_duration`."""
 
     close_after: Annotated[float, Meta(ge=1, le=10)] = 10
@@ -197,14 +78,14 @@ class Incidents(_Settings, frozen=True, kw_only=True):
     lost_after: Seconds = 10  # a source lost for so long is told by a `system` alert
 
 
-class Stationary(_Settings, frozen=True, kw_only=True):
+class Stationary(Settings, frozen=True, kw_only=True):
     """An object that moved less than `distance` (of its height) in `after` seconds is still."""
 
     after: Seconds = 60
     distance: Annotated[float, Meta(gt=0, le=2)] = 0.25
 
 
-class Fusion(_Settings, frozen=True, kw_only=True):
+class Fusion(Settings, frozen=True, kw_only=True):
     """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
     `rules`, the transparent noisy-or alone, which is always there. In a config `fusion: rules` is
     short for `fusion: {head: rules}`."""
@@ -214,7 +95,7 @@ class Fusion(_Settings, frozen=True, kw_only=True):
     severity: Severity = "high"  # of what the head finds
 
 
-class Site(_Settings, frozen=True, kw_only=True):
+class Site(Settings, frozen=True, kw_only=True):
     timezone: str = "UTC"
     cameras: Mapping[Name, Camera] = {}
     microphones: Mapping[Name, Microphone] = {}
@@ -225,28 +106,32 @@ class Site(_Settings, frozen=True, kw_only=True):
     fusion: Fusion = Fusion()
 
 
-class Webhook(_Settings, frozen=True, kw_only=True):
+class Destination(Settings, frozen=True, kw_only=True):
+    """Who gets alerts."""
+
+    sites: tuple[str, ...] = ()  # none: all
+
+
+class Webhook(Destination, frozen=True, kw_only=True):
     """A subscriber. Literal private or loopback addresses are the operator's choice; a host *name*
     that resolves to one needs `allow_networks`, and plain http to a public one `allow_http`."""
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
     name: OwnName = ""  # its place in the log; default: host and hash of the url
-    sites: tuple[str, ...] = ()  # none: all
     min_severity: Severity = "low"
     allow_http: bool = False
     allow_networks: tuple[str, ...] = ()
     timeout: Seconds = 20
 
 
-class Jsonl(_Settings, frozen=True, kw_only=True):
+class Jsonl(Destination, frozen=True, kw_only=True):
     """Alerts as JSON lines."""
 
     path: str
-    sites: tuple[str, ...] = ()
 
 
-class Model(_Settings, frozen=True, kw_only=True):
+class Model(Settings, frozen=True, kw_only=True):
     """Which adapter and weights; `weights` is a registered name or a path."""
 
     kind: str
@@ -255,20 +140,20 @@ class Model(_Settings, frozen=True, kw_only=True):
     threads: Annotated[int, Meta(ge=0, le=64)] = 0  # 0: as many as there are cores
 
 
-class Models(_Settings, frozen=True, kw_only=True):
+class Models(Settings, frozen=True, kw_only=True):
     detector: Model = Model(kind="yolox", weights="yolox_nano")
     speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
     sound: Model = Model(kind="yamnet", weights="yamnet")
     text: Model = Model(kind="minilm", weights="all-MiniLM-L6-v2-int8")
 
 
-class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
+class LocalBus(Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
     """The log in the state folder."""
 
     max_message: MaxMessage = 8_000_000
 
 
-class Sasl(_Settings, frozen=True, kw_only=True):
+class Sasl(Settings, frozen=True, kw_only=True):
     """Who we are for the brokers."""
 
     mechanism: Annotated[str, Meta(pattern=r"^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)\Z")]
@@ -276,7 +161,7 @@ class Sasl(_Settings, frozen=True, kw_only=True):
     password: str  # `${ENV}` or `file:PATH`
 
 
-class Tls(_Settings, frozen=True, kw_only=True):
+class Tls(Settings, frozen=True, kw_only=True):
     """Encryption to the brokers, whose certificates are always verified; paths of PEM files."""
 
     ca: str = ""  # default: the system's authorities
@@ -284,7 +169,7 @@ class Tls(_Settings, frozen=True, kw_only=True):
     key: str = ""
 
 
-class Partitions(_Settings, frozen=True, kw_only=True):
+class Partitions(Settings, frozen=True, kw_only=True):
     """How many partitions a topic gets: as many as workers may ever share it."""
 
     frames: Partitioned = 12
@@ -295,11 +180,11 @@ class Partitions(_Settings, frozen=True, kw_only=True):
     alerts: Partitioned = 3
 
 
-class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
+class KafkaBus(Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
     """Apache Kafka, for `fusewatch worker`; docs/scaling.md says how to size it."""
 
     brokers: Annotated[tuple[str, ...], Meta(min_length=1)]  # host:port
-    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_NAME)] = (
+    prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=NAME)] = (
         "fusewatch"
     )
     tls: Tls | None = None
@@ -313,19 +198,19 @@ class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tr
     stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself
 
 
-class Storage(_Settings, frozen=True, kw_only=True):
+class Storage(Settings, frozen=True, kw_only=True):
     cap: str = "20 GB"  # everything below the state folder
     frames: Seconds = 900  # seconds of raw chunks kept for evidence
 
 
-class Api(_Settings, frozen=True, kw_only=True):
+class Api(Settings, frozen=True, kw_only=True):
     """The local endpoint for reports; loopback only."""
 
     listen: str = "127.0.0.1:8674"
     token: str = ""  # default: the file `token` in the state folder, which `init` or `run` makes
 
 
-class Config(_Settings, frozen=True, kw_only=True):
+class Config(Settings, frozen=True, kw_only=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     sites: Mapping[Name, Site]
     state: str = "~/.local/state/fusewatch"
@@ -336,53 +221,12 @@ class Config(_Settings, frozen=True, kw_only=True):
     models: Models = Models()
     api: Api = Api()
 
-
-class Problem(msgspec.Struct, frozen=True):
-    """`path` is the way to the value, e.g. `("sites", "office", "rules", 0, "zone")`."""
-
-    path: tuple[str | int, ...]
-    message: str
-
-    def __str__(self) -> str:
-        """`sites.office.rules[0].zone: what is wrong`; a step that is not a word is not shown."""
-        way = ""
-        for step in self.path:
-            if isinstance(step, int):
-                way += f"[{step}]"
-            else:
-                way += ("." if way else "") + (step if WORD.fullmatch(step) else "(not a word)")
-        return f"{way}: {self.message}" if way else self.message
-
-
-def rule_names(site: Site) -> tuple[str, ...]:
-    """A name for each rule of the site, in order: its own, or made of its kind and subject.
-
-    `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names go into the ids of
-    anomalies, so a rule that is inserted before another without a name may rename it.
-    """
-    taken = {rule.name for rule in site.rules}
-    names = []
-    for rule in site.rules:
-        name = rule.name or _free(_about(rule), taken)
-        taken.add(name)
-        names.append(name)
-    return tuple(names)
-
-
-def _about(rule: Rule) -> str:
-    kind = str(rule.__struct_config__.tag)
-    match rule:
-        case ZoneRule() | LoiteringRule() | CrowdRule():
-            return f"{kind}-{rule.zone}"
-        case LineRule():
-            return f"{kind}-{rule.line}"
-        case _:
-            return kind
-
-
-def _free(name: str, taken: set[str]) -> str:
-    numbered = (f"{name}-{i}" for i in count(2))
-    return next(each for each in chain((name,), numbered) if each not in taken)
+    def destinations(self) -> Iterator[tuple[Way, Destination]]:
+        """Everybody that gets alerts, with the way to them."""
+        for key in self.__struct_fields__:
+            given = getattr(self, key)
+            for i, each in enumerate(given if isinstance(given, tuple) else ()):
+                yield (key, i), each
 
 
 def size_bytes(text: str) -> int:

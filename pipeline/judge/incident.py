@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline.config.schema import SEVERITIES
+from pipeline.config.fields import SEVERITIES
 from pipeline.types import SECOND, Alert, Anomaly, Presence, content_id
 
 MAX_TEXTS = 20  # reasons and transcript lines an alert carries; the earliest are kept

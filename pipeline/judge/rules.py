@@ -1,4 +1,4 @@
-"""Rules: what a site forbids, judged one observation at a time.
+"""Rules: what a site forbids, judged one observation at a time; here those over sounds and words.
 
 A rule gives `Finding`s. A *sure* one is told at once as an anomaly (an instant rule: a gunshot, a
 line crossed); level rules (somebody is in a zone) speak on entering and once a second after. The
@@ -10,17 +10,17 @@ Objects that stand still for long are told once: a parked car is news only when 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from pipeline.config import schema
+from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_names
 from pipeline.config.schedule import Schedule
+from pipeline.config.schema import Site
 from pipeline.judge.track import Track
-from pipeline.types import SECOND, Described, Sound, Utterance, ns
-from pipeline.zones import LineCounter, Polygon, feet
+from pipeline.types import Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 LEAST = 0.1  # evidence below this says nothing
@@ -55,28 +55,17 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     still: frozenset[int]
 
 
-class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when a rule of a camera holds: polygons by camera, objects, schedule."""
+class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What rules are made with: their site, and what finds words and embeds phrases."""
 
-    zones: Mapping[str, Polygon]
-    objects: frozenset[str]
-    schedule: Schedule
-    timezone: ZoneInfo
-    min_score: float = 0.0
+    site: Site
+    keywords: Callable[[Mapping[str, Sequence[str]]], Words]  # of words by language
+    embed: Callable[[Sequence[str]], Sequence[bytes]]
 
-    def inside(self, seen: TrackedFrame) -> Iterator[Track]:
-        """The tracks of wanted objects whose feet are in the zone while the schedule holds.
-
-        One that the detector missed in this frame is where it was last: a miss is no leaving.
-        """
-        polygon = self.zones.get(seen.source)
-        if polygon is None or not self.schedule.contains(seen.start, self.timezone):
-            return
-        for track in seen.tracks:
-            if track.label in self.objects and track.score >= self.min_score:
-                x, y = feet(track.box)
-                if polygon.contains(x, y):
-                    yield track
+    @property
+    def timezone(self) -> ZoneInfo:
+        """Of the rules' schedules."""
+        return ZoneInfo(self.site.timezone)
 
 
 class VisionRule(Protocol):
@@ -85,158 +74,37 @@ class VisionRule(Protocol):
     def see(self, seen: TrackedFrame) -> Sequence[Finding]: ...
 
 
-class _LevelRule:
-    """Speaks when something begins, and once in each second that it goes on."""
+class HearingRule(Protocol):
+    """A rule over sounds."""
 
-    def __init__(self, name: str, label: str, severity: str) -> None:
-        self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
-        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second last spoken in
-
-    def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
-        second, last = seen.start // SECOND, self._said.get((seen.source, key))
-        if last == second:
-            return
-        self._said[seen.source, key] = second
-        yield Finding(
-            **self._made,
-            source=seen.source,
-            start=seen.start,
-            end=seen.end,
-            score=score,
-            sure=True,
-            reason=reason if last is None else "",
-        )
-
-    def told(self, source: str, key: int) -> bool:
-        """Whether this has been spoken of since it began."""
-        return (source, key) in self._said
-
-    def keep(self, source: str, keys: set[int]) -> None:
-        """Forget what is over at this camera: when it begins again, it is news."""
-        gone = [key for key in self._said if key[0] == source and key[1] not in keys]
-        for key in gone:
-            del self._said[key]
+    def hear(self, sound: Sound) -> Sequence[Finding]: ...
 
 
-class ZoneIntrusion:
-    """`rule: zone`: an object is in a zone."""
+class ReadingRule(Protocol):
+    """A rule over words that are spoken or reported."""
 
-    def __init__(self, name: str, rule: schema.ZoneRule, place: RuleScope) -> None:
-        self._zone, self._place = rule.zone, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
-
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track on entering, and once a second until it leaves or stands still."""
-        inside = list(self._place.inside(seen))
-        live = {track.id for track in seen.tracks}
-        self._level.keep(seen.source, live)
-        found: list[Finding] = []
-        for track in inside:
-            news = track.id not in seen.still or not self._level.told(seen.source, track.id)
-            if news and track.last_seen == seen.start:
-                reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
-                found += self._level.say(seen, track.id, track.score, reason)
-        return found
+    def read(self, words: Utterance | Described) -> Sequence[Finding]: ...
 
 
-class Loitering:
-    """`rule: loitering`: an object stays in a zone."""
-
-    def __init__(self, name: str, rule: schema.LoiteringRule, place: RuleScope) -> None:
-        self._rule, self._place = rule, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
-        self._since: dict[tuple[str, int], int] = {}
-
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track when it has stayed long enough, then once a second."""
-        inside = {track.id: track for track in self._place.inside(seen)}
-        live = {track.id for track in seen.tracks}
-        self._level.keep(seen.source, live)
-        gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
-        for key in gone:
-            del self._since[key]
-        found: list[Finding] = []
-        for track in inside.values():
-            since = self._since.setdefault((seen.source, track.id), seen.start)
-            told = track.id in seen.still and self._level.told(seen.source, track.id)
-            if seen.start - since >= ns(self._rule.seconds) and not told:
-                reason = (
-                    f"{track.label} in zone {self._rule.zone} for {self._rule.seconds:g} s"
-                    f" (camera {seen.source})"
-                )
-                found += self._level.say(seen, track.id, track.score, reason)
-        return found
+J = TypeVar("J")
+Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a rule -> its judges
 
 
-class Crowd:
-    """`rule: crowd`: many objects are in a zone at once."""
-
-    def __init__(self, name: str, rule: schema.CrowdRule, place: RuleScope) -> None:
-        self._rule, self._place = rule, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
-        self._since: dict[str, int] = {}
-
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding when the crowd has stood for `seconds`, then once a second."""
-        inside = list(self._place.inside(seen))
-        if len(inside) < self._rule.count:
-            self._since.pop(seen.source, None)
-            self._level.keep(seen.source, set())
-            return ()
-        since = self._since.setdefault(seen.source, seen.start)
-        if seen.start - since < ns(self._rule.seconds):
-            return ()
-        reason = f"{len(inside)} objects in zone {self._rule.zone} (camera {seen.source})"
-        scores = sorted((track.score for track in inside), reverse=True)
-        return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason))
-
-
-class LineCrossing:
-    """`rule: line`: an object crosses a line in the direction that matters."""
-
-    def __init__(
-        self, name: str, rule: schema.LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
-    ) -> None:
-        self._name, self._rule, self._place, self._lines = name, rule, place, lines
-
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a crossing."""
-        counter = self._lines.get(seen.source)
-        if counter is None:
-            return ()
-        found = []
-        for track in seen.tracks:
-            direction = counter.push(track.id, feet(track.box), seen.start)
-            wanted = direction and self._rule.direction in (direction, "both")
-            if (
-                wanted
-                and track.label in self._place.objects
-                and self._place.schedule.contains(seen.start, self._place.timezone)
-            ):
-                found.append(
-                    Finding(
-                        rule=self._name,
-                        label=self._rule.label,
-                        severity=self._rule.severity,
-                        modality=VISION,
-                        source=seen.source,
-                        start=seen.start,
-                        end=seen.end,
-                        score=track.score,
-                        sure=True,
-                        reason=f"{track.label} crossed line {self._rule.line} going {direction}"
-                        f" (camera {seen.source})",
-                    )
-                )
-        return found
+def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[J]:
+    """The judges of those rules of a site whose kind is among `makers`."""
+    rules = of.site.rules
+    return [
+        judge
+        for name, rule in zip(rule_names(rules), rules, strict=True)
+        if type(rule) in makers
+        for judge in makers[type(rule)](name, rule, of)
+    ]
 
 
 class SoundThreshold:
     """`rule: sound`: a sound reaches its label's threshold."""
 
-    def __init__(
-        self, name: str, rule: schema.SoundRule, schedule: Schedule, timezone: ZoneInfo
-    ) -> None:
+    def __init__(self, name: str, rule: SoundRule, schedule: Schedule, timezone: ZoneInfo) -> None:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
     def hear(self, sound: Sound) -> Sequence[Finding]:
@@ -264,7 +132,7 @@ class SoundThreshold:
 class _TextRule:
     """What both rules on words share: which ones they read, and how a finding looks."""
 
-    def __init__(self, name: str, rule: schema.KeywordRule | schema.PhraseRule) -> None:
+    def __init__(self, name: str, rule: KeywordRule | PhraseRule) -> None:
         self._made = {"rule": name, "label": rule.label, "severity": rule.severity}
         self._on = rule.on
 
@@ -290,7 +158,7 @@ class _TextRule:
 class KeywordMatcher:
     """`rule: keyword`: a word is spoken or reported."""
 
-    def __init__(self, name: str, rule: schema.KeywordRule, words: Words) -> None:
+    def __init__(self, name: str, rule: KeywordRule, words: Words) -> None:
         self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
@@ -307,7 +175,7 @@ class KeywordMatcher:
 class PhraseMatcher:
     """`rule: phrase`: words mean about what a phrase says (cosine of sentence embeddings)."""
 
-    def __init__(self, name: str, rule: schema.PhraseRule, phrases: Mapping[str, bytes]) -> None:
+    def __init__(self, name: str, rule: PhraseRule, phrases: Mapping[str, bytes]) -> None:
         self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
@@ -351,3 +219,20 @@ def _cosine(ours: Sequence[float], theirs: Sequence[float]) -> float:
     dot = sum(a * b for a, b in zip(ours, theirs, strict=True))
     norm = (sum(a * a for a in ours) * sum(b * b for b in theirs)) ** 0.5
     return dot / norm if norm else 0.0
+
+
+def _keywords(name: str, rule: KeywordRule, of: RuleContext) -> Iterator[ReadingRule]:
+    yield KeywordMatcher(name, rule, of.keywords(rule.words))
+
+
+def _phrases(name: str, rule: PhraseRule, of: RuleContext) -> Iterator[ReadingRule]:
+    phrases = zip(rule.phrases, of.embed(rule.phrases), strict=True)
+    yield PhraseMatcher(name, rule, dict(phrases))
+
+
+def _sounds(name: str, rule: SoundRule, of: RuleContext) -> Iterator[HearingRule]:
+    yield SoundThreshold(name, rule, Schedule.parse(rule.schedule), of.timezone)
+
+
+HEARS: Mapping[type, Make[HearingRule]] = {SoundRule: _sounds}
+READS: Mapping[type, Make[ReadingRule]] = {KeywordRule: _keywords, PhraseRule: _phrases}

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from pipeline.stages import WORKERS
 from tests.live.brokers import SCRIPT, need_kafka
 from tests.live.servers import eventually
 from workers.cli import app
-from workers.cli_topics import WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

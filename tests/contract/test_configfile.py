@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config.schema import Config, Fusion, ZoneRule
+from pipeline.config.rule_kinds import ZoneRule
+from pipeline.config.schema import Config, Fusion
 from pipeline.errors import ConfigError
 from workers.config.loader import convert, load
 from workers.config.yaml_reader import MAX_BYTES, MAX_DEPTH, read_yaml

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from models.vision.boxes import suppress
 from models.vision.detector import Detector
 from models.vision.letterbox import Letterbox
-from pipeline.config.schema import OBJECTS
+from pipeline.config.fields import OBJECTS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 

@@ -6,13 +6,14 @@ import csv
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from models.language.keywords import Keywords
 from models.language.text import TextEncoder
-from pipeline.config import schema
-from pipeline.config.schema import SOUNDS, Config, KafkaBus, KeywordRule, PhraseRule, SoundRule
+from pipeline.config import rule_kinds, schema
+from pipeline.config.fields import SOUNDS, Settings
+from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule
+from pipeline.config.schema import Config, KafkaBus
 from workers.config.loader import load
 from workers.config.yaml_reader import read_yaml
 from workers.replay.scene_file import load_scene
@@ -125,10 +126,8 @@ def test_the_documentation_names_every_setting() -> None:
     words = set(re.findall(r"[a-z_]+", told))
     known = {
         field
-        for kind in vars(schema).values()
-        if isinstance(kind, type)
-        and issubclass(kind, msgspec.Struct)
-        and kind is not schema.Problem
+        for kind in {**vars(schema), **vars(rule_kinds)}.values()
+        if isinstance(kind, type) and issubclass(kind, Settings)
         for field in kind.__struct_fields__
     }
     assert known - words == set()

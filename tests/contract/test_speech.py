@@ -31,7 +31,7 @@ from models.hearing.transcript import (
 )
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
-from workers.stages.encoders import _speech
+from workers.stages.encoders import adapted
 
 # openai-whisper 20250625 leaves its vocabulary file to the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings(
@@ -201,9 +201,9 @@ def test_words_are_compared_without_case_and_punctuation() -> None:
 
 def test_the_graph_hands_device_and_threads_on(weights: Path) -> None:
     model = Model(kind="faster-whisper", weights=str(weights / NAME), threads=1)
-    (heard,) = _speech(model)([np.zeros(RATE, np.float32)])
+    (heard,) = adapted("speech", model)([np.zeros(RATE, np.float32)])
     assert heard.text == ""
     if get_cuda_device_count():
         pytest.skip("this machine has a GPU: what is refused here works there")
     with pytest.raises(WeightsError, match="that cuda can run"):
-        _speech(structs.replace(model, providers=("cuda",)))
+        adapted("speech", structs.replace(model, providers=("cuda",)))

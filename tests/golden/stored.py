@@ -21,10 +21,11 @@ import numpy as np
 
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import schema
+from pipeline.config import rule_kinds
 from pipeline.config.schema import Config
 from pipeline.ports import Entry
-from pipeline.run import Runner, drain
+from pipeline.run import drain
+from pipeline.stages import JUDGES
 from pipeline.types import Alert
 from workers import graph
 from workers.config import loader
@@ -45,7 +46,6 @@ SCENES = (
     "retail-quiet",
 )
 PROCESSOR = HERE / "processor.sha256"  # of the machine that wrote the files
-JUDGES = ("fusion", "alert")
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -69,7 +69,7 @@ def played(scene: Path, encoders: Encoders) -> tuple[Stored, bytes]:
     while polled := reader.poll(1000):
         entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
     rules = [rule for site in settings.sites.values() for rule in site.rules]
-    said = [p for rule in rules if isinstance(rule, schema.PhraseRule) for p in rule.phrases]
+    said = [p for rule in rules if isinstance(rule, rule_kinds.PhraseRule) for p in rule.phrases]
     vectors = encoders.text(said) if said else []
     phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
     return Stored(entries, phrases), _written(alerts)
@@ -90,7 +90,7 @@ def judged(scene: str) -> bytes:
         detector=unused, sound=unused, sound_head=unused, voice=unused, speech=unused, text=text
     )
     nodes = graph.nodes(settings, encoders, Status(), recorded=True, stages=JUDGES)
-    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
+    runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "golden")
     alerts: list[Alert] = []
     for at in range(0, len(stored.entries), 500):

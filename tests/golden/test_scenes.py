@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config.schema import SOUNDS
+from pipeline.config.fields import SOUNDS
 from pipeline.types import SECOND, Alert, Presence
 from workers.config import loader
 from workers.replay.scene_replay import replay

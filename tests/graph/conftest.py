@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.stages import BY_FAUST
 from pipeline.types import Alert
 from tests import fakes, reels
-from workers import daemon, worker
+from workers import daemon
 from workers.config import loader
 from workers.delivery.cloudevent import event
 from workers.replay.scene_replay import replay
@@ -58,7 +59,7 @@ def run_edge(config: Path, scene: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (state / "alerts.jsonl").read_text().splitlines()]
 
 
-WORKERS = {"plain": (), "faust": worker.BY_FAUST}  # over brokers; which of them run under Faust
+WORKERS = {"plain": (), "faust": BY_FAUST}  # over brokers; which of them run under Faust
 WAYS = [
     pytest.param(drain, id="drain"),
     pytest.param(run_edge, id="edge"),

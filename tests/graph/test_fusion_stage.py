@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import schema
+from pipeline.config import rule_kinds, schema
 from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, needed_until, ns
 from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
@@ -25,9 +25,9 @@ SITE = schema.Site(
     },
     microphones={"room": schema.Microphone(source="device:default")},
     rules=(
-        schema.ZoneRule(zone="floor", severity="high"),
-        schema.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
-        schema.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
+        rule_kinds.ZoneRule(zone="floor", severity="high"),
+        rule_kinds.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
+        rule_kinds.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
     ),
     windows=schema.Windows(horizon=40, patience=60),
     stationary=schema.Stationary(after=20),

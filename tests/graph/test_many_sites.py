@@ -13,7 +13,7 @@ import pytest
 from models.hearing.transcript import Transcript
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config import schema
+from pipeline.config import rule_kinds, schema
 from pipeline.errors import Retry
 from pipeline.host import Host
 from pipeline.ports import Assigned, Stage
@@ -36,7 +36,7 @@ NAMES = [f"{'site-with-a-rather-long-name-number':-<36}{number:04}" for number i
 SOURCES = ("room", "room/speech")
 HALL = schema.Site(
     microphones={"room": schema.Microphone(source="device:default")},
-    rules=(schema.SoundRule(labels={"gunshot": 0.5}, severity="critical"),),
+    rules=(rule_kinds.SoundRule(labels={"gunshot": 0.5}, severity="critical"),),
 )
 HORIZON, PATIENCE = round(HALL.windows.horizon), round(HALL.windows.patience)
 

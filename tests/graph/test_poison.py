@@ -20,7 +20,7 @@ from pipeline.config.schema import KafkaBus as Settings
 from pipeline.config.topic_plan import partitions_of
 from pipeline.kafka_partitioner import partition_of
 from pipeline.ports import Bus, Entry
-from pipeline.run import Runner, drain
+from pipeline.run import KINDS, Runner, drain
 from pipeline.types import Alert, DeadLetter, Record, Report, ns
 from tests import make
 from tests.graph.conftest import CONFIG, FAKES
@@ -62,9 +62,7 @@ ALSO: dict[str, list[Record]] = {  # what else comes there
     topics.ANOMALIES: [make.progress(9.0, source="fusion")],
 }
 ANSWERED = {topics.ANOMALIES: topics.ALERTS, topics.OBSERVATIONS: topics.ANOMALIES}
-STRANGER: dict[str, Record] = {t: make.alert() for t in topics.KINDS} | {
-    topics.ALERTS: make.anomaly(1)
-}
+STRANGER: dict[str, Record] = {t: make.alert() for t in KINDS} | {topics.ALERTS: make.anomaly(1)}
 POISON: dict[str, Callable[[str], bytes]] = {
     "bad bytes": lambda topic: b"\xc1 garbage",
     "empty": lambda topic: b"",
@@ -113,9 +111,7 @@ class Readers:
         nodes = graph.nodes(settings, FAKES, Status(), recorded=True)
         self.place = Place()
         self._steps: list[Runner | Delivery] = [
-            Runner(n.stage, bus, topic=topic, group=n.name, out=n.out, max_bytes=MAX)
-            for n in nodes
-            if n.topic == topic
+            node.runner(bus, MAX) for node in nodes if node.topic == topic
         ]
         if topic == topics.ALERTS:
             subscriber = Subscriber(name="siem", sink=self.place)
@@ -218,7 +214,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield from request.param(tmp_path, request)
 
 
-@pytest.mark.parametrize("topic", topics.KINDS)
+@pytest.mark.parametrize("topic", KINDS)
 def test_poison_of_every_kind_goes_to_dead_and_the_next_good_record_is_answered(
     world: World, config: Path, topic: str
 ) -> None:
@@ -244,7 +240,7 @@ def test_poison_of_every_kind_goes_to_dead_and_the_next_good_record_is_answered(
     again.close()
 
 
-@pytest.mark.parametrize("topic", topics.KINDS)
+@pytest.mark.parametrize("topic", KINDS)
 def test_what_this_version_can_read_is_answered_when_it_is_tried_again(
     world: World, config: Path, topic: str
 ) -> None:
@@ -294,7 +290,7 @@ def odd(record: Record, chance: random.Random) -> bytes:
     return msgspec.msgpack.encode(fields)
 
 
-@pytest.mark.parametrize("topic", topics.KINDS)
+@pytest.mark.parametrize("topic", KINDS)
 def test_records_of_the_right_kind_with_impossible_values_end_nobody(
     config: Path, tmp_path: Path, topic: str
 ) -> None:
@@ -308,8 +304,8 @@ def test_records_of_the_right_kind_with_impossible_values_end_nobody(
                 bus.publish(topic, key(topic), codec.encode(record))
             bus.flush()
             runners = [
-                Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out, max_bytes=MAX)
-                for n in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
+                node.runner(bus, MAX)
+                for node in graph.nodes(settings, FAKES, Status(), recorded=bool(seed % 2))
             ]
             reader = bus.reader(topics.ALERTS, "delivery-jsonl")
             outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
@@ -321,7 +317,7 @@ def test_records_of_the_right_kind_with_impossible_values_end_nobody(
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("topic", topics.KINDS)
+@pytest.mark.parametrize("topic", KINDS)
 def test_what_only_brokers_can_carry_goes_to_dead_with_its_reason(
     kafka: str, config: Path, tmp_path: Path, topic: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.run import Runner, drain
+from pipeline.run import drain
 from pipeline.types import Alert, Progress, Record, Roster
 from tests.graph.conftest import FAKES
 from workers import graph
@@ -39,7 +39,7 @@ def played(config: Path, given: Sequence[Sequence[Said]], *, recorded: bool) -> 
     """What the graph makes of batches: each is worked off before the next comes."""
     bus = MemoryBus(partitions=2, keep=True)
     nodes = graph.nodes(loader.load(config), FAKES, Status(), recorded=recorded)
-    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
+    runners = [node.runner(bus) for node in nodes]
     left = iter(given)
 
     def pump() -> bool:

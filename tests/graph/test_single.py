@@ -12,6 +12,7 @@ from pipeline import topics
 from pipeline.config import schema
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.limits import most_bytes
+from pipeline.stages import WORKERS
 from tests.graph.conftest import CONFIG
 from workers import daemon, worker
 from workers.bus.preflight import FAUST, check_group, check_topics
@@ -66,7 +67,7 @@ def test_a_site_that_is_not_in_the_config_is_refused(brokered: Path) -> None:
         worker.run(WorkerOptions(stage="capture", sites=("office", "harbour")), brokered)
 
 
-@pytest.mark.parametrize("stage", worker.STAGES)
+@pytest.mark.parametrize("stage", WORKERS)
 def test_a_worker_needs_brokers(config: Path, stage: str) -> None:
     with pytest.raises(ConfigError, match=r"a worker needs brokers.*fusewatch run"):
         worker.run(WorkerOptions(stage=stage), config)

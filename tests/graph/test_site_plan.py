@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from pipeline.config import schema
+from pipeline.config import rule_kinds, schema
+from pipeline.config.rule_kinds import Rule
 from pipeline.judge.rules import Finding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import ns
@@ -42,7 +43,7 @@ def seen(source: str, at: float, label: str, x: float = 0.5) -> TrackedFrame:
 
 def judged(
     cameras: Mapping[str, schema.Camera],
-    rule: schema.Rule,
+    rule: Rule,
     frames: Sequence[TrackedFrame],
     **site: object,
 ) -> list[Finding]:
@@ -59,13 +60,15 @@ def where(findings: Sequence[Finding]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "rule",
     [
-        schema.ZoneRule(zone="floor"),
-        schema.CrowdRule(zone="floor", count=1, seconds=1),
-        schema.LoiteringRule(zone="floor", seconds=1),
+        rule_kinds.ZoneRule(zone="floor"),
+        rule_kinds.CrowdRule(zone="floor", count=1, seconds=1),
+        rule_kinds.LoiteringRule(zone="floor", seconds=1),
     ],
     ids=lambda rule: type(rule).__name__,
 )
-def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(rule: schema.Rule) -> None:
+def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(
+    rule: Rule,
+) -> None:
     cameras = {"hall": camera("person"), "gate": camera("car", "truck")}
     for label, source in (("person", "hall"), ("car", "gate"), ("truck", "gate")):
         frames = [seen(name, at, label) for at in (1, 2, 3) for name in cameras]
@@ -73,13 +76,13 @@ def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(rule: sch
 
 
 def test_a_rule_s_own_objects_go_before_those_of_the_zone() -> None:
-    rule = schema.ZoneRule(zone="floor", objects=("dog",))
+    rule = rule_kinds.ZoneRule(zone="floor", objects=("dog",))
     frames = [seen("gate", 1, "car"), seen("gate", 3, "dog")]
     assert where(judged({"gate": camera("car")}, rule, frames)) == [("gate", "dog")]
 
 
 def test_a_line_remembers_no_longer_than_the_horizon() -> None:
-    rule = schema.LineRule(line="door")
+    rule = rule_kinds.LineRule(line="door")
     waits = [seen("gate", at, "person", 0.5) for at in range(1, 50)]
     frames = [seen("gate", 0, "person", 0.3), *waits, seen("gate", 50, "person", 0.7)]
     cameras = {"gate": camera()}

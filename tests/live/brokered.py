@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import codec, topics
+from pipeline import codec, stages, topics
 from pipeline.bus.kafka.admin import Admin
 from pipeline.bus.kafka.bus import KafkaBus
 from pipeline.config import schema
@@ -39,7 +39,7 @@ bus:
   min_insync: 1
   partitions: {{frames: 2, audio: 2, reports: 1, observations: 2, anomalies: 2, alerts: 2}}
 """
-STAGES = tuple(stage for stage in worker.STAGES if stage != "capture")
+STAGES = tuple(stage for stage in stages.WORKERS if stage != stages.CAPTURE)
 JUDGES = (  # who reads what was observed, in the order that records flow
     (topics.OBSERVATIONS, "fusion"),
     (topics.ANOMALIES, "alert"),

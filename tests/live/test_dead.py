@@ -73,10 +73,7 @@ class Place:
     def vision(self) -> Runner:
         nodes = graph.nodes(self.settings, FAKES, Status(), recorded=True, stages=("vision",))
         (node,) = nodes
-        most = self.settings.bus.max_message
-        return Runner(
-            node.stage, self.bus, topic=node.topic, group=node.name, out=node.out, max_bytes=most
-        )
+        return node.runner(self.bus, self.settings.bus.max_message)
 
     def held(self, topic: str) -> list[Record]:
         return [codec.decode(entry.value) for entry in self.bus.between(topic, 0, ALWAYS)]

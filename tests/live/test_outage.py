@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pipeline import codec, topics
+from pipeline.stages import CAPTURE, TABLE, WORKERS
 from pipeline.types import AudioChunk, FrameChunk, Record
 from tests import reels
 from tests.live.brokered import over_kafka, waiting, watched
@@ -32,11 +33,8 @@ from workers.delivery.receiver import Receiver
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]
 
 OUTAGE = float(os.environ.get("FUSEWATCH_OUTAGE", "30"))  # s
-CHAIN = (  # the order that records flow
-    *((topics.FRAMES, "vision"), (topics.AUDIO, "sound"), (topics.AUDIO, "speech")),
-    *((topics.REPORTS, "text"), (topics.OBSERVATIONS, "fusion"), (topics.ANOMALIES, "alert")),
-)
-STAGES = ("vision", "hearing", "text", "fusion", "alert", "delivery")
+CHAIN = tuple((row.reads, row.name) for row in TABLE)
+STAGES = tuple(worker for worker in WORKERS if worker != CAPTURE)
 SPOOL = 100_000_000  # bytes
 LABELS = ("gunshot", "climbing", "intrusion")
 WORDS = "somebody climbs the wall with a ladder"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.stages import BY_FAUST
 from tests.graph.conftest import CONFIG, last
 from tests.live import brokered
 from tests.live.brokers import SecureKafka
 from tests.live.processes import Processes
 from tests.live.servers import eventually
-from workers import worker
 from workers.config import loader
 from workers.delivery.cloudevent import event_bytes
 from workers.replay.scene_replay import replay
@@ -39,7 +39,7 @@ def beside(tmp_path: Path, name: str, text: str = CONFIG) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("faust", [(), worker.BY_FAUST], ids=["plain", "faust"])
+@pytest.mark.parametrize("faust", [(), BY_FAUST], ids=["plain", "faust"])
 def test_a_break_in_through_a_process_for_each_stage_is_what_its_replay_tells(
     kafka: str, processes: Processes, scenes: Path, tmp_path: Path, faust: tuple[str, ...]
 ) -> None:

@@ -12,11 +12,11 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config import schema
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
+from pipeline.stages import SPEAKS
 from pipeline.types import SECOND, Progress, Record, Roster
 from tests import make
 from workers.bus.absent_captures import (
     AFTER,
-    SPEAKS,
     AbsenceDetectingBus,
     AbsenceDetectingReader,
     expected,

@@ -11,42 +11,45 @@ import snowballstemmer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pipeline.bus.memory import MemoryBus
 from pipeline.config import checks
 from pipeline.config.checks import problems
+from pipeline.config.fields import LANGUAGES, OBJECTS
+from pipeline.config.problem import Problem
+from pipeline.config.rule_kinds import (
+    CrowdRule,
+    KeywordRule,
+    LineRule,
+    LoiteringRule,
+    PhraseRule,
+    Rule,
+    SoundRule,
+    ZoneRule,
+    rule_names,
+)
 from pipeline.config.schema import (
-    LANGUAGES,
-    OBJECTS,
     Api,
     Camera,
     Config,
-    CrowdRule,
     Detect,
     Fusion,
     Incidents,
     Jsonl,
-    KeywordRule,
     Line,
-    LineRule,
     LocalBus,
-    LoiteringRule,
     Microphone,
     Model,
     Models,
-    PhraseRule,
-    Problem,
-    Rule,
     Site,
-    SoundRule,
     Stationary,
     Storage,
     Webhook,
     Windows,
     Zone,
-    ZoneRule,
-    rule_names,
     size_bytes,
 )
-from workers.delivery.subscribers import files
+from workers.config import adapters
+from workers.delivery.jsonl import subscribers
 
 FRAME = "0,0, 1,0, 1,1, 0,1"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -64,7 +67,7 @@ def config_of(**site: Any) -> Config:
 
 
 def told(config: Config) -> list[str]:
-    return [str(problem) for problem in problems(config)]
+    return [str(problem) for problem in (*problems(config), *adapters.problems(config.models))]
 
 
 def told_of(rule: Rule, **site: Any) -> str:
@@ -267,7 +270,7 @@ def test_rules_without_a_name_are_named_by_kind_and_subject() -> None:
             KeywordRule(words={}),
         )
     )
-    assert rule_names(site) == (
+    assert rule_names(site.rules) == (
         "zone-floor",
         "zone-floor-2",
         "line-sill",
@@ -364,7 +367,7 @@ def test_a_file_of_alerts_keeps_its_place_when_another_is_put_before_it(tmp_path
     def names(*paths: str) -> list[str]:
         jsonl = tuple(Jsonl(path=str(tmp_path / path)) for path in paths)
         config = Config(version=1, sites=config_of().sites, jsonl=jsonl)
-        return [subscriber.name for subscriber in files(config, tmp_path)]
+        return [subscriber.name for subscriber in subscribers(config, tmp_path, MemoryBus())]
 
     assert names("new", "old")[2] == names("old")[1]
 

@@ -10,23 +10,19 @@ import msgspec
 import pytest
 
 from models.language.keywords import Keywords
-from pipeline.config import schema
+from pipeline.config import rule_kinds
 from pipeline.config.schedule import Schedule
 from pipeline.judge.rules import (
-    Crowd,
     Finding,
     KeywordMatcher,
-    LineCrossing,
-    Loitering,
     PhraseMatcher,
-    RuleScope,
     SoundThreshold,
     TrackedFrame,
     VisionRule,
-    ZoneIntrusion,
     likely,
 )
 from pipeline.judge.track import Point, Track
+from pipeline.judge.vision_rules import Crowd, LineCrossing, Loitering, RuleScope, ZoneIntrusion
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon
 from tests.make import box, described, sound, utterance
@@ -70,7 +66,7 @@ def walk(rule: VisionRule, times: Sequence[float], x: float = 0.3) -> list[Findi
 
 
 def in_zone(**settings: object) -> ZoneIntrusion:
-    rule = schema.ZoneRule(zone="floor", severity="high")
+    rule = rule_kinds.ZoneRule(zone="floor", severity="high")
     return ZoneIntrusion("zone-floor", rule, place(**settings))  # type: ignore[arg-type]
 
 
@@ -129,7 +125,7 @@ def test_a_weak_detection_is_below_the_rules_score() -> None:
 
 
 def test_loitering_is_told_when_the_dwell_is_reached() -> None:
-    settings = schema.LoiteringRule(zone="floor", seconds=5)
+    settings = rule_kinds.LoiteringRule(zone="floor", seconds=5)
     rule = Loitering("loitering-floor", settings, place())
     found = walk(rule, [10, 11, 12, 13, 14, 14.8, 15.0, 16.0])
     assert [f.start for f in found] == [ns(15), ns(16)]
@@ -141,7 +137,7 @@ def missed(number: int, x: float, at_: float, last: float) -> Track:
 
 
 def test_a_missed_detection_is_no_leaving() -> None:
-    rule = Loitering("l", schema.LoiteringRule(zone="floor", seconds=5), place())
+    rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place())
     found: list[Finding] = []
     for step in range(30):
         at = 10 + step / 5
@@ -151,7 +147,7 @@ def test_a_missed_detection_is_no_leaving() -> None:
 
 
 def test_a_crowd_outlasts_missed_detections() -> None:
-    rule = Crowd("crowd", schema.CrowdRule(zone="floor", count=2, seconds=2), place())
+    rule = Crowd("crowd", rule_kinds.CrowdRule(zone="floor", count=2, seconds=2), place())
     found: list[Finding] = []
     for step in range(15):
         at = 10 + step / 5
@@ -161,14 +157,14 @@ def test_a_crowd_outlasts_missed_detections() -> None:
 
 
 def test_leaving_the_zone_starts_the_dwell_again() -> None:
-    rule = Loitering("l", schema.LoiteringRule(zone="floor", seconds=5), place())
+    rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place())
     walk(rule, [10, 11, 12, 13])
     walk(rule, [14], x=0.8)
     assert walk(rule, [15, 17, 19]) == []
 
 
 def test_a_crowd_must_last() -> None:
-    rule = Crowd("crowd", schema.CrowdRule(zone="floor", count=2, seconds=2), place())
+    rule = Crowd("crowd", rule_kinds.CrowdRule(zone="floor", count=2, seconds=2), place())
     found = []
     for at in (10.0, 11.0, 11.8, 12.0, 12.4, 13.0):
         found += rule.see(seen(at, track(1, 0.2, at), track(2, 0.4, at, score=0.7)))
@@ -180,7 +176,7 @@ def test_a_crowd_must_last() -> None:
 
 def crossing(direction: str) -> list[Finding]:
     line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
-    rule = schema.LineRule(line="door", direction=direction)
+    rule = rule_kinds.LineRule(line="door", direction=direction)
     judge = LineCrossing("line-door", rule, place(), {"desk": line})
     found: list[Finding] = []
     for step, x in enumerate([0.40, 0.44, 0.48, 0.52, 0.56, 0.60]):
@@ -196,7 +192,7 @@ def test_a_line_is_crossed_once_and_in_its_direction() -> None:
 
 
 def hearing(**labels: float) -> SoundThreshold:
-    return SoundThreshold("sound", schema.SoundRule(labels=labels), Schedule.parse(""), UTC)
+    return SoundThreshold("sound", rule_kinds.SoundRule(labels=labels), Schedule.parse(""), UTC)
 
 
 def test_a_sound_is_sure_from_its_threshold_on_and_evidence_below() -> None:
@@ -210,7 +206,7 @@ def test_next_to_nothing_is_no_evidence() -> None:
 
 
 def said(**settings: object) -> KeywordMatcher:
-    rule = schema.KeywordRule(words={"en": ("help", "he has a gun")}, **settings)  # type: ignore[arg-type]
+    rule = rule_kinds.KeywordRule(words={"en": ("help", "he has a gun")}, **settings)  # type: ignore[arg-type]
     return KeywordMatcher("keyword", rule, Keywords(rule.words))
 
 
@@ -243,7 +239,7 @@ def vector(*values: float) -> bytes:
 
 
 def test_a_report_that_means_the_phrase_is_found() -> None:
-    rule = schema.PhraseRule(phrases=("an intruder",), min_similarity=0.6)
+    rule = rule_kinds.PhraseRule(phrases=("an intruder",), min_similarity=0.6)
     meant = PhraseMatcher("phrase", rule, {"an intruder": vector(1, 0)})
     (near,) = meant.read(described(10, "a burglar", embedding=vector(0.9, 0.3)))
     assert near.sure
@@ -251,7 +247,7 @@ def test_a_report_that_means_the_phrase_is_found() -> None:
 
 
 def test_embeddings_of_different_models_are_not_compared() -> None:
-    meant = PhraseMatcher("phrase", schema.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
+    meant = PhraseMatcher("phrase", rule_kinds.PhraseRule(phrases=("x",)), {"x": vector(1, 0)})
     with pytest.raises(ValueError, match="2"):
         meant.read(described(10, "y", embedding=vector(1, 0, 0)))
 

@@ -17,7 +17,7 @@ from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.limits import DEAD_BYTES, most_bytes
 from pipeline.ports import Bus, Entry
-from pipeline.run import Runner, dead_letter, drain
+from pipeline.run import KINDS, Runner, dead_letter, drain
 from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Report, Sound
 from tests import make
 from tests.pure.windowed import (
@@ -277,7 +277,7 @@ def test_bytes_that_are_no_record_go_to_dead_and_the_partition_moves_on(both: To
     assert "not a Fusewatch record" in dead.reason
 
 
-@pytest.mark.parametrize("topic", topics.KINDS)
+@pytest.mark.parametrize("topic", KINDS)
 def test_a_record_of_another_topics_kind_goes_to_dead(both: Told, topic: str) -> None:
     stranger = make.anomaly(1) if topic != topics.ANOMALIES else make.alert()
     both.bus.publish(topic, "office", codec.encode(stranger))

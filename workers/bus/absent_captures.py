@@ -16,16 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
-from pipeline import codec, topics
+from pipeline import codec, stages, topics
 from pipeline.config.schema import Site
 from pipeline.errors import DecodeError, OutsideError
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
-from pipeline.sources import REPORTS_SOURCE, roster
+from pipeline.sources import roster
 from pipeline.types import SECOND
 from workers.capture import factory
 from workers.capture.heartbeat import PATIENCE, HeartbeatMonitor, spoken
 
-SPEAKS = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}  # topic -> group
 EVERY = 2 * SECOND  # between two questions where the topic ends
 GAP = 10 * SECOND  # without an answer everybody is excused: shorter than anybody's patience
 AFTER = 45 * SECOND  # more that they get after an outage: captures find the brokers again by and by
@@ -50,15 +49,10 @@ class Behind(Reader, Protocol):
 def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
     """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
     for name, site in sites.items():
-        match topic:
-            case topics.FRAMES:
-                found = {of: factory.quiet(camera, patience) for of, camera in site.cameras.items()}
-            case topics.AUDIO:
-                found = dict.fromkeys(site.microphones, patience)
-            case _:
-                found = {REPORTS_SOURCE: patience}
-        for source, quiet in found.items():
-            yield name, source, roster(site.cameras, site.microphones), quiet
+        of = roster(site.cameras, site.microphones)
+        for source in factory.sources(site)[topic]:
+            camera = site.cameras.get(source)
+            yield name, source, of, factory.quiet(camera, patience) if camera else patience
 
 
 class AbsenceDetectingBus:
@@ -80,7 +74,7 @@ class AbsenceDetectingBus:
         """The group's reader; a `AbsenceDetectingReader` one where this group speaks for the
         topic's sources."""
         reader = self._bus.reader(topic, group)
-        if SPEAKS.get(topic) != group:
+        if stages.SPEAKS.get(topic) != group:
             return reader
         who = list(expected(self._sites, topic, self._patience))
         return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from workers.bus import dead_letters
 from workers.bus.connect import kafka_bus
 from workers.bus.dead_letters import REPEATS, Found, Retrier, Stored
 from workers.config.secrets import Secrets
-from workers.delivery.subscribers import webhooks
+from workers.delivery.subscribers import remote
 from workers.runtime.state_folder import local_log
 
 AHEAD = ns(3600)  # a broker's clock may be so far before ours
@@ -56,7 +56,7 @@ def retry(
     secrets = Secrets(base=path.parent)
 
     def sinks() -> Mapping[str, Sink]:
-        return {who.name: who.sink for who in webhooks(settings, secrets)}
+        return {who.name: who.sink for who in remote(settings, secrets)}
 
     with _writing(settings, path, state, secrets, since) as (bus, stored):
         found = dead_letters.read(stored, site=site)

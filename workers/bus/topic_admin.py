@@ -7,19 +7,12 @@ from typing import Protocol
 
 import msgspec
 
-from pipeline import topics
+from pipeline import stages, topics
 from pipeline.bus.kafka.state import Lag
 from pipeline.config.schema import Config, KafkaBus
 from pipeline.config.topic_plan import Plan, Step, Topic, plans, step
 from pipeline.errors import ConfigError, OutsideError
 
-READERS: Mapping[str, tuple[str, ...]] = {  # topic -> the stages that read it
-    topics.FRAMES: ("vision",),
-    topics.AUDIO: ("sound", "speech"),
-    topics.REPORTS: ("text",),
-    topics.OBSERVATIONS: ("fusion",),
-    topics.ANOMALIES: ("alert",),
-}
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -116,7 +109,7 @@ def _settled(brokers: TopicBrokers, each: Step) -> None:
     lags = {one.group: one.records for one in brokers.lags({topic: count})[topic]}
     holds = any(end > oldest for oldest, end in before.values())
     prefix = name.removesuffix(f".{topic}")
-    for reader in READERS.get(topic, ()) if holds else ():
+    for reader in stages.readers(topic) if holds else ():
         lags.setdefault(f"{prefix}-{reader}", sum(end - oldest for oldest, end in before.values()))
     behind = [
         f"{group} has {many(n, 'record')} before it" for group, n in sorted(lags.items()) if n

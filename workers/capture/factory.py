@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import codec
@@ -84,6 +84,11 @@ def captures(  # noqa: PLR0913
     ]
 
 
+def sources(site: Site) -> Mapping[str, Iterable[str]]:
+    """The sources of a site that are captured, by the topic of their chunks."""
+    return {FRAMES: site.cameras, AUDIO: site.microphones, REPORTS: (REPORTS_SOURCE,)}
+
+
 def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
     """The event time that the sources of `sites` have reached in the log, ns; 0 if it is empty.
 
@@ -92,11 +97,7 @@ def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site])
     newest = [
         last(topic, f"{site}/{source}")
         for site, of in sites.items()
-        for topic, names in (
-            (FRAMES, of.cameras),
-            (AUDIO, of.microphones),
-            (REPORTS, (REPORTS_SOURCE,)),
-        )
+        for topic, names in sources(of).items()
         for source in names
     ]
     return max((_first_free(value) for value in newest if value is not None), default=0)

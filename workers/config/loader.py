@@ -15,12 +15,13 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
-from pipeline.config.checks import nearest, problems
-from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus, Problem
+from pipeline.config import checks
+from pipeline.config.problem import Problem, Way, nearest
+from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus
 from pipeline.errors import ConfigError
-from workers.config import source_address, ssrf_guard
+from workers.config import adapters, source_address, ssrf_guard
 from workers.config.secrets import checkable
-from workers.config.yaml_reader import Lines, Way, read_yaml
+from workers.config.yaml_reader import Lines, read_yaml
 
 __all__ = ["convert", "fault", "load", "read_yaml"]
 
@@ -43,7 +44,8 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     data, lines = read_yaml(path)
     config, found = convert(data, Config)
     if config is not None:
-        found = [*problems(config), *_addresses(config, env, Path(path).parent)]
+        found = [*checks.problems(config), *adapters.problems(config.models)]
+        found += _addresses(config, env, Path(path).parent)
     if config is None or found:
         raise fault(path, lines, found)
     return config

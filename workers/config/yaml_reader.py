@@ -15,13 +15,12 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.schema import Problem
+from pipeline.config.problem import Problem, Way
 from pipeline.errors import ConfigError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 
-Way = tuple[str | int, ...]  # to a value, e.g. ("sites", "lobby", "rules", 0)
 Lines = Mapping[Way, int]
 
 _INT = re.compile(r"[-+]?[0-9]{1,18}")

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline import codec, topics, trace
-from pipeline.config import schema
+from pipeline.config.fields import SEVERITIES
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
 from pipeline.run import dead_letter, decoded
@@ -51,7 +51,7 @@ class Filter(msgspec.Struct, frozen=True):
     min_severity: str = "low"
 
     def wants(self, alert: Alert) -> bool:
-        rank = schema.SEVERITIES.index
+        rank = SEVERITIES.index
         return (not self.sites or alert.site in self.sites) and (
             rank(alert.severity) >= rank(self.min_severity)
         )

@@ -9,14 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
-from pipeline.types import Alert
+from pipeline.ports import Bus
+from pipeline.types import Alert, content_id
 from workers.delivery import cloudevent
+from workers.delivery.delivery import Filter, Subscriber
 
 BEGIN = b'{"specversion":"1.0",'
 TAIL = 4 << 20  # bytes at the end whose ids are known; a crash repeats no more than a step's alerts
@@ -30,6 +33,23 @@ class _Named(msgspec.Struct):
 
 
 _named = msgspec.json.Decoder(_Named)
+
+
+def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
+    """JSON lines: those of the config, and always `alerts.jsonl` in the state folder.
+
+    That one and the one before it, `alerts.jsonl.1`, take a hundredth of the cap each; a file of
+    the config belongs to who named it, and grows.
+    """
+    most = size_bytes(settings.storage.cap) // 100
+    given = [  # a name is a place in the log: it must not move when another file is put before
+        (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
+        for one in settings.jsonl
+    ]
+    own = ("jsonl", folder / "alerts.jsonl", ())
+    for name, path, sites in [own, *given]:
+        sink = Jsonl(path, most if path == own[1] else None)
+        yield Subscriber(name=name, sink=sink, wants=Filter(sites=sites), flush=sink.flush)
 
 
 class Jsonl:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ import cv2
 import msgspec
 
 from pipeline import codec, topics
+from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
+from workers.delivery.delivery import Subscriber
 from workers.media import jpeg
 from workers.media.jpeg import decoded
 
@@ -50,6 +52,12 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
 def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -> tuple[str, ...]:
     """The names of an alert's snapshots to come, one a camera: `SITE/ID_REV_CAMERA.jpg`."""
     return tuple(f"{site}/{id_}_{revision}_{camera}.jpg" for camera in cameras)
+
+
+def subscribers(settings: Config, folder: Path, bus: Bus) -> Iterator[Subscriber]:
+    """The folder of snapshots, `evidence/` in the state folder: a tenth of the cap."""
+    cap = size_bytes(settings.storage.cap) // 10
+    yield Subscriber(name="evidence", sink=Evidence(folder / "evidence", bus, cap))
 
 
 class Evidence:

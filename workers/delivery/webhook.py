@@ -10,20 +10,24 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import httpcore
 import msgspec
 import standardwebhooks
+from msgspec.structs import replace
 
-from pipeline.config.checks import signing_key
+from pipeline.config.checks import signing_key, webhook_names
+from pipeline.config.schema import Config
 from pipeline.config.schema import Webhook as Settings
 from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
 from pipeline.types import Alert, ns
 from workers.config import ssrf_guard
+from workers.config.secrets import Secrets
 from workers.delivery import cloudevent
+from workers.delivery.delivery import Filter, Subscriber
 
 MAX_ANSWER = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
 MAX_RETRY_AFTER = 86400.0  # s
@@ -131,6 +135,32 @@ class Webhook:
             ("webhook-timestamp", str(int(now.timestamp()))),
             ("webhook-signature", " ".join(signatures)),
         ]
+
+
+def subscribers(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
+    """A subscriber a webhook; its secrets are looked up here."""
+    for hook in _hooks(settings, secrets):
+        yield Subscriber(
+            name=hook.name,
+            sink=Webhook(hook),
+            wants=Filter(sites=hook.sites, min_severity=hook.min_severity),
+            address=hook.url,
+        )
+
+
+def try_webhooks(settings: Config, name: str | None, secrets: Secrets) -> list[Outcome]:
+    """What came back from a signed test event to the webhook `name`, or to each."""
+    names = webhook_names(settings)
+    if name is not None and name not in names:
+        msg = f"webhooks: there is none named {name!r}; there are {', '.join(names) or 'none'}"
+        raise ConfigError(msg)
+    return [try_out(Webhook(hook)) for hook in _hooks(settings, secrets, name)]
+
+
+def _hooks(settings: Config, secrets: Secrets, only: str | None = None) -> Iterator[Settings]:
+    for i, (name, given) in enumerate(zip(webhook_names(settings), settings.webhooks, strict=True)):
+        if only in (None, name):
+            yield replace(secrets.webhook(given, f"webhooks[{i}]"), name=name)
 
 
 def try_out(webhook: Webhook, clock: Callable[[], float] = time.time) -> Outcome:

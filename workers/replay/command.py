@@ -13,12 +13,13 @@ from rich.progress import Progress as Bar
 
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.stages import JUDGES
 from workers.bus.history import moments, observed
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.jsonl import write_all
 from workers.delivery.subscribers import deliver_now
-from workers.replay.observation_replay import STAGES, rejudge, span
+from workers.replay.observation_replay import rejudge, span
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_replay import Replayed, replay
 from workers.stages.encoders import load_encoders
@@ -82,7 +83,7 @@ def again(
     settings = loader.load(path)
     start, end = moments(since, until)
     (file,) = _files([path], out)
-    encoders = load_encoders(settings.models, recorded=True, stages=STAGES)
+    encoders = load_encoders(settings.models, recorded=True, stages=JUDGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         judged = rejudge(settings, encoders, entries, start, end)
     alerts = judged.alerts

@@ -15,7 +15,8 @@ from pipeline import topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.ports import Entry
-from pipeline.run import Runner, drain
+from pipeline.run import drain
+from pipeline.stages import JUDGES
 from pipeline.types import Alert, Anomaly, ns
 from workers import graph
 from workers.replay.scene_replay import told
@@ -24,7 +25,6 @@ from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 
 AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
-STAGES = ("fusion", "alert")
 
 
 class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,8 +58,8 @@ def rejudge(
     what is given has no closing revision.
     """
     bus = MemoryBus()
-    nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=STAGES, judges=heads)
-    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in nodes]
+    nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=JUDGES, judges=heads)
+    runners = [node.runner(bus) for node in nodes]
     reader, below = (bus.reader(of, "rejudge") for of in (topics.ALERTS, topics.ANOMALIES))
     alerts: list[Alert] = []
     anomalies: list[Anomaly] = []

@@ -12,7 +12,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from pipeline.config.schema import Name, Problem
+from pipeline.config.fields import Name
+from pipeline.config.problem import Problem
 from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
 from workers.media import recordings

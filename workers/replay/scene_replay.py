@@ -14,14 +14,15 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 from pipeline.ports import Bus, Entry, Reader
-from pipeline.run import Runner, drain
+from pipeline.run import drain
+from pipeline.stages import ALL
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
 from workers.bus.publish import capture
 from workers.media import recordings
 from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
-from workers.stages.encoders import STAGES, Encoders
+from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 
 R = TypeVar("R", bound=Record)
@@ -35,7 +36,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
-    stages: Sequence[str] = STAGES
+    stages: Sequence[str] = ALL
     film: recordings.MakeFilm = recordings.Video
 
 
@@ -76,10 +77,10 @@ def replay(
         raise ConfigError(msg)
     began = time.monotonic()
     bus, status = bus or MemoryBus(), Status()
-    stages = graph.nodes(
+    nodes = graph.nodes(
         config, encoders, status, recorded=True, stages=study.stages, judges=study.heads
     )
-    runners = [Runner(n.stage, bus, topic=n.topic, group=n.name, out=n.out) for n in stages]
+    runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
     slices = slices_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,10 @@ from models.registry import REGISTRY
 from pipeline.config import schema
 from pipeline.errors import ConfigError
 from pipeline.ports import Model
+from pipeline.stages import ALL, TABLE
+from workers.config.adapters import ADAPTERS
 
 RECORDED_THREADS = 2
-NEEDS: Mapping[str, tuple[str, ...]] = {  # stage, in the order that records flow -> its encoders
-    "vision": ("detector",),
-    "sound": ("sound", "sound_head"),
-    "speech": ("voice", "speech", "text"),
-    "text": ("text",),
-    "fusion": ("text",),  # for the phrases of rules
-    "alert": (),
-}
-STAGES = tuple(NEEDS)
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +32,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_encoders(
-    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = STAGES
+    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL
 ) -> Encoders:
     """Load the models of `stages` that the config names; raises WeightsError or ConfigError.
 
@@ -47,7 +41,7 @@ def load_encoders(
     """
     if recorded:
         settings = _fixed(settings)
-    wanted = {name for stage in stages for name in NEEDS[stage]}
+    wanted = {name for row in TABLE if row.name in stages for name in row.encoders}
     made: dict[str, Any] = {
         name: _made(name, settings) if name in wanted else _absent(name)
         for name in Encoders.__struct_fields__
@@ -57,12 +51,6 @@ def load_encoders(
 
 def _made(name: str, settings: schema.Models) -> object:
     match name:
-        case "detector":
-            return _detector(settings.detector)
-        case "sound":
-            from models.hearing.sound import Yamnet
-
-            return Yamnet(_folder(settings.sound), threads=settings.sound.threads)
         case "sound_head":
             from models.hearing.sound import SoundHead
 
@@ -71,10 +59,18 @@ def _made(name: str, settings: schema.Models) -> object:
             from models.hearing.voice_activity import VoiceActivity
 
             return VoiceActivity()
-        case "speech":
-            return _speech(settings.speech)
         case _:
-            return _text(settings.text)
+            return adapted(name, getattr(settings, name))
+
+
+def adapted(part: str, model: schema.Model) -> Model:
+    """The model that a setting below `models` names; raises WeightsError or ConfigError."""
+    kinds = ADAPTERS[part]
+    if model.kind not in kinds:
+        msg = f"models.{part}.kind: no adapter {model.kind!r}; there are {', '.join(kinds)}"
+        raise ConfigError(msg)
+    loaded: Model = import_module(kinds[model.kind].module).load(_folder(model), model)
+    return loaded
 
 
 def _absent(name: str) -> Callable[..., Any]:
@@ -95,56 +91,6 @@ def _fixed(settings: schema.Models) -> schema.Models:
     return msgspec.structs.replace(settings, **fixed)
 
 
-def _detector(model: schema.Model) -> Model:
-    path = _folder(model)
-    match model.kind:
-        case "onnx" | "yolox":
-            from models.vision.detector import Detector
-
-            return Detector(_onnx(path), providers=model.providers, threads=model.threads)
-        case "ultralytics":
-            from models.vision.ultralytics_detector import UltralyticsDetector
-
-            return UltralyticsDetector(path, providers=model.providers, threads=model.threads)
-    msg = "detector"
-    raise _unknown(msg, model.kind, ("yolox", "onnx", "ultralytics"))
-
-
-def _onnx(path: Path) -> Path:
-    """The one ONNX file of a folder of weights, or the file itself."""
-    files = sorted(path.glob("*.onnx")) if path.is_dir() else [path]
-    if len(files) != 1:
-        msg = f"models.detector.weights: {path} holds {len(files)} .onnx files: name the one to use"
-        raise ConfigError(msg)
-    return files[0]
-
-
-def _speech(model: schema.Model) -> Model:
-    (device,) = model.providers  # `cpu` or `cuda`: the check has seen to it
-    match model.kind:
-        case "faster-whisper":
-            from models.hearing.speech import FasterWhisper
-
-            return FasterWhisper(
-                _folder(model),
-                threads=model.threads,
-                device=device,
-                compute_type="float16" if device == "cuda" else "int8",
-            )
-        case "openai-whisper":
-            from models.hearing.openai_speech import OpenAIWhisper
-
-            return OpenAIWhisper(_folder(model), threads=model.threads, device=device)
-    msg = "speech"
-    raise _unknown(msg, model.kind, ("faster-whisper", "openai-whisper"))
-
-
-def _text(model: schema.Model) -> Model:
-    from models.language.text import TextEncoder
-
-    return TextEncoder(_folder(model), providers=model.providers, threads=model.threads)
-
-
 def _folder(model: schema.Model) -> Path:
     if model.weights in REGISTRY:
         return weights.find(model.weights)
@@ -154,7 +100,3 @@ def _folder(model: schema.Model) -> Path:
         msg = f"weights {model.weights!r}: no such file, and not one of {known}"
         raise ConfigError(msg)
     return given
-
-
-def _unknown(what: str, kind: str, known: Sequence[str]) -> ConfigError:
-    return ConfigError(f"models.{what}.kind: no adapter {kind!r}; there are {', '.join(known)}")

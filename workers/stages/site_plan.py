@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from models.language.keywords import Keywords
 from models.language.text import packed
-from pipeline.config import schema
-from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from pipeline.judge.incident import Timing
-from pipeline.judge.rules import (
-    Crowd,
-    KeywordMatcher,
-    LineCrossing,
-    Loitering,
-    PhraseMatcher,
-    RuleScope,
-    SoundThreshold,
-    VisionRule,
-    ZoneIntrusion,
-)
+from pipeline.judge.rules import HEARS, READS, RuleContext, judges
+from pipeline.judge.vision_rules import SEES
 from pipeline.ports import Model
 from pipeline.types import ns
-from pipeline.zones import LineCounter, LineSegment, Polygon
+from pipeline.zones import Polygon
 from workers.stages.site_state import RULES, Head, SitePlan
 
 SHIPPED = "shipped"  # the head that comes with Fusewatch
@@ -66,8 +53,11 @@ def timing(site: Site) -> Timing:
 
 def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
     """What fusion knows of a site; the phrases of its rules are embedded here, once."""
-    named = tuple(zip(schema.rule_names(site), site.rules, strict=True))
-    timezone = ZoneInfo(site.timezone)
+    of = RuleContext(
+        site=site,
+        keywords=Keywords,
+        embed=lambda phrases: [packed(vector) for vector in text(phrases)],
+    )
     return SitePlan(
         size=ns(site.windows.size),
         hop=ns(site.windows.hop),
@@ -85,68 +75,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
             for name, camera in site.cameras.items()
         },
         cameras={name: camera.detect for name, camera in site.cameras.items()},
-        sees=lambda: [made for name, rule in named for made in _sees(name, rule, site, timezone)],
-        hears=[
-            SoundThreshold(name, rule, Schedule.parse(rule.schedule), timezone)
-            for name, rule in named
-            if isinstance(rule, schema.SoundRule)
-        ],
-        reads=[made for name, rule in named for made in _reads(name, rule, text)],
+        sees=lambda: judges(SEES, of),
+        hears=judges(HEARS, of),
+        reads=judges(READS, of),
     )
-
-
-def _sees(name: str, rule: schema.Rule, site: Site, timezone: ZoneInfo) -> Iterator[VisionRule]:
-    match rule:
-        case schema.ZoneRule():
-            for place in _places(rule, site, timezone, rule.min_score):
-                yield ZoneIntrusion(name, rule, place)
-        case schema.LoiteringRule():
-            for place in _places(rule, site, timezone):
-                yield Loitering(name, rule, place)
-        case schema.CrowdRule():
-            for place in _places(rule, site, timezone):
-                yield Crowd(name, rule, place)
-        case schema.LineRule():
-            keep = ns(site.windows.horizon)
-            lines = {
-                camera: LineCounter(
-                    LineSegment.parse(of.lines[rule.line].coordinates), rule.hysteresis, keep
-                )
-                for camera, of in site.cameras.items()
-                if rule.line in of.lines
-            }
-            place = RuleScope(
-                zones={},
-                objects=frozenset(rule.objects),
-                schedule=Schedule.parse(rule.schedule),
-                timezone=timezone,
-            )
-            yield LineCrossing(name, rule, place, lines)
-
-
-def _places(
-    rule: schema.ZoneRule | schema.LoiteringRule | schema.CrowdRule,
-    site: Site,
-    timezone: ZoneInfo,
-    min_score: float = 0.0,
-) -> Iterator[RuleScope]:
-    """The rule's zone at each camera that has it: the objects may differ from one to the next."""
-    for camera, of in site.cameras.items():
-        if rule.zone in of.zones:
-            zone = of.zones[rule.zone]
-            yield RuleScope(
-                zones={camera: Polygon.parse(zone.coordinates)},
-                objects=frozenset(rule.objects or zone.objects),
-                schedule=Schedule.parse(rule.schedule),
-                timezone=timezone,
-                min_score=min_score,
-            )
-
-
-def _reads(name: str, rule: schema.Rule, text: Model) -> Iterator[KeywordMatcher | PhraseMatcher]:
-    match rule:
-        case schema.KeywordRule():
-            yield KeywordMatcher(name, rule, Keywords(rule.words))
-        case schema.PhraseRule():
-            vectors = zip(rule.phrases, text(rule.phrases), strict=True)
-            yield PhraseMatcher(name, rule, {phrase: packed(vector) for phrase, vector in vectors})

@@ -15,14 +15,14 @@ from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
-from pipeline.config.schema import SEVERITIES, Detect
+from pipeline.config.fields import SEVERITIES
+from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
 from pipeline.judge.rules import (
     LEAST,
     Finding,
-    KeywordMatcher,
-    PhraseMatcher,
-    SoundThreshold,
+    HearingRule,
+    ReadingRule,
     TrackedFrame,
     VisionRule,
 )
@@ -86,8 +86,8 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
     sees: Callable[[], Sequence[VisionRule]]  # made anew for each state: level rules remember
-    hears: Sequence[SoundThreshold]
-    reads: Sequence[KeywordMatcher | PhraseMatcher]
+    hears: Sequence[HearingRule]
+    reads: Sequence[ReadingRule]
 
 
 class SiteState:

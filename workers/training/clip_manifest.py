@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from models.fusion.labels import LABELS, SPLITS
-from pipeline.config.checks import nearest
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
 from workers.replay.scene_file import MAX_SECONDS
 

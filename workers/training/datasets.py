@@ -10,12 +10,13 @@ from rich.progress import Progress
 
 from models.fusion.labels import LABELS, SPLITS
 from models.training import dataset
-from pipeline.config.schema import SEVERITIES
+from pipeline.config.fields import SEVERITIES
 from pipeline.errors import ConfigError
+from pipeline.stages import JUDGES
 from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
 from workers.bus.history import moments, observed
 from workers.config import loader
-from workers.replay.observation_replay import STAGES, rejudge, span
+from workers.replay.observation_replay import rejudge, span
 from workers.replay.scene_file import load_scene
 from workers.stages.encoders import Encoders, load_encoders
 from workers.stages.site_plan import load_heads
@@ -114,7 +115,7 @@ def export(
     writable(out)
     judges = load_heads(settings)
     notes = {site: feature_extraction.RecordingHead(judges.get(site)) for site in settings.sites}
-    encoders = encoders or load_encoders(settings.models, recorded=True, stages=STAGES)
+    encoders = encoders or load_encoders(settings.models, recorded=True, stages=JUDGES)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         told = rejudge(settings, encoders, entries, start, end, heads=notes)
     last = {alert.id: alert for alert in told.alerts if SYSTEM not in alert.rules}

@@ -22,13 +22,15 @@ from models.registry import REGISTRY
 from models.training import dataset
 from pipeline.config.schema import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.stages import TABLE
+from pipeline.topics import ALERTS, FRAMES
 from pipeline.types import SECOND, Window
 from workers.config import loader
 from workers.media import recordings
 from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
-from workers.stages.encoders import STAGES, Encoders, load_encoders
+from workers.stages.encoders import Encoders, load_encoders
 from workers.stages.site_state import RULES, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
@@ -36,7 +38,8 @@ from workers.training.video_cache import VideoCache
 
 NEVER = 2.0  # a threshold that no score reaches
 CLIP_AT = 1.25  # s of silence before a clip that is heard alone
-LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
+LOOK = tuple(row.name for row in TABLE if row.writes != ALERTS)  # all that asks a head
+LISTEN = tuple(row.name for row in TABLE if row.name in LOOK and row.reads != FRAMES)
 
 
 class RecordingHead:
@@ -93,7 +96,7 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
         heads={scene.site: notes},
         spoil=corruptions.way(job.spoil, job.take),
         film=_films,
-        stages=LISTEN if job.clip else STAGES[:-1],
+        stages=LISTEN if job.clip else LOOK,
     )
     replay(config, scene, encoders, study=study)
     return [

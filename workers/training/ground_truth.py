@@ -9,7 +9,7 @@ import msgspec
 
 from models.fusion.labels import LABELS
 from models.training.dataset import Span
-from pipeline.config.schema import Problem
+from pipeline.config.problem import Problem
 from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
 from workers.replay.scene_file import MAX_BYTES, Scene

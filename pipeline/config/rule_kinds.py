@@ -1,0 +1,215 @@
+"""The kinds of rules: what each may be told, and what is wrong with it at a site.
+
+A new kind is a class here, its word in `Rule`, and a judge in `pipeline/judge/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, count
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from pipeline.config.fields import (
+    LANGUAGES,
+    OBJECTS,
+    SOUNDS,
+    Fraction,
+    Label,
+    OwnName,
+    Seconds,
+    Settings,
+    Severity,
+    Text,
+)
+from pipeline.config.problem import Problem, Way, known_only, tried
+from pipeline.config.schedule import Schedule
+
+ON = ("speech", "report")
+
+
+class RuleSite(msgspec.Struct, frozen=True, kw_only=True):
+    """What rules may name of their site, and how far back (s) it is remembered."""
+
+    zones: Collection[str]
+    lines: Collection[str]
+    microphones: Collection[str]
+    horizon: float
+
+
+class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
+    """What every rule may be told."""
+
+    name: OwnName = ""  # default: made of the rule's kind and what it looks at
+    severity: Severity = "medium"
+
+    def subject(self) -> str:
+        """What it looks at, for its default name; empty: nothing with a name."""
+        return ""
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        """What is wrong with it beyond the shape of its fields; `here` is the way to it."""
+        yield from ()
+
+
+class ZoneKind(RuleKind, frozen=True, kw_only=True):
+    """A rule of a zone."""
+
+    zone: str
+    objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
+    schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
+
+    def subject(self) -> str:
+        return self.zone
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        yield from known_only((self.zone,), site.zones, (*here, "zone"), "zone of a camera here")
+        yield from _schedule(self.schedule, here)
+        yield from known_only(self.objects, OBJECTS, (*here, "objects"), "object")
+
+
+class LastingKind(ZoneKind, frozen=True, kw_only=True):
+    """A rule of what goes on in a zone for `seconds`."""
+
+    seconds: Seconds
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        yield from super().problems(site, here)
+        if self.seconds > site.horizon:
+            what = f"is longer than windows.horizon ({site.horizon:g} s), which is as far back"
+            yield Problem((*here, "seconds"), f"{what} as is remembered")
+
+
+class ZoneRule(ZoneKind, tag="zone", frozen=True, kw_only=True):
+    """An object is in a zone while the schedule (site's time zone) holds."""
+
+    min_score: Fraction = 0.0
+    label: Label = "intrusion"
+
+
+class LoiteringRule(LastingKind, tag="loitering", frozen=True, kw_only=True):
+    """An object stays in a zone for `seconds`."""
+
+    label: Label = "loitering"
+
+
+class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
+    """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
+
+    line: str
+    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
+    objects: tuple[str, ...] = ("person",)
+    schedule: str = ""
+    hysteresis: Fraction = 0.02
+    label: Label = "line-crossed"
+
+    def subject(self) -> str:
+        return self.line
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        yield from known_only((self.line,), site.lines, (*here, "line"), "line of a camera here")
+        yield from some_objects(self.objects, (*here, "objects"))
+        yield from _schedule(self.schedule, here)
+
+
+class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
+    """At least `count` objects are in a zone for `seconds`."""
+
+    count: Annotated[int, Meta(ge=1, le=1000)]
+    seconds: Seconds = 2
+    label: Label = "crowd"
+
+
+class SoundRule(RuleKind, tag="sound", frozen=True, kw_only=True):
+    """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
+
+    labels: Mapping[Label, Fraction]
+    schedule: str = ""
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        if not self.labels:
+            yield Problem((*here, "labels"), f"is empty; known sounds: {', '.join(SOUNDS)}")
+        if not site.microphones:
+            yield Problem(here, "the site has no microphone to hear a sound with")
+        yield from _schedule(self.schedule, here)
+        for label, threshold in self.labels.items():
+            yield from known_only((label,), SOUNDS, (*here, "labels"), "sound", keys=True)
+            if threshold == 0:
+                what = "must be more than 0, or it alarms for ever"
+                yield Problem((*here, "labels", label), what)
+
+
+class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
+    """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
+
+    words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
+    on: tuple[str, ...] = ON
+    min_confidence: Fraction = 0.4
+    label: Label = "keyword"
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        yield from _on(self.on, here)
+        if not any(self.words.values()):
+            yield Problem((*here, "words"), "is empty; give words by language: {en: [fire]}")
+        codes = {name: code for code, name in LANGUAGES.items()}
+        for language, words in self.words.items():
+            if language not in LANGUAGES:
+                code = codes.get(language.lower())
+                hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(LANGUAGES)}"
+                yield Problem((*here, "words", language), f"is no language code{hint}")
+            for k, word in enumerate(words):
+                if not any(letter.isalnum() for letter in word):
+                    yield Problem((*here, "words", language, k), "holds no letter or digit")
+
+
+class PhraseRule(RuleKind, tag="phrase", frozen=True, kw_only=True):
+    """A report means about what one of the phrases says (cosine of sentence embeddings)."""
+
+    phrases: tuple[Text, ...]
+    min_similarity: Fraction = 0.55
+    on: tuple[str, ...] = ("report",)
+    label: Label = "report"
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        yield from _on(self.on, here)
+        if not self.phrases:
+            yield Problem((*here, "phrases"), "is empty; give a phrase to listen for")
+
+
+Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule | PhraseRule
+
+
+def rule_names(rules: Sequence[RuleKind]) -> tuple[str, ...]:
+    """A name for each rule of a site, in order: its own, or made of its kind and subject.
+
+    `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names go into the ids of
+    anomalies, so a rule that is inserted before another without a name may rename it.
+    """
+    taken = {rule.name for rule in rules}
+    names = []
+    for rule in rules:
+        made = "-".join(filter(None, (str(rule.__struct_config__.tag), rule.subject())))
+        numbered = (f"{made}-{i}" for i in count(2))
+        name = rule.name or next(each for each in chain((made,), numbered) if each not in taken)
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
+
+
+def some_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
+    """What is wrong with objects of which there must be one."""
+    yield from known_only(objects, OBJECTS, way, "object")
+    if not objects:
+        yield Problem(way, "is empty; name what to look for, like [person]")
+
+
+def _schedule(text: str, here: Way) -> Iterator[Problem]:
+    yield from tried(Schedule.parse, text, (*here, "schedule"), lambda _: "")
+
+
+def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:
+    yield from known_only(on, ON, (*here, "on"), "kind of words")
+    if not on:
+        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(ON)}")

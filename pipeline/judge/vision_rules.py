@@ -1,0 +1,231 @@
+"""Rules over what cameras see: objects in zones, and crossed lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from pipeline.config.rule_kinds import CrowdRule, LineRule, LoiteringRule, ZoneKind, ZoneRule
+from pipeline.config.schedule import Schedule
+from pipeline.judge.rules import VISION, Finding, Make, RuleContext, TrackedFrame, VisionRule
+from pipeline.judge.track import Track
+from pipeline.types import SECOND, ns
+from pipeline.zones import LineCounter, LineSegment, Polygon, feet
+
+
+class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and when a rule of a camera holds: polygons by camera, objects, schedule."""
+
+    zones: Mapping[str, Polygon]
+    objects: frozenset[str]
+    schedule: Schedule
+    timezone: ZoneInfo
+    min_score: float = 0.0
+
+    def inside(self, seen: TrackedFrame) -> Iterator[Track]:
+        """The tracks of wanted objects whose feet are in the zone while the schedule holds.
+
+        One that the detector missed in this frame is where it was last: a miss is no leaving.
+        """
+        polygon = self.zones.get(seen.source)
+        if polygon is None or not self.schedule.contains(seen.start, self.timezone):
+            return
+        for track in seen.tracks:
+            if track.label in self.objects and track.score >= self.min_score:
+                x, y = feet(track.box)
+                if polygon.contains(x, y):
+                    yield track
+
+
+class _LevelRule:
+    """Speaks when something begins, and once in each second that it goes on."""
+
+    def __init__(self, name: str, label: str, severity: str) -> None:
+        self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
+        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second last spoken in
+
+    def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
+        second, last = seen.start // SECOND, self._said.get((seen.source, key))
+        if last == second:
+            return
+        self._said[seen.source, key] = second
+        yield Finding(
+            **self._made,
+            source=seen.source,
+            start=seen.start,
+            end=seen.end,
+            score=score,
+            sure=True,
+            reason=reason if last is None else "",
+        )
+
+    def told(self, source: str, key: int) -> bool:
+        """Whether this has been spoken of since it began."""
+        return (source, key) in self._said
+
+    def keep(self, source: str, keys: set[int]) -> None:
+        """Forget what is over at this camera: when it begins again, it is news."""
+        gone = [key for key in self._said if key[0] == source and key[1] not in keys]
+        for key in gone:
+            del self._said[key]
+
+
+class ZoneIntrusion:
+    """`rule: zone`: an object is in a zone."""
+
+    def __init__(self, name: str, rule: ZoneRule, place: RuleScope) -> None:
+        self._zone, self._place = rule.zone, place
+        self._level = _LevelRule(name, rule.label, rule.severity)
+
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+        """One finding a track on entering, and once a second until it leaves or stands still."""
+        inside = list(self._place.inside(seen))
+        live = {track.id for track in seen.tracks}
+        self._level.keep(seen.source, live)
+        found: list[Finding] = []
+        for track in inside:
+            news = track.id not in seen.still or not self._level.told(seen.source, track.id)
+            if news and track.last_seen == seen.start:
+                reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
+                found += self._level.say(seen, track.id, track.score, reason)
+        return found
+
+
+class Loitering:
+    """`rule: loitering`: an object stays in a zone."""
+
+    def __init__(self, name: str, rule: LoiteringRule, place: RuleScope) -> None:
+        self._rule, self._place = rule, place
+        self._level = _LevelRule(name, rule.label, rule.severity)
+        self._since: dict[tuple[str, int], int] = {}
+
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+        """One finding a track when it has stayed long enough, then once a second."""
+        inside = {track.id: track for track in self._place.inside(seen)}
+        live = {track.id for track in seen.tracks}
+        self._level.keep(seen.source, live)
+        gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
+        for key in gone:
+            del self._since[key]
+        found: list[Finding] = []
+        for track in inside.values():
+            since = self._since.setdefault((seen.source, track.id), seen.start)
+            told = track.id in seen.still and self._level.told(seen.source, track.id)
+            if seen.start - since >= ns(self._rule.seconds) and not told:
+                reason = (
+                    f"{track.label} in zone {self._rule.zone} for {self._rule.seconds:g} s"
+                    f" (camera {seen.source})"
+                )
+                found += self._level.say(seen, track.id, track.score, reason)
+        return found
+
+
+class Crowd:
+    """`rule: crowd`: many objects are in a zone at once."""
+
+    def __init__(self, name: str, rule: CrowdRule, place: RuleScope) -> None:
+        self._rule, self._place = rule, place
+        self._level = _LevelRule(name, rule.label, rule.severity)
+        self._since: dict[str, int] = {}
+
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+        """One finding when the crowd has stood for `seconds`, then once a second."""
+        inside = list(self._place.inside(seen))
+        if len(inside) < self._rule.count:
+            self._since.pop(seen.source, None)
+            self._level.keep(seen.source, set())
+            return ()
+        since = self._since.setdefault(seen.source, seen.start)
+        if seen.start - since < ns(self._rule.seconds):
+            return ()
+        reason = f"{len(inside)} objects in zone {self._rule.zone} (camera {seen.source})"
+        scores = sorted((track.score for track in inside), reverse=True)
+        return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason))
+
+
+class LineCrossing:
+    """`rule: line`: an object crosses a line in the direction that matters."""
+
+    def __init__(
+        self, name: str, rule: LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
+    ) -> None:
+        self._name, self._rule, self._place, self._lines = name, rule, place, lines
+
+    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+        """One finding a crossing."""
+        counter = self._lines.get(seen.source)
+        if counter is None:
+            return ()
+        found = []
+        for track in seen.tracks:
+            direction = counter.push(track.id, feet(track.box), seen.start)
+            wanted = direction and self._rule.direction in (direction, "both")
+            if (
+                wanted
+                and track.label in self._place.objects
+                and self._place.schedule.contains(seen.start, self._place.timezone)
+            ):
+                found.append(
+                    Finding(
+                        rule=self._name,
+                        label=self._rule.label,
+                        severity=self._rule.severity,
+                        modality=VISION,
+                        source=seen.source,
+                        start=seen.start,
+                        end=seen.end,
+                        score=track.score,
+                        sure=True,
+                        reason=f"{track.label} crossed line {self._rule.line} going {direction}"
+                        f" (camera {seen.source})",
+                    )
+                )
+        return found
+
+
+def _line(name: str, rule: LineRule, of: RuleContext) -> Iterator[VisionRule]:
+    lines = {
+        camera: LineCounter(
+            LineSegment.parse(seen.lines[rule.line].coordinates),
+            rule.hysteresis,
+            ns(of.site.windows.horizon),
+        )
+        for camera, seen in of.site.cameras.items()
+        if rule.line in seen.lines
+    }
+    yield LineCrossing(name, rule, _scope(rule, of, {}, rule.objects), lines)
+
+
+def _at_zones(make: Callable[[str, Any, RuleScope], VisionRule]) -> Make[VisionRule]:
+    """Makes a rule at each camera that has its zone: objects may differ from one to the next."""
+
+    def made(name: str, rule: ZoneKind, of: RuleContext) -> Iterator[VisionRule]:
+        for camera, seen in of.site.cameras.items():
+            if zone := seen.zones.get(rule.zone):
+                zones = {camera: Polygon.parse(zone.coordinates)}
+                yield make(name, rule, _scope(rule, of, zones, rule.objects or zone.objects))
+
+    return made
+
+
+def _scope(
+    rule: ZoneKind | LineRule, of: RuleContext, zones: Mapping[str, Polygon], objects: Sequence[str]
+) -> RuleScope:
+    return RuleScope(
+        zones=zones,
+        objects=frozenset(objects),
+        schedule=Schedule.parse(rule.schedule),
+        timezone=of.timezone,
+        min_score=rule.min_score if isinstance(rule, ZoneRule) else 0.0,
+    )
+
+
+SEES: Mapping[type, Make[VisionRule]] = {
+    ZoneRule: _at_zones(ZoneIntrusion),
+    LoiteringRule: _at_zones(Loitering),
+    CrowdRule: _at_zones(Crowd),
+    LineRule: _line,
+}
