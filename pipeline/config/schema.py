@@ -266,6 +266,7 @@ class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=Tr
     """The log in the state folder."""
 
     max_message: MaxMessage = 8_000_000
+    stall: Seconds = 120  # a stage that has work, and moves nothing for so long, ends the process
 
 
 class Sasl(_Settings, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Captures whose process is gone: who reads their chunks speaks for them.
+"""Declares the sources of a vanished capture process lost.
 
 Over Kafka a capture may vanish with its machine, and nobody beside it would tell. So one reader of
 each chunk topic watches the sources of its partitions, and says in the same topic, under the same
@@ -41,12 +41,6 @@ class EndOffsets(Protocol):
     def partition_of(self, topic: str, key: str) -> int: ...
 
 
-class Behind(Reader, Protocol):
-    """A reader that knows how many entries of a partition wait; 1 at least where it does not."""
-
-    def behind(self, partition: int) -> int: ...
-
-
 def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
     """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
     for name, site in sites.items():
@@ -83,7 +77,7 @@ class AbsenceDetectingBus:
         if SPEAKS.get(topic) != group:
             return reader
         who = list(expected(self._sites, topic, self._patience))
-        return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
+        return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)
 
 
 class _WatchedPartition:
@@ -105,7 +99,7 @@ class AbsenceDetectingReader:
 
     def __init__(
         self,
-        reader: Behind,
+        reader: Reader,
         bus: Bus,
         offsets: EndOffsets,
         topic: str,
@@ -123,8 +117,8 @@ class AbsenceDetectingReader:
 
     @property
     def lost(self) -> int:
-        """Entries that retention deleted before the reader came."""
-        return int(getattr(self._reader, "lost", 0))
+        """As the reader says."""
+        return self._reader.lost
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
         """What the reader gives; and perhaps a word is published for who is silent."""

@@ -41,6 +41,7 @@ def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
             sink=Webhook(hook),
             wants=Filter(sites=hook.sites, min_severity=hook.min_severity),
             address=hook.url,
+            timeout=hook.timeout,
         )
 
 
