@@ -1,13 +1,14 @@
 """Declares the sources of a vanished capture process lost.
 
-Over Kafka a capture may vanish with its machine, and nobody beside it would tell. So one reader of
-each chunk topic watches the sources of its partitions, and says in the same topic, under the same
-key, that they are lost (`workers/capture/heartbeat.py`).
+Over Kafka a capture process may vanish with its machine, and then it cannot say that its sources
+are lost. So one reader of each chunk topic watches the sources of its partitions. It publishes in
+the same topic, under the same key, that they are lost (`workers/capture/heartbeat.py`).
 
-Not everything that is not read is silence. Now and then the brokers are asked where the topic ends;
-once the reader has come so far, all that was published by then was seen, and who was not heard for
-its patience before that was silent. A backlog is no silence: the reader has not come so far. Nor is
-an outage: after a while without an answer everybody's patience begins anew.
+A source that was not read is not always silent. The reader asks the brokers now and then where the
+topic ends. Once it has read up to that end, it has seen all that was published until it asked. A
+source of which it heard nothing for the patience before that was silent. A backlog is no silence,
+because the reader has not come to the end. An outage is none either: when the brokers have not
+answered for a while, the patience of every source begins anew.
 """
 
 from __future__ import annotations
