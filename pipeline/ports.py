@@ -1,4 +1,9 @@
-"""The six interfaces of Fusewatch; nothing else is one."""
+"""The seven interfaces: Source, Model, State, Stage, Reader, Bus and Sink.
+
+A new sensor, model, stage, bus or destination implements one of them, or two that belong together
+(State and Stage, Reader and Bus). A Protocol in another file is none of these: it says what that
+file asks of one collaborator.
+"""
 
 from __future__ import annotations
 
@@ -80,10 +85,16 @@ class Reader(Protocol):
 
     `poll` gives at most `limit` entries and waits at most `wait` seconds for the first.
     `commit` is durable when it returns; `offset` is where a restart reads from.
+    `behind` is how many entries of a partition wait to be polled: at least 1 where that is not
+    known, such as before the partition is assigned. `lost` counts the entries that retention
+    deleted before this reader came to them; it grows as `poll` passes over them.
     """
 
+    @property
+    def lost(self) -> int: ...
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]: ...
     def commit(self, partition: int, offset: int, note: bytes) -> None: ...
+    def behind(self, partition: int) -> int: ...
     def close(self) -> None: ...
 
 

@@ -68,6 +68,7 @@ class Runner:
         self.hosts: dict[int, Host] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
         self.settling = False  # it is the bus's turn: what takes long now is not the stage
+        self.answered = 0  # entries that the present turn has answered, published or not
 
     def step(self, wait: float = 0.0) -> int:
         """One turn; how many entries it moved. Waits at most `wait` seconds for the first."""
@@ -84,6 +85,7 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     Bytes that are no record go to the dead topic, and the partition moves on. Any other error is a
     bug or the outside world: it leaves here with a note of where it happened, nothing committed.
     """
+    runner.answered = 0
     entries = _polled(runner, wait)
     read = [(entry, _read(runner, entry)) for entry in entries]
     wanted = [
@@ -101,6 +103,7 @@ def step(runner: Runner, wait: float = 0.0) -> int:
         except Exception as error:
             error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
             raise
+        runner.answered += 1
     runner.settling = True
     try:
         if entries:

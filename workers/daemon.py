@@ -20,20 +20,20 @@ from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, OutsideError
-from pipeline.run import Runner
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
-from workers import graph
+from workers import consumers, graph
 from workers.bus.publish import publish_all
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
 from workers.config.secrets import Secrets
+from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
 from workers.replay.scene_player import AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
-from workers.runtime.lag import KeepingUp, StageLag, caught_up
+from workers.runtime.lag import KeepingUp, LocalOffsets, StageLag, caught_up
 from workers.runtime.state_folder import local_log, state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Supervisor
@@ -42,7 +42,6 @@ from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
-WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
 TURN = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
@@ -60,8 +59,8 @@ def run(
 
     `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
     when a thread failed by a defect of ours, with its traceback in the log. Raises ConfigError for
-    a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use or
-    the disk fails.
+    a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
+    the disk fails, or a stage or a delivery has stalled.
     """
     settings = loader.load(path)
     if not isinstance(settings.bus, LocalBus):
@@ -110,7 +109,9 @@ class Daemon:
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
-        positions, keeps_up = StageLag(self.bus, runners), KeepingUp()
+        stages = [stage_consumer(runner) for runner in runners]
+        offsets, keeps_up = LocalOffsets(self.bus), KeepingUp()
+        positions = StageLag(offsets, [stage.progress for stage in stages])
 
         def show() -> None:
             _show(positions, keeps_up, deliveries, self.status, self.view)
@@ -120,11 +121,8 @@ class Daemon:
         over: Callable[[], bool] = lambda: False  # noqa: E731
         captures = [] if recorded else self._captures(keeps_up)
         try:
-            for runner in runners:
-                supervisor.repeat(runner.group, partial(_turn, runner, positions), runner.close)
-            for delivery in deliveries:
-                turn = partial(delivery.step, WAIT)
-                supervisor.repeat(f"deliver {delivery.name}", turn, delivery.close)
+            all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
+            consumers.start(all_, supervisor, offsets, self.settings.bus.stall)
             if played is not None:
                 player = ScenePlayer(
                     self.settings,
@@ -234,6 +232,9 @@ class Daemon:
 
     def _log_failure(self) -> None:
         failed, now = self.supervisor.failed, self.clock()
+        why = f"{failed} failed; the process ends and is to be started again"
+        if failed == WATCHDOG:  # it says which stage or delivery has stalled
+            why = str(self.supervisor.error)
         for site in self.settings.sites:
             anomaly = Anomaly(
                 site=site,
@@ -245,15 +246,9 @@ class Daemon:
                 label="stage-failed",
                 severity="high",
                 score=1.0,
-                reasons=(f"{failed} failed; the process ends and is to be started again",),
+                reasons=(why,),
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
-
-
-def _turn(runner: Runner, positions: StageLag) -> None:
-    """One turn of a stage."""
-    runner.step(WAIT)
-    positions.moved(runner)
 
 
 def _show(

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pipeline import stages, topics
+from pipeline import stages
 from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
-from pipeline.run import Runner
 from pipeline.types import ns
-from workers import graph
+from workers import consumers, graph
 from workers.bus import connect
 from workers.bus.absent_captures import AbsenceDetectingBus
 from workers.bus.spool import Spool
@@ -34,17 +33,15 @@ from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
 from workers.config.secrets import Secrets
+from workers.consumers import delivery_consumer, stage_consumer
 from workers.delivery import subscribers
-from workers.delivery.delivery import Delivery
 from workers.reload import reload_heads
 from workers.replay.scene_player import ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
-from workers.runtime import watchdog
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Supervisor
-from workers.runtime.watchdog import ConsumerProgress
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
@@ -55,7 +52,6 @@ log = logging.getLogger("fusewatch")
 
 AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
-WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
 TURN = 0.1  # s between two looks at how things are
 WELL = 0.9  # of the spool's cap; a fuller one is not healthy
 FULL = 500  # entries in the spool, above which a scene waits ...
@@ -182,7 +178,7 @@ class Worker:
     def _run_stages(self, encoders: Encoders | None) -> None:
         """A thread for each node, and one that watches over them."""
         recorded, faust = self.order.recorded, self.order.faust
-        names, jobs = stages.WORKERS[self.order.stage], []
+        names = stages.WORKERS[self.order.stage]
         connect.check(self.brokers, self.secrets, names, faust=faust)
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=names)
         bus: Bus = self._by_faust() if faust else self.bus
@@ -192,14 +188,7 @@ class Worker:
         nodes = list(
             graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=names)
         )
-        for node in nodes:
-            runner = node.runner(bus, self.brokers.max_message)
-            job = watchdog.ConsumerProgress(
-                node.topic, node.name, partial(getattr, runner, "settling")
-            )
-            self.supervisor.repeat(node.name, partial(step, runner, job, WAIT), runner.close)
-            jobs.append(job)
-        self._watch(jobs)
+        self._start([stage_consumer(node.runner(bus, self.brokers.max_message)) for node in nodes])
         self._wait(nodes=nodes)
 
     def _by_faust(self) -> Bus:
@@ -209,25 +198,17 @@ class Worker:
 
     def _deliver(self) -> None:
         """A thread for each subscriber, and one that watches over them."""
-        folder, jobs = state_folder(self.settings, self.order.state), []
+        folder = state_folder(self.settings, self.order.state)
         who_gets = subscribers.every(self.settings, self.secrets, folder, self.bus)
         connect.check(self.brokers, self.secrets)
-        for who in who_gets:
-            made = subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
-            job = watchdog.ConsumerProgress(
-                topics.ALERTS, who.group, partial(getattr, made, "settling")
-            )
-            self.supervisor.repeat(
-                f"deliver {who.name}", partial(deliver, made, job, WAIT), made.close
-            )
-            jobs.append(job)
-        self._watch(jobs)
+        pause, count = self.supervisor.stop.wait, self.status.count
+        deliveries = [subscribers.delivery(who, self.bus, pause, count) for who in who_gets]
+        self._start([delivery_consumer(delivery) for delivery in deliveries])
         self._wait()
 
-    def _watch(self, jobs: list[watchdog.ConsumerProgress]) -> None:
-        patience, gauge = self.brokers.stall, self.status.gauge
-        watch = partial(watchdog.watch, self.supervisor.stop, self.bus, jobs, patience, gauge)
-        self.supervisor.start("watchdog", watch)
+    def _start(self, given: Sequence[consumers.Consumer]) -> None:
+        gauge = self.status.gauge
+        consumers.start(given, self.supervisor, self.bus, self.brokers.stall, gauge)
 
     def _capture(self, after: ExitStack) -> None:
         """Sources or a scene into the spool, and from there to the brokers."""
@@ -293,18 +274,3 @@ class Worker:
             if stop.wait(AGAIN):
                 return
         Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)
-
-
-def step(runner: Runner, job: ConsumerProgress, wait: float) -> None:
-    """One turn of a stage, and what it says of its place."""
-    runner.step(wait)
-    hosts = runner.hosts
-    rebuilding = any(host.rebuilding for host in hosts.values())
-    reached = {number: host.reached for number, host in hosts.items()}
-    job.moved(reached, by_design=rebuilding, lost=getattr(runner.reader, "lost", 0))
-
-
-def deliver(delivery: Delivery, job: ConsumerProgress, wait: float) -> None:
-    """One turn of a delivery; while alerts wait for their receiver it need not move."""
-    delivery.step(wait)
-    job.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)

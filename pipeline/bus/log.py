@@ -123,6 +123,14 @@ class LocalLog:
         """The offset that the next entry will have."""
         return self._table(topic).end
 
+    def oldest(self, topic: str) -> int:
+        """The offset of the oldest entry that is still held; the end where none is."""
+        return self._table(topic).oldest
+
+    def committed(self, topic: str, group: str) -> tuple[int, bytes]:
+        """Offset and note of the group's commit; 0 and none where it has never read the topic."""
+        return self._table(topic).place(group) or (0, b"")
+
     def lag(self, topic: str, group: str) -> int:
         """Entries still held that `group` has not committed past."""
         table = self._table(topic)
@@ -197,15 +205,25 @@ class LogReader:
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
         """Stores where a restart of this group reads from, and its note, in one transaction."""
-        if partition != 0:
-            msg = f"the local log has one partition, not {partition}"
-            raise ValueError(msg)
+        _check_partition(partition)
         self._table.commit(self._group, offset, note)
+
+    def behind(self, partition: int) -> int:
+        """Entries that wait to be polled; at least 1 before the first poll."""
+        _check_partition(partition)
+        waiting = self._table.end - max(self._next, self._table.oldest)
+        return waiting if self._told else max(1, waiting)
 
     def close(self) -> None:
         """Gives the group free; what was not committed will be read again."""
         self._table.release(self._link)
         self._release()
+
+
+def _check_partition(partition: int) -> None:
+    if partition != 0:
+        msg = f"the local log has one partition, not {partition}"
+        raise ValueError(msg)
 
 
 def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:

@@ -325,6 +325,13 @@ class Table:
         with self._querying, self._outside():
             return [row[0] for row in self._query.execute(sql, (key, end, start))]
 
+    def place(self, group: str) -> tuple[int, bytes] | None:
+        """Where `group` goes on, and its note; None for a group that has never read."""
+        sql = "SELECT offset, note FROM commits WHERE reader = ?"
+        with self._querying, self._outside():
+            row = self._query.execute(sql, (group,)).fetchone()
+        return (int(row[0]), bytes(row[1])) if row else None
+
     def last(self, key: str) -> bytes | None:
         """The newest value of `key`."""
         sql = "SELECT value FROM entries WHERE key = ? ORDER BY offset DESC LIMIT 1"

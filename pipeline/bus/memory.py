@@ -132,9 +132,14 @@ class MemoryBus:
 
 
 class MemoryReader:
-    """Reads all partitions, one entry of each in turn; never waits: nobody else could publish."""
+    """Reads all partitions, one entry of each in turn; never waits: nobody else could publish.
+
+    `lost` counts entries that were trimmed before it came: only a group that commits an older
+    offset than before can lose any.
+    """
 
     def __init__(self, bus: MemoryBus, topic: str, group: str) -> None:
+        self.lost = 0
         self._bus = bus
         self._topic = topic
         self._group = group
@@ -162,6 +167,7 @@ class MemoryReader:
                 idle += 1
                 continue
             events.append(part.entries[at - part.base])
+            self.lost += at - self._next[number]
             self._next[number] = at + 1
             limit -= 1
             idle = 0
@@ -171,6 +177,13 @@ class MemoryReader:
         """Stores where a restart of this group reads from, and its note."""
         self._check_open()
         self._bus.commit(self._topic, self._group, partition, offset, note)
+
+    def behind(self, partition: int) -> int:
+        """Entries of the partition that wait to be polled; at least 1 before it is assigned."""
+        part = self._bus.partitions(self._topic)[partition]
+        if partition not in self._next:
+            return max(1, part.end - part.base)
+        return part.end - max(self._next[partition], part.base)
 
     def close(self) -> None:
         """Gives the group free; what was not committed will be read again."""

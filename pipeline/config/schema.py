@@ -151,6 +151,7 @@ class LocalBus(Settings, tag_field="kind", tag="local", frozen=True, kw_only=Tru
     """The log in the state folder."""
 
     max_message: MaxMessage = 8_000_000
+    stall: Seconds = 120  # a stage that has work, and moves nothing for so long, ends the process
 
 
 class Sasl(Settings, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from pipeline import codec
 from pipeline.bus.kafka.admin import Admin
@@ -19,6 +21,7 @@ from pipeline.config import schema
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.types import FrameChunk, ns
 from tests import make
+from tests.live.servers import eventually
 
 TOPIC = "frames.v1"
 SETTLED = 20.0  # s for a group to form, and for what is acknowledged to be read
@@ -36,6 +39,21 @@ def kafka_bus(broker: str, partitions: int) -> KafkaBus:
     return KafkaBus(settings)
 
 
+class Clock:
+    """Ns that pass when a test says so."""
+
+    now = ns(1000)
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """By which the local log ages."""
+    return Clock()
+
+
 @pytest.fixture(
     params=[
         "memory",
@@ -45,11 +63,11 @@ def kafka_bus(broker: str, partitions: int) -> KafkaBus:
         pytest.param("kafka of 3 partitions", marks=pytest.mark.live),
     ]
 )
-def bus(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bus]:
+def bus(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Bus]:
     opened: dict[str, Callable[[], Bus]] = {
-        "memory": MemoryBus,
-        "memory of 3 partitions": lambda: MemoryBus(3),
-        "log": lambda: LocalLog(tmp_path / "log", clock=lambda: ns(1000)),
+        "memory": lambda: MemoryBus(keep_bytes=0),
+        "memory of 3 partitions": lambda: MemoryBus(3, keep_bytes=0),
+        "log": lambda: LocalLog(tmp_path / "log", clock=clock),
         "kafka": lambda: kafka_bus(request.getfixturevalue("kafka"), 1),
         "kafka of 3 partitions": lambda: kafka_bus(request.getfixturevalue("kafka"), 3),
     }
@@ -261,3 +279,50 @@ def test_lag_counts_what_the_group_has_not_committed(bus: Bus) -> None:
     second = entries(reader, 3)[1]
     reader.commit(second.partition, second.offset + 1, b"")
     assert bus.lag(TOPIC, "g") == 1
+
+
+def test_behind_counts_what_waits_to_be_polled(bus: Bus) -> None:
+    reader = bus.reader(TOPIC, "g")
+    assert reader.behind(0) >= 1, "nobody knows before it is assigned"
+    owned = [event.partition for event in assigned(reader) if isinstance(event, Assigned)]
+    publish(bus, b"a", b"b", b"c")
+    polled = eventually(lambda: list(reader.poll(1, 0.2)), within=SETTLED)
+    assert isinstance(polled, list)
+    (first,) = polled
+    assert first.value == b"a"
+    eventually(lambda: reader.behind(first.partition) == 2, within=SETTLED)
+    assert values(reader, 2) == [b"b", b"c"]
+    reader.commit(first.partition, 0, b"")  # which is no poll
+    eventually(lambda: not any(map(reader.behind, owned)), within=SETTLED)
+
+
+def test_lost_counts_what_was_deleted_before_the_reader_came(bus: Bus, clock: Clock) -> None:
+    publish(bus, b"a", b"b", b"c")
+    reader = bus.reader(TOPIC, "g")
+    (number,) = {entry.partition for entry in entries(reader, 3)}
+    reader.commit(number, 0, b"")
+    assert reader.lost == 0
+    reader.close()
+    delete(bus, number, 3, clock)
+    publish(bus, b"d", b"e")
+    reader = bus.reader(TOPIC, "g")
+    assert values(reader, 2) == [b"d", b"e"]
+    assert reader.lost == 3
+
+
+def delete(bus: Bus, number: int, count: int, clock: Clock) -> None:
+    """Delete the first `count` entries of a partition, all that it holds, as retention does."""
+    match bus:
+        case MemoryBus():  # it keeps what a group has not committed: the group goes back
+            reader = bus.reader(TOPIC, "g")
+            reader.commit(number, count, b"")
+            reader.commit(number, 0, b"")
+            reader.close()
+        case LocalLog():
+            clock.now += ns(31 * 86400)
+            bus.trim()
+        case KafkaBus():
+            settings = bus._settings
+            admin = KafkaAdminClient(bootstrap_servers=settings.brokers)
+            admin.delete_records({TopicPartition(f"{settings.prefix}.{TOPIC}", number): count})
+            admin.close()

@@ -476,6 +476,13 @@ class Mortal:
         self._reader = reader
         self._dice = dice
 
+    @property
+    def lost(self):
+        return self._reader.lost
+
+    def behind(self, partition):
+        return self._reader.behind(partition)
+
     def poll(self, limit, wait=0.0):
         return self._reader.poll(limit, wait)
 

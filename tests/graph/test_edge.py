@@ -31,7 +31,7 @@ from workers.config.secrets import Secrets
 from workers.daemon import Daemon, _over
 from workers.delivery.delivery import Subscriber
 from workers.media.jpeg import encoded
-from workers.runtime.lag import LONG, MANY, KeepingUp, StageLag, caught_up
+from workers.runtime.lag import LONG, MANY, KeepingUp, LocalOffsets, StageLag, caught_up
 from workers.runtime.state_folder import local_log
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Supervisor
@@ -256,7 +256,7 @@ def test_a_scene_is_not_over_while_a_delivery_has_not_read_the_last_alert(config
     delivery = daemon._delivery(who)
     delivery.step()
     assert delivery.idle
-    over = partial(_over, played, StageLag(daemon.bus, []), [delivery], daemon.bus)
+    over = partial(_over, played, StageLag(LocalOffsets(daemon.bus), []), [delivery], daemon.bus)
     assert over()
     put(daemon.bus, topics.ALERTS, make.alert())
     assert delivery.idle, "it has not looked again"

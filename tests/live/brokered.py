@@ -26,7 +26,7 @@ from workers.bus.publish import capture
 from workers.config import loader
 from workers.media.jpeg import encoded
 from workers.replay.scene_records import Scene, load_scene
-from workers.runtime.watchdog import unanswered
+from workers.runtime.lag import unanswered
 from workers.stages.encoders import Encoders
 from workers.worker import Worker, WorkerOptions
 

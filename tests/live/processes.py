@@ -59,6 +59,11 @@ class Process:
                 stderr=said,
             )
 
+    def wait(self, seconds: float) -> int:
+        """The code with which it ends; raises TimeoutExpired when it still runs after that."""
+        assert self._process is not None, f"{self.name} never ran"
+        return self._process.wait(seconds)
+
     def kill(self) -> None:
         """By SIGKILL; returns when it is gone. Whether it had ended by itself, `code` tells."""
         assert self._process is not None, f"{self.name} never ran"

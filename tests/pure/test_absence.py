@@ -39,6 +39,7 @@ class Line:
         self.away = False
         self.most = 100  # entries that the reader takes in a turn
         self.hangs = 0  # ns that the stage takes between two polls
+        self.lost = 0
         self.told: list[Record] = []
         self.reads: list[Entry] = []
         self.watched = AbsenceDetectingReader(
@@ -199,6 +200,15 @@ def test_a_reader_that_is_always_behind_knows_silence_a_little_later() -> None:
     assert line.turns(15, *["gone"] * 10) == []
     assert line.turns(20, *["gone"] * 10) == ["desk", "door"]
     assert line.behind(1) >= 50
+
+
+def test_what_waits_and_what_is_lost_is_told_as_the_reader_tells_it() -> None:
+    line = Line()
+    line.put("desk", "door", "gone")
+    line.lost = 7
+    assert line.watched.lost == 7
+    assert [line.watched.behind(part) for part in (0, 1)] == [line.behind(0), line.behind(1)]
+    assert line.watched.behind(0) + line.watched.behind(1) == 3
 
 
 def test_a_partition_that_went_away_is_no_longer_spoken_for() -> None:

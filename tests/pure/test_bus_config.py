@@ -125,6 +125,17 @@ def test_a_cap_has_room_for_a_record_in_each_partition() -> None:
     assert told(storage=Storage(cap="100 MB"), partitions=Partitions(anomalies=1, reports=1)) != []
 
 
+@pytest.mark.parametrize("kind", ["local", "kafka, brokers: [a:1]"])
+def test_the_patience_with_a_stall_is_a_setting_of_either_bus(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "office.yaml"
+    for given, patience in (("", 120), (", stall: 30", 30)):
+        path.write_text(f"version: 1\nsites: {{lobby: {{}}}}\nbus: {{kind: {kind}{given}}}\n")
+        assert loader.load(path).bus.stall == patience
+    path.write_text(f"version: 1\nsites: {{lobby: {{}}}}\nbus: {{kind: {kind}, stall: 0}}\n")
+    with pytest.raises(ConfigError, match=r"bus\.stall: must be more than 0"):
+        loader.load(path)
+
+
 def test_a_wrong_cap_is_told_once() -> None:
     assert len(told(storage=Storage(cap="much"))) == 1
 

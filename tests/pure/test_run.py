@@ -221,6 +221,13 @@ class Told:
         self.deeds.append(f"commit {partition} {offset}")
         self.inner.commit(partition, offset, note)
 
+    @property
+    def lost(self) -> int:
+        return self.inner.lost
+
+    def behind(self, partition: int) -> int:
+        return self.inner.behind(partition)
+
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
         return ()
 

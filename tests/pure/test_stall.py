@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from pipeline import host
+from pipeline.bus.log import LocalLog
 from pipeline.errors import OutsideError
 from workers.delivery import outbox
-from workers.runtime.watchdog import ConsumerProgress, Stall, unanswered, watch
+from workers.runtime.lag import ConsumerProgress, LocalOffsets, unanswered
+from workers.runtime.watchdog import Stall, watch
 
 
 class Clock:
@@ -71,7 +74,7 @@ def test_what_waits_while_the_brokers_are_away_is_no_stall() -> None:
     stall = Stall(clock)
     stall.saw(3, "here")
     clock.now = 110
-    stall.away()
+    stall.excuse()
     clock.now = 130
     assert stall.saw(3, "here") == 0
     clock.now = 140
@@ -149,6 +152,27 @@ def test_a_note_may_have_reached_further_than_its_commit() -> None:
     assert unanswered({0: 100, 1: 9, 2: 3}, committed) == 0 + 2 + 3
 
 
+def test_a_slow_turn_that_answers_one_entry_after_another_does_not_stall() -> None:
+    answered = iter(range(4))
+    job = ConsumerProgress("audio.v1", "speech", answered=lambda: next(answered))
+    job.moved({0: 5})
+    assert looks(job, Brokers({0: 9}), 4) == 0
+
+
+def test_a_slow_turn_that_no_longer_answers_stalls() -> None:
+    answered = iter([1, 2, 2, 2])
+    job = ConsumerProgress("audio.v1", "speech", answered=lambda: next(answered))
+    job.moved({0: 5})
+    assert looks(job, Brokers({0: 9}), 4) == 20
+
+
+def test_turns_that_answer_the_same_again_and_keep_nothing_stall() -> None:
+    answered = iter([1, 3, 0, 2, 3, 1, 2])
+    job = ConsumerProgress("audio.v1", "speech", answered=lambda: next(answered))
+    job.moved({0: 5})
+    assert looks(job, Brokers({0: 9}), 7) == 50
+
+
 def test_who_waits_for_brokers_to_take_what_it_made_does_not_stall() -> None:
     stop, looked = threading.Event(), iter(range(20))
 
@@ -193,6 +217,39 @@ def test_the_watch_ends_its_process_with_a_word_that_says_what_stands_still() ->
     assert told == {"behind.vision": 4, "lost.vision": 0}
 
 
+class Asleep(threading.Event):
+    """A wait that takes as long as a test says; the last one ends the watch."""
+
+    def __init__(self, clock: Clock, *waits: float) -> None:
+        super().__init__()
+        self.clock, self.waits = clock, list(waits)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self.waits:
+            return True
+        self.clock.now += self.waits.pop(0)
+        return False
+
+
+@pytest.mark.parametrize("paused", [30, 3600])
+def test_a_machine_that_was_paused_has_not_stalled(paused: float) -> None:
+    job, clock, brokers = ConsumerProgress("frames.v1", "vision"), Clock(), Brokers({0: 9})
+    job.moved({0: 5})
+    stop = Asleep(clock, 5, 5, paused, 5, 5)  # awake for 10 s, and then for 10 s again
+    watch(stop, brokers, [job], 20, monotonic=clock)
+    stop = Asleep(clock, 5, 5, paused, 5, 5, 5, 5)
+    with pytest.raises(OutsideError, match="for 20 s"):
+        watch(stop, brokers, [job], 20, monotonic=clock)
+
+
+def test_a_delivery_may_wait_for_its_receiver_beyond_the_patience_of_others() -> None:
+    job, clock = ConsumerProgress("alerts.v1", "delivery-guard", extra=10), Clock()
+    job.moved({0: 5})
+    watch(Asleep(clock, *[5] * 6), Brokers({0: 9}), [job], 20, monotonic=clock)
+    with pytest.raises(OutsideError, match="for 30 s"):
+        watch(Asleep(clock, *[5] * 7), Brokers({0: 9}), [job], 20, monotonic=clock)
+
+
 def test_the_watch_goes_on_while_the_brokers_are_away() -> None:
     job, brokers, stop = ConsumerProgress("frames.v1", "vision"), Brokers({0: 9}), threading.Event()
     job.moved({0: 5})
@@ -207,3 +264,19 @@ def test_the_watch_goes_on_while_the_brokers_are_away() -> None:
     brokers.end = end  # type: ignore[method-assign]
     watch(stop, brokers, [job], 0.0, lambda name, value: None, every=0.001)
     assert stop.is_set()
+
+
+def test_the_local_log_tells_what_a_group_has_reached_before_its_first_turn(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path / "log", clock=lambda: 0)
+    for _ in range(5):
+        log.publish("frames.v1", "office/desk", b"x")
+    log.flush()
+    job, bus = ConsumerProgress("frames.v1", "vision"), LocalOffsets(log)
+    assert job.waiting(bus) == 5, "no group yet"
+    reader = log.reader("frames.v1", "vision")
+    reader.commit(0, 1, host.pack(3, {}))
+    assert bus.committed("frames.v1", "vision") == {0: (1, host.pack(3, {}))}
+    assert job.waiting(bus) == 2
+    job.moved({0: 4})
+    assert (job.waiting(bus), bus.oldest("frames.v1")) == (1, {0: 0})
+    log.close()

@@ -232,6 +232,13 @@ class FusedReader:
     def __init__(self, reader: Reader, fuse: Fuse) -> None:
         self.reader, self.fuse = reader, fuse
 
+    @property
+    def lost(self) -> int:
+        return self.reader.lost
+
+    def behind(self, partition: int) -> int:
+        return self.reader.behind(partition)
+
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
         self.fuse.burn()
         return self.reader.poll(limit, wait)

@@ -1,13 +1,14 @@
-"""Captures whose process is gone: who reads their chunks speaks for them.
+"""Declares the sources of a vanished capture process lost.
 
-Over Kafka a capture may vanish with its machine, and nobody beside it would tell. So one reader of
-each chunk topic watches the sources of its partitions, and says in the same topic, under the same
-key, that they are lost (`workers/capture/heartbeat.py`).
+Over Kafka a capture process may vanish with its machine, and then it cannot say that its sources
+are lost. So one reader of each chunk topic watches the sources of its partitions. It publishes in
+the same topic, under the same key, that they are lost (`workers/capture/heartbeat.py`).
 
-Not everything that is not read is silence. Now and then the brokers are asked where the topic ends;
-once the reader has come so far, all that was published by then was seen, and who was not heard for
-its patience before that was silent. A backlog is no silence: the reader has not come so far. Nor is
-an outage: after a while without an answer everybody's patience begins anew.
+A source that was not read is not always silent. The reader asks the brokers now and then where the
+topic ends. Once it has read up to that end, it has seen all that was published until it asked. A
+source of which it heard nothing for the patience before that was silent. A backlog is no silence,
+because the reader has not come to the end. An outage is none either: when the brokers have not
+answered for a while, the patience of every source begins anew.
 """
 
 from __future__ import annotations
@@ -38,12 +39,6 @@ class EndOffsets(Protocol):
 
     def end(self, topic: str) -> Mapping[int, int]: ...
     def partition_of(self, topic: str, key: str) -> int: ...
-
-
-class Behind(Reader, Protocol):
-    """A reader that knows how many entries of a partition wait; 1 at least where it does not."""
-
-    def behind(self, partition: int) -> int: ...
 
 
 def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
@@ -77,7 +72,7 @@ class AbsenceDetectingBus:
         if stages.SPEAKS.get(topic) != group:
             return reader
         who = list(expected(self._sites, topic, self._patience))
-        return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
+        return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)
 
 
 class _WatchedPartition:
@@ -99,7 +94,7 @@ class AbsenceDetectingReader:
 
     def __init__(
         self,
-        reader: Behind,
+        reader: Reader,
         bus: Bus,
         offsets: EndOffsets,
         topic: str,
@@ -117,8 +112,8 @@ class AbsenceDetectingReader:
 
     @property
     def lost(self) -> int:
-        """Entries that retention deleted before the reader came."""
-        return int(getattr(self._reader, "lost", 0))
+        """As the reader says."""
+        return self._reader.lost
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
         """What the reader gives; and perhaps a word is published for who is silent."""

@@ -3,9 +3,10 @@
 One SQLite file, one order over all topics. Capture only ever writes here, so that it needs no
 broker to go on; `workers/bus/spool_forwarder.py` takes from the front and publishes.
 
-Who has no room left gives way in this order: the oldest frames, then the oldest sound. In their
-place stays a `Progress(alive=False)`, one a second of event time, so that the windows of the site
-go on and say that they were judged without. Reports, Progress and Roster are never dropped.
+At the cap, records are evicted in this order: the oldest frames, then the oldest sound. A
+`Progress(alive=False)` stays in their place, one for each second of event time. So the windows of
+the site go on, and say that they were judged without it. Reports, Progress and Roster are never
+evicted.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ class Filter(msgspec.Struct, frozen=True):
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets alerts; `name` is the consumer group, less `delivery-`, and never changes.
 
-    `flush` makes durable what `sink` took; `address` is what a 410 disables.
+    `flush` makes durable what `sink` took; `address` is what a 410 disables; `timeout` is how many
+    seconds one `send` may wait for the receiver.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     wants: Filter = Filter()
     flush: Callable[[], None] = lambda: None
     address: str = ""
+    timeout: float = 0.0
 
     @property
     def group(self) -> str:
@@ -123,7 +125,8 @@ class Delivery:
         dead: Callable[[DeadLetter], None],
         outside: DeliveryEnvironment,
     ) -> None:
-        self.name = subscriber.name
+        self.name, self.group = subscriber.name, subscriber.group
+        self.timeout = subscriber.timeout
         self._subscriber = subscriber
         self._reader = reader
         self._dead = dead
@@ -155,7 +158,7 @@ class Delivery:
     @property
     def lost(self) -> int:
         """Alerts that retention deleted before they were read."""
-        return int(getattr(self._reader, "lost", 0))
+        return self._reader.lost
 
     @property
     def idle(self) -> bool:

@@ -145,6 +145,7 @@ def subscribers(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
             sink=Webhook(hook),
             wants=Filter(sites=hook.sites, min_severity=hook.min_severity),
             address=hook.url,
+            timeout=hook.timeout,
         )
 
 

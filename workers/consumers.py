@@ -1,0 +1,80 @@
+"""The consumers of a process: a thread for each stage and each delivery, and a watchdog over them.
+
+The daemon and the workers start them the same way, over another bus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pipeline import topics
+from pipeline.run import Runner
+from workers.delivery.delivery import Delivery
+from workers.runtime import watchdog
+from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
+from workers.runtime.supervisor import Supervisor
+
+WAIT = 0.25  # s that an idle consumer sleeps between looks at the stop event; new entries wake it
+WATCHDOG = "watchdog"  # its thread, by which a failure is told
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A stage or a delivery: the name of its thread, how far it is, one turn, and its end."""
+
+    name: str
+    progress: ConsumerProgress
+    turn: Callable[[], None]
+    close: Callable[[], None]
+
+
+def stage_consumer(runner: Runner) -> Consumer:
+    """A stage as a consumer; while it rebuilds its state it need not move."""
+    progress = ConsumerProgress(
+        runner.topic,
+        runner.group,
+        settling=lambda: runner.settling,
+        answered=lambda: runner.answered,
+    )
+    return Consumer(runner.group, progress, partial(_step, runner, progress), runner.close)
+
+
+def delivery_consumer(delivery: Delivery) -> Consumer:
+    """A delivery as a consumer; while alerts wait for their receiver it need not move."""
+    progress = ConsumerProgress(
+        topics.ALERTS,
+        delivery.group,
+        settling=lambda: delivery.settling,
+        extra=delivery.timeout,
+    )
+    turn = partial(_deliver, delivery, progress)
+    return Consumer(f"deliver {delivery.name}", progress, turn, delivery.close)
+
+
+def start(
+    consumers: Sequence[Consumer],
+    supervisor: Supervisor,
+    bus: ConsumerOffsets,
+    patience: float,
+    gauge: Callable[[str, float], object] = lambda name, value: None,
+) -> None:
+    """Start a thread for each, and the watchdog, which ends the process after `patience` s."""
+    for consumer in consumers:
+        supervisor.repeat(consumer.name, consumer.turn, consumer.close)
+    jobs = [consumer.progress for consumer in consumers]
+    supervisor.start(WATCHDOG, partial(watchdog.watch, supervisor.stop, bus, jobs, patience, gauge))
+
+
+def _step(runner: Runner, progress: ConsumerProgress) -> None:
+    runner.step(WAIT)
+    hosts = runner.hosts
+    rebuilding = any(host.rebuilding for host in hosts.values())
+    reached = {number: host.reached for number, host in hosts.items()}
+    progress.moved(reached, by_design=rebuilding, lost=runner.reader.lost)
+
+
+def _deliver(delivery: Delivery, progress: ConsumerProgress) -> None:
+    delivery.step(WAIT)
+    progress.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)
