@@ -17,7 +17,7 @@ from threading import Lock, local
 from urllib.parse import quote
 
 from pipeline.bus.log_table import Retention, Table
-from pipeline.bus.sqlite_errors import lock
+from pipeline.bus.sqlite_file import lock
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 

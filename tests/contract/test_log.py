@@ -341,7 +341,7 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
 def test_what_a_full_disk_did_not_take_can_be_discarded(opened: Opener) -> None:
     log = opened()
     put(log, b"a")
-    writer = log._table("t")._writer
+    writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskFull):
@@ -363,7 +363,7 @@ def test_a_full_disk_that_does_not_take_the_pid_keeps_nobody_from_starting(tmp_p
 def test_a_full_disk_says_what_to_do_and_loses_nothing(opened: Opener) -> None:
     log = opened()
     put(log, b"a")
-    writer = log._table("t")._writer
+    writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
     writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(OutsideError, match=r"no space left for .*t\.db: free some"):
@@ -389,7 +389,7 @@ def test_a_durable_topic_syncs_each_flush(opened: Opener) -> None:
     log = opened(alerts=Retention(durable=True))
     for topic, synchronous in (("alerts", 2), ("frames", 1)):
         put(log, b"a", topic=topic)
-        assert log._table(topic)._pragma("synchronous") == synchronous
+        assert log._table(topic)._file.pragma("synchronous") == synchronous
 
 
 def test_a_log_of_the_first_version_gets_its_traces(opened: Opener, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def on_disk(spool: Spool) -> int:
 def limit(spool: Spool, pages: int | None) -> None:
     """A disk with room for so many pages of the file."""
     pages = pages or 1 << 20
-    spool._sqlite.execute(f"PRAGMA max_page_count = {pages}")
+    spool._file.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_what_was_put_waits_in_one_order_over_all_topics_until_it_is_done(opened: Opener) -> None:
@@ -171,7 +171,7 @@ def test_a_picture_is_not_kept_twice(opened: Opener) -> None:
 def test_a_report_is_synced_to_the_disk_before_it_is_acknowledged(opened: Opener) -> None:
     spool = opened()
     said: list[str] = []
-    spool._sqlite.set_trace_callback(said.append)
+    spool._file.connection.set_trace_callback(said.append)
     spool.put(topics.FRAMES, [make.frame(1)])
     assert not [line for line in said if "synchronous" in line]
     spool.put(topics.REPORTS, [make.roster(), make.report(1)])
@@ -331,7 +331,7 @@ def test_every_record_is_done_or_waits_or_was_counted(
 def test_a_full_disk_says_so_and_keeps_nothing_of_what_was_put(opened: Opener) -> None:
     spool = opened()
     spool.put(topics.FRAMES, [make.frame(1)])
-    limit(spool, spool._pragma("page_count"))
+    limit(spool, spool._file.pragma("page_count"))
     with pytest.raises(DiskFull, match=r"no space left for .*spool\.db.*`bus\.spool`"):
         spool.put(topics.FRAMES, [make.frame(2), make.frame(3, PICTURE)])
     assert records(spool) == [make.frame(1)]
@@ -346,17 +346,17 @@ def test_what_is_done_is_not_taken_again_although_a_full_disk_cannot_delete_it(
 ) -> None:
     spool = opened()
     spool.put(topics.FRAMES, [make.frame(k) for k in range(4)])
-    spool._sqlite.execute(
+    spool._file.execute(
         "CREATE TEMP TRIGGER full BEFORE DELETE ON waiting "
         "BEGIN INSERT INTO newest VALUES ('', '', zeroblob(1000000)); END"
     )
-    limit(spool, spool._pragma("page_count"))
+    limit(spool, spool._file.pragma("page_count"))
     spool.done(spool.take(2, 1 << 30))
     assert records(spool) == [make.frame(2), make.frame(3)]
     assert spool.waiting == 2
-    spool._sqlite.execute("DROP TRIGGER full")
+    spool._file.execute("DROP TRIGGER full")
     spool.done(spool.take(1, 1 << 30))
-    assert spool._sqlite.execute("SELECT id FROM waiting").fetchall() == [(4,)]
+    assert spool._file.execute("SELECT id FROM waiting").fetchall() == [(4,)]
 
 
 def test_a_damaged_spool_is_told_and_left_alone(tmp_path: Path, opened: Opener) -> None:
