@@ -19,9 +19,11 @@ from pathlib import Path
 
 import httpx
 
+from pipeline import backoff
 from pipeline.errors import WeightsError
 
 TRIES = 5  # in a row that bring no byte
+RETRY_DELAYS = backoff.doubling(first=2.0, longest=30.0)  # s
 SPARE = 50_000_000  # bytes that stay free on the disk
 TIMEOUT = httpx.Timeout(30, connect=20)  # s; between two bytes, however slow they come
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -100,7 +102,7 @@ def _download(
             if before == wanted.size:
                 return
             if failed:
-                wait(min(2.0**failed, 30))
+                wait(backoff.delay(failed, RETRY_DELAYS))
             try:
                 reason = _once(client, wanted, part, told)
             except httpx.TooManyRedirects:

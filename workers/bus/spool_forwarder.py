@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from pipeline import backoff
 from pipeline.errors import OutsideError
 from pipeline.limits import MAX_BYTES
 from workers.bus.spool import KEPT, Spool, Waiting
@@ -17,7 +18,7 @@ from workers.runtime.status import Status
 LIMIT, BYTES = 500, 4 << 20  # of one batch
 TURN = 0.5  # s between looks at the stop event
 QUIET = 5.0  # s that a batch may be on its way before a word is said
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # s between attempts
+RETRY_DELAYS = backoff.doubling(first=0.5, longest=10.0)  # s
 LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
 
 
@@ -58,7 +59,7 @@ class Forwarder:
 
     def loop(self, stop: threading.Event) -> None:
         """Forward until `stop`, and then what is left, if the brokers are quick."""
-        wait, until = FIRST_WAIT, float("inf")
+        failures, until = 0, float("inf")
 
         def over() -> bool:
             nonlocal until
@@ -68,11 +69,11 @@ class Forwarder:
 
         while not over() and not (stop.is_set() and not self._spool.waiting):
             if self.turn(over):
-                wait = FIRST_WAIT
-            elif stop.wait(wait):
+                failures = 0
+                continue
+            failures += 1
+            if stop.wait(backoff.delay(failures, RETRY_DELAYS)):
                 break
-            else:
-                wait = min(wait * 2, LONGEST_WAIT)
         self._gauge()
 
     def turn(self, over: Callable[[], bool]) -> bool:

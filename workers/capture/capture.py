@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from pipeline import backoff
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.ports import Source
 from pipeline.sources import known_at
@@ -34,9 +35,9 @@ from pipeline.types import (
 )
 from workers.runtime.status import Status
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between attempts to connect; up to half is taken off
+RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
 STALLED = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
-HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest again
+HEALTHY = 30 * SECOND  # after living so long the delays begin at the shortest again
 MAX_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 AROUND = 1024  # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
@@ -134,7 +135,7 @@ class Capture:
 
     def read(self, stop: threading.Event) -> None:
         """Read the source, life after life, until `stop` is set or it ends for good."""
-        wait = FIRST_WAIT
+        failures = 0
         while not stop.is_set():
             began = self._clock()
             try:
@@ -146,9 +147,9 @@ class Capture:
                     self._set("ended", "the recording has ended")
                 return
             if self._clock() - began > HEALTHY:
-                wait = FIRST_WAIT
-            stop.wait(wait * (1 - self._chance() / 2))
-            wait = min(wait * 2, LONGEST_WAIT)
+                failures = 0
+            failures += 1
+            stop.wait(backoff.delay(failures, RECONNECT_DELAYS) * (1 - self._chance() / 2))
 
     def _live(self, stop: threading.Event) -> None:
         """One life of the source; raises SourceLost."""

@@ -20,6 +20,7 @@ import zlib
 
 import msgspec
 
+from pipeline import backoff
 from pipeline.errors import OutsideError
 from pipeline.types import Alert
 
@@ -66,7 +67,7 @@ def wait_over(until: float, now: float) -> bool:
 
 def delay(attempts: int, chance: float) -> float:
     """S to wait after `attempts` failures (1 or more), spread by a fifth; `chance` is in [0, 1)."""
-    return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * (0.8 + 0.4 * chance)
+    return backoff.delay(attempts, SCHEDULE) * (0.8 + 0.4 * chance)
 
 
 class Outbox:
