@@ -37,6 +37,7 @@ from pipeline.bus.kafka.writer import BATCH
 from pipeline.config import schema
 from pipeline.ports import Bus, Entry
 from pipeline.run import Runner
+from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import Report
 from tests.fakes import FakeText
 from workers.bus.faust_app import FaustBus
@@ -276,7 +277,7 @@ def stages(address: str) -> None:
     for number in range(REPORTS):
         report = Report(
             site=f"site-{number % 16}",
-            source="reports",
+            source=REPORTS_SOURCE,
             start=number * 1_000_000,
             end=number * 1_000_000 + 1,
             author="guard-1",

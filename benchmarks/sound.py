@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.hearing.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
+from models.hearing.sound import FILE, LABELS, Floats, SoundHead, Yamnet
+from models.hearing.waveform import RATE
 from models.training.sound_clips import BEDS, KINDS, SoundClip, clips, listen
 from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
 from pipeline.types import SECOND, AudioChunk, Sound, ns

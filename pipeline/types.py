@@ -25,6 +25,7 @@ ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always
 # with which nobody can calculate, would end whoever reads it, again after every restart.
 Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused, too
+SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

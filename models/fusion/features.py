@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 
 from models.fusion.labels import MODALITIES
 from models.fusion.query import FrameSummary, HeadQuery, Object
+from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
 from pipeline.judge.rules import VISION, Finding, TrackedFrame
 from pipeline.judge.track import Track
+from pipeline.sources import REPORTS_SOURCE, is_speech_source
 from pipeline.types import (
     SECOND,
     Described,
@@ -42,7 +44,6 @@ from pipeline.zones import Polygon, feet
 TEXT = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
 STATES = (Presence.PRESENT, Presence.SILENT, Presence.LOST)
 SPEED_OVER = SECOND // 2  # ns of a path over which a speed is measured
-QUIET_DB = -60.0  # a quieter second holds nothing to hear
 _GROUPS = {
     "person": "person",
     **dict.fromkeys(("bicycle", "car", "motorcycle", "bus", "truck", "train", "boat"), "vehicle"),
@@ -189,11 +190,11 @@ def _state(modality: str, present: bool, window: Window) -> Presence:
         state
         for source, state in window.presence.items()
         if (
-            source.endswith("/speech")
+            is_speech_source(source)
             if modality == "speech"
-            else source == "reports"
+            else source == REPORTS_SOURCE
             if modality == "report"
-            else not source.endswith("/speech") and source != "reports"
+            else not is_speech_source(source) and source != REPORTS_SOURCE
         )
     ]
     # Somebody who could have spoken and did not is silent; nobody there is lost.

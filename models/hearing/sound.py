@@ -15,13 +15,13 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from models.hearing.waveform import RATE
 from models.hearing.yamnet_features import CLASSES, Floats, features
 from pipeline.errors import WeightsError
 
 LABELS = ("gunshot", "explosion", "glass", "scream", "siren")
 FILE = "yamnet_spectra_in.tflite"
 SHIPPED = Path(__file__).with_name("sound_head.npz")  # the head that comes with Fusewatch
-RATE = 16_000  # samples a second
 FRAMES, BANDS = 96, 64
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 PATCH = WINDOW + (FRAMES - 1) * HOP  # 15,600 samples, 0.975 s

@@ -18,16 +18,8 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from models.hearing.transcript import (
-    FULL,
-    RATE,
-    Hearing,
-    Samples,
-    Transcript,
-    believe,
-    heard,
-    most_tokens,
-)
+from models.hearing.transcript import FULL, Hearing, Transcript, believe, heard, most_tokens
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import WeightsError
 
 ROOM = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others

@@ -24,9 +24,9 @@ from collections.abc import Callable
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-RATE = 16_000  # samples a second
+from models.hearing.waveform import RATE, Samples
+
 FULL = 30  # s, the window that Whisper was trained on
 LEAST = 0.45  # mean token probability
 SURE = 0.5  # mean token probability
@@ -35,8 +35,6 @@ NO_SPEECH = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
 SPEECH = 0.2  # the same; below it somebody spoke
 REPETITIVE = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
 ALIKE = 0.5  # share of words that two hearings must have in common
-
-Samples = NDArray[np.float32]
 
 _LETTER = re.compile(r"([^\W\d_])\1{3}", re.IGNORECASE)  # four times in a row
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")

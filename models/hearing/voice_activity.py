@@ -13,9 +13,10 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
+from models.hearing.waveform import Samples
+
 FRAME = 512  # samples
 
-Samples = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models.hearing.sound import LABELS, PATCH, RATE, STEP, Yamnet
+from models.hearing.sound import LABELS, PATCH, STEP, Yamnet
+from models.hearing.waveform import QUIET_DB, RATE
 from models.hearing.yamnet_features import Floats, features
 
 KINDS = ("nothing", *LABELS)
 RARE = ("glass", "scream")
 SEED = 20260105
 LONGEST = 12 * RATE  # samples used of a clip
-QUIET_DB = -60.0  # dBFS; `SoundStage` gives a quieter second no label
 PATCHES = 3  # listened to for a second: [k-0.98 s, k+0.995 s)
 BEDS = ("rain", "typing", "crowd_cheering", "train", "snoring", "applause", "LJ001", "jfk")
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from models.hearing.voice_activity import FRAME, Samples, VoiceActivity
-
-RATE = 16_000
+from models.hearing.voice_activity import FRAME, VoiceActivity
+from models.hearing.waveform import RATE, Samples
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.hearing.sound import LABELS, SoundHead, Yamnet
+from models.hearing.waveform import RATE
 from models.training.sound_clips import read
 from pipeline.codec import decode, encode
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, AudioChunk, DeadLetter, Progress, Record, Roster, Sound, ns
 from tests.make import audio, progress, roster
-from workers.media.pcm import RATE
 from workers.runtime.status import Status
 from workers.stages.sound import SoundStage
 

@@ -10,14 +10,15 @@ from typing import Any
 import av
 import numpy as np
 
+from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
+from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
 from workers.config.source_address import NETWORK, Address
 from workers.media import recordings
 from workers.media.jpeg import MAX_SIDE, encoded
-from workers.media.pcm import RATES, Chunks, Samples
+from workers.media.pcm import RATES, Chunks
 
 TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
@@ -54,7 +55,7 @@ class MediaSource:
         camera: str = "",
         microphone: str = "",
         detect: Detect | None = None,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address], Any] | None = None,

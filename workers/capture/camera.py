@@ -32,7 +32,7 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
-from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
+from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
 from workers.config.source_address import NETWORK, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
@@ -58,7 +58,7 @@ class CameraSource:
         name: str,
         detect: Detect,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address], Any] | None = None,

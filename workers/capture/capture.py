@@ -33,6 +33,7 @@ from pipeline.types import (
     Report,
     Roster,
 )
+from workers.capture.clock import Clock
 from workers.runtime.status import Status
 
 RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
@@ -43,7 +44,6 @@ AROUND = 1024  # bytes of a chunk's record around its data: names, numbers, time
 MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
-Clock = Callable[[], int]  # ns UTC, never back
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
 MakeSource = Callable[[Count], Source]
 

@@ -10,6 +10,8 @@ from pipeline.types import SECOND
 STEP = SECOND  # ns; a smaller difference is drift, a larger one a jump
 JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
 
+Clock = Callable[[], int]  # ns UTC, never back
+
 
 class UtcClock:
     """Nanoseconds UTC that go on evenly and never back; for any thread.
@@ -55,7 +57,7 @@ class StreamTime:
     stream (picture and sound) share the anchor; the times of each always go forward.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._anchor: int | None = None
         self._positions: dict[str, int] = {}
@@ -83,7 +85,7 @@ class OwnSpeed:
     A wait is JUMP at most, so that a file that lies about its times does not stop for weeks.
     """
 
-    def __init__(self, clock: Callable[[], int], wait: Callable[[float], None]) -> None:
+    def __init__(self, clock: Clock, wait: Callable[[float], None]) -> None:
         self._clock = clock
         self._wait = wait
         self._last: dict[str, int] = {}

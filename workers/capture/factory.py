@@ -18,11 +18,11 @@ from workers.capture.capture import (
     STALLED,
     Capture,
     CaptureSettings,
-    Clock,
     Count,
     MakeSource,
     Publish,
 )
+from workers.capture.clock import Clock
 from workers.capture.heartbeat import PATIENCE
 from workers.config.source_address import Address, parse
 from workers.runtime.status import Status

@@ -12,6 +12,7 @@ import pyaudio
 
 from pipeline.errors import SourceLost
 from pipeline.types import AudioChunk
+from workers.capture.clock import Clock
 from workers.config.source_address import Address
 from workers.media.pcm import Chunks, from_s16
 
@@ -44,7 +45,7 @@ class MicrophoneSource:
         site: str,
         name: str,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         port: Callable[[], Any] | None = None,
     ) -> None:

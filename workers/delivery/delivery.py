@@ -22,11 +22,10 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline import codec, topics, trace
-from pipeline.config import schema
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
 from pipeline.run import dead_letter, decoded
-from pipeline.types import Alert, DeadLetter
+from pipeline.types import SEVERITIES, Alert, DeadLetter
 from workers.delivery.outbox import (
     MAX_PENDING,
     SCHEDULE,
@@ -51,7 +50,7 @@ class Filter(msgspec.Struct, frozen=True):
     min_severity: str = "low"
 
     def wants(self, alert: Alert) -> bool:
-        rank = schema.SEVERITIES.index
+        rank = SEVERITIES.index
         return (not self.sites or alert.site in self.sites) and (
             rank(alert.severity) >= rank(self.min_severity)
         )

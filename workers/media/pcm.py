@@ -6,16 +6,13 @@ from collections import deque
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.types import SECOND, AudioChunk
 
-RATE = 16_000  # samples a second of every chunk that capture publishes
 RATES = range(1_000, 768_001)
 SLIP = SECOND // 5  # ns that sample count and clock may differ before the times are set anew
 _BLOCKS = 20  # that must agree that they are late: a stalled thread gets its blocks in a burst
-
-Samples = NDArray[np.float32]
 
 
 def to_s16(samples: Samples) -> bytes:

@@ -16,9 +16,10 @@ import av
 import numpy as np
 import soxr
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import ConfigError
 from workers.media.jpeg import MAX_SIDE, Pixels, fitted
-from workers.media.pcm import RATE, RATES, Samples, to_s16
+from workers.media.pcm import RATES, to_s16
 
 FORMATS = (  # what FFmpeg may take a file for: no playlist, no script, no list of other files
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"

@@ -9,6 +9,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
+from models.hearing.waveform import RATE
 from pipeline.config import schema as settings
 from pipeline.errors import ConfigError
 from pipeline.sources import REPORTS_SOURCE, known_at, roster
@@ -26,7 +27,6 @@ from pipeline.types import (
 )
 from workers.media import recordings
 from workers.media.jpeg import encoded
-from workers.media.pcm import RATE
 from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk
-from workers.media.pcm import RATE, Samples
 
 CONTEXT = 2  # seconds heard before the second in question
 MAX_CHANNELS = 64

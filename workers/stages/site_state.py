@@ -15,7 +15,7 @@ from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
-from pipeline.config.schema import SEVERITIES, Detect
+from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
 from pipeline.judge.rules import (
     LEAST,
@@ -30,6 +30,7 @@ from pipeline.judge.source_presence import SourcePresence
 from pipeline.judge.track import StationaryMemory, Tracker
 from pipeline.types import (
     SECOND,
+    SEVERITIES,
     Anomaly,
     DeadLetter,
     Described,

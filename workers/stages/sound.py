@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.hearing.waveform import QUIET_DB, RATE, Samples
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.topics import AUDIO
@@ -20,11 +21,9 @@ from pipeline.types import (
     Sound,
 )
 from workers.media.levels import floor, loudness
-from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import AudioGrid, Known, Second
 
-QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
 LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.hearing.waveform import RATE, Samples
 from models.language.text import packed
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.sources import speech_source
 from pipeline.speech_segmenter import Segmenter, SpeechSpan
 from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
-from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import CONTEXT, AudioGrid, Known, Second
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from models.fusion.labels import SPLITS
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import ConfigError
 from workers.media import recordings
-from workers.media.pcm import RATE, Samples
 from workers.training import scene_writer
 from workers.training.clip_manifest import BUILT_IN, Clip, Manifest, Spans, chosen, read
 from workers.training.scene_mixer import ClipLevels, SceneRow, mixed

@@ -17,7 +17,8 @@ from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from models.hearing.voice_activity import FRAME, Samples
+from models.hearing.voice_activity import FRAME
+from models.hearing.waveform import Samples
 from models.registry import REGISTRY
 from models.training import dataset
 from pipeline.config.schema import Config, Microphone, Models, Site

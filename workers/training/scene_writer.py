@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from models.fusion.labels import SPLITS
-from workers.media.pcm import RATE, to_s16
+from models.hearing.waveform import RATE
+from workers.media.pcm import to_s16
 from workers.training.scene_mixer import NOISE_DB, Mixed, noise_length
 
 OWN = (
