@@ -27,7 +27,7 @@ from pipeline.types import FOREVER, Record, needed_until
 FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
 LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
 BOTTOM = -(2**63)  # ns; a floor that nothing lies below
-MOST_FLOORS = 330  # make a note of 3,977 bytes
+MAX_FLOORS = 330  # make a note of 3,977 bytes
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQ")
@@ -184,5 +184,5 @@ class Host:
         # again (it was renamed, say) must not fill the note: who spoke last stays.
         noted = self._noted.by_hash
         rest = sorted(noted.keys() - fed.keys(), key=noted.__getitem__, reverse=True)
-        kept = {number: noted[number] for number in rest[: max(MOST_FLOORS - len(fed), 0)]}
+        kept = {number: noted[number] for number in rest[: max(MAX_FLOORS - len(fed), 0)]}
         return pack(self._reached, _finite(kept) | _finite(fed))

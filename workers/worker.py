@@ -63,13 +63,13 @@ STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the
     "delivery": (),
 }
 BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
-AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
+BROKERS_LOOK_EVERY = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
-WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
-TURN = 0.1  # s between two looks at how things are
-WELL = 0.9  # of the spool's cap; a fuller one is not healthy
-FULL = 500  # entries in the spool, above which a scene waits ...
-HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
+IDLE_WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
+LOOK_EVERY = 0.1  # s between two looks at how things are
+HEALTHY_SHARE = 0.9  # of the spool's cap; a fuller one is not healthy
+SCENE_WAITS_RECORDS = 500  # entries in the spool, above which a scene waits ...
+SCENE_WAITS_SHARE = 0.5  # ... and how much of its room: nothing of a scene may give way
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class Worker:
     ) -> None:
         """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
         self.view.ready()
-        while not self.supervisor.stop.wait(TURN) and not over():
+        while not self.supervisor.stop.wait(LOOK_EVERY) and not over():
             self.view.tick()
             if self.supervisor.asked():
                 reload_heads(self.path, nodes)
@@ -207,7 +207,7 @@ class Worker:
             job = watchdog.ConsumerProgress(
                 node.topic, node.name, partial(getattr, runner, "settling")
             )
-            self.supervisor.repeat(node.name, partial(step, runner, job, WAIT), runner.close)
+            self.supervisor.repeat(node.name, partial(step, runner, job, IDLE_WAIT), runner.close)
             jobs.append(job)
         self._watch(jobs)
         self._wait(nodes=nodes)
@@ -243,7 +243,7 @@ class Worker:
                 topics.ALERTS, who.group, partial(getattr, made, "settling")
             )
             self.supervisor.repeat(
-                f"deliver {who.name}", partial(deliver, made, job, WAIT), made.close
+                f"deliver {who.name}", partial(deliver, made, job, IDLE_WAIT), made.close
             )
             jobs.append(job)
         self._watch(jobs)
@@ -277,7 +277,7 @@ class Worker:
             scene,
             store=spool.put,
             last=spool.last,
-            full=lambda: spool.waiting > FULL or spool.share > HALF,
+            full=lambda: spool.waiting > SCENE_WAITS_RECORDS or spool.share > SCENE_WAITS_SHARE,
             status=self.status,
             speed=self.order.speed,
         )
@@ -296,7 +296,7 @@ class Worker:
             stop=self.supervisor.stop,
         )
         for name, body in live.threads(
-            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < WELL
+            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < HEALTHY_SHARE
         ):
             self.supervisor.start(name, body)
         return lambda: False
@@ -315,7 +315,7 @@ class Worker:
                 break
             except OutsideError as error:
                 away.warn(error)
-            if stop.wait(AGAIN):
+            if stop.wait(BROKERS_LOOK_EVERY):
                 return
         Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)
 

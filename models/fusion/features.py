@@ -41,7 +41,7 @@ from pipeline.types import (
 )
 from pipeline.zones import Polygon, feet
 
-TEXT = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
+TEXT_SIZE = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
 STATES = (Presence.PRESENT, Presence.SILENT, Presence.LOST)
 SPEED_OVER = SECOND // 2  # ns of a path over which a speed is measured
 _GROUPS = {
@@ -80,13 +80,18 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "floor",  # dBFS / 60 of the lowest noise floor
             "stale",
         ),
-        "speech": (*(f"text.{number}" for number in range(TEXT)), "confidence", "count", "stale"),
-        "report": (*(f"text.{number}" for number in range(TEXT)), "count", "stale"),
+        "speech": (
+            *(f"text.{number}" for number in range(TEXT_SIZE)),
+            "confidence",
+            "count",
+            "stale",
+        ),
+        "report": (*(f"text.{number}" for number in range(TEXT_SIZE)), "count", "stale"),
     }
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
 VERSION = 1  # raise it when a number's meaning changes and its name does not
-MOST = 65504.0  # the largest number of float16
+MAX_FLOAT16 = 65504.0  # the largest number of float16
 
 
 def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
@@ -178,7 +183,7 @@ def arrays(batch: Sequence[Tokens]) -> dict[str, Floats]:
 
 def _rounded(values: Iterable[float] | Floats) -> Floats:
     # A record may hold any finite number, and a network is never shown an infinite one.
-    bounded = np.clip(np.asarray(values, np.float32), -MOST, MOST)
+    bounded = np.clip(np.asarray(values, np.float32), -MAX_FLOAT16, MAX_FLOAT16)
     return bounded.astype(np.float16).astype(np.float32)
 
 
@@ -300,7 +305,7 @@ def _report(window: Window, told: Sequence[Observation]) -> Floats | None:
 
 def _meaning(embeddings: Sequence[bytes]) -> Floats | None:
     """The direction of all sentences together, of length 1."""
-    vectors = [v for e in embeddings if (v := _vector(e, TEXT)) is not None]
+    vectors = [v for e in embeddings if (v := _vector(e, TEXT_SIZE)) is not None]
     if not vectors:
         return None
     mean = np.mean(vectors, axis=0)

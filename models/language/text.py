@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from pipeline.config.schema import PROVIDERS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 
-SIZE = 384  # numbers in an embedding
+TEXT_SIZE = 384  # numbers in an embedding
 MAX_TOKENS = 256  # what the model was trained on; the rest of a text is not looked at
 MAX_CHARACTERS = 32 * MAX_TOKENS  # no need to split a megabyte into words for 256 tokens
 

@@ -24,8 +24,8 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
-CLOSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
-COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
+MAX_EVENT_PAUSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
+TRUTH_COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
 HOUR = 3600 * SECOND
 NOTHING = "nothing"
 
@@ -223,7 +223,7 @@ def hop(scored: Scored) -> int:
     return int(steps.min() if len(steps) else (scored.end_ns - scored.start_ns).min())
 
 
-def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[DetectedEvent]:
+def events(scored: Scored, threshold: float, close: int = MAX_EVENT_PAUSE) -> list[DetectedEvent]:
     """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
     hot, firsts = grouped_events(scored, in_order(scored), hop(scored), threshold, close)
     groups = np.split(hot, firsts[1:]) if len(hot) else []
@@ -252,7 +252,11 @@ def in_order(scored: Scored) -> tuple[Ints, Ints]:
 
 
 def grouped_events(
-    scored: Scored, ordered: tuple[Ints, Ints], step: int, threshold: float, close: int = CLOSE
+    scored: Scored,
+    ordered: tuple[Ints, Ints],
+    step: int,
+    threshold: float,
+    close: int = MAX_EVENT_PAUSE,
 ) -> tuple[Ints, Ints]:
     """Places of windows from the threshold on, in order, and where among them an event begins."""
     order, number = ordered
@@ -268,7 +272,7 @@ def near_truths(scored: Scored, truths: Truths) -> Bools:
     near = np.zeros(len(scored.scene), bool)
     for scene, places in windows_of(scored).items():
         for truth in truths.get(scene, ()):
-            near[places] |= _overlap(scored, places, truth, COLLAR)
+            near[places] |= _overlap(scored, places, truth, TRUTH_COLLAR)
     return near
 
 

@@ -26,17 +26,18 @@ from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
 
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
-MOST_CORNERS = 100
-LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
-ONNX = tuple(c.PROVIDERS)
+MAX_CORNERS = 100
+MIN_CAP_BYTES = 100_000_000  # bytes; below this the log alone would fill the state folder
+ONNX_PROVIDERS = tuple(c.PROVIDERS)
 KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # of each model -> what may run it
-    "detector": {"yolox": ONNX, "onnx": ONNX, "ultralytics": ONNX},
+    "detector": {"yolox": ONNX_PROVIDERS, "onnx": ONNX_PROVIDERS, "ultralytics": ONNX_PROVIDERS},
     "speech": {"faster-whisper": ("cpu", "cuda"), "openai-whisper": ("cpu", "cuda")},
     "sound": {"yamnet": ("cpu",)},
-    "text": {"minilm": ONNX},
+    "text": {"minilm": ONNX_PROVIDERS},
 }
-ONE = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")  # these run on one provider
-ON = ("speech", "report")
+# these run on one provider
+ONE_PROVIDER = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")
+WORD_MODALITIES = ("speech", "report")
 
 Way = tuple[str | int, ...]
 T = TypeVar("T")
@@ -123,8 +124,8 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
 def _polygon(polygon: Polygon) -> str:
     """What is wrong with a zone beyond its syntax, or nothing."""
     corners = polygon.points
-    if len(corners) > MOST_CORNERS:
-        return f"has {len(corners)} corners; {MOST_CORNERS} are enough for any room"
+    if len(corners) > MAX_CORNERS:
+        return f"has {len(corners)} corners; {MAX_CORNERS} are enough for any room"
     edges = list(zip(corners, (*corners[1:], corners[0]), strict=True))
     if any(a == b for a, b in edges):
         return "gives one point twice in a row"
@@ -217,9 +218,9 @@ def _schedule(text: str, here: Way) -> Iterator[Problem]:
 
 
 def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:
-    yield from _known(on, ON, (*here, "on"), "kind of words")
+    yield from _known(on, WORD_MODALITIES, (*here, "on"), "kind of words")
     if not on:
-        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(ON)}")
+        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(WORD_MODALITIES)}")
 
 
 def _objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
@@ -298,17 +299,17 @@ def _models(models: c.Models) -> Iterator[Problem]:
         model: c.Model = getattr(models, part)
         way: Way = ("models", part, "providers")
         yield from _known((model.kind,), kinds, ("models", part, "kind"), "adapter")
-        usable = kinds.get(model.kind, ONNX)
+        usable = kinds.get(model.kind, ONNX_PROVIDERS)
         of = f" of {model.kind}" if model.kind in kinds else ""
         yield from _known(model.providers, usable, way, f"provider{of}")
         if not model.providers:
             yield Problem(way, "is empty; one or more of: " + ", ".join(usable))
-        elif len(model.providers) > 1 and model.kind in ONE:
+        elif len(model.providers) > 1 and model.kind in ONE_PROVIDER:
             yield Problem(way, f"names {len(model.providers)}; {model.kind} runs on one")
 
 
 def _cap(size: int) -> str:
-    return "" if size >= LEAST_CAP else f"must be at least {LEAST_CAP // 10**6} MB"
+    return "" if size >= MIN_CAP_BYTES else f"must be at least {MIN_CAP_BYTES // 10**6} MB"
 
 
 def _weak(token: str) -> bool:

@@ -37,6 +37,6 @@ def test_a_schedule_ends_with_the_longest_wait_also_where_doubling_meets_it() ->
 
 @pytest.mark.parametrize(("chance", "share"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
 def test_a_wait_of_the_delivery_is_spread_by_a_fifth(chance: float, share: float) -> None:
-    waits = [outbox.delay(failures, chance) for failures in range(1, len(outbox.SCHEDULE) + 3)]
-    planned = [*outbox.SCHEDULE, outbox.SCHEDULE[-1], outbox.SCHEDULE[-1]]
+    waits = [outbox.delay(failures, chance) for failures in range(1, len(outbox.RETRY_DELAYS) + 3)]
+    planned = [*outbox.RETRY_DELAYS, outbox.RETRY_DELAYS[-1], outbox.RETRY_DELAYS[-1]]
     assert waits == pytest.approx([share * wait for wait in planned])

@@ -23,13 +23,16 @@ from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.sources import REPORTS_SOURCE, roster
 from pipeline.types import SECOND
 from workers.capture import factory
-from workers.capture.heartbeat import PATIENCE, HeartbeatMonitor, spoken
+from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, spoken
 
-SPEAKS = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}  # topic -> group
-EVERY = 2 * SECOND  # between two questions where the topic ends
-GAP = 10 * SECOND  # without an answer everybody is excused: shorter than anybody's patience
-AFTER = 45 * SECOND  # more that they get after an outage: captures find the brokers again by and by
-WORDS = 4096  # bytes; what is larger is no word of a watch
+# topic -> group
+GROUP_OF_TOPIC = {topics.FRAMES: "vision", topics.AUDIO: "sound", topics.REPORTS: "text"}
+ENDS_ASKED_EVERY = 2 * SECOND  # between two questions where the topic ends
+# without an answer everybody is excused: shorter than anybody's patience
+MAX_ANSWER_GAP = 10 * SECOND
+# more that they get after an outage: captures find the brokers again by and by
+OUTAGE_GRACE = 45 * SECOND
+MAX_WORD_BYTES = 4096  # bytes; what is larger is no word of a watch
 
 Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patience in ns
 
@@ -69,7 +72,7 @@ class AbsenceDetectingBus:
     """
 
     def __init__(
-        self, bus: Bus, offsets: EndOffsets, sites: Mapping[str, Site], patience: int = PATIENCE
+        self, bus: Bus, offsets: EndOffsets, sites: Mapping[str, Site], patience: int = LOST_AFTER
     ) -> None:
         self._bus, self._offsets = bus, offsets
         self._sites, self._patience = sites, patience
@@ -80,7 +83,7 @@ class AbsenceDetectingBus:
         """The group's reader; a `AbsenceDetectingReader` one where this group speaks for the
         topic's sources."""
         reader = self._bus.reader(topic, group)
-        if SPEAKS.get(topic) != group:
+        if GROUP_OF_TOPIC.get(topic) != group:
             return reader
         who = list(expected(self._sites, topic, self._patience))
         return AbsenceDetectingReader(reader, self._bus, self._offsets, topic, who)  # type: ignore[arg-type]
@@ -141,7 +144,7 @@ class AbsenceDetectingReader:
                     self._new.discard(event.partition)
                 case Entry():
                     self._heard(event)
-        if self._clock() - self._looked >= EVERY:
+        if self._clock() - self._looked >= ENDS_ASKED_EVERY:
             self._look()
         for number, part in self._parts.items():
             self._speak(number, part)
@@ -178,9 +181,9 @@ class AbsenceDetectingReader:
             ends = None
         self._looked = self._clock()
         if ends is None:
-            self._excuse(AFTER)
+            self._excuse(OUTAGE_GRACE)
             return
-        if self._looked - self._answered > GAP:
+        if self._looked - self._answered > MAX_ANSWER_GAP:
             self._excuse(0)
         self._answered = self._looked
         for number, part in self._parts.items():
@@ -216,7 +219,7 @@ class AbsenceDetectingReader:
 
 def _is_word(entry: Entry) -> bool:
     """Whether a watch may have said this, ours or another's."""
-    if len(entry.value) > WORDS:
+    if len(entry.value) > MAX_WORD_BYTES:
         return False
     try:
         return spoken(codec.decode(entry.value))

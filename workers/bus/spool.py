@@ -25,7 +25,7 @@ from pipeline.errors import DiskFull
 from pipeline.sources import first_free
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report
 
-LEAST = 16 << 20  # bytes; less is no spool
+SMALLEST_CAP = 16 << 20  # bytes; less is no spool
 MARK_EVERY = SECOND  # ns of event time between two words about what was dropped
 FRAME, SOUND, KEPT = 0, 1, 2  # who gives way first, who next, and who never
 
@@ -75,8 +75,8 @@ class Spool:
     def __init__(
         self, path: Path, *, cap: int, dropped: Dropped = lambda site, source, n: None
     ) -> None:
-        if cap < LEAST:
-            msg = f"a spool of {cap} bytes is too small: {LEAST} at least"
+        if cap < SMALLEST_CAP:
+            msg = f"a spool of {cap} bytes is too small: {SMALLEST_CAP} at least"
             raise ValueError(msg)
         self.path = path
         self._budget = cap - _WAL - (64 << 10)  # 32 KiB of -shm, and slack

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from pipeline.types import SECOND
 
-STEP = SECOND  # ns; a smaller difference is drift, a larger one a jump
-JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
+MAX_DRIFT = SECOND  # ns; a smaller difference is drift, a larger one a jump
+MAX_WAITED_JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
 
 Clock = Callable[[], int]  # ns UTC, never back
 
@@ -38,7 +38,7 @@ class UtcClock:
 
     def __call__(self) -> int:
         ahead = self._wall() - self._monotonic()
-        if ahead - self._ahead > STEP:
+        if ahead - self._ahead > MAX_DRIFT:
             self._ahead = ahead
         return self._monotonic() + self._ahead
 
@@ -49,12 +49,12 @@ class UtcClock:
 
 
 class StreamTime:
-    """A stream's own time as UTC, anchored when its first frame comes; late by STEP at most.
+    """A stream's own time as UTC, anchored when its first frame comes; late by MAX_DRIFT at most.
 
     A frame is at anchor + its position. The anchor is set anew where that lies in the future (the
-    first frames come in a burst), more than STEP in the past (the stream stood still, its clock is
-    slow), and where a position does not go forward (the camera started anew). The tracks of one
-    stream (picture and sound) share the anchor; the times of each always go forward.
+    first frames come in a burst), more than MAX_DRIFT in the past (the stream stood still, its
+    clock is slow), and where a position does not go forward (the camera started anew). The tracks
+    of one stream (picture and sound) share the anchor; the times of each always go forward.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -69,7 +69,7 @@ class StreamTime:
         now = start = self._clock()
         if position is not None:
             stuck = position <= self._positions.get(track, position - 1)
-            if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= STEP:
+            if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= MAX_DRIFT:
                 self._anchor = now - position
                 self.anchored += 1
             start = self._anchor + position
@@ -82,7 +82,8 @@ class StreamTime:
 class OwnSpeed:
     """Holds a recording back to its own speed; its times may jump or go back, and begin anew then.
 
-    A wait is JUMP at most, so that a file that lies about its times does not stop for weeks.
+    A wait is MAX_WAITED_JUMP at most, so that a file that lies about its times does not stop for
+    weeks.
     """
 
     def __init__(self, clock: Clock, wait: Callable[[float], None]) -> None:
@@ -95,7 +96,7 @@ class OwnSpeed:
         """Wait until what is at `position` (ns in the file) is due; a track's own go forward."""
         now = self._clock()
         back = position <= self._last.get(track, position - 1)
-        if self._began is None or back or self._began + position - now > JUMP:
+        if self._began is None or back or self._began + position - now > MAX_WAITED_JUMP:
             self._began = now - position
         self._last[track] = position
         while (ahead := self._began + position - self._clock()) > 0:

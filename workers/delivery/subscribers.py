@@ -28,7 +28,7 @@ from workers.delivery.jsonl import Jsonl
 from workers.delivery.snapshots import Evidence
 from workers.delivery.webhook import Outcome, Webhook, try_out
 
-NOW = 60.0  # s that `replay --deliver` tries
+REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
 
 
 def webhooks(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
@@ -88,7 +88,7 @@ def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> 
     for who in webhooks(settings, secrets):
         sending = delivery(who, bus, time.sleep, lambda site, source, what: None)
         dead = len(bus.values(topics.DEAD))
-        until = time.monotonic() + NOW
+        until = time.monotonic() + REPLAY_TIMEOUT
         while not sending.idle and time.monotonic() < until:
             sending.step(0.1)
         if sending.pending or len(bus.values(topics.DEAD)) > dead:

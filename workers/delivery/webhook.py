@@ -25,11 +25,11 @@ from pipeline.types import Alert, ns
 from workers.config import ssrf_guard
 from workers.delivery import cloudevent
 
-MAX_ANSWER = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
+MAX_ANSWER_BYTES = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
 MAX_RETRY_AFTER = 86400.0  # s
-CONNECT = 5.0  # s for one address of several
+CONNECT_TIMEOUT = 5.0  # s for one address of several
 # What the receiver says of this one alert; any other answer speaks of the receiver.
-THIS_ALERT = frozenset({400, 409, 413, 415, 422})
+ALERT_REFUSED_STATUSES = frozenset({400, 409, 413, 415, 422})
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
 
@@ -156,7 +156,7 @@ def _judge(status: int, wait: float | None) -> None:
     if 300 <= status < 400:
         msg = f"{status}: it redirects, which is not followed; put the final address in the config"
         raise Retry(msg)
-    if status in THIS_ALERT:
+    if status in ALERT_REFUSED_STATUSES:
         msg = f"{status}: the receiver refused this alert"
         raise Retry(msg, wait, alone=True)
     hint = {
@@ -169,7 +169,7 @@ def _judge(status: int, wait: float | None) -> None:
 
 
 def _drain(parts: Iterable[bytes]) -> None:
-    left = MAX_ANSWER
+    left = MAX_ANSWER_BYTES
     try:
         for part in parts:
             left -= len(part)
@@ -237,7 +237,7 @@ class _Pinned(httpcore.SyncBackend):
                 stream = super().connect_tcp(
                     address,
                     port,
-                    left if position == last else min(left, CONNECT),
+                    left if position == last else min(left, CONNECT_TIMEOUT),
                     local_address,
                     socket_options,
                 )

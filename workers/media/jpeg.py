@@ -22,9 +22,9 @@ MAX_SIDE = 16_384  # px; what claims to be larger is an attack or a fault
 
 Pixels = NDArray[np.uint8]  # height x width x 3, BGR
 
-END, SCAN = 0xD9, 0xDA
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
-ALONE = frozenset(range(0xD0, 0xD8)) | {0x01}  # restart marks and TEM: no length follows
+END_MARKER, SCAN_MARKER = 0xD9, 0xDA
+FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
+LONE_MARKERS = frozenset(range(0xD0, 0xD8)) | {0x01}  # restart marks and TEM: no length follows
 _MARKER = re.compile(
     rb"\xff[\x01-\xcf\xd8-\xfe]"
 )  # in coded data ff00 is a byte, ffd0-d7 a restart
@@ -90,22 +90,22 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
         if kind == 0xFF:  # fill byte
             at += 1
             continue
-        if kind == END:
+        if kind == END_MARKER:
             if size is None:
                 break
             return size
-        if kind in ALONE:
+        if kind in LONE_MARKERS:
             at += 2
             continue
         length = int.from_bytes(data[at + 2 : at + 4])
         if length < 2 or at + 2 + length > len(data):
             break
-        if kind in FRAMES:
+        if kind in FRAME_MARKERS:
             if length < 8 or size is not None:
                 raise DecodeError("broken JPEG: not one frame header")  # noqa: EM101
             size = int.from_bytes(data[at + 7 : at + 9]), int.from_bytes(data[at + 5 : at + 7])
         at += 2 + length
-        if kind == SCAN:
+        if kind == SCAN_MARKER:
             found = _MARKER.search(data, at)
             if found is None:
                 break

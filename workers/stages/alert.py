@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.judge.incident import EvidenceNames, IncidentFold, Timing
 from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
-LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
+OUTAGE_RETOLD_AFTER = 86_400 * SECOND  # ns until an outage that goes on is told again
 
 
 class AlertStage:
@@ -30,7 +30,9 @@ class _Site:
     def __init__(self, timing: Timing, evidence: EvidenceNames, floor: int) -> None:
         self.happened = IncidentFold(timing, evidence, floor)
         self.system = IncidentFold(
-            Timing(close_after=timing.close_after, max_duration=LONGEST), evidence, floor
+            Timing(close_after=timing.close_after, max_duration=OUTAGE_RETOLD_AFTER),
+            evidence,
+            floor,
         )
         self.known: dict[str, int] = {}  # id of an anomaly -> its start, from the watermark on
         self.watermark = floor

@@ -17,7 +17,7 @@ from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from models.hearing.voice_activity import FRAME
+from models.hearing.voice_activity import FRAME_SAMPLES
 from models.hearing.waveform import Samples
 from models.registry import REGISTRY
 from models.training import dataset
@@ -30,14 +30,14 @@ from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
 from workers.stages.encoders import STAGES, Encoders, load_encoders
-from workers.stages.site_state import RULES, Head
+from workers.stages.site_state import RULES_HEAD, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
 from workers.training.video_cache import VideoCache
 
-NEVER = 2.0  # a threshold that no score reaches
-CLIP_AT = 1.25  # s of silence before a clip that is heard alone
-LISTEN = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
+NO_THRESHOLD = 2.0  # a threshold that no score reaches
+SILENCE_BEFORE_CLIP = 1.25  # s of silence before a clip that is heard alone
+LISTENING_STAGES = ("sound", "speech", "text", "fusion")  # all that a clip alone needs
 
 
 class RecordingHead:
@@ -45,8 +45,8 @@ class RecordingHead:
 
     def __init__(self, head: Head | None = None) -> None:
         self._head = head
-        self.version = RULES if head is None else head.version
-        self.threshold = NEVER if head is None else head.threshold
+        self.version = RULES_HEAD if head is None else head.version
+        self.threshold = NO_THRESHOLD if head is None else head.threshold
         self.asked: list[tuple[Window, features.Tokens]] = []
 
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]:
@@ -77,8 +77,8 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
     """The windows of one scene or clip, with their truth."""
     if job.clip:
         config, scene = _alone(job)
-        length = scene.duration - round((CLIP_AT + 2) * SECOND)
-        begin = scene.start + round(CLIP_AT * SECOND)
+        length = scene.duration - round((SILENCE_BEFORE_CLIP + 2) * SECOND)
+        begin = scene.start + round(SILENCE_BEFORE_CLIP * SECOND)
         spans = [(begin, begin + length, job.label)] if job.label else []
     else:
         scene = load_scene(Path(job.scene))
@@ -94,7 +94,7 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
         heads={scene.site: notes},
         spoil=corruptions.way(job.spoil, job.take),
         film=_films,
-        stages=LISTEN if job.clip else STAGES[:-1],
+        stages=LISTENING_STAGES if job.clip else STAGES[:-1],
     )
     replay(config, scene, encoders, study=study)
     return [
@@ -135,10 +135,13 @@ def _alone(job: ExtractionJob) -> tuple[Config, Scene]:
         path=path,
         site="clip",
         start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
-        duration=round((seconds + CLIP_AT + 2) * SECOND),
+        duration=round((seconds + SILENCE_BEFORE_CLIP + 2) * SECOND),
         cameras={},
         microphones={
-            "mic": (SceneClip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)
+            "mic": (
+                SceneClip(file=path.name, at=SILENCE_BEFORE_CLIP, gain_db=job.gain_db),
+                *job.beside,
+            )
         },
         reports=(),
     )
@@ -199,7 +202,7 @@ def _ready(config: str) -> None:
 
 def nobody(batch: Sequence[Samples]) -> list[Samples]:
     """A voice model (models/hearing/voice_activity.py) that hears no voice."""
-    return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
+    return [np.zeros(-(-len(waveform) // FRAME_SAMPLES), np.float32) for waveform in batch]
 
 
 def _work(job: ExtractionJob) -> list[dataset.WindowRow]:
