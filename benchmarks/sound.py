@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.hearing.sound import LABELS, YAMNET_FILE, Floats, SoundHead, Yamnet
+from models.hearing.sound import YAMNET_FILE, Floats, SoundHead, Yamnet
 from models.hearing.waveform import RATE
 from models.training.sound_clips import BEDS, CLIP_LABELS, SoundClip, clips, listen
 from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
+from pipeline.config.schema import SOUNDS
 from pipeline.types import SECOND, AudioChunk, Sound, ns
 from workers.stages.sound import SoundStage
 
@@ -103,8 +104,8 @@ def main() -> None:
             bed = beds[int(chance.integers(len(beds)))] if beds and chance.random() < 0.5 else None
             samples, times = scene(alarm, other, bed, chance)
             judge(sounds(samples, stage), CLIP_LABELS[alarm.label], times, tally)
-    total = sum(tally[name, "scenes"] for name in LABELS)
-    for name in LABELS:
+    total = sum(tally[name, "scenes"] for name in SOUNDS)
+    for name in SOUNDS:
         also = {what: n for (of, what), n in tally.items() if of == name and "also" in what}
         print(f"{name:10} found {tally[name, 'found']} of {tally[name, 'scenes']}; {also}")
     false = {what: n for (of, what), n in tally.items() if of == "benign"}

@@ -6,6 +6,7 @@ from pipeline import topics
 
 MAX_RECORD_BYTES = 1 << 26  # of one record, where nobody set a lower limit
 MAX_DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
+RECORD_HEADROOM = 1 << 16  # of a record in Kafka beside its value: key, headers, what Kafka adds
 WRAPPER_BYTES = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
 
 

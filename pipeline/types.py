@@ -18,6 +18,7 @@ from msgspec import Meta
 
 SECOND = 1_000_000_000
 FOREVER = 2**62  # ns; later than any event: a floor that holds nothing back
+BEFORE_ALL = -(2**63)  # ns; earlier than any event, promise and floor
 SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
 ROSTER_EVERY = 10 * SECOND  # capture says a site's roster again this often (event time)
 ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always meets one

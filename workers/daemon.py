@@ -36,14 +36,12 @@ from workers.replay.scene_records import Scene
 from workers.runtime.lag import KeepingUp, StageLag, caught_up
 from workers.runtime.state_folder import local_log, state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.supervisor import IDLE_WAIT, LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
-IDLE_WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event; new entries wake it
-LOOK_EVERY = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
 

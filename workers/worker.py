@@ -43,7 +43,7 @@ from workers.runtime import watchdog
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.supervisor import IDLE_WAIT, LOOK_EVERY, Supervisor
 from workers.runtime.watchdog import ConsumerProgress
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
@@ -65,8 +65,6 @@ STAGES: Mapping[str, tuple[str, ...]] = {  # what is started -> the nodes of the
 BY_FAUST = ("vision", "hearing", "text")  # they need no note to be right
 BROKERS_LOOK_EVERY = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
-IDLE_WAIT = 0.25  # s that an idle stage sleeps between looks at the stop event
-LOOK_EVERY = 0.1  # s between two looks at how things are
 HEALTHY_SHARE = 0.9  # of the spool's cap; a fuller one is not healthy
 SCENE_WAITS_RECORDS = 500  # entries in the spool, above which a scene waits ...
 SCENE_WAITS_SHARE = 0.5  # ... and how much of its room: nothing of a scene may give way

@@ -26,6 +26,7 @@ from models.fusion.query import FrameSummary, HeadQuery, Object
 from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
+from pipeline.config.schema import WORD_MODALITIES
 from pipeline.judge.rules import VISION, Finding, TrackedFrame
 from pipeline.judge.track import Track
 from pipeline.sources import REPORTS_SOURCE, is_speech_source
@@ -204,7 +205,7 @@ def _state(modality: str, present: bool, window: Window) -> Presence:
     ]
     # Somebody who could have spoken and did not is silent; nobody there is lost.
     heard = any(state is not Presence.LOST for state in known)
-    return Presence.SILENT if heard and modality in ("speech", "report") else Presence.LOST
+    return Presence.SILENT if heard and modality in WORD_MODALITIES else Presence.LOST
 
 
 def _stale(window: Window, observations: Sequence[Observation]) -> float:

@@ -21,12 +21,12 @@ from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.hearing.yamnet_features import CLASSES
+from pipeline.config.schema import WORD_MODALITIES
 from pipeline.errors import WeightsError
 from pipeline.types import Presence
 
 MODEL_FILE, CARD_FILE, WEIGHTS_FILE = "head.onnx", "card.json", "head.safetensors"
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
-WORD_MODALITIES = ("speech", "report")
 SCORE_DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
 MIN_THRESHOLD = 0.3  # a site may ask for a lower threshold than the head's own
 

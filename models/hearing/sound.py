@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE
 from models.hearing.yamnet_features import CLASSES, Floats, features
+from pipeline.config.schema import SOUNDS
 from pipeline.errors import WeightsError
 
-LABELS = ("gunshot", "explosion", "glass", "scream", "siren")
 YAMNET_FILE = "yamnet_spectra_in.tflite"
 SHIPPED_HEAD = Path(__file__).with_name("sound_head.npz")  # the head that comes with Fusewatch
 PATCH_FRAMES, BANDS = 96, 64
@@ -122,7 +122,7 @@ class Yamnet:
 class SoundHead:
     """YAMNet's 521 scores to calibrated probabilities of our labels, by a few coefficients.
 
-    A softmax regression over LABELS and "nothing"; each label's margin over all that competes with
+    A softmax regression over SOUNDS and "nothing"; each label's margin over all that competes with
     it goes through its own sigmoid (Platt), whose middle is the operating point: 0.5 is where to
     alarm, and no two labels reach it at once. Rounded to 1e-3.
     """
@@ -145,12 +145,12 @@ class SoundHead:
     def __call__(self, scores: Floats) -> dict[str, float]:
         logits = features(scores) @ self._weights + self._bias
         sure = 1 / (1 + np.exp(-self._slope * (margins(logits[None])[0] - self._middle)))
-        return {label: round(float(p), 3) for label, p in zip(LABELS, sure, strict=True)}
+        return {label: round(float(p), 3) for label, p in zip(SOUNDS, sure, strict=True)}
 
 
 def margins(logits: Floats) -> Floats:
     """By how much each label beats all others together, `[n, 6]` to `[n, 5]`, in log odds."""
-    others = [np.delete(logits, 1 + label, axis=1) for label in range(len(LABELS))]
+    others = [np.delete(logits, 1 + label, axis=1) for label in range(len(SOUNDS))]
     return np.stack(
         [logits[:, 1 + label] - _log_sum(rest) for label, rest in enumerate(others)], axis=1
     )

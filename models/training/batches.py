@@ -12,11 +12,12 @@ from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import SCORE_DIGITS
 from models.training.dataset import WindowRow
 from models.training.metrics import Scored, Truth
+from pipeline.config.schema import WORD_MODALITIES
 
 LETTERS: Mapping[str, tuple[str, ...]] = {
     "V": ("vision",),
     "A": ("sound",),
-    "T": ("speech", "report"),
+    "T": WORD_MODALITIES,
 }
 
 

@@ -31,7 +31,7 @@ from models.fusion.labels import LABELS, MODALITIES, SPLITS
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Presence
 
-TRUTH_COLLAR = SECOND  # ns around the ends of a truth that nobody can place better
+TRUTH_COLLAR = SECOND  # ns around the ends of a truth: nobody can place them better
 Span = tuple[int, int, str]  # start, end (ns), label
 MAX_FAULTS = 20  # told of one file
 

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import SCORE_DIGITS, WORD_MODALITIES
+from models.fusion.learned_head import SCORE_DIGITS
 from models.training.augment import Augmentation, AugmentedWindows
 from models.training.batches import WindowArrays, answers, silenced
 from models.training.metrics import Scored, Truths, average_precision, temperature
 from models.training.networks import Ensemble
 from models.training.thresholds import foretold_threshold, threshold_for
+from pipeline.config.schema import WORD_MODALITIES
 from pipeline.errors import ConfigError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"

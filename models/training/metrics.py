@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
 from models.fusion.labels import LABELS
+from models.training.dataset import TRUTH_COLLAR
 from pipeline.types import SECOND
 
 Floats = NDArray[np.floating]
@@ -25,7 +26,6 @@ Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
 MAX_EVENT_PAUSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
-TRUTH_COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
 HOUR = 3600 * SECOND
 NOTHING = "nothing"
 

@@ -15,11 +15,12 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models.hearing.sound import LABELS, PATCH, PATCH_STEP, Yamnet
+from models.hearing.sound import PATCH, PATCH_STEP, Yamnet
 from models.hearing.waveform import QUIET_DB, RATE
 from models.hearing.yamnet_features import Floats, features
+from pipeline.config.schema import SOUNDS
 
-CLIP_LABELS = ("nothing", *LABELS)
+CLIP_LABELS = ("nothing", *SOUNDS)
 RARE_LABELS = ("glass", "scream")
 SEED = 20260105
 MAX_CLIP_SAMPLES = 12 * RATE  # samples used of a clip
@@ -52,7 +53,7 @@ class ListenedClip:
 
 
 def label_of(path: Path) -> str:
-    """What the file name says: one of LABELS, or "nothing"."""
+    """What the file name says: one of SOUNDS, or "nothing"."""
     name, folder = path.stem, path.parent.name
     if folder == "sesa_train":
         return {"casual": "nothing"}.get(name.split("_")[0], name.split("_")[0])

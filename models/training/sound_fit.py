@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.hearing.sound import LABELS, SHIPPED_HEAD, YAMNET_FILE, Yamnet, margins
+from models.hearing.sound import SHIPPED_HEAD, YAMNET_FILE, Yamnet, margins
 from models.hearing.yamnet_features import CLASSES, Floats
 from models.training.sound_clips import (
     CLIP_LABELS,
@@ -35,6 +35,7 @@ from models.training.sound_clips import (
     clips,
     listen,
 )
+from pipeline.config.schema import SOUNDS
 
 FOLDS, SEED = 5, 5
 SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the CLIP_LABELS in what is learned
@@ -81,7 +82,7 @@ def prior(classes: Sequence[str]) -> Prior:
     mean = np.zeros((CLASSES, len(CLIP_LABELS)), np.float32)
     penalty = np.full((CLASSES, len(CLIP_LABELS)), RIDGE, np.float32)
     penalty[[row for some in rows.values() for row in some]] = MEANT_RIDGE
-    for label in LABELS:
+    for label in SOUNDS:
         mean[rows[label], CLIP_LABELS.index(label)] = EXPECTED_SLOPE
     for label in RARE_LABELS:
         penalty[:, CLIP_LABELS.index(label)] = RARE_RIDGE
@@ -135,7 +136,7 @@ def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
     `heard` may lack whole folds, for operating points that have not met those either.
     """
     fold = folds(label)[heard.clip]
-    margin = np.zeros((len(fold), len(LABELS)), np.float32)
+    margin = np.zeros((len(fold), len(SOUNDS)), np.float32)
     for number in np.unique(fold):
         weights, bias = fit(heard, label, fold != number, known)
         out = fold == number
@@ -153,18 +154,18 @@ def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats,
     """
     kind, best = highest(heard, label, margin)
     middle = np.maximum(np.quantile(best[kind == 0], 1 - FALSE_SHARE, axis=0), MIN_LEAD)
-    aim = np.arange(1, 1 + len(LABELS))
+    aim = np.arange(1, 1 + len(SOUNDS))
     sign = np.where(kind[:, None] == aim, 1.0, -1.0)
     even = np.where(sign > 0, 1 / (sign > 0).sum(0), 1 / (sign < 0).sum(0))
     loss = [(even * np.logaddexp(0, -sign * (best - middle) * each)).sum() for each in SLOPES]
-    slope = np.full(len(LABELS), SLOPES[int(np.argmin(loss))])
+    slope = np.full(len(SOUNDS), SLOPES[int(np.argmin(loss))])
     return slope.astype(np.float32), middle.astype(np.float32)
 
 
 def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
     """The kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
     numbers, take = np.unique(heard.clip * 1000 + heard.take, return_inverse=True)
-    best = np.full((len(numbers), len(LABELS)), -50, np.float32)
+    best = np.full((len(numbers), len(SOUNDS)), -50, np.float32)
     np.maximum.at(best, take, margin)
     return label[numbers // 1000], best
 
@@ -187,7 +188,7 @@ def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> 
         seconds = part(heard, some)
         kind, best = highest(seconds, label, margin[some])
         raised = best > middle
-        yield f"{title}: takes, AUC, and the share that raised {', '.join(LABELS)}; any wrong one"
+        yield f"{title}: takes, AUC, and the share that raised {', '.join(SOUNDS)}; any wrong one"
         for row, name in enumerate(CLIP_LABELS):
             mine = kind == row
             wrong = raised[mine].copy()
@@ -199,7 +200,7 @@ def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> 
         benign = (margin[some] > middle)[label[seconds.clip] == 0]
         hours = len(benign) / 3600
         starts = (benign & ~np.roll(benign, 1, axis=0)).sum(0)
-        rates = ", ".join(f"{name} {n / hours:.1f}" for name, n in zip(LABELS, starts, strict=True))
+        rates = ", ".join(f"{name} {n / hours:.1f}" for name, n in zip(SOUNDS, starts, strict=True))
         yield f"  false alarms an hour of these benign clips ({hours:.2f} h): {rates}"
 
 

@@ -37,7 +37,6 @@ KINDS: dict[str, dict[str, tuple[str, ...]]] = {  # of each model -> what may ru
 }
 # these run on one provider
 ONE_PROVIDER = ("ultralytics", "faster-whisper", "openai-whisper", "yamnet")
-WORD_MODALITIES = ("speech", "report")
 
 Way = tuple[str | int, ...]
 T = TypeVar("T")
@@ -218,9 +217,9 @@ def _schedule(text: str, here: Way) -> Iterator[Problem]:
 
 
 def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:
-    yield from _known(on, WORD_MODALITIES, (*here, "on"), "kind of words")
+    yield from _known(on, c.WORD_MODALITIES, (*here, "on"), "kind of words")
     if not on:
-        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(WORD_MODALITIES)}")
+        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(c.WORD_MODALITIES)}")
 
 
 def _objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:

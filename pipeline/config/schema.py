@@ -32,6 +32,7 @@ Partitioned = Annotated[int, Meta(ge=1, le=1000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
 
+WORD_MODALITIES = ("speech", "report")
 SOUNDS = ("gunshot", "explosion", "glass", "scream", "siren")
 OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
@@ -163,7 +164,7 @@ class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
     words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
-    on: tuple[str, ...] = ("speech", "report")
+    on: tuple[str, ...] = WORD_MODALITIES
     min_confidence: Fraction = 0.4
     label: Label = "keyword"
 

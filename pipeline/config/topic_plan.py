@@ -12,10 +12,9 @@ import msgspec
 
 from pipeline import topics
 from pipeline.config.schema import Config, KafkaBus, size_bytes
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 
 DAY = 86_400  # s
-RECORD_HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
 MIN_SEGMENT_BYTES = 1 << 20  # bytes; brokers of Kafka 4 take no less
 MAX_SEGMENT_BYTES = 1 << 28
 UNIT_OF_SETTING = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 
 from models.hearing.sound import (
     CLASSES,
-    LABELS,
     MAX_REMEMBERED_PATCHES,
     PATCH,
     PATCH_STEP,
@@ -22,6 +21,7 @@ from models.hearing.sound import (
 )
 from models.training.sound_clips import CLIP_LABELS, label_of, read
 from models.training.sound_fit import MEANT_CLASSES, prior
+from pipeline.config.schema import SOUNDS
 from pipeline.errors import WeightsError
 
 
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 @given(arrays(np.uint8, CLASSES, elements=st.integers(0, 255)))
 def test_no_two_labels_reach_the_alarm_at_once(steps: np.ndarray) -> None:
     labels = SoundHead.shipped()((steps / 256).astype(np.float32))
-    assert tuple(labels) == LABELS
+    assert tuple(labels) == SOUNDS
     assert all(0 <= p <= 1 and p == round(p, 3) for p in labels.values())
     assert sum(p >= 0.5 for p in labels.values()) <= 1
 
@@ -96,7 +96,7 @@ def classes(weights: Path) -> list[str]:
         return [row["display_name"] for row in csv.DictReader(rows)]
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", SOUNDS)
 def test_what_yamnet_is_sure_of_is_heard(classes: list[str], label: str) -> None:
     """All of a label's own classes at once, and nothing else: our clips have not unlearned it."""
     scores = np.zeros(CLASSES, np.float32)

@@ -17,6 +17,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
+from pipeline.bus.kafka.connection import STALE_AFTER
 from pipeline.errors import OutsideError
 from workers.bus.faust_reader import FaustReader
 
@@ -24,7 +25,6 @@ FETCH_BYTES = 8 << 20  # bytes of one answer of one broker, over all partitions
 FETCH_WAIT = 0.25  # s that a broker may wait for news; partitions that asked later wait with it
 REBALANCE_TIMEOUT = 300.0  # s that a member may take to let go of its partitions
 STEP_TIMEOUT = 270.0  # s of them that a step gets to end
-STALE_AFTER = 5.0  # s after which what a broker said of its end counts for nothing
 _TURN = 0.01  # s
 
 for _name in ("faust", "mode", "aiokafka", __name__):  # the last: services log by their module

@@ -14,6 +14,8 @@ from pipeline.errors import FusewatchError
 
 log = logging.getLogger("fusewatch")
 
+IDLE_WAIT = 0.25  # s that an idle stage sleeps between looks at `stop`; new entries may wake it
+LOOK_EVERY = 0.1  # s between two looks of the main thread at how things are
 JOIN_TIMEOUT = 15.0  # s that threads get to end what they are doing
 BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 

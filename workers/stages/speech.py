@@ -16,14 +16,23 @@ from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.sources import speech_source
 from pipeline.speech_segmenter import Segmenter, SpeechSpan
-from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
+from pipeline.types import (
+    BEFORE_ALL,
+    FOREVER,
+    SECOND,
+    AudioChunk,
+    Progress,
+    Record,
+    Roster,
+    Utterance,
+    ns,
+)
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import CONTEXT_SECONDS, AudioGrid, Known, Second
 
 VOICE_FRAME = ns(0.032)  # what one probability of the voice model covers
 # that touch a second; the first of them only with its end
 FRAMES_A_SECOND = -(-SECOND // VOICE_FRAME)
-EVER = -(2**63)  # ns
 
 
 class SpeechStage:
@@ -153,7 +162,7 @@ class _SpeechState:
     def _listener(self, record: Record) -> _MicrophoneSpeech:
         listeners = self._listeners.setdefault(record.site, {})
         if record.source not in listeners:
-            since = self._floors.get(record.site, EVER) + CONTEXT_SECONDS * SECOND
+            since = self._floors.get(record.site, BEFORE_ALL) + CONTEXT_SECONDS * SECOND
             listeners[record.source] = _MicrophoneSpeech(self._voice, since)
         return listeners[record.source]
 

@@ -18,9 +18,9 @@ from pipeline.bus.kafka import record
 from pipeline.bus.kafka.connection import Connector
 from pipeline.bus.kafka.monitor import Monitor
 from pipeline.bus.kafka.reader import KafkaReader
-from pipeline.bus.kafka.writer import RECORD_HEADROOM, Writer, hashed
+from pipeline.bus.kafka.writer import Writer, hashed
 from pipeline.config import schema
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 from pipeline.ports import Entry
 
 __all__ = ["KafkaBus", "KafkaReader"]

@@ -31,6 +31,9 @@ BOOTSTRAP_TIMEOUT_MS = 10_000  # ms for a broker that accepts connections to say
 # ms between attempts at most: after an outage nobody waits for half a minute
 RECONNECT_BACKOFF_MAX_MS = 2_000
 TLS_VERDICT_WAIT = 0.3  # s in which a broker objects to our certificate
+ANSWER_TIMEOUT = 5.0  # s that the brokers have for one question
+RETRY_AFTER = 0.1  # s before it is asked again
+STALE_AFTER = 5.0  # s after which what was seen of the brokers counts for nothing
 PROBE_TIMEOUT = 2.0  # s for one broker to accept a connection
 
 # Transient, though kafka-python does not call them retriable: the cluster is just changing

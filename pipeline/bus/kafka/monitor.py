@@ -16,15 +16,13 @@ from kafka.admin import KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline import codec
-from pipeline.bus.kafka.connection import Connector
+from pipeline.bus.kafka.connection import ANSWER_TIMEOUT, RETRY_AFTER, Connector
 from pipeline.bus.kafka.record import entry
 from pipeline.ports import Entry
 
-ANSWER_TIMEOUT = 5.0  # s that the brokers have for one question
 APPENDED_EARLIER_MS = 60_000  # ms; a record is appended at most so long before its event time ends
 MAX_FETCH_BYTES = 256 << 20  # bytes that one `fetch` reads at most
 FETCH_TIMEOUT = 20.0  # s that one `fetch` takes at most
-RETRY_AFTER = 0.1  # s before a question is asked again
 
 T = TypeVar("T")
 

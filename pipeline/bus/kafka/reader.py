@@ -10,17 +10,20 @@ from typing import Any
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka
 
-from pipeline.bus.kafka.connection import Connector, passing
+from pipeline.bus.kafka.connection import (
+    ANSWER_TIMEOUT,
+    RETRY_AFTER,
+    STALE_AFTER,
+    Connector,
+    passing,
+)
 from pipeline.bus.kafka.group_member import CLOSE_TIMEOUT, Member
 from pipeline.bus.kafka.record import entry
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
 COMMIT_TIMEOUT = 300.0  # s that a commit waits for brokers that are away
-ANSWER_TIMEOUT = 5.0  # s that the brokers have for one question
-RETRY_AFTER = 0.1  # s before it is asked again
 ENDS_ASKED_EVERY = 2.0  # s between looks at the ends of partitions that are silent
-STALE_AFTER = 5.0  # s after which what was seen of the brokers counts for nothing
 
 Event = Assigned | Entry | Revoked
 

@@ -16,12 +16,11 @@ from pipeline import topics
 from pipeline.bus.kafka import record
 from pipeline.bus.kafka.connection import Connector
 from pipeline.errors import OutsideError
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 
 # JPEGs do not get smaller; sound is 16 bit noise: a fast one takes what little there is
 COMPRESSION: dict[str, str | None] = {topics.FRAMES: None, topics.AUDIO: "lz4"}
 DEFAULT_COMPRESSION = "zstd"
-RECORD_HEADROOM = 65_536  # bytes of a record beside its value: key, headers, what Kafka adds
 BATCH_BYTES = 1 << 20  # bytes; 7 frames of 150 kB travel together
 REQUEST_BYTES = 8 << 20  # bytes for one broker at a time
 # bytes that a thread may publish before it must wait for their settling
