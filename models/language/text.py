@@ -88,14 +88,3 @@ def _names(providers: Sequence[str]) -> list[str]:
 def packed(embedding: Embedding) -> bytes:
     """An embedding as records carry it: little-endian float16."""
     return embedding.astype("<f2").tobytes()
-
-
-def unpacked(embedding: bytes) -> Embedding:
-    """The vector in a record's bytes."""
-    return np.frombuffer(embedding, "<f2").astype(np.float32)
-
-
-def cosine(one: Embedding, other: Embedding) -> float:
-    """How alike two directions are, -1 to 1, rounded to 1e-3; 0 if one has no length."""
-    length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return round(float(one @ other) / length, 3) if length else 0.0

@@ -92,7 +92,6 @@ class DetectedEvent:
     start_ns: int
     end_ns: int
     label: str  # of the window with the highest score
-    decided_ns: int  # end of the first window: when it was told
     score: float  # the highest
     windows: tuple[int, ...]  # their places in Scored, in order of time
 
@@ -232,13 +231,11 @@ def events(scored: Scored, threshold: float, close: int = MAX_EVENT_PAUSE) -> li
 
 def _event(scored: Scored, group: Ints, step: int) -> DetectedEvent:
     best = group[int(scored.score[group].argmax())]
-    first = int(scored.end_ns[group[0]])
     return DetectedEvent(
         scene=scored.scene[group[0]],
-        start_ns=first - step,
+        start_ns=int(scored.end_ns[group[0]]) - step,
         end_ns=int(scored.end_ns[group[-1]]),
         label=LABELS[int(scored.classes[best].argmax())],
-        decided_ns=first,
         score=float(scored.score[best]),
         windows=tuple(group.tolist()),
     )

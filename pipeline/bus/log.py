@@ -123,11 +123,6 @@ class LocalLog:
         """The offset that the next entry will have."""
         return self._table(topic).end
 
-    def lag(self, topic: str, group: str) -> int:
-        """Entries still held that `group` has not committed past."""
-        table = self._table(topic)
-        return table.end - max(table.oldest, table.committed.get(group, 0))
-
     def groups(self, topic: str) -> list[str]:
         """The groups that have ever read the topic, and were not forgotten."""
         return sorted(self._table(topic).committed)

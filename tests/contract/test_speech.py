@@ -25,12 +25,12 @@ from models.hearing.transcript import (
     Transcript,
     alike,
     believe,
-    word_errors,
     words,
 )
 from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
+from tests.word_errors import word_errors
 from workers.stages.encoders import _speech
 
 # openai-whisper 20250625 leaves its vocabulary file to the garbage collector to close.

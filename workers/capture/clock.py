@@ -62,7 +62,6 @@ class StreamTime:
         self._anchor: int | None = None
         self._positions: dict[str, int] = {}
         self._last: dict[str, int] = {}
-        self.anchored = 0  # how often the anchor was set
 
     def at(self, position: int | None, track: str = "") -> int:
         """Ns UTC of what just came; `position` is its ns in the stream, if it has one."""
@@ -71,7 +70,6 @@ class StreamTime:
             stuck = position <= self._positions.get(track, position - 1)
             if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= MAX_DRIFT:
                 self._anchor = now - position
-                self.anchored += 1
             start = self._anchor + position
             self._positions[track] = position
         start = max(start, self._last.get(track, -1) + 1)

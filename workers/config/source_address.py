@@ -101,22 +101,6 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
     _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}")
 
 
-def redacted(address: object) -> str:
-    """How an address may be shown: no user, no password, no query; else a placeholder."""
-    if isinstance(address, Address):
-        return str(address)
-    if not isinstance(address, str):
-        return HIDDEN_ADDRESS
-    found = _SCHEME.match(address)
-    if found is None or found[1].lower() not in SCHEMES:
-        return HIDDEN_ADDRESS
-    try:
-        parsed = parse(address, "microphone")
-    except ConfigError:
-        return HIDDEN_ADDRESS
-    return str(parsed)
-
-
 def _shown(url: str) -> str:
     scheme, _, rest = url.partition("://")
     rest, asks, _ = rest.partition("?")

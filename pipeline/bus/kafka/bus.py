@@ -120,16 +120,6 @@ class KafkaBus:
         """Offset and note of each partition that `group` has committed."""
         return self._monitor.committed(self._topic(topic), self._group(group))
 
-    def lag(self, topic: str, group: str) -> int:
-        """Records still held that `group` has not committed past."""
-        name = self._topic(topic)
-        commits = self._monitor.committed(name, self._group(group))
-        first, ends = self._monitor.ends(name, oldest=True), self._monitor.ends(name)
-        return sum(
-            max(0, end - max(first[number], commits[number][0] if number in commits else 0))
-            for number, end in ends.items()
-        )
-
     def close(self) -> None:
         """Ends within seconds, also where brokers hang; what was not flushed is forgotten."""
         self._writer.close()
