@@ -31,11 +31,11 @@ from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 from faster_whisper.utils import get_assets_path
 
-from models.hearing.sound import BANDS, FRAMES, STEP, SoundHead, Yamnet, log_mel
-from models.hearing.sound import FILE as YAMNET
-from models.hearing.speech import ROOM
+from models.hearing.sound import BANDS, PATCH_FRAMES, PATCH_STEP, SoundHead, Yamnet, log_mel
+from models.hearing.sound import YAMNET_FILE as YAMNET
+from models.hearing.speech import SILENCE
 from models.hearing.transcript import Transcript, most_tokens
-from models.hearing.voice_activity import FRAME, VoiceActivity
+from models.hearing.voice_activity import FRAME_SAMPLES, VoiceActivity
 from models.language.text import TextEncoder
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
@@ -56,14 +56,14 @@ Batch = Callable[[Sequence[Any]], Sequence[Any]]
 def yamnet(weights: Path, size: int) -> Batch:
     """YAMNet for `size` patches at a time, one thread as in a recording."""
     raw = (weights / "yamnet" / YAMNET).read_bytes()
-    shape = np.array([1, FRAMES, BANDS, 1], "<i4").tobytes()
+    shape = np.array([1, PATCH_FRAMES, BANDS, 1], "<i4").tobytes()
     at = raw.index(len(shape).to_bytes(4, "little") + shape) + 4  # a vector's length goes before it
     free = np.array([-1], "<i4").tobytes()
     content = raw if size == 1 else raw[:at] + free + raw[at + 4 :]
     net = Interpreter(model_content=content, num_threads=1)
     takes, gives = net.get_input_details()[0]["index"], net.get_output_details()[0]["index"]
     if size > 1:
-        net.resize_tensor_input(takes, [size, FRAMES, BANDS])
+        net.resize_tensor_input(takes, [size, PATCH_FRAMES, BANDS])
     net.allocate_tensors()
 
     def run(patches: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
@@ -93,14 +93,14 @@ def silero(size: int) -> Batch:
     session = ort.InferenceSession(model.SerializeToString(), options)
 
     def run(waveforms: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-        frames = -(-HEARD // FRAME) + 1
-        padded = np.zeros((size, frames * FRAME), np.float32)
-        padded[:, -FRAME - HEARD : -FRAME] = waveforms
-        parts = padded.reshape(size, frames, FRAME)
+        frames = -(-HEARD // FRAME_SAMPLES) + 1
+        padded = np.zeros((size, frames * FRAME_SAMPLES), np.float32)
+        padded[:, -FRAME_SAMPLES - HEARD : -FRAME_SAMPLES] = waveforms
+        parts = padded.reshape(size, frames, FRAME_SAMPLES)
         before = np.concatenate([np.zeros((size, 1, 64), np.float32), parts[:, :-1, -64:]], axis=1)
         ordered = np.concatenate([before, parts], axis=2).transpose(1, 0, 2)
         state = np.zeros((1, size, 128), np.float32)
-        feed = {"input": ordered.reshape(-1, 64 + FRAME), "h": state, "c": state}
+        feed = {"input": ordered.reshape(-1, 64 + FRAME_SAMPLES), "h": state, "c": state}
         return list(session.run(None, feed)[0].reshape(size, frames)[:, :-1].round(3))
 
     return run
@@ -113,7 +113,7 @@ def whisper(model: WhisperModel) -> Batch:
     silent = get_suppressed_tokens(tokens, [-1])
 
     def run(utterances: Sequence[np.ndarray]) -> Sequence[tuple[str, float, float]]:
-        room = np.zeros(ROOM * RATE, np.float32)
+        room = np.zeros(SILENCE * RATE, np.float32)
         padded = [np.concatenate([utterance, room]) for utterance in utterances]
         features = np.stack([model.feature_extractor(each, padding=0) for each in padded])
         found = model.model.generate(
@@ -320,7 +320,7 @@ def of_length(clips: Sequence[np.ndarray], samples: int, count: int) -> list[np.
 
 def patches(waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What YAMNet sees of the newest second of each; the first patch is known from before."""
-    return [log_mel(waveform[n * STEP :]) for waveform in waveforms for n in (1, 2)]
+    return [log_mel(waveform[n * PATCH_STEP :]) for waveform in waveforms for n in (1, 2)]
 
 
 def networks(weights: Path, count: int, said: Sequence[np.ndarray], sounds: Sequence[np.ndarray],

@@ -22,6 +22,7 @@ from pipeline import codec
 from pipeline.host import Host
 from pipeline.judge.align import Aligner
 from pipeline.ports import Assigned
+from pipeline.sources import speech_source
 from pipeline.types import (
     SECOND,
     Box,
@@ -47,7 +48,7 @@ def log(seconds: int, fps: int = 5) -> list[Record]:
         for site in SITES:
             now = BEGIN + second * SECOND
             if second % 10 == 0:
-                names = ("desk", "room", "room/speech")
+                names = ("desk", "room", speech_source("room"))
                 records.append(Roster(site=site, source="desk", sources=names, start=now))
             for frame in range(fps):
                 records += _frame(site, now + frame * SECOND // fps, SECOND // fps)
@@ -70,8 +71,8 @@ def _hearing(site: str, start: int, *, talks: bool) -> list[Record]:
     if talks:
         words = {"text": "good morning", "language": "en", "confidence": 0.9}
         whole = {"start": start, "end": start + ns(0.8)}
-        said.append(Utterance(site=site, source="room/speech", **whole, **words))
-    return [*said, Progress(site=site, source="room/speech", upto=end)]
+        said.append(Utterance(site=site, source=speech_source("room"), **whole, **words))
+    return [*said, Progress(site=site, source=speech_source("room"), upto=end)]
 
 
 class Windows:

@@ -23,7 +23,7 @@ from typing import Any
 from msgspec import structs
 
 from models.fusion import features
-from models.fusion.learned_head import SHIPPED, LearnedHead
+from models.fusion.learned_head import SHIPPED_FOLDER, LearnedHead
 from models.fusion.noisy_or import NoisyOr
 from models.fusion.query import HeadQuery
 from models.training import dataset
@@ -45,7 +45,7 @@ _ours: list[Any] = []
 def main() -> None:
     ask = argparse.ArgumentParser()
     ask.add_argument("media", type=Path)
-    ask.add_argument("--head", type=Path, default=SHIPPED, help="the shipped one")
+    ask.add_argument("--head", type=Path, default=SHIPPED_FOLDER, help="the shipped one")
     ask.add_argument("--scenes", type=int, default=60)
     ask.add_argument("--seed", type=int, default=11)
     asked = ask.parse_args()

@@ -33,10 +33,11 @@ from pipeline.bus.kafka import bus as ours
 from pipeline.bus.kafka import record
 from pipeline.bus.kafka.admin import Admin
 from pipeline.bus.kafka.bus import KafkaBus
-from pipeline.bus.kafka.writer import BATCH
+from pipeline.bus.kafka.writer import BATCH_BYTES
 from pipeline.config import schema
 from pipeline.ports import Bus, Entry
 from pipeline.run import Runner
+from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import Report
 from tests.fakes import FakeText
 from workers.bus.faust_app import FaustBus
@@ -84,7 +85,7 @@ def fresh(address: str, *names: str) -> schema.KafkaBus:
     settings = schema.KafkaBus(brokers=(address,), prefix=f"bench-{uuid4().hex[:12]}")
     with Admin(settings) as admin:
         for name in names:
-            admin.create(name, PARTITIONS, 1, {"max.message.bytes": str(2 * BATCH)})
+            admin.create(name, PARTITIONS, 1, {"max.message.bytes": str(2 * BATCH_BYTES)})
     return settings
 
 
@@ -121,7 +122,7 @@ def by_kafka_python(settings: schema.KafkaBus, values: list[bytes], batch: int) 
         acks="all",
         enable_idempotence=True,
         compression_type=None,
-        batch_size=BATCH,
+        batch_size=BATCH_BYTES,
         max_request_size=8 << 20,
     )
     topic, headers = wire(settings), record.headers(TRACE)
@@ -144,7 +145,7 @@ def by_confluent(settings: schema.KafkaBus, values: list[bytes], batch: int) -> 
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "none",
-            "batch.size": BATCH,
+            "batch.size": BATCH_BYTES,
             "message.max.bytes": 8 << 20,
             "linger.ms": 0,
         }
@@ -190,8 +191,8 @@ def read_by_kafka_python(settings: schema.KafkaBus, count: int) -> Took:
         group_id=f"raw-{uuid4().hex[:8]}",
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        fetch_max_bytes=ours.FETCH,
-        max_partition_fetch_bytes=ours.FETCH_PARTITION,
+        fetch_max_bytes=ours.FETCH_BYTES,
+        max_partition_fetch_bytes=ours.FETCH_PARTITION_BYTES,
     )
     took = reading(
         lambda: sum(map(len, consumer.poll(timeout_ms=1000, max_records=LIMIT).values())), count
@@ -207,8 +208,8 @@ def read_by_confluent(settings: schema.KafkaBus, count: int) -> Took:
             "group.id": f"confluent-{uuid4().hex[:8]}",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
-            "fetch.max.bytes": ours.FETCH,
-            "max.partition.fetch.bytes": ours.FETCH_PARTITION,
+            "fetch.max.bytes": ours.FETCH_BYTES,
+            "max.partition.fetch.bytes": ours.FETCH_PARTITION_BYTES,
         }
     )
     consumer.subscribe([wire(settings)])
@@ -276,7 +277,7 @@ def stages(address: str) -> None:
     for number in range(REPORTS):
         report = Report(
             site=f"site-{number % 16}",
-            source="reports",
+            source=REPORTS_SOURCE,
             start=number * 1_000_000,
             end=number * 1_000_000 + 1,
             author="guard-1",

@@ -24,10 +24,11 @@ from typing import Any
 
 import av
 
+from models.hearing.waveform import RATE
 from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually, rtsp_server, virtual_microphone
 from workers.delivery.receiver import Receiver
-from workers.media.recordings import RATE, AudioMix
+from workers.media.recordings import AudioMix
 
 EMPTY, PERSON, FPS = 8, 4, 10
 EMPTY_FROM, PERSON_FROM = 0.5, 30.0  # s in office_a.mp4

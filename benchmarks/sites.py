@@ -19,6 +19,7 @@ from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import rule_kinds, schema
 from pipeline.run import Runner
+from pipeline.sources import speech_source
 from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, Sound
 from tests.fakes import FakeText
 from workers.stages.alert import AlertStage
@@ -60,7 +61,7 @@ def frame(name: str, camera: str, start: int, people: int) -> Iterator[Record]:
 
 def second(name: str, of: schema.Site, start: int, people: int) -> Iterator[Record]:
     """What one site says in a second."""
-    sources = (*of.cameras, "room", "room/speech")
+    sources = (*of.cameras, "room", speech_source("room"))
     if start // SECOND % 10 == 0:
         for source in sources:
             yield Roster(site=name, source=source, sources=sources, start=start)
@@ -71,7 +72,7 @@ def second(name: str, of: schema.Site, start: int, people: int) -> Iterator[Reco
     labels = {"gunshot": 0.01}
     yield Sound(site=name, source="room", start=start, end=end, labels=labels, embedding=EMBEDDING)
     yield Progress(site=name, source="room", upto=end)
-    yield Progress(site=name, source="room/speech", upto=end)
+    yield Progress(site=name, source=speech_source("room"), upto=end)
 
 
 def measure(sites: int, asked: argparse.Namespace) -> None:

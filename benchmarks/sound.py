@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.hearing.sound import FILE, LABELS, RATE, Floats, SoundHead, Yamnet
-from models.training.sound_clips import BEDS, KINDS, SoundClip, clips, listen
+from models.hearing.sound import YAMNET_FILE, Floats, SoundHead, Yamnet
+from models.hearing.waveform import RATE
+from models.training.sound_clips import BEDS, CLIP_LABELS, SoundClip, clips, listen
 from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
+from pipeline.config.fields import SOUNDS
 from pipeline.types import SECOND, AudioChunk, Sound, ns
 from workers.stages.sound import SoundStage
 
@@ -81,7 +83,7 @@ def main() -> None:
     asked = parser.parse_args()
     with (asked.weights / "yamnet/yamnet_class_map.csv").open() as rows:
         meant = prior([row["display_name"] for row in csv.DictReader(rows)])
-    known, model = clips(asked.media), Yamnet(asked.weights / "yamnet" / FILE)
+    known, model = clips(asked.media), Yamnet(asked.weights / "yamnet" / YAMNET_FILE)
     label = np.array([clip.label for clip in known])
     heard = listen(model, known, 6, 30, say=lambda text: None)
     fold, tally = folds(label), Counter()
@@ -101,9 +103,9 @@ def main() -> None:
             other = benign[int(chance.integers(len(benign)))]
             bed = beds[int(chance.integers(len(beds)))] if beds and chance.random() < 0.5 else None
             samples, times = scene(alarm, other, bed, chance)
-            judge(sounds(samples, stage), KINDS[alarm.label], times, tally)
-    total = sum(tally[name, "scenes"] for name in LABELS)
-    for name in LABELS:
+            judge(sounds(samples, stage), CLIP_LABELS[alarm.label], times, tally)
+    total = sum(tally[name, "scenes"] for name in SOUNDS)
+    for name in SOUNDS:
         also = {what: n for (of, what), n in tally.items() if of == name and "also" in what}
         print(f"{name:10} found {tally[name, 'found']} of {tally[name, 'scenes']}; {also}")
     false = {what: n for (of, what), n in tally.items() if of == "benign"}

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from models.hearing.speech import FasterWhisper
-from models.hearing.transcript import word_errors, words
+from models.hearing.transcript import words
 from models.hearing.voice_activity import VoiceActivity
+from models.hearing.waveform import RATE
 from models.language.text import TextEncoder
 from pipeline.types import SECOND, AudioChunk, Progress, Utterance
-from workers.media.pcm import RATE
+from tests.word_errors import word_errors
 from workers.stages.speech import SpeechStage
 
 CHUNK = RATE // 10  # samples

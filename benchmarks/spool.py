@@ -22,7 +22,7 @@ from pipeline import topics
 from pipeline.errors import OutsideError
 from pipeline.types import SECOND, FrameChunk
 from workers.bus.spool import Spool
-from workers.bus.spool_forwarder import BYTES, LIMIT, Forwarder
+from workers.bus.spool_forwarder import BATCH_BYTES, BATCH_RECORDS, Forwarder
 from workers.runtime.status import Status
 
 CAMERAS, FPS, SIZE = 25, 5, 150_000
@@ -87,7 +87,7 @@ def read_back(spool: Spool) -> tuple[float, float]:
     for k in range(60 * FPS * CAMERAS):
         spool.put(topics.FRAMES, [frame(k % CAMERAS, k // CAMERAS, data)])
     size, began = spool.size / 1e6, time.perf_counter()
-    while taken := spool.take(LIMIT, BYTES):
+    while taken := spool.take(BATCH_RECORDS, BATCH_BYTES):
         spool.done(taken)
     return size, size / (time.perf_counter() - began)
 

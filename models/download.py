@@ -19,12 +19,14 @@ from pathlib import Path
 
 import httpx
 
+from pipeline import backoff
 from pipeline.errors import WeightsError
 
-TRIES = 5  # in a row that bring no byte
-SPARE = 50_000_000  # bytes that stay free on the disk
+MAX_TRIES = 5  # in a row that bring no byte
+RETRY_DELAYS = backoff.doubling(first=2.0, longest=30.0)  # s
+SPARE_BYTES = 50_000_000  # bytes that stay free on the disk
 TIMEOUT = httpx.Timeout(30, connect=20)  # s; between two bytes, however slow they come
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Told = Callable[[int], None]  # how many bytes are there now
 
@@ -78,7 +80,7 @@ def alone(folder: Path, name: str) -> Iterator[None]:
 
 
 def _room(wanted: Wanted, part: Path) -> None:
-    needed = wanted.size - (part.stat().st_size if part.exists() else 0) + SPARE
+    needed = wanted.size - (part.stat().st_size if part.exists() else 0) + SPARE_BYTES
     free = shutil.disk_usage(part.parent).free
     if free < needed:
         msg = f"{part.parent}: {free // 10**6} MB are free, {needed // 10**6} MB are needed"
@@ -95,12 +97,12 @@ def _download(
     with httpx.Client(
         follow_redirects=True, max_redirects=5, timeout=timeout, event_hooks=hooks
     ) as client:
-        while failed < TRIES:
+        while failed < MAX_TRIES:
             before = _size(part)
             if before == wanted.size:
                 return
             if failed:
-                wait(min(2.0**failed, 30))
+                wait(backoff.delay(failed, RETRY_DELAYS))
             try:
                 reason = _once(client, wanted, part, told)
             except httpx.TooManyRedirects:
@@ -126,7 +128,7 @@ def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
         if answer.status_code == 416 or (answer.status_code == 206 and not _goes_on(answer, have)):
             part.unlink(missing_ok=True)
             return "the server resumes at another place"
-        if answer.status_code in AGAIN:
+        if answer.status_code in RETRY_STATUSES:
             return f"it answers {answer.status_code}"
         if answer.status_code not in (200, 206):
             msg = f"{answer.url.host} answers {answer.status_code} for {wanted.url}"

@@ -22,12 +22,11 @@ from typing import Any
 
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Stage
-from pipeline.types import FOREVER, Record, needed_until
+from pipeline.types import BEFORE_ALL, FOREVER, Record, needed_until
 
 FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
 LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
-BOTTOM = -(2**63)  # ns; a floor that nothing lies below
-MOST_FLOORS = 330  # make a note of 3,977 bytes
+MAX_FLOORS = 330  # make a note of 3,977 bytes
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQ")
@@ -60,7 +59,7 @@ class Floors(dict[str, int]):
 def round_down(floor: int) -> int:
     """The highest floor at or below `floor` that a note can hold. Ns."""
     unit = floor // FLOOR_UNIT
-    return BOTTOM if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
+    return BEFORE_ALL if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
 
 
 def pack(reached: int, floors: dict[int, int]) -> bytes:
@@ -89,7 +88,7 @@ def unpack(note: bytes) -> tuple[int, dict[int, int]]:
     floors = {}
     for number, high, low in rows:
         unit = (high << 32) | low
-        floors[number] = BOTTOM if unit == LOWEST else unit * FLOOR_UNIT
+        floors[number] = BEFORE_ALL if unit == LOWEST else unit * FLOOR_UNIT
     return reached, floors
 
 
@@ -136,7 +135,7 @@ class Host:
         """Whether `feed` will look at this record, and so needs the model's answer to it."""
         if offset >= self._reached:
             return True
-        return needed_until(record) > int(self._noted.get(record.site, BOTTOM))
+        return needed_until(record) > int(self._noted.get(record.site, BEFORE_ALL))
 
     def feed(self, offset: int, record: Record, inferred: Any) -> list[Record]:
         """What the stage says to this record; nothing where it was said before the restart."""
@@ -184,5 +183,5 @@ class Host:
         # again (it was renamed, say) must not fill the note: who spoke last stays.
         noted = self._noted.by_hash
         rest = sorted(noted.keys() - fed.keys(), key=noted.__getitem__, reverse=True)
-        kept = {number: noted[number] for number in rest[: max(MOST_FLOORS - len(fed), 0)]}
+        kept = {number: noted[number] for number in rest[: max(MAX_FLOORS - len(fed), 0)]}
         return pack(self._reached, _finite(kept) | _finite(fed))

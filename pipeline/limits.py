@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pipeline import topics
 
-MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
-DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
-WRAPPED = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
+MAX_RECORD_BYTES = 1 << 26  # of one record, where nobody set a lower limit
+MAX_DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
+RECORD_HEADROOM = 1 << 16  # of a record in Kafka beside its value: key, headers, what Kafka adds
+WRAPPER_BYTES = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
 
 
 def most_bytes(topic: str, max_message: int) -> int:
@@ -14,4 +15,4 @@ def most_bytes(topic: str, max_message: int) -> int:
     record, and must fit whatever came."""
     if topic not in (topics.LATE, topics.DEAD):
         return max_message
-    return max(max_message, DEAD_BYTES) + WRAPPED
+    return max(max_message, MAX_DEAD_BYTES) + WRAPPER_BYTES

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import codec, topics, trace
 from pipeline.errors import DecodeError
 from pipeline.host import Host
-from pipeline.limits import DEAD_BYTES, MAX_BYTES, most_bytes
+from pipeline.limits import MAX_DEAD_BYTES, MAX_RECORD_BYTES, most_bytes
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Stage
 from pipeline.types import (
     Alert,
@@ -27,7 +27,8 @@ from pipeline.types import (
     Utterance,
 )
 
-REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a poisoned record may
+# characters of a reason, and of a site or source: a poisoned record may
+MAX_REASON, MAX_NAME = 1000, 200
 # quote itself in the one, and a poisoned key fill the other
 KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
     topics.FRAMES: (FrameChunk, Progress, Roster),
@@ -55,7 +56,7 @@ class Runner:
         group: str,
         out: str,
         limit: int = 64,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = MAX_RECORD_BYTES,
     ) -> None:
         self.stage = stage
         self.bus = bus
@@ -144,7 +145,7 @@ def _topic_of(record: Record, out: str) -> str:
             return out
 
 
-def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
+def decoded(entry: Entry, topic: str, max_bytes: int = MAX_RECORD_BYTES) -> Record:
     """The record of an entry of `topic`; raises DecodeError for what must go to the dead topic.
 
     So does a record of another topic's kind, and no stage need think of what never comes to it.
@@ -238,15 +239,15 @@ def _answers(
 def dead_letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> DeadLetter:
     """A dead letter that fits into `dead.v1`, whatever the entry was: what is too long is cut."""
     size = len(entry.value)
-    cut = "" if size <= DEAD_BYTES else f" [the first {DEAD_BYTES} of {size} bytes]"
+    cut = "" if size <= MAX_DEAD_BYTES else f" [the first {MAX_DEAD_BYTES} of {size} bytes]"
     return DeadLetter(
-        site=site[:NAMED],
-        source=source[:NAMED],
+        site=site[:MAX_NAME],
+        source=source[:MAX_NAME],
         topic=topic,
         partition=entry.partition,
         offset=entry.offset,
-        reason=reason[:REASON] + cut,
-        value=entry.value[:DEAD_BYTES],
+        reason=reason[:MAX_REASON] + cut,
+        value=entry.value[:MAX_DEAD_BYTES],
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pipeline.types import AudioChunk, Progress, Record, Roster, event_start
 
 REPORTS_SOURCE = "reports"
+_SPEECH = "/speech"  # no name of a microphone has a slash
 
 
 def known_at(record: Record) -> int:
@@ -33,4 +34,9 @@ def roster(cameras: Iterable[str], microphones: Iterable[str]) -> tuple[str, ...
 
 def speech_source(microphone: str) -> str:
     """The observation source of what is said at a microphone."""
-    return f"{microphone}/speech"
+    return f"{microphone}{_SPEECH}"
+
+
+def is_speech_source(source: str) -> bool:
+    """Whether a source says what is spoken, not what sounds."""
+    return source.endswith(_SPEECH)

@@ -89,11 +89,6 @@ class Segmenter:
         return self._heard
 
     @property
-    def open_start(self) -> int | None:
-        """Where the open utterance begins; None while nobody speaks. Ns."""
-        return self._open
-
-    @property
     def upto(self) -> int:
         """No utterance still to come starts earlier. Ns; never decreases."""
         if self._open is not None:

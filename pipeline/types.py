@@ -18,6 +18,7 @@ from msgspec import Meta
 
 SECOND = 1_000_000_000
 FOREVER = 2**62  # ns; later than any event: a floor that holds nothing back
+BEFORE_ALL = -(2**63)  # ns; earlier than any event, promise and floor
 SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
 ROSTER_EVERY = 10 * SECOND  # capture says a site's roster again this often (event time)
 ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always meets one
@@ -25,6 +26,7 @@ ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always
 # with which nobody can calculate, would end whoever reads it, again after every restart.
 Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused, too
+SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import CARD, MODEL, Card
+from models.fusion.learned_head import CARD_FILE, MODEL_FILE, Card
 from models.training import dataset
 from pipeline.types import Observation, Presence, Window, ns
 
@@ -115,7 +115,7 @@ def tiny_head(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     folder.mkdir(parents=True, exist_ok=True)
     binary = model.SerializeToString()
-    (folder / MODEL).write_bytes(binary)
+    (folder / MODEL_FILE).write_bytes(binary)
     card = Card(
         name="tiny",
         version=version,
@@ -128,5 +128,5 @@ def tiny_head(
         sha256=hashlib.sha256(binary).hexdigest(),
         config="test",
     )
-    (folder / CARD).write_bytes(msgspec.json.encode(card))
+    (folder / CARD_FILE).write_bytes(msgspec.json.encode(card))
     return folder

@@ -14,9 +14,8 @@ from pipeline.run import Runner
 from workers.delivery.delivery import Delivery
 from workers.runtime import watchdog
 from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.supervisor import IDLE_WAIT, Supervisor
 
-WAIT = 0.25  # s that an idle consumer sleeps between looks at the stop event; new entries wake it
 WATCHDOG = "watchdog"  # its thread, by which a failure is told
 
 
@@ -68,7 +67,7 @@ def start(
 
 
 def _step(runner: Runner, progress: ConsumerProgress) -> None:
-    runner.step(WAIT)
+    runner.step(IDLE_WAIT)
     hosts = runner.hosts
     rebuilding = any(host.rebuilding for host in hosts.values())
     reached = {number: host.reached for number, host in hosts.items()}
@@ -76,5 +75,5 @@ def _step(runner: Runner, progress: ConsumerProgress) -> None:
 
 
 def _deliver(delivery: Delivery, progress: ConsumerProgress) -> None:
-    delivery.step(WAIT)
+    delivery.step(IDLE_WAIT)
     progress.moved(delivery.places, by_design=delivery.pending > 0, lost=delivery.lost)

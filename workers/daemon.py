@@ -31,18 +31,17 @@ from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
-from workers.replay.scene_player import AHEAD, ScenePlayer, scene_of
+from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime.lag import KeepingUp, LocalOffsets, StageLag, caught_up
 from workers.runtime.state_folder import local_log, state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
-TURN = 0.1  # s between two looks at how things are
 QUICK, CATCH_UP = 1.0, 60.0  # s for the backlog of the log: not worth a word, and at most
 GRACE = 3.0  # s that alerting gets to tell of a failed stage before everything stops
 
@@ -129,7 +128,7 @@ class Daemon:
                     played,
                     store=partial(publish_all, self.bus),
                     last=self.bus.last,
-                    full=lambda: max(positions.behind().values()) > AHEAD,
+                    full=lambda: max(positions.behind().values()) > MAX_AHEAD,
                     status=self.status,
                     speed=speed,
                 )
@@ -141,7 +140,7 @@ class Daemon:
                     supervisor.start(name, body)
             supervisor.start("retention", partial(_trim, supervisor, self.bus))
             self.view.ready()
-            while not supervisor.stop.wait(TURN) and not over():
+            while not supervisor.stop.wait(LOOK_EVERY) and not over():
                 show()
         finally:
             supervisor.stop.set()
@@ -172,13 +171,16 @@ class Daemon:
 
         def turn() -> bool:
             show()
-            return self.supervisor.stop.wait(TURN)
+            return self.supervisor.stop.wait(LOOK_EVERY)
 
-        if caught_up(positions.behind, turn, round(QUICK / TURN)) or self.supervisor.stop.is_set():
+        if (
+            caught_up(positions.behind, turn, round(QUICK / LOOK_EVERY))
+            or self.supervisor.stop.is_set()
+        ):
             return
         waiting = ", ".join(f"{name} {n}" for name, n in positions.behind().items() if n)
         log.info("the sources start when what waits in the log is worked off: %s", waiting)
-        if caught_up(positions.behind, turn, round(CATCH_UP / TURN)):
+        if caught_up(positions.behind, turn, round(CATCH_UP / LOOK_EVERY)):
             log.info("what waited in the log is worked off")
         elif not self.supervisor.stop.is_set():
             log.warning(

@@ -27,7 +27,7 @@ from workers.stages.encoders import load_encoders
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = Path("/dev/video0")
-OUT = Path("out/demo")
+OUT_FOLDER = Path("out/demo")
 NOTHING = (
     "there is no recorded scene and no webcam here. Give a scene (docs/scenes.md says how to make"
     " one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
@@ -53,15 +53,17 @@ def demo(config: Path | None, scene: Path | None) -> int:
         if not DEVICE.exists():
             raise ConfigError(NOTHING)
         console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
-        return daemon.run(config or example("webcam"), scene=None, state=OUT / "state", speed=None)
+        return daemon.run(
+            config or example("webcam"), scene=None, state=OUT_FOLDER / "state", speed=None
+        )
     settings = loader.load(config or example("office"))
     began = time.monotonic()
     encoders = load_encoders(settings.models, recorded=True)
     console.print(f"models loaded in {time.monotonic() - began:.1f} s; replaying {scene.name} ...")
     bus = MemoryBus()
     played = replay(settings, scene, encoders, bus=bus)
-    write_all(OUT / "alerts.jsonl", played.alerts)
-    pictures = Evidence(OUT / "evidence", bus)
+    write_all(OUT_FOLDER / "alerts.jsonl", played.alerts)
+    pictures = Evidence(OUT_FOLDER / "evidence", bus)
     for alert in played.alerts:
         pictures.send(alert)
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -82,7 +84,9 @@ def _tell(console: Console, played: Replayed, arrived: set[str]) -> None:
     for alert in played.alerts:
         _tell_one(console, played, alert, event_id(alert) in arrived)
     console.print(f"{len(arrived)} of {len(played.alerts)} webhooks arrived, signatures verified.")
-    console.print(f"Alerts: {OUT / 'alerts.jsonl'}    pictures with boxes: {OUT / 'evidence'}/")
+    console.print(
+        f"Alerts: {OUT_FOLDER / 'alerts.jsonl'}    pictures with boxes: {OUT_FOLDER / 'evidence'}/"
+    )
 
 
 def _tell_one(console: Console, played: Replayed, alert: Alert, arrived: bool) -> None:

@@ -32,9 +32,9 @@ from workers.config import source_address, ssrf_guard
 from workers.config.secrets import Secrets
 from workers.stages.site_plan import load_head
 
-PATIENCE = 20.0  # s for a source to give its frame or second
-AGAIN = 1.0  # s after which a network source that failed is asked once more
-LOUD = 3  # of 32768; a microphone that stays below is muted or dead
+SOURCE_TIMEOUT = 20.0  # s for a source to give its frame or second
+SOURCE_RETRY_AFTER = 1.0  # s after which a network source that failed is asked once more
+MUTED_BELOW = 3  # of 32768; a microphone that stays below is muted or dead
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -135,11 +135,11 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 
 def _heads(config: Config) -> Iterator[Check]:
     """Whether the fusion heads that sites name can be used, and which they are."""
-    from workers.stages.site_state import RULES  # noqa: PLC0415
+    from workers.stages.site_state import RULES_HEAD  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
     for site, given in config.sites.items():
-        if given.fusion.head != RULES:
+        if given.fusion.head != RULES_HEAD:
             sites.setdefault(given.fusion.head, []).append(site)
     for head, users in sites.items():
         name = f"fusion head of {', '.join(users)}"
@@ -195,9 +195,11 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
                     try:
                         return _first(address, kind, site, name, settings)
                     except SourceLost:
-                        if address.scheme not in source_address.NETWORK:
+                        if address.scheme not in source_address.NETWORK_SCHEMES:
                             raise
-                    time.sleep(AGAIN)  # busy with a viewer that has just left, as capture may find
+                    time.sleep(
+                        SOURCE_RETRY_AFTER
+                    )  # busy with a viewer that has just left, as capture may find
                     return _first(address, kind, site, name, settings)
 
                 jobs.append((f"{kind} {site_name}/{name}", job))
@@ -234,7 +236,7 @@ def _first(
 
 def _loudness(heard: bytes) -> str:
     peak = max(abs(sample) for sample in memoryview(heard).cast("h"))
-    if peak < LOUD:
+    if peak < MUTED_BELOW:
         msg = "it gives silence only: is it muted?"
         raise OutsideError(msg)
     return f"peak {100 * peak / 32768:.1f} % of full scale"
@@ -261,12 +263,12 @@ def _together(jobs: list[tuple[str, Callable[[], str]]]) -> list[Check]:
     ]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + SOURCE_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     for bug in bugs:
         raise bug
-    late = f"gave nothing within {PATIENCE:g} s"
+    late = f"gave nothing within {SOURCE_TIMEOUT:g} s"
     return [checks.get(name) or Check(name, False, late) for name, _ in jobs]
 
 

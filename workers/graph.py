@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 
 from pipeline.config.schema import Config
-from pipeline.limits import MAX_BYTES
+from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
 from pipeline.stages import ALL, TABLE
@@ -37,7 +37,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage
     limit: int = LIMIT
 
-    def runner(self, bus: Bus, max_bytes: int = MAX_BYTES) -> Runner:
+    def runner(self, bus: Bus, max_bytes: int = MAX_RECORD_BYTES) -> Runner:
         """The stage over a bus; a record of more than `max_bytes` goes to the dead topic."""
         return Runner(
             self.stage,

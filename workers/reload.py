@@ -15,7 +15,7 @@ from pipeline.errors import FusewatchError
 from workers import graph
 from workers.config import loader
 from workers.stages.site_plan import load_heads
-from workers.stages.site_state import RULES, Head
+from workers.stages.site_state import RULES_HEAD, Head
 
 log = logging.getLogger("fusewatch")
 
@@ -49,6 +49,6 @@ def reload_heads(
     for stage in stages:
         stage.swap(heads)
     named = (
-        f"{site}: {heads[site].version if site in heads else RULES}" for site in settings.sites
+        f"{site}: {heads[site].version if site in heads else RULES_HEAD}" for site in settings.sites
     )
     log.info("reload: heads are now %s", ", ".join(named))

@@ -41,7 +41,7 @@ from workers.replay.scene_records import Scene
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
 
@@ -50,12 +50,11 @@ if TYPE_CHECKING:  # optional extras
 
 log = logging.getLogger("fusewatch")
 
-AGAIN = 5.0  # s until capture looks again for brokers that were away at its start
+BROKERS_LOOK_EVERY = 5.0  # s until capture looks again for brokers that were away at its start
 INSTANCE = re.compile(r"[A-Za-z0-9._-]{1,100}")  # as Kafka wants it
-TURN = 0.1  # s between two looks at how things are
-WELL = 0.9  # of the spool's cap; a fuller one is not healthy
-FULL = 500  # entries in the spool, above which a scene waits ...
-HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
+HEALTHY_SHARE = 0.9  # of the spool's cap; a fuller one is not healthy
+SCENE_WAITS_RECORDS = 500  # entries in the spool, above which a scene waits ...
+SCENE_WAITS_SHARE = 0.5  # ... and how much of its room: nothing of a scene may give way
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +169,7 @@ class Worker:
     ) -> None:
         """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
         self.view.ready()
-        while not self.supervisor.stop.wait(TURN) and not over():
+        while not self.supervisor.stop.wait(LOOK_EVERY) and not over():
             self.view.tick()
             if self.supervisor.asked():
                 reload_heads(self.path, nodes)
@@ -233,7 +232,7 @@ class Worker:
             scene,
             store=spool.put,
             last=spool.last,
-            full=lambda: spool.waiting > FULL or spool.share > HALF,
+            full=lambda: spool.waiting > SCENE_WAITS_RECORDS or spool.share > SCENE_WAITS_SHARE,
             status=self.status,
             speed=self.order.speed,
         )
@@ -252,7 +251,7 @@ class Worker:
             stop=self.supervisor.stop,
         )
         for name, body in live.threads(
-            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < WELL
+            place, store=spool.put, last=spool.last, healthy=lambda: spool.share < HEALTHY_SHARE
         ):
             self.supervisor.start(name, body)
         return lambda: False
@@ -271,6 +270,6 @@ class Worker:
                 break
             except OutsideError as error:
                 away.warn(error)
-            if stop.wait(AGAIN):
+            if stop.wait(BROKERS_LOOK_EVERY):
                 return
         Forwarder(spool, self.bus, self.status, self.brokers.max_message).loop(stop)

@@ -23,10 +23,13 @@ from numpy.typing import NDArray
 
 from models.fusion.labels import MODALITIES
 from models.fusion.query import FrameSummary, HeadQuery, Object
+from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
+from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.judge.rules import VISION, Finding, TrackedFrame
 from pipeline.judge.track import Track
+from pipeline.sources import REPORTS_SOURCE, is_speech_source
 from pipeline.types import (
     SECOND,
     Described,
@@ -39,10 +42,9 @@ from pipeline.types import (
 )
 from pipeline.zones import Polygon, feet
 
-TEXT = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
+TEXT_SIZE = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
 STATES = (Presence.PRESENT, Presence.SILENT, Presence.LOST)
 SPEED_OVER = SECOND // 2  # ns of a path over which a speed is measured
-QUIET_DB = -60.0  # a quieter second holds nothing to hear
 _GROUPS = {
     "person": "person",
     **dict.fromkeys(("bicycle", "car", "motorcycle", "bus", "truck", "train", "boat"), "vehicle"),
@@ -79,13 +81,18 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "floor",  # dBFS / 60 of the lowest noise floor
             "stale",
         ),
-        "speech": (*(f"text.{number}" for number in range(TEXT)), "confidence", "count", "stale"),
-        "report": (*(f"text.{number}" for number in range(TEXT)), "count", "stale"),
+        "speech": (
+            *(f"text.{number}" for number in range(TEXT_SIZE)),
+            "confidence",
+            "count",
+            "stale",
+        ),
+        "report": (*(f"text.{number}" for number in range(TEXT_SIZE)), "count", "stale"),
     }
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
 VERSION = 1  # raise it when a number's meaning changes and its name does not
-MOST = 65504.0  # the largest number of float16
+MAX_FLOAT16 = 65504.0  # the largest number of float16
 
 
 def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
@@ -177,7 +184,7 @@ def arrays(batch: Sequence[Tokens]) -> dict[str, Floats]:
 
 def _rounded(values: Iterable[float] | Floats) -> Floats:
     # A record may hold any finite number, and a network is never shown an infinite one.
-    bounded = np.clip(np.asarray(values, np.float32), -MOST, MOST)
+    bounded = np.clip(np.asarray(values, np.float32), -MAX_FLOAT16, MAX_FLOAT16)
     return bounded.astype(np.float16).astype(np.float32)
 
 
@@ -189,16 +196,16 @@ def _state(modality: str, present: bool, window: Window) -> Presence:
         state
         for source, state in window.presence.items()
         if (
-            source.endswith("/speech")
+            is_speech_source(source)
             if modality == "speech"
-            else source == "reports"
+            else source == REPORTS_SOURCE
             if modality == "report"
-            else not source.endswith("/speech") and source != "reports"
+            else not is_speech_source(source) and source != REPORTS_SOURCE
         )
     ]
     # Somebody who could have spoken and did not is silent; nobody there is lost.
     heard = any(state is not Presence.LOST for state in known)
-    return Presence.SILENT if heard and modality in ("speech", "report") else Presence.LOST
+    return Presence.SILENT if heard and modality in WORD_MODALITIES else Presence.LOST
 
 
 def _stale(window: Window, observations: Sequence[Observation]) -> float:
@@ -299,7 +306,7 @@ def _report(window: Window, told: Sequence[Observation]) -> Floats | None:
 
 def _meaning(embeddings: Sequence[bytes]) -> Floats | None:
     """The direction of all sentences together, of length 1."""
-    vectors = [v for e in embeddings if (v := _vector(e, TEXT)) is not None]
+    vectors = [v for e in embeddings if (v := _vector(e, TEXT_SIZE)) is not None]
     if not vectors:
         return None
     mean = np.mean(vectors, axis=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-LABELS = ("gunshot", "explosion", "glass", "scream", "siren", "intrusion", "threat")
+from pipeline.config.fields import SOUNDS
+
+LABELS = (*SOUNDS, "intrusion", "threat")
 MODALITIES = ("vision", "sound", "speech", "report")
 SPLITS = ("train", "val", "test")

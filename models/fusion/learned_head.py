@@ -21,19 +21,19 @@ from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.hearing.yamnet_features import CLASSES
+from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.errors import WeightsError
 from pipeline.types import Presence
 
-MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
-SHIPPED = Path(__file__).with_name("shipped")
-WORDS = ("speech", "report")
-DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
-LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
+MODEL_FILE, CARD_FILE, WEIGHTS_FILE = "head.onnx", "card.json", "head.safetensors"
+SHIPPED_FOLDER = Path(__file__).with_name("shipped")
+SCORE_DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
+MIN_THRESHOLD = 0.3  # a site may ask for a lower threshold than the head's own
 
 
 def folder_of(head: str) -> Path:
     """Where a head is: `shipped`, or a folder."""
-    return SHIPPED if head == "shipped" else Path(head)
+    return SHIPPED_FOLDER if head == "shipped" else Path(head)
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,17 +67,19 @@ class LearnedHead:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has one class an error, and no common one
-            msg = f"{MODEL} cannot be loaded: {str(error)[:200]}"
+            msg = f"{MODEL_FILE} cannot be loaded: {str(error)[:200]}"
             raise WeightsError(msg) from error
         takes = {each.name: each.shape[1:] for each in self._session.get_inputs()}
         wants = {**{m: [SIZES[m]] for m in MODALITIES}, "state": [len(MODALITIES), 3]}
         if takes != wants:
-            msg = f"{MODEL} takes {takes}, not {wants}: train it again with this Fusewatch"
+            msg = f"{MODEL_FILE} takes {takes}, not {wants}: train it again with this Fusewatch"
             raise WeightsError(msg)
         gives = {each.name: each.shape[1:] for each in self._session.get_outputs()}
         due: dict[str, list[int]] = {"score": [], "classes": [len(card.labels)]}
         if gives != due:
-            msg = f"{MODEL} gives {gives}, not {due} (the labels of {CARD}): train it again"
+            msg = (
+                f"{MODEL_FILE} gives {gives}, not {due} (the labels of {CARD_FILE}): train it again"
+            )
             raise WeightsError(msg)
         self._try()
 
@@ -90,13 +92,13 @@ class LearnedHead:
             msg = f"{folder} holds no fusion head ({error})"
             raise WeightsError(msg) from error
         try:
-            card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
-            model = (folder / MODEL).read_bytes()
+            card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
+            model = (folder / MODEL_FILE).read_bytes()
         except OSError as error:
             msg = f"{folder} holds no fusion head ({error.strerror}: {error.filename})"
             raise WeightsError(msg) from error
         except msgspec.MsgspecError as error:
-            msg = f"{folder / CARD}: {error}"
+            msg = f"{folder / CARD_FILE}: {error}"
             raise WeightsError(msg) from error
         if card.schema != SCHEMA:
             msg = (
@@ -106,15 +108,18 @@ class LearnedHead:
             raise WeightsError(msg)
         if card.labels != LABELS:
             msg = (
-                f"{folder / CARD}: its labels are {', '.join(card.labels)}, and those of this "
+                f"{folder / CARD_FILE}: its labels are {', '.join(card.labels)}, and those of this "
                 f"Fusewatch are {', '.join(LABELS)}: train it again"
             )
             raise WeightsError(msg)
         if not 0 < card.threshold <= 1:
-            msg = f"{folder / CARD}: threshold {card.threshold} is not above 0 and at most 1"
+            msg = f"{folder / CARD_FILE}: threshold {card.threshold} is not above 0 and at most 1"
             raise WeightsError(msg)
         if hashlib.sha256(model).hexdigest() != card.sha256:
-            msg = f"{folder / MODEL} is not the file that {CARD} speaks of: copy the whole folder"
+            msg = (
+                f"{folder / MODEL_FILE} is not the file that {CARD_FILE} speaks of: copy the whole "
+                "folder"
+            )
             raise WeightsError(msg)
         try:
             return cls(card, model)
@@ -132,19 +137,20 @@ class LearnedHead:
                 self.scores(batch) for batch in ([lost], [full, full.without("sound"), lost])
             ]
         except Exception as error:  # as above
-            msg = f"{MODEL} cannot judge windows: {str(error)[:200]}"
+            msg = f"{MODEL_FILE} cannot judge windows: {str(error)[:200]}"
             raise WeightsError(msg) from error
         for score, classes in answers:
             if not (np.all((score >= 0) & (score <= 1)) and np.isfinite(classes).all()):
                 msg = (
-                    f"{MODEL} gives what is no probability (a score of {score[0]}): train it again"
+                    f"{MODEL_FILE} gives what is no probability (a score of {score[0]}): train it "
+                    "again"
                 )
                 raise WeightsError(msg)
 
     @classmethod
     def shipped(cls) -> LearnedHead:
         """The head that comes with Fusewatch."""
-        return cls.read(SHIPPED)
+        return cls.read(SHIPPED_FOLDER)
 
     @property
     def version(self) -> str:
@@ -162,14 +168,14 @@ class LearnedHead:
         """The verdict on a window; contributions only where it is likely, for they cost."""
         way, score, classes = self._best(window)
         label = self.card.labels[int(np.argmax(classes))]
-        told = round(score, DIGITS)
-        why = self._shares(way, score) if told >= min(self.card.threshold, LIKELY) else {}
+        told = round(score, SCORE_DIGITS)
+        why = self._shares(way, score) if told >= min(self.card.threshold, MIN_THRESHOLD) else {}
         return Verdict(score=told, label=label, contributions=why)
 
     def probabilities(self, window: Tokens) -> tuple[float, Floats]:
         """P(anomaly) as `judge` tells it, and P(label | anomaly)."""
         _, score, classes = self._best(window)
-        return round(score, DIGITS), classes
+        return round(score, SCORE_DIGITS), classes
 
     def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
         """The window with all its words, some or none: whichever is the gravest, and how grave.
@@ -178,7 +184,7 @@ class LearnedHead:
         """
         if not window.vectors:
             return window, 0.0, np.zeros(len(self.card.labels), np.float32)
-        said = [m for m in WORDS if m in window.vectors]
+        said = [m for m in WORD_MODALITIES if m in window.vectors]
         ways = [window, *(window.without(m) for m in said)]
         if len(said) > 1:
             ways.append(window.without(*said))

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import whisper
 
-from models.hearing.transcript import Hearing, Samples, Transcript, believe, heard, most_tokens
+from models.hearing.transcript import Hearing, Transcript, believe, heard, most_tokens
+from models.hearing.waveform import Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 

@@ -15,19 +15,19 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from models.hearing.waveform import RATE
 from models.hearing.yamnet_features import CLASSES, Floats, features
+from pipeline.config.fields import SOUNDS
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
-LABELS = ("gunshot", "explosion", "glass", "scream", "siren")
-FILE = "yamnet_spectra_in.tflite"
-SHIPPED = Path(__file__).with_name("sound_head.npz")  # the head that comes with Fusewatch
-RATE = 16_000  # samples a second
-FRAMES, BANDS = 96, 64
+YAMNET_FILE = "yamnet_spectra_in.tflite"
+SHIPPED_HEAD = Path(__file__).with_name("sound_head.npz")  # the head that comes with Fusewatch
+PATCH_FRAMES, BANDS = 96, 64
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
-PATCH = WINDOW + (FRAMES - 1) * HOP  # 15,600 samples, 0.975 s
-STEP = RATE // 2  # samples between the patches of a longer waveform
-HELD = 64  # patches whose scores are remembered
+PATCH = WINDOW + (PATCH_FRAMES - 1) * HOP  # 15,600 samples, 0.975 s
+PATCH_STEP = RATE // 2  # samples between the patches of a longer waveform
+MAX_REMEMBERED_PATCHES = 64  # patches whose scores are remembered
 
 
 def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -87,7 +87,7 @@ class Yamnet:
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
         path = Path(path)
-        file = path / FILE if path.is_dir() else path
+        file = path / YAMNET_FILE if path.is_dir() else path
         try:
             self._interpreter = Interpreter(str(file), num_threads=threads or None)
             self._interpreter.allocate_tensors()
@@ -96,7 +96,10 @@ class Yamnet:
             raise WeightsError(msg) from error
         takes = self._interpreter.get_input_details()[0]
         gives = self._interpreter.get_output_details()[0]
-        if tuple(takes["shape"]) != (1, FRAMES, BANDS) or tuple(gives["shape"]) != (1, CLASSES):
+        if tuple(takes["shape"]) != (1, PATCH_FRAMES, BANDS) or tuple(gives["shape"]) != (
+            1,
+            CLASSES,
+        ):
             msg = f"{file} takes {takes['shape']} and gives {gives['shape']}: it is not this YAMNet"
             raise WeightsError(msg)
         self._in, self._out = takes["index"], gives["index"]
@@ -108,7 +111,7 @@ class Yamnet:
 
     def patches(self, waveform: Floats) -> Floats:
         """The scores of every patch, `[n, 521]`."""
-        starts = range(0, max(len(waveform) - PATCH, 0) + 1, STEP)
+        starts = range(0, max(len(waveform) - PATCH, 0) + 1, PATCH_STEP)
         return np.stack([self._scores(waveform[start:]) for start in starts])
 
     def _scores(self, waveform: Floats) -> Floats:
@@ -117,7 +120,7 @@ class Yamnet:
             self._interpreter.set_tensor(self._in, log_mel(waveform)[None])
             self._interpreter.invoke()
             self._held[key] = self._interpreter.get_tensor(self._out)[0].copy()
-            if len(self._held) > HELD:
+            if len(self._held) > MAX_REMEMBERED_PATCHES:
                 del self._held[next(iter(self._held))]
         return self._held[key]
 
@@ -125,7 +128,7 @@ class Yamnet:
 class SoundHead:
     """YAMNet's 521 scores to calibrated probabilities of our labels, by a few coefficients.
 
-    A softmax regression over LABELS and "nothing"; each label's margin over all that competes with
+    A softmax regression over SOUNDS and "nothing"; each label's margin over all that competes with
     it goes through its own sigmoid (Platt), whose middle is the operating point: 0.5 is where to
     alarm, and no two labels reach it at once. Rounded to 1e-3.
     """
@@ -143,17 +146,17 @@ class SoundHead:
     @classmethod
     def shipped(cls) -> SoundHead:
         """The head that comes with Fusewatch."""
-        return cls.read(SHIPPED)
+        return cls.read(SHIPPED_HEAD)
 
     def __call__(self, scores: Floats) -> dict[str, float]:
         logits = features(scores) @ self._weights + self._bias
         sure = 1 / (1 + np.exp(-self._slope * (margins(logits[None])[0] - self._middle)))
-        return {label: round(float(p), 3) for label, p in zip(LABELS, sure, strict=True)}
+        return {label: round(float(p), 3) for label, p in zip(SOUNDS, sure, strict=True)}
 
 
 def margins(logits: Floats) -> Floats:
     """By how much each label beats all others together, `[n, 6]` to `[n, 5]`, in log odds."""
-    others = [np.delete(logits, 1 + label, axis=1) for label in range(len(LABELS))]
+    others = [np.delete(logits, 1 + label, axis=1) for label in range(len(SOUNDS))]
     return np.stack(
         [logits[:, 1 + label] - _log_sum(rest) for label, rest in enumerate(others)], axis=1
     )

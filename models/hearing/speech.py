@@ -3,7 +3,7 @@
 Whisper (Radford et al. 2022, arXiv:2212.04356) was trained on windows of 30 s, and each package
 pads to that, so that one word costs as much as half a minute. The encoder takes shorter windows,
 though: its positions are sinusoids from the start. An utterance is heard in a window of its own
-length and `ROOM` of silence, since without it the decoder does not find its end and repeats
+length and `SILENCE` of silence, since without it the decoder does not find its end and repeats
 itself; what comes out doubtful is heard again in the full window (`models/hearing/transcript.py`).
 """
 
@@ -18,21 +18,13 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from models.hearing.transcript import (
-    FULL,
-    RATE,
-    Hearing,
-    Samples,
-    Transcript,
-    believe,
-    heard,
-    most_tokens,
-)
+from models.hearing.transcript import FULL_WINDOW, Hearing, Transcript, believe, heard, most_tokens
+from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
-ROOM = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others
-FILES = ("model.bin", "config.json", "tokenizer.json")
+SILENCE = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others
+MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 
 
 def load(path: Path, settings: Model) -> FasterWhisper:
@@ -58,10 +50,10 @@ class FasterWhisper:
         threads: int = 0,
         device: str = "cpu",
         compute_type: str = "int8",
-        room: float = ROOM,
+        room: float = SILENCE,
     ) -> None:
         path = Path(path)
-        missing = [name for name in FILES if not (path / name).is_file()]
+        missing = [name for name in MODEL_FILES if not (path / name).is_file()]
         if missing:
             msg = f"{path}: {', '.join(missing)} not found; try `fusewatch weights pull`"
             raise WeightsError(msg)
@@ -84,8 +76,8 @@ class FasterWhisper:
     def _one(self, waveform: Samples) -> Transcript:
         waveform = heard(waveform)
         seconds = len(waveform) / RATE
-        first = self._hear(waveform, min(seconds + self._room, FULL))
-        return believe(first, lambda: self._hear(waveform, FULL))
+        first = self._hear(waveform, min(seconds + self._room, FULL_WINDOW))
+        return believe(first, lambda: self._hear(waveform, FULL_WINDOW))
 
     def _hear(self, waveform: Samples, window: float) -> Hearing:
         """One greedy decoding in a window of `window` seconds."""

@@ -24,19 +24,17 @@ from collections.abc import Callable
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-RATE = 16_000  # samples a second
-FULL = 30  # s, the window that Whisper was trained on
-LEAST = 0.45  # mean token probability
+from models.hearing.waveform import RATE, Samples
+
+FULL_WINDOW = 30  # s, the window that Whisper was trained on
+MIN_CONFIDENCE = 0.45  # mean token probability
 SURE = 0.5  # mean token probability
 QUITE_SURE = 0.75  # mean token probability
-NO_SPEECH = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
-SPEECH = 0.2  # the same; below it somebody spoke
-REPETITIVE = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
-ALIKE = 0.5  # share of words that two hearings must have in common
-
-Samples = NDArray[np.float32]
+NO_SPEECH_FROM = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
+SPEECH_BELOW = 0.2  # the same; below it somebody spoke
+REPETITIVE_FROM = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
+MIN_ALIKE = 0.5  # share of words that two hearings must have in common
 
 _LETTER = re.compile(r"([^\W\d_])\1{3}", re.IGNORECASE)  # four times in a row
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -68,7 +66,7 @@ class Hearing(msgspec.Struct, frozen=True):
     def stuck(self) -> bool:
         """Whether it is caught in a loop."""
         raw = self.text.encode()
-        return self.unfinished or len(raw) > REPETITIVE * len(zlib.compress(raw))
+        return self.unfinished or len(raw) > REPETITIVE_FROM * len(zlib.compress(raw))
 
     @property
     def once(self) -> str | None:
@@ -93,9 +91,11 @@ class Hearing(msgspec.Struct, frozen=True):
     @property
     def likely(self) -> bool:
         """Whether it is speech at all, as far as this one hearing goes."""
-        if not words(self.text) or (self.monotonous and self.no_speech >= SPEECH):
+        if not words(self.text) or (self.monotonous and self.no_speech >= SPEECH_BELOW):
             return False
-        return self.confidence >= (QUITE_SURE if self.no_speech > NO_SPEECH else LEAST)
+        return self.confidence >= (
+            QUITE_SURE if self.no_speech > NO_SPEECH_FROM else MIN_CONFIDENCE
+        )
 
 
 def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
@@ -105,10 +105,10 @@ def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
         return _nothing(first)
     if not loop and first.confidence >= SURE:
         return _transcript(first)
-    if first.once and first.no_speech < SPEECH and first.confidence >= QUITE_SURE:
+    if first.once and first.no_speech < SPEECH_BELOW and first.confidence >= QUITE_SURE:
         return _transcript(msgspec.structs.replace(first, text=first.once))
     second = again()
-    sure = second.confidence >= SURE if loop else alike(first.text, second.text) >= ALIKE
+    sure = second.confidence >= SURE if loop else alike(first.text, second.text) >= MIN_ALIKE
     believed = sure and second.likely and not second.stuck
     return _transcript(second) if believed else _nothing(second)
 
@@ -118,8 +118,8 @@ def heard(waveform: Samples) -> Samples:
 
     NaN and infinite samples are heard as zero.
     """
-    if waveform.ndim != 1 or len(waveform) > FULL * RATE:
-        msg = f"a waveform has one dimension and {FULL} s at most: {waveform.shape}"
+    if waveform.ndim != 1 or len(waveform) > FULL_WINDOW * RATE:
+        msg = f"a waveform has one dimension and {FULL_WINDOW} s at most: {waveform.shape}"
         raise ValueError(msg)
     clean = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
     return np.ascontiguousarray(clean, np.float32)
@@ -148,14 +148,3 @@ def _transcript(hearing: Hearing) -> Transcript:
 
 def _nothing(hearing: Hearing) -> Transcript:
     return Transcript("", hearing.language, 0.0)
-
-
-def word_errors(said: str, text: str, *, part: bool = False) -> int:
-    """The fewest words to insert, delete or replace in `said` to get `text`, or a part of it."""
-    theirs = words(text)
-    row = [0] * (len(theirs) + 1) if part else list(range(len(theirs) + 1))
-    for number, word in enumerate(words(said), 1):
-        above, row = row, [number]
-        for at, other in enumerate(theirs):
-            row.append(min(above[at] + (word != other), above[at + 1] + 1, row[at] + 1))
-    return min(row) if part else row[-1]

@@ -13,9 +13,10 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
-FRAME = 512  # samples
+from models.hearing.waveform import Samples
 
-Samples = NDArray[np.float32]
+FRAME_SAMPLES = 512  # samples
+
 Probabilities = NDArray[np.float32]
 
 
@@ -39,10 +40,10 @@ class VoiceActivity:
             raise ValueError(msg)
         if not len(waveform):
             return np.zeros(0, np.float32)
-        before = -len(waveform) % FRAME
+        before = -len(waveform) % FRAME_SAMPLES
         # The wrapper blanks the last 64 samples of what it is given, in place: so it gets a copy
         # of ours, and a frame of silence at the end to blank, whose probability nobody wants.
-        copy = np.zeros(before + len(waveform) + FRAME, np.float32)
-        copy[before:-FRAME] = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+        copy = np.zeros(before + len(waveform) + FRAME_SAMPLES, np.float32)
+        copy[before:-FRAME_SAMPLES] = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
         found: Probabilities = self._model(copy).reshape(-1)[:-1].astype(np.float32)
         return found.round(3)

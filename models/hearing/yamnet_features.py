@@ -21,7 +21,7 @@ def features(scores: Floats) -> Floats:
 
 # The classes by which a sound of ours is known, or with which YAMNet confuses it (AudioSet's order,
 # yamnet_class_map.csv): shouts and wails, sirens and alarms, shots with fireworks, thunder, glass.
-OWN: Mapping[str, tuple[int, ...]] = MappingProxyType(
+OWN_CLASSES: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "gunshot": (*range(420, 431), 434, 460),
         "explosion": (280, 281, *range(420, 431), 454, 460),
@@ -30,4 +30,4 @@ OWN: Mapping[str, tuple[int, ...]] = MappingProxyType(
         "siren": (304, *range(316, 320), 382, *range(389, 396)),
     }
 )
-GRAVE = frozenset(number for some in OWN.values() for number in some)
+ALL_OWN_CLASSES = frozenset(number for some in OWN_CLASSES.values() for number in some)

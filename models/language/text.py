@@ -18,7 +18,7 @@ from pipeline.config.fields import PROVIDERS
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 
-SIZE = 384  # numbers in an embedding
+TEXT_SIZE = 384  # numbers in an embedding
 MAX_TOKENS = 256  # what the model was trained on; the rest of a text is not looked at
 MAX_CHARACTERS = 32 * MAX_TOKENS  # no need to split a megabyte into words for 256 tokens
 
@@ -94,14 +94,3 @@ def _names(providers: Sequence[str]) -> list[str]:
 def packed(embedding: Embedding) -> bytes:
     """An embedding as records carry it: little-endian float16."""
     return embedding.astype("<f2").tobytes()
-
-
-def unpacked(embedding: bytes) -> Embedding:
-    """The vector in a record's bytes."""
-    return np.frombuffer(embedding, "<f2").astype(np.float32)
-
-
-def cosine(one: Embedding, other: Embedding) -> float:
-    """How alike two directions are, -1 to 1, rounded to 1e-3; 0 if one has no length."""
-    length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
-    return round(float(one @ other) / length, 3) if length else 0.0

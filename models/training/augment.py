@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from models.fusion.labels import MODALITIES
-from models.hearing.yamnet_features import CLASSES, GRAVE
+from models.hearing.yamnet_features import ALL_OWN_CLASSES, CLASSES
 from models.training.batches import LETTERS, WindowArrays
 
-ORDINARY = np.array([number for number in range(CLASSES) if number not in GRAVE])
-MOST_CROWD = 4  # classes that are added to a window
+ORDINARY = np.array([number for number in range(CLASSES) if number not in ALL_OWN_CLASSES])
+MAX_CROWD = 4  # classes that are added to a window
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +76,7 @@ class AugmentedWindows:
         column = MODALITIES.index("sound")
         rows = np.flatnonzero(ordinary & (given["state"][:, column, 0] > 0))
         rows = rows[chance.random(len(rows)) < self._by.crowd]
-        for _ in range(MOST_CROWD):
+        for _ in range(MAX_CROWD):
             some = rows[chance.random(len(rows)) < 0.5]
             which = ORDINARY[chance.integers(0, len(ORDINARY), len(some))]
             heard = chance.uniform(-0.5, 0.3, len(some))  # log odds / 8: a score of 0.02 to 0.92

@@ -9,14 +9,15 @@ import numpy as np
 
 from models.fusion.features import arrays
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import DIGITS
+from models.fusion.learned_head import SCORE_DIGITS
 from models.training.dataset import WindowRow
 from models.training.metrics import Scored, Truth
+from pipeline.config.rule_kinds import WORD_MODALITIES
 
 LETTERS: Mapping[str, tuple[str, ...]] = {
     "V": ("vision",),
     "A": ("sound",),
-    "T": ("speech", "report"),
+    "T": WORD_MODALITIES,
 }
 
 
@@ -71,7 +72,7 @@ def answers(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Sc
         scene=[row.scene for row in rows],
         start_ns=np.array([row.start for row in rows]),
         end_ns=np.array([row.end for row in rows]),
-        score=np.round(score.astype(np.float64), DIGITS),
+        score=np.round(score.astype(np.float64), SCORE_DIGITS),
         classes=classes.astype(np.float64),
         anomaly=windows.anomaly,
         label=windows.label,

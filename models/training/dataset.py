@@ -31,9 +31,9 @@ from models.fusion.labels import LABELS, MODALITIES, SPLITS
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Presence
 
-COLLAR = SECOND  # ns around the ends of a truth that nobody can place better
+TRUTH_COLLAR = SECOND  # ns around the ends of a truth: nobody can place them better
 Span = tuple[int, int, str]  # start, end (ns), label
-MOST_FAULTS = 20  # told of one file
+MAX_FAULTS = 20  # told of one file
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,9 +106,9 @@ def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
     best, name, near = 0, "", False
     for first, last, label in spans:
         shown = min(end, last) - max(start, first)
-        if shown >= min(COLLAR, (last - first) // 2) and shown > best:
+        if shown >= min(TRUTH_COLLAR, (last - first) // 2) and shown > best:
             best, name = shown, label
-        near = near or shown > -COLLAR
+        near = near or shown > -TRUTH_COLLAR
     return name if best else None if near else ""
 
 
@@ -169,8 +169,8 @@ def read(paths: Sequence[Path]) -> list[WindowRow]:
                 continue
             rows.append(row)
     if faults:
-        more = f"\n... and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
-        raise ConfigError("\n".join(faults[:MOST_FAULTS]) + more)
+        more = f"\n... and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
+        raise ConfigError("\n".join(faults[:MAX_FAULTS]) + more)
     return rows
 
 

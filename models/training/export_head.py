@@ -17,13 +17,13 @@ from torch import nn
 
 from models.fusion.features import SCHEMA, arrays
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import CARD, MODEL, WEIGHTS, Card, LearnedHead
+from models.fusion.learned_head import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, Card, LearnedHead
 from models.training.fit import Trained
 from models.training.networks import NETWORKS, Calibrated, Ensemble
 from pipeline.errors import WeightsError
 
 ASIDE = ".new"  # where a head is made, below its folder
-MOST = 3_000_000  # bytes
+MAX_HEAD_BYTES = 3_000_000  # bytes
 
 
 def ship(
@@ -44,11 +44,11 @@ def ship(
     aside = folder / ASIDE
     aside.mkdir(parents=True, exist_ok=True)
     network = trained.network.cpu()
-    _export(Calibrated(network, trained.temperature).eval(), aside / MODEL)
-    save_file(network.state_dict(), aside / WEIGHTS)
-    model = (aside / MODEL).read_bytes()
-    if len(model) > MOST:
-        msg = f"the head has {len(model)} bytes: {MOST // 10**6} MB is the most"
+    _export(Calibrated(network, trained.temperature).eval(), aside / MODEL_FILE)
+    save_file(network.state_dict(), aside / WEIGHTS_FILE)
+    model = (aside / MODEL_FILE).read_bytes()
+    if len(model) > MAX_HEAD_BYTES:
+        msg = f"the head has {len(model)} bytes: {MAX_HEAD_BYTES // 10**6} MB is the most"
         raise WeightsError(msg)
     card = Card(
         name=name,
@@ -66,7 +66,7 @@ def ship(
     )
     write_card(aside, card)
     LearnedHead.read(aside)
-    for part in (MODEL, WEIGHTS, CARD):
+    for part in (MODEL_FILE, WEIGHTS_FILE, CARD_FILE):
         (aside / part).replace(folder / part)
     aside.rmdir()
     return card
@@ -75,7 +75,7 @@ def ship(
 def write_card(folder: Path, card: Card) -> None:
     """The card of a head, for people to read, too."""
     text = msgspec.json.format(msgspec.json.encode(card), indent=2)
-    (folder / CARD).write_bytes(text + b"\n")
+    (folder / CARD_FILE).write_bytes(text + b"\n")
 
 
 def _export(network: nn.Module, file: Path) -> None:
@@ -98,7 +98,7 @@ def _export(network: nn.Module, file: Path) -> None:
 def base_of(folder: Path) -> tuple[nn.Module, Card]:
     """The network of a shipped head, to train on from; raises WeightsError."""
     try:
-        card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
+        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
         if card.schema != SCHEMA:
             msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
             raise RuntimeError(msg)
@@ -106,7 +106,7 @@ def base_of(folder: Path) -> tuple[nn.Module, Card]:
             msg = f"network {card.network!r} is none of {', '.join(NETWORKS)}"
             raise RuntimeError(msg)
         network = Ensemble(card.network, card.members)
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
     except (OSError, KeyError, msgspec.MsgspecError, RuntimeError, SafetensorError) as error:
         msg = f"{folder} holds no head to train on from: {str(error)[:200]}"
         raise WeightsError(msg) from error

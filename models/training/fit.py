@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import DIGITS, WORDS
+from models.fusion.learned_head import SCORE_DIGITS
 from models.training.augment import Augmentation, AugmentedWindows
 from models.training.batches import WindowArrays, answers, silenced
 from models.training.metrics import Scored, Truths, average_precision, temperature
 from models.training.networks import Ensemble
 from models.training.thresholds import foretold_threshold, threshold_for
+from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.errors import ConfigError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
@@ -278,7 +279,7 @@ def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> 
     inputs = silenced(windows.inputs, given)
     there = inputs["state"][:, :, 0] > 0
     logit, classes = forward(trained.network, inputs)
-    for gone in (*((word,) for word in WORDS), WORDS):
+    for gone in (*((word,) for word in WORD_MODALITIES), WORD_MODALITIES):
         columns = [MODALITIES.index(modality) for modality in gone]
         left = np.delete(there, columns, axis=1).any(axis=1)
         places = np.flatnonzero(there[:, columns].all(axis=1) & left)
@@ -352,4 +353,4 @@ def chosen_threshold(trained: Trained, val: WindowArrays, truths: Truths, per_ho
     and foretold for what nobody has heard yet: the higher of both."""
     answers = scored(trained, val)
     both = threshold_for(answers, truths, per_hour), foretold_threshold(answers, truths, per_hour)
-    return round(max(both), DIGITS)
+    return round(max(both), SCORE_DIGITS)

@@ -18,14 +18,14 @@ from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
 
 from models.fusion.labels import LABELS
+from models.training.dataset import TRUTH_COLLAR
 from pipeline.types import SECOND
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
-CLOSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
-COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
+MAX_EVENT_PAUSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
 HOUR = 3600 * SECOND
 NOTHING = "nothing"
 
@@ -92,7 +92,6 @@ class DetectedEvent:
     start_ns: int
     end_ns: int
     label: str  # of the window with the highest score
-    decided_ns: int  # end of the first window: when it was told
     score: float  # the highest
     windows: tuple[int, ...]  # their places in Scored, in order of time
 
@@ -223,7 +222,7 @@ def hop(scored: Scored) -> int:
     return int(steps.min() if len(steps) else (scored.end_ns - scored.start_ns).min())
 
 
-def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[DetectedEvent]:
+def events(scored: Scored, threshold: float, close: int = MAX_EVENT_PAUSE) -> list[DetectedEvent]:
     """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
     hot, firsts = grouped_events(scored, in_order(scored), hop(scored), threshold, close)
     groups = np.split(hot, firsts[1:]) if len(hot) else []
@@ -232,13 +231,11 @@ def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[Detecte
 
 def _event(scored: Scored, group: Ints, step: int) -> DetectedEvent:
     best = group[int(scored.score[group].argmax())]
-    first = int(scored.end_ns[group[0]])
     return DetectedEvent(
         scene=scored.scene[group[0]],
-        start_ns=first - step,
+        start_ns=int(scored.end_ns[group[0]]) - step,
         end_ns=int(scored.end_ns[group[-1]]),
         label=LABELS[int(scored.classes[best].argmax())],
-        decided_ns=first,
         score=float(scored.score[best]),
         windows=tuple(group.tolist()),
     )
@@ -252,7 +249,11 @@ def in_order(scored: Scored) -> tuple[Ints, Ints]:
 
 
 def grouped_events(
-    scored: Scored, ordered: tuple[Ints, Ints], step: int, threshold: float, close: int = CLOSE
+    scored: Scored,
+    ordered: tuple[Ints, Ints],
+    step: int,
+    threshold: float,
+    close: int = MAX_EVENT_PAUSE,
 ) -> tuple[Ints, Ints]:
     """Places of windows from the threshold on, in order, and where among them an event begins."""
     order, number = ordered
@@ -268,7 +269,7 @@ def near_truths(scored: Scored, truths: Truths) -> Bools:
     near = np.zeros(len(scored.scene), bool)
     for scene, places in windows_of(scored).items():
         for truth in truths.get(scene, ()):
-            near[places] |= _overlap(scored, places, truth, COLLAR)
+            near[places] |= _overlap(scored, places, truth, TRUTH_COLLAR)
     return near
 
 

@@ -15,17 +15,17 @@ from models.fusion.labels import LABELS
 from models.training import dataset
 from models.training.dataset import WindowRow
 
-FILE = "rehearsal.jsonl.gz"
-EACH = {"train": 12, "val": 6}  # windows of a label
+REHEARSAL_FILE = "rehearsal.jsonl.gz"
+WINDOWS_A_LABEL = {"train": 12, "val": 6}  # windows of a label
 
 
 def chosen(sources: Sequence[Iterable[WindowRow]], seed: int) -> list[WindowRow]:
-    """Of each label as many windows as EACH says, of all scenes different ones, of the sources in
-    turn; and as many ordinary ones as labelled ones, where there are. The same rows and seed give
-    the same. Their scenes are named anew, without the folders that they lay in."""
+    """Of each label as many windows as WINDOWS_A_LABEL says, of all scenes different ones, of the
+    sources in turn; and as many ordinary ones as labelled ones, where there are. The same rows and
+    seed give the same. Their scenes are named anew, without the folders that they lay in."""
     pools = [_by_scene(rows) for rows in sources]
     picked: list[WindowRow] = []
-    for split, count in EACH.items():
+    for split, count in WINDOWS_A_LABEL.items():
         chance = np.random.default_rng([seed, count])
         labelled = [r for label in LABELS for r in _some(pools, split, label, count, chance)]
         picked += [*labelled, *_some(pools, split, "", len(labelled), chance)]
@@ -62,5 +62,5 @@ def _some(
 
 def read(head: Path) -> list[WindowRow]:
     """What a head was shipped with; none where it has no such file. Raises as `data.read`."""
-    file = head / FILE
+    file = head / REHEARSAL_FILE
     return dataset.read([file]) if file.exists() else []

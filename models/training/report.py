@@ -35,8 +35,9 @@ from models.training.metrics import (
 )
 from pipeline.types import SECOND
 
-SCENES, MISSED, FALSE = 8, 3, 2  # shown at most: all, with a truth missed, with a false alarm
-AROUND = 60 * SECOND  # ns; of a long scene, what is shown on either side
+# shown at most: all, with a truth missed, with a false alarm
+SHOWN_SCENES, SHOWN_MISSED, SHOWN_FALSE = 8, 3, 2
+SHOWN_AROUND = 60 * SECOND  # ns; of a long scene, what is shown on either side
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "ap": ("average precision", ".3f"),
     "auc": ("ROC AUC", ".3f"),
@@ -303,19 +304,21 @@ def chosen(main: Scored, truths: Truths, threshold: float) -> list[Shown]:
     missed = sorted((d for d in what if math.isnan(d.seconds)), key=lambda d: (d.score, d.scene))
     false = sorted(false_events(main, truths, threshold), key=lambda e: (-e.score, e.scene))
     shown: dict[str, Shown] = {}
-    for each in _first_of_scene(missed, MISSED):
+    for each in _first_of_scene(missed, SHOWN_MISSED):
         why = (
             f"Missed: {each.truth.label}. The highest score of a window that saw some of it is "
             f"{each.score:.3f}."
         )
         shown[each.scene] = Shown(each.scene, why, each.truth.start_ns)
-    for event in [e for e in _first_of_scene(false, len(false)) if e.scene not in shown][:FALSE]:
+    for event in [e for e in _first_of_scene(false, len(false)) if e.scene not in shown][
+        :SHOWN_FALSE
+    ]:
         why = f"False alarm: {event.label}, {event.score:.3f}, where the red bar is alone."
         shown[event.scene] = Shown(event.scene, why, event.start_ns)
     bad = {each.scene for each in (*missed, *false)}
     good = [each for each in what if each.scene not in bad]
     for each in _spread(good):
-        if len(shown) == SCENES:
+        if len(shown) == SHOWN_SCENES:
             break
         if each.scene not in shown:
             why = f"Good: {each.truth.label}, told {each.seconds:.1f} s after it began."
@@ -350,8 +353,8 @@ def _scenes(main: Scored, truths: Truths, threshold: float) -> Iterator[str]:
     for number, shown in enumerate(chosen(main, truths, threshold)):
         near = windows[shown.scene]
         ends = main.end_ns[near]
-        if ends[-1] - ends[0] > 2 * AROUND:
-            near = near[abs(ends - shown.at_ns) <= AROUND]
+        if ends[-1] - ends[0] > 2 * SHOWN_AROUND:
+            near = near[abs(ends - shown.at_ns) <= SHOWN_AROUND]
         happened: Sequence[Truth] = truths.get(shown.scene, ())
         svg = figures.timeline(
             str(number), main, near, happened, told.get(shown.scene, ()), threshold

@@ -15,14 +15,15 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from models.hearing.sound import LABELS, PATCH, RATE, STEP, Yamnet
+from models.hearing.sound import PATCH, PATCH_STEP, Yamnet
+from models.hearing.waveform import QUIET_DB, RATE
 from models.hearing.yamnet_features import Floats, features
+from pipeline.config.fields import SOUNDS
 
-KINDS = ("nothing", *LABELS)
-RARE = ("glass", "scream")
+CLIP_LABELS = ("nothing", *SOUNDS)
+RARE_LABELS = ("glass", "scream")
 SEED = 20260105
-LONGEST = 12 * RATE  # samples used of a clip
-QUIET_DB = -60.0  # dBFS; `SoundStage` gives a quieter second no label
+MAX_CLIP_SAMPLES = 12 * RATE  # samples used of a clip
 PATCHES = 3  # listened to for a second: [k-0.98 s, k+0.995 s)
 BEDS = ("rain", "typing", "crowd_cheering", "train", "snoring", "applause", "LJ001", "jfk")
 
@@ -32,7 +33,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SoundClip:
-    """A labelled recording, 16 kHz mono; `label` indexes KINDS."""
+    """A labelled recording, 16 kHz mono; `label` indexes CLIP_LABELS."""
 
     name: str
     label: int
@@ -52,7 +53,7 @@ class ListenedClip:
 
 
 def label_of(path: Path) -> str:
-    """What the file name says: one of LABELS, or "nothing"."""
+    """What the file name says: one of SOUNDS, or "nothing"."""
     name, folder = path.stem, path.parent.name
     if folder == "sesa_train":
         return {"casual": "nothing"}.get(name.split("_")[0], name.split("_")[0])
@@ -78,7 +79,7 @@ def clips(media: Path) -> list[SoundClip]:
     files = [*media.glob("audio/*/*"), *media.glob("speech/*")]
     sounds = sorted(file for file in files if file.suffix in {".wav", ".ogg", ".flac"})
     return [
-        SoundClip(str(file.relative_to(media)), KINDS.index(label_of(file)), read(file))
+        SoundClip(str(file.relative_to(media)), CLIP_LABELS.index(label_of(file)), read(file))
         for file in sounds
     ]
 
@@ -89,7 +90,7 @@ def takes(
     """`count` layings-out: (what the microphone hears, the clip's part of it)."""
     chance = np.random.default_rng([SEED, seed])
     for take in range(count):
-        samples = clip.samples[:LONGEST]
+        samples = clip.samples[:MAX_CLIP_SAMPLES]
         if take and chance.random() < 0.5:  # a smaller or larger thing, a higher or lower voice
             speed = chance.uniform(0.8, 1.25)
             samples = soxr.resample(samples, RATE * speed, RATE, "HQ")
@@ -132,10 +133,12 @@ def listen(
     rows: list[tuple[int, int, int, bool, bool]] = []
     found: list[Floats] = []
     for number, clip in enumerate(known):
-        count = rare if KINDS[clip.label] in RARE else common
+        count = rare if CLIP_LABELS[clip.label] in RARE_LABELS else common
         for take, (whole, own) in enumerate(takes(clip, beds, count, number)):
             scores = model.patches(whole[320:])  # patch j starts at 0.02 s + j/2 s
-            levels = [_level(own[at : at + PATCH]) for at in range(320, len(own) - PATCH + 1, STEP)]
+            levels = [
+                _level(own[at : at + PATCH]) for at in range(320, len(own) - PATCH + 1, PATCH_STEP)
+            ]
             loudest = max(levels)
             for second in range(1, (len(scores) + 1) // 2):
                 patches = slice(2 * second - PATCHES + 1, 2 * second + 1)

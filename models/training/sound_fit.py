@@ -6,11 +6,11 @@ gives each label its operating point, and the slope around it; then all clips fi
 All randomness is seeded: with OPENBLAS_NUM_THREADS=1 the same clips give the same bytes.
 
 There are more coefficients than clips, and only two clips of glass and five screams. So the fit
-starts from what YAMNet's classes mean (MEANT): a Gaussian prior whose mean gives a label its own
-classes, wide on the classes that are meant by any label or by a usual false alarm, narrow on all
-others, and narrower still for the two labels with few clips, which so are mostly YAMNet's own
-knowledge. Ridge as a Gaussian prior: Hoerl and Kennard, 1970; slopes: Platt, Probabilistic Outputs
-for Support Vector Machines, 1999.
+starts from what YAMNet's classes mean (MEANT_CLASSES): a Gaussian prior whose mean gives a label
+its own classes, wide on the classes that are meant by any label or by a usual false alarm, narrow
+on all others, and narrower still for the two labels with few clips, which so are mostly YAMNet's
+own knowledge. Ridge as a Gaussian prior: Hoerl and Kennard, 1970; slopes: Platt, Probabilistic
+Outputs for Support Vector Machines, 1999.
 """
 
 from __future__ import annotations
@@ -24,13 +24,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.hearing.sound import FILE, LABELS, SHIPPED, Yamnet, margins
+from models.hearing.sound import SHIPPED_HEAD, YAMNET_FILE, Yamnet, margins
 from models.hearing.yamnet_features import CLASSES, Floats
-from models.training.sound_clips import KINDS, RARE, Bools, Ints, ListenedClip, clips, listen
+from models.training.sound_clips import (
+    CLIP_LABELS,
+    RARE_LABELS,
+    Bools,
+    Ints,
+    ListenedClip,
+    clips,
+    listen,
+)
+from pipeline.config.fields import SOUNDS
 
 FOLDS, SEED = 5, 5
-SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the KINDS in what is learned
-MEANT = {
+SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the CLIP_LABELS in what is learned
+MEANT_CLASSES = {
     "gunshot": ("Gunshot, gunfire", "Machine gun", "Fusillade", "Cap gun"),
     "explosion": ("Explosion", "Boom", "Artillery fire", "Eruption"),
     "glass": ("Glass", "Shatter", "Breaking", "Chink, clink", "Smash, crash"),
@@ -46,12 +55,12 @@ MEANT = {
         *("Applause", "Clapping", "Cheering", "Snoring"),
     ),
 }
-EXPECTED = 0.4  # log odds of a label for each of log odds of its own classes
+EXPECTED_SLOPE = 0.4  # log odds of a label for each of log odds of its own classes
 RIDGE, MEANT_RIDGE = 0.03, 0.003  # on all classes, and on those that are meant
-RARE_RIDGE, RARE_MEANT_RIDGE = 1.0, 0.03  # the same for RARE labels and their own classes
+RARE_RIDGE, RARE_MEANT_RIDGE = 1.0, 0.03  # the same for RARE_LABELS and their own classes
 FALSE_SHARE = 0.04  # of benign takes (a third of ours are thunder and fireworks) that may raise it
 SLOPES = np.geomspace(0.1, 4, 80)
-LEAST = 0.7  # log odds by which a label must at least beat all others together
+MIN_LEAD = 0.7  # log odds by which a label must at least beat all others together
 
 
 def softmax(logits: Floats) -> Floats:
@@ -68,16 +77,16 @@ class Prior(NamedTuple):
 
 
 def prior(classes: Sequence[str]) -> Prior:
-    """What YAMNet's classes mean to the KINDS."""
-    rows = {kind: [classes.index(name) for name in names] for kind, names in MEANT.items()}
-    mean = np.zeros((CLASSES, len(KINDS)), np.float32)
-    penalty = np.full((CLASSES, len(KINDS)), RIDGE, np.float32)
+    """What YAMNet's classes mean to the CLIP_LABELS."""
+    rows = {kind: [classes.index(name) for name in names] for kind, names in MEANT_CLASSES.items()}
+    mean = np.zeros((CLASSES, len(CLIP_LABELS)), np.float32)
+    penalty = np.full((CLASSES, len(CLIP_LABELS)), RIDGE, np.float32)
     penalty[[row for some in rows.values() for row in some]] = MEANT_RIDGE
-    for label in LABELS:
-        mean[rows[label], KINDS.index(label)] = EXPECTED
-    for label in RARE:
-        penalty[:, KINDS.index(label)] = RARE_RIDGE
-        penalty[rows[label], KINDS.index(label)] = RARE_MEANT_RIDGE
+    for label in SOUNDS:
+        mean[rows[label], CLIP_LABELS.index(label)] = EXPECTED_SLOPE
+    for label in RARE_LABELS:
+        penalty[:, CLIP_LABELS.index(label)] = RARE_RIDGE
+        penalty[rows[label], CLIP_LABELS.index(label)] = RARE_MEANT_RIDGE
     return Prior(mean, penalty)
 
 
@@ -86,9 +95,9 @@ def regress(x: Floats, label: Ints, weight: Floats, known: Prior) -> tuple[Float
     mean, spread = x.mean(0), x.std(0) + 1e-3
     x = (x - mean) / spread
     expected = known.mean * spread[:, None]
-    aim = np.eye(len(KINDS), dtype=np.float32)[label]
+    aim = np.eye(len(CLIP_LABELS), dtype=np.float32)[label]
     weight = (weight / weight.sum()).astype(np.float32)[:, None]
-    held = np.vstack([expected, np.zeros(len(KINDS), np.float32)])  # the last row is the bias
+    held = np.vstack([expected, np.zeros(len(CLIP_LABELS), np.float32)])  # the last row is the bias
     first, second = np.zeros_like(held), np.zeros_like(held)
     steps = 200
     for step in range(1, steps + 1):
@@ -106,7 +115,7 @@ def fit(heard: ListenedClip, label: Ints, use: Bools, known: Prior) -> tuple[Flo
     mine = label[heard.clip]
     use = use & np.where(mine == 0, ~heard.quiet, heard.active)
     times = np.bincount(heard.clip[use], minlength=len(label))
-    share = SHARE / np.bincount(label, minlength=len(KINDS))
+    share = SHARE / np.bincount(label, minlength=len(CLIP_LABELS))
     weight = share[mine[use]] / times[heard.clip[use]]
     return regress(heard.features[use], mine[use], weight, known)
 
@@ -115,7 +124,7 @@ def folds(label: Ints) -> Ints:
     """The fold of each clip: each label is spread evenly over all."""
     chance = np.random.default_rng(SEED)
     fold = np.zeros(len(label), np.int64)
-    for kind in range(len(KINDS)):
+    for kind in range(len(CLIP_LABELS)):
         mine = chance.permutation(np.flatnonzero(label == kind))
         fold[mine] = np.arange(len(mine)) % FOLDS
     return fold
@@ -127,7 +136,7 @@ def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
     `heard` may lack whole folds, for operating points that have not met those either.
     """
     fold = folds(label)[heard.clip]
-    margin = np.zeros((len(fold), len(LABELS)), np.float32)
+    margin = np.zeros((len(fold), len(SOUNDS)), np.float32)
     for number in np.unique(fold):
         weights, bias = fit(heard, label, fold != number, known)
         out = fold == number
@@ -144,19 +153,19 @@ def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats,
     labels share it, since two clips cannot tell one.
     """
     kind, best = highest(heard, label, margin)
-    middle = np.maximum(np.quantile(best[kind == 0], 1 - FALSE_SHARE, axis=0), LEAST)
-    aim = np.arange(1, 1 + len(LABELS))
+    middle = np.maximum(np.quantile(best[kind == 0], 1 - FALSE_SHARE, axis=0), MIN_LEAD)
+    aim = np.arange(1, 1 + len(SOUNDS))
     sign = np.where(kind[:, None] == aim, 1.0, -1.0)
     even = np.where(sign > 0, 1 / (sign > 0).sum(0), 1 / (sign < 0).sum(0))
     loss = [(even * np.logaddexp(0, -sign * (best - middle) * each)).sum() for each in SLOPES]
-    slope = np.full(len(LABELS), SLOPES[int(np.argmin(loss))])
+    slope = np.full(len(SOUNDS), SLOPES[int(np.argmin(loss))])
     return slope.astype(np.float32), middle.astype(np.float32)
 
 
 def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
     """The kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
     numbers, take = np.unique(heard.clip * 1000 + heard.take, return_inverse=True)
-    best = np.full((len(numbers), len(LABELS)), -50, np.float32)
+    best = np.full((len(numbers), len(SOUNDS)), -50, np.float32)
     np.maximum.at(best, take, margin)
     return label[numbers // 1000], best
 
@@ -179,8 +188,8 @@ def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> 
         seconds = part(heard, some)
         kind, best = highest(seconds, label, margin[some])
         raised = best > middle
-        yield f"{title}: takes, AUC, and the share that raised {', '.join(LABELS)}; any wrong one"
-        for row, name in enumerate(KINDS):
+        yield f"{title}: takes, AUC, and the share that raised {', '.join(SOUNDS)}; any wrong one"
+        for row, name in enumerate(CLIP_LABELS):
             mine = kind == row
             wrong = raised[mine].copy()
             if row:
@@ -191,7 +200,7 @@ def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> 
         benign = (margin[some] > middle)[label[seconds.clip] == 0]
         hours = len(benign) / 3600
         starts = (benign & ~np.roll(benign, 1, axis=0)).sum(0)
-        rates = ", ".join(f"{name} {n / hours:.1f}" for name, n in zip(LABELS, starts, strict=True))
+        rates = ", ".join(f"{name} {n / hours:.1f}" for name, n in zip(SOUNDS, starts, strict=True))
         yield f"  false alarms an hour of these benign clips ({hours:.2f} h): {rates}"
 
 
@@ -205,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("media", type=Path)
     parser.add_argument("--weights", type=Path, required=True, help="the folder with yamnet/")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--out", type=Path, default=SHIPPED_HEAD)
     parser.add_argument("--takes", type=int, nargs=2, default=(6, 30), help="common, rare")
     asked = parser.parse_args()
     folder = asked.weights / "yamnet"
@@ -213,7 +222,7 @@ def main() -> None:
         classes = [row["display_name"] for row in csv.DictReader(rows)]
     labelled = clips(asked.media)
     label = np.array([clip.label for clip in labelled])
-    heard = listen(Yamnet(folder / FILE), labelled, *asked.takes, say=_say)
+    heard = listen(Yamnet(folder / YAMNET_FILE), labelled, *asked.takes, say=_say)
     known = prior(classes)
     margin = held_out(heard, label, known)
     slope, middle = calibrate(heard, label, margin)

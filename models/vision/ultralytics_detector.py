@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
 DEVICES = {"cpu": "cpu", "openvino": "cpu", "cuda": "cuda:0", "tensorrt": "cuda:0"}
-KINDS = (".pt", ".engine")
+SUFFIXES = (".pt", ".engine")
 DEFAULT_SIZE = 640  # px; for a .pt, which takes any
 
 
@@ -123,7 +123,7 @@ def _load(path: Path, threads: int) -> Any:
     if not path.exists():
         msg = f"{path}: no such model"
         raise WeightsError(msg)
-    if not folder and path.suffix not in KINDS:
+    if not folder and path.suffix not in SUFFIXES:
         msg = f"{path}: a .pt, a .engine or a folder with OpenVINO's .xml is expected"
         raise WeightsError(msg)
     os.environ["YOLO_OFFLINE"] = "true"  # no usage data, no look for updates

@@ -17,7 +17,7 @@ from threading import Lock, local
 from urllib.parse import quote
 
 from pipeline.bus.log_table import Retention, Table
-from pipeline.bus.sqlite_errors import lock
+from pipeline.bus.sqlite_file import lock
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
@@ -130,11 +130,6 @@ class LocalLog:
     def committed(self, topic: str, group: str) -> tuple[int, bytes]:
         """Offset and note of the group's commit; 0 and none where it has never read the topic."""
         return self._table(topic).place(group) or (0, b"")
-
-    def lag(self, topic: str, group: str) -> int:
-        """Entries still held that `group` has not committed past."""
-        table = self._table(topic)
-        return table.end - max(table.oldest, table.committed.get(group, 0))
 
     def groups(self, topic: str) -> list[str]:
         """The groups that have ever read the topic, and were not forgotten."""

@@ -6,17 +6,14 @@ connection writes, under a lock; every reader brings its own, and WAL lets them 
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Condition, RLock
 
 import msgspec
 
 from pipeline import codec
-from pipeline.bus.sqlite_errors import outside
-from pipeline.errors import OutsideError
+from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -28,9 +25,17 @@ CREATE TABLE entries (offset INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NUL
 CREATE INDEX by_key ON entries (key, offset, start, stop);
 CREATE TABLE commits (reader TEXT PRIMARY KEY, offset INTEGER NOT NULL, note BLOB NOT NULL);
 """
-_APPLICATION = 0x46757365  # "Fuse", in the file's header
-_VERSION = 2  # 1 had no traces
-_FROM_1 = "ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2;"
+_KIND = FileKind(
+    name="log",
+    application=0x46757365,  # "Fuse"
+    schema=_SCHEMA,
+    upgrades=("ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT '';",),  # 1 had no traces
+    secure_delete="FAST",
+    cap="storage.cap",
+    anew="start that topic anew",
+    refusal="{path} is a database, but not a log of this Fusewatch (version {version}, expected "
+    "{expected}). Move it away, or choose another state folder",
+)
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages that one retention step takes at most
 _STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
@@ -55,7 +60,7 @@ class LockedConnection:
 
     def __init__(self, path: Path) -> None:
         self.lock = RLock()
-        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection = connect(path)
 
 
 class Table:
@@ -77,11 +82,10 @@ class Table:
         self.arrived = Condition()
         self.closed = False
         self._links: list[LockedConnection] = []
+        self._file = SqliteFile(path, _KIND, durable=retention.durable)
+        self._writing = RLock()
         try:
-            with self._outside():
-                link = self.connect()
-                self._writer, self._writing = link.connection, link.lock
-                self._create()
+            with self._file.outside():
                 link = self.connect()
                 self._query, self._querying = link.connection, link.lock
                 self._load()
@@ -91,7 +95,7 @@ class Table:
 
     def connect(self) -> LockedConnection:
         """A connection of a reader's own."""
-        with self._outside():
+        with self._file.outside():
             link = LockedConnection(self.path)
         self._links.append(link)
         return link
@@ -103,40 +107,16 @@ class Table:
         if link in self._links:
             self._links.remove(link)
 
-    def _create(self) -> None:
-        run = self._writer.execute
-        tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        ours = run("PRAGMA application_id").fetchone()[0] == _APPLICATION
-        version = run("PRAGMA user_version").fetchone()[0]
-        if tables and not (ours and 1 <= version <= _VERSION):
-            msg = (
-                f"{self.path} is a database, but not a log of this Fusewatch (version {version}, "
-                f"expected {_VERSION}). Move it away, or choose another state folder"
-            )
-            raise OutsideError(msg)
-        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
-        run("PRAGMA journal_mode = WAL")
-        run(f"PRAGMA synchronous = {'FULL' if self._retention.durable else 'NORMAL'}")
-        run("PRAGMA wal_autocheckpoint = 0")  # `_bound_wal` does it, by bytes
-        run("PRAGMA secure_delete = FAST")  # Debian's default rewrites every freed page
-        if not tables:
-            self._writer.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION};"
-                f"PRAGMA user_version = {_VERSION}; COMMIT;"
-            )
-        elif version == 1:
-            self._writer.executescript(f"BEGIN; {_FROM_1} COMMIT;")
-
     def _load(self) -> None:
         sql = "SELECT seq + 1 FROM sqlite_sequence WHERE name = 'entries'"
-        row = self._writer.execute(sql).fetchone()
+        row = self._file.execute(sql).fetchone()
         self.end = int(row[0]) if row else 0
         self.oldest = self._find_oldest()
-        places = self._writer.execute("SELECT reader, offset FROM commits")
+        places = self._file.execute("SELECT reader, offset FROM commits")
         self.committed: dict[str, int] = dict(places.fetchall())
 
     def _find_oldest(self) -> int:
-        row = self._writer.execute("SELECT min(offset) FROM entries").fetchone()
+        row = self._file.execute("SELECT min(offset) FROM entries").fetchone()
         return self.end if row[0] is None else int(row[0])
 
     # -- writing
@@ -150,7 +130,7 @@ class Table:
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
             ]
-            with self._transaction() as run:
+            with self._file.transaction() as run:
                 self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
                 oldest = self._find_oldest()
@@ -158,23 +138,23 @@ class Table:
                 self.oldest = oldest
                 self.end += len(rows)
                 self.arrived.notify_all()
-            self._bound_wal(self._wal // 2)
+            self._file.bound_wal(self._wal // 2)
 
     def commit(self, group: str, offset: int, note: bytes) -> None:
         """Stores where `group` goes on, and its note, at once."""
         with self._writing:
-            with self._transaction() as run:
+            with self._file.transaction() as run:
                 sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
                 run.execute(sql, (group, offset, note))
             self.committed[group] = offset
-            self._bound_wal(self._wal // 2)
+            self._file.bound_wal(self._wal // 2)
 
     def join(self, group: str) -> tuple[int, bytes]:
         """Where `group` goes on; a new group begins at the oldest entry, and holds from there."""
         with self._writing:
             sql = "SELECT offset, note FROM commits WHERE reader = ?"
-            with self._outside():
-                row = self._writer.execute(sql, (group,)).fetchone()
+            with self._file.outside():
+                row = self._file.execute(sql, (group,)).fetchone()
             if row is None:
                 row = (self.oldest, b"")
                 self.commit(group, *row)
@@ -183,7 +163,7 @@ class Table:
     def forget(self, group: str) -> None:
         """Drops a group that will not come back, so that nothing is held for it."""
         with self._writing:
-            with self._transaction() as run:
+            with self._file.transaction() as run:
                 run.execute("DELETE FROM commits WHERE reader = ?", (group,))
             self.committed.pop(group, None)
 
@@ -193,48 +173,48 @@ class Table:
         while trimmed:
             with self._writing:  # anew each time, so that others may append between
                 before = self.oldest
-                with self._transaction():
+                with self._file.transaction():
                     self._make_room(0, self._clock())
                     oldest = self._find_oldest()
                 with self.arrived:
                     self.oldest = oldest
                 trimmed = oldest > before or self._shrink()
-                self._bound_wal(self._wal // 2 if trimmed else 0)
+                self._file.bound_wal(self._wal // 2 if trimmed else 0)
 
     def _make_room(self, incoming: int, now: int) -> None:
         """Inside a transaction: deletes the oldest until `incoming` bytes fit the budget."""
         self._delete_aged(now - ns(self._retention.max_age))
         for _ in range(_STEPS):
-            excess = self._live() + incoming - self._budget
+            excess = self._file.live() + incoming - self._budget
             if excess <= 0 or not self._delete_oldest(excess):
                 break
-        if self._pages() > self._budget:
+        if self._file.allocated() > self._budget:
             self._shrink()
 
     def _delete_aged(self, before: int) -> None:
         head = "SELECT appended FROM entries ORDER BY offset LIMIT 1"
-        row = self._writer.execute(head).fetchone()
+        row = self._file.execute(head).fetchone()
         if row is None or row[0] >= before:
             return
         sql = "SELECT offset, appended FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
         last = None
-        for offset, appended in self._writer.execute(sql, (self._limit(), _STEP)):
+        for offset, appended in self._file.execute(sql, (self._limit(), _STEP)):
             if appended >= before:
                 break
             last = offset
         if last is not None:
-            self._writer.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+            self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
 
     def _delete_oldest(self, wanted: int) -> bool:
         sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
         last, freed = None, 0
-        for offset, size in self._writer.execute(sql, (self._limit(), _STEP)):
+        for offset, size in self._file.execute(sql, (self._limit(), _STEP)):
             last, freed = offset, freed + size
             if freed >= wanted:
                 break
         if last is None:
             return False
-        self._writer.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+        self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
         return True
 
     def _limit(self) -> int:
@@ -242,16 +222,6 @@ class Table:
         if not self._retention.hold:
             return self.end
         return min(self.committed.values(), default=self.end)
-
-    def _pragma(self, name: str) -> int:
-        return int(self._writer.execute(f"PRAGMA {name}").fetchone()[0])
-
-    def _pages(self) -> int:
-        return self._pragma("page_count") * self._pragma("page_size")
-
-    def _live(self) -> int:
-        """Bytes of the file's pages that are in use; the others will be used again."""
-        return self._pages() - self._pragma("freelist_count") * self._pragma("page_size")
 
     def _cost(self, value: bytes) -> int:
         """An upper estimate of what a row takes on disk, its index entry included."""
@@ -262,33 +232,9 @@ class Table:
 
     def _shrink(self) -> bool:
         """Gives some free pages back to the disk while far too many are free; whether it did."""
-        free = self._pragma("freelist_count") * self._pragma("page_size")
-        spare = max(1 << 20, self._live() // 2) if self._pages() <= self._budget else 0
-        if free <= spare:
-            return False
-        with self._outside():
-            for _ in range(_STEP):  # one a call: Python takes one step of such a PRAGMA
-                self._writer.execute("PRAGMA incremental_vacuum(1)")
-        return True
-
-    def _bound_wal(self, most: int) -> None:
-        """Moves the WAL into the file when it is longer than `most` bytes."""
-        wal = Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size > most:
-            with self._outside():
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._outside():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        fits = self._file.allocated() <= self._budget
+        spare = max(1 << 20, self._file.live() // 2) if fits else 0
+        return self._file.shrink(spare, _STEP)
 
     # -- reading
 
@@ -302,7 +248,7 @@ class Table:
         sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
         rows: list[Row] = []
         size = 0
-        with link.lock, self._outside():
+        with link.lock, self._file.outside():
             if self.closed:
                 return 0, []
             cursor = link.connection.execute(sql, (offset, limit))
@@ -322,20 +268,20 @@ class Table:
     def fetch(self, key: str, start: int, end: int) -> list[bytes]:
         """The values of `key` whose event span overlaps `[start, end)`, oldest first."""
         sql = "SELECT value FROM entries WHERE key = ? AND start < ? AND stop > ? ORDER BY offset"
-        with self._querying, self._outside():
+        with self._querying, self._file.outside():
             return [row[0] for row in self._query.execute(sql, (key, end, start))]
 
     def place(self, group: str) -> tuple[int, bytes] | None:
         """Where `group` goes on, and its note; None for a group that has never read."""
         sql = "SELECT offset, note FROM commits WHERE reader = ?"
-        with self._querying, self._outside():
+        with self._querying, self._file.outside():
             row = self._query.execute(sql, (group,)).fetchone()
         return (int(row[0]), bytes(row[1])) if row else None
 
     def last(self, key: str) -> bytes | None:
         """The newest value of `key`."""
         sql = "SELECT value FROM entries WHERE key = ? ORDER BY offset DESC LIMIT 1"
-        with self._querying, self._outside():
+        with self._querying, self._file.outside():
             row = self._query.execute(sql, (key,)).fetchone()
         return bytes(row[0]) if row else None
 
@@ -346,9 +292,8 @@ class Table:
             self.arrived.notify_all()
         while self._links:
             self.release(self._links.pop())
-
-    def _outside(self) -> AbstractContextManager[None]:
-        return outside(self.path, cap="storage.cap", what="log", anew="start that topic anew")
+        with self._writing:
+            self._file.close()
 
 
 def _span(value: bytes) -> tuple[int | None, int | None]:

@@ -91,14 +91,6 @@ class MemoryBus:
         """Everything still held of a topic, partition after partition."""
         return [entry.value for part in self.partitions(topic) for entry in part.entries]
 
-    def lag(self, topic: str, group: str) -> int:
-        """Entries that `group` has not committed past."""
-        commits = self._commits.get((topic, group), {})
-        return sum(
-            part.end - max(part.base, commits[number].offset if number in commits else 0)
-            for number, part in enumerate(self.partitions(topic))
-        )
-
     def close(self) -> None:
         """Forgets what was not flushed."""
         self._pending.clear()

@@ -25,8 +25,8 @@ from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
 
 JPEG_BYTES_A_PIXEL = 0.5  # a busy picture at quality 85 has less
-MOST_CORNERS = 100
-LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state folder
+MAX_CORNERS = 100
+MIN_CAP_BYTES = 100_000_000  # bytes; below this the log alone would fill the state folder
 
 
 def problems(config: Config) -> Iterator[Problem]:
@@ -104,8 +104,8 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
 def _polygon(polygon: Polygon) -> str:
     """What is wrong with a zone beyond its syntax, or nothing."""
     corners = polygon.points
-    if len(corners) > MOST_CORNERS:
-        return f"has {len(corners)} corners; {MOST_CORNERS} are enough for any room"
+    if len(corners) > MAX_CORNERS:
+        return f"has {len(corners)} corners; {MAX_CORNERS} are enough for any room"
     edges = list(zip(corners, (*corners[1:], corners[0]), strict=True))
     if any(a == b for a, b in edges):
         return "gives one point twice in a row"
@@ -210,7 +210,7 @@ def _secret(secret: str) -> str:
 
 
 def _cap(size: int) -> str:
-    return "" if size >= LEAST_CAP else f"must be at least {LEAST_CAP // 10**6} MB"
+    return "" if size >= MIN_CAP_BYTES else f"must be at least {MIN_CAP_BYTES // 10**6} MB"
 
 
 def _weak(token: str) -> bool:

@@ -14,11 +14,11 @@ from itertools import count
 from pipeline import topics
 from pipeline.config.problem import Problem
 from pipeline.config.schema import Config, KafkaBus, size_bytes
-from pipeline.config.topic_plan import LEAST_SEGMENT, Plan, partitions_of, plans, shares
+from pipeline.config.topic_plan import MIN_SEGMENT_BYTES, Plan, partitions_of, plans, shares
 from pipeline.kafka_partitioner import key_hash
 
-LEAST_SPOOL = 100_000_000  # bytes: half a minute of ten cameras
-MOST_SITES = 300  # that share a partition: a commit's note of 4,096 bytes holds 339
+MIN_SPOOL_BYTES = 100_000_000  # bytes: half a minute of ten cameras
+MAX_SITES = 300  # that share a partition: a commit's note of 4,096 bytes holds 339
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])")
 
 
@@ -77,8 +77,8 @@ def _loopback(broker: str) -> bool:
 
 def _sizes(config: Config, bus: KafkaBus) -> Iterator[Problem]:
     try:
-        if size_bytes(bus.spool) < LEAST_SPOOL:
-            what = f"must be at least {LEAST_SPOOL // 10**6} MB, for an outage of some seconds"
+        if size_bytes(bus.spool) < MIN_SPOOL_BYTES:
+            what = f"must be at least {MIN_SPOOL_BYTES // 10**6} MB, for an outage of some seconds"
             yield Problem(("bus", "spool"), what)
     except ValueError as error:
         yield Problem(("bus", "spool"), str(error))
@@ -106,7 +106,7 @@ def _kept(plan: Plan) -> int:
 
 
 def _least(plan: Plan) -> int:
-    return max(LEAST_SEGMENT, int(plan.config["max.message.bytes"]))
+    return max(MIN_SEGMENT_BYTES, int(plan.config["max.message.bytes"]))
 
 
 def _notes(sites: Iterable[str], bus: KafkaBus) -> Iterator[Problem]:
@@ -115,12 +115,12 @@ def _notes(sites: Iterable[str], bus: KafkaBus) -> Iterator[Problem]:
     for topic in (topics.OBSERVATIONS, topics.ANOMALIES):
         field, partitions = topic.removesuffix(".v1"), partitions_of(bus, topic)
         most = _most(hashes, partitions)
-        if most > MOST_SITES:
-            more = next(n for n in count(partitions + 1) if _most(hashes, n) <= MOST_SITES)
+        if most > MAX_SITES:
+            more = next(n for n in count(partitions + 1) if _most(hashes, n) <= MAX_SITES)
             yield Problem(
                 ("bus", "partitions", field),
                 f"is {partitions}, and {most} sites would share one: the note of a commit holds "
-                f"{MOST_SITES}; at least {more}",
+                f"{MAX_SITES}; at least {more}",
             )
 
 

@@ -21,13 +21,13 @@ from pipeline.config.fields import (
     OwnName,
     Seconds,
     Settings,
-    Severity,
     Text,
 )
 from pipeline.config.problem import Problem, Way, known_only, tried
 from pipeline.config.schedule import Schedule
+from pipeline.types import Severity
 
-ON = ("speech", "report")
+WORD_MODALITIES = ("speech", "report")
 
 
 class RuleSite(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
     words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
-    on: tuple[str, ...] = ON
+    on: tuple[str, ...] = WORD_MODALITIES
     min_confidence: Fraction = 0.4
     label: Label = "keyword"
 
@@ -210,6 +210,6 @@ def _schedule(text: str, here: Way) -> Iterator[Problem]:
 
 
 def _on(on: tuple[str, ...], here: Way) -> Iterator[Problem]:
-    yield from known_only(on, ON, (*here, "on"), "kind of words")
+    yield from known_only(on, WORD_MODALITIES, (*here, "on"), "kind of words")
     if not on:
-        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(ON)}")
+        yield Problem((*here, "on"), f"is empty; one or more of: {', '.join(WORD_MODALITIES)}")

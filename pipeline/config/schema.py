@@ -22,10 +22,10 @@ from pipeline.config.fields import (
     Partitioned,
     Seconds,
     Settings,
-    Severity,
 )
 from pipeline.config.problem import Way
 from pipeline.config.rule_kinds import Rule
+from pipeline.types import Severity
 
 
 class Detect(Settings, frozen=True, kw_only=True):

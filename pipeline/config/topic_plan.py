@@ -12,13 +12,12 @@ import msgspec
 
 from pipeline import topics
 from pipeline.config.schema import Config, KafkaBus, size_bytes
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 
 DAY = 86_400  # s
-HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
-LEAST_SEGMENT = 1 << 20  # bytes; brokers of Kafka 4 take no less
-MOST_SEGMENT = 1 << 28
-WORDS = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
+MIN_SEGMENT_BYTES = 1 << 20  # bytes; brokers of Kafka 4 take no less
+MAX_SEGMENT_BYTES = 1 << 28
+UNIT_OF_SETTING = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -88,10 +87,10 @@ def plans(settings: Config, bus: KafkaBus) -> list[Plan]:
 
 def _plan(topic: str, size: int, seconds: float, bus: KafkaBus) -> Plan:
     partitions = partitions_of(bus, topic)
-    largest = most_bytes(topic, bus.max_message) + HEADROOM
+    largest = most_bytes(topic, bus.max_message) + RECORD_HEADROOM
     kept = size // partitions
     # Only whole segments are deleted, and the newest never: ten of them make a retention true
-    segment = min(max(kept // 10, LEAST_SEGMENT, largest), max(MOST_SEGMENT, largest))
+    segment = min(max(kept // 10, MIN_SEGMENT_BYTES, largest), max(MAX_SEGMENT_BYTES, largest))
     config = {
         "cleanup.policy": "delete",
         "retention.ms": round(seconds * 1000),
@@ -160,7 +159,7 @@ def _shrinks(
     plan: Plan, there: Topic, altered: Mapping[str, tuple[str, str]], name: str
 ) -> tuple[str, ...]:
     found = []
-    for key, unit in WORDS.items():
+    for key, unit in UNIT_OF_SETTING.items():
         if key not in altered:
             continue
         have, want = (int(text) if text else -1 for text in altered[key])

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import codec
 from pipeline.types import (
+    BEFORE_ALL,
     SECOND,
     Described,
     Detections,
@@ -34,7 +35,6 @@ from pipeline.types import (
     Window,
 )
 
-_NEVER = -(2**63)  # ns; below every promise
 _OBSERVATIONS = (Detections, Sound, Utterance, Described)
 _KINDS: dict[type, str] = {kind: kind.__name__ for kind in _OBSERVATIONS}
 
@@ -70,9 +70,9 @@ class _Source:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.alive = _NEVER
-        self.promise = _NEVER
-        self.said = _NEVER  # the largest promise that came as a record
+        self.alive = BEFORE_ALL
+        self.promise = BEFORE_ALL
+        self.said = BEFORE_ALL  # the largest promise that came as a record
         self.first: int | None = None  # the smallest instant it spoke of
         self.until: int | None = None  # start of the roster that left it out
         self.stalled = False  # `declare_lost_until` speaks for it
@@ -92,7 +92,7 @@ class _Source:
                 self.spans[-1] = (self.spans[-1][0], upto)
             else:
                 self.spans.append((self.promise, upto))
-        if self.first is None or self.promise == _NEVER:
+        if self.first is None or self.promise == BEFORE_ALL:
             self.first = upto if self.first is None else min(self.first, upto)
         self.promise = upto
         known = min(upto, max(self.alive, floor))
@@ -139,12 +139,12 @@ class Aligner:
         self._rosters: list[_Names] = []  # ascending, see `_order`
         self._watermark: int | None = None
         self._index = 0  # of the first window that is still open
-        self._closed = _NEVER  # ns; end of the last closed window
+        self._closed = BEFORE_ALL  # ns; end of the last closed window
         self._slots: dict[int, list[_Entry]] = {}  # by hop of their start: not yet in `_open`
-        self._filled = _NEVER  # the hops below it have gone from `_slots` to `_open`
+        self._filled = BEFORE_ALL  # the hops below it have gone from `_slots` to `_open`
         self._open: list[_Entry] = []  # ascending; starts before the end of the last closed window
         self._words: list[int] = []  # heap of hops in which a source spoke, not yet reached
-        self._heard = _NEVER  # the last hop reached in which a source spoke
+        self._heard = BEFORE_ALL  # the last hop reached in which a source spoke
 
     @property
     def watermark(self) -> int | None:
@@ -195,7 +195,7 @@ class Aligner:
         names = []
         for name in self._rosters[-1][1]:
             source = self._sources[name]
-            promised = since if source.promise == _NEVER else source.promise
+            promised = since if source.promise == BEFORE_ALL else source.promise
             if promised >= limit or name in speaking:
                 continue
             if not source.stalled:
@@ -262,8 +262,8 @@ class Aligner:
     def _advance(self) -> list[Output]:
         """Move the watermark to the smallest promise, once every source has made one."""
         names = self._rosters[-1][1]
-        lowest = min((self._sources[name].promise for name in names), default=_NEVER)
-        if lowest == _NEVER or (self._watermark is not None and lowest <= self._watermark):
+        lowest = min((self._sources[name].promise for name in names), default=BEFORE_ALL)
+        if lowest == BEFORE_ALL or (self._watermark is not None and lowest <= self._watermark):
             return []
         if self._watermark is None:
             first = min(s.first for s in self._sources.values() if s.first is not None)

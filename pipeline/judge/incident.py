@@ -20,12 +20,11 @@ from typing import TypeVar
 
 import msgspec
 
-from pipeline.config.fields import SEVERITIES
-from pipeline.types import SECOND, Alert, Anomaly, Presence, content_id
+from pipeline.types import SECOND, SEVERITIES, Alert, Anomaly, Presence, content_id
 
 MAX_TEXTS = 20  # reasons and transcript lines an alert carries; the earliest are kept
 
-Evidence = Callable[[str, str, int], tuple[str, ...]]  # site, alert id, revision -> names
+EvidenceNames = Callable[[str, str, int], tuple[str, ...]]  # site, alert id, revision -> names
 
 _V = TypeVar("_V", float, tuple[int, float])
 _MORE_TELLING = {Presence.SILENT: 0, Presence.PRESENT: 1, Presence.LOST: 2}
@@ -132,7 +131,7 @@ class IncidentFold:
     `floor` comes from a restart: what starts before it belongs to incidents that are closed.
     """
 
-    def __init__(self, timing: Timing, evidence: Evidence, floor: int = 0) -> None:
+    def __init__(self, timing: Timing, evidence: EvidenceNames, floor: int = 0) -> None:
         self._timing = timing
         self._evidence = evidence
         self._floor = floor

@@ -23,8 +23,8 @@ from pipeline.judge.track import Track
 from pipeline.types import Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
-LEAST = 0.1  # evidence below this says nothing
-REPORTED = 0.95  # how far a person's own words are believed
+MIN_EVIDENCE = 0.1  # evidence below this says nothing
+REPORT_SCORE = 0.95  # how far a person's own words are believed
 
 Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it holds
 
@@ -125,7 +125,7 @@ class SoundThreshold:
                 reason=f"{label} heard (microphone {sound.source})",
             )
             for label, threshold in sorted(self._rule.labels.items())
-            if (score := sound.labels.get(label, 0.0)) >= LEAST
+            if (score := sound.labels.get(label, 0.0)) >= MIN_EVIDENCE
         ]
 
 
@@ -166,7 +166,7 @@ class KeywordMatcher:
         found = self._words(words.text) if self._shared.reads(words) else ()
         if not found:
             return ()
-        score = words.confidence if isinstance(words, Utterance) else REPORTED
+        score = words.confidence if isinstance(words, Utterance) else REPORT_SCORE
         reason = f'"{", ".join(found)}" {_who(words)}'
         sure = score >= self._rule.min_confidence
         return [self._shared.finding(words, score, reason, sure=sure)]
@@ -186,7 +186,7 @@ class PhraseMatcher:
         vector = _vector(words.embedding)
         near, phrase = max((_cosine(vector, other), p) for p, other in self._phrases.items())
         score = likely(near, self._rule.min_similarity)
-        if score < LEAST:
+        if score < MIN_EVIDENCE:
             return ()
         reason = f'{_who(words)}, close to "{phrase}"'
         sure = near >= self._rule.min_similarity

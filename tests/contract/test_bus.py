@@ -271,16 +271,6 @@ def test_fetch_takes_half_open_spans_and_passes_over_what_has_none(bus: Bus) -> 
     assert list(bus.fetch(TOPIC, "nobody", 0, ns(9))) == []
 
 
-def test_lag_counts_what_the_group_has_not_committed(bus: Bus) -> None:
-    assert isinstance(bus, MemoryBus | LocalLog | KafkaBus)
-    reader = bus.reader(TOPIC, "g")
-    publish(bus, b"a", b"b", b"c")
-    assert bus.lag(TOPIC, "g") == 3
-    second = entries(reader, 3)[1]
-    reader.commit(second.partition, second.offset + 1, b"")
-    assert bus.lag(TOPIC, "g") == 1
-
-
 def test_behind_counts_what_waits_to_be_polled(bus: Bus) -> None:
     reader = bus.reader(TOPIC, "g")
     assert reader.behind(0) >= 1, "nobody knows before it is assigned"

@@ -13,7 +13,7 @@ from pipeline.config.rule_kinds import ZoneRule
 from pipeline.config.schema import Config, Fusion
 from pipeline.errors import ConfigError
 from workers.config.loader import convert, load
-from workers.config.yaml_reader import MAX_BYTES, MAX_DEPTH, read_yaml
+from workers.config.yaml_reader import MAX_DEPTH, MAX_YAML_BYTES, read_yaml
 
 GOOD = """\
 version: 1
@@ -196,7 +196,7 @@ def test_a_huge_file_is_refused_before_it_is_read(file: Path) -> None:
         load(file)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 5 * MAX_BYTES
+    assert peak < 5 * MAX_YAML_BYTES
 
 
 @pytest.mark.parametrize(

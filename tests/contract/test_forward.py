@@ -15,7 +15,7 @@ from pipeline import codec, topics, trace
 from pipeline.errors import OutsideError
 from tests import make
 from workers.bus import spool_forwarder
-from workers.bus.spool import LEAST, Spool
+from workers.bus.spool import SMALLEST_CAP, Spool
 from workers.bus.spool_forwarder import Forwarder
 from workers.runtime.status import Status
 
@@ -65,7 +65,7 @@ class Silent(FakeBrokers):
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path / "spool.db", cap=LEAST)
+    spool = Spool(tmp_path / "spool.db", cap=SMALLEST_CAP)
     yield spool
     spool.close()
 
@@ -131,7 +131,7 @@ def test_after_a_failure_nothing_of_it_comes_later_and_the_order_holds(spool: Sp
 def test_whatever_the_brokers_do_every_record_comes_first_in_its_order(
     tmp_path_factory: pytest.TempPathFactory, turns: list[Turn], more: list[int]
 ) -> None:
-    spool = Spool(tmp_path_factory.mktemp("spool") / "spool.db", cap=LEAST)
+    spool = Spool(tmp_path_factory.mktemp("spool") / "spool.db", cap=SMALLEST_CAP)
     brokers, k = FakeBrokers(*turns), 0
     forwarder = Forwarder(spool, brokers, Status())
     for n in [3, *more]:
@@ -152,7 +152,7 @@ def test_a_large_backlog_goes_in_batches_of_a_bounded_size(spool: Spool) -> None
     spool.put(topics.AUDIO, [make.audio(k, bytes(100_000), seq=k) for k in range(100)])
     forwarder = Forwarder(spool, brokers, Status())
     forwarder.turn(lambda: False)
-    assert sum(len(value) for _, _, value, _ in brokers.got) < spool_forwarder.BYTES + 200_000
+    assert sum(len(value) for _, _, value, _ in brokers.got) < spool_forwarder.BATCH_BYTES + 200_000
     drain(forwarder, spool)
     assert seqs(brokers.got) == list(range(100))
 
@@ -211,7 +211,7 @@ def test_who_is_stopped_waits_for_silent_brokers_so_long_and_no_longer(spool: Sp
     now = [0.0]
 
     def monotonic() -> float:
-        now[0] += spool_forwarder.LAST / 4
+        now[0] += spool_forwarder.DRAIN_TIMEOUT / 4
         return now[0]
 
     loop = looping(Forwarder(spool, brokers, Status(), monotonic=monotonic), stop)

@@ -153,7 +153,7 @@ def test_of_very_many_faults_some_are_told_and_the_rest_counted(tmp_path: Path) 
     with pytest.raises(ConfigError) as caught:
         dataset.read([path])
     lines = str(caught.value).splitlines()
-    assert len(lines) == dataset.MOST_FAULTS + 1
+    assert len(lines) == dataset.MAX_FAULTS + 1
     assert lines[-1] == "... and 5 more"
 
 

@@ -19,7 +19,7 @@ import torch
 
 from models.fusion.features import SIZES, Tokens, arrays
 from models.fusion.labels import LABELS, MODALITIES
-from models.fusion.learned_head import SHIPPED, LearnedHead
+from models.fusion.learned_head import SHIPPED_FOLDER, LearnedHead
 from models.training import dataset, export_head, fit, rehearsal
 from models.training.batches import WindowArrays
 from models.training.fit import FitSettings
@@ -323,7 +323,7 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
     base: Path, tmp_path: Path, right: bool
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
     path, out = tmp_path / "one.jsonl", tmp_path / "site"
     rows = [
         msgspec.structs.replace(
@@ -340,7 +340,9 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
     )  # fmt: skip
     assert (told["alerts"], told["agrees_before"]) == (12, 12 * right)
     assert told["agrees_after"] == 12
-    assert (out / rehearsal.FILE).read_bytes() == (base / rehearsal.FILE).read_bytes()
+    assert (out / rehearsal.REHEARSAL_FILE).read_bytes() == (
+        base / rehearsal.REHEARSAL_FILE
+    ).read_bytes()
     head = LearnedHead.read(out)
     for label in LABELS[:2]:  # what nobody has called false is told as before
         assert head.probabilities(alert_like(label, 99)[5].tokens())[0] > 0.5
@@ -360,7 +362,7 @@ def test_a_file_without_a_val_split_is_not_stopped_by_windows_of_elsewhere(
     base: Path, tmp_path: Path
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
     dataset.write(tmp_path / "scenes.jsonl", made(6, 3))
     with pytest.raises(ConfigError, match="split val: there must be windows"):
         train.train(
@@ -419,7 +421,7 @@ def test_too_few_alerts_are_said_to_be(
 def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
     base: Path, learned: fit.Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_head, "MOST", 1000)
+    monkeypatch.setattr(export_head, "MAX_HEAD_BYTES", 1000)
     before = LearnedHead.read(base).version
     with pytest.raises(WeightsError, match=r"the head has [0-9]+ bytes"):
         export_head.ship(
@@ -430,7 +432,7 @@ def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
 
 def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_path: Path) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
     train.train(
         [reviewed(tmp_path / "reviewed.jsonl")], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
@@ -513,7 +515,7 @@ def test_a_base_for_other_features_is_refused_with_what_they_are(base: Path) -> 
 
 
 def test_the_shipped_head_can_be_trained_on() -> None:
-    network, card = export_head.base_of(SHIPPED)
+    network, card = export_head.base_of(SHIPPED_FOLDER)
     assert len(network.members) == card.members
 
 

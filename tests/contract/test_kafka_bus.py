@@ -24,7 +24,7 @@ from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.run import Runner, decoded
 from pipeline.types import ns
 from tests import make
-from tests.live.brokers import Brokers, SecureKafka
+from tests.live.brokers import Brokers, SecureKafka, lag
 from tests.live.servers import eventually
 
 pytestmark = pytest.mark.live
@@ -187,7 +187,7 @@ def test_members_share_partitions_and_a_rebalance_loses_and_reorders_nothing(
     eventually(lambda: len(one.read) + len(two.read) == written, within=SETTLED)
     assert values(one, two) == list(range(written)), "all, and once: each had committed"
     assert in_order(one, two)
-    eventually(lambda: writer.lag(TOPIC, GROUP) == 0, within=SETTLED)
+    eventually(lambda: lag(writer, TOPIC, GROUP) == 0, within=SETTLED)
 
 
 @pytest.mark.slow
@@ -366,7 +366,7 @@ def test_a_step_whose_partition_is_lost_meanwhile_goes_on_and_the_work_is_done_a
     assert bus.committed(TOPIC, GROUP) == {}
     eventually(lambda: runner.step(0.2), within=SETTLED)
     assert len(stage.seen) == 2
-    assert bus.lag(TOPIC, GROUP) == 0
+    assert lag(bus, TOPIC, GROUP) == 0
 
 
 def test_a_second_process_of_one_instance_fences_the_first(
@@ -457,10 +457,10 @@ def test_what_retention_deleted_before_it_was_read_is_counted(
     assert reader.lost == 3
     assert first(reader, Entry).offset == 4
     write(bus, 20_000, since=10)  # more than one fetch holds
-    assert bus.lag(TOPIC, GROUP) == 20_006
+    assert lag(bus, TOPIC, GROUP) == 20_006
     admin.delete_records({part: 20_009})
     admin.close()
-    assert bus.lag(TOPIC, GROUP) == 1
+    assert lag(bus, TOPIC, GROUP) == 1
     read = 1
 
     def last() -> bool:
@@ -639,7 +639,7 @@ def test_a_password_over_tls_opens_the_brokers_and_is_never_logged(
     reader = bus.reader(TOPIC, GROUP)
     assert first(reader, Entry).value == b"0"
     reader.commit(0, 1, b"")
-    assert bus.lag(TOPIC, GROUP) == 2
+    assert lag(bus, TOPIC, GROUP) == 2
     assert secure_kafka.password not in caplog.text
     assert secure_kafka.password not in repr(bus)
 
@@ -742,7 +742,7 @@ def test_a_broker_that_stops_and_comes_back_loses_and_doubles_nothing(
         assert time.process_time() - cpu < 3, "and does not spin"
         assert all(map(reader.behind, (0, 1))), "nobody knows"
         with pytest.raises(BrokersAway):
-            bus.lag(TOPIC, GROUP)
+            lag(bus, TOPIC, GROUP)
         ends = {entry.partition: entry.offset + 1 for entry in read}
         commit = Thread(target=reader.commit, args=(0, ends[0], b"in the outage"))
         commit.start()
@@ -821,7 +821,7 @@ def test_a_bus_closes_in_seconds_though_its_broker_is_away(
         write(bus, 1)
         reader = bus.reader(TOPIC, GROUP)
         first(reader, Entry)
-        assert bus.lag(TOPIC, GROUP) == 1
+        assert lag(bus, TOPIC, GROUP) == 1
         brokers.stop()
         bus.publish(TOPIC, "k", b"never")
         failed: list[BaseException] = []

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import CARD, MODEL, LearnedHead
+from models.fusion.learned_head import CARD_FILE, MODEL_FILE, LearnedHead
 from pipeline.config import schema
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
@@ -75,13 +75,13 @@ def test_a_recording_is_what_its_windows_say(tmp_path: Path) -> None:
 def change(folder: Path, what: str) -> None:
     match what:
         case "no card":
-            (folder / CARD).unlink()
+            (folder / CARD_FILE).unlink()
         case "card":
-            (folder / CARD).write_text('{"name": 3}')
+            (folder / CARD_FILE).write_text('{"name": 3}')
         case "model":
-            (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1])
+            (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:-1])
         case "none":
-            (folder / MODEL).unlink()
+            (folder / MODEL_FILE).unlink()
 
 
 @pytest.mark.parametrize(
@@ -108,32 +108,34 @@ def test_a_head_for_other_features_is_refused_with_what_to_do(tmp_path: Path) ->
 
 def rehashed(folder: Path, model: bytes) -> None:
     """Put another model there, of which the card knows."""
-    (folder / MODEL).write_bytes(model)
-    card = json.loads((folder / CARD).read_text())
+    (folder / MODEL_FILE).write_bytes(model)
+    card = json.loads((folder / CARD_FILE).read_text())
     card["sha256"] = hashlib.sha256(model).hexdigest()
-    (folder / CARD).write_text(json.dumps(card))
+    (folder / CARD_FILE).write_text(json.dumps(card))
 
 
 def test_a_model_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {})
     rehashed(folder, b"no network at all")
-    with pytest.raises(WeightsError, match=rf"{folder}: {MODEL} cannot be loaded"):
+    with pytest.raises(WeightsError, match=rf"{folder}: {MODEL_FILE} cannot be loaded"):
         LearnedHead.read(folder)
 
 
 def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {})
-    model = onnx.load(folder / MODEL)
+    model = onnx.load(folder / MODEL_FILE)
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value -= 1
     rehashed(folder, model.SerializeToString())
-    with pytest.raises(WeightsError, match=rf"{MODEL} takes .*'vision': \[22\].*train it again"):
+    with pytest.raises(
+        WeightsError, match=rf"{MODEL_FILE} takes .*'vision': \[22\].*train it again"
+    ):
         LearnedHead.read(folder)
 
 
 def carded(folder: Path, **changed: object) -> Path:
     """Change what the card says."""
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps({**card, **changed}))
+    card = json.loads((folder / CARD_FILE).read_text())
+    (folder / CARD_FILE).write_text(json.dumps({**card, **changed}))
     return folder
 
 
@@ -157,23 +159,27 @@ def test_a_card_of_another_head_or_another_scale_is_refused(
 def test_a_model_with_other_outputs_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {}, labels=LABELS[:3])
     carded(folder, labels=list(LABELS))
-    with pytest.raises(WeightsError, match=rf"{MODEL} gives .*'classes': \[3\].*train it again"):
+    with pytest.raises(
+        WeightsError, match=rf"{MODEL_FILE} gives .*'classes': \[3\].*train it again"
+    ):
         LearnedHead.read(folder)
 
 
 def test_a_model_for_one_window_at_a_time_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {})
-    model = onnx.load(folder / MODEL)
+    model = onnx.load(folder / MODEL_FILE)
     for given in model.graph.input:
         given.type.tensor_type.shape.dim[0].dim_value = 1
     rehashed(folder, model.SerializeToString())
-    with pytest.raises(WeightsError, match=f"{MODEL} cannot judge windows: "):
+    with pytest.raises(WeightsError, match=f"{MODEL_FILE} cannot judge windows: "):
         LearnedHead.read(folder)
 
 
 def test_a_model_whose_scores_are_no_numbers_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {}, bias=float("nan"))
-    with pytest.raises(WeightsError, match=rf"{MODEL} gives what is no probability \(.* nan\)"):
+    with pytest.raises(
+        WeightsError, match=rf"{MODEL_FILE} gives what is no probability \(.* nan\)"
+    ):
         LearnedHead.read(folder)
 
 
@@ -223,6 +229,6 @@ def test_a_reload_swaps_the_head_and_a_bad_one_changes_nothing(tmp_path: Path) -
     tiny_head(folder, {}, version="2")
     reload_heads(path, [node])
     assert stage.heads["office"].version.startswith("tiny 2")
-    (folder / MODEL).write_bytes(b"no model")
+    (folder / MODEL_FILE).write_bytes(b"no model")
     reload_heads(path, [node])
     assert stage.heads["office"].version.startswith("tiny 2")

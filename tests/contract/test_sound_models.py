@@ -11,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.hearing.sound import CLASSES, HELD, LABELS, PATCH, STEP, SoundHead, Yamnet
-from models.training.sound_clips import KINDS, label_of, read
-from models.training.sound_fit import MEANT, prior
+from models.hearing.sound import (
+    CLASSES,
+    MAX_REMEMBERED_PATCHES,
+    PATCH,
+    PATCH_STEP,
+    SoundHead,
+    Yamnet,
+)
+from models.training.sound_clips import CLIP_LABELS, label_of, read
+from models.training.sound_fit import MEANT_CLASSES, prior
+from pipeline.config.fields import SOUNDS
 from pipeline.errors import WeightsError
 
 
@@ -47,8 +55,8 @@ def test_an_item_does_not_depend_on_its_neighbours(yamnet: Yamnet, shot: np.ndar
 def test_a_long_waveform_has_the_highest_score_of_its_patches(
     yamnet: Yamnet, shot: np.ndarray
 ) -> None:
-    long = shot[: PATCH + 2 * STEP]
-    parts = yamnet([long[at : at + PATCH] for at in (0, STEP, 2 * STEP)])
+    long = shot[: PATCH + 2 * PATCH_STEP]
+    parts = yamnet([long[at : at + PATCH] for at in (0, PATCH_STEP, 2 * PATCH_STEP)])
     np.testing.assert_array_equal(yamnet([long])[0], np.max(parts, axis=0))
 
 
@@ -72,7 +80,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 @given(arrays(np.uint8, CLASSES, elements=st.integers(0, 255)))
 def test_no_two_labels_reach_the_alarm_at_once(steps: np.ndarray) -> None:
     labels = SoundHead.shipped()((steps / 256).astype(np.float32))
-    assert tuple(labels) == LABELS
+    assert tuple(labels) == SOUNDS
     assert all(0 <= p <= 1 and p == round(p, 3) for p in labels.values())
     assert sum(p >= 0.5 for p in labels.values()) <= 1
 
@@ -88,20 +96,20 @@ def classes(weights: Path) -> list[str]:
         return [row["display_name"] for row in csv.DictReader(rows)]
 
 
-@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("label", SOUNDS)
 def test_what_yamnet_is_sure_of_is_heard(classes: list[str], label: str) -> None:
     """All of a label's own classes at once, and nothing else: our clips have not unlearned it."""
     scores = np.zeros(CLASSES, np.float32)
-    scores[[classes.index(name) for name in MEANT[label]]] = 0.6
+    scores[[classes.index(name) for name in MEANT_CLASSES[label]]] = 0.6
     assert SoundHead.shipped()(scores)[label] >= 0.5
 
 
 def test_before_any_clip_a_label_follows_its_own_classes_alone(classes: list[str]) -> None:
     mean, penalty = prior(classes)
     assert (penalty > 0).all()
-    for column, kind in enumerate(KINDS):
+    for column, kind in enumerate(CLIP_LABELS):
         follows = {classes[row] for row in np.flatnonzero(mean[:, column])}
-        assert follows == (set() if kind == "nothing" else set(MEANT[kind]))
+        assert follows == (set() if kind == "nothing" else set(MEANT_CLASSES[kind]))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +132,6 @@ def test_a_clip_is_labelled_by_its_name(name: str, label: str) -> None:
 def test_what_was_heard_before_is_answered_as_it_was(yamnet: Yamnet, shot: np.ndarray) -> None:
     first = yamnet.patches(shot).copy()
     yamnet.patches(shot)[:] = 0  # whoever got an answer may change it
-    for seed in range(HELD + 2):  # more than is remembered
+    for seed in range(MAX_REMEMBERED_PATCHES + 2):  # more than is remembered
         yamnet([np.random.default_rng(seed).uniform(-1, 1, PATCH).astype(np.float32)])
     assert (yamnet.patches(shot) == first).all()

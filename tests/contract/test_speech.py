@@ -22,15 +22,15 @@ from msgspec import structs
 from models.hearing.speech import FasterWhisper
 from models.hearing.transcript import (
     Hearing,
-    Samples,
     Transcript,
     alike,
     believe,
-    word_errors,
     words,
 )
+from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
+from tests.word_errors import word_errors
 from workers.stages.encoders import adapted
 
 # openai-whisper 20250625 leaves its vocabulary file to the garbage collector to close.
@@ -38,7 +38,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in.*tiktoken:pytest.PytestUnraisableExceptionWarning"
 )
 
-RATE = 16_000
 NAME = "faster-whisper-tiny.en"
 JFK = (
     "And so my fellow Americans ask not what your country can do for you "

@@ -65,7 +65,7 @@ def samples(chunk: Record) -> np.ndarray:
     return np.frombuffer(chunk.data, "<i2").astype(float)
 
 
-@pytest.mark.parametrize("kind", corruptions.KINDS)
+@pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
 def test_it_is_spoilt_the_same_each_time(kind: str) -> None:
     for record in (picture(), make.audio(1)):
         assert corruptions.way(kind, 3)(record) == corruptions.way(kind, 3)(record)
@@ -76,7 +76,7 @@ def test_what_it_does_not_touch_stays_as_it_is() -> None:
     assert all(corruptions.way(kind)(audio) is audio for kind in ("dark", "blur", "shifted", ""))
     assert all(corruptions.way(kind)(frame) is frame for kind in ("noise", "shifted", ""))
     report = make.report(1)
-    assert all(corruptions.way(kind)(report) is report for kind in corruptions.KINDS)
+    assert all(corruptions.way(kind)(report) is report for kind in corruptions.CORRUPTIONS)
 
 
 def test_a_dark_picture_keeps_a_little_of_its_light() -> None:

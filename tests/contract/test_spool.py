@@ -22,7 +22,7 @@ from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import AudioChunk, FrameChunk, Progress, Record, Report, Roster, ns
 from tests import make
 from workers.bus.publish import publish_all
-from workers.bus.spool import LEAST, Spool
+from workers.bus.spool import SMALLEST_CAP, Spool
 from workers.capture import factory
 from workers.capture.reports import promised
 from workers.replay import scene_player
@@ -70,7 +70,7 @@ def on_disk(spool: Spool) -> int:
 def limit(spool: Spool, pages: int | None) -> None:
     """A disk with room for so many pages of the file."""
     pages = pages or 1 << 20
-    spool._sqlite.execute(f"PRAGMA max_page_count = {pages}")
+    spool._file.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_what_was_put_waits_in_one_order_over_all_topics_until_it_is_done(opened: Opener) -> None:
@@ -136,13 +136,13 @@ def test_where_a_source_stands_is_known_as_the_log_knows_it_and_outlives_the_rec
     tmp_path_factory: pytest.TempPathFactory, given: list[Record]
 ) -> None:
     folder = tmp_path_factory.mktemp("both")
-    log, spool = LocalLog(folder / "log", clock=lambda: 0), Spool(folder / "s.db", cap=LEAST)
+    log, spool = LocalLog(folder / "log", clock=lambda: 0), Spool(folder / "s.db", cap=SMALLEST_CAP)
     for record in given:
         publish_all(log, topic_for(record), [record])
         spool.put(topic_for(record), [record])
         spool.done(spool.take(*ALL))
     spool.close()
-    spool = Spool(folder / "s.db", cap=LEAST)
+    spool = Spool(folder / "s.db", cap=SMALLEST_CAP)
     sites = {"office": OFFICE}
     assert factory.reached(spool.last, sites) == factory.reached(log.last, sites)
     assert promised(spool.last, ["office"]) == promised(log.last, ["office"])
@@ -171,7 +171,7 @@ def test_a_picture_is_not_kept_twice(opened: Opener) -> None:
 def test_a_report_is_synced_to_the_disk_before_it_is_acknowledged(opened: Opener) -> None:
     spool = opened()
     said: list[str] = []
-    spool._sqlite.set_trace_callback(said.append)
+    spool._file.connection.set_trace_callback(said.append)
     spool.put(topics.FRAMES, [make.frame(1)])
     assert not [line for line in said if "synchronous" in line]
     spool.put(topics.REPORTS, [make.roster(), make.report(1)])
@@ -187,13 +187,13 @@ def test_a_report_is_synced_to_the_disk_before_it_is_acknowledged(opened: Opener
 def test_the_oldest_frames_give_way_first_and_each_is_counted(
     opened: Opener, dropped: Counter[str]
 ) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     for k in range(60):
         for camera in ("desk", "door"):
             spool.put(topics.FRAMES, [make.frame(k / 5, PICTURE, source=camera, seq=k)])
         spool.put(topics.AUDIO, [make.audio(k / 5, seconds=0.2)])
         spool.put(topics.REPORTS, [make.progress(k / 5, source="reports")])
-        assert on_disk(spool) <= LEAST
+        assert on_disk(spool) <= SMALLEST_CAP
     assert 0.9 < spool.share <= 1
     kept = records(spool)
     frames = [record for record in kept if isinstance(record, FrameChunk)]
@@ -211,13 +211,13 @@ def test_the_oldest_frames_give_way_first_and_each_is_counted(
 def test_where_no_frame_is_left_the_oldest_sound_gives_way_and_reports_never(
     opened: Opener, dropped: Counter[str]
 ) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     spool.put(topics.FRAMES, [make.frame(0, PICTURE)])
     said = [make.report(1000 + k, f"report {k}") for k in range(50)]
     for k in range(100):
         spool.put(topics.AUDIO, [make.audio(k * 5, seconds=5.0, seq=k)])
         spool.put(topics.REPORTS, said[k : k + 1])
-        assert on_disk(spool) <= LEAST
+        assert on_disk(spool) <= SMALLEST_CAP
     kept = records(spool)
     assert [record for record in kept if isinstance(record, Report)] == said
     assert not [record for record in kept if isinstance(record, FrameChunk)]
@@ -229,7 +229,7 @@ def test_where_no_frame_is_left_the_oldest_sound_gives_way_and_reports_never(
 def test_in_place_of_what_gave_way_stays_a_word_that_the_source_was_lost_once_a_second(
     opened: Opener, dropped: Counter[str]
 ) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     for k in range(150):
         spool.put(topics.FRAMES, [make.frame(k / 5, PICTURE, seq=k)])
     kept = records(spool)
@@ -241,7 +241,7 @@ def test_in_place_of_what_gave_way_stays_a_word_that_the_source_was_lost_once_a_
 
 
 def test_a_place_that_became_free_is_known_although_its_record_gave_way(opened: Opener) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     for k in range(150):
         spool.put(topics.FRAMES, [make.frame(k / 5, PICTURE, source="desk" if k else "door")])
     assert codec.decode(spool.last(topics.FRAMES, "office/door") or b"").upto == 1
@@ -250,7 +250,7 @@ def test_a_place_that_became_free_is_known_although_its_record_gave_way(opened: 
 def test_what_a_broker_may_have_already_does_not_give_way(
     opened: Opener, dropped: Counter[str]
 ) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     spool.put(topics.FRAMES, [make.frame(k / 5, PICTURE, source="door") for k in range(5)])
     taken = spool.take(*ALL)
     for k in range(100):
@@ -264,7 +264,7 @@ def test_what_a_broker_may_have_already_does_not_give_way(
 def test_what_never_gives_way_may_fill_more_than_the_cap(
     opened: Opener, dropped: Counter[str]
 ) -> None:
-    spool = opened(LEAST)
+    spool = opened(SMALLEST_CAP)
     text = "x" * 16_000
     for k in range(20):
         spool.put(topics.REPORTS, [make.report(40 * k + n, text) for n in range(40)])
@@ -297,7 +297,7 @@ def test_every_record_is_done_or_waits_or_was_counted(
 ) -> None:
     gone = Counter[str]()
     folder = tmp_path_factory.mktemp("spool")
-    spool = Spool(folder / "s.db", cap=LEAST, dropped=lambda site, source, n: gone.update(
+    spool = Spool(folder / "s.db", cap=SMALLEST_CAP, dropped=lambda site, source, n: gone.update(
         {source: n}))  # fmt: skip
     put, done, taken = Counter[str](), Counter[str](), []
     for k, turn in enumerate(turns):
@@ -331,7 +331,7 @@ def test_every_record_is_done_or_waits_or_was_counted(
 def test_a_full_disk_says_so_and_keeps_nothing_of_what_was_put(opened: Opener) -> None:
     spool = opened()
     spool.put(topics.FRAMES, [make.frame(1)])
-    limit(spool, spool._pragma("page_count"))
+    limit(spool, spool._file.pragma("page_count"))
     with pytest.raises(DiskFull, match=r"no space left for .*spool\.db.*`bus\.spool`"):
         spool.put(topics.FRAMES, [make.frame(2), make.frame(3, PICTURE)])
     assert records(spool) == [make.frame(1)]
@@ -346,17 +346,17 @@ def test_what_is_done_is_not_taken_again_although_a_full_disk_cannot_delete_it(
 ) -> None:
     spool = opened()
     spool.put(topics.FRAMES, [make.frame(k) for k in range(4)])
-    spool._sqlite.execute(
+    spool._file.execute(
         "CREATE TEMP TRIGGER full BEFORE DELETE ON waiting "
         "BEGIN INSERT INTO newest VALUES ('', '', zeroblob(1000000)); END"
     )
-    limit(spool, spool._pragma("page_count"))
+    limit(spool, spool._file.pragma("page_count"))
     spool.done(spool.take(2, 1 << 30))
     assert records(spool) == [make.frame(2), make.frame(3)]
     assert spool.waiting == 2
-    spool._sqlite.execute("DROP TRIGGER full")
+    spool._file.execute("DROP TRIGGER full")
     spool.done(spool.take(1, 1 << 30))
-    assert spool._sqlite.execute("SELECT id FROM waiting").fetchall() == [(4,)]
+    assert spool._file.execute("SELECT id FROM waiting").fetchall() == [(4,)]
 
 
 def test_a_damaged_spool_is_told_and_left_alone(tmp_path: Path, opened: Opener) -> None:
@@ -380,12 +380,12 @@ def test_the_database_of_another_program_is_not_touched(tmp_path: Path, opened: 
 def test_two_processes_do_not_share_a_spool(tmp_path: Path, opened: Opener) -> None:
     opened()
     with pytest.raises(OutsideError, match=r"spool\.db is in use by another .*pid \d+"):
-        Spool(tmp_path / "spool.db", cap=LEAST)
+        Spool(tmp_path / "spool.db", cap=SMALLEST_CAP)
 
 
 def test_a_cap_that_is_no_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="too small"):
-        Spool(tmp_path / "spool.db", cap=LEAST - 1)
+        Spool(tmp_path / "spool.db", cap=SMALLEST_CAP - 1)
 
 
 KILLED = """

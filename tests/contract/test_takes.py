@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models.fusion import features
-from models.hearing.yamnet_features import OWN
+from models.hearing.yamnet_features import OWN_CLASSES
 from models.training import dataset
 from pipeline.types import Presence
 from workers.training import clip_augmentation, clip_manifest
@@ -47,7 +47,7 @@ def test_a_window_in_which_nobody_suspects_the_clips_label_is_no_example() -> No
     def row(truth: str | None, **scores: float) -> dataset.WindowRow:
         sound = np.full(features.SIZES["sound"], -0.78, np.float32)
         for label, score in scores.items():
-            sound[OWN[label][0]] = np.log(score / (1 - score)) / 8
+            sound[OWN_CLASSES[label][0]] = np.log(score / (1 - score)) / 8
         tokens = features.Tokens({"sound": sound}, {"sound": Presence.PRESENT})
         return dataset.WindowRow(
             scene="x.flac#0", site="clip", start=0, end=4, truth=truth,

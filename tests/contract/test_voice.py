@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from models.hearing.voice_activity import FRAME, Samples, VoiceActivity
-
-RATE = 16_000
+from models.hearing.voice_activity import FRAME_SAMPLES, VoiceActivity
+from models.hearing.waveform import RATE, Samples
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,8 @@ def test_noise_is_none(voice: VoiceActivity, media: Path, name: str) -> None:
 def test_frames_are_counted_from_the_end(voice: VoiceActivity, media: Path) -> None:
     samples = decode_audio(str(media / "speech/LJ001-0001.flac"))
     (one,) = voice([samples[: 3 * RATE]])
-    assert len(one) == -(-3 * RATE // FRAME)
-    before = -len(samples[: 3 * RATE]) % FRAME
+    assert len(one) == -(-3 * RATE // FRAME_SAMPLES)
+    before = -len(samples[: 3 * RATE]) % FRAME_SAMPLES
     padded = np.concatenate([np.zeros(before, np.float32), samples[: 3 * RATE]])
     assert np.array_equal(one, voice([padded])[0])
 
@@ -49,7 +48,7 @@ def test_a_call_remembers_nothing_and_a_batch_mixes_nothing(
 
 
 def test_the_waveform_is_left_as_it_was(voice: VoiceActivity) -> None:
-    samples: Samples = np.full(FRAME * 4, 0.5, np.float32)
+    samples: Samples = np.full(FRAME_SAMPLES * 4, 0.5, np.float32)
     voice([samples])
     assert np.all(samples == 0.5)
 

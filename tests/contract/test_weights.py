@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from models import registry, weights
-from models.download import TRIES, Wanted, fetch
+from models.download import MAX_TRIES, Wanted, fetch
 from models.registry import Archive, File, Weights
 from pipeline.errors import WeightsError
 from workers.cli import main
@@ -250,7 +250,7 @@ def test_a_busy_server_is_asked_again_and_given_up_in_the_end(
     server.script, server.asked = [says(503)], []
     with pytest.raises(WeightsError, match="it answers 503; try again later"):
         fetch(wanted(server), tmp_path / "file2", wait=waits)
-    assert len(server.asked) == TRIES
+    assert len(server.asked) == MAX_TRIES
 
 
 def test_a_slow_server_is_waited_for(server: Server, tmp_path: Path) -> None:

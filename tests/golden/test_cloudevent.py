@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from pipeline import codec
 from pipeline.types import SECOND, Presence
 from tests.make import alert
-from workers.delivery.cloudevent import CUT, MAX_BYTES, event, event_bytes, event_id, rfc3339
+from workers.delivery.cloudevent import (
+    CUT_MARK,
+    MAX_EVENT_BYTES,
+    event,
+    event_bytes,
+    event_id,
+    rfc3339,
+)
 from workers.delivery.cloudevent import test_event as made_test_event
 
 START = 1_767_225_606 * SECOND  # 2026-01-01T00:00:06Z
@@ -115,7 +122,7 @@ def test_a_short_text_is_not_cut():
 
 def test_long_texts_end_in_a_marker():
     data = json.loads(event_bytes(alert(transcript=("a" * 100_000,), reasons=("short",))))["data"]
-    assert data["transcript"][0].endswith(CUT)
+    assert data["transcript"][0].endswith(CUT_MARK)
     assert data["reasons"] == ["short"]
 
 
@@ -123,7 +130,7 @@ def test_many_texts_say_how_many_are_missing():
     data = json.loads(event_bytes(alert(transcript=tuple("word " * 20 for _ in range(5000)))))[
         "data"
     ]
-    assert data["transcript"][-1].endswith(f"more{CUT}")
+    assert data["transcript"][-1].endswith(f"more{CUT_MARK}")
 
 
 def test_names_that_do_not_fit_are_refused():
@@ -137,7 +144,7 @@ def test_names_that_do_not_fit_are_refused():
 )
 def test_whatever_is_said_the_payload_is_json_below_20_kb(transcript, reasons):
     body = event_bytes(alert(transcript=tuple(transcript), reasons=tuple(reasons)))
-    assert len(body) < MAX_BYTES
+    assert len(body) < MAX_EVENT_BYTES
     assert json.loads(body)["data"]["alert_id"]
     assert b"\n" not in body
 

@@ -14,7 +14,14 @@ from pipeline import codec
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.topics import AUDIO, FRAMES
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress, Record, Roster, ns
-from workers.capture.capture import AROUND, MAX_HELD, Capture, CaptureSettings, Count, after
+from workers.capture.capture import (
+    CHUNK_OVERHEAD,
+    MAX_AUDIO_CHUNKS,
+    Capture,
+    CaptureSettings,
+    Count,
+    after,
+)
 from workers.capture.heartbeat import HeartbeatMonitor
 from workers.runtime.status import Status
 
@@ -219,7 +226,7 @@ def test_a_recording_that_ends_is_lost_and_not_begun_again() -> None:
 
 
 def test_the_newest_frame_wins_and_every_captured_frame_is_accounted_for() -> None:
-    bench = Bench(max_bytes=AROUND + 100)
+    bench = Bench(max_bytes=CHUNK_OVERHEAD + 100)
     life = [bench.frame(0, 0.0), bench.frame(6, 0.2), lambda: bench.drop("desk", "dropped.size"),
             bench.frame(14, 0.4), bench.frame(15, 0.5, size=101), bench.stop.set]  # fmt: skip
     bench.run(life)
@@ -239,14 +246,14 @@ def test_the_newest_frame_wins_and_every_captured_frame_is_accounted_for() -> No
 def test_what_is_not_too_large_is_a_record_that_a_bus_takes() -> None:
     most = 65_536
     bench = Bench(max_bytes=most)
-    bench.run([bench.frame(0, size=most - AROUND), bench.stop.set])
+    bench.run([bench.frame(0, size=most - CHUNK_OVERHEAD), bench.stop.set])
     (shown,) = bench.publish()
     long = msgspec.structs.replace(shown, site="s" * 40, source="c" * 40, start=2**62, end=2**62)
-    assert most - AROUND < len(codec.encode(long)) <= most
+    assert most - CHUNK_OVERHEAD < len(codec.encode(long)) <= most
 
 
 def test_a_source_whose_frames_are_all_too_large_lives_and_they_are_counted() -> None:
-    bench = Bench(max_bytes=AROUND + 100)
+    bench = Bench(max_bytes=CHUNK_OVERHEAD + 100)
     bench.run([bench.frame(0, size=101), bench.frame(1, 0.2, size=101), bench.stop.set])
     assert bench.publish() == []
     assert bench.state() == ("live", "")
@@ -264,7 +271,7 @@ def test_what_a_full_disk_does_not_take_is_dropped_and_counted() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from("plw")), max_size=40))
 def test_the_ledger_balances_whatever_happens(steps: list[tuple[int, str]]) -> None:
-    bench = Bench(max_bytes=AROUND + 100)
+    bench = Bench(max_bytes=CHUNK_OVERHEAD + 100)
     lives: list[Life] = [[]]
     seq = 0
     for gap, what in steps:
@@ -291,10 +298,10 @@ def test_the_ledger_balances_whatever_happens(steps: list[tuple[int, str]]) -> N
 def test_sound_is_kept_in_order_and_the_oldest_gives_way() -> None:
     bench = Bench(("room", AUDIO))
     start = bench.clock.now
-    chunks: Life = [sound(start + i * SECOND // 10, i) for i in range(MAX_HELD + 3)]
+    chunks: Life = [sound(start + i * SECOND // 10, i) for i in range(MAX_AUDIO_CHUNKS + 3)]
     bench.run([*chunks, bench.stop.set])
     kept = bench.publish()
-    assert [r.seq for r in kept] == list(range(3, MAX_HELD + 3))  # type: ignore[attr-defined]
+    assert [r.seq for r in kept] == list(range(3, MAX_AUDIO_CHUNKS + 3))  # type: ignore[attr-defined]
     assert bench.counts("room")["dropped.overrun"] == 3
 
 

@@ -17,14 +17,14 @@ from pipeline.types import Alert, DeadLetter
 from tests.make import alert, progress
 from workers.delivery.cloudevent import event_id
 from workers.delivery.delivery import (
-    DOOR,
+    MAX_BREAKER_DELAY,
     Delivery,
     DeliveryEnvironment,
     Filter,
     Subscriber,
     dead_letters,
 )
-from workers.delivery.outbox import MAX_PENDING, SCHEDULE, CircuitBreaker, Outbox, pack, unpack
+from workers.delivery.outbox import MAX_PENDING, RETRY_DELAYS, CircuitBreaker, Outbox, pack, unpack
 from workers.delivery.webhook import Webhook
 
 KAFKA_METADATA = 4096  # bytes
@@ -212,7 +212,7 @@ def test_an_alert_that_makes_the_receiver_fail_does_not_hold_up_the_others():
     delivery = world.delivery(place)
     until_still(delivery)
     assert place.taken == []
-    world.clock.now += DOOR * 1.2
+    world.clock.now += MAX_BREAKER_DELAY * 1.2
     until_still(delivery)
     assert place.taken == ids[1:]
 
@@ -235,10 +235,10 @@ def test_after_an_outage_everything_goes_at_once():
         until_still(delivery)
         world.clock.now += 10
     waits = [item.next - world.clock.now for item in delivery._boxes[0].pending.values()]
-    assert min(waits) > 10 * DOOR
+    assert min(waits) > 10 * MAX_BREAKER_DELAY
     ids += world.alerts(1, site="lobby")
     place.answer = lambda alert: None
-    world.clock.now += DOOR * 1.2
+    world.clock.now += MAX_BREAKER_DELAY * 1.2
     until_still(delivery)
     assert sorted(place.taken) == sorted(ids)
     assert delivery.idle
@@ -256,8 +256,8 @@ def test_one_alert_follows_the_schedule_and_then_dies():
             times.append(world.clock.now)
         world.clock.now += 0.25 if len(times) < 4 else 5.0
     waits = [b - a for a, b in itertools.pairwise(times)]
-    assert len(waits) == len(SCHEDULE)
-    for wait, planned in zip(waits, SCHEDULE, strict=True):
+    assert len(waits) == len(RETRY_DELAYS)
+    for wait, planned in zip(waits, RETRY_DELAYS, strict=True):
         assert planned <= wait <= planned + 5.25
     (letter,) = world.dead()
     assert sent_ids([letter]) == [ident]
@@ -358,7 +358,7 @@ def test_while_too_many_wait_the_rest_stays_on_disk():
     assert delivery.pending == MAX_PENDING
     assert not delivery.idle
     place.answer = lambda alert: None
-    world.clock.now += DOOR * 1.2
+    world.clock.now += MAX_BREAKER_DELAY * 1.2
     until_still(delivery)
     assert len(set(place.taken)) == 2 * MAX_PENDING
 
@@ -437,7 +437,7 @@ def test_what_one_step_delivered_is_committed_when_it_returns():
 def test_attempts_and_waits_survive_restarts():
     world, place = World(), Place(dies())
     world.alerts(1)
-    for _ in range(len(SCHEDULE)):
+    for _ in range(len(RETRY_DELAYS)):
         delivery = world.delivery(place)
         until_still(delivery)
         delivery.close()
@@ -448,7 +448,7 @@ def test_attempts_and_waits_survive_restarts():
         delivery.close()
         world.clock.now += 1.3 * 86400
     until_still(world.delivery(place))
-    assert len(place.tried) == len(SCHEDULE) + 1
+    assert len(place.tried) == len(RETRY_DELAYS) + 1
     assert len(world.dead()) == 1
 
 

@@ -26,7 +26,7 @@ from workers.replay.observation_replay import rejudge
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
-from workers.stages.site_state import RULES, Head
+from workers.stages.site_state import RULES_HEAD, Head
 from workers.training.feature_extraction import RecordingHead
 
 
@@ -154,7 +154,7 @@ def test_where_a_rule_has_named_what_happens_the_head_adopts_its_name() -> None:
 def test_every_anomaly_says_who_judges() -> None:
     given = records([10], person=range(3, 9))
     assert {a.head for a in told(stage(Loud()), given)} == {"loud 1"}
-    assert {a.head for a in told(stage(), given)} == {RULES}
+    assert {a.head for a in told(stage(), given)} == {RULES_HEAD}
 
 
 def test_without_a_threshold_in_the_config_the_head_has_its_own() -> None:
@@ -199,7 +199,7 @@ def test_without_a_head_any_more_the_rules_judge_alone() -> None:
     given = records([8, 20], person=range(16, 19))
     found = told(stage(Loud()), given, {14: {}})
     assert seconds(learned(found)) == [8]
-    assert {a.head for a in found if a.start > ns(1_015)} == {RULES}
+    assert {a.head for a in found if a.start > ns(1_015)} == {RULES_HEAD}
 
 
 def test_a_head_that_comes_later_judges_from_then_on() -> None:

@@ -15,7 +15,7 @@ from pipeline.limits import most_bytes
 from pipeline.stages import WORKERS
 from tests.graph.conftest import CONFIG
 from workers import daemon, worker
-from workers.bus.preflight import FAUST, check_group, check_topics
+from workers.bus.preflight import FAUST_PROTOCOL, check_group, check_topics
 from workers.bus.spool import Spool
 from workers.config import loader
 from workers.replay.scene_player import ScenePlayer, scene_of
@@ -132,7 +132,7 @@ def test_a_topic_that_does_not_take_our_largest_record_is_told(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("there", "faust"),
-    [(None, False), (None, True), ("cooperative-sticky", False), (FAUST, True)],
+    [(None, False), (None, True), ("cooperative-sticky", False), (FAUST_PROTOCOL, True)],
 )
 def test_a_group_of_our_kind_or_of_nobody_is_joined(there: str | None, faust: bool) -> None:
     check_group(Known({}, there), settings(), "vision", faust=faust)
@@ -141,7 +141,7 @@ def test_a_group_of_our_kind_or_of_nobody_is_joined(there: str | None, faust: bo
 @pytest.mark.parametrize(
     ("there", "faust", "advice"),
     [
-        (FAUST, False, "start this one with --faust"),
+        (FAUST_PROTOCOL, False, "start this one with --faust"),
         ("range", True, "start this one without --faust"),
     ],
 )

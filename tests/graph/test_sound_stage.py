@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.hearing.sound import LABELS, SoundHead, Yamnet
+from models.hearing.sound import SoundHead, Yamnet
+from models.hearing.waveform import RATE
 from models.training.sound_clips import read
 from pipeline.codec import decode, encode
+from pipeline.config.fields import SOUNDS
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import FOREVER, AudioChunk, DeadLetter, Progress, Record, Roster, Sound, ns
 from tests.make import audio, progress, roster
-from workers.media.pcm import RATE
 from workers.runtime.status import Status
 from workers.stages.sound import SoundStage
 
@@ -248,7 +249,7 @@ def test_real_clips_raise_their_label_and_no_other(
     pcm = np.round(samples * 32767).astype("<i2").tobytes()
     out = told([audio(5, pcm), progress(60, source="room")], real)
     sounds = [record for record in out if isinstance(record, Sound)]
-    assert all(tuple(sound.labels) == LABELS for sound in sounds)
+    assert all(tuple(sound.labels) == SOUNDS for sound in sounds)
     raised = {name for sound in sounds for name, p in sound.labels.items() if p >= 0.5}
     assert raised == ({label} if label else set())
     assert isinstance(told([roster()], real)[0], Roster)

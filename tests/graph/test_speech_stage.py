@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.hearing.transcript import Samples, Transcript
+from models.hearing.transcript import Transcript
+from models.hearing.waveform import RATE, Samples
 from pipeline.host import Host
 from pipeline.ports import Assigned
 from pipeline.types import (
@@ -24,7 +25,6 @@ from pipeline.types import (
     Utterance,
     ns,
 )
-from workers.media.pcm import RATE
 from workers.runtime.status import Status
 from workers.stages.speech import SpeechStage
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.bus.kafka.bus import KafkaBus
 from tests.live.servers import missing, need
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka.sh"
@@ -118,6 +119,15 @@ class SecureKafka:
     key: Path
     username: str
     password: str
+
+
+def lag(bus: KafkaBus, topic: str, group: str) -> int:
+    """Records still held that `group` has not committed past."""
+    commits, oldest = bus.committed(topic, group), bus.oldest(topic)
+    return sum(
+        max(0, end - max(oldest[number], commits[number][0] if number in commits else 0))
+        for number, end in bus.end(topic).items()
+    )
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pipeline.bus.kafka.bus import KafkaBus
 from pipeline.config import schema
 from pipeline.config.topic_plan import partitions_of
 from pipeline.kafka_partitioner import partition_of
-from pipeline.limits import DEAD_BYTES
+from pipeline.limits import MAX_DEAD_BYTES
 from pipeline.ports import Entry
 from pipeline.run import Runner
 from pipeline.types import Progress, Record
@@ -135,7 +135,7 @@ def test_the_largest_poison_with_the_worst_key_fits_into_dead(tmp_path: Path, ka
     vision = place.vision()
     until(vision, lambda: place.held(topics.OBSERVATIONS))
     first, second = place.held(topics.DEAD)
-    assert [len(letter.value) for letter in (first, second)] == [DEAD_BYTES] * 2  # type: ignore[attr-defined]
+    assert [len(letter.value) for letter in (first, second)] == [MAX_DEAD_BYTES] * 2  # type: ignore[attr-defined]
     assert "1000001 bytes, and a record has 1000000" in second.reason  # type: ignore[attr-defined]
     vision.close()
     place.close()

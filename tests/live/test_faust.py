@@ -25,7 +25,7 @@ from pipeline.ports import Assigned, Entry, Reader, Revoked
 from pipeline.run import Runner
 from pipeline.types import SECOND, DeadLetter, Detections, FrameChunk
 from tests import make
-from tests.live.brokers import SecureKafka
+from tests.live.brokers import SecureKafka, lag
 from tests.live.faust_worker import Seen
 from tests.live.servers import eventually
 from workers.bus import faust_app
@@ -285,14 +285,14 @@ def test_a_backlog_of_3000_frames_does_not_fill_the_memory(
             for n in range(12)
         ]
     )
-    eventually(lambda: len(place.committed()) and lag(place) == 0, within=240, every=0.5)
+    eventually(
+        lambda: len(place.committed()) and lag(place.bus, topics.FRAMES, "vision") == 0,
+        within=240,
+        every=0.5,
+    )
     grown = memory(worker.pid, "VmHWM") - before
     print(f"{3000 * len(data) / 1e6:.0f} MB of frames, the worker grew by {grown:.0f} MB")
     assert grown > 300 if bound else grown < 300
-
-
-def lag(place: Place) -> int:
-    return place.bus.lag(topics.FRAMES, "vision")
 
 
 def _height(data: bytes) -> int:

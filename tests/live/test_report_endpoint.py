@@ -18,9 +18,9 @@ from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
-from workers.capture.report_api import MAX_BODY, MAX_TEXT, ReportApi, cleaned
+from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi, cleaned
 from workers.capture.report_client import own_token, read_token, send_report
-from workers.capture.report_server import THREADS, Endpoint
+from workers.capture.report_server import MAX_REQUESTS, Endpoint
 from workers.capture.reports import ReportSource, promised
 
 TOKEN = "a-token-of-sufficient-length"
@@ -290,10 +290,10 @@ def test_an_unknown_site_is_refused_and_the_known_are_named(daemon):
 
 
 def test_a_text_that_is_too_long_is_refused(daemon):
-    assert daemon.ask(body=report(text="x" * MAX_TEXT))[0] == 202
-    assert daemon.ask(body=report(text="x" * (MAX_TEXT + 1)))[0] == 413
-    assert daemon.ask(body=report(text="ä" * MAX_TEXT))[0] == 413
-    assert daemon.ask(body=b"x" * (MAX_BODY + 1))[0] == 413
+    assert daemon.ask(body=report(text="x" * MAX_TEXT_BYTES))[0] == 202
+    assert daemon.ask(body=report(text="x" * (MAX_TEXT_BYTES + 1)))[0] == 413
+    assert daemon.ask(body=report(text="ä" * MAX_TEXT_BYTES))[0] == 413
+    assert daemon.ask(body=b"x" * (MAX_BODY_BYTES + 1))[0] == 413
     assert daemon.ask(body=report(author="x" * 101))[0] == 400
     assert len(daemon.kept.only(Report)) == 1
 
@@ -354,7 +354,7 @@ def test_slow_clients_are_cut_off_and_too_many_turned_away():
     """Each drips well within any timeout of a read; they hold all places, then none."""
     with Daemon() as daemon:
         daemon.endpoint.whole = 1.0
-        slow = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(THREADS)]
+        slow = [socket.create_connection(("127.0.0.1", daemon.port)) for _ in range(MAX_REQUESTS)]
         try:
             until = time.monotonic() + 20
             turned_away = done = False

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, Rejected, Retry
 from pipeline.types import SECOND
 from tests.make import alert
 from workers.delivery.receiver import Receiver, Reply
-from workers.delivery.webhook import MAX_ANSWER, Webhook, try_out
+from workers.delivery.webhook import MAX_ANSWER_BYTES, Webhook, try_out
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 NEXT = "whsec_YWJjZGVmZ2hpamFiY2RlZmdoaWphYmNkZWZnaGlq"
@@ -332,7 +332,7 @@ def test_a_gzip_bomb_stays_packed():
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb)
     with serving(saying(head, bomb)) as port:
         hook(f"http://127.0.0.1:{port}/").send(alert())
-    assert len(bomb) > MAX_ANSWER
+    assert len(bomb) > MAX_ANSWER_BYTES
 
 
 def test_a_body_that_breaks_off_after_a_200_changes_nothing():

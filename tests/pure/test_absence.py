@@ -16,16 +16,16 @@ from pipeline.stages import SPEAKS
 from pipeline.types import SECOND, Progress, Record, Roster
 from tests import make
 from workers.bus.absent_captures import (
-    AFTER,
+    OUTAGE_GRACE,
     AbsenceDetectingBus,
     AbsenceDetectingReader,
     expected,
 )
-from workers.capture.heartbeat import PATIENCE
+from workers.capture.heartbeat import LOST_AFTER
 
 TURN = 1 * SECOND
 PARTS = {"office/desk": 0, "office/door": 1, "office/gone": 1}
-WHO = [("office", name, ("desk", "door"), PATIENCE) for name in ("desk", "door")]
+WHO = [("office", name, ("desk", "door"), LOST_AFTER) for name in ("desk", "door")]
 
 
 class Line:
@@ -172,7 +172,7 @@ def test_an_outage_is_not_silence_and_captures_get_time_to_come_back() -> None:
     line.away = True
     assert line.turns(200) == []
     line.away = False
-    assert line.turns(AFTER // SECOND) == []
+    assert line.turns(OUTAGE_GRACE // SECOND) == []
     assert line.turns(20) == ["desk", "door"]
 
 

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.types import SECOND, AudioChunk, ns
-from workers.capture.clock import JUMP, STEP, FrameRateLimiter, OwnSpeed, StreamTime, UtcClock
-from workers.media.pcm import SLIP, Chunks, from_s16, to_s16
+from workers.capture.clock import (
+    MAX_DRIFT,
+    MAX_WAITED_JUMP,
+    FrameRateLimiter,
+    OwnSpeed,
+    StreamTime,
+    UtcClock,
+)
+from workers.media.pcm import MAX_SLIP, Chunks, from_s16, to_s16
 
 MS = SECOND // 1000
 
@@ -76,7 +83,6 @@ def test_a_stream_that_stood_still_begins_anew_and_so_does_one_whose_time_goes_b
     assert times.at(100 * MS) == clock.now
     clock.now += 100 * MS
     assert times.at(50 * MS) == clock.now
-    assert times.anchored == 3
 
 
 def test_picture_and_sound_of_one_stream_share_its_anchor() -> None:
@@ -98,7 +104,7 @@ def test_times_always_go_forward_and_stay_near_the_clock(
         clock.now += passed
         start = times.at(position)
         assert start > last
-        assert clock.now - STEP <= start <= clock.now + i
+        assert clock.now - MAX_DRIFT <= start <= clock.now + i
         last = start
 
 
@@ -137,7 +143,7 @@ def test_lost_samples_leave_a_gap_and_extra_samples_are_left_out() -> None:
     fast = [begin + (i + 1) * 50 * MS for i in range(100)]  # twice as many as there should be
     made = blocks(chunks, 16_000, fast, 1600)
     assert chunks.ahead >= 45
-    assert made[-1].end <= fast[-1] + SLIP + 100 * MS
+    assert made[-1].end <= fast[-1] + MAX_SLIP + 100 * MS
     assert all(b.start >= a.end for a, b in itertools.pairwise(made))
 
 
@@ -153,7 +159,7 @@ def test_chunks_never_overlap_and_hold_as_many_samples_as_they_last(
     for chunk in made:
         lasts = len(chunk.data) // 2 * SECOND / 16_000
         assert abs(chunk.end - chunk.start - lasts) <= 2
-        assert chunk.end <= ends[-1] + SLIP + SECOND
+        assert chunk.end <= ends[-1] + MAX_SLIP + SECOND
 
 
 def test_channels_are_averaged_and_s16_is_kept() -> None:
@@ -172,7 +178,7 @@ def test_a_recording_is_held_to_its_speed_and_never_for_longer_than_a_jump(
     for track, position in frames:
         before = clock.now
         speed.hold(position, track)
-        assert 0 <= clock.now - before <= JUMP
+        assert 0 <= clock.now - before <= MAX_WAITED_JUMP
         assert clock.now == before or position > last.get(track, position - 1), "it went back"
         last[track] = position
 

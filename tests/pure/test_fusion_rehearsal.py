@@ -10,7 +10,7 @@ import pytest
 
 from models.fusion.features import SIZES
 from models.fusion.labels import LABELS
-from models.fusion.learned_head import SHIPPED
+from models.fusion.learned_head import SHIPPED_FOLDER
 from models.training import dataset, rehearsal
 from pipeline.errors import ConfigError
 from tests.windows import row
@@ -31,8 +31,8 @@ def rows(prefix: str, labels: int) -> list[dataset.WindowRow]:
 
 def test_each_label_is_there_and_as_many_ordinary_windows() -> None:
     found = Counter((r.split, r.truth) for r in rehearsal.chosen([rows("a", 7)], seed=1))
-    wanted = {(split, name): n for split, n in rehearsal.EACH.items() for name in LABELS}
-    assert found == wanted | {(split, ""): 7 * n for split, n in rehearsal.EACH.items()}
+    wanted = {(split, name): n for split, n in rehearsal.WINDOWS_A_LABEL.items() for name in LABELS}
+    assert found == wanted | {(split, ""): 7 * n for split, n in rehearsal.WINDOWS_A_LABEL.items()}
 
 
 def test_no_scene_is_there_twice_and_sources_take_turns() -> None:
@@ -56,9 +56,10 @@ def test_the_same_rows_and_seed_are_the_same_file(tmp_path: Path) -> None:
     given = rows("a", 7)
     for name, seed, order in (("one", 1, given), ("two", 1, given[::-1]), ("other", 2, given)):
         (tmp_path / name).mkdir()
-        dataset.write(tmp_path / name / rehearsal.FILE, rehearsal.chosen([order], seed))
+        dataset.write(tmp_path / name / rehearsal.REHEARSAL_FILE, rehearsal.chosen([order], seed))
     one, two, other = (
-        (tmp_path / name / rehearsal.FILE).read_bytes() for name in ("one", "two", "other")
+        (tmp_path / name / rehearsal.REHEARSAL_FILE).read_bytes()
+        for name in ("one", "two", "other")
     )
     assert one == two != other
 
@@ -69,7 +70,7 @@ def test_a_head_may_have_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["cut", "plain", "flipped"])
 def test_a_damaged_file_is_told_by_name(tmp_path: Path, harm: str) -> None:
-    file = tmp_path / rehearsal.FILE
+    file = tmp_path / rehearsal.REHEARSAL_FILE
     dataset.write(file, rehearsal.chosen([rows("a", 7)], seed=1))
     whole = file.read_bytes()
     half = len(whole) // 2
@@ -85,7 +86,7 @@ def test_a_damaged_file_is_told_by_name(tmp_path: Path, harm: str) -> None:
 
 
 def test_the_shipped_head_has_windows_of_each_label_and_as_many_ordinary_ones() -> None:
-    found = Counter((r.split, r.truth) for r in rehearsal.read(SHIPPED))
+    found = Counter((r.split, r.truth) for r in rehearsal.read(SHIPPED_FOLDER))
     assert all(found["train", label] for label in LABELS)
-    for split in rehearsal.EACH:
+    for split in rehearsal.WINDOWS_A_LABEL:
         assert found[split, ""] == sum(found[split, label] for label in LABELS) > 0

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline import codec
 from pipeline.errors import DecodeError, OutsideError
-from pipeline.host import BOTTOM, FLOOR_UNIT, Host, pack, round_down, site_hash, unpack
+from pipeline.host import FLOOR_UNIT, Host, pack, round_down, site_hash, unpack
 from pipeline.ports import Assigned
-from pipeline.types import FOREVER, Record, needed_until, ns
+from pipeline.types import BEFORE_ALL, FOREVER, Record, needed_until, ns
 from tests import make
 from tests.pure.windowed import Happening, Windowed, happenings, told
 
@@ -40,7 +40,7 @@ class Kept:
         return [record]
 
     def floor(self, site: str) -> int:
-        return self.floors.get(site, BOTTOM)
+        return self.floors.get(site, BEFORE_ALL)
 
 
 def decoded(value: bytes) -> Record | None:
@@ -223,10 +223,10 @@ def test_a_note_comes_back_with_its_floors_rounded_down(
     assert all(0 <= floors[site] - rounded[site] < FLOOR_UNIT for site in floors)
 
 
-@pytest.mark.parametrize("floor", [BOTTOM, -(2**62) * 3 // 2, -(2**63) + 5])
+@pytest.mark.parametrize("floor", [BEFORE_ALL, -(2**62) * 3 // 2, -(2**63) + 5])
 def test_a_floor_below_all_that_fits_is_no_floor(floor: int) -> None:
-    assert unpack(pack(0, {1: floor}))[1] == {1: BOTTOM}
-    assert round_down(floor) == BOTTOM
+    assert unpack(pack(0, {1: floor}))[1] == {1: BEFORE_ALL}
+    assert round_down(floor) == BEFORE_ALL
 
 
 def test_two_hundred_sites_fit_in_2500_bytes_of_ascii(stage: Kept) -> None:

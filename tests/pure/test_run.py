@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
-from pipeline.limits import DEAD_BYTES, most_bytes
+from pipeline.limits import MAX_DEAD_BYTES, most_bytes
 from pipeline.ports import Bus, Entry
 from pipeline.run import KINDS, Runner, dead_letter, drain
 from pipeline.types import FOREVER, Anomaly, DeadLetter, Record, Report, Sound
@@ -300,7 +300,7 @@ def test_a_record_of_another_topics_kind_goes_to_dead(both: Told, topic: str) ->
 
 
 @given(
-    size=st.sampled_from([0, DEAD_BYTES, DEAD_BYTES + 1, 3 * DEAD_BYTES]),
+    size=st.sampled_from([0, MAX_DEAD_BYTES, MAX_DEAD_BYTES + 1, 3 * MAX_DEAD_BYTES]),
     key=st.sampled_from(["office/desk", "x" * 100_000, "ö" * 30_000 + "/" + "ü" * 30_000]),
     reason=st.sampled_from(["short", "r" * 100_000, "\U0001f600" * 50_000]),
 )
@@ -311,9 +311,9 @@ def test_a_dead_letter_always_fits_into_its_topic(size: int, key: str, reason: s
         site=site, source=source, topic=topics.OBSERVATIONS, entry=entry, reason=reason
     )
     assert len(codec.encode(made)) <= most_bytes(topics.DEAD, 65_536)
-    assert made.value == bytes(min(size, DEAD_BYTES))
-    cut = f"[the first {DEAD_BYTES} of {size} bytes]"
-    assert made.reason.endswith(cut) == (size > DEAD_BYTES)
+    assert made.value == bytes(min(size, MAX_DEAD_BYTES))
+    cut = f"[the first {MAX_DEAD_BYTES} of {size} bytes]"
+    assert made.reason.endswith(cut) == (size > MAX_DEAD_BYTES)
 
 
 def test_a_record_of_a_megabyte_that_names_no_type_of_ours_fits_into_dead(both: Told) -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.hearing.waveform import RATE
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk, ns
 from tests.make import audio
 from workers.media.levels import floor, loudness
-from workers.media.pcm import RATE
 from workers.stages.audio_grid import AudioGrid, Second
 
 RATES = st.sampled_from([8_000, 16_000, 44_100, 48_000])

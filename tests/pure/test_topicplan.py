@@ -13,7 +13,7 @@ from pipeline.config.schema import Config, KafkaBus, Partitions, Site, Storage, 
 from pipeline.config.topic_plan import Plan, Step, Topic, plans, shares, step
 from pipeline.host import pack
 from pipeline.kafka_partitioner import murmur2, partition_of
-from pipeline.limits import DEAD_BYTES, most_bytes
+from pipeline.limits import MAX_DEAD_BYTES, most_bytes
 from pipeline.types import Late
 from tests import make
 from workers.delivery.outbox import CircuitBreaker
@@ -101,7 +101,7 @@ def test_a_late_record_of_the_largest_size_fits_into_its_topic() -> None:
     record = codec.encode(make.utterance(1, "x" * 999_000))
     late = codec.encode(Late(site="l" * 40, source="r" * 49, start=1, kind="sound", record=record))
     assert len(late) <= most_bytes(topics.LATE, len(record))
-    assert most_bytes(topics.DEAD, 65_536) > DEAD_BYTES
+    assert most_bytes(topics.DEAD, 65_536) > MAX_DEAD_BYTES
 
 
 def test_a_topic_that_is_missing_is_created_and_one_as_planned_is_left_alone() -> None:

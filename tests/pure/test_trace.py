@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import codec, topics, trace
 from pipeline.bus.memory import MemoryBus
-from pipeline.limits import DEAD_BYTES
+from pipeline.limits import MAX_DEAD_BYTES
 from pipeline.ports import Entry
 from pipeline.run import Runner
 from pipeline.types import DeadLetter
@@ -80,4 +80,4 @@ def test_a_record_that_is_too_large_is_dead_and_its_letter_is_cut() -> None:
     letter = codec.decode(value)
     assert isinstance(letter, DeadLetter)
     assert "400001 bytes" in letter.reason
-    assert len(letter.value) == DEAD_BYTES
+    assert len(letter.value) == MAX_DEAD_BYTES

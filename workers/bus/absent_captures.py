@@ -24,12 +24,14 @@ from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.sources import roster
 from pipeline.types import SECOND
 from workers.capture import factory
-from workers.capture.heartbeat import PATIENCE, HeartbeatMonitor, spoken
+from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, spoken
 
-EVERY = 2 * SECOND  # between two questions where the topic ends
-GAP = 10 * SECOND  # without an answer everybody is excused: shorter than anybody's patience
-AFTER = 45 * SECOND  # more that they get after an outage: captures find the brokers again by and by
-WORDS = 4096  # bytes; what is larger is no word of a watch
+ENDS_ASKED_EVERY = 2 * SECOND  # between two questions where the topic ends
+# A longer gap between two answers restarts the wait of every source; shorter than any patience.
+MAX_ANSWER_GAP = 10 * SECOND
+# After an outage every source gets so much more time, because captures reconnect one by one.
+OUTAGE_GRACE = 45 * SECOND
+MAX_WORD_BYTES = 4096  # bytes; what is larger is no word of a watch
 
 Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patience in ns
 
@@ -58,7 +60,7 @@ class AbsenceDetectingBus:
     """
 
     def __init__(
-        self, bus: Bus, offsets: EndOffsets, sites: Mapping[str, Site], patience: int = PATIENCE
+        self, bus: Bus, offsets: EndOffsets, sites: Mapping[str, Site], patience: int = LOST_AFTER
     ) -> None:
         self._bus, self._offsets = bus, offsets
         self._sites, self._patience = sites, patience
@@ -130,7 +132,7 @@ class AbsenceDetectingReader:
                     self._new.discard(event.partition)
                 case Entry():
                     self._heard(event)
-        if self._clock() - self._looked >= EVERY:
+        if self._clock() - self._looked >= ENDS_ASKED_EVERY:
             self._look()
         for number, part in self._parts.items():
             self._speak(number, part)
@@ -167,9 +169,9 @@ class AbsenceDetectingReader:
             ends = None
         self._looked = self._clock()
         if ends is None:
-            self._excuse(AFTER)
+            self._excuse(OUTAGE_GRACE)
             return
-        if self._looked - self._answered > GAP:
+        if self._looked - self._answered > MAX_ANSWER_GAP:
             self._excuse(0)
         self._answered = self._looked
         for number, part in self._parts.items():
@@ -205,7 +207,7 @@ class AbsenceDetectingReader:
 
 def _is_word(entry: Entry) -> bool:
     """Whether a watch may have said this, ours or another's."""
-    if len(entry.value) > WORDS:
+    if len(entry.value) > MAX_WORD_BYTES:
         return False
     try:
         return spoken(codec.decode(entry.value))

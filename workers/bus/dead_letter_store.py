@@ -16,12 +16,12 @@ from pipeline.ports import Bus, Sink
 from pipeline.types import ns
 from workers.bus import dead_letters
 from workers.bus.connect import kafka_bus
-from workers.bus.dead_letters import REPEATS, Found, Retrier, Stored
+from workers.bus.dead_letters import REPEATS_NOTE, Found, Retrier, Stored
 from workers.config.secrets import Secrets
 from workers.delivery.subscribers import remote
 from workers.runtime.state_folder import local_log
 
-AHEAD = ns(3600)  # a broker's clock may be so far before ours
+MAX_CLOCK_AHEAD = ns(3600)  # a broker's clock may be so far before ours
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def retry(
                 json.dumps(row) if as_json else f"{each.id}: {'' if went else 'not sent: '}{what}",
             )
         if retrier.sent and not as_json:
-            yield True, REPEATS
+            yield True, REPEATS_NOTE
 
 
 @contextmanager
@@ -95,4 +95,4 @@ def _folder(settings: Config, state: Path | None) -> Path:
 
 def _span(since: str) -> tuple[int, int]:
     now = time.time_ns()
-    return (dead_letters.since(since, now) if since else 0), now + AHEAD
+    return (dead_letters.since(since, now) if since else 0), now + MAX_CLOCK_AHEAD

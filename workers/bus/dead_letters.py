@@ -15,13 +15,14 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.errors import ConfigError, DecodeError, Rejected, Retry
-from pipeline.limits import DEAD_BYTES
+from pipeline.limits import MAX_DEAD_BYTES
 from pipeline.ports import Bus, Entry, Sink
 from pipeline.types import Alert, DeadLetter, ns, rfc3339
 
-DELIVERY = "delivery/"  # the source of a delivery's dead letter, before the subscriber's name
-AGAIN = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # where a record may be put again
-REPEATS = (
+# the source of a delivery's dead letter, before the subscriber's name
+DELIVERY_PREFIX = "delivery/"
+RETRY_TOPICS = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # where a record may be put again
+REPEATS_NOTE = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
     "read, counted, and changes nothing."
 )
@@ -50,7 +51,9 @@ class Found(msgspec.Struct, frozen=True):
         """Whether the record was too long to be kept whole (`run.letter` says so in the reason)."""
         kept = self.letter
         return (
-            kept is not None and len(kept.value) >= DEAD_BYTES and kept.reason.endswith(" bytes]")
+            kept is not None
+            and len(kept.value) >= MAX_DEAD_BYTES
+            and kept.reason.endswith(" bytes]")
         )
 
     def row(self) -> dict[str, object]:
@@ -135,9 +138,9 @@ class Retrier:
             record = codec.decode(of.value)
         except DecodeError as error:
             return False, f"it would come back: {str(error)[:300]}"
-        if of.source.startswith(DELIVERY):
-            return self._deliver(of.source.removeprefix(DELIVERY), record, found.entry.trace)
-        if of.topic not in AGAIN:
+        if of.source.startswith(DELIVERY_PREFIX):
+            return self._deliver(of.source.removeprefix(DELIVERY_PREFIX), record, found.entry.trace)
+        if of.topic not in RETRY_TOPICS:
             return False, f"{of.topic} is no topic to which a record could go back"
         key = topics.key_of(of.topic, of)
         self._bus.publish(of.topic, key, of.value, found.entry.trace)

@@ -29,19 +29,20 @@ from pipeline.bus.kafka.client_settings import context
 from pipeline.config.schema import KafkaBus as Settings
 from pipeline.errors import FusewatchError, OutsideError
 from pipeline.ports import Bus
-from workers.bus.faust_consumer import FETCH, REBALANCE, App, Assignor, Transport
+from workers.bus.faust_consumer import FETCH_BYTES, REBALANCE_TIMEOUT, App, Assignor, Transport
 from workers.bus.faust_reader import FaustEvent, FaustReader
 from workers.bus.preflight import check_group
 
 log = logging.getLogger("fusewatch")
 
-BOUND = 32 << 20  # bytes of records that wait for the runner
-AT_ONCE = 64  # records that cross from the consumer's thread to the app's at a time
-COMMIT = 1.0  # s between two commits
-SESSION, HEARTBEAT = 10.0, 3.0  # s; nobody else has a killed worker's partitions before it ends
-REQUEST = 40.0  # s that a broker may take to answer
-LOOK = 0.25  # s between two looks for an error that Faust would not raise
-ENDING = 9.0  # s that an app gets to end
+MAX_WAITING_BYTES = 32 << 20  # bytes of records that wait for the runner
+HANDED_OVER_AT_ONCE = 64  # records that cross from the consumer's thread to the app's at a time
+COMMIT_EVERY = 1.0  # s between two commits
+# s; nobody else has a killed worker's partitions before it ends
+SESSION_TIMEOUT, HEARTBEAT_EVERY = 10.0, 3.0
+REQUEST_TIMEOUT = 40.0  # s that a broker may take to answer
+ERROR_LOOK_EVERY = 0.25  # s between two looks for an error that Faust would not raise
+STOP_TIMEOUT = 9.0  # s that an app gets to end
 
 
 class FaustBus:
@@ -52,7 +53,12 @@ class FaustBus:
     """
 
     def __init__(
-        self, bus: Bus, settings: Settings, *, client: str = "fusewatch", bound: int = BOUND
+        self,
+        bus: Bus,
+        settings: Settings,
+        *,
+        client: str = "fusewatch",
+        bound: int = MAX_WAITING_BYTES,
     ) -> None:
         self.bus = bus
         self._settings = settings
@@ -94,7 +100,12 @@ class _Served:
     """One app in a thread of its own, and the reader that it feeds."""
 
     def __init__(
-        self, settings: Settings, topic: str, group: str, client: str, bound: int = BOUND
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        client: str,
+        bound: int = MAX_WAITING_BYTES,
     ) -> None:
         self.reader = FaustReader(self, bound)
         self._settings = settings
@@ -130,7 +141,7 @@ class _Served:
     def stop(self) -> None:
         """Ends the app and its thread; one that hangs (brokers away) is left behind."""
         self._soon(self._asked.set)
-        self._thread.join(ENDING + 1.0)
+        self._thread.join(STOP_TIMEOUT + 1.0)
         if self._thread.is_alive():
             log.warning("%s: Faust does not end; it is left behind", self._group)
 
@@ -159,7 +170,7 @@ class _Served:
                 task.result()
         finally:
             with suppress(TimeoutError):
-                await asyncio.wait_for(app.stop(), ENDING)
+                await asyncio.wait_for(app.stop(), STOP_TIMEOUT)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -181,7 +192,7 @@ async def _watched(app: App) -> None:
         if app.crashed:
             raise app.crash_reason or RuntimeError("Faust crashed and does not say why")
         app.check()
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(ERROR_LOOK_EVERY)
 
 
 def _made(settings: Settings, topic: str, group: str, client: str, reader: FaustReader) -> App:
@@ -203,14 +214,14 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
         broker=[f"kafka://{broker}" for broker in settings.brokers],
         broker_client_id=client,
         broker_credentials=credentials,
-        broker_commit_interval=COMMIT,
-        broker_session_timeout=SESSION,
-        broker_heartbeat_interval=HEARTBEAT,
-        broker_request_timeout=REQUEST,
-        broker_rebalance_timeout=REBALANCE,
-        broker_max_poll_records=AT_ONCE,
+        broker_commit_interval=COMMIT_EVERY,
+        broker_session_timeout=SESSION_TIMEOUT,
+        broker_heartbeat_interval=HEARTBEAT_EVERY,
+        broker_request_timeout=REQUEST_TIMEOUT,
+        broker_rebalance_timeout=REBALANCE_TIMEOUT,
+        broker_max_poll_records=HANDED_OVER_AT_ONCE,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=min(FETCH, settings.max_message + (64 << 10)),
+        consumer_max_fetch_size=min(FETCH_BYTES, settings.max_message + (64 << 10)),
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,

@@ -17,14 +17,14 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode.threads import WorkerThread
 
+from pipeline.bus.kafka.connection import STALE_AFTER
 from pipeline.errors import OutsideError
 from workers.bus.faust_reader import FaustReader
 
-FETCH = 8 << 20  # bytes of one answer of one broker, over all partitions
+FETCH_BYTES = 8 << 20  # bytes of one answer of one broker, over all partitions
 FETCH_WAIT = 0.25  # s that a broker may wait for news; partitions that asked later wait with it
-REBALANCE = 300.0  # s that a member may take to let go of its partitions
-STEP = 270.0  # s of them that a step gets to end
-STALE = 5.0  # s after which what a broker said of its end counts for nothing
+REBALANCE_TIMEOUT = 300.0  # s that a member may take to let go of its partitions
+STEP_TIMEOUT = 270.0  # s of them that a step gets to end
 _TURN = 0.01  # s
 
 for _name in ("faust", "mode", "aiokafka", __name__):  # the last: services log by their module
@@ -101,7 +101,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust leaves aiokafka's 50 MB a broker as they are, and has brokers wait for 1.5 s.
-        consumer._fetch_max_bytes = FETCH
+        consumer._fetch_max_bytes = FETCH_BYTES
         consumer._fetch_max_wait_ms = int(FETCH_WAIT * 1000)
         return consumer
 
@@ -134,7 +134,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
             return 1
         state = assignment.state_value(place)
         answered = (state.timestamp or 0) / 1000  # s of the wall clock
-        if state.highwater is None or time.time() - answered > STALE:
+        if state.highwater is None or time.time() - answered > STALE_AFTER:
             return 1
         return max(0, int(state.highwater) - offset)
 
@@ -161,7 +161,7 @@ class _Consumer(driver.Consumer):
         Faust forgets the acks of revoked partitions without a commit: the next owner would begin
         before what is answered. A step that takes too long goes on; what it says comes twice.
         """
-        until = time.monotonic() + STEP
+        until = time.monotonic() + STEP_TIMEOUT
         while not self.app.reader.still() and time.monotonic() < until:
             await asyncio.sleep(_TURN)
         await asyncio.sleep(0)  # its acks are on this loop, before us

@@ -18,7 +18,7 @@ from pipeline.types import ns
 from workers.bus.connect import kafka_bus
 from workers.config.secrets import Secrets
 
-LATEST = 4_102_444_800  # s since 1970: the year 2100
+LATEST_TIME = 4_102_444_800  # s since 1970: the year 2100
 
 
 def moments(since: str, until: str | None) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def _moment(text: str, option: str) -> int:
         msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
         raise ConfigError(msg)
     since = moment.timestamp()
-    if not 0 <= since < LATEST:
+    if not 0 <= since < LATEST_TIME:
         msg = f"{option} {text[:40]!r}: before 1970 or after 2100 nothing was observed"
         raise ConfigError(msg)
     return ns(since)

@@ -10,8 +10,8 @@ from pipeline.config.schema import KafkaBus
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.limits import most_bytes
 
-OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
-FAUST = "faust"  # how Faust's members say that they share partitions
+RECORD_OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
+FAUST_PROTOCOL = "faust"  # how Faust's members say that they share partitions
 
 
 class Known(Protocol):
@@ -32,7 +32,7 @@ def check_topics(known: Known, settings: KafkaBus) -> None:
         )
         raise ConfigError(msg)
     for name, limit in limits.items():
-        needed = most_bytes(name, settings.max_message) + OVERHEAD
+        needed = most_bytes(name, settings.max_message) + RECORD_OVERHEAD
         if limit < needed:
             msg = (
                 f"bus.max_message: {settings.max_message} bytes; {settings.prefix}.{name} takes "
@@ -49,12 +49,13 @@ def check_group(known: Known, settings: KafkaBus, group: str, *, faust: bool) ->
     """
     name = f"{settings.prefix}-{group}"
     protocol = known.assignor(name)
-    if protocol is None or (protocol == FAUST) == faust:
+    if protocol is None or (protocol == FAUST_PROTOCOL) == faust:
         return
-    there, here = ("Faust", "plain") if protocol == FAUST else ("plain", "Faust")
+    there, here = ("Faust", "plain") if protocol == FAUST_PROTOCOL else ("plain", "Faust")
     msg = (
         f"the group {name} has {there} workers ({protocol}), and this is a "
         f"{here} one: they cannot share partitions, so one group is all Faust or all plain; stop "
-        f"the others first, or start this one {'with' if protocol == FAUST else 'without'} --faust"
+        "the others first, or start this one "
+        f"{'with' if protocol == FAUST_PROTOCOL else 'without'} --faust"
     )
     raise OutsideError(msg)

@@ -12,26 +12,24 @@ evicted.
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from pipeline import codec, topics, trace
-from pipeline.bus.sqlite_errors import lock, outside
-from pipeline.errors import DiskFull, OutsideError
+from pipeline.bus.sqlite_file import FileKind, SqliteFile, lock
+from pipeline.errors import DiskFull
 from pipeline.sources import first_free
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report
 
-LEAST = 16 << 20  # bytes; less is no spool
+SMALLEST_CAP = 16 << 20  # bytes; less is no spool
 MARK_EVERY = SECOND  # ns of event time between two words about what was dropped
 FRAME, SOUND, KEPT = 0, 1, 2  # who gives way first, who next, and who never
 
-_APPLICATION, _VERSION = 0x46757370, 1  # "Fusp", in the file's header
 _PAGE = 8192
 _WAL = 8 << 20
 _STEP = 64  # rows or pages at a time
@@ -43,6 +41,16 @@ CREATE INDEX gives_way ON waiting (kind, id) WHERE kind < 2;
 CREATE TABLE newest (topic TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (topic, key)) WITHOUT ROWID;
 """
+_KIND = FileKind(
+    name="spool",
+    application=0x46757370,  # "Fusp"
+    schema=_SCHEMA,
+    page_size=_PAGE,
+    secure_delete="OFF",
+    cap="bus.spool",
+    anew="lose what waits in it for the brokers, and start anew",
+    refusal="{path} is no spool of this Fusewatch: move it away, or name another --state",
+)
 
 Dropped = Callable[[str, str, int], object]  # site, source, how many
 
@@ -68,8 +76,8 @@ class Spool:
     def __init__(
         self, path: Path, *, cap: int, dropped: Dropped = lambda site, source, n: None
     ) -> None:
-        if cap < LEAST:
-            msg = f"a spool of {cap} bytes is too small: {LEAST} at least"
+        if cap < SMALLEST_CAP:
+            msg = f"a spool of {cap} bytes is too small: {SMALLEST_CAP} at least"
             raise ValueError(msg)
         self.path = path
         self._budget = cap - _WAL - (64 << 10)  # 32 KiB of -shm, and slack
@@ -80,40 +88,20 @@ class Spool:
         self._marks: dict[tuple[str, str], int] = {}  # ns up to which a key was spoken for
         self._held = lock(path.with_suffix(".lock"), path)
         try:
-            self._sqlite = self._connected()
+            self._file = SqliteFile(path, _KIND)
         except BaseException:
             os.close(self._held)
             raise
         try:
-            with self._outside():
-                self._open()
+            with self._file.outside():
+                self._load()
         except BaseException:
             self.close()
             raise
 
-    def _connected(self) -> sqlite3.Connection:
-        with self._outside():
-            return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-
-    def _open(self) -> None:
-        run = self._sqlite.execute
-        tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        found = self._pragma("application_id"), self._pragma("user_version")
-        if tables and found != (_APPLICATION, _VERSION):
-            msg = (
-                f"{self.path} is no spool of this Fusewatch: move it away, or name another --state"
-            )
-            raise OutsideError(msg)
-        run(f"PRAGMA page_size = {_PAGE}")
-        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
-        run("PRAGMA wal_autocheckpoint = 0")  # `_bound_wal` does it, by bytes
-        run("PRAGMA secure_delete = OFF")  # Debian's default reads and rewrites what it frees
-        if not tables:
-            head = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION};"
-            self._sqlite.executescript(f"BEGIN; {_SCHEMA} {head} COMMIT;")
-        row = run("SELECT count(*), total(size), max(id) FROM waiting").fetchone()
+    def _load(self) -> None:
+        sql = "SELECT count(*), total(size), max(id) FROM waiting"
+        row = self._file.execute(sql).fetchone()
         self._waiting, self._bytes, self._last = int(row[0]), int(row[1]), int(row[2] or 0)
 
     # -- capture's side
@@ -129,7 +117,7 @@ class Spool:
         gone = Counter[str]()
         with self._changed:
             first = self._last + 1
-            with self._transaction(durable=durable) as run:
+            with self._file.transaction(durable=durable) as run:
                 left, freed = self._make_room(sum(_cost(len(row[-1])) for row in rows), gone)
                 run.executemany(
                     "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -152,8 +140,8 @@ class Spool:
         """Where (topic, key) stands: a Progress up to the first ns that its newest record left
         free. It is known for good, also when the brokers have that record."""
         sql = "SELECT value FROM newest WHERE topic = ? AND key = ?"
-        with self._changed, self._outside():
-            row = self._sqlite.execute(sql, (topic, key)).fetchone()
+        with self._changed, self._file.outside():
+            row = self._file.execute(sql, (topic, key)).fetchone()
         return bytes(row[0]) if row else None
 
     # -- the brokers' side
@@ -168,8 +156,8 @@ class Spool:
             "LIMIT ?"
         )
         taken: list[Waiting] = []
-        with self._changed, self._outside():
-            cursor = self._sqlite.execute(sql, (self._done, limit))
+        with self._changed, self._file.outside():
+            cursor = self._file.execute(sql, (self._done, limit))
             for number, kind, topic, key, parent, value in cursor:
                 taken.append(
                     Waiting(id=number, kind=kind, topic=topic, key=key, trace=parent, value=value)
@@ -192,7 +180,7 @@ class Spool:
             self._done = taken[-1].id
             self._waiting -= len(taken)
             self._bytes -= sum(len(each.value) for each in taken)
-            with suppress(DiskFull), self._transaction() as run:
+            with suppress(DiskFull), self._file.transaction() as run:
                 run.execute("DELETE FROM waiting WHERE id <= ?", (self._done,))
                 self._shrink()
             self._bound_wal()
@@ -217,19 +205,19 @@ class Spool:
     @property
     def share(self) -> float:
         """How much of its room on the disk is taken; near 1 records give way."""
-        with self._changed, self._outside():
-            return self._live() / self._budget
+        with self._changed, self._file.outside():
+            return self._file.live() / self._budget
 
     def chunks(self) -> dict[str, int]:
         """Frames and chunks of sound that wait, by key: they belong to the ledger."""
         sql = "SELECT key, count(*) FROM waiting WHERE id > ? AND kind < ? GROUP BY key"
-        with self._changed, self._outside():
-            return dict(self._sqlite.execute(sql, (self._done, KEPT)).fetchall())
+        with self._changed, self._file.outside():
+            return dict(self._file.execute(sql, (self._done, KEPT)).fetchall())
 
     def close(self) -> None:
         """Closes the file, and lets another process have it."""
         with self._changed:
-            self._sqlite.close()
+            self._file.close()
         os.close(self._held)
 
     # -- inside
@@ -240,22 +228,22 @@ class Spool:
         How many rows went, and how many bytes; `gone` counts by key.
         """
         rows = size = 0
-        excess = self._live() + incoming - self._budget
+        excess = self._file.live() + incoming - self._budget
         for kind in (FRAME, SOUND):
             while excess > 0 and (oldest := self._oldest(kind, excess)):
                 for number, length, upto, topic, key in oldest:
                     mark = self._mark(topic, key, upto)
                     if mark:
                         sql = "UPDATE waiting SET kind = ?, size = ?, value = ? WHERE id = ?"
-                        self._sqlite.execute(sql, (KEPT, len(mark), mark, number))
+                        self._file.execute(sql, (KEPT, len(mark), mark, number))
                     else:
-                        self._sqlite.execute("DELETE FROM waiting WHERE id = ?", (number,))
+                        self._file.execute("DELETE FROM waiting WHERE id = ?", (number,))
                     gone[key] += 1
                     rows += not mark
                     size += length - len(mark)
                     excess -= length - len(mark)
                 if excess <= 0:
-                    excess = self._live() + incoming - self._budget
+                    excess = self._file.live() + incoming - self._budget
         return rows, size
 
     def _oldest(self, kind: int, wanted: int) -> list[tuple[int, int, int, str, str]]:
@@ -265,7 +253,7 @@ class Spool:
             "ORDER BY id LIMIT ?"
         )
         found: list[tuple[int, int, int, str, str]] = []
-        for row in self._sqlite.execute(sql, (kind, self._taken, _STEP)):
+        for row in self._file.execute(sql, (kind, self._taken, _STEP)):
             found.append(row)
             wanted -= row[1]
             if wanted <= 0:
@@ -283,47 +271,14 @@ class Spool:
             Progress(site=site, source=source, upto=upto, alive=False, reason=reason)
         )
 
-    def _pragma(self, name: str) -> int:
-        return int(self._sqlite.execute(f"PRAGMA {name}").fetchone()[0])
-
-    def _live(self) -> int:
-        """Bytes of the file's pages that are in use; the others will be used again."""
-        return (self._pragma("page_count") - self._pragma("freelist_count")) * _PAGE
-
     def _shrink(self) -> None:
         """Gives free pages back to the disk, some at a time, while far too many are free."""
-        free = self._pragma("freelist_count")
-        if free * _PAGE > max(_WAL, self._live() // 2):
-            for _ in range(_STEP * 16):  # one a call: Python takes one step of such a PRAGMA
-                self._sqlite.execute("PRAGMA incremental_vacuum(1)")
+        self._file.shrink(max(_WAL, self._file.live() // 2), _STEP * 16)
 
     def _bound_wal(self) -> None:
         """Moves the WAL into the file when it has grown; where that has no room, it stays."""
-        wal = Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size > _WAL // 2:
-            with suppress(DiskFull), self._outside():
-                self._sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-    @contextmanager
-    def _transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        with self._outside():
-            if durable:
-                self._sqlite.execute("PRAGMA synchronous = FULL")
-            try:
-                self._sqlite.execute("BEGIN IMMEDIATE")
-                yield self._sqlite
-                self._sqlite.execute("COMMIT")
-            except BaseException:
-                if self._sqlite.in_transaction:
-                    self._sqlite.execute("ROLLBACK")
-                raise
-            finally:
-                if durable:
-                    self._sqlite.execute("PRAGMA synchronous = NORMAL")
-
-    def _outside(self) -> AbstractContextManager[None]:
-        what = "lose what waits in it for the brokers, and start anew"
-        return outside(self.path, cap="bus.spool", what="spool", anew=what)
+        with suppress(DiskFull):
+            self._file.bound_wal(_WAL // 2)
 
 
 def _row(topic: str, record: Record) -> tuple[int, int, int, str, str, str, bytes]:

@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from pipeline import backoff
 from pipeline.errors import OutsideError
-from pipeline.limits import MAX_BYTES
+from pipeline.limits import MAX_RECORD_BYTES
 from workers.bus.spool import KEPT, Spool, Waiting
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
-LIMIT, BYTES = 500, 4 << 20  # of one batch
-TURN = 0.5  # s between looks at the stop event
-QUIET = 5.0  # s that a batch may be on its way before a word is said
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # s between attempts
-LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
+BATCH_RECORDS, BATCH_BYTES = 500, 4 << 20  # of one batch
+STOP_LOOK_EVERY = 0.5  # s between looks at the stop event
+QUIET_AFTER = 5.0  # s that a batch may be on its way before a word is said
+RETRY_DELAYS = backoff.doubling(first=0.5, longest=10.0)  # s
+DRAIN_TIMEOUT = 5.0  # s that a forwarder which was stopped may take to empty the spool
 
 
 class ForwardTarget(Protocol):
@@ -48,7 +49,7 @@ class Forwarder:
         spool: Spool,
         brokers: ForwardTarget,
         status: Status,
-        largest: int = MAX_BYTES,
+        largest: int = MAX_RECORD_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool, self._brokers, self._status = spool, brokers, status
@@ -58,21 +59,21 @@ class Forwarder:
 
     def loop(self, stop: threading.Event) -> None:
         """Forward until `stop`, and then what is left, if the brokers are quick."""
-        wait, until = FIRST_WAIT, float("inf")
+        failures, until = 0, float("inf")
 
         def over() -> bool:
             nonlocal until
             if stop.is_set():
-                until = min(until, self._monotonic() + LAST)
+                until = min(until, self._monotonic() + DRAIN_TIMEOUT)
             return self._monotonic() >= until
 
         while not over() and not (stop.is_set() and not self._spool.waiting):
             if self.turn(over):
-                wait = FIRST_WAIT
-            elif stop.wait(wait):
+                failures = 0
+                continue
+            failures += 1
+            if stop.wait(backoff.delay(failures, RETRY_DELAYS)):
                 break
-            else:
-                wait = min(wait * 2, LONGEST_WAIT)
         self._gauge()
 
     def turn(self, over: Callable[[], bool]) -> bool:
@@ -81,9 +82,9 @@ class Forwarder:
         `over` is asked while they do not answer: once it says so, nobody waits for them any more.
         """
         self._gauge()
-        if not self._spool.wait(TURN):
+        if not self._spool.wait(STOP_LOOK_EVERY):
             return True
-        batch = self._spool.take(LIMIT, BYTES)
+        batch = self._spool.take(BATCH_RECORDS, BATCH_BYTES)
         try:
             if not self._sent(batch, over):
                 return False
@@ -100,11 +101,11 @@ class Forwarder:
         for each in batch:
             if self._fits(each):
                 self._brokers.publish(each.topic, each.key, each.value, each.trace)
-        while not self._brokers.settled(TURN):
+        while not self._brokers.settled(STOP_LOOK_EVERY):
             self._gauge()
             if over():
                 return False
-            if (quiet := self._monotonic() - began) > QUIET:
+            if (quiet := self._monotonic() - began) > QUIET_AFTER:
                 self._away.warn(OutsideError(f"they have not answered for {quiet:.0f} s"))
         return True
 

@@ -10,17 +10,18 @@ from typing import Any
 import av
 import numpy as np
 
+from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
-from workers.config.source_address import NETWORK, Address
+from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
+from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media import recordings
 from workers.media.jpeg import MAX_SIDE, encoded
-from workers.media.pcm import RATES, Chunks, Samples
+from workers.media.pcm import SOURCE_RATES, Chunks
 
-TIMEOUT = 5.0  # s to connect, and to wait for what comes next
-BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
+STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
+BLOCK_LENGTH = SECOND // 10  # of sound that is gathered before it is handed on
 
 _OPTIONS = {
     "rtsp_transport": "tcp",
@@ -33,7 +34,7 @@ _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than
     av.error.HTTPUnauthorizedError: "refuses user or password",
     av.error.HTTPForbiddenError: "refuses user or password",
     av.error.HTTPNotFoundError: "has no stream of that path",
-    av.error.TimeoutError: f"does not answer within {TIMEOUT:g} s",
+    av.error.TimeoutError: f"does not answer within {STREAM_TIMEOUT:g} s",
     av.error.ConnectionRefusedError: "refuses the connection",
 }
 
@@ -54,7 +55,7 @@ class MediaSource:
         camera: str = "",
         microphone: str = "",
         detect: Detect | None = None,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address], Any] | None = None,
@@ -160,7 +161,7 @@ class MediaSource:
 
     def _heard(self, frame: Any, position: int | None) -> AudioChunk | None:
         rate = frame.sample_rate
-        if rate not in RATES:
+        if rate not in SOURCE_RATES:
             msg = f"a sample rate of {rate}"
             raise ValueError(msg)
         if self._sound is None or self._sound.rate != rate:
@@ -186,7 +187,7 @@ class _Gathered:
 
     def push(self, mono: Samples, ended: int) -> AudioChunk | None:
         self._parts.append(mono)
-        if sum(map(len, self._parts)) * SECOND < BLOCK * self.rate:
+        if sum(map(len, self._parts)) * SECOND < BLOCK_LENGTH * self.rate:
             return None
         block = np.concatenate(self._parts)
         self._parts.clear()
@@ -210,11 +211,11 @@ def _opened(address: Address) -> Any:
     target = address.target
     if address.scheme == "file":
         target = f"file:{Path(target).absolute()}"
-    elif address.scheme not in NETWORK:
+    elif address.scheme not in NETWORK_SCHEMES:
         msg = "a device carries no stream"
         raise SourceLost(msg)
     try:
-        return av.open(target, options=_OPTIONS, timeout=TIMEOUT)
+        return av.open(target, options=_OPTIONS, timeout=STREAM_TIMEOUT)
     except _BROKEN as error:
         raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
 

@@ -32,14 +32,14 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
-from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
-from workers.config.source_address import NETWORK, Address
+from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
+from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost tells it, once
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
-PATIENCE = 10  # broken pictures in a row until a stream is lost
+MAX_BROKEN_PICTURES = 10  # broken pictures in a row until a stream is lost
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _FILE_FPS = range(1, 241)  # what a file may claim where it has no times
 
@@ -58,7 +58,7 @@ class CameraSource:
         name: str,
         detect: Detect,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address], Any] | None = None,
@@ -117,7 +117,7 @@ class CameraSource:
         OpenCV says the same of a picture that is damaged and of a stream that has ended; but what
         has ended goes on ending, at once.
         """
-        for broken in range(PATIENCE):
+        for broken in range(MAX_BROKEN_PICTURES):
             began = self._clock()
             if self._camera.grab():
                 return broken
@@ -196,7 +196,7 @@ def _opened(address: Address) -> cv2.VideoCapture:
             done = camera.open(int(number) if number.isdecimal() else number, cv2.CAP_V4L2)
             camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         else:
-            if address.scheme in NETWORK:
+            if address.scheme in NETWORK_SCHEMES:
                 reach(address)
             done = camera.open(_url(address), cv2.CAP_FFMPEG, [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT,

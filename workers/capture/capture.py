@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from pipeline import backoff
 from pipeline.errors import DiskFull, SourceLost
 from pipeline.ports import Source
 from pipeline.sources import known_at
@@ -32,17 +33,18 @@ from pipeline.types import (
     Report,
     Roster,
 )
+from workers.capture.clock import Clock
 from workers.runtime.status import Status
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between attempts to connect; up to half is taken off
-STALLED = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
-HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest again
-MAX_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
-AROUND = 1024  # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
-MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
+RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
+STALLED_AFTER = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
+HEALTHY_AFTER = 30 * SECOND  # after living so long the delays begin at the shortest again
+MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
+# bytes of a chunk's record around its data: names, numbers, times; 300 are usual
+CHUNK_OVERHEAD = 1024
+MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
-Clock = Callable[[], int]  # ns UTC, never back
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
 MakeSource = Callable[[Count], Source]
 
@@ -53,8 +55,8 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     sources: tuple[str, ...]
     hop: int = SECOND
-    stalled: int = STALLED
-    max_bytes: int = MAX_BYTES
+    stalled: int = STALLED_AFTER
+    max_bytes: int = MAX_CHUNK_BYTES
 
 
 class LatestBuffer:
@@ -74,7 +76,7 @@ class LatestBuffer:
                     self._dropped(chunk.source, "dropped.newer")
                 self._frames[chunk.source] = chunk
             else:
-                if len(self._rest) >= MAX_HELD:
+                if len(self._rest) >= MAX_AUDIO_CHUNKS:
                     self._dropped(self._rest.popleft().source, "dropped.overrun")
                 self._rest.append(chunk)
             self._filled.notify()
@@ -134,7 +136,7 @@ class Capture:
 
     def read(self, stop: threading.Event) -> None:
         """Read the source, life after life, until `stop` is set or it ends for good."""
-        wait = FIRST_WAIT
+        failures = 0
         while not stop.is_set():
             began = self._clock()
             try:
@@ -145,10 +147,10 @@ class Capture:
                 if not stop.is_set():
                     self._set("ended", "the recording has ended")
                 return
-            if self._clock() - began > HEALTHY:
-                wait = FIRST_WAIT
-            stop.wait(wait * (1 - self._chance() / 2))
-            wait = min(wait * 2, LONGEST_WAIT)
+            if self._clock() - began > HEALTHY_AFTER:
+                failures = 0
+            failures += 1
+            stop.wait(backoff.delay(failures, RECONNECT_DELAYS) * (1 - self._chance() / 2))
 
     def _live(self, stop: threading.Event) -> None:
         """One life of the source; raises SourceLost."""
@@ -176,7 +178,10 @@ class Capture:
         with self._lock:
             self._heard[source] = self._clock()
             self._state, self._reason = "live", ""
-        if isinstance(chunk, Report) or len(chunk.data) + AROUND <= self._settings.max_bytes:
+        if (
+            isinstance(chunk, Report)
+            or len(chunk.data) + CHUNK_OVERHEAD <= self._settings.max_bytes
+        ):
             self._slot.put(chunk)
         else:
             self._count(source, "dropped.too-large")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from pipeline.types import SECOND
 
-STEP = SECOND  # ns; a smaller difference is drift, a larger one a jump
-JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
+MAX_DRIFT = SECOND  # ns; a smaller difference is drift, a larger one a jump
+MAX_WAITED_JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
+
+Clock = Callable[[], int]  # ns UTC, never back
 
 
 class UtcClock:
@@ -36,7 +38,7 @@ class UtcClock:
 
     def __call__(self) -> int:
         ahead = self._wall() - self._monotonic()
-        if ahead - self._ahead > STEP:
+        if ahead - self._ahead > MAX_DRIFT:
             self._ahead = ahead
         return self._monotonic() + self._ahead
 
@@ -47,29 +49,27 @@ class UtcClock:
 
 
 class StreamTime:
-    """A stream's own time as UTC, anchored when its first frame comes; late by STEP at most.
+    """A stream's own time as UTC, anchored when its first frame comes; late by MAX_DRIFT at most.
 
     A frame is at anchor + its position. The anchor is set anew where that lies in the future (the
-    first frames come in a burst), more than STEP in the past (the stream stood still, its clock is
-    slow), and where a position does not go forward (the camera started anew). The tracks of one
-    stream (picture and sound) share the anchor; the times of each always go forward.
+    first frames come in a burst), more than MAX_DRIFT in the past (the stream stood still, its
+    clock is slow), and where a position does not go forward (the camera started anew). The tracks
+    of one stream (picture and sound) share the anchor; the times of each always go forward.
     """
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._anchor: int | None = None
         self._positions: dict[str, int] = {}
         self._last: dict[str, int] = {}
-        self.anchored = 0  # how often the anchor was set
 
     def at(self, position: int | None, track: str = "") -> int:
         """Ns UTC of what just came; `position` is its ns in the stream, if it has one."""
         now = start = self._clock()
         if position is not None:
             stuck = position <= self._positions.get(track, position - 1)
-            if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= STEP:
+            if self._anchor is None or stuck or not 0 <= now - self._anchor - position <= MAX_DRIFT:
                 self._anchor = now - position
-                self.anchored += 1
             start = self._anchor + position
             self._positions[track] = position
         start = max(start, self._last.get(track, -1) + 1)
@@ -80,10 +80,11 @@ class StreamTime:
 class OwnSpeed:
     """Holds a recording back to its own speed; its times may jump or go back, and begin anew then.
 
-    A wait is JUMP at most, so that a file that lies about its times does not stop for weeks.
+    A wait is MAX_WAITED_JUMP at most, so that a file that lies about its times does not stop for
+    weeks.
     """
 
-    def __init__(self, clock: Callable[[], int], wait: Callable[[float], None]) -> None:
+    def __init__(self, clock: Clock, wait: Callable[[float], None]) -> None:
         self._clock = clock
         self._wait = wait
         self._last: dict[str, int] = {}
@@ -93,7 +94,7 @@ class OwnSpeed:
         """Wait until what is at `position` (ns in the file) is due; a track's own go forward."""
         now = self._clock()
         back = position <= self._last.get(track, position - 1)
-        if self._began is None or back or self._began + position - now > JUMP:
+        if self._began is None or back or self._began + position - now > MAX_WAITED_JUMP:
             self._began = now - position
         self._last[track] = position
         while (ahead := self._began + position - self._clock()) > 0:

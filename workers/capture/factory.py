@@ -14,16 +14,16 @@ from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND
 from workers.capture.capture import (
-    MAX_BYTES,
-    STALLED,
+    MAX_CHUNK_BYTES,
+    STALLED_AFTER,
     Capture,
     CaptureSettings,
-    Clock,
     Count,
     MakeSource,
     Publish,
 )
-from workers.capture.heartbeat import PATIENCE
+from workers.capture.clock import Clock
+from workers.capture.heartbeat import LOST_AFTER
 from workers.config.source_address import Address, parse
 from workers.runtime.status import Status
 
@@ -40,7 +40,7 @@ def captures(  # noqa: PLR0913
     status: Status,
     clock: Clock,
     chance: Callable[[], float],
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = MAX_CHUNK_BYTES,
     load: Callable[[str], object] = importlib.import_module,
 ) -> list[Capture]:
     """A capture for each connection of the site `name`; nothing is opened yet.
@@ -110,7 +110,7 @@ def _first_free(value: bytes) -> int:
         return 0  # the stage that reads it sends it to `dead`
 
 
-def quiet(camera: Camera | None, most: int = PATIENCE) -> int:
+def quiet(camera: Camera | None, most: int = LOST_AFTER) -> int:
     """Ns for which a capture that lives may say nothing of a source; `most` for a usual one.
 
     A camera of one frame a minute is lost only after three: until then its capture waits.
@@ -185,4 +185,8 @@ def _same(camera: Address, microphone: Address) -> bool:
 
 def patience(camera: Camera | None) -> int:
     """Ns without a chunk after which a source is lost: a slow camera is not, after five seconds."""
-    return STALLED if camera is None else max(STALLED, round(3 * SECOND / camera.detect.fps))
+    return (
+        STALLED_AFTER
+        if camera is None
+        else max(STALLED_AFTER, round(3 * SECOND / camera.detect.fps))
+    )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.types import ROSTER_EVERY, SECOND, Progress, Record, Roster
 
-PATIENCE = 15 * SECOND
+LOST_AFTER = 15 * SECOND
 _REASON = "its capture has said nothing for"
 
 
@@ -38,7 +38,7 @@ class HeartbeatMonitor:
     `saw` is called for all that captures publish, `speak` once a hop. `clock` is ns.
     """
 
-    def __init__(self, clock: Callable[[], int], patience: int = PATIENCE) -> None:
+    def __init__(self, clock: Callable[[], int], patience: int = LOST_AFTER) -> None:
         self._clock = clock
         self._patience = patience
         self._lock = threading.Lock()

@@ -12,13 +12,15 @@ import pyaudio
 
 from pipeline.errors import SourceLost
 from pipeline.types import AudioChunk
+from workers.capture.clock import Clock
 from workers.config.source_address import Address
 from workers.media.pcm import Chunks, from_s16
 
-BLOCKS = 10  # a second: how often sound is handed on
-SILENT = 3.0  # s without a block until the device counts as unplugged
-LOOK = 0.5  # s without a block until PortAudio is asked whether the device is still there
-MAX_WAITING = 50  # blocks between PortAudio's thread and the reader
+BLOCKS_A_SECOND = 10  # a second: how often sound is handed on
+UNPLUGGED_AFTER = 3.0  # s without a block until the device counts as unplugged
+# s without a block until PortAudio is asked whether the device is still there
+DEVICE_ASKED_AFTER = 0.5
+MAX_BLOCKS_WAITING = 50  # blocks between PortAudio's thread and the reader
 _RATES = (48_000, 44_100, 16_000)
 
 _ALSA_SAYS = ctypes.CFUNCTYPE(  # file, line, function, error, format
@@ -44,7 +46,7 @@ class MicrophoneSource:
         site: str,
         name: str,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         count: Callable[[str, str], None],
         port: Callable[[], Any] | None = None,
     ) -> None:
@@ -52,7 +54,7 @@ class MicrophoneSource:
         self._name = name
         self._clock = clock
         self._count = count
-        self._blocks: queue.Queue[Block] = queue.Queue(MAX_WAITING)
+        self._blocks: queue.Queue[Block] = queue.Queue(MAX_BLOCKS_WAITING)
         try:
             self._port = (port or _port)()  # anew for each life: PortAudio lists devices only here
         except OSError as error:
@@ -67,7 +69,7 @@ class MicrophoneSource:
                 rate=self._rate,
                 input=True,
                 input_device_index=int(device["index"]),
-                frames_per_buffer=self._rate // BLOCKS,
+                frames_per_buffer=self._rate // BLOCKS_A_SECOND,
                 stream_callback=self._heard,
             )
         except (OSError, ValueError) as error:
@@ -92,13 +94,13 @@ class MicrophoneSource:
                 yield chunk
 
     def _block(self) -> Block:
-        for _ in range(round(SILENT / LOOK)):
+        for _ in range(round(UNPLUGGED_AFTER / DEVICE_ASKED_AFTER)):
             with contextlib.suppress(queue.Empty):
-                return self._blocks.get(timeout=LOOK)
+                return self._blocks.get(timeout=DEVICE_ASKED_AFTER)
             if not self._active():
                 msg = "the microphone is gone: is it unplugged?"
                 raise SourceLost(msg)
-        msg = f"the microphone gave nothing for {SILENT:g} s: is it unplugged?"
+        msg = f"the microphone gave nothing for {UNPLUGGED_AFTER:g} s: is it unplugged?"
         raise SourceLost(msg)
 
     def _active(self) -> bool:

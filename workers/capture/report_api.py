@@ -19,9 +19,9 @@ import msgspec
 from pipeline.errors import ConfigError
 from workers.capture.reports import ReportSource
 
-MAX_TEXT = 16_384  # bytes of UTF-8
-MAX_AUTHOR = 100  # characters
-MAX_BODY = 6 * MAX_TEXT + 4096  # bytes; JSON may write a byte as \u0041
+MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
+MAX_AUTHOR_LENGTH = 100  # characters
+MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
 Headers = Mapping[str, str]  # names in lower case
 
 
@@ -104,10 +104,12 @@ class ReportApi:
         if given.site not in self._reports.sites:
             return wrong(404, f"no such site; there is {', '.join(self._reports.sites)}")
         text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
-        if len(text.encode()) > MAX_TEXT:
-            return wrong(413, f"a text has {MAX_TEXT} bytes at most")
-        if not text or len(author) > MAX_AUTHOR:
-            reason = "no text" if not text else f"an author has {MAX_AUTHOR} characters at most"
+        if len(text.encode()) > MAX_TEXT_BYTES:
+            return wrong(413, f"a text has {MAX_TEXT_BYTES} bytes at most")
+        if not text or len(author) > MAX_AUTHOR_LENGTH:
+            reason = (
+                "no text" if not text else f"an author has {MAX_AUTHOR_LENGTH} characters at most"
+            )
             return wrong(400, reason)
         report = self._reports.submit(given.site, author, text)
         return Answer(202, {"site": report.site, "start": report.start})

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError, OutsideError
-from workers.capture.report_api import MAX_BODY
+from workers.capture.report_api import MAX_BODY_BYTES
 
 _ODD = re.compile(r"[^!-~]")  # what neither an address nor a token has
 
@@ -45,7 +45,7 @@ def send_report(
     try:
         connection.request("POST", "/v1/reports", body, headers)
         answer = connection.getresponse()
-        status, said = answer.status, answer.read(MAX_BODY)
+        status, said = answer.status, answer.read(MAX_BODY_BYTES)
     except (OSError, HTTPException) as error:
         msg = f"no Fusewatch answers at {where} ({error}); start it: fusewatch run CONFIG"
         raise OutsideError(msg) from error

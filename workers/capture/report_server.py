@@ -16,14 +16,15 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError, DiskFull, OutsideError
-from workers.capture.report_api import MAX_BODY, Answer, Headers, ReportApi, loopback, wrong
+from workers.capture.report_api import MAX_BODY_BYTES, Answer, Headers, ReportApi, loopback, wrong
 from workers.capture.reports import ReportSource
 
-THREADS = 16  # requests at once; more are turned away
-READ = 5.0  # s that a read may wait for a byte
-WHOLE = 10.0  # s that a connection may take in all, whatever it sends meanwhile
-TURN = 0.2  # s between looks at the stop event
-UNREAD = 1 << 20  # bytes of a refused body that are taken, or the close would cut off the answer
+MAX_REQUESTS = 16  # requests at once; more are turned away
+READ_TIMEOUT = 5.0  # s that a read may wait for a byte
+CONNECTION_TIMEOUT = 10.0  # s that a connection may take in all, whatever it sends meanwhile
+STOP_LOOK_EVERY = 0.2  # s between looks at the stop event
+# bytes of a refused body that are taken, or the close would cut off the answer
+MAX_UNREAD_BYTES = 1 << 20
 
 log = logging.getLogger("fusewatch.reports")
 
@@ -37,15 +38,15 @@ class Endpoint(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
-    timeout = TURN
-    whole = WHOLE
+    timeout = STOP_LOOK_EVERY
+    whole = CONNECTION_TIMEOUT
 
     def __init__(self, listen: str, api: ReportApi, reports: ReportSource) -> None:
         host, port = _listen(listen)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.api = api
         self._reports = reports
-        self._places = threading.BoundedSemaphore(THREADS)
+        self._places = threading.BoundedSemaphore(MAX_REQUESTS)
         self._lock = threading.Lock()
         self._began: dict[Any, float] = {}
         self._bug: BaseException | None = None
@@ -77,7 +78,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         while not stop.is_set():
             with suppress(DiskFull):  # nothing is promised meanwhile, and whoever publishes warns
                 self._reports.beat()
-            stop.wait(TURN)
+            stop.wait(STOP_LOOK_EVERY)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._places.acquire(blocking=False):
@@ -113,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "fusewatch"
     sys_version = ""
-    timeout = READ
+    timeout = READ_TIMEOUT
 
     def do_GET(self) -> None:
         self._answer()
@@ -128,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         refused = self.server.api.refused(self.command, path, headers)
         if refused is None and length is None:
             refused = wrong(411, "one Content-Length is needed")
-        if refused is None and length is not None and length > MAX_BODY:
-            refused = wrong(413, f"a report has {MAX_BODY} bytes at most")
+        if refused is None and length is not None and length > MAX_BODY_BYTES:
+            refused = wrong(413, f"a report has {MAX_BODY_BYTES} bytes at most")
         self._send(refused or self._asked(path, headers, length or 0))
         if refused is not None and length != 0:
             self._discard()
@@ -137,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _discard(self) -> None:
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_WR)
-        left = UNREAD
+        left = MAX_UNREAD_BYTES
         while left > 0 and (data := self.connection.recv(65536)):
             left -= len(data)
 

@@ -15,6 +15,7 @@ from pipeline.errors import DecodeError
 from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.types import ROSTER_EVERY, Progress, Record, Report, Roster, ns
 from workers.capture.capture import Publish
+from workers.capture.clock import Clock
 
 
 class ReportSource:
@@ -29,7 +30,7 @@ class ReportSource:
         self,
         sites: Mapping[str, Site],
         publish: Publish,
-        clock: Callable[[], int],
+        clock: Clock,
         promised: Mapping[str, int] | None = None,
     ) -> None:
         self._sites = sites

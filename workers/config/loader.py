@@ -25,8 +25,8 @@ from workers.config.yaml_reader import Lines, read_yaml
 
 __all__ = ["convert", "fault", "load", "read_yaml"]
 
-MAX_TOLD = 50  # problems listed in one error; the rest is counted
-LONGEST = 400  # characters of one problem
+MAX_PROBLEMS = 50  # problems listed in one error; the rest is counted
+MAX_PROBLEM_LENGTH = 400  # characters of one problem
 SHORT: Mapping[type, str] = {Fusion: "head"}  # what a word alone means: `fusion: rules`
 
 T = TypeVar("T")
@@ -61,9 +61,9 @@ def convert(data: Any, wanted: type[T]) -> tuple[T | None, list[Problem]]:
 def fault(path: str | Path, lines: Lines, found: list[Problem]) -> ConfigError:
     """One error for all that was found, a line each: `file:line: path: what is wrong`."""
     rows = sorted((_line(lines, problem.path), str(problem)) for problem in found)
-    told = [f"{path}:{line}: {text[:LONGEST]}" for line, text in rows[:MAX_TOLD]]
-    if len(rows) > MAX_TOLD:
-        told.append(f"{path}: and {len(rows) - MAX_TOLD} more problems")
+    told = [f"{path}:{line}: {text[:MAX_PROBLEM_LENGTH]}" for line, text in rows[:MAX_PROBLEMS]]
+    if len(rows) > MAX_PROBLEMS:
+        told.append(f"{path}: and {len(rows) - MAX_PROBLEMS} more problems")
     return ConfigError("\n".join(told))
 
 

@@ -20,9 +20,9 @@ import msgspec
 from pipeline.config.schema import KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
 
-MAX_FILE = 65_536  # bytes of a secret in a file
-SHORTEST = 4  # shorter values are not looked for in logs: "5" is in every line
-HIDDEN = "***"
+MAX_FILE_BYTES = 65_536  # bytes of a secret in a file
+MIN_HIDDEN_LENGTH = 4  # shorter values are not looked for in logs: "5" is in every line
+HIDDEN_VALUE = "***"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:([^/?#]*)@)?[^/?#]*(.*)", re.DOTALL)
@@ -44,7 +44,7 @@ class Secret:
         return self._text
 
     def __repr__(self) -> str:
-        return HIDDEN
+        return HIDDEN_VALUE
 
     __str__ = __repr__
 
@@ -122,7 +122,7 @@ class Secrets:
         for secret in secrets:
             forms = {secret, quote(secret, safe=""), unquote(secret)}
             forms |= {json.dumps(form)[1:-1] for form in forms}
-            self._known |= {form for form in forms if len(form) >= SHORTEST}
+            self._known |= {form for form in forms if len(form) >= MIN_HIDDEN_LENGTH}
         self._pattern = None
 
     def redact(self, text: str) -> str:
@@ -130,7 +130,7 @@ class Secrets:
         if self._pattern is None and self._known:
             longest = sorted(self._known, key=lambda secret: (-len(secret), secret))
             self._pattern = re.compile("|".join(map(re.escape, longest)))
-        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+        return self._pattern.sub(HIDDEN_VALUE, text) if self._pattern else text
 
     def _address(self, text: str, path: str) -> str:
         filled = self.expand(text, path).reveal()
@@ -150,7 +150,7 @@ class Secrets:
         file = self._below(name)
         try:
             with file.open("rb") as opened:
-                raw = opened.read(MAX_FILE + 1)
+                raw = opened.read(MAX_FILE_BYTES + 1)
             text = raw.decode().strip()
         except OSError as error:
             msg = f"{path}: the secret's file {file} cannot be read: {error.strerror}"
@@ -158,7 +158,7 @@ class Secrets:
         except UnicodeDecodeError:
             msg = f"{path}: the secret's file {file} is not text"
             raise ConfigError(msg) from None
-        if not text or len(raw) > MAX_FILE:
+        if not text or len(raw) > MAX_FILE_BYTES:
             msg = f"{path}: the secret's file {file} is {'too long' if text else 'empty'}"
             raise ConfigError(msg)
         return text

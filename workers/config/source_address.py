@@ -16,9 +16,9 @@ import msgspec
 
 from pipeline.errors import ConfigError
 
-NETWORK = ("rtsp", "rtsps", "http", "https")
-SCHEMES = (*NETWORK, "device", "file")
-HIDDEN = "(address hidden)"
+NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
+SCHEMES = (*NETWORK_SCHEMES, "device", "file")
+HIDDEN_ADDRESS = "(address hidden)"
 MAX_LENGTH = 2048
 _KEYS = ("url", "username", "password")
 
@@ -63,7 +63,11 @@ class Address(msgspec.Struct, frozen=True):
         return self.scheme != "device"
 
     def __str__(self) -> str:
-        return _shown(self.target) if self.scheme in NETWORK else f"{self.scheme}:{self.target}"
+        return (
+            _shown(self.target)
+            if self.scheme in NETWORK_SCHEMES
+            else f"{self.scheme}:{self.target}"
+        )
 
     def __repr__(self) -> str:
         return f"Address({self})"
@@ -87,7 +91,7 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
     if found is None:
         return _path(text, kind, base)
     scheme, rest = found[1].lower(), text[found.end() :]
-    if scheme in NETWORK:
+    if scheme in NETWORK_SCHEMES:
         return _network(scheme, rest)
     if scheme == "device":
         return _device(rest, kind)
@@ -95,22 +99,6 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
         return _path(rest.removeprefix("//") if rest.startswith("///") else rest, kind, base)
     told = f" `{scheme}:`" if scheme in _TOLD else ""
     _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}")
-
-
-def redacted(address: object) -> str:
-    """How an address may be shown: no user, no password, no query; else a placeholder."""
-    if isinstance(address, Address):
-        return str(address)
-    if not isinstance(address, str):
-        return HIDDEN
-    found = _SCHEME.match(address)
-    if found is None or found[1].lower() not in SCHEMES:
-        return HIDDEN
-    try:
-        parsed = parse(address, "microphone")
-    except ConfigError:
-        return HIDDEN
-    return str(parsed)
 
 
 def _shown(url: str) -> str:
@@ -189,8 +177,8 @@ def _joined(source: Mapping[object, object]) -> str:
         return url
     found = _SCHEME.match(url)
     rest = url[found.end() :] if found else ""
-    if found is None or found[1].lower() not in NETWORK or not rest.startswith("//"):
-        _refuse(f"takes username and password with {', '.join(NETWORK)} only")
+    if found is None or found[1].lower() not in NETWORK_SCHEMES or not rest.startswith("//"):
+        _refuse(f"takes username and password with {', '.join(NETWORK_SCHEMES)} only")
     if "@" in re.split(r"[/?]", rest[2:], maxsplit=1)[0]:
         _refuse("gives the user twice: in the URL and beside it")
     return f"{url[: len(url) - len(rest)]}//{_quoted(user)}:{_quoted(word)}@{rest[2:]}"

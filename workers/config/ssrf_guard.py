@@ -25,7 +25,7 @@ from pipeline.errors import ConfigError, OutsideError
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 
-MOST_ADDRESSES = 4  # tried in turn; more behind one name are left out
+MAX_ADDRESSES = 4  # tried in turn; more behind one name are left out
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that ends a header
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -123,7 +123,7 @@ def allowed(to: Target, ask: Resolve = resolve) -> list[str]:
     if not good:
         msg = reasons[0] if reasons else f"{to.host} has no address"
         raise OutsideError(msg)
-    return good[:MOST_ADDRESSES]
+    return good[:MAX_ADDRESSES]
 
 
 def _parts(url: str) -> tuple[str, str, int, str]:

@@ -18,7 +18,7 @@ import yaml
 from pipeline.config.problem import Problem, Way
 from pipeline.errors import ConfigError
 
-MAX_BYTES = 1_000_000
+MAX_YAML_BYTES = 1_000_000
 MAX_DEPTH = 32
 
 Lines = Mapping[Way, int]
@@ -28,7 +28,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-def read_yaml(path: str | Path, limit: int = MAX_BYTES) -> tuple[Any, Lines]:
+def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines]:
     """What a YAML file says, as dicts, lists, str, int, float, bool and None; and where.
 
     `lines` holds the line (from 1) of each key and item by its path.

@@ -16,13 +16,21 @@ import msgspec
 
 from pipeline.types import Alert, rfc3339
 
-__all__ = ("CONTENT_TYPE", "MAX_BYTES", "event", "event_bytes", "event_id", "rfc3339", "test_event")
+__all__ = (
+    "CONTENT_TYPE",
+    "MAX_EVENT_BYTES",
+    "event",
+    "event_bytes",
+    "event_id",
+    "rfc3339",
+    "test_event",
+)
 
 CONTENT_TYPE = "application/cloudevents+json"
-MAX_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
-CUT = " …[cut]"
+MAX_EVENT_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
+CUT_MARK = " …[cut]"
 
-# How many texts and how many characters of each: the first pair that fits MAX_BYTES is taken.
+# How many texts and how many characters of each: the first pair that fits MAX_EVENT_BYTES is taken.
 _TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
 
 
@@ -37,13 +45,13 @@ def event(alert: Alert) -> dict[str, Any]:
 
 
 def event_bytes(alert: Alert) -> bytes:
-    """The document in UTF-8, below `MAX_BYTES`: long transcripts and reasons end in `CUT`.
+    """The document in UTF-8, below `MAX_EVENT_BYTES`: long texts end in `CUT_MARK`.
 
     Raises ValueError when a number is not finite, a time is none, or names alone are too long.
     """
     for texts in (None, *_TEXTS):
         body = msgspec.json.encode(_event(alert, texts))
-        if len(body) < MAX_BYTES:
+        if len(body) < MAX_EVENT_BYTES:
             return body
     msg = f"an alert of {len(body)} bytes: labels, rules, presence, evidence and heads do not fit"
     raise ValueError(msg)
@@ -114,5 +122,5 @@ def _texts(texts: Sequence[str], limits: tuple[int, int] | None) -> list[str]:
     if limits is None:
         return list(texts)
     count, length = limits
-    kept = [text if len(text) <= length else text[:length] + CUT for text in texts[:count]]
-    return kept if len(texts) <= count else [*kept, f"{len(texts) - count} more{CUT}"]
+    kept = [text if len(text) <= length else text[:length] + CUT_MARK for text in texts[:count]]
+    return kept if len(texts) <= count else [*kept, f"{len(texts) - count} more{CUT_MARK}"]

@@ -3,7 +3,7 @@
 A consumer of `alerts.v1` with a group of its own, so that a hung subscriber delays nobody else:
 poll, send what is due, flush, commit, in this order always. Done is a 2xx or a dead letter.
 
-- An alert that fails waits by itself (`outbox.SCHEDULE`) and the ones behind it go on.
+- An alert that fails waits by itself (`outbox.RETRY_DELAYS`) and the ones behind it go on.
 - A failure that speaks of the receiver also opens its circuit breaker: nothing is tried until it
 may be closed again,
   30 s later at most (longer when Retry-After says so), and then the least tried alert goes first,
@@ -22,14 +22,13 @@ from contextlib import contextmanager
 import msgspec
 
 from pipeline import codec, topics, trace
-from pipeline.config.fields import SEVERITIES
 from pipeline.errors import DecodeError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
 from pipeline.run import dead_letter, decoded
-from pipeline.types import Alert, DeadLetter
+from pipeline.types import SEVERITIES, Alert, DeadLetter
 from workers.delivery.outbox import (
     MAX_PENDING,
-    SCHEDULE,
+    RETRY_DELAYS,
     CircuitBreaker,
     Outbox,
     Pending,
@@ -37,11 +36,12 @@ from workers.delivery.outbox import (
     wait_over,
 )
 
-BATCH = 32  # alerts a step, at most; a kill in between repeats no more than these
-STEP = 1.0  # s; a step begins no further attempt after this, so that stopping is quick
-DOOR = 30.0  # s; a receiver that fails is tried at least so often, if anything is due
-OUTAGE = 3  # failures in a row from which a success means "it is back"
-REFUSALS = 6  # attempts beyond the first for what the receiver refuses by itself: 35 minutes
+ALERTS_A_STEP = 32  # alerts a step, at most; a kill in between repeats no more than these
+# s; a step begins no further attempt after this, so that stopping is quick
+ATTEMPTS_END_AFTER = 1.0
+MAX_BREAKER_DELAY = 30.0  # s; a receiver that fails is tried at least so often, if anything is due
+OUTAGE_FAILURES = 3  # failures in a row from which a success means "it is back"
+MAX_REFUSALS = 6  # attempts beyond the first for what the receiver refuses by itself: 35 minutes
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -188,7 +188,9 @@ class Delivery:
         self._reader.close()
 
     def _read(self, wait: float) -> int:
-        room = min(BATCH, MAX_PENDING - sum(len(box.pending) for box in self._boxes.values()))
+        room = min(
+            ALERTS_A_STEP, MAX_PENDING - sum(len(box.pending) for box in self._boxes.values())
+        )
         if room <= 0:
             self._caught_up = False
             if wait > 0:
@@ -246,7 +248,9 @@ class Delivery:
     def _send(self) -> int:
         began = self._clock()
         tried = 0
-        while tried < BATCH and (tried == 0 or abs(self._clock() - began) < STEP):
+        while tried < ALERTS_A_STEP and (
+            tried == 0 or abs(self._clock() - began) < ATTEMPTS_END_AFTER
+        ):
             found = self._next(self._clock())
             if found is None:
                 break
@@ -299,15 +303,15 @@ class Delivery:
         self._tell(item.alert, "retried")
         if not retry.alone:
             failures = self._breaker.failures + 1
-            wait = max(after, min(delay(failures, self._outside.random()), DOOR))
+            wait = max(after, min(delay(failures, self._outside.random()), MAX_BREAKER_DELAY))
             self._breaker = CircuitBreaker(failures, now + wait)
             self._reason = str(retry)
-        if item.attempts > (REFUSALS if retry.alone else len(SCHEDULE)):
+        if item.attempts > (MAX_REFUSALS if retry.alone else len(RETRY_DELAYS)):
             self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
 
     def _well(self) -> None:
         """The receiver took something: its circuit breaker closes."""
-        if self._breaker.failures >= OUTAGE:
+        if self._breaker.failures >= OUTAGE_FAILURES:
             for box in self._boxes.values():
                 for item in box.pending.values():
                     item.next = item.next if item.alone else 0.0

@@ -21,9 +21,10 @@ from pipeline.types import Alert, content_id
 from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 
-BEGIN = b'{"specversion":"1.0",'
-TAIL = 4 << 20  # bytes at the end whose ids are known; a crash repeats no more than a step's alerts
-REMEMBERED = 10_000  # ids
+LINE_BEGIN = b'{"specversion":"1.0",'
+# bytes at the end whose ids are known; a crash repeats no more than a step's alerts
+TAIL_BYTES = 4 << 20
+MAX_REMEMBERED_IDS = 10_000  # ids
 
 _BLOCK = 64 << 10
 
@@ -158,7 +159,7 @@ class Jsonl:
 
     def _remember(self, ident: str) -> None:
         self._ids[ident] = None
-        if len(self._ids) > REMEMBERED:
+        if len(self._ids) > MAX_REMEMBERED_IDS:
             del self._ids[next(iter(self._ids))]
 
 
@@ -190,9 +191,9 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
 def _mend(file: int, path: Path) -> None:
     """Cut what follows the last whole line; raises ConfigError if the file is not one of alerts."""
     size = os.fstat(file).st_size
-    head = os.pread(file, len(BEGIN), 0)
+    head = os.pread(file, len(LINE_BEGIN), 0)
     # A file system may keep the length of a lost write and fill it with zeros.
-    if not (BEGIN.startswith(head) or head.strip(b"\0") == b""):
+    if not (LINE_BEGIN.startswith(head) or head.strip(b"\0") == b""):
         raise ConfigError(_foreign(path))
     end = size
     while end:
@@ -209,7 +210,7 @@ def _mend(file: int, path: Path) -> None:
 
 def _tail(file: int) -> list[bytes]:
     size = os.fstat(file).st_size
-    start = max(0, size - TAIL)
+    start = max(0, size - TAIL_BYTES)
     lines = os.pread(file, size - start, start).split(b"\n")[:-1]
     return lines[1:] if start else lines
 

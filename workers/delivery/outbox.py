@@ -20,13 +20,15 @@ import zlib
 
 import msgspec
 
+from pipeline import backoff
 from pipeline.errors import OutsideError
 from pipeline.types import Alert
 
 MAX_PENDING = 256
 # s; Standard Webhooks' schedule with a finer start: an edge box's link flaps for seconds.
-SCHEDULE = (0.5, 2, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-LONGEST = 1.2 * SCHEDULE[-1]  # s; no wait is longer: what says so was written by a wrong clock
+RETRY_DELAYS = (0.5, 2, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+# s; no wait is longer: what says so was written by a wrong clock
+MAX_DELAY = 1.2 * RETRY_DELAYS[-1]
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQBI8s")
@@ -61,12 +63,12 @@ class Pending(msgspec.Struct):
 
 def wait_over(until: float, now: float) -> bool:
     """Whether the wait is over; one that no schedule could have made is over too."""
-    return until <= now or until > now + LONGEST
+    return until <= now or until > now + MAX_DELAY
 
 
 def delay(attempts: int, chance: float) -> float:
     """S to wait after `attempts` failures (1 or more), spread by a fifth; `chance` is in [0, 1)."""
-    return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * (0.8 + 0.4 * chance)
+    return backoff.delay(attempts, RETRY_DELAYS) * (0.8 + 0.4 * chance)
 
 
 class Outbox:

@@ -26,10 +26,10 @@ from workers.delivery.delivery import Subscriber
 from workers.media import jpeg
 from workers.media.jpeg import decoded
 
-BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
-AFTER = 1 * SECOND  # ns after it
-CAP = 2_000_000_000  # bytes of the whole folder
-KEEP = 0.9  # of the cap, when the oldest have been deleted
+SHOWN_BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
+SHOWN_AFTER = 1 * SECOND  # ns after it
+FOLDER_CAP = 2_000_000_000  # bytes of the whole folder
+KEPT_SHARE = 0.9  # of the cap, when the oldest have been deleted
 
 _SITE = r"[a-z0-9][a-z0-9_-]{0,39}"
 _NAME = re.compile(rf"({_SITE})/([A-Za-z0-9-]{{1,64}})_(\d{{1,9}})_({_SITE})\.jpg")
@@ -67,7 +67,7 @@ class Evidence:
     below `folder`. Raises Retry when the disk does not take a file, or the brokers are away.
     """
 
-    def __init__(self, folder: Path, bus: Bus, cap: int = CAP) -> None:
+    def __init__(self, folder: Path, bus: Bus, cap: int = FOLDER_CAP) -> None:
         self._folder = folder
         self._bus = bus
         self._cap = cap
@@ -108,7 +108,7 @@ class Evidence:
     def _near(self, topic: str, key: str, time: int) -> list[Any]:
         """The records of `key` near `time`; bytes that are none were reported by who read them."""
         records = []
-        for value in self._bus.fetch(topic, key, time - BEFORE, time + AFTER):
+        for value in self._bus.fetch(topic, key, time - SHOWN_BEFORE, time + SHOWN_AFTER):
             try:
                 records.append(codec.decode(value))
             except DecodeError:
@@ -164,7 +164,7 @@ class Evidence:
         files = sorted(_files(self._folder))
         self._size = sum(size for _, size, _ in files)
         for _, size, path in files:
-            if self._size <= self._cap * KEEP:
+            if self._size <= self._cap * KEPT_SHARE:
                 return
             path.unlink(missing_ok=True)
             self._size -= size

@@ -16,7 +16,7 @@ from workers.config.secrets import Secrets
 from workers.delivery import jsonl, snapshots, webhook
 from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 
-NOW = 60.0  # s that `replay --deliver` tries
+REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
 
 
 # A new destination is a file with a `subscribers` function, and a line in one of these.
@@ -61,7 +61,7 @@ def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> 
     for who in remote(settings, secrets):
         sending = delivery(who, bus, time.sleep, lambda site, source, what: None)
         dead = len(bus.values(topics.DEAD))
-        until = time.monotonic() + NOW
+        until = time.monotonic() + REPLAY_TIMEOUT
         while not sending.idle and time.monotonic() < until:
             sending.step(0.1)
         if sending.pending or len(bus.values(topics.DEAD)) > dead:

@@ -29,11 +29,11 @@ from workers.config.secrets import Secrets
 from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 
-MAX_ANSWER = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
+MAX_ANSWER_BYTES = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
 MAX_RETRY_AFTER = 86400.0  # s
-CONNECT = 5.0  # s for one address of several
+CONNECT_TIMEOUT = 5.0  # s for one address of several
 # What the receiver says of this one alert; any other answer speaks of the receiver.
-THIS_ALERT = frozenset({400, 409, 413, 415, 422})
+ALERT_REFUSED_STATUSES = frozenset({400, 409, 413, 415, 422})
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
 
@@ -187,7 +187,7 @@ def _judge(status: int, wait: float | None) -> None:
     if 300 <= status < 400:
         msg = f"{status}: it redirects, which is not followed; put the final address in the config"
         raise Retry(msg)
-    if status in THIS_ALERT:
+    if status in ALERT_REFUSED_STATUSES:
         msg = f"{status}: the receiver refused this alert"
         raise Retry(msg, wait, alone=True)
     hint = {
@@ -200,7 +200,7 @@ def _judge(status: int, wait: float | None) -> None:
 
 
 def _drain(parts: Iterable[bytes]) -> None:
-    left = MAX_ANSWER
+    left = MAX_ANSWER_BYTES
     try:
         for part in parts:
             left -= len(part)
@@ -268,7 +268,7 @@ class _Pinned(httpcore.SyncBackend):
                 stream = super().connect_tcp(
                     address,
                     port,
-                    left if position == last else min(left, CONNECT),
+                    left if position == last else min(left, CONNECT_TIMEOUT),
                     local_address,
                     socket_options,
                 )

@@ -9,7 +9,7 @@ import cv2
 
 from workers.media.jpeg import Pixels, fitted
 
-SIDE = 160  # px; one scale for all cameras: a larger picture of the same is no sharper
+MEASURED_SIDE = 160  # px; one scale for all cameras: a larger picture of the same is no sharper
 
 
 def luma_and_sharpness(pixels: Pixels) -> tuple[float, float]:
@@ -26,9 +26,9 @@ def luma_and_sharpness(pixels: Pixels) -> tuple[float, float]:
 
 def _small(luma: Any) -> Any:
     """By halves, and the rest between pixels: a third of the time of one step by area averaging."""
-    while max(luma.shape) >= 2 * SIDE:
+    while max(luma.shape) >= 2 * MEASURED_SIDE:
         height, width = (max(1, side // 2) for side in luma.shape)
         whole = luma[: 2 * height, : 2 * width]  # an odd row would cost the quick way
         luma = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    size = fitted(luma.shape[1], luma.shape[0], SIDE)
+    size = fitted(luma.shape[1], luma.shape[0], MEASURED_SIDE)
     return cv2.resize(luma, size, interpolation=cv2.INTER_LINEAR)

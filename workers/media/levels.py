@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from workers.media.pcm import RATE, Samples
+from models.hearing.waveform import RATE, Samples
 
 FLOOR_PIECE = RATE // 50  # samples: 20 ms
 FLOOR_PIECES = 5  # of the 50 in a second: the quietest tenth

@@ -6,16 +6,13 @@ from collections import deque
 
 import numpy as np
 import soxr
-from numpy.typing import NDArray
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.types import SECOND, AudioChunk
 
-RATE = 16_000  # samples a second of every chunk that capture publishes
-RATES = range(1_000, 768_001)
-SLIP = SECOND // 5  # ns that sample count and clock may differ before the times are set anew
+SOURCE_RATES = range(1_000, 768_001)
+MAX_SLIP = SECOND // 5  # ns that sample count and clock may differ before the times are set anew
 _BLOCKS = 20  # that must agree that they are late: a stalled thread gets its blocks in a burst
-
-Samples = NDArray[np.float32]
 
 
 def to_s16(samples: Samples) -> bytes:
@@ -35,8 +32,9 @@ class Chunks:
     """Blocks of mono samples at `rate` become AudioChunks of `source`.
 
     Times count samples from the first block on. Where blocks keep coming later than that by more
-    than SLIP (samples were lost), a gap is left; where they come earlier (a fast device), blocks
-    are left out and counted in `ahead`. So chunks never overlap, and never drift from the clock.
+    than MAX_SLIP (samples were lost), a gap is left; where they come earlier (a fast device),
+    blocks are left out and counted in `ahead`. So chunks never overlap, and never drift from the
+    clock.
     """
 
     def __init__(self, site: str, source: str, rate: int) -> None:
@@ -58,13 +56,13 @@ class Chunks:
         if self._anchor < 0:
             self._anchor = ended - len(samples) * SECOND // self._rate
         late = ended - self._anchor - (self._taken + len(samples)) * SECOND // self._rate
-        if late < -SLIP:
+        if late < -MAX_SLIP:
             self.ahead += 1
             return None
         self._taken += len(samples)
         self._late.append(late)
-        if (len(self._late) == _BLOCKS and min(self._late) > SLIP) or late > _BLOCKS * SLIP:
-            self._anchor += min(self._late) if late <= _BLOCKS * SLIP else late
+        if (len(self._late) == _BLOCKS and min(self._late) > MAX_SLIP) or late > _BLOCKS * MAX_SLIP:
+            self._anchor += min(self._late) if late <= _BLOCKS * MAX_SLIP else late
             self._late.clear()
         made = self._resample.resample_chunk(samples) if self._resample else samples
         return self._chunk(made) if len(made) else None

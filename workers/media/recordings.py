@@ -16,15 +16,16 @@ import av
 import numpy as np
 import soxr
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import ConfigError
 from workers.media.jpeg import MAX_SIDE, Pixels, fitted
-from workers.media.pcm import RATE, RATES, Samples, to_s16
+from workers.media.pcm import SOURCE_RATES, to_s16
 
 FORMATS = (  # what FFmpeg may take a file for: no playlist, no script, no list of other files
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"
     "wav,w64,flac,ogg,mp3,aac,aiff,caf,au"
 )
-SHORTEST = Fraction(1, 25)  # s that one round of a looped film takes at least
+MIN_ROUND = Fraction(1, 25)  # s that one round of a looped film takes at least
 _LOUDEST = 1e6  # a float sample beyond it is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
@@ -97,7 +98,7 @@ class Video:
             self._now = self._next[1]
             self._step()
             if self._next is None and self._loop:
-                self._begun += max(self._lasts, SHORTEST)
+                self._begun += max(self._lasts, MIN_ROUND)
                 self._frames = self._timed()
                 self._step()
         ended = self._next is None and time >= self._begun + self._lasts
@@ -127,7 +128,7 @@ class Video:
                 if pts - first <= last:
                     self._count("unusable.rewound")
                     continue
-                gap = pts - first - last if last >= 0 else SHORTEST
+                gap = pts - first - last if last >= 0 else MIN_ROUND
                 last = pts - first
                 self._lasts = last + max((frame.duration or 0) * frame.time_base, gap)
                 yield last, frame
@@ -240,7 +241,7 @@ def video_length(path: Path, *, whole: bool) -> Fraction:
         lasts = {p.pts: p.duration or 0 for p in _packets(container, stream) if p.pts is not None}
         base: Fraction = stream.time_base or Fraction(0)
     ticks = sorted(lasts)
-    gap = (ticks[-1] - ticks[-2]) * base if len(ticks) > 1 else SHORTEST
+    gap = (ticks[-1] - ticks[-2]) * base if len(ticks) > 1 else MIN_ROUND
     whole_film: Fraction = (ticks[-1] - ticks[0]) * base + max(lasts[ticks[-1]] * base, gap)
     return whole_film
 
@@ -256,8 +257,10 @@ def clip_length(path: Path, *, whole: bool) -> Fraction:
     if not samples:
         msg = f"{path}: no sound can be decoded"
         raise Unplayable(msg)
-    if rate not in RATES:
-        msg = f"{path}: its sample rate is {rate}; {RATES[0]} to {RATES[-1]} are known"
+    if rate not in SOURCE_RATES:
+        msg = (
+            f"{path}: its sample rate is {rate}; {SOURCE_RATES[0]} to {SOURCE_RATES[-1]} are known"
+        )
         raise Unplayable(msg)
     return Fraction(samples, rate)
 

@@ -24,7 +24,7 @@ from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 
-AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
+PUBLISHED_AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
 
 
 class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +78,7 @@ def rejudge(
     for entry in entries:
         count += 1
         batch.append(entry)
-        if len(batch) == AT_ONCE:
+        if len(batch) == PUBLISHED_AT_ONCE:
             run()
     run()
     return Rejudged(alerts=_overlapping(alerts, since, until), anomalies=anomalies, entries=count)

@@ -19,7 +19,7 @@ from workers.config.loader import convert, fault, read_yaml
 from workers.media import recordings
 
 MAX_SECONDS = 86_400
-MAX_BYTES = 10_000_000  # of a scene file: its truth may be long
+MAX_SCENE_BYTES = 10_000_000  # of a scene file: its truth may be long
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
 _Second = Annotated[float, Meta(ge=0, le=MAX_SECONDS)]
@@ -90,7 +90,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 def load_scene(path: str | Path) -> Scene:
     """Read and check a scene and the media that it names; raises ConfigError with file and line."""
     path = Path(path)
-    data, lines = read_yaml(path, MAX_BYTES)
+    data, lines = read_yaml(path, MAX_SCENE_BYTES)
     if isinstance(data, dict):
         data.pop("truth", None)  # for `evaluate`; replay neither reads nor validates it
     read, found = convert(data, _SceneFile)

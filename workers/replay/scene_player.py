@@ -17,8 +17,8 @@ from workers.replay.scene_records import Scene, fits, load_scene, scene_records
 from workers.replay.scene_replay import slices_of
 from workers.runtime.status import Status
 
-AHEAD = 24  # entries that a scene may be ahead of any stage
-PAUSE = 0.005  # s between looks at how far the stages are
+MAX_AHEAD = 24  # entries that a scene may be ahead of any stage
+STAGES_LOOK_EVERY = 0.005  # s between looks at how far the stages are
 
 
 def scene_of(settings: Config, path: Path) -> Scene:
@@ -62,7 +62,7 @@ class ScenePlayer:
         for upto, slice_ in slices_of(records):
             first = upto if first is None else first
             while self._full() or self._early(began, upto - first):
-                if stop.wait(PAUSE):
+                if stop.wait(STAGES_LOOK_EVERY):
                     return
             for topic in dict.fromkeys(topic for topic, _ in slice_):
                 self._store(topic, [record for of, record in slice_ if of == topic])

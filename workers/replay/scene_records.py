@@ -9,6 +9,7 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
+from models.hearing.waveform import RATE
 from pipeline.config import schema as settings
 from pipeline.errors import ConfigError
 from pipeline.sources import REPORTS_SOURCE, known_at, roster
@@ -26,13 +27,12 @@ from pipeline.types import (
 )
 from workers.media import recordings
 from workers.media.jpeg import encoded
-from workers.media.pcm import RATE
 from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
 
 __all__ = ["Scene", "fits", "load_scene", "scene_records"]
 
-CHUNK = RATE // 2  # samples in one AudioChunk of a scene
+CHUNK_SAMPLES = RATE // 2  # samples in one AudioChunk of a scene
 Count = Callable[[str, str, str, int], None]  # site, source, what, how many: Status.count
 Topical = tuple[str, Record]
 
@@ -202,8 +202,8 @@ class _Player:
             total,
             count=lambda what, n: self._count(scene.site, self._name, what, n),
         )
-        for seq, first in enumerate(range(0, total, CHUNK)):
-            last = min(first + CHUNK, total)
+        for seq, first in enumerate(range(0, total, CHUNK_SAMPLES)):
+            last = min(first + CHUNK_SAMPLES, total)
             start = scene.start + first * SECOND // RATE
             data = mix.between(first, last)
             if start > self._after:

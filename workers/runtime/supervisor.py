@@ -14,7 +14,9 @@ from pipeline.errors import FusewatchError
 
 log = logging.getLogger("fusewatch")
 
-PATIENCE = 15.0  # s that threads get to end what they are doing
+IDLE_WAIT = 0.25  # s that an idle stage sleeps between looks at `stop`; new entries may wake it
+LOOK_EVERY = 0.1  # s between two looks of the main thread at how things are
+JOIN_TIMEOUT = 15.0  # s that threads get to end what they are doing
 BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
 
 
@@ -100,12 +102,12 @@ class Supervisor:
 
     def join(self) -> list[str]:
         """Wait for all to end, and warn of those that do not: their names."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + JOIN_TIMEOUT
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
-            log.warning("threads that did not end in %g s: %s", PATIENCE, ", ".join(late))
+            log.warning("threads that did not end in %g s: %s", JOIN_TIMEOUT, ", ".join(late))
         return late
 
     def _guarded(self, name: str, body: Callable[[], None]) -> None:

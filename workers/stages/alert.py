@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from pipeline.judge.incident import IncidentFold, Timing
+from pipeline.judge.incident import EvidenceNames, IncidentFold, Timing
 from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
-LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
-
-Evidence = Callable[[str, str, int], tuple[str, ...]]
+OUTAGE_RETOLD_AFTER = 86_400 * SECOND  # ns until an outage that goes on is told again
 
 
 class AlertStage:
     """Keeps incidents by site; `timings` has every site of the config, `evidence` names files."""
 
-    def __init__(self, timings: Mapping[str, Timing], evidence: Evidence) -> None:
+    def __init__(self, timings: Mapping[str, Timing], evidence: EvidenceNames) -> None:
         self._timings = timings
         self._evidence = evidence
 
@@ -29,10 +27,12 @@ class AlertStage:
 
 
 class _Site:
-    def __init__(self, timing: Timing, evidence: Evidence, floor: int) -> None:
+    def __init__(self, timing: Timing, evidence: EvidenceNames, floor: int) -> None:
         self.happened = IncidentFold(timing, evidence, floor)
         self.system = IncidentFold(
-            Timing(close_after=timing.close_after, max_duration=LONGEST), evidence, floor
+            Timing(close_after=timing.close_after, max_duration=OUTAGE_RETOLD_AFTER),
+            evidence,
+            floor,
         )
         self.known: dict[str, int] = {}  # id of an anomaly -> its start, from the watermark on
         self.watermark = floor
@@ -47,7 +47,7 @@ class AlertState:
     """The open incidents of the sites on one partition."""
 
     def __init__(
-        self, timings: Mapping[str, Timing], evidence: Evidence, floors: Mapping[str, int]
+        self, timings: Mapping[str, Timing], evidence: EvidenceNames, floors: Mapping[str, int]
     ) -> None:
         self._timings = timings
         self._evidence = evidence

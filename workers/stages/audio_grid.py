@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk
-from workers.media.pcm import RATE, Samples
 
-CONTEXT = 2  # seconds heard before the second in question
+CONTEXT_SECONDS = 2  # seconds heard before the second in question
 MAX_CHANNELS = 64
-RATES = range(4_000, 384_001)
+CHUNK_RATES = range(4_000, 384_001)
 FULL_SCALE = 0.999  # of it; a sample there is taken for clipped
 TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from what its samples last
 Known = Container[tuple[str, str]]  # (site, microphone) of the config
@@ -42,7 +42,7 @@ class Second:
     @property
     def own(self) -> Samples:
         """The 16,000 samples of the second itself."""
-        return self.samples[CONTEXT * RATE :]
+        return self.samples[CONTEXT_SECONDS * RATE :]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def mono(chunk: AudioChunk) -> Samples:
     if not 0 <= chunk.start < chunk.end < FOREVER:
         msg = f"audio chunk spans [{chunk.start}, {chunk.end}) ns, which is no time"
         raise DecodeError(msg)
-    if chunk.rate not in RATES or not 1 <= chunk.channels <= MAX_CHANNELS:
+    if chunk.rate not in CHUNK_RATES or not 1 <= chunk.channels <= MAX_CHANNELS:
         msg = f"audio chunk claims {chunk.channels} channels at {chunk.rate} Hz"
         raise DecodeError(msg)
     frame = 2 * chunk.channels
@@ -107,7 +107,7 @@ class AudioGrid:
     @property
     def floor(self) -> int:
         """What was captured before this is needed no more. Ns; FOREVER if nothing was heard."""
-        return FOREVER if self._next is None else self.upto - CONTEXT * SECOND
+        return FOREVER if self._next is None else self.upto - CONTEXT_SECONDS * SECOND
 
     def push(self, chunk: AudioChunk) -> list[Second]:
         """The seconds that this chunk completes; raises DecodeError if it holds no usable sound."""
@@ -146,11 +146,11 @@ class AudioGrid:
         return seconds
 
     def _second(self, index: int) -> Second:
-        first = index - CONTEXT
-        whole = np.zeros((CONTEXT + 1) * RATE, np.float32)
+        first = index - CONTEXT_SECONDS
+        whole = np.zeros((CONTEXT_SECONDS + 1) * RATE, np.float32)
         heard, clipped = False, 0.0
         for rate in sorted({piece.rate for piece in self._pieces}):
-            span = np.zeros((CONTEXT + 1) * rate, np.float32)
+            span = np.zeros((CONTEXT_SECONDS + 1) * rate, np.float32)
             for piece in self._pieces:
                 if piece.rate != rate:
                     continue
@@ -162,7 +162,7 @@ class AudioGrid:
                     ]
                     heard = heard or high > index * rate
             # At the rate of its own: a resampler rounds off what a converter has cut off.
-            full = np.abs(span[CONTEXT * rate :]) >= FULL_SCALE
+            full = np.abs(span[CONTEXT_SECONDS * rate :]) >= FULL_SCALE
             clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
         return Second(index, index * SECOND, whole, heard, round(clipped, 3))

@@ -14,10 +14,10 @@ from pipeline.judge.vision_rules import SEES
 from pipeline.ports import Model
 from pipeline.types import ns
 from pipeline.zones import Polygon
-from workers.stages.site_state import RULES, Head, SitePlan
+from workers.stages.site_state import RULES_HEAD, Head, SitePlan
 
-SHIPPED = "shipped"  # the head that comes with Fusewatch
-FUSED = 0.8  # probability from which evidence of several rules together is an anomaly
+SHIPPED_NAME = "shipped"  # the head that comes with Fusewatch
+FUSED_THRESHOLD = 0.8  # probability from which evidence of several rules together is an anomaly
 
 
 def load_heads(settings: Config) -> dict[str, Head]:
@@ -28,20 +28,20 @@ def load_heads(settings: Config) -> dict[str, Head]:
     named = {name: site.fusion.head for name, site in settings.sites.items()}
     loaded: dict[str, Head] = {}
     for name, head in named.items():
-        if head != RULES and head not in loaded:
+        if head != RULES_HEAD and head not in loaded:
             try:
                 loaded[head] = load_head(head)
             except WeightsError as error:
                 msg = f"sites.{name}.fusion.head: {error}"
                 raise WeightsError(msg) from error
-    return {name: loaded[head] for name, head in named.items() if head != RULES}
+    return {name: loaded[head] for name, head in named.items() if head != RULES_HEAD}
 
 
 def load_head(head: str) -> Head:
     """The learned head that a config names; raises WeightsError."""
     from models.fusion.learned_head import LearnedHead
 
-    return LearnedHead.shipped() if head == SHIPPED else LearnedHead.read(Path(head))
+    return LearnedHead.shipped() if head == SHIPPED_NAME else LearnedHead.read(Path(head))
 
 
 def timing(site: Site) -> Timing:
@@ -67,7 +67,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         cry_every=ns(site.incidents.close_after) // 2,
         still_after=ns(site.stationary.after),
         still_distance=site.stationary.distance,
-        threshold=FUSED if site.fusion.threshold is None else site.fusion.threshold,
+        threshold=FUSED_THRESHOLD if site.fusion.threshold is None else site.fusion.threshold,
         learned=site.fusion.threshold,
         severity=site.fusion.severity,
         zones={

@@ -15,11 +15,10 @@ from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
-from pipeline.config.fields import SEVERITIES
 from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
 from pipeline.judge.rules import (
-    LEAST,
+    MIN_EVIDENCE,
     Finding,
     HearingRule,
     ReadingRule,
@@ -30,6 +29,7 @@ from pipeline.judge.source_presence import SourcePresence
 from pipeline.judge.track import StationaryMemory, Tracker
 from pipeline.types import (
     SECOND,
+    SEVERITIES,
     Anomaly,
     DeadLetter,
     Described,
@@ -50,10 +50,11 @@ from pipeline.types import (
 )
 from pipeline.zones import Polygon
 
-WINDOW = "window"
-GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
+WINDOW_SOURCE = "window"
+# ns; what pauses no longer is one happening, and its reason is told once
+MAX_HAPPENING_PAUSE = 3 * SECOND
 
-RULES = "rules"  # the name of fusion without a learned head, in alerts too
+RULES_HEAD = "rules"  # the name of fusion without a learned head, in alerts too
 
 
 class Head(Protocol):
@@ -99,7 +100,7 @@ class SiteState:
         self._trackers = {
             camera: Tracker(
                 high=detect.min_score,
-                low=min(LEAST, detect.min_score),
+                low=min(MIN_EVIDENCE, detect.min_score),
                 unseen=max(2 * SECOND, round(3 * SECOND / detect.fps)),
                 horizon=plan.horizon,
             )
@@ -204,7 +205,7 @@ class SiteState:
         what = finding.rule, finding.label, finding.source
         last = self._told.get(what)
         self._told[what] = finding.end
-        if not finding.reason or (last is not None and finding.start - last < GOES_ON):
+        if not finding.reason or (last is not None and finding.start - last < MAX_HAPPENING_PAUSE):
             return msgspec.structs.replace(finding, reason="")
         when = rfc3339(finding.start)[11:19]
         return msgspec.structs.replace(finding, reason=f"{when}Z {finding.reason}")
@@ -227,7 +228,7 @@ class SiteState:
         boxes = [
             box
             for box in record.boxes
-            if box.score >= LEAST and box.y2 - box.y1 >= detect.min_height
+            if box.score >= MIN_EVIDENCE and box.y2 - box.y1 >= detect.min_height
         ]
         # By place, not by id: a restart numbers old tracks anew, and ordinals must not follow that.
         tracks = sorted(
@@ -303,8 +304,8 @@ class SiteState:
         start = window.end - self._plan.hop
         return Anomaly(
             site=self._site,
-            source=WINDOW,
-            id=content_id(self._site, rule, WINDOW, start, 0),
+            source=WINDOW_SOURCE,
+            id=content_id(self._site, rule, WINDOW_SOURCE, start, 0),
             start=start,
             end=window.end,
             rule=rule,
@@ -318,10 +319,10 @@ class SiteState:
 
     def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
         """The reason, when something begins; the rules behind fused evidence have told theirs."""
-        what = rule, verdict.label, WINDOW
+        what = rule, verdict.label, WINDOW_SOURCE
         last = self._told.get(what)
         self._told[what] = start + self._plan.hop
-        if rule != "learned" or (last is not None and start - last < GOES_ON):
+        if rule != "learned" or (last is not None and start - last < MAX_HAPPENING_PAUSE):
             return ()
         shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
         by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
@@ -338,7 +339,7 @@ class SiteState:
 
 
 def _version(head: Head | None) -> str:
-    return RULES if head is None else head.version
+    return RULES_HEAD if head is None else head.version
 
 
 def _graver(finding: Finding) -> tuple[int, float, int, str]:

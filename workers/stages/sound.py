@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from models.hearing.waveform import QUIET_DB, RATE, Samples
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.topics import AUDIO
@@ -20,12 +21,10 @@ from pipeline.types import (
     Sound,
 )
 from workers.media.levels import floor, loudness
-from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import AudioGrid, Known, Second
 
-QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
-LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
+HEARD_BY_YAMNET = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 
 
 class SoundStage:
@@ -114,7 +113,7 @@ class _SoundState:
         return [self._sound(record, second) for second in seconds if second.heard]
 
     def _sound(self, record: Record, second: Second) -> Sound:
-        (scores,) = self._model([second.samples[LISTENED]])
+        (scores,) = self._model([second.samples[HEARD_BY_YAMNET]])
         labels, level = self._head(scores), loudness(second.own)
         if level < QUIET_DB:
             labels = dict.fromkeys(labels, 0.0)

@@ -10,19 +10,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.hearing.waveform import RATE, Samples
 from models.language.text import packed
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.sources import speech_source
 from pipeline.speech_segmenter import Segmenter, SpeechSpan
-from pipeline.types import FOREVER, SECOND, AudioChunk, Progress, Record, Roster, Utterance, ns
-from workers.media.pcm import RATE, Samples
+from pipeline.types import (
+    BEFORE_ALL,
+    FOREVER,
+    SECOND,
+    AudioChunk,
+    Progress,
+    Record,
+    Roster,
+    Utterance,
+    ns,
+)
 from workers.runtime.status import Ledger
-from workers.stages.audio_grid import CONTEXT, AudioGrid, Known, Second
+from workers.stages.audio_grid import CONTEXT_SECONDS, AudioGrid, Known, Second
 
-FRAME = ns(0.032)  # what one probability of the voice model covers
-FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
-EVER = -(2**63)  # ns
+VOICE_FRAME = ns(0.032)  # what one probability of the voice model covers
+# that touch a second; the first of them only with its end
+FRAMES_A_SECOND = -(-SECOND // VOICE_FRAME)
 
 
 class SpeechStage:
@@ -74,7 +84,7 @@ class _MicrophoneSpeech:
     def floor(self) -> int:
         """What was captured before this is needed no more. Ns."""
         anchor = self.grid.upto if self._segmenter is None else self._segmenter.anchor
-        return (anchor // SECOND - CONTEXT) * SECOND
+        return (anchor // SECOND - CONTEXT_SECONDS) * SECOND
 
     def hear(self, seconds: Sequence[Second]) -> list[tuple[SpeechSpan, Samples]]:
         """The utterances that these seconds, and all that is past by now, finish."""
@@ -94,10 +104,10 @@ class _MicrophoneSpeech:
         end = second.start + SECOND
         found = []
         for ago, probability in zip(
-            range(FRAMES, 0, -1), probabilities[-FRAMES:].tolist(), strict=True
+            range(FRAMES_A_SECOND, 0, -1), probabilities[-FRAMES_A_SECOND:].tolist(), strict=True
         ):
-            start = max(end - ago * FRAME, second.start)
-            found += self._segmenter.push(start, end - (ago - 1) * FRAME, probability)
+            start = max(end - ago * VOICE_FRAME, second.start)
+            found += self._segmenter.push(start, end - (ago - 1) * VOICE_FRAME, probability)
         return self._cut_out(found)
 
     def _cut_out(self, spans: Sequence[SpeechSpan]) -> list[tuple[SpeechSpan, Samples]]:
@@ -152,7 +162,7 @@ class _SpeechState:
     def _listener(self, record: Record) -> _MicrophoneSpeech:
         listeners = self._listeners.setdefault(record.site, {})
         if record.source not in listeners:
-            since = self._floors.get(record.site, EVER) + CONTEXT * SECOND
+            since = self._floors.get(record.site, BEFORE_ALL) + CONTEXT_SECONDS * SECOND
             listeners[record.source] = _MicrophoneSpeech(self._voice, since)
         return listeners[record.source]
 

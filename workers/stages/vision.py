@@ -28,8 +28,8 @@ from workers.runtime.status import Ledger
 
 Policy = Literal["newest", "all"]
 Who = tuple[str, str]  # site, source
-AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
-SPEED = 4  # times real time at which a backlog is worked off, at least
+PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
+CATCH_UP_SPEED = 4  # times real time at which a backlog is worked off, at least
 
 
 class Uncounted:
@@ -57,9 +57,9 @@ class SkippedFrame(msgspec.Struct, frozen=True):
 class BacklogPacer:
     """In which order the frames of a poll are looked at, and for how long.
 
-    A backlog is worked off at `SPEED` times real time: the newest frame of each source is always
-    looked at, and of the others, spread evenly, what there is time for. What is live comes in polls
-    of a frame or two a source, so nothing is let go while there is time.
+    A backlog is worked off at `CATCH_UP_SPEED` times real time: the newest frame of each source is
+    always looked at, and of the others, spread evenly, what there is time for. What is live comes
+    in polls of a frame or two a source, so nothing is let go while there is time.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class BacklogPacer:
         spans = sum(frames[of[-1]].end - frames[of[0]].start for of in by_source.values())
         turns = [(_turn(k), i) for of in by_source.values() for k, i in enumerate(reversed(of))]
         order = [index for _, index in sorted(turns)]
-        return order, len(by_source), spans / SECOND / SPEED / max(known, 1)
+        return order, len(by_source), spans / SECOND / CATCH_UP_SPEED / max(known, 1)
 
 
 def _turn(ago: int) -> int:
@@ -125,12 +125,14 @@ class VisionStage:
     def _room(self, done: int, must: int, began: float, seconds: float) -> int:
         """How many frames to look at next, after `done` of them."""
         if done < must:
-            return min(must - done, AT_ONCE)
+            return min(must - done, PICTURES_AT_ONCE)
         spent = self._timer() - began
         if spent >= seconds:
             return 0
         # No more than before: what the first of them cost may say little of the others.
-        return max(1, min(done, AT_ONCE, int((seconds - spent) * done / (spent or seconds))))
+        return max(
+            1, min(done, PICTURES_AT_ONCE, int((seconds - spent) * done / (spent or seconds)))
+        )
 
     def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, VisionResult | SkippedFrame]:
         """What these frames show, by their keys."""

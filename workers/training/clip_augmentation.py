@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from models.hearing.yamnet_features import OWN
+from models.hearing.yamnet_features import OWN_CLASSES
 from models.training import dataset
 from workers.replay.scene_file import SceneClip
 from workers.training import clip_manifest, feature_extraction, scene_mixer
 
 TAKES = {"train": 8, "val": 8, "test": 1}  # how often a clip is heard; the first time as it is
 UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a feature that stands for a score below 0.02
-FEWER = 2  # times less often where it is no ordinary sound, of which there are more
+FEWER_TAKES = 2  # times less often where it is no ordinary sound, of which there are more
 
 
 def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
@@ -35,7 +35,7 @@ def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
         if clip.kind == "speech":  # heard beside others only: alone it would be words
             continue
         ordinary = scene_mixer.by_name([c for c in clips if c.split == clip.split and not c.label])
-        for take in range(max(1, TAKES[clip.split] // (FEWER if clip.label else 1))):
+        for take in range(max(1, TAKES[clip.split] // (FEWER_TAKES if clip.label else 1))):
             alone = feature_extraction.ExtractionJob(
                 scene="",
                 split=clip.split,
@@ -51,7 +51,7 @@ def doubtful(row: dataset.WindowRow) -> bool:
     """Whether this window of a clip is no example of what the clip is, for YAMNet does not even
     suspect it there: a label is the whole clip's, and who learns that the crowd around a siren is
     the siren takes every crowd for one."""
-    own = OWN.get(row.truth or "")
+    own = OWN_CLASSES.get(row.truth or "")
     if own is None:
         return False
     sound = row.tokens().vectors.get("sound")
@@ -65,7 +65,7 @@ def _beside(
     chance: np.random.Generator,
 ) -> feature_extraction.ExtractionJob:
     """The clip as it may be heard in a scene."""
-    shares = np.array([min(len(kind), scene_mixer.COMMON) for kind in ordinary], float)
+    shares = np.array([min(len(kind), scene_mixer.MAX_CLIPS_OF_KIND) for kind in ordinary], float)
     beside = []
     for _ in range(int(chance.integers(0, 3))):
         kind = ordinary[int(chance.choice(len(ordinary), p=shares / shares.sum()))]

@@ -23,13 +23,13 @@ from pipeline.errors import ConfigError
 from workers.replay.scene_file import MAX_SECONDS
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "models" / "training" / "media.tsv"
-NAME = "manifest.tsv"  # in a media folder
+MANIFEST_FILE = "manifest.tsv"  # in a media folder
 COLUMNS = ("path", "text", "label", "kind", "licence", "split", "visible")
-KINDS = ("sound", "speech", "video", "report")
-ALWAYS = "always"
-MAX_BYTES = 10_000_000
-MAX_TEXT = 4_000  # bytes of a report
-MAX_TOLD = 50  # faults listed in one error; the rest is counted
+CLIP_KINDS = ("sound", "speech", "video", "report")
+ALWAYS_VISIBLE = "always"
+MAX_MANIFEST_BYTES = 10_000_000
+MAX_REPORT_BYTES = 4_000  # bytes of a report
+MAX_FAULTS = 50  # faults listed in one error; the rest is counted
 
 _SPAN = re.compile(r"(\d{1,5}(?:\.\d{1,3})?)-(\d{1,5}(?:\.\d{1,3})?)")
 Spans = tuple[tuple[float, float], ...]  # seconds, in order, none touches the next
@@ -66,12 +66,15 @@ def chosen(media: Path, given: Path | None = None) -> Path:
     """The manifest to read: the one given, that of the media folder, or the built-in one."""
     if given is not None:
         return given
-    if (own := media / NAME).is_file():
+    if (own := media / MANIFEST_FILE).is_file():
         return own
     listed = [row.split("\t")[0] for row in BUILT_IN.read_text("utf-8").splitlines()[1:]]
     if all((media / path).is_file() for path in listed if path):
         return BUILT_IN
-    msg = f"{media}: has no {NAME}, and is not the folder that Fusewatch knows; add --manifest FILE"
+    msg = (
+        f"{media}: has no {MANIFEST_FILE}, and is not the folder that Fusewatch knows; add "
+        "--manifest FILE"
+    )
     raise ConfigError(msg)
 
 
@@ -95,8 +98,8 @@ def read(file: Path, media: Path) -> Manifest:
         faults += _twice(clips, root)
     if faults:
         told = [f"{file}:{line}: {what}" for line, what in sorted(faults)]
-        if len(told) > MAX_TOLD:
-            told[MAX_TOLD:] = [f"{file}: and {len(told) - MAX_TOLD} more faults"]
+        if len(told) > MAX_FAULTS:
+            told[MAX_FAULTS:] = [f"{file}: and {len(told) - MAX_FAULTS} more faults"]
         raise ConfigError("\n".join(told))
     return Manifest(
         file=file, media=root, sha256=hashlib.sha256(raw).hexdigest(), clips=tuple(clips)
@@ -109,12 +112,12 @@ Fault = tuple[int, str]  # line, what is wrong
 def _bytes(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
-            raw = opened.read(MAX_BYTES + 1)
+            raw = opened.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         msg = f"{file}: cannot be read: {error.strerror}"
         raise ConfigError(msg) from error
-    if len(raw) > MAX_BYTES:
-        msg = f"{file}: is larger than {MAX_BYTES} bytes, so it is no manifest"
+    if len(raw) > MAX_MANIFEST_BYTES:
+        msg = f"{file}: is larger than {MAX_MANIFEST_BYTES} bytes, so it is no manifest"
         raise ConfigError(msg)
     return raw
 
@@ -153,7 +156,7 @@ def _clip(
     if not all(text.isprintable() for text in cell.values()):
         faults.append("holds control characters; remove them")
     for column, value, known in (
-        ("kind", kind, KINDS),
+        ("kind", kind, CLIP_KINDS),
         ("label", label, ("", *LABELS)),
         ("split", split, ("", *SPLITS) if kind == "video" else SPLITS),
     ):
@@ -163,7 +166,7 @@ def _clip(
             faults.append(f"{column} `{value[:40]}` is not known{near}")
     faults += _content(kind, cell, root)
     visible, fault = _visible(cell["visible"])
-    if fault or (cell["visible"] and kind in KINDS and kind != "video"):
+    if fault or (cell["visible"] and kind in CLIP_KINDS and kind != "video"):
         faults.append(fault or f"visible is for videos; leave it empty for a {kind}")
     clip = Clip(
         line=line,
@@ -174,7 +177,7 @@ def _clip(
         licence=cell["licence"],
         split=split,
         visible=visible,
-        always=cell["visible"] == ALWAYS,
+        always=cell["visible"] == ALWAYS_VISIBLE,
     )
     return clip, faults
 
@@ -188,8 +191,8 @@ def _content(kind: str, cell: dict[str, str], root: Path) -> Iterator[str]:
             yield "a report has a text and no path"
         if not text:
             yield "a report needs a text"
-        if len(text.encode()) > MAX_TEXT:
-            yield f"the text is longer than {MAX_TEXT} bytes"
+        if len(text.encode()) > MAX_REPORT_BYTES:
+            yield f"the text is longer than {MAX_REPORT_BYTES} bytes"
         return
     if text:
         yield "only a report has a text"
@@ -207,8 +210,8 @@ def _content(kind: str, cell: dict[str, str], root: Path) -> Iterator[str]:
 
 def _visible(text: str) -> tuple[Spans, str]:
     """The spans in `text`, or what is wrong with them."""
-    wrong = f"visible `{text[:60]}` must be `{ALWAYS}`, or spans in order: `2.5-11,14-20`"
-    if text in ("", ALWAYS):
+    wrong = f"visible `{text[:60]}` must be `{ALWAYS_VISIBLE}`, or spans in order: `2.5-11,14-20`"
+    if text in ("", ALWAYS_VISIBLE):
         return (), ""
     spans: list[tuple[float, float]] = []
     for part in text.split(","):

@@ -18,21 +18,21 @@ from pathlib import Path
 import numpy as np
 
 from models.fusion.labels import SPLITS
+from models.hearing.waveform import RATE, Samples
 from pipeline.errors import ConfigError
 from workers.media import recordings
-from workers.media.pcm import RATE, Samples
 from workers.training import scene_writer
 from workers.training.clip_manifest import BUILT_IN, Clip, Manifest, Spans, chosen, read
 from workers.training.scene_mixer import ClipLevels, SceneRow, mixed
-from workers.training.scene_plan import EMPTY, THIRD, Film, SceneSpec, slots
+from workers.training.scene_plan import EMPTY_MARGIN, PROMISED, Film, SceneSpec, slots
 from workers.training.scene_writer import Composed
 
-MOST = 100_000  # scenes
-SHORTEST, LONGEST = 10.0, 3600.0  # s of a scene
-LISTENED = 60  # s of a clip that are looked at
-FRAME = RATE // 20  # samples, 50 ms
-LOUD = 20.0  # dB below its loudest 50 ms in which a clip is said to be heard
-SITES = {"office_a": "office", "Retail02_short": "retail", "vtest_first25s": "plaza"}
+MAX_SCENES = 100_000  # scenes
+MIN_DURATION, MAX_DURATION = 10.0, 3600.0  # s of a scene
+MAX_LISTENED = 60  # s of a clip that are looked at
+LOUDNESS_FRAME = RATE // 20  # samples, 50 ms
+HEARD_WITHIN_DB = 20.0  # dB below its loudest 50 ms in which a clip is said to be heard
+SITE_OF_FILM = {"office_a": "office", "Retail02_short": "retail", "vtest_first25s": "plaza"}
 
 
 def compose(  # noqa: PLR0913
@@ -82,11 +82,11 @@ def compose(  # noqa: PLR0913
 
 def _checked(order: SceneSpec) -> SceneSpec:
     for wrong, what in (
-        (not 1 <= order.scenes <= MOST, f"--scenes must be 1 to {MOST}"),
+        (not 1 <= order.scenes <= MAX_SCENES, f"--scenes must be 1 to {MAX_SCENES}"),
         (not 0 <= order.seed < 2**63, "--seed must be a whole number from 0 on"),
         (
-            not SHORTEST <= order.duration <= LONGEST,
-            f"--duration must be {SHORTEST:g} to {LONGEST:g} s",
+            not MIN_DURATION <= order.duration <= MAX_DURATION,
+            f"--duration must be {MIN_DURATION:g} to {MAX_DURATION:g} s",
         ),
         (not 0 <= order.anomalies <= 1, "--anomalies must be a share from 0 to 1"),
         (
@@ -128,7 +128,11 @@ def _films(clips: Manifest, duration: float) -> list[Film]:
 
 def _site(clip: Clip, taken: set[str]) -> str:
     stem = Path(clip.path).stem
-    name = SITES.get(stem) or re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:32] or "site"
+    name = (
+        SITE_OF_FILM.get(stem)
+        or re.sub(r"[^a-z0-9_-]+", "-", stem.lower()).strip("-_")[:32]
+        or "site"
+    )
     names = chain([name], (f"{name}-{i}" for i in count(2)))
     return next(each for each in names if each not in taken)
 
@@ -146,8 +150,8 @@ def _merged(spans: Sequence[tuple[float, float]]) -> Spans:
 
 def _gaps(spans: Sequence[tuple[float, float]], duration: float) -> Spans:
     """When surely nobody is in view: well before the first appearance, between two, after."""
-    ends = [-EMPTY, *(moment for span in spans for moment in span), duration + EMPTY]
-    return tuple((a + EMPTY, b - EMPTY) for a, b in [*pairwise(ends)][::2])
+    ends = [-EMPTY_MARGIN, *(moment for span in spans for moment in span), duration + EMPTY_MARGIN]
+    return tuple((a + EMPTY_MARGIN, b - EMPTY_MARGIN) for a, b in [*pairwise(ends)][::2])
 
 
 def _within(spans: Spans, duration: float) -> Spans:
@@ -160,21 +164,21 @@ def _heard(path: Path, clip: Clip) -> ClipLevels:
     blocks: list[Samples] = []
     for block in recordings.sound(path, lambda *_: None):
         blocks.append(block)
-        if sum(map(len, blocks)) > LISTENED * RATE:
+        if sum(map(len, blocks)) > MAX_LISTENED * RATE:
             break
     samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    padded = np.pad(samples, (0, -len(samples) % FRAME)).reshape(-1, FRAME)
+    padded = np.pad(samples, (0, -len(samples) % LOUDNESS_FRAME)).reshape(-1, LOUDNESS_FRAME)
     power = np.mean(padded.astype(np.float64) ** 2, axis=1)
     if not len(power) or power.max() < 1e-12:
         msg = f"{path}: is silent"
         raise ConfigError(msg)
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-LOUD / 10))
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-HEARD_WITHIN_DB / 10))
     first, last = int(loud[0]), int(loud[-1]) + 1
     length = len(samples) / RATE
     return ClipLevels(
         length=length,
-        start=first * FRAME / RATE,
-        end=min(last * FRAME / RATE, length),
+        start=first * LOUDNESS_FRAME / RATE,
+        end=min(last * LOUDNESS_FRAME / RATE, length),
         level=round(float(10 * np.log10(power[first:last].mean())), 2),
     )
 
@@ -185,7 +189,7 @@ def _told(order: SceneSpec, clips: Manifest, rows: Sequence[SceneRow]) -> Compos
     distractors = [distractor for row in rows for distractor in row.distractors]
     two = sum(len(anomaly.modalities) > 1 for anomaly in anomalies) / max(1, len(anomalies))
     one = sum(len(each.modalities) == 1 for each in distractors) / max(1, len(distractors))
-    if (anomalies and two < THIRD) or one < THIRD:
+    if (anomalies and two < PROMISED) or one < PROMISED:
         msg = (
             f"{two:.0%} of the anomalies show in two modalities, {one:.0%} of the distractors in "
             "one; a third is promised of each: give the splits more labels that have both sounds "

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.types import AudioChunk, FrameChunk, Record
 from workers.replay.scene_file import Scene
 
-KINDS = ("dark", "blur", "noise", "dropped", "shifted")
+CORRUPTIONS = ("dark", "blur", "noise", "dropped", "shifted")
 TOUCHES = {"dark": "seen", "blur": "seen", "noise": "heard", "shifted": "heard"}  # `dropped`: all
 SHIFT = 1.0  # s by which sound comes late
 DARK = 0.15  # of the light is left
@@ -35,7 +35,7 @@ def way(kind: str, seed: int = 0) -> Callable[[Record], Record]:
             return lambda record: _gone(record, seed)
         case "" | "shifted":
             return lambda record: record
-    msg = f"no way to spoil a scene is called {kind!r}; there are {', '.join(KINDS)}"
+    msg = f"no way to spoil a scene is called {kind!r}; there are {', '.join(CORRUPTIONS)}"
     raise ValueError(msg)
 
 

@@ -10,10 +10,9 @@ from rich.progress import Progress
 
 from models.fusion.labels import LABELS, SPLITS
 from models.training import dataset
-from pipeline.config.fields import SEVERITIES
 from pipeline.errors import ConfigError
 from pipeline.stages import JUDGES
-from pipeline.types import FOREVER, SYSTEM, Alert, Anomaly
+from pipeline.types import FOREVER, SEVERITIES, SYSTEM, Alert, Anomaly
 from workers.bus.history import moments, observed
 from workers.config import loader
 from workers.replay.observation_replay import rejudge, span

@@ -24,7 +24,7 @@ from workers.training import clip_manifest, feature_extraction
 from workers.training.datasets import encoded, playable
 from workers.training.ground_truth import truth
 
-SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
+SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
 
 
 def evaluate(
@@ -119,7 +119,7 @@ def evaluate_clips(folder: Path, head: str, manifest: Path | None) -> dict[str, 
         raise ConfigError(msg)
     labels = _labels(folder, manifest)
     if not labels:
-        msg = f"{folder}: holds no sound ({', '.join(sorted(SOUNDS))})"
+        msg = f"{folder}: holds no sound ({', '.join(sorted(SOUND_SUFFIXES))})"
         raise ConfigError(msg)
     learned = LearnedHead.read(folder_of(head))
     jobs = [
@@ -146,6 +146,6 @@ def _labels(folder: Path, manifest: Path | None) -> Mapping[Path, str]:
     if manifest is not None:
         read = clip_manifest.read(manifest, folder)
         return {folder / c.path: c.label for c in read.clips if c.kind == "sound"}
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUNDS)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES)
     names = {path: path.stem.split("_")[0].lower() for path in files}
     return {path: name if name in LABELS else "" for path, name in names.items()}

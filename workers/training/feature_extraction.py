@@ -17,7 +17,8 @@ from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from models.hearing.voice_activity import FRAME, Samples
+from models.hearing.voice_activity import FRAME_SAMPLES
+from models.hearing.waveform import Samples
 from models.registry import REGISTRY
 from models.training import dataset
 from pipeline.config.schema import Config, Microphone, Models, Site
@@ -31,15 +32,15 @@ from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
 from workers.stages.encoders import Encoders, load_encoders
-from workers.stages.site_state import RULES, Head
+from workers.stages.site_state import RULES_HEAD, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
 from workers.training.video_cache import VideoCache
 
-NEVER = 2.0  # a threshold that no score reaches
-CLIP_AT = 1.25  # s of silence before a clip that is heard alone
+NO_THRESHOLD = 2.0  # a threshold that no score reaches
+SILENCE_BEFORE_CLIP = 1.25  # s of silence before a clip that is heard alone
 LOOK = tuple(row.name for row in TABLE if row.writes != ALERTS)  # all that asks a head
-LISTEN = tuple(row.name for row in TABLE if row.name in LOOK and row.reads != FRAMES)
+LISTENING_STAGES = tuple(row.name for row in TABLE if row.name in LOOK and row.reads != FRAMES)
 
 
 class RecordingHead:
@@ -47,8 +48,8 @@ class RecordingHead:
 
     def __init__(self, head: Head | None = None) -> None:
         self._head = head
-        self.version = RULES if head is None else head.version
-        self.threshold = NEVER if head is None else head.threshold
+        self.version = RULES_HEAD if head is None else head.version
+        self.threshold = NO_THRESHOLD if head is None else head.threshold
         self.asked: list[tuple[Window, features.Tokens]] = []
 
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]:
@@ -79,8 +80,8 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
     """The windows of one scene or clip, with their truth."""
     if job.clip:
         config, scene = _alone(job)
-        length = scene.duration - round((CLIP_AT + 2) * SECOND)
-        begin = scene.start + round(CLIP_AT * SECOND)
+        length = scene.duration - round((SILENCE_BEFORE_CLIP + 2) * SECOND)
+        begin = scene.start + round(SILENCE_BEFORE_CLIP * SECOND)
         spans = [(begin, begin + length, job.label)] if job.label else []
     else:
         scene = load_scene(Path(job.scene))
@@ -96,7 +97,7 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
         heads={scene.site: notes},
         spoil=corruptions.way(job.spoil, job.take),
         film=_films,
-        stages=LISTEN if job.clip else LOOK,
+        stages=LISTENING_STAGES if job.clip else LOOK,
     )
     replay(config, scene, encoders, study=study)
     return [
@@ -137,10 +138,13 @@ def _alone(job: ExtractionJob) -> tuple[Config, Scene]:
         path=path,
         site="clip",
         start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
-        duration=round((seconds + CLIP_AT + 2) * SECOND),
+        duration=round((seconds + SILENCE_BEFORE_CLIP + 2) * SECOND),
         cameras={},
         microphones={
-            "mic": (SceneClip(file=path.name, at=CLIP_AT, gain_db=job.gain_db), *job.beside)
+            "mic": (
+                SceneClip(file=path.name, at=SILENCE_BEFORE_CLIP, gain_db=job.gain_db),
+                *job.beside,
+            )
         },
         reports=(),
     )
@@ -201,7 +205,7 @@ def _ready(config: str) -> None:
 
 def nobody(batch: Sequence[Samples]) -> list[Samples]:
     """A voice model (models/hearing/voice_activity.py) that hears no voice."""
-    return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
+    return [np.zeros(-(-len(waveform) // FRAME_SAMPLES), np.float32) for waveform in batch]
 
 
 def _work(job: ExtractionJob) -> list[dataset.WindowRow]:

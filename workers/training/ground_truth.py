@@ -12,7 +12,7 @@ from models.training.dataset import Span
 from pipeline.config.problem import Problem
 from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
-from workers.replay.scene_file import MAX_BYTES, Scene
+from workers.replay.scene_file import MAX_SCENE_BYTES, Scene
 
 
 class _Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +31,7 @@ def truth(scene: Scene) -> list[Span]:
     A scene without `truth` cannot be evaluated, one with `truth: []` is quiet.
     """
     path: Path = scene.path
-    data, lines = read_yaml(path, MAX_BYTES)
+    data, lines = read_yaml(path, MAX_SCENE_BYTES)
     given = {"truth": data["truth"]} if isinstance(data, dict) and "truth" in data else {}
     read, found = convert(given, _TruthFile)
     if read is None:

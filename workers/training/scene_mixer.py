@@ -17,17 +17,17 @@ from workers.replay.scene_file import SceneClip as Laid
 from workers.replay.scene_file import SceneReport
 from workers.training.clip_manifest import Clip, Manifest
 from workers.training.intervals import Interval, length, merged, minus, outside
-from workers.training.scene_plan import INTRUSION, SHORTEST, Part, Slot, appearances
+from workers.training.scene_plan import INTRUSION, MIN_INTRUSION, Part, Slot, appearances
 
 FAR = re.compile(r"firework|thunder|explo|blast|bang")  # ordinary only from far away
 EXPLAINS = re.compile(r"\b(only|just|drill|exercise|test|practice|film|movie|prop|fakes?|blank)\b")
-COMMON = 8  # clips of one kind that count: 28 of traffic shall not drown one of rain
+MAX_CLIPS_OF_KIND = 8  # clips of one kind that count: 28 of traffic shall not drown one of rain
 AUTHORS = ("guard-1", "guard-2", "front-desk", "caretaker", "passer-by")
 NOISE_DB = -30.0  # dBFS of a bed of noise as it lies in its file
 NOMINAL_DB = -30.0  # dBFS of a sound, to measure a bed by where nothing happens
 SNR = {"low": (5.0, 10.0), "high": (10.0, 25.0)}  # dB of the event over the bed
-LEAST = 1.0  # s of an appearance that a corruption leaves
-AFTER = 6.0  # s after its start at most that an anomaly is reported
+MIN_APPEARANCE = 1.0  # s of an appearance that a corruption leaves
+MAX_REPORT_DELAY = 6.0  # s after its start at most that an anomaly is reported
 
 
 class ClipLevels(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +191,7 @@ class _Scene:
         film = self._slot.film
         a, b = self._one_of(appearances(film, (part.start, part.end)))
         lasts = self._between(5, 12)
-        on = self._between(max(0.0, a - lasts + SHORTEST), b - SHORTEST)
+        on = self._between(max(0.0, a - lasts + MIN_INTRUSION), b - MIN_INTRUSION)
         off = round(min(on + lasts, self._duration), 3)
         self._lit.append((on, off))
         return [(max(a, on), min(b, off)) for a, b in film.visible if a < off and b > on]
@@ -211,7 +211,9 @@ class _Scene:
                     on = self._between(0, self._duration - lasts)
                     spans[black].append((on, round(on + lasts, 3)))
             hidden = [*spans[True], *spans[False]]
-            if all(max(map(length, minus(each, hidden)), default=0) >= LEAST for each in seen):
+            if all(
+                max(map(length, minus(each, hidden)), default=0) >= MIN_APPEARANCE for each in seen
+            ):
                 return tuple(spans[True]), tuple(spans[False])
         return (), ()
 
@@ -239,7 +241,7 @@ class _Scene:
         if "report" in part.shows:
             kind = "matching"
             begin = part.start if first is None else first
-            latest = part.end - 1 if first is None else first + AFTER
+            latest = part.end - 1 if first is None else first + MAX_REPORT_DELAY
             text = self._one(self._about(part, alone=first is None)).text
             at = self._say(text, begin, latest)
             cues.append((at, min(at + 1, self._duration)))
@@ -247,7 +249,7 @@ class _Scene:
         elif first is not None and self._rng.random() < 0.2:
             kind = "contradicting"
             text = self._one(self._explaining()).text
-            self._say(text, first, first + AFTER)
+            self._say(text, first, first + MAX_REPORT_DELAY)
             texts.append(text)
         return PlacedAnomaly(
             label=part.label,
@@ -309,7 +311,7 @@ class _Scene:
         found: list[Distractor] = []
         ordinary = [clip for clip in self._sounds if not clip.label]
         kinds = by_name(ordinary)
-        weights = np.array([min(len(kind), COMMON) for kind in kinds], float)
+        weights = np.array([min(len(kind), MAX_CLIPS_OF_KIND) for kind in kinds], float)
         texts = [text for text in self._texts if not text.label]
         many = max(1, round(self._duration / 30))
         sounds = 0 if slot.dead else int(rng.integers(1 if slot.quiet else 0, 4)) * many
@@ -322,7 +324,7 @@ class _Scene:
             paired = found and found[-1].modalities == ("sound",) and rng.random() < 0.5 and about
             told = self._one(about).text if paired else ""
             if told:
-                at = self._say(told, start, start + AFTER)
+                at = self._say(told, start, start + MAX_REPORT_DELAY)
                 end = max(end, round(min(at + 1, self._duration), 3))
             found.append(
                 Distractor(

@@ -18,12 +18,12 @@ from pipeline.errors import ConfigError
 from workers.training.clip_manifest import Clip, Manifest, Spans
 
 INTRUSION = "intrusion"
-PAIRS = 0.5  # of the anomalies show in two modalities
-THIRD = 1 / 3  # that are promised to
-TWICE = 0.25  # of the scenes with an anomaly have two
-ROOM = 12  # s that an anomaly has to itself, before a scene gets a second one
-SHORTEST = 3.0  # s that an intruder is in view
-EMPTY = 1.0  # s around an appearance that are not called empty either
+SHARE_OF_PAIRS = 0.5  # of the anomalies show in two modalities
+PROMISED = 1 / 3  # that are promised to
+SHARE_OF_TWO = 0.25  # of the scenes with an anomaly have two
+ROOM_FOR_ANOMALY = 12  # s that an anomaly has to itself, before a scene gets a second one
+MIN_INTRUSION = 3.0  # s that an intruder is in view
+EMPTY_MARGIN = 1.0  # s around an appearance that are not called empty either
 SHARES = {"dead": 0.1, "black": 0.1, "dark": 0.1}
 NOISE = {"low": 0.15, "high": 0.35, "": 0.5}  # signal to noise, of a bed; none
 
@@ -120,7 +120,7 @@ def _split(
         name: dealt(rng, count, {True: share, False: 1 - share})
         for name, share in {**SHARES, "closed": 0.5, "anomalous": anomalous}.items()
     }
-    twice = iter(dealt(rng, sum(yes["anomalous"]), {2: TWICE, 1: 1 - TWICE}))
+    twice = iter(dealt(rng, sum(yes["anomalous"]), {2: SHARE_OF_TWO, 1: 1 - SHARE_OF_TWO}))
     sites = dealt(rng, count, dict.fromkeys(range(len(mine)), 1.0))
     noise = dealt(rng, count, NOISE)
     empty = [
@@ -152,7 +152,7 @@ def _split(
 
 def _rooms(duration: float, count: int) -> Iterator[tuple[float, float]]:
     """The times of a scene that its anomalies have, one after the other."""
-    count = count if duration >= count * ROOM else 1
+    count = count if duration >= count * ROOM_FOR_ANOMALY else 1
     for i in range(count):
         yield i * duration / count, (i + 1) * duration / count
 
@@ -169,7 +169,7 @@ def _parts(
     used: Counter[tuple[str, str, bool]] = Counter()
     labels: Counter[str] = Counter()
     parts: dict[int, list[Part]] = {}
-    pairs = math.ceil(PAIRS * len(wanted))
+    pairs = math.ceil(SHARE_OF_PAIRS * len(wanted))
     for place in rng.permutation(len(wanted)):
         slot, start, end = wanted[place]
         taken = {part.label for part in parts.get(slot.number, [])}
@@ -218,7 +218,7 @@ def _shows(
 def appearances(film: Film, room: tuple[float, float]) -> list[tuple[float, float]]:
     """When somebody is in view for long enough within `room`."""
     cut = [(max(a, room[0]), min(b, room[1])) for a, b in film.visible]
-    return [(a, b) for a, b in cut if b - a >= SHORTEST]
+    return [(a, b) for a, b in cut if b - a >= MIN_INTRUSION]
 
 
 def _fillable(manifest: Manifest, films: Sequence[Film], split: str, *, quiet: bool) -> None:

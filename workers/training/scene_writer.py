@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 
 from models.fusion.labels import SPLITS
-from workers.media.pcm import RATE, to_s16
+from models.hearing.waveform import RATE
+from workers.media.pcm import to_s16
 from workers.training.scene_mixer import NOISE_DB, Mixed, noise_length
 
-OWN = (
+OWN_FILES = (
     *(f"{split}/*.yaml" for split in SPLITS),
     "noise/*.wav",
     "config.yaml",
@@ -65,7 +66,7 @@ def write(
 
     compose.json comes first, so that what a kill leaves behind may be replaced.
     """
-    for old in [path for pattern in OWN for path in sorted(out.glob(pattern))]:
+    for old in [path for pattern in OWN_FILES for path in sorted(out.glob(pattern))]:
         old.unlink()
     for folder in (*told.splits, "noise"):
         (out / folder).mkdir(parents=True, exist_ok=True)

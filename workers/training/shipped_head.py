@@ -38,9 +38,9 @@ from workers.training.ground_truth import truth
 NAME, VERSION = "fusewatch-fusion", "1"
 SCENES, SEED = 160, 7
 EPOCHS = 16  # where clips are learned from too: there are seven times as many windows
-PER_HOUR = 0.1  # false alarms an hour of ordinary sounds one after another
+MAX_ALARMS_AN_HOUR = 0.1  # false alarms an hour of ordinary sounds one after another
 TOUCHED = {"seen": ("vision",), "heard": ("sound", "speech")}
-MAIN = "concat VAT"  # the kind that is shipped: it had the better validation AP
+MAIN_HEAD = "concat VAT"  # the kind that is shipped: it had the better validation AP
 SUBSETS = ("V", "A", "T", "VA", "VT", "AT", "VAT")
 SESA = ("gunshot", "explosion", "siren", "")
 
@@ -71,7 +71,7 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
             )
             for f in files["test"]
         ]
-        for kind in corruptions.KINDS
+        for kind in corruptions.CORRUPTIONS
     }
     every = {"scenes": plain, **wrong}
     jobs = [job for some in every.values() for job in some]
@@ -92,7 +92,7 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
     }
     return Data(
         scenes=kept["scenes"],
-        spoilt={kind: kept[kind] for kind in corruptions.KINDS},
+        spoilt={kind: kept[kind] for kind in corruptions.CORRUPTIONS},
         clips=clips,
         truths=truths,
     )
@@ -139,7 +139,7 @@ def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Tr
         **{f"only {letter}": FitSettings(seed=seed, modalities=letter) for letter in "VT"},
     }
     videos = sorted({row.camera for row in given.scenes if row.camera})
-    wanted = [Fold(name=MAIN, settings=kinds["concat"])]
+    wanted = [Fold(name=MAIN_HEAD, settings=kinds["concat"])]
     wanted += [
         Fold(name=name, settings=settings, video=video)
         for name, settings in kinds.items()
@@ -216,7 +216,7 @@ def table(
 
     for condition in conditions:
         for subset in SUBSETS:
-            keep = MAIN if condition == "clean" and subset == "VAT" else ""
+            keep = MAIN_HEAD if condition == "clean" and subset == "VAT" else ""
             add("concat", subset, condition, keep)
         add("attention", "VAT", condition, "attention VAT" if condition == "clean" else "")
         for letter in "VAT":
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made, final = folds(given, _say, asked.seed)
     _say(f"{time.monotonic() - began:.0f} s until here")
     val = WindowArrays([r for r in (*given.scenes, *given.clips) if r.split == "val"])
-    threshold = fit.chosen_threshold(final, val, _spans(given), PER_HOUR)
+    threshold = fit.chosen_threshold(final, val, _spans(given), MAX_ALARMS_AN_HOUR)
     rows, curves = table(made, given, threshold)
     test = WindowArrays([row for row in given.scenes if row.split == "test"])
     own = fit.scored(final, test)
@@ -269,12 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
     about = _about(asked, rows, final, threshold)
     card = export_head.ship(
-        ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=PER_HOUR,
+        ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=MAX_ALARMS_AN_HOUR,
         config=config, about=about,
     )  # fmt: skip
     heard = [row for row in given.clips if not clip_augmentation.doubtful(row)]
     kept = rehearsal.chosen([given.scenes, heard], asked.seed)
-    dataset.write(ship / rehearsal.FILE, kept)
+    dataset.write(ship / rehearsal.REHEARSAL_FILE, kept)
     right, counts = clips_right(LearnedHead.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)
     card = msgspec.structs.replace(card, about=about)
@@ -282,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tell(rows, right, counts)
     report.write(
         asked.out / "report.html", title=f"Fusion head {NAME} {VERSION}", card=_flat(card),
-        rows=rows, curves=curves, main=curves[MAIN], truths=given.truths,
+        rows=rows, curves=curves, main=curves[MAIN_HEAD], truths=given.truths,
         threshold=threshold, notes=_notes(right, counts),
     )  # fmt: skip
     _say(f"{time.monotonic() - began:.0f} s in all; the head is in {ship}")
@@ -293,12 +293,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _held(out: Path) -> Data:
     kept = {
         name: dataset.read([out / f"rows/{name}.jsonl"])
-        for name in ("scenes", "clips", *corruptions.KINDS)
+        for name in ("scenes", "clips", *corruptions.CORRUPTIONS)
     }
     files = (out / "scenes").glob("*/*.yaml")
     return Data(
         scenes=kept["scenes"],
-        spoilt={kind: kept[kind] for kind in corruptions.KINDS},
+        spoilt={kind: kept[kind] for kind in corruptions.CORRUPTIONS},
         clips=kept["clips"],
         truths={f.stem: [Truth(*span) for span in truth(load_scene(f))] for f in files},
     )

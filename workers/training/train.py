@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError
 log = logging.getLogger("fusewatch")
 
 SEEDS = 2**32
-SCALE = 4.0  # times a base's temperature, at most
+MAX_SCALE = 4.0  # times a base's temperature, at most
 
 
 def train(  # noqa: PLR0913 - the options of the command
@@ -114,7 +114,7 @@ def train(  # noqa: PLR0913 - the options of the command
         },
     )
     if rehearsed:
-        shutil.copyfile(folder_of(base) / rehearsal.FILE, out / rehearsal.FILE)
+        shutil.copyfile(folder_of(base) / rehearsal.REHEARSAL_FILE, out / rehearsal.REHEARSAL_FILE)
     return {
         "head": str(out),
         "version": LearnedHead.read(out).version,
@@ -225,7 +225,7 @@ def _as_sure(
     inputs = WindowArrays(rehearsed).inputs
     was, is_ = (forward(network, inputs)[0] for network in (base, trained.network))
     scale = float((is_ @ was) / (is_ @ is_))
-    return temperature / min(max(scale, 1 / SCALE), SCALE)
+    return temperature / min(max(scale, 1 / MAX_SCALE), MAX_SCALE)
 
 
 def _hash(files: Sequence[Path], settings: Any, base: str) -> str:

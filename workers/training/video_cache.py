@@ -15,7 +15,7 @@ import numpy as np
 from workers.media import recordings
 from workers.media.jpeg import Pixels
 
-MOST = 1500  # pictures kept, of some 700 kB each
+MAX_CACHED_PICTURES = 1500  # pictures kept, of some 700 kB each
 
 
 class CachedPicture(recordings.Picture):
@@ -57,7 +57,7 @@ class _CachedVideo:
         kept = self._films.kept
         key = (str(self._path), self._longest, self._loop, time)
         if key not in kept:
-            if len(kept) >= MOST:
+            if len(kept) >= MAX_CACHED_PICTURES:
                 kept.pop(next(iter(kept)))
             if self._film is None:
                 self._film = recordings.Video(

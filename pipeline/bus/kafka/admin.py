@@ -23,8 +23,8 @@ from pipeline.errors import OutsideError
 
 T = TypeVar("T")
 
-TIMEOUT = 15.0  # s for the brokers to answer at all, and then for each answer
-SETTLED = 10.0  # s that a group may take to agree on who reads what
+ADMIN_TIMEOUT = 15.0  # s for the brokers to answer at all, and then for each answer
+GROUP_JOIN_TIMEOUT = 10.0  # s that a group may take to agree on who reads what
 _EXISTS = errors.TopicAlreadyExistsError.errno
 _WORDS = {  # what brokers say of these is better than what a library could
     each.errno
@@ -46,7 +46,7 @@ class Admin:
     what to do about it.
     """
 
-    def __init__(self, settings: KafkaBus, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, settings: KafkaBus, *, timeout: float = ADMIN_TIMEOUT) -> None:
         self._prefix, self._timeout = settings.prefix, timeout
         self._link = Connector(settings, "fusewatch-admin")
         self._client = self._link.open(KafkaAdminClient, request_timeout_ms=int(timeout * 1000))
@@ -211,7 +211,7 @@ class Admin:
     def assignor(self, group: str) -> str | None:
         """How the members of a group (by its name on the wire) share their partitions: `faust`,
         `range`, ..; None when nobody is in it. Waits a while for one that is just finding out."""
-        until = time.monotonic() + SETTLED
+        until = time.monotonic() + GROUP_JOIN_TIMEOUT
         while True:
             told = self._ask(
                 f"look at the group {group}", partial(self._client.describe_groups, [group])

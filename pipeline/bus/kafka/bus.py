@@ -18,18 +18,18 @@ from pipeline.bus.kafka import record
 from pipeline.bus.kafka.connection import Connector
 from pipeline.bus.kafka.monitor import Monitor
 from pipeline.bus.kafka.reader import KafkaReader
-from pipeline.bus.kafka.writer import HEADROOM, Writer, hashed
+from pipeline.bus.kafka.writer import Writer, hashed
 from pipeline.config import schema
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 from pipeline.ports import Entry
 
 __all__ = ["KafkaBus", "KafkaReader"]
 
-FETCH = 16 << 20  # bytes that a reader asks for at a time, and so holds at most twice
-FETCH_PARTITION = 4 << 20
-SESSION = 45_000  # ms that a member may be gone before others get its partitions
-TURN = 600_000  # ms between two polls, after which a member counts as hung
-WAIT = 250  # ms that a broker waits for something new
+FETCH_BYTES = 16 << 20  # bytes that a reader asks for at a time, and so holds at most twice
+FETCH_PARTITION_BYTES = 4 << 20
+SESSION_TIMEOUT_MS = 45_000  # ms that a member may be gone before others get its partitions
+MAX_POLL_INTERVAL_MS = 600_000  # ms between two polls, after which a member counts as hung
+FETCH_WAIT_MS = 250  # ms that a broker waits for something new
 
 
 class KafkaBus:
@@ -120,16 +120,6 @@ class KafkaBus:
         """Offset and note of each partition that `group` has committed."""
         return self._monitor.committed(self._topic(topic), self._group(group))
 
-    def lag(self, topic: str, group: str) -> int:
-        """Records still held that `group` has not committed past."""
-        name = self._topic(topic)
-        commits = self._monitor.committed(name, self._group(group))
-        first, ends = self._monitor.ends(name, oldest=True), self._monitor.ends(name)
-        return sum(
-            max(0, end - max(first[number], commits[number][0] if number in commits else 0))
-            for number, end in ends.items()
-        )
-
     def close(self) -> None:
         """Ends within seconds, also where brokers hang; what was not flushed is forgotten."""
         self._writer.close()
@@ -147,7 +137,7 @@ class KafkaBus:
         return self._monitor.exists(wire)
 
     def _consumer(self, group: str) -> Any:
-        largest = most_bytes(topics.DEAD, self._settings.max_message) + HEADROOM
+        largest = most_bytes(topics.DEAD, self._settings.max_message) + RECORD_HEADROOM
         return self._link.open(
             KafkaConsumer,
             metrics_enabled=False,
@@ -157,9 +147,9 @@ class KafkaBus:
             enable_auto_commit=False,
             auto_offset_reset="none",  # where to begin is decided by the reader, aloud
             allow_auto_create_topics=False,
-            fetch_max_bytes=FETCH,
-            fetch_max_wait_ms=WAIT,
-            max_partition_fetch_bytes=max(FETCH_PARTITION, largest),
-            session_timeout_ms=SESSION,
-            max_poll_interval_ms=TURN,
+            fetch_max_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=max(FETCH_PARTITION_BYTES, largest),
+            session_timeout_ms=SESSION_TIMEOUT_MS,
+            max_poll_interval_ms=MAX_POLL_INTERVAL_MS,
         )

@@ -27,10 +27,14 @@ _REFUSED = (
     kafka.AuthorizationError,
     kafka.UnsupportedVersionError,
 )
-BOOTSTRAP = 10_000  # ms for a broker that accepts connections to say what the cluster is
-RECONNECT = 2_000  # ms between attempts at most: after an outage nobody waits for half a minute
-VERDICT = 0.3  # s in which a broker objects to our certificate
-PROBE = 2.0  # s for one broker to accept a connection
+BOOTSTRAP_TIMEOUT_MS = 10_000  # ms for a broker that accepts connections to say what the cluster is
+# ms between attempts at most: after an outage nobody waits for half a minute
+RECONNECT_BACKOFF_MAX_MS = 2_000
+TLS_VERDICT_WAIT = 0.3  # s in which a broker objects to our certificate
+ANSWER_TIMEOUT = 5.0  # s that the brokers have for one question
+RETRY_AFTER = 0.1  # s before it is asked again
+STALE_AFTER = 5.0  # s after which what was seen of the brokers counts for nothing
+PROBE_TIMEOUT = 2.0  # s for one broker to accept a connection
 
 # Transient, though kafka-python does not call them retriable: the cluster is just changing
 _PASSING = (
@@ -94,8 +98,8 @@ class Connector:
 
         try:
             return make(
-                bootstrap_timeout_ms=BOOTSTRAP,
-                reconnect_backoff_max_ms=RECONNECT,
+                bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+                reconnect_backoff_max_ms=RECONNECT_BACKOFF_MAX_MS,
                 selector=_Tidy,
                 kafka_client=network,
                 **self._arguments,
@@ -171,7 +175,7 @@ def _probe(broker: str, settings: KafkaBus) -> str:
     host, _, port = broker.rpartition(":")
     host = host.strip("[]")
     try:
-        with socket.create_connection((host, int(port)), PROBE) as plain:
+        with socket.create_connection((host, int(port)), PROBE_TIMEOUT) as plain:
             if settings.tls is not None:
                 with client_settings.context(settings.tls).wrap_socket(
                     plain, server_hostname=host
@@ -188,6 +192,6 @@ def _probe(broker: str, settings: KafkaBus) -> str:
 
 def _hear(wrapped: ssl.SSLSocket) -> None:
     """In TLS 1.3 a broker says only after the handshake what it thinks of our certificate."""
-    wrapped.settimeout(VERDICT)
+    wrapped.settimeout(TLS_VERDICT_WAIT)
     with suppress(TimeoutError):
         wrapped.recv(1)

@@ -11,8 +11,8 @@ from kafka import ConsumerRebalanceListener
 from kafka import errors as kafka
 from kafka.structs import MemberState
 
-JOIN = 2.0  # s that a poll lasts at least while the group agrees on who reads what
-CLOSE = 3.0  # s
+JOIN_POLL = 2.0  # s that a poll lasts at least while the group agrees on who reads what
+CLOSE_TIMEOUT = 3.0  # s
 
 
 class _Home(Exception):
@@ -55,7 +55,7 @@ class Member:
         # A group that was joined between two polls is forgotten, and joined again, which disturbs
         # all the others: so be in a poll when it happens
         stable = self.consumer.group_metadata().state is MemberState.STABLE
-        lasting = wait if stable else max(wait, JOIN)
+        lasting = wait if stable else max(wait, JOIN_POLL)
         try:
             polled: dict[Any, list[Any]] = self.consumer.poll(
                 timeout_ms=int(lasting * 1000), max_records=limit
@@ -71,7 +71,7 @@ class Member:
     def close(self) -> None:
         """Leaves the group; takes seconds where it cannot be told so."""
         with suppress(kafka.KafkaError):  # the group notices by itself
-            self.consumer.close(autocommit=False, timeout_ms=int(CLOSE * 1000))
+            self.consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT * 1000))
 
     def _rejoin(self) -> None:
         """Goes on with a join that would be forgotten, the member then in no group for ever.

@@ -16,15 +16,13 @@ from kafka.admin import KafkaAdminClient
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline import codec
-from pipeline.bus.kafka.connection import Connector
+from pipeline.bus.kafka.connection import ANSWER_TIMEOUT, RETRY_AFTER, Connector
 from pipeline.bus.kafka.record import entry
 from pipeline.ports import Entry
 
-ANSWER = 5.0  # s that the brokers have for one question
-SLACK = 60_000  # ms; a record is appended at most so long before its event time ends
-FETCHED = 256 << 20  # bytes that one `fetch` reads at most
-FETCH = 20.0  # s that one `fetch` takes at most
-AGAIN = 0.1  # s before a question is asked again
+APPENDED_EARLIER_MS = 60_000  # ms; a record is appended at most so long before its event time ends
+MAX_FETCH_BYTES = 256 << 20  # bytes that one `fetch` reads at most
+FETCH_TIMEOUT = 20.0  # s that one `fetch` takes at most
 
 T = TypeVar("T")
 
@@ -39,11 +37,11 @@ class Monitor:
 
     def exists(self, topic: str) -> bool:
         """Whether there is such a topic; one that is being made is waited for, 5 s."""
-        until = time.monotonic() + ANSWER
+        until = time.monotonic() + ANSWER_TIMEOUT
         while self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is None:
             if time.monotonic() > until:
                 return False
-            time.sleep(AGAIN)
+            time.sleep(RETRY_AFTER)
         return True
 
     def partitions(self, topic: str) -> int:
@@ -87,11 +85,13 @@ class Monitor:
         """Values under `key` that overlap the span (ns) and are still held; for evidence only."""
         start, end = span
         found: list[bytes] = []
-        left, until = FETCHED, time.monotonic() + FETCH
+        left, until = MAX_FETCH_BYTES, time.monotonic() + FETCH_TIMEOUT
         consumer = self._consumer()
         try:
             parts = [TopicPartition(topic, partition)]
-            for record in _records(consumer, parts, max(0, start // 1_000_000 - SLACK), None):
+            for record in _records(
+                consumer, parts, max(0, start // 1_000_000 - APPENDED_EARLIER_MS), None
+            ):
                 left -= len(record.value or b"")
                 if left < 0 or time.monotonic() > until:
                     break
@@ -116,13 +116,13 @@ class Monitor:
             self._drop()
 
     def _ask(self, question: Callable[[Any], T], doing: str) -> T:
-        until = time.monotonic() + ANSWER
+        until = time.monotonic() + ANSWER_TIMEOUT
         with self._lock:
             while True:
                 try:
                     if self._admin is None:
                         self._admin = self._link.open(
-                            KafkaAdminClient, request_timeout_ms=int(ANSWER * 1000)
+                            KafkaAdminClient, request_timeout_ms=int(ANSWER_TIMEOUT * 1000)
                         )
                     return question(self._admin)
                 except kafka.KafkaError as error:
@@ -132,7 +132,7 @@ class Monitor:
                         self._drop()
                     if time.monotonic() > until:
                         raise self._link.outside(error, doing) from error
-                time.sleep(AGAIN)
+                time.sleep(RETRY_AFTER)
 
     def _drop(self) -> None:
         if self._admin is not None:
@@ -173,7 +173,7 @@ def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
 
 def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> Iterator[Any]:
     """From the first record appended at `start` (ms) to `end`, or to what is there now."""
-    wait = int(ANSWER * 1000)
+    wait = int(ANSWER_TIMEOUT * 1000)
     consumer.assign(parts)
     ends = consumer.end_offsets(parts, timeout_ms=wait)
     first = consumer.offsets_for_times(dict.fromkeys(parts, start), timeout_ms=wait)
@@ -188,10 +188,10 @@ def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> It
         else:
             consumer.seek(part, stop)
             consumer.pause(part)
-    quiet = time.monotonic() + FETCH
+    quiet = time.monotonic() + FETCH_TIMEOUT
     while left:
         for part, records in consumer.poll(timeout_ms=500, max_records=500).items():
-            quiet = time.monotonic() + FETCH
+            quiet = time.monotonic() + FETCH_TIMEOUT
             for record in records:
                 if part in left and record.offset < left[part]:
                     yield record
@@ -204,5 +204,5 @@ def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> It
         ]:
             del left[part]
         if time.monotonic() > quiet:
-            msg = f"nothing more came within {FETCH:.0f} s"
+            msg = f"nothing more came within {FETCH_TIMEOUT:.0f} s"
             raise kafka.KafkaTimeoutError(msg)

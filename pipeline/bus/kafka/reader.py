@@ -10,17 +10,20 @@ from typing import Any
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka
 
-from pipeline.bus.kafka.connection import Connector, passing
-from pipeline.bus.kafka.group_member import CLOSE, Member
+from pipeline.bus.kafka.connection import (
+    ANSWER_TIMEOUT,
+    RETRY_AFTER,
+    STALE_AFTER,
+    Connector,
+    passing,
+)
+from pipeline.bus.kafka.group_member import CLOSE_TIMEOUT, Member
 from pipeline.bus.kafka.record import entry
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
-PATIENCE = 300.0  # s that a commit waits for brokers that are away
-ANSWER = 5.0  # s that the brokers have for one question
-AGAIN = 0.1  # s before it is asked again
-LOOK = 2.0  # s between looks at the ends of partitions that are silent
-STALE = 5.0  # s after which what was seen of the brokers counts for nothing
+COMMIT_TIMEOUT = 300.0  # s that a commit waits for brokers that are away
+ENDS_ASKED_EVERY = 2.0  # s between looks at the ends of partitions that are silent
 
 Event = Assigned | Entry | Revoked
 
@@ -94,16 +97,16 @@ class KafkaReader:
         self._check_open()
         if partition in self._next:
             self._commits[partition] = (offset, note)
-            until = time.monotonic() + PATIENCE
+            until = time.monotonic() + COMMIT_TIMEOUT
             while (error := self._commit(partition)) is not None:
                 if time.monotonic() > until:
                     doing = f"commit {self._topic}/{partition}"
                     raise self._link.outside(error, doing) from error
-                time.sleep(AGAIN)
+                time.sleep(RETRY_AFTER)
 
     def behind(self, partition: int) -> int:
         """Entries that wait to be polled; at least 1 while the brokers have not said for 5 s."""
-        known = partition in self._ends and time.monotonic() - self._answered < STALE
+        known = partition in self._ends and time.monotonic() - self._answered < STALE_AFTER
         if not known:
             return 1
         return max(0, self._ends[partition] - self._next.get(partition, 0))
@@ -119,7 +122,7 @@ class KafkaReader:
         if self._member is not None:
             end = Thread(target=self._member.close, name="kafka-close", daemon=True)
             end.start()
-            end.join(2 * CLOSE)
+            end.join(2 * CLOSE_TIMEOUT)
         self._release()
 
     def _opened(self) -> Member:
@@ -156,7 +159,7 @@ class KafkaReader:
         return placed
 
     def _place(self, number: int) -> Assigned:
-        part, wait = self._part(number), int(ANSWER * 1000)
+        part, wait = self._part(number), int(ANSWER_TIMEOUT * 1000)
         found = self._consumer.committed(part, metadata=True, timeout_ms=wait)
         first = self._consumer.beginning_offsets([part], timeout_ms=wait)[part]
         end = self._consumer.end_offsets([part], timeout_ms=wait)[part]
@@ -185,7 +188,7 @@ class KafkaReader:
         what = {self._part(number): OffsetAndMetadata(offset, note.decode("ascii"), -1)}
         self._owed.add(number)
         try:
-            self._consumer.commit(what, timeout_ms=int(ANSWER * 1000))
+            self._consumer.commit(what, timeout_ms=int(ANSWER_TIMEOUT * 1000))
         except (kafka.CommitFailedError, kafka.RebalanceInProgressError):
             return None  # `poll` makes it after the rebalance, or says that the partition is gone
         except kafka.KafkaError as error:
@@ -203,25 +206,25 @@ class KafkaReader:
 
     def _look(self) -> None:
         """Whether our partitions' leaders answer, and what lies there that did not come yet."""
-        self._look_at = time.monotonic() + LOOK
+        self._look_at = time.monotonic() + ENDS_ASKED_EVERY
         parts = [self._part(number) for number in self._next]
         if not parts:
             return
         try:
             ends = self._consumer.end_offsets(parts, timeout_ms=1000)
         except kafka.KafkaError as error:
-            self._look_at = time.monotonic() + STALE
+            self._look_at = time.monotonic() + STALE_AFTER
             self._endure(error, "look at its end", 0.0)
             return
         self._answered = time.monotonic()
         self._ends.update({part.partition: end for part, end in ends.items()})
-        if self._answered - self._committed > 5 * LOOK:
+        if self._answered - self._committed > 5 * ENDS_ASKED_EVERY:
             # An idle member that was replaced by another of its instance id is told only here
             self._commit(next(iter(self._next)))
 
     def _out_of_range(self, error: Any) -> None:
         """Retention overtook us: goes on at the oldest record. Beyond the end is another matter."""
-        wait = int(ANSWER * 1000)
+        wait = int(ANSWER_TIMEOUT * 1000)
         for part, offset in error.args[0].items():
             try:
                 first = self._consumer.beginning_offsets([part], timeout_ms=wait)[part]
@@ -248,7 +251,7 @@ class KafkaReader:
         """Waits where the brokers are away; raises for anything else."""
         if not passing(error):
             raise self._link.outside(error, f"{doing} ({self._topic})") from error
-        time.sleep(min(AGAIN, max(0.0, until - time.monotonic())))
+        time.sleep(min(RETRY_AFTER, max(0.0, until - time.monotonic())))
 
     def _part(self, number: int) -> Any:
         return TopicPartition(self._topic, number)

@@ -16,19 +16,20 @@ from pipeline import topics
 from pipeline.bus.kafka import record
 from pipeline.bus.kafka.connection import Connector
 from pipeline.errors import OutsideError
-from pipeline.limits import most_bytes
+from pipeline.limits import RECORD_HEADROOM, most_bytes
 
 # JPEGs do not get smaller; sound is 16 bit noise: a fast one takes what little there is
 COMPRESSION: dict[str, str | None] = {topics.FRAMES: None, topics.AUDIO: "lz4"}
-OTHERWISE = "zstd"
-HEADROOM = 65_536  # bytes of a record beside its value: key, headers, what Kafka adds
-BATCH = 1 << 20  # bytes; 7 frames of 150 kB travel together
-REQUEST = 8 << 20  # bytes for one broker at a time
-BUFFERED = 64 << 20  # bytes that a thread may publish before it must wait for their settling
-PATIENCE = 300.0  # s that `flush` waits for brokers that are away
-DELIVERY = 7 * 86_400_000  # ms; a batch that gave up earlier would be overtaken by the next
-NEW_TOPIC = 3.0  # s after which a topic that the brokers do not know is taken for missing
-KEYS = 100_000  # whose partition is remembered
+DEFAULT_COMPRESSION = "zstd"
+BATCH_BYTES = 1 << 20  # bytes; 7 frames of 150 kB travel together
+REQUEST_BYTES = 8 << 20  # bytes for one broker at a time
+# bytes that a thread may publish before it must wait for their settling
+MAX_UNSETTLED_BYTES = 64 << 20
+FLUSH_TIMEOUT = 300.0  # s that `flush` waits for brokers that are away
+# ms; a batch that gave up earlier would be overtaken by the next
+DELIVERY_TIMEOUT_MS = 7 * 86_400_000
+MISSING_TOPIC_AFTER = 3.0  # s after which a topic that the brokers do not know is taken for missing
+MAX_KEYS = 100_000  # whose partition is remembered
 
 
 class _Buffer(local):
@@ -51,7 +52,7 @@ class Writer:
         self._prefix = prefix
         self._exists = exists
         self._max_message = max_message
-        self._batch = min(BATCH, max_message)
+        self._batch = min(BATCH_BYTES, max_message)
         self._lock = Lock()
         self._producers: dict[str | None, Any] = {}
         self._hashes: dict[str, tuple[bytes, int]] = {}
@@ -63,7 +64,7 @@ class Writer:
         if len(value) > most_bytes(topic, self._max_message):
             msg = f"a record of {len(value)} bytes for {topic}: bus.max_message is the limit"
             raise OutsideError(msg)
-        if self._buffer.bytes + len(value) > BUFFERED:
+        if self._buffer.bytes + len(value) > MAX_UNSETTLED_BYTES:
             self.flush()
         producer = self._producer(topic)
         wire = record.topic(self._prefix, topic)
@@ -104,8 +105,8 @@ class Writer:
         """Waits until all that this thread published is safe; raises OutsideError, after that it
         is forgotten and will not arrive any more."""
         try:
-            if not self.settled(PATIENCE):
-                error = kafka.KafkaTimeoutError(f"not within {PATIENCE:.0f} s")
+            if not self.settled(FLUSH_TIMEOUT):
+                error = kafka.KafkaTimeoutError(f"not within {FLUSH_TIMEOUT:.0f} s")
                 raise self._link.outside(error, "publish")
         except BaseException:
             self.discard()
@@ -138,7 +139,7 @@ class Writer:
     def _hash(self, key: str) -> tuple[bytes, int]:
         found = self._hashes.get(key)
         if found is None:
-            if len(self._hashes) >= KEYS:
+            if len(self._hashes) >= MAX_KEYS:
                 self._hashes.clear()
             name = key.encode()
             found = self._hashes[key] = (name, hashed(key))
@@ -146,7 +147,7 @@ class Writer:
 
     def _producer(self, topic: str) -> Any:
         """The producer of this topic's compression, which knows the topic's partitions."""
-        codec = COMPRESSION.get(topic, OTHERWISE)
+        codec = COMPRESSION.get(topic, DEFAULT_COMPRESSION)
         producer = self._producers.get(codec)
         if producer is None:
             with self._lock:
@@ -166,9 +167,11 @@ class Writer:
             enable_idempotence=True,
             compression_type=codec,
             batch_size=self._batch,
-            max_request_size=max(most_bytes(topics.DEAD, self._max_message) + HEADROOM, REQUEST),
-            delivery_timeout_ms=DELIVERY,
-            max_block_ms=int(NEW_TOPIC * 1000),
+            max_request_size=max(
+                most_bytes(topics.DEAD, self._max_message) + RECORD_HEADROOM, REQUEST_BYTES
+            ),
+            delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+            max_block_ms=int(MISSING_TOPIC_AFTER * 1000),
             allow_auto_create_topics=False,
         )
 

@@ -1,0 +1,200 @@
+"""A SQLite file of ours: how it is opened, checked, written to and kept small.
+
+The local log and the spool stand on it. What the disk or the file does to us becomes an
+OutsideError in words. `lock` keeps other processes out.
+https://www.sqlite.org/wal.html says what WAL promises, https://www.sqlite.org/pragma.html the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pipeline.errors import DiskFull, OutsideError
+
+_FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
+_OUTSIDE = {3, 5, 6, 7, 8, 10, 14}  # PERM BUSY LOCKED NOMEM READONLY IOERR CANTOPEN
+
+
+class FileKind(msgspec.Struct, frozen=True, kw_only=True):
+    """What all files of one kind have in common."""
+
+    name: str  # for errors: "log", "spool"
+    application: int  # in the file's header, as https://www.sqlite.org/fileformat.html says
+    schema: str  # of the newest version
+    upgrades: tuple[str, ...] = ()  # the first makes version 2 out of version 1, and so on
+    page_size: int = 4096  # bytes
+    secure_delete: Literal["OFF", "FAST"]  # Debian's default rewrites every page that it frees
+    cap: str  # the setting that bounds the file
+    anew: str  # what moving a damaged file away does
+    refusal: str  # of a database that is none of ours; may name {path}, {version} and {expected}
+
+    @property
+    def version(self) -> int:
+        """The newest version, which is the one that we write."""
+        return 1 + len(self.upgrades)
+
+
+class SqliteFile:
+    """The connection that writes a file. It has no lock: one thread at a time may use it.
+
+    A new file gets the schema, an older one is upgraded. What is written outlives a killed process,
+    and with `durable` a power cut too (fsync). Raises OutsideError (DiskFull) for what disk or file
+    do to us, also when the file is of another kind or of a version to come.
+    """
+
+    def __init__(self, path: Path, kind: FileKind, *, durable: bool = False) -> None:
+        self._path = path
+        self._wal = Path(f"{path}-wal")
+        self._kind = kind
+        self._durable = durable
+        with self.outside():
+            self.connection = connect(path)
+            self.execute = self.connection.execute
+            try:
+                self._open()
+                self._page_size = self.pragma("page_size")
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self) -> None:
+        run, kind = self.execute, self._kind
+        tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        ours = self.pragma("application_id") == kind.application
+        version = self.pragma("user_version")
+        if tables and not (ours and 1 <= version <= kind.version):
+            told = {"path": self._path, "version": version, "expected": kind.version}
+            raise OutsideError(kind.refusal.format(**told))
+        run(f"PRAGMA page_size = {kind.page_size}")
+        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
+        run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        run("PRAGMA wal_autocheckpoint = 0")  # `bound_wal` does it, by bytes
+        run(f"PRAGMA secure_delete = {kind.secure_delete}")
+        if not tables:
+            head = f"PRAGMA application_id = {kind.application};"
+            self._script(f"{kind.schema} {head}", kind.version)
+            return
+        for reached, upgrade in enumerate(kind.upgrades[version - 1 :], version + 1):
+            self._script(upgrade, reached)
+
+    def _script(self, script: str, version: int) -> None:
+        self.connection.executescript(f"BEGIN; {script} PRAGMA user_version = {version}; COMMIT;")
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; `durable` makes this one outlive a power cut."""
+        durable = durable and not self._durable  # where each one does, nothing is to be done
+        with self.outside():
+            if durable:
+                self.execute("PRAGMA synchronous = FULL")
+            try:
+                self.execute("BEGIN IMMEDIATE")
+                yield self.connection
+                self.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.execute("ROLLBACK")
+                raise
+            finally:
+                if durable:
+                    self.execute("PRAGMA synchronous = NORMAL")
+
+    def pragma(self, name: str) -> int:
+        """The number that SQLite answers to `PRAGMA name`."""
+        return int(self.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def allocated(self) -> int:
+        """Bytes of all pages of the file, in use or free."""
+        return self.pragma("page_count") * self._page_size
+
+    def free(self) -> int:
+        """Bytes of the pages that will be used again."""
+        return self.pragma("freelist_count") * self._page_size
+
+    def live(self) -> int:
+        """Bytes of the pages that are in use."""
+        return self.allocated() - self.free()
+
+    def shrink(self, spare: int, pages: int) -> bool:
+        """Gives at most `pages` free pages back to the disk if more than `spare` bytes are free.
+
+        Returns whether it did.
+        """
+        if self.free() <= spare:
+            return False
+        with self.outside():
+            for _ in range(pages):  # one a call: Python takes one step of such a PRAGMA
+                self.execute("PRAGMA incremental_vacuum(1)")
+        return True
+
+    def bound_wal(self, most: int) -> None:
+        """Moves the WAL into the file when it is longer than `most` bytes."""
+        if self._wal.exists() and self._wal.stat().st_size > most:
+            with self.outside():
+                self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.connection.close()
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Turns what the disk or the file does to us into OutsideError (DiskFull); a bug stays."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code, path, kind = getattr(error, "sqlite_errorcode", 0) & 0xFF, self._path, self._kind
+            if code == _FULL:
+                msg = (
+                    f"no space left for {path}: free some, or lower `{kind.cap}` in the config. "
+                    "Nothing that was acknowledged is lost"
+                )
+                raise DiskFull(msg) from error
+            if code in (_CORRUPT, _NOT_A_DATABASE):
+                msg = (
+                    f"{path} is damaged, or no {kind.name} of Fusewatch ({error}). Nothing was "
+                    f"deleted: move the file away to {kind.anew}"
+                )
+            elif code in _OUTSIDE:
+                msg = f"{path}: {error}"
+            else:
+                raise
+            raise OutsideError(msg) from error
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that any thread may use, and that begins no transaction by itself."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def lock(file: Path, folder: Path) -> int:
+    """An open `file` that keeps other processes out until it is closed, however we end.
+
+    Makes its folder. Raises OutsideError, which says that `folder` is in use and by whom.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        msg = f"cannot write in {file.parent}: {error.strerror}"
+        raise OutsideError(msg) from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(held, 32).decode(errors="replace").strip()
+        os.close(held)
+        msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
+        raise OutsideError(msg) from error
+    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
+        os.ftruncate(held, 0)
+        os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
+    return held
