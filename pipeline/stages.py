@@ -1,12 +1,12 @@
-"""The graph as a table: a stage is one row here, and whatever names stages derives from it.
+"""The table of stages: each stage is one row, and all other code derives stage names from it.
 
     frames.v1 --vision--+
     audio.v1 ---sound---+--> observations.v1 --fusion--> anomalies.v1 --alert--> alerts.v1
     audio.v1 ---speech--+                                                          |
     reports.v1 --text---+                                      delivery, jsonl, evidence
 
-`workers/graph.py` makes the stages. Nothing slow is imported here: the help of the command line
-names the workers.
+`workers/graph.py` builds the stages. This module imports nothing slow, because the help of the
+command line uses it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pipeline.topics import ALERTS, ANOMALIES, AUDIO, CHUNKS, FRAMES, OBSERVATIO
 
 
 class StageRow(NamedTuple):
-    """One stage; `name` is its consumer group too.
+    """One stage; `name` is also its consumer group.
 
-    `worker` is the process that runs it over Kafka. `faust`: it needs no note to be right, so Faust
-    may run it. `speaks`: it declares sources lost whose capture process is gone.
+    `worker` is the process that runs it over Kafka. `faust`: the stage is correct without a note,
+    so Faust may run it. `speaks`: it declares the sources of a vanished capture process lost.
     """
 
     name: str
@@ -51,7 +51,7 @@ def _names(rows: Iterable[StageRow]) -> tuple[str, ...]:
 
 ALL = _names(TABLE)
 JUDGES = _names(row for row in TABLE if row.reads not in CHUNKS)
-CAPTURE, DELIVERY = "capture", "delivery"  # the workers that run no stage
+CAPTURE, DELIVERY = "capture", "delivery"  # workers without a stage
 WORKERS: Mapping[str, tuple[str, ...]] = {  # worker -> the stages that it runs
     CAPTURE: (),
     **{row.worker: _names(r for r in TABLE if r.worker == row.worker) for row in TABLE},

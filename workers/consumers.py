@@ -1,6 +1,6 @@
-"""The consumers of a process: a thread for each stage and each delivery, and a watchdog over them.
+"""Starts the consumers of a process: a thread for each stage and each delivery, and the watchdog.
 
-The daemon and the workers start them the same way, over another bus.
+The daemon and the workers start them the same way, on different buses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WATCHDOG = "watchdog"  # its thread, by which a failure is told
 
 @dataclass(frozen=True)
 class Consumer:
-    """A stage or a delivery: the name of its thread, how far it is, one turn, and its end."""
+    """A stage or a delivery: thread name, progress, the function of one turn, and `close`."""
 
     name: str
     progress: ConsumerProgress
@@ -30,7 +30,7 @@ class Consumer:
 
 
 def stage_consumer(runner: Runner) -> Consumer:
-    """A stage as a consumer; while it rebuilds its state it need not move."""
+    """A stage as a consumer; while it rebuilds its state, its offset need not advance."""
     progress = ConsumerProgress(
         runner.topic,
         runner.group,
@@ -41,7 +41,7 @@ def stage_consumer(runner: Runner) -> Consumer:
 
 
 def delivery_consumer(delivery: Delivery) -> Consumer:
-    """A delivery as a consumer; while alerts wait for their receiver it need not move."""
+    """A delivery as a consumer; while alerts wait for a retry, its offset need not advance."""
     progress = ConsumerProgress(
         topics.ALERTS,
         delivery.group,
@@ -59,7 +59,7 @@ def start(
     patience: float,
     gauge: Callable[[str, float], object] = lambda name, value: None,
 ) -> None:
-    """Start a thread for each, and the watchdog, which ends the process after `patience` s."""
+    """Starts a thread for each consumer, and the watchdog with a patience of `patience` s."""
     for consumer in consumers:
         supervisor.repeat(consumer.name, consumer.turn, consumer.close)
     jobs = [consumer.progress for consumer in consumers]

@@ -1,4 +1,4 @@
-"""Makes the stages of the graph (`pipeline/stages.py`): a new stage is a row there, a line here."""
+"""Builds the stages of the graph; a new stage is a row in `pipeline/stages.py` and a line here."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from workers.stages.text import TextStage
 from workers.stages.vision import Policy, VisionStage
 
 LIMIT, MOST = 64, 512  # entries a poll; MOST frames are some 50 MB
-POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by whether it is a recording
+POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `recorded`
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage in the graph; `name` is its consumer group too, `limit` its largest poll."""
+    """One stage of the graph; `name` is also its consumer group, `limit` its largest poll."""
 
     name: str
     topic: str
@@ -38,7 +38,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     limit: int = LIMIT
 
     def runner(self, bus: Bus, max_bytes: int = MAX_RECORD_BYTES) -> Runner:
-        """The stage over a bus; a record of more than `max_bytes` goes to the dead topic."""
+        """A runner of the stage on a bus; a record above `max_bytes` goes to the dead topic."""
         return Runner(
             self.stage,
             bus,
@@ -51,7 +51,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What stages are made of; `judges` are heads by site, None: those that the config names."""
+    """The parts that stages are built from; `judges` are heads by site (None: as in the config)."""
 
     settings: Config
     encoders: Encoders
@@ -75,10 +75,10 @@ def nodes(
     stages: Sequence[str] = ALL,
     judges: Mapping[str, Head] | None = None,
 ) -> Iterator[Node]:
-    """The stages of the graph, or those that are named, in the order that records flow.
+    """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
-    `judges`: heads by site, in place of those that the config names.
+    `judges`: heads by site, in place of the heads that the config names.
     """
     parts = StageParts(
         settings=settings, encoders=encoders, status=status, recorded=recorded, judges=judges
@@ -95,7 +95,7 @@ def nodes(
 
 
 def _limit(of: StageParts) -> int:
-    """With several frames of each live camera in a poll, some can be let go."""
+    """Entries a poll; a live poll holds several frames a camera, so that some can be skipped."""
     cameras = sum(len(site.cameras) for site in of.settings.sites.values())
     return LIMIT if of.recorded else min(max(LIMIT, 4 * cameras), MOST)
 

@@ -1,14 +1,14 @@
 """Declares the sources of a vanished capture process lost.
 
-Over Kafka a capture process may vanish with its machine, and then it cannot say that its sources
-are lost. So one reader of each chunk topic watches the sources of its partitions. It publishes in
-the same topic, under the same key, that they are lost (`workers/capture/heartbeat.py`).
+Over Kafka a capture may vanish with its machine, and no other process would report it. So one
+consumer group of each chunk topic monitors the sources of its partitions. It publishes to the same
+topic, under the same key, that a silent source is lost (`workers/capture/heartbeat.py`).
 
-A source that was not read is not always silent. The reader asks the brokers now and then where the
-topic ends. Once it has read up to that end, it has seen all that was published until it asked. A
-source of which it heard nothing for the patience before that was silent. A backlog is no silence,
-because the reader has not come to the end. An outage is none either: when the brokers have not
-answered for a while, the patience of every source begins anew.
+A source is silent only if no record of it was published; a record that is not read yet is not
+silence. So every `EVERY` ns the reader asks the brokers for the end offset of the topic. When it
+has read up to there, it has seen all records published by that time, and a source without one for
+its patience before that time is lost. A backlog is not silence: the reader is not at that offset.
+Nor is an outage: after `GAP` ns without an answer the patience of all sources restarts.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from pipeline.types import SECOND
 from workers.capture import factory
 from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, spoken
 
-ENDS_ASKED_EVERY = 2 * SECOND  # between two questions where the topic ends
+ENDS_ASKED_EVERY = 2 * SECOND  # ns between two requests for the end offsets
 # A longer gap between two answers restarts the wait of every source; shorter than any patience.
 MAX_ANSWER_GAP = 10 * SECOND
 # After an outage every source gets so much more time, because captures reconnect one by one.
 OUTAGE_GRACE = 45 * SECOND
-MAX_WORD_BYTES = 4096  # bytes; what is larger is no word of a watch
+MAX_WORD_BYTES = 4096  # bytes; a larger entry is not from a heartbeat monitor
 
 Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patience in ns
 
 
 class EndOffsets(Protocol):
-    """What brokers know of a topic; both raise OutsideError."""
+    """The end offsets of a topic by partition, and the partition of a key; both raise
+    OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
     def partition_of(self, topic: str, key: str) -> int: ...
 
 
 def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
-    """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
+    """The sources that publish to a chunk topic; `patience` (ns) is that of a usual source."""
     for name, site in sites.items():
         of = roster(site.cameras, site.microphones)
         for source in factory.sources(site)[topic]:
@@ -53,10 +54,10 @@ def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[E
 
 
 class AbsenceDetectingBus:
-    """A bus whose readers of chunks speak for captures that are gone.
+    """A bus whose readers of chunks declare the sources of vanished captures lost.
 
-    `bus` reads and publishes, `offsets` is asked about its topics. Where the input is a recording
-    a lost source is part of it: then nobody may speak, and the bus is to be used as it is.
+    `bus` reads and publishes; `offsets` returns the offsets of its topics. If the input is a
+    recording, a lost source is part of the recording: then use `bus` itself.
     """
 
     def __init__(
@@ -68,8 +69,7 @@ class AbsenceDetectingBus:
         self.fetch, self.close = bus.fetch, bus.close
 
     def reader(self, topic: str, group: str) -> Reader:
-        """The group's reader; a `AbsenceDetectingReader` one where this group speaks for the
-        topic's sources."""
+        """The group's reader; an `AbsenceDetectingReader` for the group that monitors the topic."""
         reader = self._bus.reader(topic, group)
         if stages.SPEAKS.get(topic) != group:
             return reader
@@ -78,20 +78,20 @@ class AbsenceDetectingBus:
 
 
 class _WatchedPartition:
-    """A partition that is ours: what of it was read, and who speaks there."""
+    """A partition of this reader: the offset read up to, and the monitor of its sources."""
 
     def __init__(self, offset: int, watch: HeartbeatMonitor) -> None:
-        self.next = offset  # what is read next ...
-        self.moved = False  # ... known for sure once something was: retention may have been here
+        self.next = offset  # the next offset to read
+        self.moved = False  # an entry was read; before that, retention may have moved `next`
         self.watch = watch
-        self.asked: tuple[int, int, int] | None = None  # end of the topic; clock and event time
+        self.asked: tuple[int, int, int] | None = None  # end offset, with clock and event time then
 
 
 class AbsenceDetectingReader:
-    """A reader of a chunk topic that tells who is silent there; for one thread.
+    """A reader of a chunk topic that declares silent sources lost; not thread safe.
 
-    `clock` is ns that only go on, `utc` the event time of a word. Raises OutsideError, beside what
-    the reader does, when such a word cannot be published.
+    `clock` returns monotonic ns; `utc` returns the event time of the published records, ns. Raises
+    what the reader raises, and OutsideError when a record cannot be published.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class AbsenceDetectingReader:
     ) -> None:
         self._reader, self._bus, self._offsets = reader, bus, offsets
         self._topic, self._who = topic, who
-        self._known = {(site, source) for site, source, _, _ in who}  # the others have left
+        self._known = {(site, source) for site, source, _, _ in who}  # others left the config
         self._clock, self._utc = clock, utc
         self._parts: dict[int, _WatchedPartition] = {}
         self._new: set[int] = set()  # partitions whose sources are not known yet
@@ -114,11 +114,11 @@ class AbsenceDetectingReader:
 
     @property
     def lost(self) -> int:
-        """As the reader says."""
+        """The number of entries that retention deleted before they were read."""
         return self._reader.lost
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
-        """What the reader gives; and perhaps a word is published for who is silent."""
+        """Polls the reader, and publishes that silent sources are lost."""
         events = self._reader.poll(limit, wait)
         for event in events:
             match event:
@@ -139,15 +139,15 @@ class AbsenceDetectingReader:
         return events
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """As the reader does."""
+        """Commits by the reader."""
         self._reader.commit(partition, offset, note)
 
     def behind(self, partition: int) -> int:
-        """As the reader says."""
+        """The number of waiting entries by the reader; at least 1 if it is not known."""
         return self._reader.behind(partition)
 
     def close(self) -> None:
-        """Closes the reader; nobody is spoken for any more."""
+        """Closes the reader and stops the monitoring."""
         self._parts.clear()
         self._reader.close()
 
@@ -159,7 +159,7 @@ class AbsenceDetectingReader:
             part.watch.heard(self._topic, site, source)
 
     def _look(self) -> None:
-        """Ask where the topic ends, and who speaks in partitions that are new."""
+        """Requests the end offsets, and the sources of new partitions."""
         now, upto = self._clock(), self._utc()
         try:
             ends = self._offsets.end(self._topic)
@@ -191,7 +191,7 @@ class AbsenceDetectingReader:
         self._new.clear()
 
     def _speak(self, number: int, part: _WatchedPartition) -> None:
-        """Once the reader has come as far as the topic went when it was asked."""
+        """Publishes lost sources once the reader has reached the end offset that was requested."""
         if part.asked is None:
             return
         end, by, upto = part.asked
@@ -206,7 +206,7 @@ class AbsenceDetectingReader:
 
 
 def _is_word(entry: Entry) -> bool:
-    """Whether a watch may have said this, ours or another's."""
+    """Whether a HeartbeatMonitor of any process may have published this entry."""
     if len(entry.value) > MAX_WORD_BYTES:
         return False
     try:

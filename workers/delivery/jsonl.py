@@ -1,7 +1,7 @@
-"""Alerts as JSON lines: one CloudEvent a line, as subscribers get it.
+"""Writes alerts as JSON lines: one CloudEvent a line, as subscribers get it.
 
-A line counts once its newline is on disk: what a kill or a power cut left behind that is cut at
-start, and an alert that is sent again after a crash is not written twice.
+A line is complete when its newline is on disk. At start an incomplete line, left by a kill or a
+power cut, is cut off. An alert that is sent again after a crash is not written twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 
 LINE_BEGIN = b'{"specversion":"1.0",'
-# bytes at the end whose ids are known; a crash repeats no more than a step's alerts
+# bytes at the end whose ids are read; a crash repeats at most one step's alerts
 TAIL_BYTES = 4 << 20
 MAX_REMEMBERED_IDS = 10_000  # ids
 
@@ -37,13 +37,14 @@ _named = msgspec.json.Decoder(_Named)
 
 
 def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
-    """JSON lines: those of the config, and always `alerts.jsonl` in the state folder.
+    """Yields a subscriber for each JSON lines file: `alerts.jsonl` in the state folder, and those
+    of the config.
 
-    That one and the one before it, `alerts.jsonl.1`, take a hundredth of the cap each; a file of
-    the config belongs to who named it, and grows.
+    `alerts.jsonl` and the older `alerts.jsonl.1` take at most a hundredth of the cap each. A file
+    of the config belongs to the operator and grows without a limit.
     """
     most = size_bytes(settings.storage.cap) // 100
-    given = [  # a name is a place in the log: it must not move when another file is put before
+    given = [  # a name is a consumer group: another file before it must not change it
         (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
         for one in settings.jsonl
     ]
@@ -54,11 +55,11 @@ def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
 
 
 class Jsonl:
-    """A file as a Sink: `send` writes, `flush` makes durable; moved by logrotate, it is made anew.
+    """A file as a Sink: `send` writes, `flush` makes durable.
 
-    Where a line would make it longer than `most` bytes, the file becomes `NAME.1`, in place of an
-    older one, and a new one begins.
-    Raises OutsideError when the file cannot be opened, ConfigError when it is not one of alerts;
+    If logrotate moves the file, a new one is created. If a line would make the file longer than
+    `most` bytes, the file is renamed to `NAME.1`, which replaces an older one.
+    Raises OutsideError when the file cannot be opened, ConfigError when it is no file of alerts;
     `send` raises Retry when the disk does not take a line, which then is not in the file.
     """
 
@@ -71,6 +72,7 @@ class Jsonl:
         self._open()
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Appends the alert's line, unless its id is known; raises Rejected or Retry."""
         ident = cloudevent.event_id(alert)
         if ident in self._ids:
             return
@@ -91,17 +93,17 @@ class Jsonl:
         self._remember(ident)
 
     def flush(self) -> None:
-        """On disk when it returns; raises OutsideError."""
+        """Syncs the file to disk; raises OutsideError."""
         try:
             os.fsync(self._file)
         except OSError as error:
             if error.errno == errno.EINVAL:
-                return  # a pipe or a terminal keeps nothing
+                return  # a pipe or a terminal cannot be synced
             msg = f"{self._path}: {error.strerror}"
             raise OutsideError(msg) from error
 
     def close(self) -> None:
-        """Closes the file; a second time does nothing."""
+        """Closes the file; a second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -127,7 +129,7 @@ class Jsonl:
             raise
 
     def _before(self) -> list[bytes]:
-        """The last lines of the file that this one followed: a crash may repeat them too."""
+        """The last lines of the rotated file: a crash may repeat their alerts too."""
         if self._most is None or not self._older.exists():
             return []
         with self._older.open("rb") as older:
@@ -137,7 +139,7 @@ class Jsonl:
         size = os.fstat(self._file).st_size
         if self._most is None or size == 0 or size + coming <= self._most:
             return False
-        os.fsync(self._file)  # `flush` will not reach it any more
+        os.fsync(self._file)  # `flush` will sync only the new file
         os.replace(self._path, self._older)
         return True
 
@@ -164,9 +166,9 @@ class Jsonl:
 
 
 def write_all(path: Path, alerts: Iterable[Alert]) -> None:
-    """Replace `path` by these alerts at once: whoever looks sees the old file or the new one.
+    """Replaces `path` by a file of these alerts, atomically.
 
-    The file is made also when there are none. Raises OutsideError; ValueError as `event_bytes`.
+    The file is written even without alerts. Raises OutsideError; ValueError as `event_bytes`.
     """
     part = ""
     try:
@@ -189,7 +191,7 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
 
 
 def _mend(file: int, path: Path) -> None:
-    """Cut what follows the last whole line; raises ConfigError if the file is not one of alerts."""
+    """Cuts off all after the last whole line; raises ConfigError if it is no file of alerts."""
     size = os.fstat(file).st_size
     head = os.pread(file, len(LINE_BEGIN), 0)
     # A file system may keep the length of a lost write and fill it with zeros.

@@ -1,4 +1,4 @@
-"""Who gets alerts: the one list of destinations, and the delivery to each."""
+"""The list of destinations, and the delivery to each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
 
 
 # A new destination is a file with a `subscribers` function, and a line in one of these.
-REMOTE: Sequence[Callable[[Config, Secrets], Iterable[Subscriber]]] = (  # also for single sendings
+REMOTE: Sequence[Callable[[Config, Secrets], Iterable[Subscriber]]] = (  # also for `deliver_now`
     webhook.subscribers,
 )
 LOCAL: Sequence[Callable[[Config, Path, Bus], Iterable[Subscriber]]] = (  # in the state folder
@@ -30,12 +30,12 @@ LOCAL: Sequence[Callable[[Config, Path, Bus], Iterable[Subscriber]]] = (  # in t
 
 
 def remote(settings: Config, secrets: Secrets) -> list[Subscriber]:
-    """Who gets alerts elsewhere; secrets are looked up here."""
+    """Returns the subscribers outside the state folder; looks up their secrets."""
     return [who for make in REMOTE for who in make(settings, secrets)]
 
 
 def every(settings: Config, secrets: Secrets, folder: Path, bus: Bus) -> list[Subscriber]:
-    """Who gets alerts; `folder` is the state folder, `bus` knows the frames of pictures."""
+    """Returns all subscribers; `folder` is the state folder, `bus` holds the captured frames."""
     local = [who for make in LOCAL for who in make(settings, folder, bus)]
     return [*remote(settings, secrets), *local]
 
@@ -46,13 +46,14 @@ def delivery(
     pause: Callable[[float], object],
     count: Callable[[str, str, str], object],
 ) -> Delivery:
-    """The delivery to one subscriber; `pause` waits so many seconds, or until the end."""
+    """Creates the delivery to one subscriber; `pause` waits some seconds, or until the stop."""
     outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=pause, count=count)
     return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
 
 
 def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> list[str]:
-    """Send replayed alerts to who is remote; the names of those that did not take all in time."""
+    """Sends replayed alerts to the remote subscribers; returns the names of those that did not take
+    all within `NOW` s."""
     bus = MemoryBus()
     for alert in alerts:
         bus.publish(topics.ALERTS, topics.key_of(topics.ALERTS, alert), codec.encode(alert))

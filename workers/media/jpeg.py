@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from pipeline.errors import DecodeError
 
 QUALITY = 90
-MAX_SIDE = 16_384  # px; what claims to be larger is an attack or a fault
+MAX_SIDE = 16_384  # px; a larger claimed size is an attack or a fault
 
 Pixels = NDArray[np.uint8]  # height x width x 3, BGR
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
-    """The size whose longest side is `longest` at most and whose shape is nearly the same."""
+    """Returns the size with nearly the same shape and a longest side of at most `longest`."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:
-    """The picture at `fitted` size, by area averaging; itself where it is small enough."""
+    """Returns the picture at `fitted` size, by area averaging; unchanged if it is small enough."""
     height, width = pixels.shape[:2]
     size = fitted(width, height, longest)
     if size == (width, height):
@@ -40,7 +40,7 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 
 def encoded(pixels: Pixels) -> bytes:
-    """One baseline JPEG, quality 90; raises ValueError for what is no picture."""
+    """Returns one baseline JPEG, quality 90; raises ValueError for an array that is no picture."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         msg = f"not a BGR picture: shape {pixels.shape}"
         raise ValueError(msg)

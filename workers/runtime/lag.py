@@ -1,7 +1,7 @@
 """Measures how far each consumer of this process is: for the view, the status and the watchdog.
 
-A consumer is a stage or a delivery. Its own thread says after each turn how far it has come, and
-this file compares that with the end of its topic.
+A consumer is a stage or a delivery. Its own thread reports its offset after each turn, and this
+module compares it with the end offset of the topic.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Protocol
 from pipeline.bus.kafka.state import reached
 from pipeline.bus.log import LocalLog
 
-MANY = 1000  # entries; a stage that is so far behind ...
-LONG = 60.0  # ... for so many seconds does not keep up
+MANY = 1000  # entries; a stage with a larger backlog
+LONG = 60.0  # for so many seconds does not keep up
 
 
 class ConsumerOffsets(Protocol):
-    """What a bus knows of its partitions, by partition; raises OutsideError."""
+    """The offsets of a bus by partition; its methods raise OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
     def oldest(self, topic: str) -> Mapping[int, int]: ...
@@ -45,11 +45,11 @@ class LocalOffsets:
 
 
 class ConsumerProgress:
-    """How far one consumer of this process is; its own thread calls `moved`, others only ask.
+    """The progress of one consumer of this process; its own thread calls `moved`, others read.
 
-    `settling` says whether it waits for the bus to take what it made, which has a patience of its
-    own. `answered` says how many entries its present turn has answered, where it can tell. `extra`
-    is how many s of patience it gets beyond the others.
+    `settling` returns whether it waits for the bus to acknowledge its results, which has a timeout
+    of its own. `answered` returns how many entries its present turn has answered, if that is known.
+    `extra` is the additional patience of this consumer, s.
     """
 
     def __init__(
@@ -70,21 +70,22 @@ class ConsumerProgress:
         self._within_place: tuple[Hashable, int] = (None, 0)  # place, most entries of one turn
 
     def moved(self, reached: Mapping[int, int], *, by_design: bool = False, lost: int = 0) -> None:
-        """Called after each turn. `reached` is, by partition that the consumer owns, the offset
-        below which everything is answered, published and committed.
+        """Reports the progress after a turn.
 
-        `by_design`: it stays where it is for a reason (it rebuilds its state, it waits for a
-        receiver), so that turning at all is progress enough. `lost` are the entries that retention
-        deleted before they were read.
+        `reached` is partition -> the offset below which all entries are answered, published and
+        committed, for each partition that the consumer owns. `by_design`: the offset stays for a
+        reason (it rebuilds its state, it waits for a receiver), so that the turn itself counts as
+        progress. `lost` is the number of entries that retention deleted before they were read.
         """
         self._reached = dict(reached)
         self._turns += by_design
         self.lost = lost
 
     def waiting(self, bus: ConsumerOffsets) -> int:
-        """How many entries wait for an answer; raises OutsideError.
+        """The backlog: the number of entries without an answer; raises OutsideError.
 
-        Of the partitions that this process owns; where it owns none, of the whole group.
+        It counts the partitions that this process owns, or those of the whole group if it owns
+        none.
         """
         end, reached = bus.end(self.topic), self._reached  # in this order: 0 is 0 as of the call
         if reached:
@@ -92,16 +93,16 @@ class ConsumerProgress:
         return unanswered(end, bus.committed(self.topic, self.group), bus.oldest(self.topic))
 
     def look(self, bus: ConsumerOffsets) -> tuple[int, Hashable]:
-        """How many entries wait, and a place that changes when anything moves.
+        """The backlog, and a position that changes with any progress; raises OutsideError.
 
-        Where this process owns no partition, somebody else of the group should move. For the one
-        thread that watches; raises OutsideError.
+        If this process owns no partition, it is the progress of the whole group. Only the thread of
+        the watchdog calls it.
         """
         end, turns, reached = bus.end(self.topic), self._turns, self._reached
         if reached:
             for number, offset in reached.items():
-                # Not the present offset: who loses its partition at each commit reads the same for
-                # ever.
+                # The highest offset, not the present one: a consumer that loses its partition at
+                # each commit reads the same entries for ever.
                 self._highest[number] = max(offset, self._highest.get(number, 0))
             waiting = self._own(bus, end, reached)
             return waiting, self._within((turns, tuple(sorted(self._highest.items()))))
@@ -110,10 +111,10 @@ class ConsumerProgress:
         return waiting, self._within((turns, tuple(sorted(committed.items()))))
 
     def _within(self, place: Hashable) -> Hashable:
-        """`place`, and how far a turn has come that is slow and still under way.
+        """`place` with the progress inside a slow turn that still runs.
 
-        At one place a turn moves only as it answers more than any turn before it: those that are
-        never kept answer the same again.
+        At one place, only a turn that answers more entries than any turn before counts as progress:
+        turns whose results are never kept answer the same entries again.
         """
         before, most = self._within_place
         answered = self._answered()
@@ -124,7 +125,7 @@ class ConsumerProgress:
         waiting = _waiting(end, reached)
         if not waiting:
             return 0
-        oldest = bus.oldest(self.topic)  # what retention took waits for nobody, and is never passed
+        oldest = bus.oldest(self.topic)  # entries deleted by retention are not part of the backlog
         return _waiting(end, {n: max(at, oldest.get(n, 0)) for n, at in reached.items()})
 
 
@@ -137,8 +138,10 @@ def unanswered(
     committed: Mapping[int, tuple[int, bytes]],
     oldest: Mapping[int, int] | None = None,
 ) -> int:
-    """Entries still held that a group has not answered: its note may have reached further than its
-    commit, from which a restart rebuilds."""
+    """The number of held entries that a group has not answered.
+
+    The offset in its note may be higher than its committed offset, from which a restart rebuilds.
+    """
     notes = {number: committed.get(number, (0, b"")) for number in end}
     there = {
         number: max((oldest or {}).get(number, 0), reached(offset, note.decode(errors="replace")))
@@ -148,27 +151,27 @@ def unanswered(
 
 
 class StageLag:
-    """How far the stages of this process are, by group, in the order that records flow."""
+    """The lag of the stages of this process, by group, in the order of the records' flow."""
 
     def __init__(self, bus: ConsumerOffsets, stages: Sequence[ConsumerProgress]) -> None:
         self._bus, self._stages = bus, stages
 
     def behind(self) -> dict[str, int]:
-        """Entries that each stage has not answered yet.
+        """The number of entries that each stage has not answered yet.
 
-        Where all are zero the stages have answered all that there was when the call began.
+        If all are zero, the stages have answered all entries that existed when the call began.
         """
         return {stage.group: stage.waiting(self._bus) for stage in self._stages}
 
     def lost(self) -> dict[str, int]:
-        """Entries that retention deleted before each stage came, since the start."""
+        """Entries, since the start, that retention deleted before each stage read them."""
         return {stage.group: stage.lost for stage in self._stages}
 
 
 def caught_up(
     behind: Callable[[], Mapping[str, int]], turn: Callable[[], bool], turns: int
 ) -> bool:
-    """Whether nothing is left `behind` within so many turns; `turn` waits and may say: stop."""
+    """Whether the backlog is empty within `turns` turns; `turn` waits and returns true to stop."""
     for _ in range(turns):
         if not any(behind().values()):
             return True
@@ -178,14 +181,14 @@ def caught_up(
 
 
 class KeepingUp:
-    """Whether every stage keeps up: none is `MANY` entries behind for `LONG` seconds."""
+    """Whether every stage keeps up: none has more than `MANY` entries of backlog for `LONG` s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._since: dict[str, float] = {}
 
     def saw(self, behind: Mapping[str, int]) -> None:
-        """How far the stages are now."""
+        """Notes the present backlog of the stages."""
         now = self._monotonic()
         self._since = {
             name: self._since.get(name, now) for name, entries in behind.items() if entries > MANY

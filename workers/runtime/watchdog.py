@@ -1,8 +1,7 @@
 """Ends the process when a consumer has a backlog and its offset does not advance.
 
-A model that hangs, an agent that fell silent and a reader that lost its brokers for good look alike
-from outside: entries wait, and the place in them does not change. The supervisor of the process
-then starts it again.
+A model that hangs, an agent that stopped and a reader that lost its brokers for good look the same:
+entries wait, and the offset does not change. The service manager then starts the process again.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
 
 log = logging.getLogger("fusewatch")
 
-EVERY = 5.0  # s between two looks
-PAUSE = 5.0  # s; a wait that is so much longer than asked for was a pause of the whole process
+EVERY = 5.0  # s between two checks
+PAUSE = 5.0  # s; a wait that took this much longer means that the whole process was paused
 
 
 class Stall:
-    """For how long there has been work, and the place in it has not changed; monotonic s."""
+    """Measures how long a consumer has had a backlog without progress; monotonic s."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -32,14 +31,14 @@ class Stall:
         self._place: Hashable = None
 
     def saw(self, waiting: int, place: Hashable) -> float:
-        """S that `waiting` entries have waited at this same place; 0 where none waits."""
+        """Returns the s since `place` changed with `waiting` entries of backlog; 0 without one."""
         now = self._monotonic()
         if waiting <= 0 or self._since is None or place != self._place:
             self._since, self._place = now, place
         return now - self._since
 
     def excuse(self) -> None:
-        """Nothing could move (the brokers do not answer, the machine was paused): count anew."""
+        """Restarts the measurement: no progress was possible (brokers away, machine paused)."""
         self._since = None
 
 
@@ -53,10 +52,10 @@ def watch(
     every: float = EVERY,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Look at the jobs until `stop`, and tell how much waits for each as `behind.GROUP`, and how
-    much of it retention took as `lost.GROUP`.
+    """Checks the jobs until `stop`, and sets the gauges `behind.GROUP` (the backlog) and
+    `lost.GROUP` (entries that retention deleted before they were read).
 
-    Raises OutsideError when one had work and moved nothing for `patience` s, while the brokers
+    Raises OutsideError when a job had a backlog and no progress for `patience` s, while the brokers
     answered all that time and the process was not paused.
     """
     stalls = [Stall(monotonic) for _ in jobs]
@@ -80,7 +79,7 @@ def watch(
                 stall.excuse()
                 continue
             gauge(f"behind.{job.group}", waiting)
-            if job.settling():  # some brokers answer, and those that matter may not
+            if job.settling():  # the brokers that it waits for may be away
                 stall.excuse()
                 continue
             if (stuck := stall.saw(waiting, place)) >= patience + job.extra:
@@ -93,7 +92,7 @@ def watch(
 
 
 def stacks() -> str:
-    """Where each thread of this process is: what hangs is one of them."""
+    """The stack of each thread of this process, to find the one that hangs."""
     frames = sys._current_frames()  # noqa: SLF001, the only way to ask
     return "\n".join(
         f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"
