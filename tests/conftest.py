@@ -14,9 +14,10 @@ import pytest
 from hypothesis import settings
 
 from pipeline.config.schema import Api
-from tests.live.brokers import kafka, secure_kafka
+from tests.live.brokers import _lone_broker, kafka, lone_broker, secure_kafka
 
-__all__ = ["kafka", "secure_kafka"]  # pytest finds fixtures by these names, in every folder
+# pytest finds fixtures by these names, in every folder
+__all__ = ["_lone_broker", "kafka", "lone_broker", "secure_kafka"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
