@@ -128,7 +128,7 @@ def _distant(samples: Floats, corner: float) -> Floats:
 def listen(
     model: Yamnet, known: Sequence[SoundClip], common: int, rare: int, say: Callable[[str], None]
 ) -> ListenedClip:
-    """Returns every second of `common` takes of each clip, or `rare` takes for RARE_LABELS labels."""
+    """Returns every second of `common` takes of each clip; `rare` takes for RARE_LABELS."""
     beds = [clip.samples for clip in known if Path(clip.name).name.startswith(BEDS)]
     rows: list[tuple[int, int, int, bool, bool]] = []
     found: list[Floats] = []
