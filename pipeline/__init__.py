@@ -1,6 +1,7 @@
-"""The pure core: records, their codec, the ports, and how one stage runs over one partition.
+"""The pure core: records, their codec, the ports, and the code that runs a stage on a partition.
 
-Nothing here opens a device, a model or a socket, reads a clock or starts a thread.
-Rooms: `config` (the settings as types), `judge` (windows, tracks, rules, incidents), `bus` (logs).
+Nothing here opens a device, a model or a socket, reads a clock or starts a thread. Rooms: `config`
+(the settings as types), `judge` (windows, tracks, rules, incidents), `bus` (logs).
+
 May import: the standard library and msgspec; numpy where arrays are computed.
 """

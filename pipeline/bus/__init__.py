@@ -1,6 +1,6 @@
-"""The logs that records travel on, each of them a `Bus`.
+"""The message buses: each one stores topics of records and implements `Bus`.
 
-`memory` is for replay and tests, `log` is the local log of the daemon (SQLite), `kafka/` speaks to
-brokers. All three pass one contract test.
+`memory` serves replay and tests, `log` is the daemon's local log (SQLite), `kafka/` connects to
+Kafka brokers. All three pass one contract test.
 May import: `pipeline/config` and the files of `pipeline/`.
 """
