@@ -1,4 +1,4 @@
-"""Names of the topics, and which key a record travels under."""
+"""Names of the topics, the record types that each holds, and the key of a record."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages re
 
 
 def key_of(topic: str, record: Record) -> str:
-    """Chunks are ordered by source, everything after them by site."""
+    """Returns the key of a record: site and source for chunk topics, the site for all others."""
     return f"{record.site}/{record.source}" if topic in CHUNKS else record.site
 
 
 def topic_of(record: Record, out: str) -> str:
-    """Where a stage that writes to `out` puts this record: late and dead have their own topics."""
+    """Returns the topic of a stage's output: Late and DeadLetter have topics of their own."""
     match record:
         case Late():
             return LATE

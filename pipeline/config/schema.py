@@ -1,8 +1,8 @@
 """The config as types: complete, frozen, never repaired.
 
-`workers/config/loader.py` reads YAML into these and names file and line; the checks that need more
-than one field are in `pipeline/config/checks.py`, which only looks. Names follow the NVR configs
-that people already have.
+`workers/config/loader.py` reads YAML into these types and reports file and line. Checks that need
+more than one field are in `pipeline/config/checks.py`, which changes nothing. Names follow the
+config files of common NVRs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ LANGUAGES = {  # language code -> the name of its stemmer in snowballstemmer 2.2
 
 
 class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Frozen, and closed: an unknown key is refused. `repr` hides what may hold a secret."""
+    """Base of all settings: frozen; unknown keys are refused; `repr` hides possible secrets."""
 
     def __repr__(self) -> str:
         shown = (
@@ -73,7 +73,7 @@ class _Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Detect(_Settings, frozen=True, kw_only=True):
-    """What a camera's frames are looked at for; heights are fractions of the frame."""
+    """How a camera's frames are analysed; heights are fractions of the frame."""
 
     fps: Annotated[float, Meta(gt=0, le=60)] = 5
     width: Annotated[int, Meta(ge=64, le=3840)] = 640  # px; longest side of the published JPEG
@@ -82,14 +82,14 @@ class Detect(_Settings, frozen=True, kw_only=True):
 
 
 class Zone(_Settings, frozen=True, kw_only=True):
-    """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it by its feet."""
+    """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it if its feet are."""
 
     coordinates: str
     objects: tuple[str, ...] = ("person",)
 
 
 class Line(_Settings, frozen=True, kw_only=True):
-    """`"x,y, x,y"`; walking from its first to its second point, `in` is to the right."""
+    """`"x,y, x,y"`; `in` is to the right of a walk from the first to the second point."""
 
     coordinates: str
 
@@ -106,7 +106,7 @@ class Microphone(_Settings, frozen=True, kw_only=True):
 
 
 class _Rule(_Settings, tag_field="rule", frozen=True, kw_only=True):
-    name: OwnName = ""  # default: made of the rule's kind and what it looks at
+    name: OwnName = ""  # default: made of the rule's kind and its subject
     severity: Severity = "medium"
 
 
@@ -131,7 +131,7 @@ class LoiteringRule(_Rule, tag="loitering", frozen=True, kw_only=True):
 
 
 class LineRule(_Rule, tag="line", frozen=True, kw_only=True):
-    """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
+    """An object crosses a line; to count, it must leave the line by `hysteresis` of the frame."""
 
     line: str
     direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
@@ -153,7 +153,7 @@ class CrowdRule(_Rule, tag="crowd", frozen=True, kw_only=True):
 
 
 class SoundRule(_Rule, tag="sound", frozen=True, kw_only=True):
-    """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
+    """A sound reaches its label's threshold (calibrated probability); it labels the alert."""
 
     labels: Mapping[Label, Fraction]
     schedule: str = ""
@@ -169,7 +169,7 @@ class KeywordRule(_Rule, tag="keyword", frozen=True, kw_only=True):
 
 
 class PhraseRule(_Rule, tag="phrase", frozen=True, kw_only=True):
-    """A report means about what one of the phrases says (cosine of sentence embeddings)."""
+    """A report has about the meaning of one of the phrases (cosine of sentence embeddings)."""
 
     phrases: tuple[Text, ...]
     min_similarity: Fraction = 0.55
@@ -186,7 +186,7 @@ class Windows(_Settings, frozen=True, kw_only=True):
     size: Seconds = 4
     hop: Seconds = 1
     horizon: Annotated[float, Meta(ge=10, le=3600)] = 120
-    patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s for a source that says nothing
+    patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s; a slower source is declared lost
 
 
 class Incidents(_Settings, frozen=True, kw_only=True):
@@ -194,23 +194,23 @@ class Incidents(_Settings, frozen=True, kw_only=True):
 
     close_after: Annotated[float, Meta(ge=1, le=10)] = 10
     max_duration: Annotated[float, Meta(ge=30, le=86400)] = 600
-    lost_after: Seconds = 10  # a source lost for so long is told by a `system` alert
+    lost_after: Seconds = 10  # a source that is lost for this long causes a `system` alert
 
 
 class Stationary(_Settings, frozen=True, kw_only=True):
-    """An object that moved less than `distance` (of its height) in `after` seconds is still."""
+    """An object is stationary if it moved less than `distance` (of its height) in `after` s."""
 
     after: Seconds = 60
     distance: Annotated[float, Meta(gt=0, le=2)] = 0.25
 
 
 class Fusion(_Settings, frozen=True, kw_only=True):
-    """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
-    `rules`, the transparent noisy-or alone, which is always there. In a config `fusion: rules` is
-    short for `fusion: {head: rules}`."""
+    """The fusion head that judges windows beside the rules: `shipped`, a folder from
+    `fusewatch train`, or `rules`, the noisy-or alone, which always runs. In a config `fusion:
+    rules` is short for `fusion: {head: rules}`."""
 
     head: str = "shipped"
-    threshold: Fraction | None = None  # of both; without: the head's own, and 0.8 of the noisy-or
+    threshold: Fraction | None = None  # of both; None: the head's own, and 0.8 of the noisy-or
     severity: Severity = "high"  # of what the head finds
 
 
@@ -226,12 +226,13 @@ class Site(_Settings, frozen=True, kw_only=True):
 
 
 class Webhook(_Settings, frozen=True, kw_only=True):
-    """A subscriber. Literal private or loopback addresses are the operator's choice; a host *name*
-    that resolves to one needs `allow_networks`, and plain http to a public one `allow_http`."""
+    """A subscriber. Literal private or loopback addresses are the operator's choice; a host
+    *name* that resolves to one needs `allow_networks`, and plain http to a public one needs
+    `allow_http`."""
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
-    name: OwnName = ""  # its place in the log; default: host and hash of the url
+    name: OwnName = ""  # identifies its position in the log; default: host and hash of the url
     sites: tuple[str, ...] = ()  # none: all
     min_severity: Severity = "low"
     allow_http: bool = False
@@ -240,14 +241,14 @@ class Webhook(_Settings, frozen=True, kw_only=True):
 
 
 class Jsonl(_Settings, frozen=True, kw_only=True):
-    """Alerts as JSON lines."""
+    """A file that receives alerts as JSON lines."""
 
     path: str
     sites: tuple[str, ...] = ()
 
 
 class Model(_Settings, frozen=True, kw_only=True):
-    """Which adapter and weights; `weights` is a registered name or a path."""
+    """The adapter and weights of a model; `weights` is a registered name or a path."""
 
     kind: str
     weights: str
@@ -263,13 +264,13 @@ class Models(_Settings, frozen=True, kw_only=True):
 
 
 class LocalBus(_Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
-    """The log in the state folder."""
+    """The local log in the state folder."""
 
     max_message: MaxMessage = 8_000_000
 
 
 class Sasl(_Settings, frozen=True, kw_only=True):
-    """Who we are for the brokers."""
+    """The credentials for the brokers."""
 
     mechanism: Annotated[str, Meta(pattern=r"^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)\Z")]
     username: str
@@ -280,12 +281,12 @@ class Tls(_Settings, frozen=True, kw_only=True):
     """Encryption to the brokers, whose certificates are always verified; paths of PEM files."""
 
     ca: str = ""  # default: the system's authorities
-    cert: str = ""  # ours, where the brokers ask for one
+    cert: str = ""  # our client certificate, if the brokers require one
     key: str = ""
 
 
 class Partitions(_Settings, frozen=True, kw_only=True):
-    """How many partitions a topic gets: as many as workers may ever share it."""
+    """The number of partitions of each topic, which limits the workers that can share it."""
 
     frames: Partitioned = 12
     audio: Partitioned = 6
@@ -296,7 +297,7 @@ class Partitions(_Settings, frozen=True, kw_only=True):
 
 
 class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
-    """Apache Kafka, for `fusewatch worker`; docs/scaling.md says how to size it."""
+    """Apache Kafka, for `fusewatch worker`; docs/scaling.md explains the sizing."""
 
     brokers: Annotated[tuple[str, ...], Meta(min_length=1)]  # host:port
     prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=_NAME)] = (
@@ -308,9 +309,9 @@ class KafkaBus(_Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tr
     min_insync: Annotated[int, Meta(ge=1, le=9)] = 2
     partitions: Partitions = Partitions()
     max_message: MaxMessage = 1_000_000
-    spool: str = "2 GB"  # what capture keeps on its disk while the brokers are away
-    absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # seconds; a capture quiet longer is gone
-    stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself
+    spool: str = "2 GB"  # what capture stores on disk while the brokers do not answer
+    absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # s without a heartbeat: capture is lost
+    stall: Seconds = 120  # a worker exits after this time with a backlog and no progress
 
 
 class Storage(_Settings, frozen=True, kw_only=True):
@@ -338,13 +339,13 @@ class Config(_Settings, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """`path` is the way to the value, e.g. `("sites", "office", "rules", 0, "zone")`."""
+    """One problem; `path` leads to the value: `("sites", "office", "rules", 0, "zone")`."""
 
     path: tuple[str | int, ...]
     message: str
 
     def __str__(self) -> str:
-        """`sites.office.rules[0].zone: what is wrong`; a step that is not a word is not shown."""
+        """`sites.office.rules[0].zone: what is wrong`; hides a step that is not a plain word."""
         way = ""
         for step in self.path:
             if isinstance(step, int):
@@ -355,10 +356,10 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def rule_names(site: Site) -> tuple[str, ...]:
-    """A name for each rule of the site, in order: its own, or made of its kind and subject.
+    """Returns a name for each rule of the site, in order: its own, or its kind and subject.
 
-    `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names go into the ids of
-    anomalies, so a rule that is inserted before another without a name may rename it.
+    Examples: `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names are part
+    of anomaly ids, so a rule inserted before an unnamed rule may rename the latter.
     """
     taken = {rule.name for rule in site.rules}
     names = []
@@ -386,7 +387,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def size_bytes(text: str) -> int:
-    """Bytes in `"20 GB"` (decimal) or `"512 MiB"` (binary); raises ValueError."""
+    """Returns the bytes of `"20 GB"` (decimal) or `"512 MiB"` (binary); raises ValueError."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([KMGT]i?)?B", text)
     if found is None:
         msg = "must be a number and a unit, like 500 MB or 20 GB"

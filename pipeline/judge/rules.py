@@ -1,10 +1,10 @@
-"""Rules: what a site forbids, judged one observation at a time.
+"""The rules of a site, applied to one observation at a time.
 
-A rule gives `Finding`s. A *sure* one is told at once as an anomaly (an instant rule: a gunshot, a
-line crossed); level rules (somebody is in a zone) speak on entering and once a second after. The
-others are evidence only, for the windows.
+A rule returns `Finding`s. A *sure* finding becomes an anomaly at once (instant rules: a gunshot, a
+line crossing). Level rules (a person is in a zone) report on entering and once per second after.
+The other findings are only evidence for the windows.
 
-Objects that stand still for long are told once: a parked car is news only when it comes.
+Objects that stand still for long are reported once: a parked car is reported only when it arrives.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipeline.types import SECOND, Described, Sound, Utterance, ns
 from pipeline.zones import LineCounter, Polygon, feet
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
-LEAST = 0.1  # evidence below this says nothing
-REPORTED = 0.95  # how far a person's own words are believed
+LEAST = 0.1  # lowest score that counts as evidence
+REPORTED = 0.95  # score of a person's own report
 
-Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it holds
+Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it contains
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +41,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     score: float
     sure: bool
-    reason: str = ""  # empty when a level goes on
+    reason: str = ""  # empty while a state continues
     text: str = ""
 
 
 class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera's tracks after one frame; `still` are the ids that have not moved for long."""
+    """A camera's tracks after one frame; `still` has the ids of those that stand still for long."""
 
     source: str
     start: int
@@ -56,7 +56,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when a rule of a camera holds: polygons by camera, objects, schedule."""
+    """Where and when a camera's rule is active: polygons by camera, objects, schedule."""
 
     zones: Mapping[str, Polygon]
     objects: frozenset[str]
@@ -65,9 +65,10 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     min_score: float = 0.0
 
     def inside(self, seen: TrackedFrame) -> Iterator[Track]:
-        """The tracks of wanted objects whose feet are in the zone while the schedule holds.
+        """Yields tracks of wanted objects whose feet are in the zone while the schedule is active.
 
-        One that the detector missed in this frame is where it was last: a miss is no leaving.
+        A track that the detector missed in this frame counts at its last position: a miss does not
+        mean that the object left.
         """
         polygon = self.zones.get(seen.source)
         if polygon is None or not self.schedule.contains(seen.start, self.timezone):
@@ -80,17 +81,17 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisionRule(Protocol):
-    """A rule over what cameras see."""
+    """A rule that is applied to camera frames."""
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]: ...
 
 
 class _LevelRule:
-    """Speaks when something begins, and once in each second that it goes on."""
+    """Reports when a state begins, and once in each second while it lasts."""
 
     def __init__(self, name: str, label: str, severity: str) -> None:
         self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
-        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second last spoken in
+        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second of its last report
 
     def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
         second, last = seen.start // SECOND, self._said.get((seen.source, key))
@@ -108,11 +109,11 @@ class _LevelRule:
         )
 
     def told(self, source: str, key: int) -> bool:
-        """Whether this has been spoken of since it began."""
+        """Returns whether this state was reported since it began."""
         return (source, key) in self._said
 
     def keep(self, source: str, keys: set[int]) -> None:
-        """Forget what is over at this camera: when it begins again, it is news."""
+        """Forgets states that ended at this camera; when one begins again, it is reported again."""
         gone = [key for key in self._said if key[0] == source and key[1] not in keys]
         for key in gone:
             del self._said[key]
@@ -126,7 +127,8 @@ class ZoneIntrusion:
         self._level = _LevelRule(name, rule.label, rule.severity)
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track on entering, and once a second until it leaves or stands still."""
+        """Returns one finding per track on entering, and once per second until it leaves or
+        stands still."""
         inside = list(self._place.inside(seen))
         live = {track.id for track in seen.tracks}
         self._level.keep(seen.source, live)
@@ -148,7 +150,7 @@ class Loitering:
         self._since: dict[tuple[str, int], int] = {}
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track when it has stayed long enough, then once a second."""
+        """Returns one finding per track once it has stayed long enough, then one per second."""
         inside = {track.id: track for track in self._place.inside(seen)}
         live = {track.id for track in seen.tracks}
         self._level.keep(seen.source, live)
@@ -177,7 +179,7 @@ class Crowd:
         self._since: dict[str, int] = {}
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding when the crowd has stood for `seconds`, then once a second."""
+        """Returns one finding when the crowd has lasted `seconds`, then one per second."""
         inside = list(self._place.inside(seen))
         if len(inside) < self._rule.count:
             self._since.pop(seen.source, None)
@@ -192,7 +194,7 @@ class Crowd:
 
 
 class LineCrossing:
-    """`rule: line`: an object crosses a line in the direction that matters."""
+    """`rule: line`: an object crosses a line in the configured direction."""
 
     def __init__(
         self, name: str, rule: schema.LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
@@ -200,7 +202,7 @@ class LineCrossing:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a crossing."""
+        """Returns one finding per crossing."""
         counter = self._lines.get(seen.source)
         if counter is None:
             return ()
@@ -240,7 +242,7 @@ class SoundThreshold:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
     def hear(self, sound: Sound) -> Sequence[Finding]:
-        """A finding for each label of the rule that is more than nothing."""
+        """Returns a finding for each label of the rule whose score is at least 0.1."""
         if not self._schedule.contains(sound.start, self._timezone):
             return ()
         return [
@@ -262,7 +264,7 @@ class SoundThreshold:
 
 
 class _TextRule:
-    """What both rules on words share: which ones they read, and how a finding looks."""
+    """The common part of both text rules: which texts they read, and the form of a finding."""
 
     def __init__(self, name: str, rule: schema.KeywordRule | schema.PhraseRule) -> None:
         self._made = {"rule": name, "label": rule.label, "severity": rule.severity}
@@ -294,7 +296,7 @@ class KeywordMatcher:
         self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
-        """One finding if the text holds a word of the rule."""
+        """Returns one finding if the text contains a word of the rule."""
         found = self._words(words.text) if self._shared.reads(words) else ()
         if not found:
             return ()
@@ -305,14 +307,14 @@ class KeywordMatcher:
 
 
 class PhraseMatcher:
-    """`rule: phrase`: words mean about what a phrase says (cosine of sentence embeddings)."""
+    """`rule: phrase`: a text is close in meaning to a phrase (cosine of sentence embeddings)."""
 
     def __init__(self, name: str, rule: schema.PhraseRule, phrases: Mapping[str, bytes]) -> None:
         self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
-        """One finding for the nearest phrase, if it is near enough to be evidence."""
+        """Returns one finding for the most similar phrase, if its score is at least 0.1."""
         if not self._shared.reads(words) or not words.embedding:
             return ()
         vector = _vector(words.embedding)
@@ -334,7 +336,7 @@ def _who(words: Utterance | Described) -> str:
 
 
 def likely(similarity: float, threshold: float) -> float:
-    """A cosine as a probability: 0.6 at the rule's threshold, falling to 0 within 0.25 below it."""
+    """Maps a cosine to a probability: 0.6 at the threshold, falling to 0 within 0.25 below it."""
     below = 0.6 * (1 - (threshold - similarity) / 0.25)
     above = 0.6 + 0.35 * (similarity - threshold) / max(1 - threshold, 1e-9)
     return round(min(0.95, max(0.0, below if similarity < threshold else above)), 3)
