@@ -105,7 +105,8 @@ def _unreadable(note: bytes) -> OutsideError:
 
 
 def _finite(floors: dict[int, int]) -> dict[int, int]:
-    """Drops the floors of sites that hold nothing; under another config such a site starts anew."""
+    """Drops the floors of sites that hold nothing; under another config such a site starts
+    afresh."""
     return {site: floor for site, floor in floors.items() if floor < round_down(FOREVER)}
 
 
@@ -122,7 +123,7 @@ class Host:
         self._next = assigned.offset
         self._noted = Floors(_finite(floors))
         self._state = stage.open(self._noted)
-        self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, held until)
+        self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, needed until)
 
     @property
     def reached(self) -> int:

@@ -1,4 +1,4 @@
-"""The six interfaces of Fusewatch; nothing else is one."""
+"""The ports of the core: source, model, state, stage, reader, bus and sink."""
 
 from __future__ import annotations
 

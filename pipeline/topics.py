@@ -33,7 +33,7 @@ DEAD = "dead.v1"
 CHUNKS = (FRAMES, AUDIO, REPORTS)
 ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
 
-KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
+KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of the topics that stages read
     FRAMES: (FrameChunk, Progress, Roster),
     AUDIO: (AudioChunk, Progress, Roster),
     REPORTS: (Report, Progress, Roster),

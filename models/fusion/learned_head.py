@@ -153,6 +153,7 @@ class LearnedHead:
 
     @property
     def threshold(self) -> float:
+        """The head's own threshold."""
         return self.card.threshold
 
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:

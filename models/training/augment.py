@@ -30,7 +30,7 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AugmentedWindows:
-    """Windows whose `inputs` are augmented anew for each batch.
+    """Windows whose `inputs` are augmented again for each batch.
 
     `spread` is the standard deviation of each modality's numbers.
     """

@@ -220,6 +220,7 @@ class Calibrated(nn.Module):
     def forward(
         self, vision: Tensor, sound: Tensor, speech: Tensor, report: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Returns P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
         given = (vision, sound, speech, report, state)
         inputs = dict(zip((*MODALITIES, "state"), given, strict=True))
         logit, classes = self.network(inputs)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-GREY = 114  # what YOLOX and ultralytics pad with
+GREY = 114  # the padding of YOLOX and ultralytics
 
 
 class Fit(NamedTuple):

@@ -84,7 +84,7 @@ def _sizes(config: Config, bus: KafkaBus) -> Iterator[Problem]:
     try:
         short = [plan for plan in plans(config, bus) if _kept(plan) < _least(plan)]
     except ValueError:
-        return  # storage.cap itself is wrong: its own check says so
+        return  # storage.cap itself is wrong: its own check reports it
     if short:
         cap = size_bytes(config.storage.cap)
         share = shares(config)

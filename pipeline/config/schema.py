@@ -45,7 +45,7 @@ OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
     *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
-PROVIDERS = {  # what runs a model -> its name in ONNX Runtime
+PROVIDERS = {  # provider -> its name in ONNX Runtime
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -211,7 +211,7 @@ class Fusion(_Settings, frozen=True, kw_only=True):
 
     head: str = "shipped"
     threshold: Fraction | None = None  # of both; None: the head's own, and 0.8 of the noisy-or
-    severity: Severity = "high"  # of what the head finds
+    severity: Severity = "high"  # of the head's anomalies
 
 
 class Site(_Settings, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from pipeline.config.schema import Config, KafkaBus, size_bytes
 from pipeline.limits import most_bytes
 
 DAY = 86_400  # s
-HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
+HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, Kafka's overhead
 LEAST_SEGMENT = 1 << 20  # bytes; the minimum of Kafka 4
 MOST_SEGMENT = 1 << 28
 WORDS = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
@@ -167,7 +167,7 @@ def _shrinks(
         have, want = (int(text) if text else -1 for text in altered[key])
         if have < 0:
             less = key != "max.message.bytes"  # kept for ever, or without a limit
-        elif key == "retention.bytes":  # of all partitions together: growing only divides it anew
+        elif key == "retention.bytes":  # of all partitions together: growing only divides it differently
             less = want * plan.partitions < have * there.partitions - plan.partitions
         else:
             less = want < have

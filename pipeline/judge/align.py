@@ -77,7 +77,7 @@ class _Source:
         self.until: int | None = None  # start of the first roster without it
         self.stalled = False  # `declare_lost_until` declared it lost
         self.slot: int | None = None  # the hop of its last promise
-        self.spans: list[tuple[int, int]] = []  # lost; ascending, apart from each other
+        self.spans: list[tuple[int, int]] = []  # lost spans; ascending, with gaps between them
         self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind) of possible repeats
         self.queue: list[tuple[int, int, str]] = []  # the same keys as a heap, for deletion
 
