@@ -1,9 +1,9 @@
-"""Pictures to JPEG and back: one encoder, and a decoder for bytes that nobody vouches for.
+"""Encodes pictures to JPEG, and decodes untrusted JPEG bytes.
 
-Equal pixels are equal bytes everywhere, since there is one encoder. When libjpeg decodes, it fills
-what is missing with grey and only prints a warning. So the structure is checked first (ITU-T T.81,
-annex B): a start and an end marker, one frame header, and the size it claims. Damage inside the
-coded data that leaves all markers whole cannot be told from a strange picture.
+There is one encoder, so equal pixels give equal bytes everywhere. libjpeg fills missing data with
+grey and only prints a warning. So the structure is checked first (ITU-T T.81, annex B): a start and
+an end marker, one frame header, and its size. Damage inside the coded data that leaves all markers
+intact cannot be detected.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from numpy.typing import NDArray
 from pipeline.errors import DecodeError
 
 QUALITY = 90
-MAX_SIDE = 16_384  # px; what claims to be larger is an attack or a fault
+MAX_SIDE = 16_384  # px; a larger claimed size is an attack or a fault
 
 Pixels = NDArray[np.uint8]  # height x width x 3, BGR
 
 END, SCAN = 0xD9, 0xDA
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
-ALONE = frozenset(range(0xD0, 0xD8)) | {0x01}  # restart marks and TEM: no length follows
+ALONE = frozenset(range(0xD0, 0xD8)) | {0x01}  # restart markers and TEM: no length follows
 _MARKER = re.compile(
     rb"\xff[\x01-\xcf\xd8-\xfe]"
 )  # in coded data ff00 is a byte, ffd0-d7 a restart
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
-    """The size whose longest side is `longest` at most and whose shape is nearly the same."""
+    """Returns the size with nearly the same shape and a longest side of at most `longest`."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:
-    """The picture at `fitted` size, by area averaging; itself where it is small enough."""
+    """Returns the picture at `fitted` size, by area averaging; unchanged if it is small enough."""
     height, width = pixels.shape[:2]
     size = fitted(width, height, longest)
     if size == (width, height):
@@ -47,7 +47,7 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 
 def encoded(pixels: Pixels) -> bytes:
-    """One baseline JPEG, quality 90; raises ValueError for what is no picture."""
+    """Returns one baseline JPEG, quality 90; raises ValueError for an array that is no picture."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         msg = f"not a BGR picture: shape {pixels.shape}"
         raise ValueError(msg)
@@ -59,7 +59,7 @@ def encoded(pixels: Pixels) -> bytes:
 
 
 def decoded(data: bytes, width: int, height: int) -> Pixels:
-    """The picture in one JPEG; DecodeError when it is not `width` x `height` or not whole."""
+    """Decodes one JPEG; raises DecodeError if it is not `width` x `height` or not complete."""
     claimed = jpeg_size(data)
     if claimed != (width, height):
         msg = f"the JPEG is {claimed[0]} x {claimed[1]}, its record says {width} x {height}"
@@ -75,7 +75,7 @@ def decoded(data: bytes, width: int, height: int) -> Pixels:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height by the frame header of a JPEG that is whole; DecodeError when it is not.
+    """Returns width and height from the frame header of a complete JPEG; raises DecodeError.
 
     Bytes after the end marker are allowed: many cameras pad.
     """
