@@ -3,10 +3,10 @@
 It judges every window, beside a learned head or alone (`fusion: {head: rules}`); a learned head can
 add alarms but cannot remove any.
 
-The strongest evidence of each modality counts as one independent cause with probability p: `score =
-1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section 4.3.2);
-the label is that of the strongest evidence. The weights express the trust in each modality. A
-missing modality contributes nothing, so a dead microphone does not lower a score.
+The strongest evidence of each modality counts as one independent cause with probability p. The
+score is `1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section
+4.3.2); the label is that of the strongest evidence. The weights express the trust in each modality.
+A missing modality contributes nothing, so a dead microphone does not lower a score.
 """
 
 from __future__ import annotations

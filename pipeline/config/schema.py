@@ -205,9 +205,9 @@ class Stationary(_Settings, frozen=True, kw_only=True):
 
 
 class Fusion(_Settings, frozen=True, kw_only=True):
-    """The fusion head that judges windows beside the rules: `shipped`, a folder from
-    `fusewatch train`, or `rules`, the noisy-or alone, which always runs. In a config `fusion:
-    rules` is short for `fusion: {head: rules}`."""
+    """Which head judges windows beside the rules: `shipped`, a folder from `fusewatch train`,
+    or `rules`: the noisy-or alone, which always runs. `fusion: rules` is short for `fusion:
+    {head: rules}`."""
 
     head: str = "shipped"
     threshold: Fraction | None = None  # of both; None: the head's own, and 0.8 of the noisy-or
@@ -226,8 +226,8 @@ class Site(_Settings, frozen=True, kw_only=True):
 
 
 class Webhook(_Settings, frozen=True, kw_only=True):
-    """A subscriber. Literal private or loopback addresses are the operator's choice; a host
-    *name* that resolves to one needs `allow_networks`, and plain http to a public one needs
+    """A subscriber. Private or loopback addresses are allowed if written literally; a host
+    *name* that resolves to one needs `allow_networks`, and plain http to a public one
     `allow_http`."""
 
     url: str

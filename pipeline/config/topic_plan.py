@@ -167,7 +167,7 @@ def _shrinks(
         have, want = (int(text) if text else -1 for text in altered[key])
         if have < 0:
             less = key != "max.message.bytes"  # kept for ever, or without a limit
-        elif key == "retention.bytes":  # of all partitions together: growing only divides it differently
+        elif key == "retention.bytes":  # the total counts: growing only divides it differently
             less = want * plan.partitions < have * there.partitions - plan.partitions
         else:
             less = want < have
