@@ -1,16 +1,16 @@
 """Decides whether a transcript is accepted; shared by all speech adapters.
 
 Whisper invents words when nobody speaks ("Thank you.", "you", "S-S-S-S"). There is no list of such
-phrases, since real people say them too. An invention shows in three ways: the model is unsure, it
+phrases, since real people say them too. Invented words show in three ways: the model is unsure, it
 repeats itself, or another window gives other words:
 
     below 0.45 mean token probability        rejected (Whisper's own limit is 0.37)
     "no speech" likely, and below 0.75       rejected
-    one word or letter again and again       accepted only if "no speech" is unlikely
+    one word or letter again and again       accepted only if "no speech" is very unlikely
     below 0.5                                decoded again in the full 30 s window, and accepted
                                              if half of the words agree
-    the same words repeated to the end,      accepted once, if "no speech" is unlikely: short
-    three different ones or more             windows repeat correct words in this way
+    the same words repeated to the end,      accepted once, if "no speech" is very unlikely:
+    three different ones or more             short windows repeat correct words in this way
     other loops, or out of tokens            decoded again, and accepted from 0.5 on
 """
 
@@ -72,8 +72,7 @@ class Hearing(msgspec.Struct, frozen=True):
 
     @property
     def once(self) -> str | None:
-        """The text without repetitions, if three or more words repeat until its end; None
-        otherwise."""
+        """The text without repetitions, if three or more words repeat until its end; else None."""
         found = list(_WORD.finditer(self.text))
         said = words(self.text)
         for n in range(3, len(said) // 2 + 1):

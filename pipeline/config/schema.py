@@ -205,9 +205,9 @@ class Stationary(_Settings, frozen=True, kw_only=True):
 
 
 class Fusion(_Settings, frozen=True, kw_only=True):
-    """Which head judges windows beside the rules: `shipped`, a folder from `fusewatch train`,
-    or `rules`: the noisy-or alone, which always runs. `fusion: rules` is short for `fusion:
-    {head: rules}`."""
+    """The head that judges windows beside the rules: `shipped`, a folder from `fusewatch
+    train`, or `rules`: the noisy-or alone, which always runs. Short form in a config:
+    `fusion: rules` for `fusion: {head: rules}`."""
 
     head: str = "shipped"
     threshold: Fraction | None = None  # of both; None: the head's own, and 0.8 of the noisy-or
@@ -226,9 +226,8 @@ class Site(_Settings, frozen=True, kw_only=True):
 
 
 class Webhook(_Settings, frozen=True, kw_only=True):
-    """A subscriber. Private or loopback addresses are allowed if written literally; a host
-    *name* that resolves to one needs `allow_networks`, and plain http to a public one
-    `allow_http`."""
+    """A subscriber. Literal private or loopback addresses are allowed; a host *name* that
+    resolves to one needs `allow_networks`, and plain http to a public one needs `allow_http`."""
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
