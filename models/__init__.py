@@ -1,6 +1,7 @@
-"""Encoders and heads: a batch goes in, one result for each item comes out.
+"""Encoders and fusion heads: each maps a batch to one result per item.
 
-A model knows no time, no site, no bus and no config file. `registry`, `download` and `weights` find
-the model files. Rooms: `vision`, `hearing`, `language`, `fusion`, and `training` (torch).
+A model has no access to time, sites, the bus or the config file. `registry`, `download` and
+`weights` find the model files. Rooms: `vision`, `hearing`, `language`, `fusion`, and `training`
+(torch).
 May import: `pipeline/`.
 """

@@ -1,8 +1,8 @@
-"""One file over HTTPS, whole and right or not at all: resumed after a cut, checked by its hash.
+"""Downloads one file over HTTPS, resumes after a cut, and checks its hash.
 
-What is not there yet lives in `NAME.part` beside the target, so a cut download goes on where it
-stopped, also in another process. Proxies and extra certificates come from the environment
-(`HTTPS_PROXY`, `SSL_CERT_FILE`), as everywhere.
+A partial download is in `NAME.part` beside the target, so a cut download continues where it
+stopped, even in another process. Proxies and extra certificates come from the environment
+(`HTTPS_PROXY`, `SSL_CERT_FILE`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import httpx
 
 from pipeline.errors import WeightsError
 
-TRIES = 5  # in a row that bring no byte
-SPARE = 50_000_000  # bytes that stay free on the disk
-TIMEOUT = httpx.Timeout(30, connect=20)  # s; between two bytes, however slow they come
+TRIES = 5  # limit of consecutive tries without a byte
+SPARE = 50_000_000  # bytes that must stay free on the disk
+TIMEOUT = httpx.Timeout(30, connect=20)  # s between two bytes; the total is not limited
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-Told = Callable[[int], None]  # how many bytes are there now
+Told = Callable[[int], None]  # number of bytes downloaded so far
 
 
 class Wanted:
-    """What a file must be: its address, its size in bytes and its SHA-256 as hex."""
+    """The expected file: its address, its size in bytes and its SHA-256 in hex."""
 
     def __init__(self, url: str, size: int, sha256: str) -> None:
         self.url, self.size, self.sha256 = url, size, sha256
@@ -44,10 +44,10 @@ def fetch(
     timeout: httpx.Timeout = TIMEOUT,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Bring `wanted` to `target`, atomically; raises WeightsError and leaves no wrong byte behind.
+    """Downloads `wanted` to `target` atomically; raises WeightsError and never leaves wrong bytes.
 
-    Only https (and http on this machine), through redirects too. Two processes may fetch the same
-    file: the second waits for the first.
+    Allows only https (and http on this machine), for redirects too. When two processes fetch the
+    same file, the second waits for the first.
     """
     part = target.with_name(target.name + ".part")
     try:
@@ -64,15 +64,15 @@ def fetch(
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, as hex."""
+    """Returns the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
-    """While others, also other processes, wait for the lock of this name in `folder`."""
-    with (folder / name).open("w") as lock:  # stays: to remove it would race
+    """Holds the lock `name` in `folder`; other threads and processes wait for it."""
+    with (folder / name).open("w") as lock:  # not removed: removal would be a race
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -88,7 +88,8 @@ def _room(wanted: Wanted, part: Path) -> None:
 def _download(
     wanted: Wanted, part: Path, told: Told, timeout: httpx.Timeout, wait: Callable[[float], None]
 ) -> None:
-    """Until `part` has the right size; a try that brings bytes counts as none."""
+    """Downloads until `part` has the right size; a try that brings bytes resets the failure
+    count."""
     host = httpx.URL(wanted.url).host
     failed, reason = 0, ""
     hooks = {"request": [_only_https]}
@@ -117,7 +118,7 @@ def _download(
 
 
 def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
-    """One request; returns why it fell short, or nothing."""
+    """Makes one request; returns why it was incomplete, or ""."""
     have = _size(part)
     headers = {"Accept-Encoding": "identity", "User-Agent": "fusewatch"}
     if have:
@@ -132,10 +133,10 @@ def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
             msg = f"{answer.url.host} answers {answer.status_code} for {wanted.url}"
             raise WeightsError(msg)
         if answer.status_code == 200:
-            have = 0  # the server does not know ranges: from the start
+            have = 0  # the server does not support ranges: start again
         with part.open("r+b" if have else "wb") as file:
             file.seek(have)
-            for piece in answer.iter_raw():  # as they come: what arrived before a cut is kept
+            for piece in answer.iter_raw():  # unbuffered: bytes that arrive before a cut are kept
                 have += len(piece)
                 if have > wanted.size:
                     file.truncate(0)

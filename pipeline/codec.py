@@ -1,4 +1,4 @@
-"""Records to bytes and back: MessagePack, the type's name in the field `type`."""
+"""Encodes and decodes records: MessagePack, with the record type's name in the field `type`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _decoder: msgspec.msgpack.Decoder[types.Any] = msgspec.msgpack.Decoder(types.Any
 
 
 def encode(record: types.Record) -> bytes:
-    """The wire form of a record."""
+    """Returns the encoded bytes of a record."""
     return _encoder.encode(record)
 
 
 def decode(value: bytes) -> types.Any:
-    """The record in `value`; raises DecodeError with the reason and never anything else."""
+    """Returns the record in `value`; raises DecodeError with the reason, and no other error."""
     try:
         return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -37,7 +37,10 @@ _span_decoder = msgspec.msgpack.Decoder(_Span)
 
 
 def span(value: bytes) -> tuple[int, int] | None:
-    """The event span `[start, end)` of an encoded record, its data left unread; None: has none."""
+    """Returns the event span `[start, end)` of an encoded record, or None if it has none.
+
+    The other fields are not decoded.
+    """
     try:
         seen = _span_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -46,6 +49,6 @@ def span(value: bytes) -> tuple[int, int] | None:
 
 
 def overlaps(value: bytes, start: int, end: int) -> bool:
-    """Whether an encoded record has a span, and that overlaps `[start, end)`."""
+    """Returns whether an encoded record has a span that overlaps `[start, end)`."""
     seen = span(value)
     return seen is not None and seen[0] < end and seen[1] > start

@@ -2,47 +2,48 @@
 
     FusewatchError
     +-- ConfigError      the config, a scene or a command is wrong: exit code 2
-    +-- DecodeError      a record's bytes are not a record of ours: it goes to `dead`
+    +-- DecodeError      bytes are not a valid record: they go to the dead letters
     +-- OutsideError     a device, file, address or registry failed: exit code 3
-    |   +-- SourceLost   a camera, microphone or stream is gone; capture tries again
-    |   +-- DiskFull     the log has no space; capture drops and counts until it has
+    |   +-- SourceLost   a camera, microphone or stream is lost; capture reconnects
+    |   +-- DiskFull     the log has no space; capture drops and counts records until it has
     |   +-- BrokersAway  Kafka does not answer; capture spools until it does
-    |   +-- WeightsError a model file is missing or is not what its hash says
-    +-- Retry            a sink asks to be tried again later
-    +-- Rejected         a sink will never take this alert: it goes to `dead`
+    |   +-- WeightsError a model file is missing or does not match its hash
+    +-- Retry            a sink asks for a later retry
+    +-- Rejected         a sink refuses this alert for good: it goes to the dead letters
 
-An error that reaches a person says what to do; none of them ever holds a secret.
+The message of an error says what the user can do. No message holds a secret.
 """
 
 from __future__ import annotations
 
 
 class FusewatchError(Exception):
-    """The root of the tree."""
+    """The base class of all these errors."""
 
 
 class ConfigError(FusewatchError):
-    """A wrong setting; `str()` names file, line, path and what to do."""
+    """A setting is wrong; `str()` names file, line, path and what to do."""
 
 
 class DecodeError(FusewatchError):
-    """Bytes that are not one of our records."""
+    """Bytes are not a valid Fusewatch record."""
 
 
 class OutsideError(FusewatchError):
-    """Something that we do not control failed."""
+    """Something outside Fusewatch failed: a device, file, network, disk or broker."""
 
 
 class SourceLost(OutsideError):
-    """A source ended that should have gone on; the message says why, without its address."""
+    """A live source ended unexpectedly; the message gives the reason without the source's
+    address."""
 
 
 class DiskFull(OutsideError):
-    """The disk has no space left for the log; nothing that was acknowledged is lost."""
+    """The disk has no space left for the log; acknowledged records are not lost."""
 
 
 class BrokersAway(OutsideError):
-    """No broker answers, or none that could serve us; it may work again without our doing."""
+    """No broker answers, or none can serve; a later attempt may succeed without any action."""
 
 
 class WeightsError(OutsideError):
@@ -52,8 +53,9 @@ class WeightsError(OutsideError):
 class Retry(FusewatchError):
     """The sink could not take an alert now.
 
-    `after` is seconds as the receiver asked for (`Retry-After`), or None for the usual delay;
-    `alone` means that it spoke of this alert only, so that others may be tried meanwhile.
+    `after` is the wait in seconds that the receiver asked for (`Retry-After`); None: the usual
+    backoff. `alone` means that the refusal concerns only this alert, so other alerts may be sent
+    meanwhile.
     """
 
     def __init__(self, reason: str, after: float | None = None, *, alone: bool = False) -> None:
@@ -63,7 +65,8 @@ class Retry(FusewatchError):
 
 
 class Rejected(FusewatchError):
-    """The sink will not take this alert, now or later; `disable` means: nor any other (410)."""
+    """The sink refuses this alert for good; `disable` means that it refuses all others too
+    (410)."""
 
     def __init__(self, reason: str, *, disable: bool = False) -> None:
         super().__init__(reason)

@@ -1,13 +1,14 @@
-"""One stage on one partition: what happens to one record exists here, and only here.
+"""Runs one stage on one partition: the only place that processes a record.
 
 A restart reads again from `safe`, rebuilds the state from the records that are still needed, and
-stays silent until the offset that it had reached. What it must know for that is the `note`:
+publishes nothing until the offset that it had reached. The `note` holds what it needs for that:
 
     note = "1" + base64(crc32 of the rest, u32 | reached, u64 | (site hash, u32; floor, i40) ...)
 
-All numbers are big endian. A floor counts 10 ms, rounded down, so that 200 sites fit in 2,420
-bytes of ASCII: Kafka keeps it as offset metadata (a string of 4,096 bytes at most), the local log
-in a column. Two sites with one hash share the lower floor: they are read back further, no more.
+All numbers are big endian. A floor is in units of 10 ms, rounded down, so that 200 sites fit in
+2,420 bytes of ASCII. Kafka stores the note as offset metadata (a string of 4,096 bytes at most),
+the local log in a column. Two sites with the same hash share the lower floor: the restart then
+reads further back, with no other effect.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Stage
 from pipeline.types import FOREVER, Record, needed_until
 
-FLOOR_UNIT = 10_000_000  # ns; five signed bytes of it reach 174 years either way
-LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every floor that is lower still
-BOTTOM = -(2**63)  # ns; a floor that nothing lies below
-MOST_FLOORS = 330  # make a note of 3,977 bytes
+FLOOR_UNIT = 10_000_000  # ns; five signed bytes of such units cover 174 years before and after
+LOWEST = -(2**39)  # in FLOOR_UNIT; stands for every lower floor too
+BOTTOM = -(2**63)  # ns; the lowest floor
+MOST_FLOORS = 330  # so many make a note of 3,977 bytes
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQ")
-_FLOOR = struct.Struct(">IbI")  # i40 as its highest byte, signed, and the other four
+_FLOOR = struct.Struct(">IbI")  # i40: its highest byte, signed, and the other four
 
 
 @lru_cache(maxsize=4096)
 def site_hash(site: str) -> int:
-    """The 32 bits by which a note knows a site."""
+    """Returns the CRC-32 of a site's name, which stands for the site in a note."""
     return zlib.crc32(site.encode())
 
 
 class Floors(dict[str, int]):
-    """Floors by site, out of a note; ask by `get`, `[]` or `in`: the names themselves are gone."""
+    """Floors by site, read from a note. Use `get`, `[]` or `in`: only hashes of the names are
+    stored."""
 
     def __init__(self, by_hash: dict[int, int]) -> None:
         super().__init__((f"{number:08x}", floor) for number, floor in by_hash.items())
@@ -58,13 +60,13 @@ class Floors(dict[str, int]):
 
 
 def round_down(floor: int) -> int:
-    """The highest floor at or below `floor` that a note can hold. Ns."""
+    """Returns the highest floor at or below `floor` that a note can hold, in ns."""
     unit = floor // FLOOR_UNIT
     return BOTTOM if unit <= LOWEST else min(unit, -LOWEST - 1) * FLOOR_UNIT
 
 
 def pack(reached: int, floors: dict[int, int]) -> bytes:
-    """The note that holds the offset reached and the floors by site hash."""
+    """Returns the note of the reached offset and the floors by site hash."""
     body = bytearray(_HEAD.pack(0, reached))
     for number, floor in sorted(floors.items()):
         unit = max(round_down(floor) // FLOOR_UNIT, LOWEST)
@@ -74,7 +76,8 @@ def pack(reached: int, floors: dict[int, int]) -> bytes:
 
 
 def unpack(note: bytes) -> tuple[int, dict[int, int]]:
-    """Offset reached and floors by site hash; raises OutsideError for what `pack` did not make."""
+    """Returns the reached offset and the floors by site hash; raises OutsideError for an
+    invalid note."""
     if not note:
         return 0, {}
     try:
@@ -102,13 +105,13 @@ def _unreadable(note: bytes) -> OutsideError:
 
 
 def _finite(floors: dict[int, int]) -> dict[int, int]:
-    """Without the sites of which nothing is held: a stage may, by another config, know them again,
-    and then they begin anew."""
+    """Drops the floors of sites that hold nothing; under another config such a site starts
+    afresh."""
     return {site: floor for site, floor in floors.items() if floor < round_down(FOREVER)}
 
 
 class Host:
-    """Feeds the records of one partition to a stage's state, from where `assigned` says.
+    """Feeds the records of one partition to a stage's state, from the offset of `assigned`.
 
     Raises OutsideError when the note of `assigned` cannot be read.
     """
@@ -120,26 +123,27 @@ class Host:
         self._next = assigned.offset
         self._noted = Floors(_finite(floors))
         self._state = stage.open(self._noted)
-        self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, held until)
+        self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, needed until)
 
     @property
     def reached(self) -> int:
-        """Every entry below this offset was answered."""
+        """Every entry below this offset was processed and its results were published."""
         return self._reached
 
     @property
     def rebuilding(self) -> bool:
-        """Whether what comes next was answered before the restart."""
+        """Whether the next entry was already processed before the restart."""
         return self._next < self._reached
 
     def wants(self, offset: int, record: Record) -> bool:
-        """Whether `feed` will look at this record, and so needs the model's answer to it."""
+        """Returns whether `feed` uses this record, and so needs the model's result for it."""
         if offset >= self._reached:
             return True
         return needed_until(record) > int(self._noted.get(record.site, BOTTOM))
 
     def feed(self, offset: int, record: Record, inferred: Any) -> list[Record]:
-        """What the stage says to this record; nothing where it was said before the restart."""
+        """Returns the stage's output for this record; nothing if it was published before the
+        restart."""
         told = self.skip(offset)
         if not told and not self.wants(offset, record):
             return []
@@ -148,7 +152,10 @@ class Host:
         return list(out) if told else []
 
     def skip(self, offset: int) -> bool:
-        """Moves past an entry; whether what is said of it is new, and so must be published."""
+        """Moves past an entry; returns whether it is new, so that its results must be published.
+
+        Raises RuntimeError when the offset was passed already.
+        """
         if offset < self._next:
             msg = f"offset {offset} came again: {self._next} was to come"
             raise RuntimeError(msg)
@@ -173,15 +180,15 @@ class Host:
 
     @property
     def note(self) -> bytes:
-        """What a restart must know beside `safe`: at most 2,420 bytes of ASCII for 200 sites."""
+        """What a restart needs beside `safe`: at most 2,420 bytes of ASCII for 200 sites."""
         if self.rebuilding:
-            return self._assigned.note  # it says all of the state that is being rebuilt
+            return self._assigned.note  # it describes the state that is being rebuilt
         fed: dict[int, int] = {}
         for site in self._held:
             floor, number = round_down(self._state.floor(site)), site_hash(site)
             fed[number] = min(floor, fed.get(number, floor))
-        # A site that was not fed since the restart keeps its floor, but a name that never comes
-        # again (it was renamed, say) must not fill the note: who spoke last stays.
+        # A site without records since the restart keeps its floor. But sites that never return
+        # (renamed ones, for example) must not fill the note: those with the newest floors stay.
         noted = self._noted.by_hash
         rest = sorted(noted.keys() - fed.keys(), key=noted.__getitem__, reverse=True)
         kept = {number: noted[number] for number in rest[: max(MOST_FLOORS - len(fed), 0)]}

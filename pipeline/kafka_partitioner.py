@@ -1,6 +1,6 @@
-"""Which partition a key goes to: the hash that every client of Kafka agrees on by default.
+"""Maps a key to a partition with the default hash of all Kafka clients.
 
-Clients have their own; this one lets a config be judged where no client is installed.
+Clients have their own; this one allows a config to be checked where no client is installed.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ _M, _MASK = 0x5BD1E995, 0xFFFFFFFF
 
 
 def partition_of(key: str, partitions: int) -> int:
-    """The partition of a key in a topic with so many."""
+    """Returns the partition of a key in a topic with `partitions` partitions."""
     return key_hash(key) % partitions
 
 
 def key_hash(key: str) -> int:
-    """What the partition is the remainder of."""
+    """Returns the hash of a key; its remainder by the number of partitions is the partition."""
     return murmur2(key.encode()) & 0x7FFFFFFF
 
 
 def murmur2(data: bytes) -> int:
-    """MurmurHash2 by Austin Appleby, 32 bits, with the seed of Kafka's clients."""
+    """Returns the MurmurHash2 (Austin Appleby) of `data`, 32 bits, with the seed of Kafka's
+    clients."""
     whole = len(data) & ~3
     mixed = 0x9747B28C ^ len(data)
     for i in range(0, whole, 4):

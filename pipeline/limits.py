@@ -1,17 +1,19 @@
-"""How large a record may be: limits that every bus and the runner share."""
+"""Limits on the size of a record, shared by every bus and the runner."""
 
 from __future__ import annotations
 
 from pipeline import topics
 
-MAX_BYTES = 1 << 26  # of one record, where nobody set a lower limit
-DEAD_BYTES = 1 << 18  # of a record that are kept in its dead letter
-WRAPPED = 1 << 16  # that a Late or a DeadLetter may have beside the record in it
+MAX_BYTES = 1 << 26  # limit of one record, unless the config sets a lower one
+DEAD_BYTES = 1 << 18  # bytes of a record that its dead letter keeps
+WRAPPED = 1 << 16  # overhead of a Late or a DeadLetter beside the record in it
 
 
 def most_bytes(topic: str, max_message: int) -> int:
-    """Bytes of the largest value that may be published to a topic: a Late or a DeadLetter holds a
-    record, and must fit whatever came."""
+    """Returns the size limit of a value of this topic, in bytes.
+
+    It is higher for a Late or a DeadLetter: each wraps a record and must fit whatever arrived.
+    """
     if topic not in (topics.LATE, topics.DEAD):
         return max_message
     return max(max_message, DEAD_BYTES) + WRAPPED

@@ -16,23 +16,24 @@ from pipeline.types import Alert, Chunk, Record
 
 
 class Source(Protocol):
-    """One life of a camera, microphone or recording; raises SourceLost when it is cut off."""
+    """One connection to a camera, microphone or recording; raises SourceLost when the stream
+    breaks."""
 
     def __iter__(self) -> Iterator[Chunk]: ...
     def close(self) -> None: ...
 
 
 class Model(Protocol):
-    """A batch in, one result an item out; knows no time, no bus, no config file."""
+    """Maps a batch to one result per item; has no access to time, the bus or the config file."""
 
     def __call__(self, batch: Sequence[Any]) -> Sequence[Any]: ...
 
 
 class State(Protocol):
-    """What a stage remembers of one partition.
+    """The state of a stage for one partition.
 
-    Nothing held until `floor(site)` or before (`types.needed_until`) can change what `on` will say:
-    a restart that feeds the later records again, in order, ends in an equal state.
+    Records held until `floor(site)` or earlier (`types.needed_until`) do not affect the output of
+    `on` any more. A restart that feeds the later records again, in order, reaches an equal state.
     """
 
     def on(self, record: Record, inferred: Any) -> Sequence[Record]: ...
@@ -40,11 +41,11 @@ class State(Protocol):
 
 
 class Stage(Protocol):
-    """A step of the graph: reads one topic, has one `State` a partition.
+    """A step of the graph: reads one topic and has one `State` per partition.
 
-    `infer` sees a whole poll over all partitions, gives one result a record and is stateless.
-    `open` takes the floors by site that a restart goes on from; none for a new partition. Ask them
-    by `get`: they come out of a note, which keeps a hash for each name.
+    `infer` gets a whole poll over all partitions, returns one result per record, and is stateless.
+    `open` takes the floors by site at which a restart continues; empty for a new partition. Read
+    them with `get`: they come from a note, which stores only a hash of each name.
     """
 
     def infer(self, batch: Sequence[Record]) -> Sequence[Any]: ...
@@ -60,10 +61,10 @@ class Assigned(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One record's bytes.
+    """One stored record: its bytes and their place.
 
-    `trace` is a traceparent, or empty. `fault` is what the bus found wrong with the entry before
-    anybody read it (an unknown schema version, say): it goes to `dead`.
+    `trace` is a traceparent, or empty. `fault` is a defect that the bus found before the entry was
+    decoded (an unknown schema version, for example): such an entry goes to the dead letters.
     """
 
     partition: int
@@ -81,10 +82,10 @@ class Revoked(msgspec.Struct, frozen=True):
 
 
 class Reader(Protocol):
-    """One member of a consumer group on one topic; not shared between threads.
+    """One member of a consumer group on one topic. Not thread-safe.
 
-    `poll` gives at most `limit` entries and waits at most `wait` seconds for the first.
-    `commit` is durable when it returns; `offset` is where a restart reads from.
+    `poll` returns at most `limit` entries and waits at most `wait` seconds for the first. `commit`
+    is durable when it returns; a restart reads from `offset`.
     `behind` is how many entries of a partition wait to be polled: at least 1 where that is not
     known, such as before the partition is assigned. `lost` counts the entries that retention
     deleted before this reader came to them; it grows as `poll` passes over them.
@@ -101,7 +102,7 @@ class Reader(Protocol):
 class Bus(Protocol):
     """Topics of bytes, ordered by key; `publish` may buffer until `flush`.
 
-    `fetch` reads back the chunks of one source that overlap `[start, end)`: for evidence only.
+    `fetch` returns the stored chunks of one source that overlap `[start, end)`; for evidence only.
     """
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None: ...

@@ -1,4 +1,4 @@
-"""How a stage is run: poll, infer, feed, publish, flush, commit, in this order always."""
+"""Runs a stage: poll, infer, feed, publish, flush, commit, always in this order."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from pipeline.types import (
     Utterance,
 )
 
-REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a poisoned record may
-# quote itself in the one, and a poisoned key fill the other
-KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages read may hold
+REASON, NAMED = 1000, 200  # characters of a reason, and of a site or source: a malicious record
+# may put long text into either
+KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of the topics that stages read
     topics.FRAMES: (FrameChunk, Progress, Roster),
     topics.AUDIO: (AudioChunk, Progress, Roster),
     topics.REPORTS: (Report, Progress, Roster),
@@ -40,10 +40,10 @@ KINDS: Mapping[str, tuple[type[Record], ...]] = {  # what a topic that stages re
 
 
 class Runner:
-    """A stage between the topic that it reads and the one that it writes; for one thread.
+    """Connects a stage to the topic that it reads and the topic that it writes. Not thread-safe.
 
-    `limit` is the largest poll; a record of more than `max_bytes` goes to the dead topic. Closing a
-    runner and making another is what a restart is.
+    `limit` is the largest poll. A record of more than `max_bytes` goes to the dead topic. To
+    restart a stage, close its runner and create a new one.
     """
 
     def __init__(
@@ -67,23 +67,25 @@ class Runner:
         self.reader: Reader = bus.reader(topic, group)
         self.hosts: dict[int, Host] = {}
         self.committed: dict[int, tuple[int, bytes]] = {}
-        self.settling = False  # it is the bus's turn: what takes long now is not the stage
+        self.settling = False  # in flush or commit: a delay now is the bus's, not the stage's
         self.answered = 0  # entries that the present turn has answered, published or not
 
     def step(self, wait: float = 0.0) -> int:
-        """One turn; how many entries it moved. Waits at most `wait` seconds for the first."""
+        """Runs one turn and returns the number of entries; waits at most `wait` seconds for
+        the first."""
         return step(self, wait)
 
     def close(self) -> None:
-        """Closes the reader; what was not committed is read again by the next runner."""
+        """Closes the reader; the next runner reads uncommitted entries again."""
         self.reader.close()
 
 
 def step(runner: Runner, wait: float = 0.0) -> int:
-    """One turn of `runner`; how many entries it moved.
+    """Runs one turn of `runner` and returns the number of entries processed.
 
-    Bytes that are no record go to the dead topic, and the partition moves on. Any other error is a
-    bug or the outside world: it leaves here with a note of where it happened, nothing committed.
+    Bytes that are not a record go to the dead topic, and the partition advances. Any other error is
+    a bug or comes from outside: it is raised with a note of the topic, partition and offset, and
+    nothing is committed.
     """
     runner.answered = 0
     entries = _polled(runner, wait)
@@ -116,9 +118,9 @@ def step(runner: Runner, wait: float = 0.0) -> int:
 
 
 def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
-    """Publishes an answer; one that no bus would take is told in a dead letter instead.
+    """Publishes one output; an output that is too large for the bus becomes a dead letter.
 
-    It would be too large again after every restart, and the partition would never move on.
+    Otherwise it would fail again after every restart, and the partition would never advance.
     """
     topic, value = _topic_of(made, runner.out), codec.encode(made)
     if len(value) > most_bytes(topic, runner.max_bytes):
@@ -134,7 +136,7 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
 
 
 def _topic_of(record: Record, out: str) -> str:
-    """Where a stage that writes to `out` puts this record: late and dead have their own topics."""
+    """Returns the topic of a stage's output: Late and DeadLetter have topics of their own."""
     match record:
         case Late():
             return topics.LATE
@@ -145,9 +147,10 @@ def _topic_of(record: Record, out: str) -> str:
 
 
 def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
-    """The record of an entry of `topic`; raises DecodeError for what must go to the dead topic.
+    """Returns the record of an entry; raises DecodeError for an entry that must go to the dead
+    topic.
 
-    So does a record of another topic's kind, and no stage need think of what never comes to it.
+    A record type that the topic does not hold is such an entry, so no stage has to handle it.
     """
     if entry.fault:
         raise DecodeError(entry.fault)
@@ -162,10 +165,10 @@ def decoded(entry: Entry, topic: str, max_bytes: int = MAX_BYTES) -> Record:
 
 
 def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:
-    """Steps the runners round robin until nothing moves; how many entries were moved.
+    """Steps the runners round robin until nothing moves; returns the number of entries processed.
 
-    Whenever nothing moves `pump` publishes (and flushes) the next slice of a recording, and says
-    whether there was one. One thread, no clock: the same slices give the same turns every time.
+    When nothing moves, `pump` publishes (and flushes) the next slice of a recording and returns
+    whether there was one. One thread and no clock: the same slices give the same turns every time.
     """
     total = 0
     while True:
@@ -176,7 +179,7 @@ def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -
 
 
 def _polled(runner: Runner, wait: float) -> list[Entry]:
-    """The entries of one poll, after what it says of partitions that come and go."""
+    """Returns the entries of one poll, after applying its partition assignments and revocations."""
     entries: list[Entry] = []
     for event in runner.reader.poll(runner.limit, wait):
         match event:
@@ -199,7 +202,7 @@ def _read(runner: Runner, entry: Entry) -> Record | DecodeError:
 
 
 def _infer(runner: Runner, wanted: list[tuple[Entry, Record]]) -> dict[tuple[int, int], Any]:
-    """What the model says to each wanted record, by (partition, offset)."""
+    """Returns the model's result for each wanted record, by (partition, offset)."""
     if not wanted:
         return {}
     batch = [record for _, record in wanted]
@@ -227,7 +230,7 @@ def _answers(
     record: Record | DecodeError,
     inferred: dict[tuple[int, int], Any],
 ) -> list[Record]:
-    """What is to be published for one entry."""
+    """Returns the records to publish for one entry."""
     host = runner.hosts[entry.partition]
     if isinstance(record, DecodeError):
         return [_dead(runner.topic, entry, str(record))] if host.skip(entry.offset) else []
@@ -236,7 +239,7 @@ def _answers(
 
 
 def dead_letter(*, site: str, source: str, topic: str, entry: Entry, reason: str) -> DeadLetter:
-    """A dead letter that fits into `dead.v1`, whatever the entry was: what is too long is cut."""
+    """Returns a dead letter that always fits into `dead.v1`: fields that are too long are cut."""
     size = len(entry.value)
     cut = "" if size <= DEAD_BYTES else f" [the first {DEAD_BYTES} of {size} bytes]"
     return DeadLetter(
@@ -256,7 +259,7 @@ def _dead(topic: str, entry: Entry, reason: str) -> DeadLetter:
 
 
 def _placed(topic: str, entry: Entry, made: Record) -> Record:
-    """A stage that rejects a record does not know where it stood: here that is filled in."""
+    """Fills in the position of a rejected record, which the stage does not know."""
     if not isinstance(made, DeadLetter):
         return made
     return dead_letter(
@@ -265,7 +268,7 @@ def _placed(topic: str, entry: Entry, made: Record) -> Record:
 
 
 def _commit(runner: Runner, partition: int) -> None:
-    """Commits `safe` and the note, if they are not what stands there already."""
+    """Commits `safe` and the note, unless they equal the last commit."""
     host = runner.hosts[partition]
     commit = (host.safe, host.note)
     if commit != runner.committed[partition]:

@@ -1,4 +1,4 @@
-"""Names of sources, and the instants at which a record is known and a next one may start."""
+"""Names of sources, and the times at which their records are known and may be followed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ REPORTS_SOURCE = "reports"
 
 
 def known_at(record: Record) -> int:
-    """When a live capture could have published the record: sound is known at its end. Ns."""
+    """Returns the earliest time at which live capture can publish the record, in ns.
+
+    Sound is known at its end, other records at their start.
+    """
     return record.end if isinstance(record, AudioChunk) else event_start(record)
 
 
 def first_free(record: Record) -> int:
-    """The first ns at which what a source publishes after this record may start."""
+    """Returns the earliest start of the source's next record after this one, in ns."""
     match record:
         case AudioChunk():
             return record.end
@@ -26,11 +29,12 @@ def first_free(record: Record) -> int:
 
 
 def roster(cameras: Iterable[str], microphones: Iterable[str]) -> tuple[str, ...]:
-    """The observation sources of a site; a microphone is two, and people may always report."""
+    """Returns the observation sources of a site: each microphone gives two, and reports are
+    always one."""
     heard = (name for room in microphones for name in (room, speech_source(room)))
     return (*cameras, *heard, REPORTS_SOURCE)
 
 
 def speech_source(microphone: str) -> str:
-    """The observation source of what is said at a microphone."""
+    """Returns the name of a microphone's speech source."""
     return f"{microphone}/speech"

@@ -1,13 +1,13 @@
-"""From voice probabilities to utterances: where somebody begins and ends to speak. Pure.
+"""Turns voice probabilities into utterances: finds where speech starts and ends. Pure.
 
-A *run* of speech opens at a frame of at least `Speech.opens`, goes on while frames stay above
-`Speech.keeps` and ends `Speech.hang` after the last of those. A run that lasts is cut into pieces,
-because nobody waits longer than `Speech.longest` for an alarm.
+A *run* of speech starts at a frame of at least `Speech.opens`, continues while frames are at least
+`Speech.keeps`, and ends `Speech.hang` after the last of those. A long run is cut into pieces, so
+that no alarm waits longer than `Speech.longest`.
 
-A restart must come to the same pieces without reading a monologue from its beginning. So a cut is
-never counted from the run's start: every `GRID` of UTC has one *weak point*, the frame least like
-speech in the `WINDOW` before it, and runs are cut at weak points only. From its first cut on the
-pieces of a run do not depend on where it began: `Segmenter.anchor` is never far back.
+A restart must find the same pieces without reading a long speech from its start. So a cut never
+depends on the start of the run: every `GRID` of UTC has one *weak point*, the frame with the lowest
+speech probability in the `WINDOW` before it, and runs are cut only at weak points. After its first
+cut, the pieces of a run do not depend on where it started. So `Segmenter.anchor` is never far back.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ import msgspec
 from pipeline.types import SECOND, ns
 
 GRID = 4 * SECOND  # ns between weak points
-WINDOW = 1 * SECOND  # ns before each grid line in which its weak point is looked for
+WINDOW = 1 * SECOND  # ns before each grid line; the weak point lies in it
 
 
 class SpeechSpan(NamedTuple):
-    """Somebody spoke in `[start, end)`, ns."""
+    """An utterance in `[start, end)`, ns."""
 
     start: int
     end: int
 
 
 class Speech(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts as speech; times are ns.
+    """The thresholds that define speech; times are in ns.
 
-    `hang` is at least twice `pad`, so that padding never makes two utterances overlap, and
-    `longest` at least `GRID + WINDOW`, so that a weak point is always at hand: else ValueError.
+    Raises ValueError unless `hang` is at least twice `pad`, so that padding never makes two
+    utterances overlap, and `longest` is at least `GRID + WINDOW`, so that a weak point is always
+    available.
     """
 
     opens: float = 0.3  # probability
     keeps: float = 0.2  # probability
     hang: int = ns(0.6)
-    fades: int = ns(2)  # without a frame that could open a run, it ends
-    least: int = ns(0.25)  # of frames above `keeps`; less is a click, not a word
-    pad: int = ns(0.3)  # heard before and after, since words begin and end softly
+    fades: int = ns(2)  # a run ends after this time without a frame of at least `opens`
+    least: int = ns(0.25)  # of frames of at least `keeps`; less is a click, not a word
+    pad: int = ns(0.3)  # added before and after, since words begin and end softly
     longest: int = ns(5)
 
     def __post_init__(self) -> None:
@@ -64,11 +65,11 @@ class _Frame(NamedTuple):
 
 
 class Segmenter:
-    """One microphone's frames in, in order; finished utterances out.
+    """Takes one microphone's frames in order, and returns finished utterances.
 
-    Between frames that do not meet nothing was captured: that ends an utterance. The outputs after
-    any moment are a function of the frames from the second of `anchor` on: another segmenter that
-    starts in that second or an earlier one will agree.
+    A gap between frames means that nothing was captured: it ends an utterance. The output after any
+    moment depends only on the frames from the second of `anchor` on: another segmenter that starts
+    in that second or earlier gives the same output.
     """
 
     def __init__(self, start: int, speech: Speech | None = None) -> None:
@@ -79,34 +80,35 @@ class Segmenter:
         self._open: int | None = None  # start of the open piece
         self._kept = start  # end of the last frame of at least `keeps`
         self._strong = start  # end of the last frame of at least `opens`
-        self._weakest: _Frame | None = None  # of the window that we are in
+        self._weakest: _Frame | None = None  # of the current window
         self._weak = start  # the newest weak point
-        self._anchors = (start, start)  # what the last piece's start, and this one's, follow from
+        self._anchors = (start, start)  # what the starts of the last piece and this one depend on
 
     @property
     def heard(self) -> int:
-        """The end of the newest frame. Ns."""
+        """The end of the newest frame, in ns."""
         return self._heard
 
     @property
     def open_start(self) -> int | None:
-        """Where the open utterance begins; None while nobody speaks. Ns."""
+        """The start of the open utterance, in ns; None while there is no speech."""
         return self._open
 
     @property
     def upto(self) -> int:
-        """No utterance still to come starts earlier. Ns; never decreases."""
+        """No later utterance starts before this time. Ns; never decreases."""
         if self._open is not None:
             return self._open
         return max(self._begin, self._heard - self._speech.pad)
 
     @property
     def anchor(self) -> int:
-        """What comes next depends on no frame of an earlier second. Ns."""
+        """Later output depends on no frame before the second of this time. Ns."""
         return self.upto if self._open is None else self._anchors[0]
 
     def push(self, start: int, end: int, probability: float) -> list[SpeechSpan]:
-        """The utterances that this frame finishes; raises ValueError unless frames are in order."""
+        """Returns the utterances that this frame ends; raises ValueError unless frames come
+        in order."""
         if not self._heard <= start < end:
             msg = f"frame [{start}, {end}) comes after {self._heard}"
             raise ValueError(msg)
@@ -128,14 +130,16 @@ class Segmenter:
         return found + (self._close() if quiet else self._cut())
 
     def skip(self, upto: int) -> list[SpeechSpan]:
-        """Nothing was captured before `upto`: the open utterance ends, the next starts after it."""
+        """Marks the time before `upto` as not captured: ends the open utterance and returns
+        it, if any."""
         found = self._close() if self._open is not None else []
         self._begin = max(self._begin, upto)
         self._weakest = None
         return found
 
     def _look_for_weak(self, frame: _Frame) -> None:
-        """Keep the frame least like speech of `[grid - WINDOW, grid)`, the first of equals."""
+        """Keeps the frame with the lowest probability in `[grid - WINDOW, grid)`, the first
+        of equals."""
         if frame.start % GRID < GRID - WINDOW:
             return
         if self._weakest is None or frame.probability < self._weakest.probability:
@@ -144,7 +148,8 @@ class Segmenter:
             self._weak, self._weakest = self._weakest.start, None
 
     def _cut(self) -> list[SpeechSpan]:
-        """The piece up to the newest weak point, once the open one is as long as may be."""
+        """Returns the piece up to the newest weak point, once the open piece has its greatest
+        length."""
         if self._open is None or self._heard - self._open < self._speech.longest:
             return []
         found = self._piece(self._open, self._weak)

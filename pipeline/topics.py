@@ -1,4 +1,4 @@
-"""Names of the topics, and which key a record travels under."""
+"""Names of the topics, the record types that each holds, and the key of a record."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
 
 
 def key_of(topic: str, record: Record) -> str:
-    """Chunks are ordered by source, everything after them by site."""
+    """Returns the key of a record: site and source for chunk topics, the site for all others."""
     return f"{record.site}/{record.source}" if topic in CHUNKS else record.site

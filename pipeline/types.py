@@ -1,8 +1,8 @@
-"""The records that travel through Fusewatch: one definition each for wire, log and JSON.
+"""The record types of Fusewatch: one definition for wire, log and JSON.
 
-Time is `int` nanoseconds UTC since the Unix epoch; a span is half open, `[start, end)`.
-Boxes and lines are fractions of the frame, `0` top left and `1` bottom right.
-An embedding is the bytes of a little-endian float16 vector, empty when there is none.
+Time is `int` nanoseconds UTC since the Unix epoch; a span is half open, `[start, end)`. Boxes and
+lines are fractions of the frame, `0` top left and `1` bottom right. An embedding is the bytes of a
+little-endian float16 vector, empty when there is none.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ import msgspec
 from msgspec import Meta
 
 SECOND = 1_000_000_000
-FOREVER = 2**62  # ns; later than any event: a floor that holds nothing back
-SYSTEM = "system"  # the rule of a lost source or a failed stage: never mixed with what happened
-ROSTER_EVERY = 10 * SECOND  # capture says a site's roster again this often (event time)
-ROSTER_STANDS = 3 * ROSTER_EVERY  # so a restart that reads back this far always meets one
-# What no stage of ours writes is refused where a record is decoded: a number that is none, or one
-# with which nobody can calculate, would end whoever reads it, again after every restart.
+FOREVER = 2**62  # ns; later than any event; as a floor: no record is needed
+SYSTEM = "system"  # rule of anomalies about lost sources or failed stages; has its own incidents
+ROSTER_EVERY = 10 * SECOND  # event time between two publications of a site's roster by capture
+ROSTER_STANDS = 3 * ROSTER_EVERY  # a restart that reads back this far always finds a roster
+# The decoder refuses numbers that no stage writes: NaN, or values too large to compute with.
+# Such a number would crash every reader, again after each restart.
 Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
-Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused, too
+Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def ns(seconds: float) -> int:
-    """Seconds to nanoseconds, rounded to the nearest."""
+    """Converts seconds to nanoseconds, rounded to the nearest."""
     return round(seconds * SECOND)
 
 
 def rfc3339(time: int) -> str:
-    """Ns UTC as `2026-01-01T00:00:06.000000000Z`; raises ValueError outside the years 1 to 9999."""
+    """Formats ns UTC as `2026-01-01T00:00:06.000000000Z`; raises ValueError outside years 1
+    to 9999."""
     seconds, rest = divmod(time, SECOND)
     try:
         moment = _EPOCH + timedelta(seconds=seconds)
@@ -46,14 +47,14 @@ def rfc3339(time: int) -> str:
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What every record says of itself: whose it is."""
+    """The base of all records: the site and source that it comes from."""
 
     site: str
     source: str
 
 
 class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
-    """One captured picture: `data` is one JPEG of `width` x `height` pixels."""
+    """One captured frame: `data` is one JPEG of `width` x `height` pixels."""
 
     start: Whole
     end: Whole
@@ -64,7 +65,7 @@ class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
 
 
 class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
-    """Captured sound: `data` is s16le PCM, `channels` interleaved, `rate` samples a second."""
+    """Captured sound: `data` is s16le PCM, `channels` interleaved, `rate` samples per second."""
 
     start: Whole
     end: Whole
@@ -75,7 +76,7 @@ class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Report(Record, frozen=True, kw_only=True, tag=True):
-    """What a person submitted; `start` is its receipt."""
+    """A text that a person submitted; `start` is the time of its receipt."""
 
     start: Whole
     end: Whole
@@ -84,7 +85,7 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """One detected object; score and corners are rounded to 1e-3 before anybody looks at them."""
+    """One detected object; score and corners are rounded to 1e-3 before any threshold."""
 
     label: str
     score: Number
@@ -95,11 +96,11 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):
-    """The objects of one frame, also when there are none; no track ids.
+    """The objects of one frame, published even when there are none; no track ids.
 
     `luma` is the mean of the frame, 0 (black) to 1 (white). `sharpness` is `log10(1 + v)`, v the
-    variance of the Laplacian of its luma (0 to 255), scaled to 160 px on the longest side; Pech-
-    Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000. -1: not measured.
+    variance of the Laplacian of its luma (0 to 255), scaled to 160 px on the longest side;
+    Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000. -1: not measured.
     """
 
     start: Whole
@@ -111,7 +112,7 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):
-    """What somebody said; `confidence` is the mean token probability, 0 to 1."""
+    """A transcribed utterance; `confidence` is the mean token probability, 0 to 1."""
 
     start: Whole
     end: Whole
@@ -124,8 +125,9 @@ class Utterance(Record, frozen=True, kw_only=True, tag=True):
 class Sound(Record, frozen=True, kw_only=True, tag=True):
     """UTC second `start` of a microphone; `labels` are calibrated probabilities; dBFS (RMS).
 
-    `clipped` is the share of its samples at 0.999 of full scale or more, `floor_db` the RMS of the
-    quietest tenth of its pieces of 20 ms: the noise floor. What was not captured counts as silence.
+    `clipped` is the share of samples at 0.999 of full scale or more. `floor_db` is the noise floor:
+    the RMS of the quietest tenth of its pieces of 20 ms. Audio that was not captured counts as
+    silence.
     """
 
     start: Whole
@@ -138,7 +140,7 @@ class Sound(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Described(Record, frozen=True, kw_only=True, tag=True):
-    """A `Report` after the text encoder."""
+    """A `Report` with the embedding of the text encoder."""
 
     start: Whole
     end: Whole
@@ -148,9 +150,9 @@ class Described(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Progress(Record, frozen=True, kw_only=True, tag=True):
-    """A promise: nothing from this source starts before `upto`.
+    """A promise: no later record of this source starts before `upto`.
 
-    `alive=False` is made *for* a source that is lost, and `reason` says why.
+    `alive=False` is published on behalf of a lost source, and `reason` says why it is lost.
     """
 
     upto: Whole
@@ -159,9 +161,9 @@ class Progress(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Roster(Record, frozen=True, kw_only=True, tag=True):
-    """Which observation sources the site has, from `start` on; `source` is who says so.
+    """The observation sources of a site from `start` on; `source` is the publisher.
 
-    A microphone `room` is two observation sources: `room` (sound) and `room/speech`.
+    A microphone `room` gives two observation sources: `room` (sound) and `room/speech`.
     """
 
     sources: tuple[str, ...]
@@ -169,7 +171,7 @@ class Roster(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Presence(str, Enum):
-    """What a window knows of a source."""
+    """The state of a source in a window."""
 
     PRESENT = "present"
     SILENT = "silent"
@@ -192,7 +194,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Late(Record, frozen=True, kw_only=True, tag=True):
-    """A record that came below a promise made for its source; `record` is its encoding."""
+    """A record below a promise made on behalf of its source; `record` is its encoding."""
 
     start: Whole
     kind: str
@@ -200,7 +202,7 @@ class Late(Record, frozen=True, kw_only=True, tag=True):
 
 
 class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
-    """A record that could not be used: where it stood, why, and its bytes."""
+    """A record that could not be used: its position, the reason and its bytes."""
 
     topic: str
     partition: Whole
@@ -210,7 +212,7 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Anomaly(Record, frozen=True, kw_only=True, tag=True):
-    """One judgement: a rule or the fusion head found something in `[start, end)`."""
+    """One result of a rule or of the fusion head: what it found in `[start, end)`."""
 
     id: str
     start: Whole
@@ -220,10 +222,10 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     severity: Severity
     score: Number
     presence: Mapping[str, Presence] = {}
-    text: str = ""  # what was said or reported, where words were the reason
+    text: str = ""  # the spoken or reported text, if words were the reason
     reasons: tuple[str, ...] = ()
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
-    head: str = ""  # name and version of the fusion head of the stage that made it, if any
+    head: str = ""  # name and version of the stage's fusion head, if any
 
 
 class Alert(Record, frozen=True, kw_only=True, tag=True):
@@ -245,7 +247,7 @@ class Alert(Record, frozen=True, kw_only=True, tag=True):
     reasons: tuple[str, ...] = ()
     contributions: Mapping[str, Number] = {}
     evidence: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()  # of its anomalies, sorted; several where one was swapped meanwhile
+    heads: tuple[str, ...] = ()  # of its anomalies, sorted; several if one was replaced meanwhile
 
 
 Any = (
@@ -255,7 +257,7 @@ Any = (
 
 
 def event_start(record: Record) -> int:
-    """The event time a record speaks of: its start, or what it promises. Ns."""
+    """Returns the event time of a record: its start, or `upto` of a promise. Ns."""
     match record:
         case Progress():
             return record.upto
@@ -266,7 +268,7 @@ def event_start(record: Record) -> int:
 
 
 def needed_until(record: Record) -> int:
-    """The floor from which on a restart no longer needs this record. Ns."""
+    """Returns the floor at which a restart no longer needs this record. Ns."""
     match record:
         case Progress():
             return record.upto
@@ -281,6 +283,6 @@ def needed_until(record: Record) -> int:
 
 
 def content_id(*parts: object) -> str:
-    """A 16-digit id that depends on nothing but `parts` (SHA-256, first 8 bytes)."""
+    """Returns an id of 16 hex digits that depends only on `parts` (SHA-256, first 8 bytes)."""
     text = "\x1f".join(str(part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

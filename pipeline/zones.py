@@ -1,7 +1,7 @@
-"""Where in the picture: polygons, lines and who crosses them.
+"""Geometry of the picture: polygons, lines and objects that cross them.
 
-Points are fractions of the frame, x to the right, y down. No numpy: a camera has tens of boxes a
-frame, for which plain floats are faster than an array.
+Points are fractions of the frame, x to the right, y down. No numpy: a camera has tens of boxes per
+frame, and for so few plain floats are faster than an array.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pipeline.types import SECOND, Box
 
 Point = tuple[float, float]
 
-_TOUCH = 1e-9  # of the frame; so near a border is on it
+_TOUCH = 1e-9  # of the frame; a point this near a border is on it
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
-    """The points of `"x,y, x,y, ..."`; ValueError says which number is wrong, and why."""
+    """Returns the points of `"x,y, x,y, ..."`; raises ValueError that names the wrong number
+    and why."""
     words = text.replace(",", " ").split()
     numbers = []
     for place, word in enumerate(words, start=1):
@@ -29,7 +30,7 @@ def parse_points(text: str) -> tuple[Point, ...]:
         except ValueError:
             msg = f"number {place} of the coordinates is {word!r}, not a number"
             raise ValueError(msg) from None
-        if not 0 <= number <= 1:  # also when it is not a number
+        if not 0 <= number <= 1:  # also true for NaN
             msg = f"number {place} of the coordinates is {word}: a fraction of the frame, 0 to 1"
             raise ValueError(msg)
         numbers.append(number)
@@ -40,18 +41,19 @@ def parse_points(text: str) -> tuple[Point, ...]:
 
 
 def feet(box: Box) -> Point:
-    """Where an object stands: the middle of its box's lower edge."""
+    """Returns where an object stands: the middle of its box's lower edge."""
     return ((box.x1 + box.x2) / 2, box.y2)
 
 
 class Polygon(msgspec.Struct, frozen=True):
-    """An area of the picture, convex or not; what crosses itself counts by the even-odd rule."""
+    """An area of the picture, convex or not; a self-crossing one follows the even-odd rule."""
 
     points: tuple[Point, ...]
 
     @classmethod
     def parse(cls, text: str) -> Polygon:
-        """The polygon `"x,y, x,y, x,y"`; the first point may be said again at the end."""
+        """Parses `"x,y, x,y, x,y"`; the first point may be repeated at the end. Raises
+        ValueError."""
         points = parse_points(text)
         if len(points) > 1 and points[0] == points[-1]:
             points = points[:-1]
@@ -66,7 +68,7 @@ class Polygon(msgspec.Struct, frozen=True):
         return cls(points)
 
     def contains(self, x: float, y: float) -> bool:
-        """Whether a point is inside or on the border (even-odd rule, ray to the right)."""
+        """Returns whether a point is inside or on the border (even-odd rule, ray to the right)."""
         inside = False
         previous = self.points[-1]
         for point in self.points:
@@ -87,7 +89,7 @@ class LineSegment(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> LineSegment:
-        """The line `"x,y, x,y"`."""
+        """Parses `"x,y, x,y"`; raises ValueError."""
         points = parse_points(text)
         if len(points) != 2:
             msg = f"a line has two points, not {len(points)}"
@@ -98,16 +100,18 @@ class LineSegment(msgspec.Struct, frozen=True):
         return cls(*points)
 
     def side(self, point: Point) -> float:
-        """The distance from the endless line: positive to the right of who walks it.
+        """Returns the signed distance from the infinite line, positive on the right.
 
-        On a picture (y down) who walks from left to right has the lower part to the right.
+        Right is as seen when walking from `first` to `second`. In a picture (y down), for a walk
+        from left to right, the lower part is on the right.
         """
         (x1, y1), (x2, y2) = self.first, self.second
         across = (x2 - x1) * (point[1] - y1) - (y2 - y1) * (point[0] - x1)
         return across / math.hypot(x2 - x1, y2 - y1)
 
     def passes(self, before: Point, after: Point) -> bool:
-        """Whether the way between points on two sides leads through the line, ends included."""
+        """Returns whether the path between points on opposite sides crosses the segment, ends
+        included."""
         one, two = self.side(before), self.side(after)
         share = one / (one - two)
         x = before[0] + share * (after[0] - before[0])
@@ -122,20 +126,21 @@ class _Walk:
 
     def __init__(self, at: Point) -> None:
         self.at = at  # its last point
-        self.hand = 0  # -1 left, 1 right of the line; the last that was not 0
-        self.settled = 0  # the side where it last was farther than the hysteresis
-        self.since = 0  # ns; when that was
-        self.through = False  # its last change of hands led through the line
-        self.seen = 0  # ns
+        self.hand = 0  # -1 left, 1 right of the line; the last non-zero side
+        self.settled = 0  # the side where it was last farther away than the hysteresis
+        self.since = 0  # ns; the time of `settled`
+        self.through = False  # its last change of sides crossed the segment
+        self.seen = 0  # ns; the time of its last point
 
 
 class LineCounter:
-    """Who crosses a line, and which way: `in` is to its right (`Line.side`).
+    """Detects objects that cross a line; `in` is to the right of the line (`LineSegment.side`).
 
-    A track must have been farther than `hysteresis` on one side and then on the other, and the way
-    on which it last changed sides must lead through the line, not past its ends. A side is
-    forgotten `keep` ns after it was last clear, and so is a track: nothing here reaches further
-    back, and memory is bounded.
+    A track counts when it was farther than `hysteresis` on one side and then on the other, and the
+    path on which it last changed sides crosses the segment, not the line beyond its ends. A side is
+    forgotten `keep` ns after the track was last clear of the line there, and an unseen track `keep`
+    ns after its last point. So no state reaches further back, and memory is bounded. Raises
+    ValueError.
     """
 
     def __init__(
@@ -155,7 +160,8 @@ class LineCounter:
         return len(self._walks)
 
     def push(self, track: Hashable, point: Point, time: int) -> str | None:
-        """Go on with a track at `time`, ns; says `"in"` or `"out"` when a crossing is complete."""
+        """Adds a track's point at `time`, ns; returns `"in"` or `"out"` when a crossing is
+        complete."""
         self._forget(time)
         side = self._line.side(point)
         hand = (side > 0) - (side < 0)
@@ -180,7 +186,7 @@ class LineCounter:
 
 
 def _distance(point: Point, one: Point, two: Point) -> float:
-    """From a point to a segment."""
+    """Returns the distance from a point to a segment."""
     dx, dy = two[0] - one[0], two[1] - one[1]
     length = dx * dx + dy * dy
     along = ((point[0] - one[0]) * dx + (point[1] - one[1]) * dy) / length if length else 0.0

@@ -1,12 +1,11 @@
-"""What a fusion head sees of a window: one vector a modality, with presence and quality.
+"""The features of a window for a fusion head: one vector per modality, with presence and quality.
 
-The same code runs in the daemon and where training data are made
-(`workers/training/feature_extraction.py` replays scenes through the same stage). Vision is counts,
-speeds, zones and quality only: no picture and no embedding of one, so a head cannot learn what a
-room looks like. Every number is rounded to float16, which is how data files keep it: a head meets
-in the daemon the very numbers that it was trained on.
+The daemon and the training data use the same code (`workers/training/feature_extraction.py` replays
+scenes through the same stage). Vision has only counts, speeds, zones and quality: no picture and no
+embedding of one, so a head cannot learn what a room looks like. Every number is rounded to float16,
+as in the data files, so a head gets exactly the numbers in the daemon that it was trained on.
 
-`SCHEMA` names the layout; a head made for another one is refused.
+`SCHEMA` names the layout; a head trained on another layout is refused.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ from pipeline.zones import Polygon, feet
 
 TEXT = 384  # numbers of a sentence embedding (all-MiniLM-L6-v2)
 STATES = (Presence.PRESENT, Presence.SILENT, Presence.LOST)
-SPEED_OVER = SECOND // 2  # ns of a path over which a speed is measured
-QUIET_DB = -60.0  # a quieter second holds nothing to hear
+SPEED_OVER = SECOND // 2  # ns; a speed is measured over this part of a path
+QUIET_DB = -60.0  # a quieter second counts as silent
 _GROUPS = {
     "person": "person",
     **dict.fromkeys(("bicycle", "car", "motorcycle", "bus", "truck", "train", "boat"), "vehicle"),
@@ -61,7 +60,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "motion",  # log1p of 100 * sum over objects of area * speed^2, mean over frames
             "zone.most",  # log1p of the most objects in zones, in one frame
             "zone.mean",
-            "forbidden.most",  # the highest score of what vision rules found: 0 outside schedules
+            "forbidden.most",  # the highest score of a vision rule's finding: 0 outside schedules
             "forbidden.share",  # of the window's seconds
             "still.share",  # of the objects
             "luma.mean",  # 0 to 1; -1 where it was not measured
@@ -84,12 +83,12 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
-VERSION = 1  # raise it when a number's meaning changes and its name does not
+VERSION = 1  # raise it when the meaning of a feature changes but its name does not
 MOST = 65504.0  # the largest number of float16
 
 
 def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
-    """The name of a layout: another one if any name, its place or the version differs."""
+    """Returns the id of a layout, which changes with any name, its position or the version."""
     layout = "\n".join(f"{m}:{','.join(some)}" for m, some in names.items())
     return f"{version}-{hashlib.sha256(layout.encode()).hexdigest()[:12]}"
 
@@ -100,13 +99,13 @@ Floats = NDArray[np.float32]
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """A window as a head sees it: a vector by modality that has one, and each one's state."""
+    """A window's features: a vector for each modality that has data, and each modality's state."""
 
     vectors: Mapping[str, Floats]
     states: Mapping[str, Presence]
 
     def without(self, *modalities: str) -> Tokens:
-        """The same window if these had said nothing at all."""
+        """Returns the same window with these modalities lost."""
         return Tokens(
             {m: vector for m, vector in self.vectors.items() if m not in modalities},
             {m: Presence.LOST if m in modalities else s for m, s in self.states.items()},
@@ -114,7 +113,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def sight(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
-    """What a frame's tracks are worth to a head; only those seen in this very frame count."""
+    """Summarizes a frame's tracks for a head; only objects seen in this frame count."""
     return FrameSummary(
         source=seen.source,
         start=seen.start,
@@ -134,7 +133,7 @@ def sight(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
 
 
 def _speed(track: Track) -> float:
-    """Heights a second over the last half second of its path."""
+    """Returns the speed in heights per second over the last half second of the path."""
     here = track.feet
     before = next((p for p in reversed(track.path) if here.time - p.time >= SPEED_OVER), None)
     before = before or track.path[0]
@@ -146,8 +145,11 @@ def _speed(track: Track) -> float:
 
 
 def tokens(question: HeadQuery) -> Tokens:
-    """The vectors of a window, float16 in float32. A modality that nothing was seen or heard of
-    has none; a vector that is not what our encoders make (size, NaN) counts as nothing."""
+    """Returns the vectors of a window, float16 values in float32.
+
+    A modality without data has no vector; an embedding of a wrong size or with NaN counts as no
+    data.
+    """
     window = question.window
     by_kind: dict[type, list[Observation]] = {}
     for observation in window.observations:
@@ -163,8 +165,10 @@ def tokens(question: HeadQuery) -> Tokens:
 
 
 def arrays(batch: Sequence[Tokens]) -> dict[str, Floats]:
-    """A network's inputs: `[n, SIZES[m]]` a modality, zero where it has none, and `state`,
-    `[n, 4, 3]`: present, silent or lost, one-hot, in the order of MODALITIES."""
+    """Returns a network's inputs: `[n, SIZES[m]]` per modality, zero without data, and `state`.
+
+    `state` is `[n, 4, 3]`: present, silent or lost, one-hot, in the order of MODALITIES.
+    """
     out = {m: np.zeros((len(batch), SIZES[m]), np.float32) for m in MODALITIES}
     state = np.zeros((len(batch), len(MODALITIES), len(STATES)), np.float32)
     for row, one in enumerate(batch):
@@ -176,7 +180,7 @@ def arrays(batch: Sequence[Tokens]) -> dict[str, Floats]:
 
 
 def _rounded(values: Iterable[float] | Floats) -> Floats:
-    # A record may hold any finite number, and a network is never shown an infinite one.
+    # A record may hold any finite number, but the network must not get infinity.
     bounded = np.clip(np.asarray(values, np.float32), -MOST, MOST)
     return bounded.astype(np.float16).astype(np.float32)
 
@@ -184,7 +188,7 @@ def _rounded(values: Iterable[float] | Floats) -> Floats:
 def _state(modality: str, present: bool, window: Window) -> Presence:
     if present:
         return Presence.PRESENT
-    # What is not a camera, a microphone's speech or people's words is a microphone's sound.
+    # A modality that is neither speech nor report looks at all other sources.
     known = [
         state
         for source, state in window.presence.items()
@@ -196,7 +200,7 @@ def _state(modality: str, present: bool, window: Window) -> Presence:
             else not source.endswith("/speech") and source != "reports"
         )
     ]
-    # Somebody who could have spoken and did not is silent; nobody there is lost.
+    # A present source without words is silent; without any source the modality is lost.
     heard = any(state is not Presence.LOST for state in known)
     return Presence.SILENT if heard and modality in ("speech", "report") else Presence.LOST
 
@@ -250,7 +254,7 @@ def _sound(window: Window, heard: Sequence[Observation]) -> Floats | None:
     scores = [(s, vector) for s in sounds if (vector := _vector(s.embedding, CLASSES)) is not None]
     if not scores:
         return None
-    # A second that is all but silent says nothing: its scores are those of silence.
+    # A second that is almost silent carries no information: its scores are those of silence.
     loud = [vector for s, vector in scores if s.loudness_db >= QUIET_DB]
     highest = np.max(loud, axis=0) if loud else np.zeros(CLASSES, np.float32)
     levels = [s.loudness_db for s in sounds]
@@ -298,7 +302,7 @@ def _report(window: Window, told: Sequence[Observation]) -> Floats | None:
 
 
 def _meaning(embeddings: Sequence[bytes]) -> Floats | None:
-    """The direction of all sentences together, of length 1."""
+    """Returns the mean direction of all sentences, of length 1."""
     vectors = [v for e in embeddings if (v := _vector(e, TEXT)) is not None]
     if not vectors:
         return None

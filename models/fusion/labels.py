@@ -1,4 +1,4 @@
-"""The words that training data, heads and reports have in common."""
+"""The labels, modalities and splits that training data, heads and reports share."""
 
 from __future__ import annotations
 

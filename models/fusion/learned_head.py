@@ -1,9 +1,9 @@
-"""A learned fusion head as it runs: an ONNX file, a card, and what the two may never do.
+"""Runs a learned fusion head: an ONNX file and a card, within fixed limits.
 
-What a head is not allowed, whatever it has learned, is done here. Words never lower a score: each
-window is also judged without them, and the higher answer counts. It takes nothing from the rules:
-`workers/stages/site_state.py` asks those too. A verdict says which modalities carry it: by how much
-the score falls when one is silenced (occlusion: Zeiler and Fergus, 2014).
+The limits are enforced here, whatever the head has learned. Words never lower a score: each window
+is also judged without them, and the higher score counts. The head takes nothing from the rules:
+`workers/stages/site_state.py` applies those too. A verdict gives each modality's share: how much
+the score falls when the modality is removed (occlusion: Zeiler and Fergus, 2014).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pipeline.types import Presence
 MODEL, CARD, WEIGHTS = "head.onnx", "card.json", "head.safetensors"
 SHIPPED = Path(__file__).with_name("shipped")
 WORDS = ("speech", "report")
-DIGITS = 4  # of a score; thresholds for few false alarms lie close to 1
-LIKELY = 0.3  # a site may ask for a lower threshold than the head's own
+DIGITS = 4  # of a score; thresholds with few false alarms are close to 1
+LIKELY = 0.3  # a site may set a lower threshold than the head's own
 
 
 def folder_of(head: str) -> Path:
-    """Where a head is: `shipped`, or a folder."""
+    """Returns the folder of a head: `shipped`, or a path."""
     return SHIPPED if head == "shipped" else Path(head)
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be known of a head before it is believed; `about` is for people, free in form."""
+    """The metadata that is checked before a head is used; `about` is free text for people."""
 
     name: str
     version: str
@@ -46,7 +46,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     network: str  # attention | concat
     members: int = 1  # of an ensemble of them
     threshold: float
-    per_hour: float  # false alarms for which the threshold was chosen
+    per_hour: float  # false alarms per hour at which the threshold was chosen
     temperature: float
     sha256: str  # of head.onnx
     config: str  # hash of the settings, seed and data that made it
@@ -54,10 +54,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LearnedHead:
-    """A Model from questions to verdicts; one thread, so that a replay gives the same bytes.
+    """A Model that maps queries to verdicts; one thread, so that a replay gives the same bytes.
 
-    Raises WeightsError where the folder holds no head, one for another layout of features, one
-    whose file is not the one that its card speaks of, or one that gives no probabilities.
+    Raises WeightsError if the folder holds no head, if the head has another feature layout, if its
+    file does not match its card, or if it does not return probabilities.
     """
 
     def __init__(self, card: Card, model: bytes) -> None:
@@ -66,7 +66,7 @@ class LearnedHead:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has one class an error, and no common one
+        except Exception as error:  # ONNX Runtime's errors have no common base class
             msg = f"{MODEL} cannot be loaded: {str(error)[:200]}"
             raise WeightsError(msg) from error
         takes = {each.name: each.shape[1:] for each in self._session.get_inputs()}
@@ -83,7 +83,7 @@ class LearnedHead:
 
     @classmethod
     def read(cls, folder: Path) -> LearnedHead:
-        """The head in a folder that `fusewatch train` made."""
+        """Loads the head in a folder that `fusewatch train` made. Raises WeightsError."""
         try:
             folder = folder.expanduser()
         except RuntimeError as error:  # ~nobody, or a service user without a home
@@ -123,7 +123,7 @@ class LearnedHead:
             raise WeightsError(msg) from error
 
     def _try(self) -> None:
-        """What cannot judge windows is told now, and not when the first comes."""
+        """Judges blank windows at load time, so that an unusable head fails at once."""
         lost = Tokens({}, dict.fromkeys(MODALITIES, Presence.LOST))
         blank = {m: np.zeros(SIZES[m], np.float32) for m in MODALITIES}
         full = Tokens(blank, dict.fromkeys(MODALITIES, Presence.PRESENT))
@@ -143,23 +143,25 @@ class LearnedHead:
 
     @classmethod
     def shipped(cls) -> LearnedHead:
-        """The head that comes with Fusewatch."""
+        """Loads the head that comes with Fusewatch."""
         return cls.read(SHIPPED)
 
     @property
     def version(self) -> str:
-        """Name, version and the beginning of the file's hash, as alerts carry it."""
+        """Name, version and the start of the file's hash, as alerts show it."""
         return f"{self.card.name} {self.card.version} ({self.card.sha256[:8]})"
 
     @property
     def threshold(self) -> float:
+        """The head's own threshold."""
         return self.card.threshold
 
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [self.judge(tokens(question)) for question in batch]
 
     def judge(self, window: Tokens) -> Verdict:
-        """The verdict on a window; contributions only where it is likely, for they cost."""
+        """Returns the verdict on a window; contributions, which are slow, only for a likely
+        anomaly."""
         way, score, classes = self._best(window)
         label = self.card.labels[int(np.argmax(classes))]
         told = round(score, DIGITS)
@@ -167,14 +169,14 @@ class LearnedHead:
         return Verdict(score=told, label=label, contributions=why)
 
     def probabilities(self, window: Tokens) -> tuple[float, Floats]:
-        """P(anomaly) as `judge` tells it, and P(label | anomaly)."""
+        """Returns P(anomaly), rounded as in `judge`, and P(label | anomaly)."""
         _, score, classes = self._best(window)
         return round(score, DIGITS), classes
 
     def _best(self, window: Tokens) -> tuple[Tokens, float, Floats]:
-        """The window with all its words, some or none: whichever is the gravest, and how grave.
+        """Judges the window with all, some and no words; returns the one with the highest score.
 
-        A window of which nothing is known at all is no evidence, whatever a network makes of it.
+        A window without any data scores 0, whatever the network returns.
         """
         if not window.vectors:
             return window, 0.0, np.zeros(len(self.card.labels), np.float32)
@@ -188,12 +190,12 @@ class LearnedHead:
         return ways[best], float(scores[best]), classes[best]
 
     def heard(self, windows: Sequence[Tokens], labels: Sequence[str]) -> str:
-        """Which of `labels` a recording is, or "" for none of them.
+        """Returns which of `labels` a recording is, or "" for none of them.
 
-        The mean over its windows of P(anomaly) P(label) against that of 1 - P(anomaly), where
-        only `labels` are possible; windows in which nothing sounds do not count.
+        Compares the mean over its windows of P(anomaly) P(label), with only `labels` possible, with
+        that of 1 - P(anomaly). Silent windows do not count.
         """
-        # In a quiet window no class has a score: all numbers are the same.
+        # In a silent window all class scores are equal.
         sounding = [
             w for w in windows if "sound" in w.vectors and np.ptp(w.vectors["sound"][:CLASSES]) > 0
         ]
@@ -206,12 +208,12 @@ class LearnedHead:
         return (*labels, "")[int(np.argmax([*shares, 1 - float(score.mean())]))]
 
     def scores(self, batch: Sequence[Tokens]) -> tuple[Floats, Floats]:
-        """Calibrated P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
+        """Returns calibrated P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
         score, classes = self._session.run(["score", "classes"], arrays(batch))
         return np.asarray(score, np.float32), np.asarray(classes, np.float32)
 
     def _shares(self, window: Tokens, score: float) -> dict[str, float]:
-        """By how much the log odds fall without each modality, as shares of all falls."""
+        """Returns each modality's share of the falls of the log odds when one is removed."""
         present = [m for m in MODALITIES if m in window.vectors]
         scores, _ = self.scores([window.without(m) for m in present])
         falls = np.maximum(0.0, _log_odds(score) - _log_odds(scores))

@@ -1,12 +1,12 @@
 """Fusion without training: a transparent noisy-or over calibrated evidence per modality.
 
-It judges every window, with a learned head beside it or alone (`fusion: {head: rules}`): what is
-learned adds to it and takes nothing away.
+It judges every window, beside a learned head or alone (`fusion: {head: rules}`); a learned head can
+add alarms but cannot remove any.
 
-The strongest evidence of each modality counts as one independent cause with probability p:
-`score = 1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section
-4.3.2); the label is the strongest one's. Weights say how far a modality is trusted. What is missing
-contributes nothing, so a dead microphone lowers no score.
+The strongest evidence of each modality counts as one independent cause with probability p. The
+score is `1 - prod(1 - w * p)` (Pearl, Probabilistic Reasoning in Intelligent Systems, 1988, section
+4.3.2); the label is that of the strongest evidence. The weights express the trust in each modality.
+A missing modality contributes nothing, so a dead microphone does not lower a score.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "repo
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a head answers: calibrated probability, its label, and each modality's share of it."""
+    """A head's result: calibrated probability, its label, and each modality's share of it."""
 
     score: float
     label: str
     contributions: Mapping[str, float]
-    findings: tuple[Finding, ...] = ()  # the ones that decided; a learned head names none
+    findings: tuple[Finding, ...] = ()  # the decisive ones; a learned head gives none
 
 
 class NoisyOr:
-    """A Model from questions to verdicts."""
+    """A Model that maps queries to verdicts."""
 
     def __init__(self, trust: Mapping[str, float] = TRUST) -> None:
         self._trust = trust
 
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
-        """One verdict a question; a window without evidence scores 0 and has no label."""
+        """Returns one verdict per query; a window without evidence scores 0 and has no label."""
         return [self._judge(question) for question in batch]
 
     def _judge(self, question: HeadQuery) -> Verdict:

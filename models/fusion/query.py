@@ -1,4 +1,4 @@
-"""What fusion asks about a window; no arrays, so that rules alone need no numpy."""
+"""The input of a fusion head for one window; without arrays, so that rules alone need no numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.types import Window
 
 
 class Object(msgspec.Struct, frozen=True, kw_only=True):
-    """One tracked object in one frame: speed in its own heights a second, area of the frame."""
+    """One tracked object in one frame: speed in its own heights per second, area of the frame."""
 
     group: str
     speed: float
@@ -19,7 +19,7 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What tracking made of one frame `[start, end)` ns of a camera."""
+    """The tracked objects of one frame `[start, end)` ns of a camera."""
 
     source: str
     start: int
@@ -28,7 +28,7 @@ class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeadQuery(msgspec.Struct, frozen=True):
-    """A closed window, the findings and the sights that overlap it: what every head is asked."""
+    """A closed window with the findings and frame summaries that overlap it: a head's input."""
 
     window: Window
     findings: tuple[Finding, ...]
@@ -36,7 +36,7 @@ class HeadQuery(msgspec.Struct, frozen=True):
 
 
 def newest(question: HeadQuery, span: int) -> HeadQuery:
-    """The same question of the window's last `span` ns alone: whether it still goes on."""
+    """Returns the query for the window's last `span` ns only: whether an event still lasts."""
     window = question.window
     start = window.end - span
     return HeadQuery(

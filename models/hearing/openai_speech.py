@@ -1,6 +1,6 @@
-"""Speech to text by openai-whisper (torch), the reference implementation: an extra.
+"""Transcribes speech with openai-whisper (torch), the reference implementation: an optional extra.
 
-Always the full 30 s window: torch's encoder refuses shorter ones.
+It always uses the full 30 s window: torch's encoder refuses shorter ones.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ def load(path: Path, settings: Model) -> OpenAIWhisper:
 
 
 class OpenAIWhisper:
-    """Writes down what is said: a batch of waveforms in, a Transcript each out.
+    """Transcribes speech: maps a batch of waveforms to one Transcript each.
 
     A waveform is float32, 16 kHz mono, -1 to 1, at most 30 s; ValueError for a longer one. Decoding
-    is greedy, at temperature 0. `path` is a `.pt` file with weights only, nothing is downloaded;
-    WeightsError if it is not there or is something else. `threads` 0 leaves torch's own number,
-    which is one for the whole process. A multilingual model finds out the language, each time anew.
+    is greedy, at temperature 0. `path` is a `.pt` file with weights only; nothing is downloaded.
+    Raises WeightsError if it is missing or something else. `threads` sets torch's thread count,
+    which applies to the whole process; 0 leaves torch's default. A multilingual model detects the
+    language of each utterance.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, device: str = "cpu") -> None:
@@ -39,12 +40,12 @@ class OpenAIWhisper:
         if threads:
             torch.set_num_threads(threads)
         try:
-            # `whisper.load_model` would unpickle anything in older versions: read it as data only.
+            # Older versions of `whisper.load_model` unpickle anything: read the file as data only.
             saved = torch.load(path, map_location=device, weights_only=True)
             sizes = whisper.model.ModelDimensions(**saved["dims"])
             self._whisper = whisper.model.Whisper(sizes)
             self._whisper.load_state_dict(saved["model_state_dict"])
-        except Exception as error:  # torch names no error of its own for a file that is no model
+        except Exception as error:  # torch has no error class for a file that is not a model
             msg = f"{path}: not a model of openai-whisper: {type(error).__name__}: {error}"
             raise WeightsError(msg) from error
         self._whisper = self._whisper.to(device).eval()
@@ -54,7 +55,7 @@ class OpenAIWhisper:
 
     def _one(self, waveform: Samples) -> Transcript:
         hearing = self._hear(heard(waveform))
-        return believe(hearing, lambda: hearing)  # there is no larger window to hear it again in
+        return believe(hearing, lambda: hearing)  # there is no larger window for a second decoding
 
     def _hear(self, waveform: Samples) -> Hearing:
         most = most_tokens(waveform)

@@ -1,7 +1,7 @@
-"""Sounds: YAMNet (AudioSet, 521 classes) by LiteRT, and our own head that makes alarms of them.
+"""Classifies sounds with YAMNet (AudioSet, 521 classes; LiteRT) and a head for our labels.
 
-YAMNet alone is no alarm: on our clips its best threat class tells threat from benign with an AUC of
-.71. `SoundHead` is fitted by `models/training/sound_fit.py` on these scores; docs/sound.md has the
+YAMNet alone is not enough: on our clips its best threat class separates threat from benign with an
+AUC of .71. `models/training/sound_fit.py` fits `SoundHead` on these scores; docs/sound.md has the
 figures.
 """
 
@@ -27,7 +27,7 @@ FRAMES, BANDS = 96, 64
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 PATCH = WINDOW + (FRAMES - 1) * HOP  # 15,600 samples, 0.975 s
 STEP = RATE // 2  # samples between the patches of a longer waveform
-HELD = 64  # patches whose scores are remembered
+HELD = 64  # size of the cache of patch scores
 
 
 def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ _HANN = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.f
 
 
 def _bands(magnitude: Floats) -> Floats:
-    """`[frames, 257]` to `[frames, 64]`: HTK mel triangles, 125 to 7500 Hz."""
+    """Maps `[frames, 257]` to `[frames, 64]`: HTK mel triangles, 125 to 7500 Hz."""
     inside = magnitude[:, _STARTS[0] : _STARTS[-1]]
     starts = np.minimum(_STARTS[:-1] - _STARTS[0], inside.shape[1] - 1)
     rising = np.add.reduceat(inside * _RISE, starts, axis=1)
@@ -57,7 +57,7 @@ def _bands(magnitude: Floats) -> Floats:
 
 
 def log_mel(waveform: Floats, offset: float = 0.001) -> Floats:
-    """The log-mel patch, `[96, 64]`, of the first 15,600 samples of 16 kHz mono, -1 to 1.
+    """Returns the log-mel patch, `[96, 64]`, of the first 15,600 samples of 16 kHz mono, -1 to 1.
 
     STFT 512 with a periodic Hann window of 400 every 160 samples, magnitude, 64 HTK mel bands from
     125 to 7500 Hz, log(x + offset). Hershey et al., CNN Architectures for Large-Scale Audio
@@ -77,12 +77,12 @@ def load(path: Path, settings: Model) -> Yamnet:
 
 
 class Yamnet:
-    """YAMNet with spectra in: waveforms to AudioSet scores, by LiteRT; one thread at a time.
+    """YAMNet on spectra: maps waveforms to AudioSet scores with LiteRT. Not thread-safe.
 
-    A batch is waveforms of 16 kHz mono float32, -1 to 1, at least 15,600 samples each; the result
+    A batch is waveforms of 16 kHz mono float32, -1 to 1, at least 15,600 samples each. The result
     is `[521]` float32 each, 0 to 1: the highest score over its patches, one every 8,000 samples.
-    `path` is the .tflite file or its folder; `threads` 0 leaves the number to LiteRT.
-    Raises WeightsError if the file is not there or is another model.
+    `path` is the .tflite file or its folder; with `threads` 0 LiteRT chooses the number. Raises
+    WeightsError if the file is missing or is another model.
     """
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
@@ -100,14 +100,14 @@ class Yamnet:
             msg = f"{file} takes {takes['shape']} and gives {gives['shape']}: it is not this YAMNet"
             raise WeightsError(msg)
         self._in, self._out = takes["index"], gives["index"]
-        # What is heard of one second begins with the last patch of the second before.
+        # The patches of one second include the last patch of the second before: cache them.
         self._held: dict[bytes, Floats] = {}
 
     def __call__(self, batch: Sequence[Floats]) -> list[Floats]:
         return [self.patches(waveform).max(axis=0) for waveform in batch]
 
     def patches(self, waveform: Floats) -> Floats:
-        """The scores of every patch, `[n, 521]`."""
+        """Returns the scores of every patch, `[n, 521]`."""
         starts = range(0, max(len(waveform) - PATCH, 0) + 1, STEP)
         return np.stack([self._scores(waveform[start:]) for start in starts])
 
@@ -123,11 +123,11 @@ class Yamnet:
 
 
 class SoundHead:
-    """YAMNet's 521 scores to calibrated probabilities of our labels, by a few coefficients.
+    """Maps YAMNet's 521 scores to calibrated probabilities of our labels, with few coefficients.
 
-    A softmax regression over LABELS and "nothing"; each label's margin over all that competes with
-    it goes through its own sigmoid (Platt), whose middle is the operating point: 0.5 is where to
-    alarm, and no two labels reach it at once. Rounded to 1e-3.
+    A softmax regression over LABELS and "nothing". The margin of each label over all competing
+    classes goes through its own sigmoid (Platt), whose middle is the operating point: 0.5 is the
+    alarm threshold, and two labels never reach it together. Rounded to 1e-3.
     """
 
     def __init__(self, weights: Floats, bias: Floats, slope: Floats, middle: Floats) -> None:
@@ -136,13 +136,13 @@ class SoundHead:
 
     @classmethod
     def read(cls, path: Path) -> SoundHead:
-        """The coefficients that `models/training/sound_fit.py` wrote."""
+        """Loads the coefficients that `models/training/sound_fit.py` wrote."""
         with np.load(path) as held:
             return cls(held["weights"], held["bias"], held["slope"], held["middle"])
 
     @classmethod
     def shipped(cls) -> SoundHead:
-        """The head that comes with Fusewatch."""
+        """Loads the head that comes with Fusewatch."""
         return cls.read(SHIPPED)
 
     def __call__(self, scores: Floats) -> dict[str, float]:
@@ -152,7 +152,8 @@ class SoundHead:
 
 
 def margins(logits: Floats) -> Floats:
-    """By how much each label beats all others together, `[n, 6]` to `[n, 5]`, in log odds."""
+    """Returns each label's margin over all other classes together, `[n, 6]` to `[n, 5]`, in
+    log odds."""
     others = [np.delete(logits, 1 + label, axis=1) for label in range(len(LABELS))]
     return np.stack(
         [logits[:, 1 + label] - _log_sum(rest) for label, rest in enumerate(others)], axis=1

@@ -1,10 +1,10 @@
-"""Speech to text by faster-whisper (CTranslate2), in a window as long as the utterance needs.
+"""Transcribes speech with faster-whisper (CTranslate2), in a window that fits the utterance.
 
-Whisper (Radford et al. 2022, arXiv:2212.04356) was trained on windows of 30 s, and each package
-pads to that, so that one word costs as much as half a minute. The encoder takes shorter windows,
-though: its positions are sinusoids from the start. An utterance is heard in a window of its own
-length and `ROOM` of silence, since without it the decoder does not find its end and repeats
-itself; what comes out doubtful is heard again in the full window (`models/hearing/transcript.py`).
+Whisper (Radford et al. 2022, arXiv:2212.04356) was trained on windows of 30 s. Every package pads
+to 30 s, so one word costs as much as half a minute. But the encoder accepts shorter windows, since
+its positions are sinusoids. An utterance is decoded in a window of its own length plus `ROOM` of
+silence: without the silence the decoder does not find the end and repeats itself. A doubtful result
+is decoded again in the full window (`models/hearing/transcript.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from models.hearing.transcript import (
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
-ROOM = 8  # s of silence after the utterance; docs/speech.md has the words and seconds of others
+ROOM = 8  # s of silence after the utterance; docs/speech.md compares other values
 FILES = ("model.bin", "config.json", "tokenizer.json")
 
 
@@ -43,13 +43,13 @@ def load(path: Path, settings: Model) -> FasterWhisper:
 
 
 class FasterWhisper:
-    """Writes down what is said: a batch of waveforms in, a Transcript each out.
+    """Transcribes speech: maps a batch of waveforms to one Transcript each.
 
     A waveform is float32, 16 kHz mono, -1 to 1, at most 30 s; ValueError for a longer one. Decoding
     is greedy and never samples: the same waveform gives the same words. `path` is a folder with a
-    CTranslate2 model, nothing is downloaded; WeightsError if it is not there or cannot be read.
-    `threads` 0 means as many as cores, 4 at most. A multilingual model finds out the language,
-    each time anew.
+    CTranslate2 model; nothing is downloaded. Raises WeightsError if it is missing or unreadable.
+    `threads` 0 means one per core, at most 4. A multilingual model detects the language of each
+    utterance.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FasterWhisper:
         return believe(first, lambda: self._hear(waveform, FULL))
 
     def _hear(self, waveform: Samples, window: float) -> Hearing:
-        """One greedy decoding in a window of `window` seconds."""
+        """Decodes once, greedily, in a window of `window` seconds."""
         whisper = self._whisper
         padded = np.zeros(int(window * 50) * 320, np.float32)  # the encoder halves 10 ms frames
         padded[: len(waveform)] = waveform[: len(padded)]

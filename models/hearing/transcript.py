@@ -1,17 +1,17 @@
-"""What a speech model heard, and when it is believed: shared by all speech adapters.
+"""Decides whether a transcript is accepted; shared by all speech adapters.
 
-Whisper invents words where nobody speaks ("Thank you.", "you", "S-S-S-S"). No list of such phrases
-is kept here, since real people say them too. What gives an invention away is that the model itself
-is unsure, that it repeats itself, or that it hears something else through another window:
+Whisper invents words when nobody speaks ("Thank you.", "you", "S-S-S-S"). There is no list of such
+phrases, since real people say them too. Invented words show in three ways: the model is unsure, it
+repeats itself, or another window gives other words:
 
-    below 0.45 mean token probability        not believed (Whisper's own limit is 0.37)
-    "no speech" likely, and below 0.75       not believed
-    one word or letter again and again       believed only if "no speech" is out of question
-    below 0.5                                heard again in the full 30 s window, and believed
+    below 0.45 mean token probability        rejected (Whisper's own limit is 0.37)
+    "no speech" likely, and below 0.75       rejected
+    one word or letter again and again       accepted only if "no speech" is very unlikely
+    below 0.5                                decoded again in the full 30 s window, and accepted
                                              if half of the words agree
-    the same words again to the end,         believed once, if "no speech" is out of question:
-    three different ones or more             so short windows fail on what was said well
-    other loops, or out of tokens            heard again, and believed from 0.5 on
+    the same words repeated to the end,      accepted once, if "no speech" is very unlikely:
+    three different ones or more             short windows repeat correct words in this way
+    other loops, or out of tokens            decoded again, and accepted from 0.5 on
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LEAST = 0.45  # mean token probability
 SURE = 0.5  # mean token probability
 QUITE_SURE = 0.75  # mean token probability
 NO_SPEECH = 0.6  # probability of the token `<|nospeech|>`; Whisper's default
-SPEECH = 0.2  # the same; below it somebody spoke
+SPEECH = 0.2  # the same; a lower value means speech
 REPETITIVE = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
-ALIKE = 0.5  # share of words that two hearings must have in common
+ALIKE = 0.5  # least share of common words of two decodings
 
 Samples = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 class Transcript(msgspec.Struct, frozen=True):
-    """What was said; `text` is empty where nothing was, `confidence` the mean token probability."""
+    """The accepted text, empty if there was none; `confidence` is the mean token probability."""
 
     text: str
     language: str
@@ -57,7 +57,7 @@ class Hearing(msgspec.Struct, frozen=True):
     language: str
     mean_logprob: float
     no_speech: float
-    unfinished: bool  # it ran out of tokens before it came to an end
+    unfinished: bool  # the token limit was reached before the end of the text
 
     @property
     def confidence(self) -> float:
@@ -66,13 +66,13 @@ class Hearing(msgspec.Struct, frozen=True):
 
     @property
     def stuck(self) -> bool:
-        """Whether it is caught in a loop."""
+        """Whether the decoder is in a loop."""
         raw = self.text.encode()
         return self.unfinished or len(raw) > REPETITIVE * len(zlib.compress(raw))
 
     @property
     def once(self) -> str | None:
-        """The text without its repetitions, if three words or more come again until it ends."""
+        """The text without repetitions, if three or more words repeat until its end; else None."""
         found = list(_WORD.finditer(self.text))
         said = words(self.text)
         for n in range(3, len(said) // 2 + 1):
@@ -86,20 +86,20 @@ class Hearing(msgspec.Struct, frozen=True):
 
     @property
     def monotonous(self) -> bool:
-        """Whether it is one word over and over, or one letter: "Oh, oh, oh", "Sssss"."""
+        """Whether one word or one letter repeats: "Oh, oh, oh", "Sssss"."""
         said = words(self.text)
         return (len(said) > 2 and len(set(said)) == 1) or _LETTER.search(self.text) is not None
 
     @property
     def likely(self) -> bool:
-        """Whether it is speech at all, as far as this one hearing goes."""
+        """Whether this decoding alone is likely to be speech."""
         if not words(self.text) or (self.monotonous and self.no_speech >= SPEECH):
             return False
         return self.confidence >= (QUITE_SURE if self.no_speech > NO_SPEECH else LEAST)
 
 
 def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
-    """The transcript of what was heard; `again` hears it in the full window, if that is needed."""
+    """Returns the accepted transcript; `again` decodes in the full window, if that is needed."""
     loop = first.stuck or first.once is not None
     if not loop and not first.likely:
         return _nothing(first)
@@ -114,9 +114,9 @@ def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
 
 
 def heard(waveform: Samples) -> Samples:
-    """The samples as a model may hear them; raises ValueError for what no window holds.
+    """Returns the samples without NaN and infinite values, which become zero.
 
-    NaN and infinite samples are heard as zero.
+    Raises ValueError for a waveform that no window can hold.
     """
     if waveform.ndim != 1 or len(waveform) > FULL * RATE:
         msg = f"a waveform has one dimension and {FULL} s at most: {waveform.shape}"
@@ -126,17 +126,17 @@ def heard(waveform: Samples) -> Samples:
 
 
 def most_tokens(waveform: Samples) -> int:
-    """How many tokens may be said in this time: few people speak faster than 6 a second."""
+    """Returns the token limit for this time: few people speak faster than 6 tokens per second."""
     return 8 + 6 * len(waveform) // RATE
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
+    """Returns the words of a text in lower case, without punctuation."""
     return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def alike(one: str, other: str) -> float:
-    """The share of words that two texts have in common, of the longer one's; 0 to 1."""
+    """Returns the number of common words as a share of the longer text's words, 0 to 1."""
     ours, theirs = words(one), words(other)
     common = Counter(ours) & Counter(theirs)
     return common.total() / max(len(ours), len(theirs), 1)
@@ -151,7 +151,10 @@ def _nothing(hearing: Hearing) -> Transcript:
 
 
 def word_errors(said: str, text: str, *, part: bool = False) -> int:
-    """The fewest words to insert, delete or replace in `said` to get `text`, or a part of it."""
+    """Returns the least number of words to insert, delete or replace to turn `said` into `text`.
+
+    With `part` it may also become any part of `text`.
+    """
     theirs = words(text)
     row = [0] * (len(theirs) + 1) if part else list(range(len(theirs) + 1))
     for number, word in enumerate(words(said), 1):

@@ -1,8 +1,8 @@
-"""Voice activity by Silero VAD v6, as faster-whisper carries it (ONNX, MIT).
+"""Detects voice activity with Silero VAD v6, as shipped with faster-whisper (ONNX, MIT).
 
 One frame is 512 samples (32 ms) of 16 kHz mono. The network is recurrent, so a probability depends
-on all that the same call heard before: two seconds are enough for it to settle, and each call
-starts from zero state, which makes it a pure function of its waveform.
+on the earlier frames of the same call; it settles within two seconds. Each call starts from zero
+state, so the result is a pure function of its waveform.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Probabilities = NDArray[np.float32]
 
 
 class VoiceActivity:
-    """Says where somebody speaks: a batch of waveforms in, speech probabilities a frame out.
+    """Detects speech: maps a batch of waveforms to speech probabilities, one per frame.
 
     A waveform is float32, 16 kHz mono, -1 to 1, of any length. Frames are counted back from its
-    *end*; zeros stand before a first frame that is not whole. Probabilities are rounded to 1e-3.
-    NaN and infinite samples are heard as zero. Raises ValueError for more than one dimension.
+    *end*; an incomplete first frame is filled with zeros at its start. Probabilities are rounded to
+    1e-3. NaN and infinite samples count as zero. Raises ValueError for more than one dimension.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class VoiceActivity:
         if not len(waveform):
             return np.zeros(0, np.float32)
         before = -len(waveform) % FRAME
-        # The wrapper blanks the last 64 samples of what it is given, in place: so it gets a copy
-        # of ours, and a frame of silence at the end to blank, whose probability nobody wants.
+        # The wrapper sets the last 64 samples of its input to zero, in place. So it gets a copy
+        # with an extra frame of silence at the end, whose probability is dropped.
         copy = np.zeros(before + len(waveform) + FRAME, np.float32)
         copy[before:-FRAME] = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
         found: Probabilities = self._model(copy).reshape(-1)[:-1].astype(np.float32)

@@ -1,4 +1,4 @@
-"""YAMNet's answer as numbers to learn from; apart from YAMNet itself, which not all need."""
+"""Converts YAMNet's scores to features for training; does not import YAMNet itself."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 CLASSES = 521
-HALF_STEP = np.float32(1 / 512)  # of the scores: the model is quantized to 8 bits
+HALF_STEP = np.float32(1 / 512)  # half a step of the scores: the model is quantized to 8 bits
 
 Floats = NDArray[np.float32]
 
 
 def features(scores: Floats) -> Floats:
-    """Log odds of YAMNet's scores; they come in steps of 1/256, hence half a step at both ends."""
+    """Returns the log odds of YAMNet's scores, half a step from 0 and 1 (steps are 1/256)."""
     return np.log((scores + HALF_STEP) / (1 + HALF_STEP - scores)).astype(np.float32)
 
 
-# The classes by which a sound of ours is known, or with which YAMNet confuses it (AudioSet's order,
+# The classes of each of our sounds, and those that YAMNet confuses with it (AudioSet's order,
 # yamnet_class_map.csv): shouts and wails, sirens and alarms, shots with fireworks, thunder, glass.
 OWN: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""Words: sentence embeddings, and keywords by their stems.
+"""Language: sentence embeddings, and stemmed keywords.
 
 May import: the files of `models/`, and `pipeline/`.
 """

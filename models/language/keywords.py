@@ -1,4 +1,4 @@
-"""Spoken and reported keywords, stemmed by language (Snowball), so that `help` finds "helping"."""
+"""Finds stemmed keywords (Snowball) in speech and reports: `help` matches "helping"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 
 
 class Keywords:
-    """`words` by language code; one may be several ("he has a gun") that must stand together."""
+    """Keywords by language code; one of several words ("he has a gun") must match in sequence.
+
+    Raises ValueError for a language without a stemmer.
+    """
 
     def __init__(self, words: Mapping[str, Sequence[str]]) -> None:
         self._languages = []
@@ -27,7 +30,7 @@ class Keywords:
             self._languages.append((stemmer, {p: self._stems(stemmer, p) for p in phrases}))
 
     def __call__(self, text: str) -> tuple[str, ...]:
-        """The configured words that `text` holds, in the order of the config."""
+        """Returns the configured words that `text` contains, in the order of the config."""
         found: dict[str, None] = {}
         for stemmer, phrases in self._languages:
             said = self._stems(stemmer, text)

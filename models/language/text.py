@@ -1,7 +1,8 @@
-"""Sentence embeddings by all-MiniLM-L6-v2 (int8, ONNX Runtime), with Hugging Face's `tokenizers`.
+"""Computes sentence embeddings with all-MiniLM-L6-v2 (int8, ONNX Runtime) and `tokenizers`.
 
-Mean of the last hidden states over the tokens that are not padding, divided by its L2 norm: what
-sentence-transformers does for this model (Reimers and Gurevych 2019, arXiv:1908.10084).
+The embedding is the mean of the last hidden states over the tokens that are not padding, divided by
+its L2 norm, as sentence-transformers does for this model (Reimers and Gurevych 2019,
+arXiv:1908.10084). `tokenizers` is Hugging Face's package.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 
 SIZE = 384  # numbers in an embedding
-MAX_TOKENS = 256  # what the model was trained on; the rest of a text is not looked at
-MAX_CHARACTERS = 32 * MAX_TOKENS  # no need to split a megabyte into words for 256 tokens
+MAX_TOKENS = 256  # the model's training length; the rest of a text is ignored
+MAX_CHARACTERS = 32 * MAX_TOKENS  # avoids tokenizing a megabyte for 256 tokens
 
 Embedding = NDArray[np.float32]
 
@@ -31,12 +32,13 @@ def load(path: Path, settings: Model) -> TextEncoder:
 
 
 class TextEncoder:
-    """Turns texts into directions: a batch of str in, a float32 vector of 384, length 1, each out.
+    """Embeds texts: maps a batch of str to a float32 vector of 384, length 1, each.
 
-    Each text runs by itself, so its embedding does not depend on its neighbours in the batch (int8
-    scales are found over the whole input). Empty text is fine. `path` is a folder with `model.onnx`
-    and `tokenizer.json`. `threads` 0 means as many as cores. Raises WeightsError for missing or
-    broken files, OutsideError for a provider this machine lacks, ConfigError for an unknown one.
+    Each text runs separately, so its embedding does not depend on the rest of the batch (int8
+    scales are computed over the whole input). Empty text is allowed. `path` is a folder with
+    `model.onnx` and `tokenizer.json`. `threads` 0 means one per core. Raises WeightsError for
+    missing or broken files, OutsideError for a provider this machine lacks, ConfigError for an
+    unknown one.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class TextEncoder:
         return [self._one(text) for text in batch]
 
     def _one(self, text: str) -> Embedding:
-        # A lone surrogate cannot be written in UTF-8, which is what the tokenizer reads.
+        # The tokenizer reads UTF-8, which cannot encode a lone surrogate.
         readable = text[:MAX_CHARACTERS].encode(errors="replace").decode()
         ids = np.array([self._tokenizer.encode(readable).ids], np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
@@ -80,7 +82,7 @@ class TextEncoder:
 
 
 def _names(providers: Sequence[str]) -> list[str]:
-    """ONNX Runtime's names of the providers, in the order of the config."""
+    """Returns ONNX Runtime's names of the providers, in the order of the config."""
     for provider in providers:
         if provider not in PROVIDERS:
             msg = f"provider {provider!r} is not known; there are {', '.join(PROVIDERS)}"
@@ -92,16 +94,16 @@ def _names(providers: Sequence[str]) -> list[str]:
 
 
 def packed(embedding: Embedding) -> bytes:
-    """An embedding as records carry it: little-endian float16."""
+    """Encodes an embedding as records store it: little-endian float16."""
     return embedding.astype("<f2").tobytes()
 
 
 def unpacked(embedding: bytes) -> Embedding:
-    """The vector in a record's bytes."""
+    """Decodes an embedding from a record's bytes."""
     return np.frombuffer(embedding, "<f2").astype(np.float32)
 
 
 def cosine(one: Embedding, other: Embedding) -> float:
-    """How alike two directions are, -1 to 1, rounded to 1e-3; 0 if one has no length."""
+    """Returns the cosine similarity, -1 to 1, rounded to 1e-3; 0 if a vector has no length."""
     length = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
     return round(float(one @ other) / length, 3) if length else 0.0

@@ -1,7 +1,8 @@
-"""What is done to windows before a network learns from them: it must not lean on what a site may
-lack. Modalities are dropped at random, so that the head stays useful when one is missing (Neverova
-et al., ModDrop, 2016); sound is now and then that of the window before or after, so that clocks may
-differ by a second; ordinary sounds are added where nothing happens; numbers are blurred.
+"""Augments training windows, so that a network does not rely on what a site may lack.
+
+Modalities are dropped at random, so that the head works when one is missing (Neverova et al.,
+ModDrop, 2016). Sound is sometimes that of the window before or after, so that clocks may differ by
+a second. Common sounds are added where nothing happens. Noise is added to the numbers.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from models.hearing.yamnet_features import CLASSES, GRAVE
 from models.training.batches import LETTERS, WindowArrays
 
 ORDINARY = np.array([number for number in range(CLASSES) if number not in GRAVE])
-MOST_CROWD = 4  # classes that are added to a window
+MOST_CROWD = 4  # limit of classes added to a window
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
-    """How often, and how much."""
+    """The probability or strength of each augmentation."""
 
     drop: float = 0.2  # chance of each modality to be dropped from a window
     swap: float = 0.3  # chance of sound to be a neighbour's
-    crowd: float = 0.5  # chance of ordinary classes to be heard in a window without an anomaly
+    crowd: float = 0.5  # chance that common classes are added to a window without an anomaly
     blur: float = 0.1  # standard deviation of noise on standardized numbers
 
 
 class AugmentedWindows:
-    """Windows with `inputs` of theirs, `disturbed` anew each time that they are asked for.
+    """Windows whose `inputs` are augmented again for each batch.
 
     `spread` is the standard deviation of each modality's numbers.
     """
@@ -44,7 +45,7 @@ class AugmentedWindows:
         self._windows, self._inputs, self._by, self._spread = windows, inputs, by, spread
 
     def some(self, some: np.ndarray, chance: np.random.Generator) -> dict[str, np.ndarray]:
-        """Windows as the network meets them in training: some of it missing, late or noisy."""
+        """Returns the windows `some` as training sees them: parts are missing, late or noisy."""
         given = {name: values[some].copy() for name, values in self._inputs.items()}
         late = chance.random(len(some)) < self._by.swap
         other = self._windows.neighbours[some, chance.integers(0, 2, len(some))]
@@ -71,8 +72,11 @@ class AugmentedWindows:
     def _crowded(
         self, given: Mapping[str, np.ndarray], ordinary: np.ndarray, chance: np.random.Generator
     ) -> None:
-        """Ordinary classes are heard in windows in which nothing happens, whatever our few clips
-        hold: else a cheer is evidence, because one siren was recorded in a crowd."""
+        """Adds common sound classes to windows in which nothing happens.
+
+        The few clips do not cover them; otherwise a cheer would be evidence because one siren was
+        recorded in a crowd.
+        """
         column = MODALITIES.index("sound")
         rows = np.flatnonzero(ordinary & (given["state"][:, column, 0] > 0))
         rows = rows[chance.random(len(rows)) < self._by.crowd]

@@ -1,4 +1,4 @@
-"""Windows as a network takes them: rows in, one array a modality out."""
+"""Converts window rows to a network's input: one array per modality."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LETTERS: Mapping[str, tuple[str, ...]] = {
 
 
 class WindowArrays:
-    """Rows as arrays; `neighbours` are the places of the windows a hop before and after."""
+    """Rows as arrays; `neighbours` holds the indices of the windows one hop before and after."""
 
     def __init__(self, rows: Sequence[WindowRow]) -> None:
         self.rows = rows
@@ -54,7 +54,7 @@ def _hop(rows: Sequence[WindowRow]) -> int:
 
 
 def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.ndarray]:
-    """The inputs with only these of V, A and T; the others are lost."""
+    """Returns the inputs with only these of V, A and T; the others are set to lost."""
     kept = {m for letter in modalities for m in LETTERS[letter]}
     out = {name: values.copy() for name, values in inputs.items()}
     for column, modality in enumerate(MODALITIES):
@@ -65,7 +65,7 @@ def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.
 
 
 def answers(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Scored:
-    """Scores with the windows that they are of."""
+    """Returns scores together with their windows."""
     rows = windows.rows
     return Scored(
         scene=[row.scene for row in rows],
@@ -80,7 +80,7 @@ def answers(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Sc
 
 
 def truths_of(rows: Sequence[WindowRow]) -> dict[str, list[Truth]]:
-    """What happened in each scene, as far as its windows say: for files without scenes."""
+    """Returns the truths of each scene as its windows imply them, for files without scenes."""
     truths: dict[str, list[Truth]] = {}
     for row in sorted(rows, key=lambda row: (row.scene, row.start)):
         found = truths.setdefault(row.scene, [])

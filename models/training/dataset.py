@@ -1,10 +1,11 @@
-"""Windows to learn from, as JSON lines: one window a line, refused with file and line when bad.
+"""Training windows as JSON lines, one window per line; a bad line is reported with file and line.
 
-Two kinds of line, in one format. Those of scenes know the truth of their window (`truth`: a label,
-"" for nothing, null where an observer could not say: within a second of where something begins or
-ends). Those of a running system (`fusewatch export`) belong to an alert, and a person says whether
-it was right (`verdict`: true or false; null: not reviewed, left out) and, if need be, its `label`.
-A true verdict speaks of the alert, not of each of its windows: these are weak labels (`weak`).
+The file has two kinds of lines, in one format. Lines of scenes have the truth of their window
+(`truth`: a label, "" for nothing, null where an observer cannot tell, that is within a second of
+the start or end of an event). Lines of a running system (`fusewatch export`) belong to an alert; a
+person says whether it was right (`verdict`: true or false; null: not reviewed, not used) and, if
+necessary, gives its `label`. A true verdict concerns the alert and not each of its windows, so
+these are weak labels (`weak`).
 
 Vectors are base64 of little-endian float16, as `models/fusion/features.py` rounds them. A file
 whose name ends in .gz is compressed.
@@ -31,23 +32,23 @@ from models.fusion.labels import LABELS, MODALITIES, SPLITS
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Presence
 
-COLLAR = SECOND  # ns around the ends of a truth that nobody can place better
+COLLAR = SECOND  # ns; the uncertainty of the start and end of a truth
 Span = tuple[int, int, str]  # start, end (ns), label
-MOST_FAULTS = 20  # told of one file
+MOST_FAULTS = 20  # limit of bad lines in an error
 
 
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A window: where it comes from, what was true of it, and what a head sees."""
+    """A training window: its origin, its truth, and the features that a head gets."""
 
     format: str = SCHEMA  # layout of the vectors
     scene: str  # or the alert's id
     site: str
-    camera: str = ""  # what the picture is of: a video's name, for leaving one out
+    camera: str = ""  # the name of the video, for leave-one-out
     split: str = "train"
     start: Annotated[int, Meta(ge=0, lt=2**62)]
     end: Annotated[int, Meta(ge=0, lt=2**62)]
     truth: str | None = None
-    whole: bool = False  # `truth` is the scene's: some of its windows show it, nobody said which
+    whole: bool = False  # `truth` is the scene's; only some of its windows show it
     alert: str = ""
     verdict: bool | None = None
     label: str = ""
@@ -56,11 +57,11 @@ class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def weak(self) -> bool:
-        """Whether the truth is one of the scene or alert, and not of this window."""
+        """Whether the label is that of a scene or alert, and not of this window."""
         return bool(self.answer()) and (self.whole or bool(self.alert))
 
     def answer(self) -> str | None:
-        """The label to learn, "" for nothing, None: not to be used."""
+        """Returns the label to learn, "" for nothing, or None if the window is not used."""
         if not self.alert:
             return self.truth
         if self.verdict is None:
@@ -68,12 +69,12 @@ class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return self.label if self.verdict else ""
 
     def tokens(self) -> Tokens:
-        """What a head sees; raises ValueError for vectors that are none."""
+        """Returns the features for a head; raises ValueError for invalid vectors."""
         return Tokens({m: _vector(m, text) for m, text in self.vectors.items()}, self.states)
 
 
 def packed(tokens: Tokens) -> dict[str, str]:
-    """The vectors as a line holds them."""
+    """Encodes the vectors for a line."""
     return {
         modality: base64.b64encode(vector.astype("<f2").tobytes()).decode()
         for modality, vector in tokens.vectors.items()
@@ -98,10 +99,10 @@ def _vector(modality: str, text: str) -> np.ndarray[tuple[int], np.dtype[np.floa
 
 
 def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
-    """What is true of the window `[start, end)`: the label of the span that it shows most of.
+    """Returns the truth of the window `[start, end)`: the label of the span with the most overlap.
 
-    A window that shows less than a second of a span (or than half of a short one), or ends within
-    a second of one, is neither one nor the other: None.
+    Returns None, for unclear, if the window overlaps less than a second of a span (or less than
+    half of a short one), or ends within a second of one.
     """
     best, name, near = 0, "", False
     for first, last, label in spans:
@@ -113,7 +114,7 @@ def truth_of(start: int, end: int, spans: Sequence[Span]) -> str | None:
 
 
 def write(path: Path, rows: Iterable[WindowRow]) -> int:
-    """One line a row; how many. The file is replaced only when all of it is there.
+    """Writes one line per row and returns the count; replaces the file only when it is complete.
 
     Raises ConfigError for a folder.
     """
@@ -124,7 +125,7 @@ def write(path: Path, rows: Iterable[WindowRow]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
         out: IO[bytes] = opened.enter_context(partial.open("wb"))
-        if path.suffix == ".gz":  # without name and time: the same rows are the same bytes
+        if path.suffix == ".gz":  # without name and time: the same rows give the same bytes
             out = opened.enter_context(gzip.GzipFile("", "wb", 9, out, mtime=0))
         for row in rows:
             out.write(msgspec.json.encode(row) + b"\n")
@@ -134,7 +135,7 @@ def write(path: Path, rows: Iterable[WindowRow]) -> int:
 
 
 def read(paths: Sequence[Path]) -> list[WindowRow]:
-    """The rows of several files; raises ConfigError with file and line for each that is bad."""
+    """Returns the rows of several files; raises ConfigError with file and line of each bad line."""
     rows: list[WindowRow] = []
     faults: list[str] = []
     splits: dict[str, tuple[str, str]] = {}

@@ -1,6 +1,4 @@
-"""A trained network becomes a head that is shipped: ONNX for the daemon, weights to train on from,
-and the card that says what it is.
-"""
+"""Exports a trained network as a head: ONNX for the daemon, weights for fine-tuning, and card."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from models.training.fit import Trained
 from models.training.networks import NETWORKS, Calibrated, Ensemble
 from pipeline.errors import WeightsError
 
-ASIDE = ".new"  # where a head is made, below its folder
+ASIDE = ".new"  # subfolder in which a new head is written
 MOST = 3_000_000  # bytes
 
 
@@ -37,9 +35,9 @@ def ship(
     config: str,
     about: Mapping[str, object],
 ) -> Card:
-    """Write head.onnx, head.safetensors and the card; raises WeightsError over 3 MB.
+    """Writes head.onnx, head.safetensors and the card; raises WeightsError over 3 MB.
 
-    A head that is there already is replaced once the new one is whole, and can be loaded.
+    An existing head is replaced only when the new one is complete and loads.
     """
     aside = folder / ASIDE
     aside.mkdir(parents=True, exist_ok=True)
@@ -73,16 +71,16 @@ def ship(
 
 
 def write_card(folder: Path, card: Card) -> None:
-    """The card of a head, for people to read, too."""
+    """Writes the card of a head, indented so that people can read it."""
     text = msgspec.json.format(msgspec.json.encode(card), indent=2)
     (folder / CARD).write_bytes(text + b"\n")
 
 
 def _export(network: nn.Module, file: Path) -> None:
-    """By the exporter that needs no further package; its batch is as long as it is asked."""
+    """Exports with torch's older exporter, which needs no other package; the batch size is open."""
     inputs = arrays([])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it is to go; versions are locked
+        warnings.simplefilter("ignore", DeprecationWarning)  # it is deprecated; versions are locked
         torch.onnx.export(
             network,
             tuple(torch.zeros((2, *values.shape[1:])) for values in inputs.values()),
@@ -96,7 +94,7 @@ def _export(network: nn.Module, file: Path) -> None:
 
 
 def base_of(folder: Path) -> tuple[nn.Module, Card]:
-    """The network of a shipped head, to train on from; raises WeightsError."""
+    """Returns the network and card of a shipped head, for fine-tuning; raises WeightsError."""
     try:
         card = msgspec.json.decode((folder / CARD).read_bytes(), type=Card)
         if card.schema != SCHEMA:

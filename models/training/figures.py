@@ -1,8 +1,8 @@
-"""The figures of a report as SVG text: the same bytes for the same figures, nothing loaded.
+"""Draws a report's figures as SVG text: the same bytes for the same figures, nothing is loaded.
 
-Texts stay text, escaped by matplotlib, and are never read as formulas; so a figure is searchable
-and takes the page's font. Colours tell apart without hue: Okabe and Ito, Color Universal Design,
-2008.
+Texts stay text, escaped by matplotlib and never parsed as formulas, so a figure is searchable and
+uses the page's font. The colours are distinct for colour-blind readers: Okabe and Ito, Color
+Universal Design, 2008.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipeline.types import SECOND
 BLUE, ORANGE, RED, GREY = "#0072b2", "#e69f00", "#d55e00", "#666666"
 COLOURS = (BLUE, RED, "#009e73", "#cc79a7", ORANGE, "#56b4e9", "#000000", "#8a6d00")
 DASHES = ("-", "--", "-.", ":")
-WIDTH = 5.6  # inches: what a phone can shrink and still show
+WIDTH = 5.6  # inches; still readable when a phone scales it down
 POINTS = 400  # of a curve, at most
 STYLE = {
     "svg.fonttype": "none",
@@ -44,7 +44,7 @@ STYLE = {
 
 
 def _draw(name: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """An `<svg>` element; `name` keeps its ids apart from those of other figures in the page."""
+    """Returns an `<svg>` element; `name` keeps its ids distinct from other figures in the page."""
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         canvas = FigureCanvasSVG(figure)
@@ -63,7 +63,7 @@ def _draw(name: str, height: float, draw: Callable[[Figure], None]) -> str:
 
 
 def precision_recall(curves: Mapping[str, Scored], main: Scored, threshold: float) -> str:
-    """A curve each, its average precision beside its name; a dot where `main` works."""
+    """Draws one curve each with its average precision, and a dot at the threshold of `main`."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -93,7 +93,7 @@ def precision_recall(curves: Mapping[str, Scored], main: Scored, threshold: floa
 
 
 def calibration(scored: Scored) -> str:
-    """How often a score was right, over how many windows had it."""
+    """Draws how often each score was right, and how many windows had it."""
     found = reliability(scored)
 
     def draw(figure: Figure) -> None:
@@ -120,9 +120,9 @@ def timeline(
     events: Sequence[DetectedEvent],
     threshold: float,
 ) -> str:
-    """The scores of one scene's windows at `places` in order of time, in seconds from the first.
+    """Draws the scores of a scene's windows at `places`, in seconds from the first one's start.
 
-    Each score stands over its window's newest hop; truths are shaded, events are bars on top.
+    Each score is drawn over its window's newest hop; truths are shaded, events are bars on top.
     """
     where, step = np.asarray(places), hop(scored)
     zero, last = int(scored.start_ns[where].min()), int(scored.end_ns[where].max())
@@ -140,7 +140,7 @@ def timeline(
         edges = np.stack([seconds(ends - step), seconds(ends)], axis=1)
         pauses = np.diff(ends) > step
         x, y = edges.ravel(), np.repeat(scored.score[where].astype(float), 2)
-        after = 2 * np.flatnonzero(pauses) + 2  # a line does not cross what no window saw
+        after = 2 * np.flatnonzero(pauses) + 2  # the line breaks where there is no window
         axes.plot(np.insert(x, after, np.nan), np.insert(y, after, np.nan), color=BLUE)
         axes.axhline(threshold, color=RED, linestyle="--", linewidth=1)
         for event in events:
@@ -154,7 +154,7 @@ def timeline(
 
 
 def _shade(axes: Axes, start: float, end: float, label: str) -> None:
-    end = max(end, start + 0.1)  # an instant must be seen, too
+    end = max(end, start + 0.1)  # an instant must be visible, too
     axes.axvspan(start, end, ymax=0.81, color=ORANGE, alpha=0.35, linewidth=0)
     axes.text((start + end) / 2, 1.17, label, ha="center", fontsize=10, clip_on=True)
 

@@ -1,8 +1,8 @@
-"""Training a fusion head: from windows to a network that is calibrated.
+"""Trains and calibrates a fusion head on windows.
 
-Strong labels (a window's own) by weighted cross-entropy; weak ones (an alert's or a scene's, of
-which not every window shows it) by multiple-instance learning: the mean of a bag's highest windows
-must be right (Ilse et al. 2018; top-k pooling). What is learned from is disturbed: `augment.py`.
+Strong labels (a window's own) use weighted cross-entropy. Weak labels (of an alert or a scene, not
+shown by all of its windows) use multiple-instance learning: the mean of a bag's highest windows
+must be right (Ilse et al. 2018; top-k pooling). Training windows are augmented: `augment.py`.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from models.training.thresholds import foretold_threshold, threshold_for
 from pipeline.errors import ConfigError
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
-BATCH, BAGS, TOP = 256, 16, 4  # windows and weak bags a step; a bag's highest 1 in TOP count
+BATCH, BAGS, TOP = 256, 16, 4  # windows, weak bags per step; the highest 1 in TOP of a bag count
 
 
 class FitSettings(Augmentation, frozen=True, kw_only=True):
-    """All that decides what a training gives, beside its data."""
+    """All settings that determine the result of a training, beside its data."""
 
     network: str = "concat"
     members: int = 4
-    modalities: str = "VAT"  # what it is given
+    modalities: str = "VAT"  # the input modalities
     seed: int = 1
     epochs: int = 30
     patience: int = 6  # epochs without a better AP on the validation split
     rate: float = 1e-3
     decay: float = 0.05
-    near: float = 0.0  # pull towards the base, for training on (L2-SP: Li et al. 2018)
+    near: float = 0.0  # penalty on distance from the base, for fine-tuning (L2-SP: Li et al. 2018)
     device: str = "cpu"
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """A network that was trained, calibrated on the validation split."""
+    """A trained network, calibrated on the validation split."""
 
     network: nn.Module
     settings: FitSettings
@@ -57,8 +57,10 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def single() -> None:
-    """This process trains on one core: networks so small gain nothing from a second one, and where
-    others work too they lose by it."""
+    """Limits this process to one torch thread.
+
+    Networks this small gain nothing from a second core, and lose when other processes use it too.
+    """
     torch.set_num_threads(1)
 
 
@@ -71,10 +73,10 @@ def fit(
     base: nn.Module | None = None,
     told: Callable[[int, int, float], None] = lambda done, all_, ap: None,
 ) -> Trained:
-    """Train until the validation split gets no better; the best epoch counts.
+    """Trains until the validation split stops improving; returns the best epoch.
 
-    With `folder` every epoch leaves a checkpoint there, from which a killed training goes on, and a
-    line in log.csv. Raises ConfigError where there is nothing to learn or to validate with.
+    With `folder` every epoch writes a checkpoint there, from which a killed training continues, and
+    a line in log.csv. Raises ConfigError when there is nothing to train or to validate with.
     """
     for name, windows in (("train", train), ("val", val)):
         if not (windows.anomaly == 1).any() or not (windows.anomaly == 0).any():
@@ -101,7 +103,7 @@ def fit(
         loss = run.epoch(epoch)
         logits, _ = forward(network, held)
         ap = average_precision(*_answerable(val, logits))
-        if ap >= run.best:  # of equals the last: in an easy split the first is hardly trained
+        if ap >= run.best:  # of equals the last: on an easy split the first is hardly trained
             run.best, run.best_epoch = ap, epoch
             run.state = {k: v.detach().clone() for k, v in network.state_dict().items()}
         if folder:
@@ -133,8 +135,10 @@ def _usable(device: str) -> None:
 
 
 def _answerable(windows: WindowArrays, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Truths and answers that may be compared: of each window, but of a weak bag one in all, the
-    mean of its highest, for nobody said which of its windows show it."""
+    """Returns comparable truths and logits: one per window, and one per weak bag.
+
+    For a weak bag it is the mean of its highest windows, since it is unknown which windows show it.
+    """
     known = (windows.anomaly >= 0) & ~windows.weak
     tops = [np.sort(logits[bag])[-max(1, len(bag) // TOP) :].mean() for bag in windows.bags]
     return (
@@ -144,7 +148,7 @@ def _answerable(windows: WindowArrays, logits: np.ndarray) -> tuple[np.ndarray, 
 
 
 class _Run:
-    """One training: what it has come to, and how an epoch is done."""
+    """The state of one training, and its epochs."""
 
     def __init__(
         self,
@@ -180,13 +184,13 @@ class _Run:
         self._classes = torch.tensor(shares, dtype=torch.float32, device=settings.device)
 
     def epoch(self, number: int) -> float:
-        """The mean loss of an epoch."""
+        """Trains one epoch and returns the mean loss."""
         chance = np.random.default_rng([self.settings.seed, number])
         torch.manual_seed(self.settings.seed * 10_000 + number)
         self.network.train()
         usable = np.flatnonzero((self._train.anomaly >= 0) & ~self._train.weak)
         order = chance.permutation(usable)
-        size = min(BATCH, max(16, len(order) // 8))  # few windows are looked at in small steps
+        size = min(BATCH, max(16, len(order) // 8))  # small steps if there are few windows
         steps = max(1, -(-len(order) // size))
         total = 0.0
         for step in range(steps):
@@ -206,13 +210,14 @@ class _Run:
         return total / steps
 
     def _cool(self, at: float) -> None:
-        """The rate falls by half a cosine over the epochs."""
+        """Lowers the learning rate by half a cosine over the epochs."""
         share = min(1.0, at / self.settings.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * share)))
 
     def _strong(self, some: np.ndarray, chance: np.random.Generator) -> Tensor:
-        """Each member learns for itself; they meet only where they are asked."""
+        """Returns the loss of strong labels; members learn separately and are averaged only
+        in use."""
         wanted = torch.from_numpy(self._train.anomaly[some]).float().to(self.settings.device)
         label = torch.from_numpy(self._train.label[some]).to(self.settings.device)
         given = self._given(some, chance)
@@ -260,7 +265,7 @@ class _Run:
 
 
 def forward(network: nn.Module, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[n]` and class probabilities `[n, labels]`, in one go."""
+    """Returns logits `[n]` and class probabilities `[n, labels]`, in one pass."""
     network.eval()
     device = next(network.parameters()).device
     with torch.no_grad():
@@ -269,10 +274,10 @@ def forward(network: nn.Module, inputs: Mapping[str, np.ndarray]) -> tuple[np.nd
 
 
 def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> Scored:
-    """What a trained network says of windows of which it gets only these modalities.
+    """Returns a trained network's scores for windows reduced to these modalities.
 
-    As in the daemon (`learned.LearnedHead.judge`), words never lower a score: where there are some,
-    the window is judged without each kind of them too, as long as anything else is left of it.
+    As in the daemon (`LearnedHead.judge`), words never lower a score: a window with words is also
+    judged without each kind of them, as long as other data is left.
     """
     given = "".join(letter for letter in modalities if letter in trained.settings.modalities)
     inputs = silenced(windows.inputs, given)
@@ -292,12 +297,12 @@ def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> 
         higher = other > logit[places]
         logit[places[higher]], classes[places[higher]] = other[higher], others[higher]
     score = 1 / (1 + np.exp(-logit / trained.temperature))
-    score[~there.any(axis=1)] = 0  # nothing is known of these windows
+    score[~there.any(axis=1)] = 0  # these windows have no data
     return answers(windows, score, classes)
 
 
 def _mark(network: nn.Module, settings: FitSettings, *given: WindowArrays) -> str:
-    """What a training begins with: only one that began with the same may be gone on with."""
+    """Returns a hash of the training's start; a checkpoint is used only if its hash is equal."""
     digest = hashlib.sha256(msgspec.json.encode(settings))
     for windows in given:
         digest.update(msgspec.json.encode(windows.rows))
@@ -307,14 +312,14 @@ def _mark(network: nn.Module, settings: FitSettings, *given: WindowArrays) -> st
 
 
 def _resumed(folder: Path, run: _Run) -> int:
-    """The epoch to go on with; 0 where nothing was begun with the same data and settings."""
+    """Returns the next epoch; 0 without a checkpoint of the same data and settings."""
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
     try:
         held = torch.load(path, weights_only=True, map_location=run.settings.device)
         known = held["began_with"] == run.began_with
-    except Exception:  # a damaged file has as many errors as it has places to be damaged
+    except Exception:  # a damaged file may raise any error
         known = False
     if not known:
         return 0
@@ -348,8 +353,10 @@ def _keep(folder: Path, run: _Run, epoch: int, loss: float, ap: float) -> None:
 
 
 def chosen_threshold(trained: Trained, val: WindowArrays, truths: Truths, per_hour: float) -> float:
-    """The lowest threshold with at most `per_hour` false alarms, counted on the validation split
-    and foretold for what nobody has heard yet: the higher of both."""
+    """Returns the lowest threshold with at most `per_hour` false alarms.
+
+    It is the higher of two: counted on the validation split, and predicted for unseen data.
+    """
     answers = scored(trained, val)
     both = threshold_for(answers, truths, per_hour), foretold_threshold(answers, truths, per_hour)
     return round(max(both), DIGITS)

@@ -1,7 +1,7 @@
-"""How a fusion head is judged: by windows, by what happened, and by what its scores are worth.
+"""Metrics of a fusion head: by window, by event, and for calibration.
 
-A window speaks of its newest hop, as in `workers/stages/site_state.py`: hours are counted and
-events drawn in hops. What an event knows is all that its windows overlap, so a late detection is no
+A window stands for its newest hop, as in `workers/stages/site_state.py`: hours are counted and
+events are drawn in hops. An event covers all that its windows overlap, so a late detection is not a
 false alarm.
 """
 
@@ -24,15 +24,15 @@ Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
 Bools = NDArray[np.bool_]
 
-CLOSE = 2 * SECOND  # ns; a pause no longer than this is inside an event
-COLLAR = SECOND  # ns; so near to a truth an event is no false alarm
+CLOSE = 2 * SECOND  # ns; a gap of at most this length is part of an event
+COLLAR = SECOND  # ns; an event this close to a truth is not a false alarm
 HOUR = 3600 * SECOND
 NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What happened in `[start_ns, end_ns)` of a scene."""
+    """A true event in `[start_ns, end_ns)` of a scene."""
 
     start_ns: int
     end_ns: int
@@ -44,10 +44,10 @@ Truths = Mapping[str, Sequence[Truth]]  # by scene
 
 @dataclass(frozen=True)
 class Scored:
-    """One head's answers on the windows of many scenes, in any order; `n` windows.
+    """One head's results on the windows of many scenes, in any order; `n` windows.
 
-    Raises ValueError where arrays do not fit each other, scores are not in `[0, 1]` (NaN is not),
-    or two windows of a scene end at once.
+    Raises ValueError if array shapes do not match, a score is not in `[0, 1]` (NaN included), or
+    two windows of a scene have the same end.
     """
 
     scene: Sequence[str]  # [n]
@@ -55,7 +55,7 @@ class Scored:
     end_ns: Ints  # [n]
     score: Floats  # [n], calibrated P(anomaly)
     classes: Floats  # [n, labels], P(label | anomaly)
-    anomaly: Ints  # [n]: 1, 0, or -1 for a window so near to a truth's boundary that it counts not
+    anomaly: Ints  # [n]: 1, 0, or -1 for a window near a truth's boundary, not counted
     label: Ints  # [n]: index in LABELS, -1 for none
     kind: Sequence[str]  # [n], of scene
 
@@ -86,20 +86,20 @@ class Scored:
 
 @dataclass(frozen=True)
 class DetectedEvent:
-    """Windows of one scene that belong together: `[start_ns, end_ns)` is of their newest hops."""
+    """Windows of one scene that form one event: `[start_ns, end_ns)` covers their newest hops."""
 
     scene: str
     start_ns: int
     end_ns: int
     label: str  # of the window with the highest score
-    decided_ns: int  # end of the first window: when it was told
+    decided_ns: int  # end of the first window: when it was detected
     score: float  # the highest
     windows: tuple[int, ...]  # their places in Scored, in order of time
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A truth, when the first window that overlaps it told, and the highest score of any such."""
+    """A truth, when the first overlapping window detected it, and the highest score of any such."""
 
     scene: str
     truth: Truth
@@ -119,7 +119,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Metrics:
-    """A line of figures; NaN where there was nothing to measure."""
+    """One line of figures; NaN where there was nothing to measure."""
 
     ap: float
     auc: float
@@ -135,7 +135,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class TableRow:
-    """What a head, some of the modalities and a condition come to."""
+    """The metrics of a head for a set of modalities and a condition."""
 
     name: str  # attention | concat | rules ...
     modalities: str  # of the letters V, A and T
@@ -144,7 +144,7 @@ class TableRow:
 
 
 def measure(scored: Scored, truths: Truths, threshold: float) -> Metrics:
-    """Every figure at once; AP and AUC are NaN for windows of one class, as of a quiet hour."""
+    """Returns all metrics; AP and AUC are NaN if all windows are of one class (a quiet hour)."""
     both = len(np.unique(scored.anomaly[scored.anomaly >= 0])) == 2
     median, p95 = time_to_detect(scored, truths, threshold)
     return Metrics(
@@ -162,22 +162,22 @@ def measure(scored: Scored, truths: Truths, threshold: float) -> Metrics:
 
 
 def average_precision(anomaly: Ints, score: Floats) -> float:
-    """AP of scores of any scale; `anomaly` is 0 or 1, and both are there."""
+    """Returns the AP of scores of any scale; `anomaly` must contain both 0 and 1."""
     return float(average_precision_score(anomaly, score))
 
 
 def frame_ap(scored: Scored) -> float:
-    """Average precision over the windows that count; raises ValueError if all are of one class."""
+    """Returns average precision over the counted windows; ValueError if all are of one class."""
     return float(average_precision_score(*_both(scored)))
 
 
 def frame_auc(scored: Scored) -> float:
-    """Area under the ROC curve over the windows that count; raises ValueError as `frame_ap`."""
+    """Returns the area under the ROC curve over the counted windows; ValueError as `frame_ap`."""
     return float(roc_auc_score(*_both(scored)))
 
 
 def _both(scored: Scored) -> tuple[Ints, Floats]:
-    """Truth and score of the windows that count, some of either class."""
+    """Returns truth and score of the counted windows; ValueError unless both classes occur."""
     counts = scored.anomaly >= 0
     truth = scored.anomaly[counts]
     if len(np.unique(truth)) < 2:
@@ -190,12 +190,12 @@ def _both(scored: Scored) -> tuple[Ints, Floats]:
 
 
 def told(scored: Scored, threshold: float) -> Ints:
-    """The label that each window tells, `[n]`: the likeliest from the threshold on, else -1."""
+    """Returns each window's label `[n]`: the most likely one at or above the threshold, else -1."""
     return np.where(scored.score >= threshold, scored.classes.argmax(axis=1), -1)
 
 
 def class_f1(scored: Scored, threshold: float) -> tuple[dict[str, float], float]:
-    """F1 of each label that occurs in windows that count, and their mean; NaN if none occurs."""
+    """Returns the F1 of each label in the counted windows, and their mean; NaN if none occurs."""
     counts = scored.anomaly >= 0
     truth, answer = scored.label[counts], told(scored, threshold)[counts]
     present = np.unique(truth[truth >= 0])
@@ -207,7 +207,10 @@ def class_f1(scored: Scored, threshold: float) -> tuple[dict[str, float], float]
 
 
 def confusion(scored: Scored, threshold: float) -> Ints:
-    """Windows by truth (row) and answer (column), `[labels + 1, labels + 1]`, nothing last."""
+    """Counts windows by truth (row) and result (column), `[labels + 1, labels + 1]`.
+
+    The last row and column stand for nothing.
+    """
     counts = scored.anomaly >= 0
     names = [*range(len(LABELS)), -1]
     answer = told(scored, threshold)[counts]
@@ -215,7 +218,7 @@ def confusion(scored: Scored, threshold: float) -> Ints:
 
 
 def hop(scored: Scored) -> int:
-    """Ns between windows: the shortest step in any scene; a window's length if all are alone."""
+    """Returns the shortest step between windows of a scene, ns; a window's length without steps."""
     if not len(scored.scene):
         return 0
     order, number = in_order(scored)
@@ -224,7 +227,8 @@ def hop(scored: Scored) -> int:
 
 
 def events(scored: Scored, threshold: float, close: int = CLOSE) -> list[DetectedEvent]:
-    """Windows from the threshold on, joined over pauses up to `close` ns, by scene and time."""
+    """Returns events by scene and time: windows at or above the threshold, joined over gaps
+    <= `close`."""
     hot, firsts = grouped_events(scored, in_order(scored), hop(scored), threshold, close)
     groups = np.split(hot, firsts[1:]) if len(hot) else []
     return [_event(scored, group, hop(scored)) for group in groups]
@@ -245,7 +249,7 @@ def _event(scored: Scored, group: Ints, step: int) -> DetectedEvent:
 
 
 def in_order(scored: Scored) -> tuple[Ints, Ints]:
-    """Places by scene and time, and the number of the scene at each."""
+    """Returns indices sorted by scene and time, and the scene number of each."""
     number = np.unique(np.asarray(scored.scene, dtype=object), return_inverse=True)[1]
     order = np.lexsort((scored.end_ns, number))
     return order, number[order]
@@ -254,7 +258,7 @@ def in_order(scored: Scored) -> tuple[Ints, Ints]:
 def grouped_events(
     scored: Scored, ordered: tuple[Ints, Ints], step: int, threshold: float, close: int = CLOSE
 ) -> tuple[Ints, Ints]:
-    """Places of windows from the threshold on, in order, and where among them an event begins."""
+    """Returns sorted indices of windows at or above the threshold, and where events start."""
     order, number = ordered
     high = scored.score[order] >= threshold
     hot, number = order[high], number[high]
@@ -264,7 +268,7 @@ def grouped_events(
 
 
 def near_truths(scored: Scored, truths: Truths) -> Bools:
-    """Whether each window overlaps a truth of its scene, or nearly so, `[n]`."""
+    """Returns whether each window overlaps, or nearly overlaps, a truth of its scene, `[n]`."""
     near = np.zeros(len(scored.scene), bool)
     for scene, places in windows_of(scored).items():
         for truth in truths.get(scene, ()):
@@ -273,29 +277,29 @@ def near_truths(scored: Scored, truths: Truths) -> Bools:
 
 
 def windows_of(scored: Scored) -> dict[str, Ints]:
-    """The places of each scene's windows, in order of time."""
+    """Returns the indices of each scene's windows, in order of time."""
     order, number = in_order(scored)
     groups = np.split(order, np.flatnonzero(np.diff(number)) + 1) if len(order) else []
     return {scored.scene[group[0]]: group for group in groups}
 
 
 def _overlap(scored: Scored, places: Ints, truth: Truth, collar: int = 0) -> Bools:
-    """Of the windows at `places`; a truth of no length is an instant."""
+    """Returns which windows at `places` overlap; a truth of length 0 is an instant."""
     start, end = truth.start_ns - collar, max(truth.end_ns, truth.start_ns + 1) + collar
     return (scored.start_ns[places] < end) & (scored.end_ns[places] > start)
 
 
 def false_events(scored: Scored, truths: Truths, threshold: float) -> list[DetectedEvent]:
-    """Events none of whose windows comes within the collar of a truth."""
+    """Returns the events without any window within the collar of a truth."""
     near = near_truths(scored, truths)
     return [event for event in events(scored, threshold) if not near[list(event.windows)].any()]
 
 
 def false_alarms_per_hour(scored: Scored, truths: Truths, threshold: float) -> float:
-    """False events an hour of windows, each of which counts with its hop; NaN without windows.
+    """Returns false events per hour of windows, each counted with its hop; NaN without windows.
 
-    A head that never falls silent has one event a scene: none of them is false where something
-    happens. Average precision tells such a head; this figure does not.
+    A head that always alarms has one event per scene, and it is not false if the scene has a truth.
+    Average precision detects such a head; this metric does not.
     """
     step = hop(scored)
     counted = grouped_events(scored, in_order(scored), step, threshold)
@@ -303,6 +307,7 @@ def false_alarms_per_hour(scored: Scored, truths: Truths, threshold: float) -> f
 
 
 def alarm_rate(counted: tuple[Ints, Ints], near: Bools, step: int) -> float:
+    """Returns false events per hour for grouped windows; NaN without windows."""
     if not len(near):
         return float("nan")
     hot, firsts = counted
@@ -311,7 +316,7 @@ def alarm_rate(counted: tuple[Ints, Ints], near: Bools, step: int) -> float:
 
 
 def detections(scored: Scored, truths: Truths, threshold: float) -> list[Detection]:
-    """What became of each truth of the scenes in `scored`, by scene and as given."""
+    """Returns the detection of each truth of the scenes in `scored`, by scene, in given order."""
     return [
         _detection(scored, scene, places, truth, threshold)
         for scene, places in windows_of(scored).items()
@@ -329,15 +334,18 @@ def _detection(
 
 
 def event_recall(scored: Scored, truths: Truths, threshold: float) -> float:
-    """The share of truths that a window from the threshold on overlaps; NaN without truths."""
+    """Returns the share of truths with an overlapping window at or above the threshold.
+
+    NaN without truths.
+    """
     found = [not np.isnan(each.seconds) for each in detections(scored, truths, threshold)]
     return float(np.mean(found)) if found else float("nan")
 
 
 def time_to_detect(scored: Scored, truths: Truths, threshold: float) -> tuple[float, float]:
-    """Seconds from a truth's start to the end of the first window that tells: median and 95 %.
+    """Returns median and 95 % quantile of the time to detect, in seconds; NaN without detections.
 
-    Of the truths that were detected; NaN if none was.
+    The time is that from a truth's start to the end of the first window at or above the threshold.
     """
     all_ = np.array([each.seconds for each in detections(scored, truths, threshold)])
     found = all_[~np.isnan(all_)]
@@ -347,10 +355,10 @@ def time_to_detect(scored: Scored, truths: Truths, threshold: float) -> tuple[fl
 
 
 def reliability(scored: Scored, bins: int = 10) -> Reliability:
-    """How often a score of s is right, and the expected calibration error; NaN without windows.
+    """Returns how often a score is right, and the expected calibration error; NaN without windows.
 
     Guo et al., On Calibration of Modern Neural Networks, 2017, for two classes: the probability is
-    that of an anomaly, not that of the likelier answer.
+    that of an anomaly, not that of the more likely class.
     """
     counts = scored.anomaly >= 0
     score, truth = scored.score[counts].astype(np.float64), scored.anomaly[counts]
@@ -364,9 +372,9 @@ def reliability(scored: Scored, bins: int = 10) -> Reliability:
 
 
 def temperature(logits: Floats, y: Ints) -> float:
-    """The T in 0.05 to 20 by which logits are divided so that `y` is likeliest (Guo et al., 2017).
+    """Returns the T in 0.05 to 20 that divides logits so that `y` is likeliest (Guo et al., 2017).
 
-    Log odds `[n]` with y of 0 and 1, or logits `[n, classes]` with y of class numbers.
+    Takes log odds `[n]` with y of 0 and 1, or logits `[n, classes]` with y of class numbers.
     """
     logits = np.asarray(logits, np.float64)
     if logits.ndim == 1:

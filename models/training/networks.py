@@ -1,9 +1,9 @@
-"""The two networks behind one interface: tokens of a window in, an anomaly and its class out.
+"""The two networks, with one interface: from the tokens of a window to an anomaly and its class.
 
-`Concat` joins the modalities and is the baseline; `Attention` lets a few bottleneck tokens gather
-from all of them (Nagrani et al., Attention Bottlenecks for Multimodal Fusion, NeurIPS 2021), with
-gated residuals and a learned token for what is missing. Sound reaches both through the same gentle
-projection. Both have well under a million parameters.
+`Concat` joins the modalities and is the baseline. `Attention` uses a few bottleneck tokens that
+gather from all modalities (Nagrani et al., Attention Bottlenecks for Multimodal Fusion, NeurIPS
+2021), with gated residuals and a learned token for a missing modality. Both use the same small
+linear projection for sound. Both have well under a million parameters.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from models.fusion.labels import LABELS, MODALITIES
 
 WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
 DROPOUT = 0.2
-GRAIN = 0.2  # spread that a YAMNet class (log odds / 8) has at least when it is standardized
-THIN = 0.25  # of an embedding's numbers are left out in training: no verdict hangs on a few of them
-QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # not an embedding
+GRAIN = 0.2  # least standard deviation of a YAMNet class (log odds / 8) in standardization
+THIN = 0.25  # share of an embedding dropped in training, so that no verdict depends on few numbers
+QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # without embeddings
 
 
 class ModalityEncoders(nn.Module):
-    """Each modality to a token of WIDTH; a missing one is learned, and each knows its state."""
+    """Encodes each modality as a token of WIDTH with its state; a missing one is a learned
+    token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +37,7 @@ class ModalityEncoders(nn.Module):
                 "words": words,
             }
         )
-        # What no training window varies moves nothing: a random weight would be an opinion of it.
+        # A feature that is constant in training keeps weight 0; a random weight would add noise.
         nn.init.zeros_(self.embeds["sound"].weight)
         self.quality = nn.ModuleDict({m: nn.Linear(QUALITY[m], WIDTH) for m in MODALITIES})
         self.hidden = nn.ModuleDict(
@@ -53,13 +54,14 @@ class ModalityEncoders(nn.Module):
             self.register_buffer(f"scale_{modality}", torch.ones(SIZES[modality]))
 
     def standardize(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Take means and spreads from training windows; what hardly varies is left as it is."""
+        """Takes means and deviations from training windows; features that hardly vary stay as
+        is."""
         for column, modality in enumerate(MODALITIES):
             there = inputs[modality][inputs["state"][:, column, 0] > 0]
             if len(there) < 2:
                 continue
             spread = there.std(axis=0)
-            if modality == "sound":  # most classes are never heard: their grain is no evidence
+            if modality == "sound":  # most classes never occur: their noise is not evidence
                 classes = SIZES["sound"] - QUALITY["sound"]
                 spread[:classes] = np.maximum(spread[:classes], GRAIN)
             scale = np.where(spread > 0.01, 1 / np.maximum(spread, 0.01), 1.0)
@@ -67,11 +69,11 @@ class ModalityEncoders(nn.Module):
             self.get_buffer(f"scale_{modality}").copy_(torch.from_numpy(scale))
 
     def scales(self) -> dict[str, np.ndarray]:
-        """By what each number is multiplied."""
+        """Returns the scale factor of each feature, by modality."""
         return {m: self.get_buffer(f"scale_{m}").cpu().numpy() for m in MODALITIES}
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """`[n, 4, WIDTH]`."""
+        """Returns tokens, `[n, 4, WIDTH]`."""
         state = inputs["state"]
         made = []
         for column, modality in enumerate(MODALITIES):
@@ -92,7 +94,7 @@ class ModalityEncoders(nn.Module):
 
 
 class Concat(nn.Module):
-    """Tokens side by side through an MLP."""
+    """Concatenates the tokens and runs an MLP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,13 +107,13 @@ class Concat(nn.Module):
         self.out = nn.Linear(2 * WIDTH, 1 + len(LABELS))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        """Returns logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
         out = self.out(self.body(self.encoders(inputs).flatten(1)))
         return out[:, 0], out[:, 1:]
 
 
 class _Layer(nn.Module):
-    """Bottlenecks gather from the tokens, tokens take back through a gate that starts shut."""
+    """Bottlenecks attend to the tokens; tokens attend back through a gate that starts at zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class _Layer(nn.Module):
 
 
 class _Across(nn.Module):
-    """Attention of some tokens to others, written out: it exports to plain ONNX operators."""
+    """Cross-attention, written out so that it exports to plain ONNX operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +154,7 @@ class _Across(nn.Module):
 
 
 class Attention(nn.Module):
-    """Bottleneck tokens over the modalities; the heads read bottlenecks and tokens, averaged."""
+    """Bottleneck tokens over the modalities; the output layer reads bottlenecks and tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +168,7 @@ class Attention(nn.Module):
         )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        """Returns logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
         tokens = self.encoders(inputs)
         narrow = self.narrow.expand(tokens.shape[0], -1, -1)
         for layer in self.layers:
@@ -182,8 +184,9 @@ NETWORKS: Mapping[str, type[Concat] | type[Attention]] = {
 
 
 class Ensemble(nn.Module):
-    """Several networks of one kind that were initialized apart, and the mean of their logits
-    (Lakshminarayanan et al., Deep Ensembles, 2017): with few clips that is worth more than depth.
+    """Several networks of one kind with separate initialization, and the mean of their logits.
+
+    Lakshminarayanan et al., Deep Ensembles, 2017: with few clips this helps more than depth.
     """
 
     def __init__(self, kind: str, members: int) -> None:
@@ -191,24 +194,24 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(NETWORKS[kind]() for _ in range(members))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
+        """Returns logits of an anomaly, `[n]`, and of its class, `[n, labels]`."""
         answers = [member(inputs) for member in self.members]
         logits, classes = zip(*answers, strict=True)
         return torch.stack(logits).mean(0), torch.stack(classes).mean(0)
 
     def standardize(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """As `Encoders.standardize`, in each."""
+        """Calls `ModalityEncoders.standardize` of each member."""
         for member in self.members:
             member.encoders.standardize(inputs)
 
     def scales(self) -> dict[str, np.ndarray]:
-        """As `Encoders.scales`; all members have the same."""
+        """Returns `ModalityEncoders.scales`; all members have the same."""
         scales: dict[str, np.ndarray] = self.members[0].encoders.scales()
         return scales
 
 
 class Calibrated(nn.Module):
-    """What is shipped: probabilities, with the temperature inside (Guo et al. 2017)."""
+    """The exported network: probabilities, with the temperature inside (Guo et al. 2017)."""
 
     def __init__(self, network: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -217,6 +220,7 @@ class Calibrated(nn.Module):
     def forward(
         self, vision: Tensor, sound: Tensor, speech: Tensor, report: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Returns P(anomaly), `[n]`, and P(label | anomaly), `[n, labels]`."""
         given = (vision, sound, speech, report, state)
         inputs = dict(zip((*MODALITIES, "state"), given, strict=True))
         logit, classes = self.network(inputs)

@@ -1,5 +1,6 @@
-"""Windows that a head is shipped with, so that whoever trains it on does not make it forget
-(experience replay: Rolnick et al., NeurIPS 2019): as many with each label as without any.
+"""Windows that ship with a head for fine-tuning: they keep it from forgetting.
+
+Experience replay: Rolnick et al., NeurIPS 2019. There are as many windows with labels as without.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from models.training import dataset
 from models.training.dataset import WindowRow
 
 FILE = "rehearsal.jsonl.gz"
-EACH = {"train": 12, "val": 6}  # windows of a label
+EACH = {"train": 12, "val": 6}  # windows per label
 
 
 def chosen(sources: Sequence[Iterable[WindowRow]], seed: int) -> list[WindowRow]:
-    """Of each label as many windows as EACH says, of all scenes different ones, of the sources in
-    turn; and as many ordinary ones as labelled ones, where there are. The same rows and seed give
-    the same. Their scenes are named anew, without the folders that they lay in."""
+    """Selects EACH windows per label, from different scenes and from the sources in turn.
+
+    Adds as many unlabelled windows as labelled ones, if there are enough. The same rows and seed
+    give the same result. The scenes get new names, without their folders.
+    """
     pools = [_by_scene(rows) for rows in sources]
     picked: list[WindowRow] = []
     for split, count in EACH.items():
@@ -50,7 +53,7 @@ def _by_scene(rows: Iterable[WindowRow]) -> Pool:
 def _some(
     pools: Sequence[Pool], split: str, label: str, count: int, chance: np.random.Generator
 ) -> list[WindowRow]:
-    """One window of each scene, its middle one; the scenes of the pools take turns."""
+    """Returns the middle window of each scene; the scenes of the pools alternate."""
     orders = []
     for pool in pools:
         scenes = pool.get((split, label), {})
@@ -61,6 +64,6 @@ def _some(
 
 
 def read(head: Path) -> list[WindowRow]:
-    """What a head was shipped with; none where it has no such file. Raises as `data.read`."""
+    """Returns the windows shipped with a head, none without the file; raises as `dataset.read`."""
     file = head / FILE
     return dataset.read([file]) if file.exists() else []

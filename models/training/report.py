@@ -1,7 +1,8 @@
-"""What a fusion head is worth, as one HTML file: tables, figures, scenes, the card.
+"""Writes the evaluation of a fusion head as one HTML file: tables, figures, scenes, the card.
 
-It loads nothing and runs nothing (its own policy forbids both), reads on a phone and in print, and
-is the same bytes for the same figures. Every text is escaped: names come from other people's files.
+The page loads and runs nothing (its own policy forbids both), is readable on a phone and in print,
+and has the same bytes for the same figures. Every text is escaped: names come from other people's
+files.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from models.training.metrics import (
 )
 from pipeline.types import SECOND
 
-SCENES, MISSED, FALSE = 8, 3, 2  # shown at most: all, with a truth missed, with a false alarm
-AROUND = 60 * SECOND  # ns; of a long scene, what is shown on either side
+SCENES, MISSED, FALSE = 8, 3, 2  # limits: scenes, those with a miss, those with a false alarm
+AROUND = 60 * SECOND  # ns; part of a long scene that is shown on either side
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "ap": ("average precision", ".3f"),
     "auc": ("ROC AUC", ".3f"),
@@ -84,14 +85,14 @@ h2{break-after:avoid}tr{break-inside:avoid}th,td{padding:.15rem .3rem}
 
 
 class Shown(NamedTuple):
-    """A scene to show, why, and the moment to look at."""
+    """A scene in the report, why it is there, and the time to show."""
 
     scene: str
     why: str
     at_ns: int
 
 
-def write(  # noqa: PLR0913 - a report is made of this
+def write(  # noqa: PLR0913 - a report needs all of these
     path: Path,
     *,
     title: str,
@@ -103,10 +104,10 @@ def write(  # noqa: PLR0913 - a report is made of this
     threshold: float,
     notes: Sequence[str],
 ) -> None:
-    """Write the report on the head that answered `main`; `rows` and `curves` compare it.
+    """Writes the report on the head with the results `main`; `rows` and `curves` compare it.
 
     Tables keep the order in which names, modalities and conditions first occur in `rows`. Raises
-    ValueError for two rows of one place.
+    ValueError for two rows with the same name, modalities and condition.
     """
     parts = [
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>",
@@ -298,7 +299,7 @@ def _kinds(main: Scored, threshold: float) -> Iterator[str]:
 
 
 def chosen(main: Scored, truths: Truths, threshold: float) -> list[Shown]:
-    """At most eight scenes: the worst missed, the worst false alarms, then good ones by name."""
+    """Returns at most eight scenes: the worst misses and false alarms, then good ones by name."""
     what = detections(main, truths, threshold)
     missed = sorted((d for d in what if math.isnan(d.seconds)), key=lambda d: (d.score, d.scene))
     false = sorted(false_events(main, truths, threshold), key=lambda e: (-e.score, e.scene))
@@ -328,7 +329,7 @@ def _first_of_scene(many: Sequence, most: int) -> list:
 
 
 def _spread(good: Sequence) -> list:
-    """One of each label first, then a second of each."""
+    """Returns the first scene of each label, then the second of each, and so on."""
     seen: dict[str, int] = {}
     turn = []
     for each in good:

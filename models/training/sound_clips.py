@@ -1,7 +1,7 @@
-"""Labelled clips, laid out and disturbed as a microphone might hear them, to learn from.
+"""Labelled clips for training, placed and augmented as a microphone might record them.
 
-Every clip is laid at random times, gains, speeds and distances on silence, noise or benign beds;
-YAMNet listens to every second of it as `SoundStage` does.
+Every clip is placed at random times, gains, speeds and distances on silence, noise or benign
+backgrounds. YAMNet classifies every second of the result as `SoundStage` does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RARE = ("glass", "scream")
 SEED = 20260105
 LONGEST = 12 * RATE  # samples used of a clip
 QUIET_DB = -60.0  # dBFS; `SoundStage` gives a quieter second no label
-PATCHES = 3  # listened to for a second: [k-0.98 s, k+0.995 s)
+PATCHES = 3  # patches per second k: [k-0.98 s, k+0.995 s)
 BEDS = ("rain", "typing", "crowd_cheering", "train", "snoring", "applause", "LJ001", "jfk")
 
 Ints = NDArray[np.int64]
@@ -32,7 +32,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SoundClip:
-    """A labelled recording, 16 kHz mono; `label` indexes KINDS."""
+    """A labelled recording, 16 kHz mono; `label` is an index in KINDS."""
 
     name: str
     label: int
@@ -41,18 +41,18 @@ class SoundClip:
 
 @dataclass(frozen=True)
 class ListenedClip:
-    """Every second of every laid-out clip: features `[n, 521]`, and what is known of it."""
+    """Every second of every take: features `[n, 521]` and their metadata."""
 
     features: Floats
     clip: Ints
-    take: Ints  # which laying-out of the clip; 0 is the clip alone, unchanged
-    second: Ints  # since the first sound of the take
-    active: Bools  # the clip itself is heard within what was listened to
+    take: Ints  # the number of the take; 0 is the clip alone, unchanged
+    second: Ints  # second since the start of the take
+    active: Bools  # the clip itself is audible in these patches
     quiet: Bools
 
 
 def label_of(path: Path) -> str:
-    """What the file name says: one of LABELS, or "nothing"."""
+    """Returns the label that the file name implies: one of LABELS, or "nothing"."""
     name, folder = path.stem, path.parent.name
     if folder == "sesa_train":
         return {"casual": "nothing"}.get(name.split("_")[0], name.split("_")[0])
@@ -64,7 +64,7 @@ def label_of(path: Path) -> str:
 
 
 def read(path: Path) -> Floats:
-    """A sound file as 16 kHz mono: the mean of its channels, soxr HQ."""
+    """Returns a sound file as 16 kHz mono: the mean of its channels, resampled by soxr HQ."""
     with av.open(str(path)) as file:
         planar = av.AudioResampler(format="fltp")
         frames = [frame for raw in file.decode(audio=0) for frame in planar.resample(raw)]
@@ -74,7 +74,7 @@ def read(path: Path) -> Floats:
 
 
 def clips(media: Path) -> list[SoundClip]:
-    """All labelled clips below MEDIA/audio and MEDIA/speech, by name."""
+    """Returns all labelled clips below MEDIA/audio and MEDIA/speech, by name."""
     files = [*media.glob("audio/*/*"), *media.glob("speech/*")]
     sounds = sorted(file for file in files if file.suffix in {".wav", ".ogg", ".flac"})
     return [
@@ -86,11 +86,11 @@ def clips(media: Path) -> list[SoundClip]:
 def takes(
     clip: SoundClip, beds: Sequence[Floats], count: int, seed: int
 ) -> Iterator[tuple[Floats, Floats]]:
-    """`count` layings-out: (what the microphone hears, the clip's part of it)."""
+    """Yields `count` takes: (what the microphone records, the clip's part of it)."""
     chance = np.random.default_rng([SEED, seed])
     for take in range(count):
         samples = clip.samples[:LONGEST]
-        if take and chance.random() < 0.5:  # a smaller or larger thing, a higher or lower voice
+        if take and chance.random() < 0.5:  # a smaller or larger object, a higher or lower voice
             speed = chance.uniform(0.8, 1.25)
             samples = soxr.resample(samples, RATE * speed, RATE, "HQ")
         gain = 10 ** (chance.uniform(-12, 9) / 20) if take else 1.0
@@ -118,7 +118,7 @@ def _ratio(signal: Floats, bed: Floats, decibels: float) -> np.float32:
 
 
 def _distant(samples: Floats, corner: float) -> Floats:
-    """One pole of low-pass, as air and walls do."""
+    """Applies a one-pole low-pass filter, like air and walls."""
     keep = np.exp(-2 * np.pi * corner / RATE)
     answer = (1 - keep) * keep ** np.arange(64)
     return np.convolve(samples, answer)[: len(samples)].astype(np.float32)
@@ -127,7 +127,7 @@ def _distant(samples: Floats, corner: float) -> Floats:
 def listen(
     model: Yamnet, known: Sequence[SoundClip], common: int, rare: int, say: Callable[[str], None]
 ) -> ListenedClip:
-    """Every second of `common` takes of each clip, `rare` ones of the labels with few clips."""
+    """Returns every second of `common` takes of each clip, or `rare` takes for RARE labels."""
     beds = [clip.samples for clip in known if Path(clip.name).name.startswith(BEDS)]
     rows: list[tuple[int, int, int, bool, bool]] = []
     found: list[Floats] = []

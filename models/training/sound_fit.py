@@ -1,16 +1,16 @@
 """Fits `SoundHead` to labelled clips: `python -m models.training.sound_fit MEDIA --weights DIR`.
 
-`models/training/sound_clips.py` labels the clips by their names, disturbs them and lets YAMNet hear
-them; a softmax regression tells the labels and "nothing" apart. Held out by clip (5 folds), it
-gives each label its operating point, and the slope around it; then all clips fit what is written.
-All randomness is seeded: with OPENBLAS_NUM_THREADS=1 the same clips give the same bytes.
+`models/training/sound_clips.py` labels the clips by their names, augments them and runs YAMNet on
+them; a softmax regression separates the labels and "nothing". Held-out clips (5 folds) give each
+label its operating point and the slope around it; then all clips fit the coefficients that are
+written. All randomness is seeded: with OPENBLAS_NUM_THREADS=1 the same clips give the same bytes.
 
 There are more coefficients than clips, and only two clips of glass and five screams. So the fit
-starts from what YAMNet's classes mean (MEANT): a Gaussian prior whose mean gives a label its own
-classes, wide on the classes that are meant by any label or by a usual false alarm, narrow on all
-others, and narrower still for the two labels with few clips, which so are mostly YAMNet's own
-knowledge. Ridge as a Gaussian prior: Hoerl and Kennard, 1970; slopes: Platt, Probabilistic Outputs
-for Support Vector Machines, 1999.
+starts from the meaning of YAMNet's classes (MEANT): a Gaussian prior whose mean gives each label
+its own classes. The prior is wide on the classes that MEANT lists for any label or for usual false
+alarms, and narrow on all others. It is narrower still for the two labels with few clips, which
+therefore rely mostly on YAMNet's own knowledge. Ridge as a Gaussian prior: Hoerl and Kennard, 1970;
+slopes: Platt, Probabilistic Outputs for Support Vector Machines, 1999.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from models.hearing.yamnet_features import CLASSES, Floats
 from models.training.sound_clips import KINDS, RARE, Bools, Ints, ListenedClip, clips, listen
 
 FOLDS, SEED = 5, 5
-SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # of the KINDS in what is learned
+SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # weight of each of the KINDS in the fit
 MEANT = {
     "gunshot": ("Gunshot, gunfire", "Machine gun", "Fusillade", "Cap gun"),
     "explosion": ("Explosion", "Boom", "Artillery fire", "Eruption"),
@@ -46,29 +46,29 @@ MEANT = {
         *("Applause", "Clapping", "Cheering", "Snoring"),
     ),
 }
-EXPECTED = 0.4  # log odds of a label for each of log odds of its own classes
-RIDGE, MEANT_RIDGE = 0.03, 0.003  # on all classes, and on those that are meant
+EXPECTED = 0.4  # log odds of a label per log odds of one of its own classes
+RIDGE, MEANT_RIDGE = 0.03, 0.003  # on all classes, and on those in MEANT
 RARE_RIDGE, RARE_MEANT_RIDGE = 1.0, 0.03  # the same for RARE labels and their own classes
-FALSE_SHARE = 0.04  # of benign takes (a third of ours are thunder and fireworks) that may raise it
+FALSE_SHARE = 0.04  # share of benign takes (a third: thunder, fireworks) that may raise an alarm
 SLOPES = np.geomspace(0.1, 4, 80)
-LEAST = 0.7  # log odds by which a label must at least beat all others together
+LEAST = 0.7  # least margin of a label over all others together, in log odds
 
 
 def softmax(logits: Floats) -> Floats:
-    """Rows that sum to one."""
+    """Returns the softmax of each row."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
 class Prior(NamedTuple):
-    """What the coefficients are before any clip: `mean` and ridge `penalty`, `[521, 6]` each."""
+    """The prior of the coefficients: `mean` and ridge `penalty`, `[521, 6]` each."""
 
     mean: Floats
     penalty: Floats
 
 
 def prior(classes: Sequence[str]) -> Prior:
-    """What YAMNet's classes mean to the KINDS."""
+    """Returns the prior that follows from MEANT, for the names of YAMNet's classes."""
     rows = {kind: [classes.index(name) for name in names] for kind, names in MEANT.items()}
     mean = np.zeros((CLASSES, len(KINDS)), np.float32)
     penalty = np.full((CLASSES, len(KINDS)), RIDGE, np.float32)
@@ -82,7 +82,7 @@ def prior(classes: Sequence[str]) -> Prior:
 
 
 def regress(x: Floats, label: Ints, weight: Floats, known: Prior) -> tuple[Floats, Floats]:
-    """Softmax regression by 200 steps of Adam: coefficients `[521, 6]` and bias `[6]`."""
+    """Softmax regression with 200 steps of Adam: returns coefficients `[521, 6]` and bias `[6]`."""
     mean, spread = x.mean(0), x.std(0) + 1e-3
     x = (x - mean) / spread
     expected = known.mean * spread[:, None]
@@ -102,7 +102,7 @@ def regress(x: Floats, label: Ints, weight: Floats, known: Prior) -> tuple[Float
 
 
 def fit(heard: ListenedClip, label: Ints, use: Bools, known: Prior) -> tuple[Floats, Floats]:
-    """Coefficients from the seconds `use`: each clip counts alike, each label by its SHARE."""
+    """Returns coefficients from the seconds `use`; clips count equally, labels by their SHARE."""
     mine = label[heard.clip]
     use = use & np.where(mine == 0, ~heard.quiet, heard.active)
     times = np.bincount(heard.clip[use], minlength=len(label))
@@ -112,7 +112,7 @@ def fit(heard: ListenedClip, label: Ints, use: Bools, known: Prior) -> tuple[Flo
 
 
 def folds(label: Ints) -> Ints:
-    """The fold of each clip: each label is spread evenly over all."""
+    """Returns the fold of each clip; each label is spread evenly over the folds."""
     chance = np.random.default_rng(SEED)
     fold = np.zeros(len(label), np.int64)
     for kind in range(len(KINDS)):
@@ -122,9 +122,9 @@ def folds(label: Ints) -> Ints:
 
 
 def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
-    """The margins `[n, 5]` of every second, by coefficients that never met its clip.
+    """Returns the margins `[n, 5]` of every second, from coefficients not fitted on its clip.
 
-    `heard` may lack whole folds, for operating points that have not met those either.
+    `heard` may lack whole folds, for operating points that are independent of those folds too.
     """
     fold = folds(label)[heard.clip]
     margin = np.zeros((len(fold), len(LABELS)), np.float32)
@@ -137,11 +137,11 @@ def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
 
 
 def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats, Floats]:
-    """Slope and middle of each label, `[5]`, from held-out margins.
+    """Returns slope and middle of each label, `[5]`, from held-out margins.
 
-    The middle lets FALSE_SHARE of the benign takes through, and is above zero, so that no two
-    labels reach 0.5 at once. The slope is Platt's, the likeliest one around these middles; all
-    labels share it, since two clips cannot tell one.
+    The middle lets FALSE_SHARE of the benign takes through, and is above zero, so that two labels
+    never reach 0.5 together. The slope is Platt's: the most likely one around these middles. All
+    labels share it, since two clips are too few to fit one.
     """
     kind, best = highest(heard, label, margin)
     middle = np.maximum(np.quantile(best[kind == 0], 1 - FALSE_SHARE, axis=0), LEAST)
@@ -154,7 +154,7 @@ def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats,
 
 
 def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
-    """The kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
+    """Returns the kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
     numbers, take = np.unique(heard.clip * 1000 + heard.take, return_inverse=True)
     best = np.full((len(numbers), len(LABELS)), -50, np.float32)
     np.maximum.at(best, take, margin)
@@ -162,19 +162,19 @@ def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Flo
 
 
 def auc(score: Floats, positive: Bools) -> float:
-    """The share of pairs in which the positive one scores higher."""
+    """Returns the share of pairs in which the positive one scores higher."""
     rank = np.argsort(np.argsort(score)) + 1
     n = int(positive.sum())
     return float((rank[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
 
 
 def part(heard: ListenedClip, some: Bools) -> ListenedClip:
-    """The seconds `some` of it."""
+    """Returns the seconds selected by `some`."""
     return ListenedClip(*(getattr(heard, name)[some] for name in heard.__dataclass_fields__))
 
 
 def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> Iterator[str]:
-    """What the held-out margins would have raised: lines of a table, takes alone and disturbed."""
+    """Yields a table of alarms by held-out margins, for takes alone and with disturbances."""
     for title, some in (("alone", heard.take == 0), ("disturbed", heard.take > 0)):
         seconds = part(heard, some)
         kind, best = highest(seconds, label, margin[some])
@@ -201,7 +201,7 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Hear, hold out, calibrate, fit, write."""
+    """Runs YAMNet, held-out evaluation, calibration and fit, and writes the head."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("media", type=Path)
     parser.add_argument("--weights", type=Path, required=True, help="the folder with yamnet/")

@@ -1,4 +1,4 @@
-"""Thresholds by false alarms an hour: counted on validation scenes, or foretold from the tail."""
+"""Thresholds for a false-alarm rate: counted on validation scenes, or predicted from the tail."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from models.training.metrics import (
     windows_of,
 )
 
-STEPS = (*range(500, 9900, 10), *range(9900, 10_000))  # 1/10,000: thresholds that may be chosen
+STEPS = (*range(500, 9900, 10), *range(9900, 10_000))  # 1/10,000: the candidate thresholds
 LOWEST, HIGHEST = STEPS[0] / 10_000, STEPS[-1] / 10_000
-TAIL = 10  # one quiet scene in so many is the tail of their scores
+TAIL = 10  # the tail is one in this many of the quiet scenes
 
 
 def threshold_for(scored: Scored, truths: Truths, per_hour: float) -> float:
-    """The lowest threshold from which on no higher one makes more than `per_hour` false alarms.
+    """Returns the lowest threshold from which on none makes more than `per_hour` false alarms.
 
-    In thousandths from 0.05 to 0.99 and tenths of them to 0.9999, and that where even it makes
-    more. Not simply the lowest that makes few: far down all windows grow together into one event,
-    which is no false alarm. Raises ValueError without windows.
+    Candidates are 0.05 to 0.99 in steps of 0.001, and up to 0.9999 in steps of 0.0001; it is 0.9999
+    if even that makes more. Taking simply the lowest threshold with few false alarms would be
+    wrong: at a very low threshold all windows join into one event, which is not a false alarm.
+    Raises ValueError without windows.
     """
     if not len(scored.scene):
         msg = "no windows to choose a threshold by"
@@ -43,13 +44,13 @@ def threshold_for(scored: Scored, truths: Truths, per_hour: float) -> float:
 
 
 def foretold_threshold(scored: Scored, truths: Truths, per_hour: float) -> float:
-    """The threshold that would make `per_hour` false alarms if scores went on as their tail does.
+    """Returns the threshold that makes `per_hour` false alarms if scores continue as their tail.
 
-    Counting says what the few ordinary scenes that are there have not made; others will be worse.
-    Above a high level the excess of log odds is taken as exponential (peaks over threshold:
-    Pickands 1975; Siffer et al., Anomaly Detection in Streams with Extreme Value Theory, 2017): the
-    tail is the highest tenth of the scenes' highest windows far from any truth. LOWEST, which
-    decides nothing, where there are fewer than 20 such scenes.
+    Counting covers only the few normal scenes at hand; later ones will be worse. Above a high level
+    the excess of log odds is modelled as exponential (peaks over threshold: Pickands 1975; Siffer
+    et al., Anomaly Detection in Streams with Extreme Value Theory, 2017). The tail is the highest
+    tenth of the scenes' highest windows far from any truth. Returns LOWEST, which has no effect, if
+    there are fewer than 20 such scenes.
     """
     near, step = near_truths(scored, truths), hop(scored)
     quiet = [places[~near[places]] for places in windows_of(scored).values()]

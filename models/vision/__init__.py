@@ -1,4 +1,4 @@
-"""Pictures: object detectors, and how a picture is fitted to one.
+"""Vision: object detectors, and the conversion of pictures to their input.
 
 `detector` runs YOLOX and other ONNX exports; `ultralytics_detector` is the adapter of an optional
 package.

@@ -1,4 +1,4 @@
-"""What detectors share behind the net: suppression, and arrays into records."""
+"""Post-processing that all detectors share: non-maximum suppression, and arrays to records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pipeline.types import Box
 
 
 def boxes(fractions: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> tuple[Box, ...]:
-    """Records of (n, 4) corners in fractions: rounded to 1e-3, best first, none without an area."""
+    """Converts (n, 4) corners in fractions to records: rounded to 1e-3, best first; drops
+    empty boxes."""
     table = zip(
         np.clip(fractions, 0, 1).astype(float).round(3).tolist(),
         np.minimum(scores, 1).astype(float).round(3).tolist(),
@@ -27,10 +28,11 @@ def boxes(fractions: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> t
 
 
 def suppress(corners: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
-    """Greedy non-maximum suppression within each class: what stays of rows sorted best first."""
+    """Returns the rows kept by greedy non-maximum suppression per class; rows are sorted best
+    first."""
     if not len(corners):
         return np.empty(0, np.intp)
-    # One pass for all classes: boxes of different classes are moved too far apart to meet.
+    # One pass for all classes: boxes of different classes are shifted so far that none overlap.
     apart = float(corners.max() - corners.min()) + 1.0
     x1, y1, x2, y2 = (corners + (classes * apart)[:, None]).T
     wide = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)

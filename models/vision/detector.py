@@ -1,13 +1,13 @@
-"""Objects in pictures by ONNX Runtime: one adapter for YOLOX and for ultralytics' ONNX exports.
+"""Detects objects with ONNX Runtime: one adapter for YOLOX and for ultralytics' ONNX exports.
 
-Which family a file belongs to is read from its shapes, found by one run on grey pictures:
+The family of a file is found from its output shape, by one run on grey pictures:
 
     YOLOX             (b, n, 5 + c)   raw offsets on grids of stride 8, 16, 32; BGR 0..255, top left
     ultralytics       (b, 4 + c, n)   centre x, y, w, h in input pixels; RGB 0..1, centred
     ultralytics, nms  (b, n, 6)       x1, y1, x2, y2, score, class; RGB 0..1, centred
 
 YOLOX: Ge et al. 2021, arXiv:2107.08430. Class names come from the metadata key `names`, as
-ultralytics writes it; a file of 80 classes without it is taken to know those of COCO.
+ultralytics writes it; a file with 80 classes and no names is assumed to have those of COCO.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
 STRIDES = (8, 16, 32)
-MAX_CANDIDATES = 1000  # best ones that go into NMS: its cost grows with the square
-DEFAULT_SIZE = 640  # px; where a graph leaves height and width open and says no `imgsz`
+MAX_CANDIDATES = 1000  # limit of NMS's input: its cost is quadratic
+DEFAULT_SIZE = 640  # px; for a graph with open height and width and no `imgsz`
 
 Raw = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (n, 4) in input pixels, scores, classes
 
@@ -43,13 +43,12 @@ def load(path: Path, settings: Model) -> Detector:
 
 
 class Detector:
-    """Finds objects: a batch of BGR uint8 pictures (h x w x 3) in, a tuple of boxes a picture out.
+    """Detects objects: maps a batch of BGR uint8 pictures (h x w x 3) to a tuple of boxes each.
 
-    Boxes are fractions of the picture, rounded to 1e-3, best first. A graph with a fixed batch
-    runs picture by picture; one with an open batch axis runs up to `max_batch` at once. `threads`
-    0 means as many as cores. Not shared between threads. Raises WeightsError for a missing, broken
-    or foreign file, OutsideError for a provider that this machine lacks, ConfigError for one that
-    nobody knows.
+    Boxes are fractions of the picture, rounded to 1e-3, best first. A graph with a fixed batch size
+    runs picture by picture; one with an open batch axis runs up to `max_batch` at once. `threads` 0
+    means one per core. Not thread-safe. Raises WeightsError for a missing, broken or foreign file,
+    OutsideError for a provider that this machine lacks, ConfigError for an unknown one.
     """
 
     def __init__(
@@ -86,14 +85,14 @@ class Detector:
         self._size = _size(height, width, meta)
         self._tensor = np.zeros((self._batch, 3, *self._size), self._dtype)
         self._read, ultralytics = self._family(meta)
-        self._fits: list[Fit | None] = [None] * self._batch  # where the pictures in the tensor lie
+        self._fits: list[Fit | None] = [None] * self._batch  # places of the pictures in the tensor
         self._letterbox = Letterbox(
             *self._size, centre=ultralytics, rgb=ultralytics, divide=255.0 if ultralytics else 1.0
         )
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, by number."""
+        """The class names, by number."""
         return self._labels
 
     @property
@@ -102,17 +101,17 @@ class Detector:
         return self._size
 
     def prepare(self, image: np.ndarray, slot: int = 0) -> Fit:
-        """Write one picture into the input tensor; how a benchmark gets a tensor for `run`."""
+        """Writes one picture into the input tensor; benchmarks call it before `run`."""
         fit = self._letterbox.place(image, self._tensor[slot], self._fits[slot])
         self._fits[slot] = fit
         return fit
 
     def run(self, count: int = 1) -> np.ndarray:
-        """The graph alone, on the first `count` prepared pictures."""
+        """Runs only the graph, on the first `count` prepared pictures."""
         return self._session.run([self._output], {self._input: self._tensor[:count]})[0]
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
-        """Boxes of each picture, in order."""
+        """Returns the boxes of each picture, in order."""
         found: list[tuple[Box, ...]] = []
         for first in range(0, len(batch), self._batch):
             images = batch[first : first + self._batch]
@@ -122,13 +121,13 @@ class Detector:
         return found
 
     def _family(self, meta: dict[str, str]):
-        """Choose how outputs are read; returns the reader, and whether input is ultralytics'."""
+        """Returns the reader for the outputs, and whether the input format is ultralytics'."""
         self._tensor[...] = 114 / 255
         shape = self.run(1).shape
         height, width = self._size
         cells = sum((height // s) * (width // s) for s in STRIDES)
         names = _names(meta, self._path.name)
-        # ultralytics always writes `task`: so a YOLOX of one class is no finished list of boxes.
+        # ultralytics always writes `task`; this tells a YOLOX of one class from a list of boxes.
         if len(shape) == 3 and shape[1] == cells and shape[2] > 5 and "task" not in meta:
             self._grid, self._stride = _grids(height, width)
             self._labels = _labels(names, shape[2] - 5, self._path.name)
@@ -146,7 +145,7 @@ class Detector:
         raise WeightsError(msg)
 
     def _read_yolox(self, rows: np.ndarray) -> Raw:
-        # A score is objectness * class: where objectness alone is too small nothing can come of it.
+        # A score is objectness * class: rows with too low an objectness cannot pass.
         kept = np.flatnonzero(rows[:, 4] >= self._min_score)
         rows = rows[kept]
         classes = rows[:, 5:].argmax(1)
@@ -173,7 +172,7 @@ class Detector:
     def _boxes(self, output: np.ndarray, fit: Fit) -> tuple[Box, ...]:
         corners, scores, classes = self._read(output)
         scores = scores.round(3)
-        # Also turns away what is not a number: a comparison with NaN is false.
+        # Also drops NaN: a comparison with NaN is false.
         good = np.flatnonzero((scores >= self._min_score) & np.isfinite(corners).all(1))
         best = good[np.argsort(-scores[good], kind="stable")[:MAX_CANDIDATES]]
         corners, scores, classes = corners[best], scores[best], classes[best]
@@ -205,14 +204,14 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin between frames take the cores from hearing and speech beside us.
+    # Threads that spin between frames take the cores from the hearing and speech stages.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = ort.InferenceSession(str(path), options, providers=wanted)
-    except Exception as error:  # ONNX Runtime's errors have no common root of their own
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         msg = f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}"
         raise WeightsError(msg) from error
-    # ONNX Runtime goes on with the CPU when a provider's library is there but will not start.
+    # ONNX Runtime silently uses the CPU when a provider's library exists but fails to start.
     failed = [name for name in providers if PROVIDERS[name] not in session.get_providers()]
     if failed:
         msg = (
@@ -239,7 +238,7 @@ def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None  # the caller takes anything unreadable as not said
+        return None  # the caller treats unreadable metadata as missing
 
 
 def _names(meta: dict[str, str], file: str) -> tuple[str, ...]:
@@ -263,7 +262,7 @@ def _labels(names: tuple[str, ...], classes: int, file: str) -> tuple[str, ...]:
 
 
 def _grids(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cell corners (n, 2) and strides (n, 1) in the order of YOLOX's rows."""
+    """Returns cell corners (n, 2) and strides (n, 1) in the order of YOLOX's rows."""
     grids, strides = [], []
     for stride in STRIDES:
         ys, xs = np.mgrid[: height // stride, : width // stride]

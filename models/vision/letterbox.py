@@ -1,6 +1,7 @@
-"""A picture of any size into a model's fixed input, and the model's boxes back into the picture.
+"""Fits a picture of any size into a model's fixed input, and maps boxes back to the picture.
 
-OpenCV resizes here, for it is ten times faster than numpy; nothing else under `models/` imports it.
+OpenCV resizes here because it is ten times faster than numpy; no other file under `models/` imports
+it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-GREY = 114  # what YOLOX and ultralytics pad with
+GREY = 114  # the padding of YOLOX and ultralytics
 
 
 class Fit(NamedTuple):
-    """Where a picture lies in the model's input: input pixel = picture pixel * scale + left/top."""
+    """The picture's place in the model's input: input pixel = picture pixel * scale + left/top."""
 
     width: int
     height: int
@@ -24,7 +25,7 @@ class Fit(NamedTuple):
     top: int
 
     def to_fractions(self, corners: np.ndarray) -> np.ndarray:
-        """Input pixels (n, 4: x1 y1 x2 y2) to fractions of the picture, cut at its edges."""
+        """Converts input pixels (n, 4: x1 y1 x2 y2) to fractions of the picture, clipped to it."""
         shift = np.array([self.left, self.top, self.left, self.top], np.float32)
         size = np.array(
             [self.width * self.scale_x, self.height * self.scale_y] * 2,
@@ -34,10 +35,10 @@ class Fit(NamedTuple):
 
 
 class Letterbox:
-    """Fits pictures into `height` x `width`, keeping their shape.
+    """Fits pictures into `height` x `width` and keeps their aspect ratio.
 
-    `centre` puts the picture in the middle (ultralytics), otherwise at the top left (YOLOX).
-    `rgb` swaps the channels; `divide` scales the values. It keeps buffers: one thread only.
+    `centre` puts the picture in the middle (ultralytics), otherwise at the top left (YOLOX). `rgb`
+    swaps the channels; `divide` scales the values. It reuses buffers: not thread-safe.
     """
 
     def __init__(
@@ -55,9 +56,9 @@ class Letterbox:
         return np.float32(GREY) * self._factor
 
     def fit(self, height: int, width: int) -> Fit:
-        """Where a picture of this size would lie."""
+        """Returns the place of a picture of this size."""
         ratio = min(self._height / height, self._width / width)
-        # YOLOX cuts the fraction off, ultralytics rounds: the nets were measured so.
+        # YOLOX truncates and ultralytics rounds, as in the evaluation of the networks.
         whole = round if self._centre else int
         inner_h = min(self._height, max(1, whole(height * ratio)))
         inner_w = min(self._width, max(1, whole(width * ratio)))
@@ -66,10 +67,10 @@ class Letterbox:
         return Fit(width, height, inner_w / width, inner_h / height, left, top)
 
     def place(self, image: np.ndarray, out: np.ndarray, before: Fit | None = None) -> Fit:
-        """Write `image` (BGR uint8, h x w x 3) into `out` (float32 or float16, 3 x H x W).
+        """Writes `image` (BGR uint8, h x w x 3) into `out` (float32 or float16, 3 x H x W).
 
-        The padding of `out` is written too, unless `before`, where the last picture in `out` lay,
-        is where this one lies. Returns where that is.
+        Writes the padding of `out` too, unless the place equals `before`, the place of the last
+        picture in `out`. Returns the place.
         """
         fit = self.fit(*image.shape[:2])
         inner_w, inner_h = round(fit.width * fit.scale_x), round(fit.height * fit.scale_y)

@@ -1,8 +1,8 @@
-"""Objects in pictures by the `ultralytics` package: `.pt`, OpenVINO folders and TensorRT `.engine`.
+"""Detects objects with the `ultralytics` package: `.pt`, OpenVINO folders, TensorRT `.engine`.
 
-The package and its weights are AGPL-3.0; whoever names this adapter in a config chooses that
-knowingly. A `.pt` file is a pickle, and loading it runs what is in it: only load your own. The
-package would send usage data and install missing packages by itself: both are switched off here.
+The package and its weights are AGPL-3.0; a config that names this adapter accepts that licence. A
+`.pt` file is a pickle, and loading it runs the code in it: load only your own. By default the
+package sends usage data and installs missing packages; both are switched off here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipeline.types import Box
 
 DEVICES = {"cpu": "cpu", "openvino": "cpu", "cuda": "cuda:0", "tensorrt": "cuda:0"}
 KINDS = (".pt", ".engine")
-DEFAULT_SIZE = 640  # px; for a .pt, which takes any
+DEFAULT_SIZE = 640  # px; for a .pt, which takes any size
 
 
 def load(path: Path, settings: Model) -> UltralyticsDetector:
@@ -30,12 +30,12 @@ def load(path: Path, settings: Model) -> UltralyticsDetector:
 
 
 class UltralyticsDetector:
-    """Finds objects: a batch of BGR uint8 pictures (h x w x 3) in, a tuple of boxes a picture out.
+    """Detects objects: maps a batch of BGR uint8 pictures (h x w x 3) to a tuple of boxes each.
 
-    The same promise as `models.detector.Detector`. `providers` names the device: the first counts.
-    Pictures of one shape run together where the model allows it (`.pt`, exports with open batch).
-    Raises OutsideError without the package or the device, WeightsError for a missing or broken
-    model, ConfigError for an unknown provider.
+    It has the same contract as `models.vision.detector.Detector`. The first of `providers` selects
+    the device. Pictures of one shape run together if the model allows it (`.pt`, exports with open
+    batch). Raises OutsideError without the package or the device, WeightsError for a missing or
+    broken model, ConfigError for an unknown provider.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class UltralyticsDetector:
             raise ConfigError(msg)
         self._path = path
         self._settings = {
-            "conf": max(min_score - 0.0005, 0.0),  # so that what rounds up to min_score is seen
+            "conf": max(min_score - 0.0005, 0.0),  # keeps scores that round up to min_score
             "iou": iou,
             "max_det": max_boxes,
             "device": DEVICES[providers[0]],
@@ -70,11 +70,11 @@ class UltralyticsDetector:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes, by number."""
+        """The class names, by number."""
         return self._labels
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
-        """Boxes of each picture, in order."""
+        """Returns the boxes of each picture, in order."""
         found: list[tuple[Box, ...]] = [()] * len(batch)
         for places in self._groups(batch):
             results = self._predict([np.ascontiguousarray(batch[place]) for place in places])
@@ -83,7 +83,7 @@ class UltralyticsDetector:
         return found
 
     def _groups(self, batch: Sequence[np.ndarray]) -> list[list[int]]:
-        # Shapes that differ are padded in another way than each alone, and give other boxes.
+        # In a batch of mixed shapes the padding differs, and so do the boxes.
         if not self._together:
             return [[place] for place in range(len(batch))]
         groups: dict[tuple[int, ...], list[int]] = {}
@@ -95,7 +95,7 @@ class UltralyticsDetector:
         return list(self._model.predict(pictures, **self._settings))
 
     def _first_run(self) -> Any:
-        """Load the weights for good, by one grey picture; here a missing device shows."""
+        """Loads the weights by running one grey picture; a missing device raises an error here."""
         grey = np.full((DEFAULT_SIZE, DEFAULT_SIZE, 3), 114, np.uint8)
         try:
             return self._predict([grey])[0]
@@ -126,7 +126,7 @@ def _load(path: Path, threads: int) -> Any:
     if not folder and path.suffix not in KINDS:
         msg = f"{path}: a .pt, a .engine or a folder with OpenVINO's .xml is expected"
         raise WeightsError(msg)
-    os.environ["YOLO_OFFLINE"] = "true"  # no usage data, no look for updates
+    os.environ["YOLO_OFFLINE"] = "true"  # no usage data, no update checks
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ.setdefault("YOLO_VERBOSE", "false")
     try:
@@ -139,6 +139,6 @@ def _load(path: Path, threads: int) -> Any:
         torch.set_num_threads(threads)
     try:
         return YOLO(str(path), task="detect")
-    except Exception as error:  # unpickling a foreign file may raise anything
+    except Exception as error:  # unpickling an unknown file may raise anything
         msg = f"{path.name}: ultralytics cannot load it: {type(error).__name__}"
         raise WeightsError(msg) from error

@@ -1,7 +1,7 @@
-"""The bus of an edge box: a local log, one SQLite file a topic, several threads, one process.
+"""The local log: the bus of an edge box. One SQLite file per topic, many threads, one process.
 
-It survives `kill -9` at any moment; a `durable` topic survives a power cut too. Every topic has one
-partition. https://www.sqlite.org/wal.html says what WAL promises.
+It survives `kill -9` at any moment; a `durable` topic also survives a power cut. Every topic has
+one partition. https://www.sqlite.org/wal.html describes the guarantees of WAL.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _APPENDED = """SELECT appended, offset, key, value, trace FROM entries
 
 
 class _Unflushed(local):
-    """What one thread published and did not flush: topic -> (key, value, trace)."""
+    """The records that one thread published and did not flush: topic -> (key, value, trace)."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple[str, bytes, str]]] = {}
@@ -47,9 +47,10 @@ class _Unflushed(local):
 
 
 class LocalLog:
-    """The topics below `folder`; `clock` is ns UTC, and is only asked when entries are appended.
+    """The topics stored in `folder`.
 
-    Raises OutsideError when another process has the folder, or a file in it is no log of ours.
+    `clock` returns ns UTC; it is called only when entries are appended. Raises OutsideError when
+    another process uses the folder, or when a file in it is not a Fusewatch log.
     """
 
     def __init__(
@@ -87,21 +88,24 @@ class LocalLog:
         self._buffer.sizes[topic] = size + len(value)
 
     def flush(self) -> None:
-        """Appends what this thread published, one transaction a topic; on disk on return."""
+        """Appends what this thread published, in one transaction per topic; on disk on return."""
         for topic in list(self._buffer.rows):
             self._flush(topic)
 
     def _flush(self, topic: str) -> None:
         self._table(topic).append(self._buffer.rows[topic])
-        del self._buffer.rows[topic], self._buffer.sizes[topic]  # only what was taken
+        del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on DiskFull
 
     def discard(self) -> None:
-        """Forgets what this thread published and could not flush (DiskFull)."""
+        """Drops what this thread published and could not flush (DiskFull)."""
         self._buffer.rows.clear()
         self._buffer.sizes.clear()
 
     def reader(self, topic: str, group: str) -> LogReader:
-        """The only reader of `group`; it goes on from the group's commit."""
+        """Returns the only reader of `group`; it continues at the group's committed offset.
+
+        Raises RuntimeError while another reader of the group is open.
+        """
         table = self._table(topic)
         with self._opening:
             if (topic, group) in self._reading:
@@ -112,15 +116,15 @@ class LocalLog:
         return reader
 
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
-        """What is still held of `key` and overlaps `[start, end)`, oldest first."""
+        """Returns the stored values of `key` that overlap `[start, end)`, oldest first."""
         return self._table(topic).fetch(key, start, end)
 
     def last(self, topic: str, key: str) -> bytes | None:
-        """The newest value under `key` that is still held."""
+        """Returns the newest stored value of `key`, or None."""
         return self._table(topic).last(key)
 
     def end(self, topic: str) -> int:
-        """The offset that the next entry will have."""
+        """Returns the end offset: the offset of the next entry."""
         return self._table(topic).end
 
     def oldest(self, topic: str) -> int:
@@ -132,29 +136,32 @@ class LocalLog:
         return self._table(topic).place(group) or (0, b"")
 
     def lag(self, topic: str, group: str) -> int:
-        """Entries still held that `group` has not committed past."""
+        """Returns the lag of `group`: the number of stored entries after its committed offset."""
         table = self._table(topic)
         return table.end - max(table.oldest, table.committed.get(group, 0))
 
     def groups(self, topic: str) -> list[str]:
-        """The groups that have ever read the topic, and were not forgotten."""
+        """Returns the names of the groups that have read the topic and were not forgotten."""
         return sorted(self._table(topic).committed)
 
     def forget(self, topic: str, group: str) -> None:
-        """Drops a group that will not come back, so that a `hold` topic holds nothing for it."""
+        """Deletes a group that does not return, so that a `hold` topic keeps nothing for it."""
         self._table(topic).forget(group)
 
     def trim(self) -> None:
-        """Applies every retention now; appending does it too, but a topic may fall silent."""
+        """Applies the retention of every topic now.
+
+        Appending applies it too, but a topic may receive no entries for long.
+        """
         for table in list(self._tables.values()):
             table.trim()
 
     def size(self) -> int:
-        """Bytes on disk, WAL files included."""
+        """Returns the bytes on disk, WAL files included."""
         return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
 
     def close(self) -> None:
-        """Wakes every reader and closes all files; what was not flushed is gone."""
+        """Wakes all readers and closes all files; records that were not flushed are lost."""
         with self._opening:
             while self._tables:
                 self._tables.popitem()[1].close()
@@ -174,7 +181,8 @@ class LocalLog:
 
 
 class LogReader:
-    """One group on one topic; `lost` counts entries that retention deleted before it came."""
+    """Reads one topic for one group; `lost` counts entries that retention deleted before the
+    read."""
 
     def __init__(self, table: Table, group: str, release: Callable[[], object]) -> None:
         self.lost = 0
@@ -186,7 +194,8 @@ class LogReader:
         self._told = False
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
-        """`Assigned` on the first call, and at most `limit` entries; woken as they are flushed."""
+        """Returns `Assigned` on the first call, and at most `limit` entries; a flush ends the
+        wait."""
         events: list[Assigned | Entry | Revoked] = []
         if not self._told:
             self._told = True
@@ -204,7 +213,7 @@ class LogReader:
         return [Entry(0, *row) for row in rows]
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """Stores where a restart of this group reads from, and its note, in one transaction."""
+        """Stores in one transaction where a restart of this group continues, and its note."""
         _check_partition(partition)
         self._table.commit(self._group, offset, note)
 
@@ -215,7 +224,7 @@ class LogReader:
         return waiting if self._told else max(1, waiting)
 
     def close(self) -> None:
-        """Gives the group free; what was not committed will be read again."""
+        """Releases the group; entries that were not committed are read again."""
         self._table.release(self._link)
         self._release()
 
@@ -227,10 +236,11 @@ def _check_partition(partition: int) -> None:
 
 
 def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
-    """From the first entry that starts in `[start, end)` (event time, ns UTC) to the last one, with
-    what has no start around them: rosters before, the promises that close what was open after.
+    """Yields the entries that start in `[start, end)` (event time, ns UTC), and their neighbours.
 
-    Also while a daemon has the log. Raises OutsideError when there is no such log.
+    The neighbours are the adjacent entries without a start: rosters before, and promises after,
+    which close the open windows. Works while a daemon uses the log. Raises OutsideError when there
+    is no such log.
     """
     with _looking(folder, topic) as link:
         first, last = link.execute(_SPAN, (start, end)).fetchone()
@@ -245,9 +255,9 @@ def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
 
 
 def appended(folder: Path, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
-    """What was appended in `[start, end)` ns UTC, and when; raises as `between`."""
+    """Yields (append time, entry) for `[start, end)` ns UTC; raises as `between` does."""
     if folder.is_dir() and not (folder / f"{topic}.db").exists():
-        return  # nothing was ever published to it
+        return  # nothing was ever published to this topic
     with _looking(folder, topic) as link:
         first = 0
         while rows := link.execute(_APPENDED, (first, start, end, _AT_ONCE)).fetchall():

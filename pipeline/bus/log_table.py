@@ -1,7 +1,7 @@
-"""One topic of the local log: a SQLite file in WAL mode, its retention and its readers' places.
+"""One topic of the local log: a SQLite file in WAL mode, its retention and its readers' offsets.
 
-Offsets have no hole and are never used twice, also when retention has emptied the file. One
-connection writes, under a lock; every reader brings its own, and WAL lets them read meanwhile.
+Offsets have no gaps and are never reused, not even after retention has emptied the file. One
+connection writes, under a lock. Every reader has its own connection; WAL lets it read meanwhile.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _APPLICATION = 0x46757365  # "Fuse", in the file's header
 _VERSION = 2  # 1 had no traces
 _FROM_1 = "ALTER TABLE entries ADD COLUMN trace TEXT NOT NULL DEFAULT ''; PRAGMA user_version = 2;"
 _POLL_BYTES = 32 << 20
-_STEP = 256  # rows or pages that one retention step takes at most
-_STEPS = 16  # steps in one transaction: a cap that was lowered much is reached bit by bit
+_STEP = 256  # rows or pages; limit of one retention step
+_STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """What a topic may keep.
+    """How much a topic may keep.
 
-    `max_bytes` holds on disk, the WAL included; `max_age` is seconds since an entry was appended.
-    `hold` deletes nothing that a known group has not committed, whatever its age and size.
-    `durable` makes every flush outlive a power cut (fsync), not only a killed process.
+    `max_bytes` limits the size on disk, the WAL included; `max_age` is seconds since an entry was
+    appended. `hold` keeps entries that a known group has not committed, whatever their age and
+    size. `durable` makes every flush survive a power cut (fsync), not only a killed process.
     """
 
     max_bytes: int = 1 << 30
@@ -51,7 +51,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LockedConnection:
-    """A connection and the lock that is held while it works: one closed at work is a crash."""
+    """A connection and the lock held while it is used: closing it in use crashes the process."""
 
     def __init__(self, path: Path) -> None:
         self.lock = RLock()
@@ -59,9 +59,9 @@ class LockedConnection:
 
 
 class Table:
-    """The file of one topic; raises OutsideError (DiskFull) for what disk or file do to us.
+    """The file of one topic; raises OutsideError (DiskFull) for errors of the disk or the file.
 
-    `clock` gives the ns UTC at which entries are appended; nothing else here knows the time.
+    `clock` returns the append time, ns UTC; no other time is used here.
     """
 
     def __init__(self, path: Path, retention: Retention, clock: Callable[[], int]) -> None:
@@ -72,8 +72,8 @@ class Table:
             msg = f"{path.stem}: {retention.max_bytes} bytes are too few for a topic; 1 MiB will do"
             raise ValueError(msg)
         self._wal = min(retention.max_bytes // 4, 8 << 20)
-        self.flush_bytes = self._wal * 3 // 8  # and the WAL is moved when it is half full
-        self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and slack
+        self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
+        self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
         self.arrived = Condition()
         self.closed = False
         self._links: list[LockedConnection] = []
@@ -90,7 +90,7 @@ class Table:
             raise
 
     def connect(self) -> LockedConnection:
-        """A connection of a reader's own."""
+        """Opens a connection for one reader."""
         with self._outside():
             link = LockedConnection(self.path)
         self._links.append(link)
@@ -114,10 +114,10 @@ class Table:
                 f"expected {_VERSION}). Move it away, or choose another state folder"
             )
             raise OutsideError(msg)
-        run("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
+        run("PRAGMA auto_vacuum = INCREMENTAL")  # works only before the first table
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {'FULL' if self._retention.durable else 'NORMAL'}")
-        run("PRAGMA wal_autocheckpoint = 0")  # `_bound_wal` does it, by bytes
+        run("PRAGMA wal_autocheckpoint = 0")  # `_bound_wal` checkpoints by bytes instead
         run("PRAGMA secure_delete = FAST")  # Debian's default rewrites every freed page
         if not tables:
             self._writer.executescript(
@@ -142,7 +142,8 @@ class Table:
     # -- writing
 
     def append(self, rows: Sequence[tuple[str, bytes, str]]) -> None:
-        """Appends all of `rows` in one transaction; on disk and seen by readers on return."""
+        """Appends all `rows` in one transaction; on return they are on disk and visible to
+        readers."""
         now = self._clock()
         spanned = [(key, _span(value), value, trace) for key, value, trace in rows]
         with self._writing:
@@ -161,7 +162,7 @@ class Table:
             self._bound_wal(self._wal // 2)
 
     def commit(self, group: str, offset: int, note: bytes) -> None:
-        """Stores where `group` goes on, and its note, at once."""
+        """Stores the offset at which `group` continues, and its note, in one transaction."""
         with self._writing:
             with self._transaction() as run:
                 sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
@@ -170,7 +171,10 @@ class Table:
             self._bound_wal(self._wal // 2)
 
     def join(self, group: str) -> tuple[int, bytes]:
-        """Where `group` goes on; a new group begins at the oldest entry, and holds from there."""
+        """Returns the offset at which `group` continues, and its note.
+
+        A new group starts at the oldest entry, and a `hold` topic keeps entries for it from there.
+        """
         with self._writing:
             sql = "SELECT offset, note FROM commits WHERE reader = ?"
             with self._outside():
@@ -181,17 +185,18 @@ class Table:
             return int(row[0]), bytes(row[1])
 
     def forget(self, group: str) -> None:
-        """Drops a group that will not come back, so that nothing is held for it."""
+        """Deletes a group that does not return, so that no entries are kept for it."""
         with self._writing:
             with self._transaction() as run:
                 run.execute("DELETE FROM commits WHERE reader = ?", (group,))
             self.committed.pop(group, None)
 
     def trim(self) -> None:
-        """Deletes what is too old and gives free pages back; to be called now and then."""
+        """Deletes entries that are too old and returns free pages to the disk; to be called
+        regularly."""
         trimmed = True
         while trimmed:
-            with self._writing:  # anew each time, so that others may append between
+            with self._writing:  # released after each step, so that other threads can append
                 before = self.oldest
                 with self._transaction():
                     self._make_room(0, self._clock())
@@ -202,7 +207,8 @@ class Table:
                 self._bound_wal(self._wal // 2 if trimmed else 0)
 
     def _make_room(self, incoming: int, now: int) -> None:
-        """Inside a transaction: deletes the oldest until `incoming` bytes fit the budget."""
+        """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
+        transaction."""
         self._delete_aged(now - ns(self._retention.max_age))
         for _ in range(_STEPS):
             excess = self._live() + incoming - self._budget
@@ -238,7 +244,7 @@ class Table:
         return True
 
     def _limit(self) -> int:
-        """The offset from which on nothing may be deleted."""
+        """Returns the first offset that must not be deleted."""
         if not self._retention.hold:
             return self.end
         return min(self.committed.values(), default=self.end)
@@ -250,29 +256,29 @@ class Table:
         return self._pragma("page_count") * self._pragma("page_size")
 
     def _live(self) -> int:
-        """Bytes of the file's pages that are in use; the others will be used again."""
+        """Returns the bytes of the file's pages in use; SQLite reuses the free pages."""
         return self._pages() - self._pragma("freelist_count") * self._pragma("page_size")
 
     def _cost(self, value: bytes) -> int:
-        """An upper estimate of what a row takes on disk, its index entry included."""
+        """Returns an upper estimate of a row's bytes on disk, its index entry included."""
         size = len(value)
         if size < 4096:  # rows of one page: up to half of it stays empty
             return size + size // 2 + 256
         return size + size // 256 + 4608  # overflow pages, of which the last is half empty
 
     def _shrink(self) -> bool:
-        """Gives some free pages back to the disk while far too many are free; whether it did."""
+        """Returns some free pages to the disk if too many are free; returns whether it did."""
         free = self._pragma("freelist_count") * self._pragma("page_size")
         spare = max(1 << 20, self._live() // 2) if self._pages() <= self._budget else 0
         if free <= spare:
             return False
         with self._outside():
-            for _ in range(_STEP):  # one a call: Python takes one step of such a PRAGMA
+            for _ in range(_STEP):  # one per call: Python executes one step of such a PRAGMA
                 self._writer.execute("PRAGMA incremental_vacuum(1)")
         return True
 
     def _bound_wal(self, most: int) -> None:
-        """Moves the WAL into the file when it is longer than `most` bytes."""
+        """Checkpoints the WAL when it is longer than `most` bytes."""
         wal = Path(f"{self.path}-wal")
         if wal.exists() and wal.stat().st_size > most:
             with self._outside():
@@ -293,9 +299,10 @@ class Table:
     # -- reading
 
     def read(self, link: LockedConnection, offset: int, limit: int) -> tuple[int, list[Row]]:
-        """How many entries were deleted from `offset` on, and at most `limit` after them, or 32 MB.
+        """Returns the number of deleted entries at `offset`, and up to `limit` entries (32 MB)
+        after them.
 
-        Nothing when the table is closed.
+        Returns nothing when the table is closed.
         """
         end = self.end
         columns = "offset, key, value, trace"
@@ -315,12 +322,12 @@ class Table:
         return max(0, (rows[0][0] if rows else end) - offset), rows
 
     def wait_beyond(self, offset: int, wait: float) -> None:
-        """Returns as soon as there is an entry at or after `offset`, or after `wait` seconds."""
+        """Returns when there is an entry at or after `offset`, or after `wait` seconds."""
         with self.arrived:
             self.arrived.wait_for(lambda: self.end > offset or self.closed, wait)
 
     def fetch(self, key: str, start: int, end: int) -> list[bytes]:
-        """The values of `key` whose event span overlaps `[start, end)`, oldest first."""
+        """Returns the values of `key` whose event span overlaps `[start, end)`, oldest first."""
         sql = "SELECT value FROM entries WHERE key = ? AND start < ? AND stop > ? ORDER BY offset"
         with self._querying, self._outside():
             return [row[0] for row in self._query.execute(sql, (key, end, start))]
@@ -333,14 +340,14 @@ class Table:
         return (int(row[0]), bytes(row[1])) if row else None
 
     def last(self, key: str) -> bytes | None:
-        """The newest value of `key`."""
+        """Returns the newest value of `key`, or None."""
         sql = "SELECT value FROM entries WHERE key = ? ORDER BY offset DESC LIMIT 1"
         with self._querying, self._outside():
             row = self._query.execute(sql, (key,)).fetchone()
         return bytes(row[0]) if row else None
 
     def close(self) -> None:
-        """Wakes who waits and closes every connection."""
+        """Wakes all waiting readers and closes every connection."""
         with self.arrived:
             self.closed = True
             self.arrived.notify_all()

@@ -1,4 +1,4 @@
-"""A bus in memory: bytes only, one thread, for tests and for replay at full speed."""
+"""A bus in memory, single-threaded, that carries bytes only; for tests and for fast replay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.ports import Assigned, Entry, Revoked
 
 
 class _Partition:
-    """Entries `[base, end)`; what lies below `base` was trimmed."""
+    """Stores the entries `[base, end)`; those below `base` were trimmed."""
 
     def __init__(self) -> None:
         self.base = 0
@@ -40,11 +40,12 @@ class _Commit(msgspec.Struct, frozen=True):
 
 
 class MemoryBus:
-    """Topics of `partitions` partitions each; a key goes to one by its CRC-32. Not for threads.
+    """Topics with `partitions` partitions each; CRC-32 of a key picks its partition.
+    Single-threaded.
 
-    What every group of a topic has committed past is trimmed, but for the newest `keep_bytes` of a
-    partition, which `fetch` may still want. `keep` holds everything, and so does a topic that
-    nobody reads.
+    Entries that every group of a topic has committed past are trimmed, except the newest
+    `keep_bytes` of a partition, which `fetch` may need. With `keep`, and for a topic that no group
+    reads, all entries are kept.
     """
 
     def __init__(
@@ -59,18 +60,21 @@ class MemoryBus:
         self._pending: list[tuple[str, str, bytes, str]] = []
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
-        """Appends at the next `flush`."""
+        """Buffers a record; the next `flush` appends it."""
         self._pending.append((topic, key, bytes(value), trace))
 
     def flush(self) -> None:
-        """Makes everything published visible to the readers."""
+        """Makes all published records visible to the readers."""
         for topic, key, value, trace in self._pending:
             number = zlib.crc32(key.encode()) % self._count
             self.partitions(topic)[number].append(number, key, value, trace)
         self._pending.clear()
 
     def reader(self, topic: str, group: str) -> MemoryReader:
-        """The only reader of `group`; it goes on from the group's commit."""
+        """Returns the only reader of `group`; it continues at the group's committed offset.
+
+        Raises RuntimeError while another reader of the group is open.
+        """
         if (topic, group) in self._reading:
             msg = f"group {group} reads {topic} already: close its reader first"
             raise RuntimeError(msg)
@@ -79,7 +83,7 @@ class MemoryBus:
         return MemoryReader(self, topic, group)
 
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
-        """What is still held of `key` and overlaps `[start, end)`, oldest first."""
+        """Returns the stored values of `key` that overlap `[start, end)`, oldest first."""
         number = zlib.crc32(key.encode()) % self._count
         return [
             entry.value
@@ -88,11 +92,11 @@ class MemoryBus:
         ]
 
     def values(self, topic: str) -> list[bytes]:
-        """Everything still held of a topic, partition after partition."""
+        """Returns all stored values of a topic, partition by partition."""
         return [entry.value for part in self.partitions(topic) for entry in part.entries]
 
     def lag(self, topic: str, group: str) -> int:
-        """Entries that `group` has not committed past."""
+        """Returns the lag of `group`: the number of stored entries after its committed offsets."""
         commits = self._commits.get((topic, group), {})
         return sum(
             part.end - max(part.base, commits[number].offset if number in commits else 0)
@@ -100,22 +104,24 @@ class MemoryBus:
         )
 
     def close(self) -> None:
-        """Forgets what was not flushed."""
+        """Drops the records that were not flushed."""
         self._pending.clear()
 
     def partitions(self, topic: str) -> list[_Partition]:
-        """The partitions of a topic, made when first asked for."""
+        """Returns the partitions of a topic; creates them on the first call."""
         if topic not in self._topics:
             self._topics[topic] = [_Partition() for _ in range(self._count)]
         return self._topics[topic]
 
     def committed(self, topic: str, group: str, partition: int) -> _Commit:
-        """Where `group` goes on; the oldest entry and no note when it never committed."""
+        """Returns the commit of `group`; before its first one, the oldest entry and an empty
+        note."""
         commit = self._commits[topic, group].get(partition)
         return commit or _Commit(self.partitions(topic)[partition].base, b"")
 
     def commit(self, topic: str, group: str, partition: int, offset: int, note: bytes) -> None:
-        """Stores where `group` goes on, and trims what no group needs any longer."""
+        """Stores the offset at which `group` continues, and trims what no group needs any
+        longer."""
         self._commits[topic, group][partition] = _Commit(offset, note)
         if self._keep:
             return
@@ -127,12 +133,12 @@ class MemoryBus:
         self.partitions(topic)[partition].trim(below, self._keep_bytes)
 
     def release(self, topic: str, group: str) -> None:
-        """Lets another reader of `group` be opened."""
+        """Allows another reader of `group`."""
         self._reading.discard((topic, group))
 
 
 class MemoryReader:
-    """Reads all partitions, one entry of each in turn; never waits: nobody else could publish.
+    """Reads all partitions round robin; never waits, because no other thread can publish.
 
     `lost` counts entries that were trimmed before it came: only a group that commits an older
     offset than before can lose any.
@@ -148,7 +154,7 @@ class MemoryReader:
         self._closed = False
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
-        """`Assigned` for each partition on the first call, and at most `limit` entries."""
+        """Returns `Assigned` for each partition on the first call, and at most `limit` entries."""
         self._check_open()
         events: list[Assigned | Entry | Revoked] = []
         parts = self._bus.partitions(self._topic)
@@ -174,7 +180,7 @@ class MemoryReader:
         return events
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """Stores where a restart of this group reads from, and its note."""
+        """Stores the offset at which a restart of this group continues, and its note."""
         self._check_open()
         self._bus.commit(self._topic, self._group, partition, offset, note)
 
@@ -186,7 +192,7 @@ class MemoryReader:
         return part.end - max(self._next[partition], part.base)
 
     def close(self) -> None:
-        """Gives the group free; what was not committed will be read again."""
+        """Releases the group; entries that were not committed are read again."""
         if not self._closed:
             self._closed = True
             self._bus.release(self._topic, self._group)

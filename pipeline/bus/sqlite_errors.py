@@ -1,4 +1,4 @@
-"""What a disk does to our SQLite files, in words; and the lock that keeps other processes out."""
+"""Turns SQLite's disk errors into messages for the operator, and locks a folder for one process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _OUTSIDE = {3, 5, 6, 7, 8, 10, 14}  # PERM BUSY LOCKED NOMEM READONLY IOERR CANT
 
 @contextmanager
 def outside(path: Path, *, cap: str, what: str, anew: str) -> Iterator[None]:
-    """Turns what is the disk's or the file's doing into OutsideError (DiskFull); a bug stays one.
+    """Turns errors of the disk or the file into OutsideError (DiskFull); a bug is raised unchanged.
 
-    `cap` is the setting that bounds the file, `what` the file is, `anew` what moving it away does.
+    `cap` is the setting that bounds the file, `what` names the kind of file, and `anew` says what
+    moving it away does.
     """
     try:
         yield
@@ -44,9 +45,10 @@ def outside(path: Path, *, cap: str, what: str, anew: str) -> Iterator[None]:
 
 
 def lock(file: Path, folder: Path) -> int:
-    """An open `file` that keeps other processes out until it is closed, however we end.
+    """Locks `file` against other processes and returns its descriptor.
 
-    Makes its folder. Raises OutsideError, which says that `folder` is in use and by whom.
+    The lock ends when the descriptor is closed, or when the process ends in any way. Creates the
+    parent folder. Raises OutsideError when `folder` is in use, with the pid of the other process.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,7 +63,7 @@ def lock(file: Path, folder: Path) -> int:
         os.close(held)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
         raise OutsideError(msg) from error
-    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
+    with suppress(OSError):  # the pid only improves a message: ignore a full disk
         os.ftruncate(held, 0)
         os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
     return held

@@ -1,6 +1,6 @@
-"""What no single field of a config can know: references, and ranges against each other.
+"""Checks that need more than one field of a config: references, and ranges against each other.
 
-Nothing is repaired, and nothing is read but the config and the time zones. Addresses are checked by
+Nothing is repaired. Only the config and the time zones are read. Addresses are checked by
 `workers/config/source_address.py` and `workers/config/ssrf_guard.py`. No message quotes a value
 that may be a secret.
 """
@@ -30,7 +30,7 @@ LEAST_CAP = 100_000_000  # bytes; below this the log alone would fill the state 
 
 
 def problems(config: Config) -> Iterator[Problem]:
-    """Everything that is wrong between the fields of `config`, each with its path."""
+    """Yields every problem between the fields of `config`, each with its path."""
     if not config.sites:
         yield Problem(("sites",), "names no site; Fusewatch needs one to watch")
     for name, site in config.sites.items():
@@ -60,10 +60,11 @@ def problems(config: Config) -> Iterator[Problem]:
 
 
 def webhook_names(config: Config) -> tuple[str, ...]:
-    """The name of each webhook, in order: its own, or made of its address, wherever it stands.
+    """Returns the name of each webhook, in order: its own, or one made from its address.
 
-    The name is its place in the log, so one that is put before it must not take it. Of the address
-    host and 8 digits of a hash are shown: its path may be a secret.
+    The name identifies the webhook's position in the log, so it must not change when another
+    webhook is inserted before it. It shows the host and 8 digits of a hash: the path of the URL may
+    be a secret.
     """
     return tuple(hook.name or _webhook_name(hook.url) for hook in config.webhooks)
 
@@ -102,7 +103,7 @@ def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
 
 
 def _polygon(polygon: Polygon) -> str:
-    """What is wrong with a zone beyond its syntax, or nothing."""
+    """Returns what is wrong with a zone beyond its syntax, or ""."""
     corners = polygon.points
     if len(corners) > MOST_CORNERS:
         return f"has {len(corners)} corners; {MOST_CORNERS} are enough for any room"
@@ -115,7 +116,7 @@ def _polygon(polygon: Polygon) -> str:
 
 
 def _cross(a: Point, b: Point, p: Point, q: Point) -> bool:
-    """Whether segment ab properly crosses pq; touching ends do not count."""
+    """Returns whether segment ab properly crosses pq; touching ends do not count."""
 
     def side(o: Point, d: Point, x: Point) -> float:
         return (d[0] - o[0]) * (x[1] - o[1]) - (d[1] - o[1]) * (x[0] - o[0])
@@ -179,9 +180,9 @@ def _webhooks(config: Config) -> Iterator[Problem]:
 
 
 def signing_key(secret: str) -> bytes:
-    """The bytes of a `whsec_` secret, padded or not (Standard Webhooks 1.0).
+    """Returns the key bytes of a `whsec_` secret, padded or not (Standard Webhooks 1.0).
 
-    Raises ValueError, which says what is wrong and quotes nothing.
+    Raises ValueError, which says what is wrong and does not quote the secret.
     """
     if not secret.startswith("whsec_"):
         msg = "must be whsec_..., ${VARIABLE} or file:PATH; `fusewatch init` makes one"
@@ -199,7 +200,7 @@ def signing_key(secret: str) -> bytes:
 
 
 def _secret(secret: str) -> str:
-    """What is wrong with how a secret is given, or nothing."""
+    """Returns what is wrong with the form of a secret, or ""."""
     if secret.startswith("file:") or "${" in secret:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What is wrong with a bus of brokers, beyond the shape of its fields; nobody is asked.
+"""Checks of a Kafka bus that need more than one field; no broker is contacted.
 
 No message quotes an address or a password.
 """
@@ -18,12 +18,12 @@ from pipeline.config.topic_plan import LEAST_SEGMENT, Plan, partitions_of, plans
 from pipeline.kafka_partitioner import key_hash
 
 LEAST_SPOOL = 100_000_000  # bytes: half a minute of ten cameras
-MOST_SITES = 300  # that share a partition: a commit's note of 4,096 bytes holds 339
+MOST_SITES = 300  # on one partition: a commit's note of 4,096 bytes holds 339
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+\])")
 
 
 def bus_problems(config: Config, bus: KafkaBus) -> Iterator[Problem]:
-    """Everything that is wrong with `bus`, which is the config's."""
+    """Yields every problem of `bus`, which is the bus of `config`."""
     for i, broker in enumerate(bus.brokers):
         wrong = _broker(broker)
         if not wrong and broker in bus.brokers[:i]:
@@ -39,7 +39,7 @@ def bus_problems(config: Config, bus: KafkaBus) -> Iterator[Problem]:
 
 
 def _broker(text: str) -> str:
-    """What is wrong with an address, or nothing."""
+    """Returns what is wrong with a broker's address, or ""."""
     if "://" in text or "/" in text or "@" in text:
         return "must be host:port alone, like kafka-1:9092; TLS and passwords are bus.tls, bus.sasl"
     if "," in text or " " in text:
@@ -85,7 +85,7 @@ def _sizes(config: Config, bus: KafkaBus) -> Iterator[Problem]:
     try:
         short = [plan for plan in plans(config, bus) if _kept(plan) < _least(plan)]
     except ValueError:
-        return  # storage.cap itself is wrong: its own check says so
+        return  # storage.cap itself is wrong: its own check reports it
     if short:
         cap = size_bytes(config.storage.cap)
         share = shares(config)
@@ -110,7 +110,7 @@ def _least(plan: Plan) -> int:
 
 
 def _notes(sites: Iterable[str], bus: KafkaBus) -> Iterator[Problem]:
-    """A commit carries a floor for each site of its partition, and brokers take 4,096 bytes."""
+    """Checks that the floors of a partition's sites fit in a note (4,096 bytes at most)."""
     hashes = [key_hash(site) for site in sites]
     for topic in (topics.OBSERVATIONS, topics.ANOMALIES):
         field, partitions = topic.removesuffix(".v1"), partitions_of(bus, topic)
@@ -125,5 +125,5 @@ def _notes(sites: Iterable[str], bus: KafkaBus) -> Iterator[Problem]:
 
 
 def _most(hashes: Iterable[int], partitions: int) -> int:
-    """Sites on the fullest partition."""
+    """Returns the number of sites on the fullest partition."""
     return max(Counter(each % partitions for each in hashes).values(), default=0)

@@ -36,7 +36,7 @@ OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
     *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
-PROVIDERS = {  # what runs a model -> its name in ONNX Runtime
+PROVIDERS = {  # provider -> its name in ONNX Runtime
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -53,7 +53,7 @@ LANGUAGES = {  # language code -> the name of its stemmer in snowballstemmer 2.2
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Frozen, and closed: an unknown key is refused. `repr` hides what may hold a secret."""
+    """Base of all settings: frozen; unknown keys are refused; `repr` hides possible secrets."""
 
     def __repr__(self) -> str:
         shown = (

@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """`path` is the way to the value, e.g. `("sites", "office", "rules", 0, "zone")`."""
+    """One problem; `path` leads to the value: `("sites", "office", "rules", 0, "zone")`."""
 
     path: Way
     message: str
 
     def __str__(self) -> str:
-        """`sites.office.rules[0].zone: what is wrong`; a step that is not a word is not shown."""
+        """`sites.office.rules[0].zone: what is wrong`; hides a step that is not a plain word."""
         way = ""
         for step in self.path:
             if isinstance(step, int):
@@ -33,7 +33,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where a known word is near, else nothing."""
+    """Returns `; did you mean ...?` if a known word is similar, else ""."""
     close = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.6)
     return f"; did you mean `{close[0]}`?" if close else ""
 
@@ -41,7 +41,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def known_only(
     words: Iterable[str], known: Iterable[str], way: Way, what: str, *, keys: bool = False
 ) -> Iterator[Problem]:
-    """A problem for each word that is not known, with the nearest that is."""
+    """Yields a problem for each unknown word, with the most similar known word."""
     known = list(known)
     few = f"; known: {', '.join(known)}" if 0 < len(known) <= 8 else ""
     for word in words:

@@ -42,7 +42,7 @@ class RuleSite(msgspec.Struct, frozen=True, kw_only=True):
 class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
     """What every rule may be told."""
 
-    name: OwnName = ""  # default: made of the rule's kind and what it looks at
+    name: OwnName = ""  # default: made of the rule's kind and its subject
     severity: Severity = "medium"
 
     def subject(self) -> str:
@@ -96,7 +96,7 @@ class LoiteringRule(LastingKind, tag="loitering", frozen=True, kw_only=True):
 
 
 class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
-    """An object crosses a line; it must leave the line by `hysteresis` of the frame to count."""
+    """An object crosses a line; to count, it must leave the line by `hysteresis` of the frame."""
 
     line: str
     direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
@@ -123,7 +123,7 @@ class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
 
 
 class SoundRule(RuleKind, tag="sound", frozen=True, kw_only=True):
-    """A sound reaches its label's calibrated probability; the alert's label is the sound's."""
+    """A sound reaches its label's threshold (calibrated probability); it labels the alert."""
 
     labels: Mapping[Label, Fraction]
     schedule: str = ""
@@ -165,7 +165,7 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
 
 
 class PhraseRule(RuleKind, tag="phrase", frozen=True, kw_only=True):
-    """A report means about what one of the phrases says (cosine of sentence embeddings)."""
+    """A report has about the meaning of one of the phrases (cosine of sentence embeddings)."""
 
     phrases: tuple[Text, ...]
     min_similarity: Fraction = 0.55
@@ -184,8 +184,8 @@ Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule
 def rule_names(rules: Sequence[RuleKind]) -> tuple[str, ...]:
     """A name for each rule of a site, in order: its own, or made of its kind and subject.
 
-    `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names go into the ids of
-    anomalies, so a rule that is inserted before another without a name may rename it.
+    Examples: `zone-floor`, `line-door`, `sound`; the second of a kind is `sound-2`. Names are part
+    of anomaly ids, so a rule inserted before an unnamed rule may rename the latter.
     """
     taken = {rule.name for rule in rules}
     names = []

@@ -1,8 +1,8 @@
-"""When a rule holds: `"mon-fri 22:00-06:00, sat-sun 00:00-24:00"` on a site's own clock.
+"""The hours of a rule: `"mon-fri 22:00-06:00, sat-sun 00:00-24:00"` in the site's time zone.
 
-A span is what the wall clock shows, `[from, to)`. So on the night when the clock goes back, an hour
-that comes twice counts both times, and one that is left out never comes. A span over midnight
-belongs to the day on which it began: `fri 22:00-06:00` ends on Saturday morning.
+A span is wall-clock time, `[from, to)`. When the clock goes back, the repeated hour matches both
+times; when it goes forward, the missing hour never matches. A span over midnight belongs to the day
+on which it starts: `fri 22:00-06:00` ends on Saturday morning.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class DailySpan(msgspec.Struct, frozen=True):
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """Spans of the week; none at all means always."""
+    """The spans of a week in which a rule is active; no spans means always."""
 
     spans: tuple[DailySpan, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Schedule:
-        """Spans between commas, each `[DAYS] HH:MM-HH:MM`.
+        """Parses spans separated by commas, each `[DAYS] HH:MM-HH:MM`.
 
-        ValueError says which one is wrong, and why. DAYS are `mon`, `mon-fri`, `sat-mon` or several
-        between spaces; none means every day. An empty text means always.
+        DAYS are `mon`, `mon-fri`, `sat-mon` or several separated by spaces; none means every day.
+        An empty text means always. Raises ValueError that names the wrong span and why.
         """
         if not text.strip():
             return cls()
         return cls(tuple(_span(part.strip()) for part in text.lower().split(",")))
 
     def contains(self, time: int, zone: tzinfo) -> bool:
-        """Whether it holds at `time`, ns UTC, on the clock of `zone`."""
+        """Returns whether the schedule is active at `time`, ns UTC, on the clock of `zone`."""
         if not self.spans:
             return True
         local = datetime.fromtimestamp(time // SECOND, zone)

@@ -29,7 +29,7 @@ from pipeline.config.rule_kinds import Rule
 
 
 class Detect(Settings, frozen=True, kw_only=True):
-    """What a camera's frames are looked at for; heights are fractions of the frame."""
+    """How a camera's frames are analysed; heights are fractions of the frame."""
 
     fps: Annotated[float, Meta(gt=0, le=60)] = 5
     width: Annotated[int, Meta(ge=64, le=3840)] = 640  # px; longest side of the published JPEG
@@ -38,14 +38,14 @@ class Detect(Settings, frozen=True, kw_only=True):
 
 
 class Zone(Settings, frozen=True, kw_only=True):
-    """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it by its feet."""
+    """A polygon `"x,y, x,y, x,y"` in fractions of the frame; an object is in it if its feet are."""
 
     coordinates: str
     objects: tuple[str, ...] = ("person",)
 
 
 class Line(Settings, frozen=True, kw_only=True):
-    """`"x,y, x,y"`; walking from its first to its second point, `in` is to the right."""
+    """`"x,y, x,y"`; `in` is to the right of a walk from the first to the second point."""
 
     coordinates: str
 
@@ -67,7 +67,7 @@ class Windows(Settings, frozen=True, kw_only=True):
     size: Seconds = 4
     hop: Seconds = 1
     horizon: Annotated[float, Meta(ge=10, le=3600)] = 120
-    patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s for a source that says nothing
+    patience: Annotated[float, Meta(ge=10, le=86400)] = 900  # s; a slower source is declared lost
 
 
 class Incidents(Settings, frozen=True, kw_only=True):
@@ -75,24 +75,24 @@ class Incidents(Settings, frozen=True, kw_only=True):
 
     close_after: Annotated[float, Meta(ge=1, le=10)] = 10
     max_duration: Annotated[float, Meta(ge=30, le=86400)] = 600
-    lost_after: Seconds = 10  # a source lost for so long is told by a `system` alert
+    lost_after: Seconds = 10  # a source that is lost for this long causes a `system` alert
 
 
 class Stationary(Settings, frozen=True, kw_only=True):
-    """An object that moved less than `distance` (of its height) in `after` seconds is still."""
+    """An object is stationary if it moved less than `distance` (of its height) in `after` s."""
 
     after: Seconds = 60
     distance: Annotated[float, Meta(gt=0, le=2)] = 0.25
 
 
 class Fusion(Settings, frozen=True, kw_only=True):
-    """What judges windows beside the rules: `shipped`, a folder that `fusewatch train` made, or
-    `rules`, the transparent noisy-or alone, which is always there. In a config `fusion: rules` is
-    short for `fusion: {head: rules}`."""
+    """The head that judges windows beside the rules: `shipped`, a folder from `fusewatch
+    train`, or `rules`: the noisy-or alone, which always runs. Short form in a config:
+    `fusion: rules` for `fusion: {head: rules}`."""
 
     head: str = "shipped"
-    threshold: Fraction | None = None  # of both; without: the head's own, and 0.8 of the noisy-or
-    severity: Severity = "high"  # of what the head finds
+    threshold: Fraction | None = None  # of both; None: the head's own, and 0.8 of the noisy-or
+    severity: Severity = "high"  # of the head's anomalies
 
 
 class Site(Settings, frozen=True, kw_only=True):
@@ -113,12 +113,12 @@ class Destination(Settings, frozen=True, kw_only=True):
 
 
 class Webhook(Destination, frozen=True, kw_only=True):
-    """A subscriber. Literal private or loopback addresses are the operator's choice; a host *name*
-    that resolves to one needs `allow_networks`, and plain http to a public one `allow_http`."""
+    """A subscriber. Literal private or loopback addresses are allowed; a host *name* that
+    resolves to one needs `allow_networks`, and plain http to a public one needs `allow_http`."""
 
     url: str
     secret: str | tuple[str, ...]  # "whsec_...", "${ENV}" or "file:..."; several while rotating
-    name: OwnName = ""  # its place in the log; default: host and hash of the url
+    name: OwnName = ""  # identifies its position in the log; default: host and hash of the url
     min_severity: Severity = "low"
     allow_http: bool = False
     allow_networks: tuple[str, ...] = ()
@@ -126,13 +126,13 @@ class Webhook(Destination, frozen=True, kw_only=True):
 
 
 class Jsonl(Destination, frozen=True, kw_only=True):
-    """Alerts as JSON lines."""
+    """A file that receives alerts as JSON lines."""
 
     path: str
 
 
 class Model(Settings, frozen=True, kw_only=True):
-    """Which adapter and weights; `weights` is a registered name or a path."""
+    """The adapter and weights of a model; `weights` is a registered name or a path."""
 
     kind: str
     weights: str
@@ -148,14 +148,14 @@ class Models(Settings, frozen=True, kw_only=True):
 
 
 class LocalBus(Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):
-    """The log in the state folder."""
+    """The local log in the state folder."""
 
     max_message: MaxMessage = 8_000_000
     stall: Seconds = 120  # a stage that has work, and moves nothing for so long, ends the process
 
 
 class Sasl(Settings, frozen=True, kw_only=True):
-    """Who we are for the brokers."""
+    """The credentials for the brokers."""
 
     mechanism: Annotated[str, Meta(pattern=r"^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)\Z")]
     username: str
@@ -166,12 +166,12 @@ class Tls(Settings, frozen=True, kw_only=True):
     """Encryption to the brokers, whose certificates are always verified; paths of PEM files."""
 
     ca: str = ""  # default: the system's authorities
-    cert: str = ""  # ours, where the brokers ask for one
+    cert: str = ""  # our client certificate, if the brokers require one
     key: str = ""
 
 
 class Partitions(Settings, frozen=True, kw_only=True):
-    """How many partitions a topic gets: as many as workers may ever share it."""
+    """The number of partitions of each topic, which limits the workers that can share it."""
 
     frames: Partitioned = 12
     audio: Partitioned = 6
@@ -182,7 +182,7 @@ class Partitions(Settings, frozen=True, kw_only=True):
 
 
 class KafkaBus(Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
-    """Apache Kafka, for `fusewatch worker`; docs/scaling.md says how to size it."""
+    """Apache Kafka, for `fusewatch worker`; docs/scaling.md explains the sizing."""
 
     brokers: Annotated[tuple[str, ...], Meta(min_length=1)]  # host:port
     prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=NAME)] = (
@@ -194,9 +194,9 @@ class KafkaBus(Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tru
     min_insync: Annotated[int, Meta(ge=1, le=9)] = 2
     partitions: Partitions = Partitions()
     max_message: MaxMessage = 1_000_000
-    spool: str = "2 GB"  # what capture keeps on its disk while the brokers are away
-    absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # seconds; a capture quiet longer is gone
-    stall: Seconds = 120  # a worker that has work, and moves nothing for so long, ends itself
+    spool: str = "2 GB"  # what capture stores on disk while the brokers do not answer
+    absent: Annotated[float, Meta(ge=15, le=86400)] = 15  # s without a heartbeat: capture is lost
+    stall: Seconds = 120  # a worker exits after this time with a backlog and no progress
 
 
 class Storage(Settings, frozen=True, kw_only=True):
@@ -231,7 +231,7 @@ class Config(Settings, frozen=True, kw_only=True):
 
 
 def size_bytes(text: str) -> int:
-    """Bytes in `"20 GB"` (decimal) or `"512 MiB"` (binary); raises ValueError."""
+    """Returns the bytes of `"20 GB"` (decimal) or `"512 MiB"` (binary); raises ValueError."""
     found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?([KMGT]i?)?B", text)
     if found is None:
         msg = "must be a number and a unit, like 500 MB or 20 GB"

@@ -1,7 +1,7 @@
-"""Which topics a config asks brokers for, and what has to be done to those that are there.
+"""Plans the Kafka topics of a config, and the changes to topics that exist.
 
-Nothing is ever made smaller in passing: a topic that would lose records, or whose records would no
-longer fit, is a `Step` with a refusal.
+Nothing shrinks by accident: a change that would delete records, or make records too large for their
+topic, is a `Step` with a refusal.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pipeline.config.schema import Config, KafkaBus, size_bytes
 from pipeline.limits import most_bytes
 
 DAY = 86_400  # s
-HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, what Kafka adds
-LEAST_SEGMENT = 1 << 20  # bytes; brokers of Kafka 4 take no less
+HEADROOM = 1 << 16  # bytes of a batch beside its one value: key, headers, Kafka's overhead
+LEAST_SEGMENT = 1 << 20  # bytes; the minimum of Kafka 4
 MOST_SEGMENT = 1 << 28
 WORDS = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A topic as it should be; `config` is what brokers take, in their words."""
+    """The planned state of a topic; `config` is in the brokers' terms."""
 
     topic: str
     partitions: int
@@ -31,20 +31,21 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def most_disk(self) -> int:
-        """Bytes that its copies take on all brokers' disks together, when it is full.
+        """The bytes on all brokers' disks together when the topic is full.
 
-        Whole segments are deleted, so each partition keeps one beyond its retention; what comes
-        between two looks of the broker (five minutes apart) is not counted.
+        Brokers delete only whole segments, so each partition keeps one segment beyond its
+        retention. Records that arrive between two cleanups of the broker (five minutes) are not
+        counted.
         """
         kept = int(self.config["retention.bytes"]) + int(self.config["segment.bytes"])
         return kept * self.partitions * self.replication
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be done to a topic: `created`, `grown`, `altered` or `unchanged`.
+    """The change to a topic: `created`, `grown`, `altered` or `unchanged`.
 
-    `refused` says why it must not be done, and how it can be done on purpose; `notes` are for the
-    operator to know.
+    `refused` says why the change must not be made, and how to make it on purpose; `notes` inform
+    the operator.
     """
 
     plan: Plan
@@ -56,10 +57,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shares(settings: Config) -> dict[str, tuple[int, float]]:
-    """Topic -> the bytes of storage.cap that it may keep, and for how many seconds.
+    """Returns topic -> (bytes of storage.cap that it may keep, seconds).
 
-    Raw chunks are kept for evidence and for workers that come back; what is small, for long. The
-    rest of the cap is for evidence and files.
+    Raw chunks are kept for evidence and for workers that return after an outage; small records are
+    kept for long. The rest of the cap is for evidence and files.
     """
     cap = size_bytes(settings.storage.cap)
     chunks = settings.storage.frames
@@ -77,12 +78,12 @@ def shares(settings: Config) -> dict[str, tuple[int, float]]:
 
 
 def partitions_of(bus: KafkaBus, topic: str) -> int:
-    """How many partitions a topic has by config; `late.v1` and `dead.v1` have one."""
+    """Returns the configured number of partitions of a topic; `late.v1` and `dead.v1` have one."""
     return int(getattr(bus.partitions, topic.removesuffix(".v1"), 1))
 
 
 def plans(settings: Config, bus: KafkaBus) -> list[Plan]:
-    """All topics of a config, in the order that records flow."""
+    """Returns the plans of all topics of a config, in the order of the data flow."""
     return [_plan(topic, size, age, bus) for topic, (size, age) in shares(settings).items()]
 
 
@@ -90,7 +91,7 @@ def _plan(topic: str, size: int, seconds: float, bus: KafkaBus) -> Plan:
     partitions = partitions_of(bus, topic)
     largest = most_bytes(topic, bus.max_message) + HEADROOM
     kept = size // partitions
-    # Only whole segments are deleted, and the newest never: ten of them make a retention true
+    # Brokers delete whole segments and never the newest: with ten, retention is close to exact
     segment = min(max(kept // 10, LEAST_SEGMENT, largest), max(MOST_SEGMENT, largest))
     config = {
         "cleanup.policy": "delete",
@@ -111,10 +112,10 @@ def _plan(topic: str, size: int, seconds: float, bus: KafkaBus) -> Plan:
 def step(
     plan: Plan, there: Topic | None, *, name: str, grow: bool = False, shrink: bool = False
 ) -> Step:
-    """What is to be done so that `there` is as planned; `name` is the topic's on the brokers.
+    """Returns the change that turns `there` into `plan`; `name` is the topic's name on the brokers.
 
-    `grow` allows more partitions, `shrink` a shorter or smaller retention and smaller records:
-    what an operator said on purpose.
+    The operator allows more partitions with `grow`, and a shorter or smaller retention or smaller
+    records with `shrink`.
     """
     if there is None:
         return Step(plan=plan, done="created")
@@ -166,7 +167,7 @@ def _shrinks(
         have, want = (int(text) if text else -1 for text in altered[key])
         if have < 0:
             less = key != "max.message.bytes"  # kept for ever, or without a limit
-        elif key == "retention.bytes":  # of all partitions together: growing only divides it anew
+        elif key == "retention.bytes":  # the total counts: growing only divides it differently
             less = want * plan.partitions < have * there.partitions - plan.partitions
         else:
             less = want < have
@@ -213,8 +214,11 @@ def _notes(plan: Plan, there: Topic, altered: Mapping[str, tuple[str, str]]) -> 
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is. `replication` is that of the partition with the fewest copies; `config` has
-    every setting, also those that nobody made."""
+    """The present state of a topic.
+
+    `replication` is that of the partition with the fewest replicas; `config` has every setting,
+    defaults included.
+    """
 
     partitions: int
     replication: int

@@ -1,6 +1,7 @@
-"""What observations amount to: windows, presence, tracks, rules, incidents.
+"""Turns observations into windows, presence, tracks, rule findings and incidents.
 
 Every file is a pure function of records: event time is data, no clock is read, and a replay gives
-the same answers.
+the same results.
+
 May import: `pipeline/config` and the files of `pipeline/`.
 """

@@ -1,13 +1,13 @@
-"""One site's observations, joined on time-aligned windows; no clock is read (docs/windows.md).
+"""Joins one site's observations into time-aligned windows; reads no clock (docs/windows.md).
 
-Two rules carry everything. A window closes when the *watermark*, the smallest promise over the
-sources of the roster, has reached its end. And what a window holds is a function of what each
-source said in its own order, never of how the sources were mixed on the way.
+A window closes when the *watermark*, the smallest promise over the sources of the roster, reaches
+its end. The content of a window depends on the order of records within each source, never on how
+the sources are interleaved.
 
 Promises of one source, in ns:
 
-    alive    made by the source itself: what starts below it can only be a repeat
-    promise  the largest made by it or *for* it (lost, stalled, joined late): below it is late
+    alive    made by the source itself: a record below it can only be a repeat
+    promise  the largest by it or on its behalf (lost, stalled, new): a record below it is late
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NEVER = -(2**63)  # ns; below every promise
 _OBSERVATIONS = (Detections, Sound, Utterance, Described)
 _KINDS: dict[type, str] = {kind: kind.__name__ for kind in _OBSERVATIONS}
 
-# start, source, kind, end: the order inside a window, and unique among what is held
+# start, source, kind, end: the order inside a window; unique among held observations
 _Entry = tuple[int, str, str, int, Observation]
 _Names = tuple[int, tuple[str, ...]]  # from this start on, the site has these sources
 
@@ -53,7 +53,7 @@ class Repeat(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """A record that no window can use: it belongs to the dead letters, with `reason`."""
+    """A record that no window can use; it goes to the dead letters, with `reason`."""
 
     record: Record
     reason: str
@@ -63,7 +63,7 @@ Output = Window | Late | Repeat | Unknown
 
 
 class _Source:
-    """What one source has said so far."""
+    """The promises and lost spans of one source, and the keys that detect its repeats."""
 
     __slots__ = (
         "alive", "first", "promise", "queue", "said", "seen", "slot", "spans", "stalled", "until",
@@ -73,19 +73,19 @@ class _Source:
         self.alive = _NEVER
         self.promise = _NEVER
         self.said = _NEVER  # the largest promise that came as a record
-        self.first: int | None = None  # the smallest instant it spoke of
-        self.until: int | None = None  # start of the roster that left it out
-        self.stalled = False  # `declare_lost_until` speaks for it
-        self.slot: int | None = None  # the hop of its last word
-        self.spans: list[tuple[int, int]] = []  # lost; ascending, apart from each other
-        self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind) of what may come again
-        self.queue: list[tuple[int, int, str]] = []  # the same as a heap, to forget by
+        self.first: int | None = None  # the smallest start or promise of its records
+        self.until: int | None = None  # start of the first roster without it
+        self.stalled = False  # `declare_lost_until` declared it lost
+        self.slot: int | None = None  # the hop of its last promise
+        self.spans: list[tuple[int, int]] = []  # lost spans; ascending, with gaps between them
+        self.seen: set[tuple[int, int, str]] = set()  # (start, end, kind) of possible repeats
+        self.queue: list[tuple[int, int, str]] = []  # the same keys as a heap, for deletion
 
     def raise_to(self, upto: int, floor: int, *, lost: bool) -> None:
-        """Promise more; the time between is lost, or was merely silent.
+        """Raises the promise; the skipped time is lost, or was merely silent.
 
-        What was seen is remembered down to what the source promised itself, which tells a repeat
-        from what is late, but not below `floor`.
+        Keys are kept from the source's own promise or `floor` on: they tell a repeat from a late
+        record.
         """
         if lost:
             if self.spans and self.spans[-1][1] == self.promise:
@@ -100,12 +100,12 @@ class _Source:
             self.seen.discard(heappop(self.queue))
 
     def presence(self, start: int, end: int) -> Presence:
-        """Of a window in which nothing of this source was seen."""
+        """Returns the presence in a window without observations of this source."""
         lost = any(a < end and start < b for a, b in self.spans)
         return Presence.LOST if lost else Presence.SILENT
 
     def forget_spans(self, until: int) -> None:
-        """Drop the lost time that no window from `until` on overlaps."""
+        """Drops lost spans that no window from `until` on overlaps."""
         if self.spans and self.spans[0][1] <= until:
             self.spans = [span for span in self.spans if span[1] > until]
 
@@ -113,15 +113,15 @@ class _Source:
 class Aligner:
     """The windows of one site: window i is `[i*hop, i*hop+size)`, all times int ns.
 
-    `push` takes Detections, Sound, Utterance, Described, Progress and Roster records in the order
-    of the log, and gives what follows from each: closed windows in order, once; a `Late`, `Repeat`
-    or `Unknown`. A window that starts below `floor` is not given: after a restart it may be
-    incomplete. An empty window is given only where some source spoke within `horizon - size` before
-    it, so that a clock which jumps by years costs nothing.
+    `push` takes Detections, Sound, Utterance, Described, Progress and Roster records in log order.
+    It returns closed windows, each once and in order, and a `Late`, `Repeat` or `Unknown` record.
+    Windows that start below `floor` are not returned: after a restart they may be incomplete. An
+    empty window is returned only if a source made a promise within `horizon - size` before it, so a
+    clock that jumps by years is cheap.
 
-    Held at most: observations that overlap an open window, none older than `size` before the limit
-    of the last `declare_lost_until`; the keys of what may still come again, so long back; one
-    number a hop and source. Raises ValueError unless `0 < hop <= size <= horizon`.
+    Memory is bounded: it holds observations that overlap an open window, none older than `size`
+    before the limit of the last `declare_lost_until`; the keys of possible repeats, equally far
+    back; and one number per hop and source. Raises ValueError unless `0 < hop <= size <= horizon`.
     """
 
     def __init__(
@@ -140,31 +140,31 @@ class Aligner:
         self._watermark: int | None = None
         self._index = 0  # of the first window that is still open
         self._closed = _NEVER  # ns; end of the last closed window
-        self._slots: dict[int, list[_Entry]] = {}  # by hop of their start: not yet in `_open`
-        self._filled = _NEVER  # the hops below it have gone from `_slots` to `_open`
+        self._slots: dict[int, list[_Entry]] = {}  # by hop of their start; not yet in `_open`
+        self._filled = _NEVER  # hops below it have moved from `_slots` to `_open`
         self._open: list[_Entry] = []  # ascending; starts before the end of the last closed window
-        self._words: list[int] = []  # heap of hops in which a source spoke, not yet reached
-        self._heard = _NEVER  # the last hop reached in which a source spoke
+        self._words: list[int] = []  # heap of hops with a promise, not yet reached
+        self._heard = _NEVER  # the last reached hop with a promise
 
     @property
     def watermark(self) -> int | None:
-        """Nothing new starts before it, ns; None until every source has spoken."""
+        """No later record starts before it, ns; None until every source has made a promise."""
         return self._watermark
 
     @property
     def floor(self) -> int:
-        """What a restart goes back to, ns: no later window depends on what ended by then."""
+        """The floor for a restart, ns: no later window depends on records that ended by then."""
         if self._watermark is None:
             return self._floor
         return max(self._floor, self._watermark - self._horizon)
 
     @property
     def held(self) -> int:
-        """How many observations are kept for windows still open."""
+        """The number of observations held for open windows."""
         return len(self._open) + sum(map(len, self._slots.values()))
 
     def push(self, record: Record) -> list[Output]:
-        """What follows from one more record; raises TypeError for a kind that has no place here."""
+        """Returns the output of one more record; raises TypeError for a type that it cannot use."""
         if record.site != self.site:
             msg = f"a record of site {record.site!r} in the windows of {self.site!r}"
             raise ValueError(msg)
@@ -180,10 +180,10 @@ class Aligner:
     def declare_lost_until(
         self, limit: int, speaking: Collection[str] = ()
     ) -> tuple[list[Output], list[str]]:
-        """Declares the sources lost that promised nothing up to `limit` (ns), but for `speaking`.
+        """Declares sources without a promise up to `limit` (ns) lost, except those in `speaking`.
 
-        Gives the windows that close by it, and the names of the sources that were not declared lost
-        before. Without a roster nothing is held, and a restart need not go back beyond the horizon.
+        Returns the windows that this closes, and the names of the sources newly declared lost.
+        Without a roster nothing is held, and a restart need not go back further than the horizon.
         """
         if not self._rosters:
             self._floor = max(self._floor, limit - self._horizon)
@@ -260,7 +260,7 @@ class Aligner:
             heappush(self._words, slot)
 
     def _advance(self) -> list[Output]:
-        """Move the watermark to the smallest promise, once every source has made one."""
+        """Moves the watermark to the smallest promise, once every source has made one."""
         names = self._rosters[-1][1]
         lowest = min((self._sources[name].promise for name in names), default=_NEVER)
         if lowest == _NEVER or (self._watermark is not None and lowest <= self._watermark):
@@ -281,7 +281,7 @@ class Aligner:
             return []
         begun = self._watermark is not None
         if begun and at == 0 and rosters[0][0] <= self._index * self._hop:
-            return []  # of a time whose windows are closed
+            return []  # its windows are closed
         insort(rosters, (record.start, names), key=_order)
         for name in names:
             self._sources.setdefault(name, _Source())
@@ -290,7 +290,7 @@ class Aligner:
         return self._advance()
 
     def _enrol(self, name: str, source: _Source) -> None:
-        """See since when the rosters name a source without a break, or when they ceased to."""
+        """Sets when a source joined without a break, or when the rosters stopped naming it."""
         rosters = self._rosters
         at = len(rosters)
         if name not in rosters[-1][1]:
@@ -302,14 +302,14 @@ class Aligner:
         while at > 0 and name in rosters[at - 1][1]:
             at -= 1
         if at == 0:
-            return  # named from the beginning: only its own words say when it began
+            return  # in the first roster: only its own records tell when it began
         joined = rosters[at][0]
         source.first = joined if source.first is None else min(source.first, joined)
         if source.promise < joined:
             source.raise_to(joined, self.floor, lost=False)
 
     def _forget_rosters(self) -> None:
-        """Drop those that no open window starts under, and the sources that only they named."""
+        """Drops rosters older than every open window, and the sources that only they name."""
         rosters = self._rosters
         start = self._index * self._hop
         if len(rosters) < 2 or rosters[1][0] > start:
@@ -323,7 +323,7 @@ class Aligner:
     # -- windows
 
     def _close(self, last: int) -> list[Output]:
-        """The windows up to `last`, in order."""
+        """Returns the windows up to `last`, in order."""
         closed: list[Output] = []
         while self._index <= last:
             window = self._window(self._index)
@@ -340,7 +340,7 @@ class Aligner:
         return closed
 
     def _window(self, index: int) -> Window | None:
-        """Window `index`; None where it is empty and nobody has spoken for long."""
+        """Returns window `index`; None if it is empty and no source has made a promise for long."""
         hop, start = self._hop, index * self._hop
         end = start + self._size
         whole = end // hop  # hops below it are complete
@@ -366,7 +366,7 @@ class Aligner:
         )
 
     def _next(self, index: int, last: int) -> int:
-        """The window to go on with after an empty one: where something begins, or the open one."""
+        """Returns the next index after an empty window: where records begin, or the open window."""
         ahead = last + 1
         if self._words:
             ahead = min(ahead, self._words[0] - self._size // self._hop + 1)
@@ -376,7 +376,7 @@ class Aligner:
         return max(index + 1, ahead)
 
     def _presence(self, start: int, end: int, seen: Iterable[str]) -> dict[str, Presence]:
-        """Of the sources on the roster at the window's start, and of those seen in it."""
+        """Returns the presence of sources on the roster at the window's start, or seen in it."""
         seen = set(seen)
         at = max(bisect_right(self._rosters, start, key=lambda roster: roster[0]) - 1, 0)
         return {
@@ -386,7 +386,7 @@ class Aligner:
 
 
 def _order(roster: _Names) -> tuple[int, int, _Names]:
-    """By start; of two that start together the longer counts, whichever came first."""
+    """Sorts by start; of two rosters with the same start, the longer one counts."""
     return roster[0], len(roster[1]), roster
 
 

@@ -1,15 +1,15 @@
-"""Incidents: anomalies that belong together, folded in any order, told as revisions of an alert.
+"""Folds related anomalies into incidents, in any order, and publishes them as alert revisions.
 
 An incident is a connected stretch of time: anomalies of one site whose spans are less than
-`close_after` apart. The fold (`Incident.joined`) takes unions and maxima only, so the order of
-anomalies does not matter. What does depend on order is *when* something can be said:
+`close_after` apart. The fold (`Incident.joined`) uses only unions and maxima, so the order of
+anomalies does not matter. The order matters only for *when* an alert is published:
 
-- an anomaly within reach of the open incident joins it; with none open it opens one at once;
-- an anomaly out of reach waits until the watermark of fusion has shown whether others bridge the
-  gap (it joins) or not (the old incident closes and it opens the next);
-- only the watermark closes.
+- An anomaly within reach of the open incident joins it; without an open one, it opens one at once.
+- An anomaly out of reach waits until the watermark of fusion shows whether other anomalies bridge
+  the gap. If they do, it joins. If not, the old incident closes and it opens the next.
+- Only the watermark closes an incident.
 
-So the incidents that are told are the same whichever source came first.
+So the published incidents are the same whichever source came first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 from pipeline.config.fields import SEVERITIES
 from pipeline.types import SECOND, Alert, Anomaly, Presence, content_id
 
-MAX_TEXTS = 20  # reasons and transcript lines an alert carries; the earliest are kept
+MAX_TEXTS = 20  # limit of an alert's reasons and transcript lines; the earliest are kept
 
 Evidence = Callable[[str, str, int], tuple[str, ...]]  # site, alert id, revision -> names
 
@@ -32,14 +32,14 @@ _MORE_TELLING = {Presence.SILENT: 0, Presence.PRESENT: 1, Presence.LOST: 2}
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """When an incident ends: spans in ns of event time."""
+    """When an incident ends; spans in ns of event time."""
 
     close_after: int = 10 * SECOND
     max_duration: int = 600 * SECOND
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """The fold over the anomalies of one happening; `opened_by` is the first that came."""
+    """The fold of the anomalies of one incident; `opened_by` is the id of the first to arrive."""
 
     site: str
     opened_by: str
@@ -57,7 +57,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def opened(cls, anomaly: Anomaly) -> Incident:
-        """The incident of one anomaly."""
+        """Returns the incident of a single anomaly."""
         return cls(
             site=anomaly.site,
             opened_by=anomaly.id,
@@ -75,7 +75,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def joined(self, other: Incident) -> Incident:
-        """Both as one: unions and maxima, so that joining commutes but for `opened_by`."""
+        """Returns the union of both by unions and maxima; commutative, except for `opened_by`."""
         presence = dict(self.presence)
         for source, state in other.presence.items():
             presence[source] = max(
@@ -99,13 +99,13 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """The gravest label, then the surest, then the first by name."""
+        """The label with the highest severity, then the highest score, then the first by name."""
         return min(self.labels, key=lambda label: (*(-v for v in self.labels[label]), label))
 
     def told(self) -> tuple[object, ...]:
-        """What a subscriber must hear of: a revision is sent when this changes.
+        """Returns what a subscriber must know: a change of it sends a revision.
 
-        Another head alone is no news of what happened: the next revision has it.
+        A new head alone sends none; the next revision lists it.
         """
         return self.severity, frozenset(self.labels), self.rules, dict(self.presence)
 
@@ -120,16 +120,16 @@ def _earliest(texts: frozenset[tuple[int, str]]) -> frozenset[tuple[int, str]]:
 
 
 def _shares(modalities: Mapping[str, float]) -> dict[str, float]:
-    """How much of a noisy-or each modality carries; they sum to 1 (but for rounding)."""
+    """Returns each modality's share of a noisy-or; the shares sum to 1, except for rounding."""
     weights = {m: -math.log1p(-min(p, 0.999)) for m, p in sorted(modalities.items())}
     total = sum(weights.values())
     return {m: round(weight / total, 3) for m, weight in weights.items()} if total else {}
 
 
 class IncidentFold:
-    """The incidents of one site and kind: `on` an anomaly, `advance` by the watermark.
+    """The incidents of one site and kind: `on` adds an anomaly, `advance` applies the watermark.
 
-    `floor` comes from a restart: what starts before it belongs to incidents that are closed.
+    `floor` is that of a restart: anomalies that start before it belong to closed incidents.
     """
 
     def __init__(self, timing: Timing, evidence: Evidence, floor: int = 0) -> None:
@@ -139,24 +139,24 @@ class IncidentFold:
         self._open: Incident | None = None
         self._waiting: list[Incident] = []  # each of one anomaly, out of reach of the open one
         self._revision = 0
-        self._newest = 0  # ns; end of the anomaly that joined last
+        self._newest = 0  # ns; end of the last anomaly that joined
         self._said: tuple[object, ...] = ()
 
     @property
     def needs(self) -> int | None:
-        """The start of the earliest anomaly that what is to come may depend on, if any. Ns."""
+        """The earliest start of an anomaly that later output may need, ns; None without one."""
         held = [*self._waiting, *((self._open,) if self._open else ())]
         return min((incident.start for incident in held), default=None)
 
     def on(self, anomaly: Anomaly) -> list[Alert]:
-        """The revisions that this anomaly causes; the caller has sorted out repeats."""
+        """Returns the revisions that this anomaly causes; the caller has removed repeats."""
         if anomaly.start < self._floor:
             return []
         self._waiting.append(Incident.opened(anomaly))
         return list(self._settle(anomaly.end))
 
     def advance(self, watermark: int) -> list[Alert]:
-        """The revisions that the watermark causes: nothing will start before it any more."""
+        """Returns the revisions that the watermark causes: no later anomaly starts before it."""
         alerts: list[Alert] = []
         while first := self._first():
             whole, later = self._stretch(first)
@@ -183,7 +183,7 @@ class IncidentFold:
         return second.start < self._over(first)
 
     def _settle(self, time: int) -> Iterator[Alert]:
-        """Join what is in reach of the open incident; with none open, the earliest opens one."""
+        """Joins what is within reach of the open incident; without one, the earliest opens one."""
         before = self._open
         if self._open is None and self._waiting:
             self._waiting.sort(key=lambda i: (i.start, i.opened_by))
@@ -194,16 +194,16 @@ class IncidentFold:
             self._newest = near.end
             self._open = self._open.joined(near)
         if self._open and (before is None or self._open.told() != self._said):
-            # What waited is told by a watermark that may not have come to it yet.
+            # A waiting anomaly may join before the watermark reaches its end.
             yield self._say("updated" if before else "opened", max(time, self._newest))
 
     def _near(self, incident: Incident) -> Incident | None:
         return next((other for other in self._waiting if self._within(incident, other)), None)
 
     def _stretch(self, first: Incident) -> tuple[Incident, list[Incident]]:
-        """`first` with all that waits and belongs to it, and what else waits.
+        """Returns `first` joined with all waiting anomalies of its stretch, and the remaining ones.
 
-        Nothing that waits belongs to the open incident: that has joined already.
+        No waiting anomaly belongs to the open incident: such anomalies have joined already.
         """
         if first is self._open:
             return first, self._waiting
@@ -217,7 +217,7 @@ class IncidentFold:
         return whole, later
 
     def _aside(self, whole: Incident, later: list[Incident], watermark: int) -> list[Alert]:
-        """Open and close an incident that lies wholly before the open one."""
+        """Opens and closes an incident that lies wholly before the open one."""
         kept = self._open, self._revision, self._said
         self._open, self._revision, self._said = whole, 0, ()
         alerts = [self._say("opened", whole.end), self._say("closed", watermark)]
@@ -252,7 +252,7 @@ class IncidentFold:
             transcript=tuple(text for _, text in sorted(incident.texts)),
             reasons=tuple(dict.fromkeys(reason for _, reason in reasons)),
             contributions=_shares(incident.modalities),
-            # When it closes there is nothing new to see: the pictures are those of its opening.
+            # A closing alert shows nothing new: it has the pictures of the opening.
             evidence=self._evidence(incident.site, alert_id, 0 if state == "closed" else revision),
             heads=tuple(sorted(incident.heads)),
         )

@@ -1,10 +1,10 @@
 """Rules: what a site forbids, judged one observation at a time; here those over sounds and words.
 
-A rule gives `Finding`s. A *sure* one is told at once as an anomaly (an instant rule: a gunshot, a
-line crossed); level rules (somebody is in a zone) speak on entering and once a second after. The
-others are evidence only, for the windows.
+A rule returns `Finding`s. A *sure* finding becomes an anomaly at once (instant rules: a gunshot, a
+line crossing). Level rules (a person is in a zone) report on entering and once per second after.
+The other findings are only evidence for the windows.
 
-Objects that stand still for long are told once: a parked car is news only when it comes.
+Objects that stand still for long are reported once: a parked car is reported only when it arrives.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipeline.judge.track import Track
 from pipeline.types import Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
-LEAST = 0.1  # evidence below this says nothing
-REPORTED = 0.95  # how far a person's own words are believed
+LEAST = 0.1  # lowest score that counts as evidence
+REPORTED = 0.95  # score of a person's own report
 
-Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it holds
+Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it contains
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +41,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     score: float
     sure: bool
-    reason: str = ""  # empty when a level goes on
+    reason: str = ""  # empty while a state continues
     text: str = ""
 
 
 class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera's tracks after one frame; `still` are the ids that have not moved for long."""
+    """A camera's tracks after one frame; `still` has the ids of those that stand still for long."""
 
     source: str
     start: int
@@ -69,7 +69,7 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisionRule(Protocol):
-    """A rule over what cameras see."""
+    """A rule that is applied to camera frames."""
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]: ...
 
@@ -108,7 +108,7 @@ class SoundThreshold:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
     def hear(self, sound: Sound) -> Sequence[Finding]:
-        """A finding for each label of the rule that is more than nothing."""
+        """Returns a finding for each label of the rule whose score is at least 0.1."""
         if not self._schedule.contains(sound.start, self._timezone):
             return ()
         return [
@@ -130,7 +130,7 @@ class SoundThreshold:
 
 
 class _TextRule:
-    """What both rules on words share: which ones they read, and how a finding looks."""
+    """The common part of both text rules: which texts they read, and the form of a finding."""
 
     def __init__(self, name: str, rule: KeywordRule | PhraseRule) -> None:
         self._made = {"rule": name, "label": rule.label, "severity": rule.severity}
@@ -162,7 +162,7 @@ class KeywordMatcher:
         self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
-        """One finding if the text holds a word of the rule."""
+        """Returns one finding if the text contains a word of the rule."""
         found = self._words(words.text) if self._shared.reads(words) else ()
         if not found:
             return ()
@@ -173,14 +173,14 @@ class KeywordMatcher:
 
 
 class PhraseMatcher:
-    """`rule: phrase`: words mean about what a phrase says (cosine of sentence embeddings)."""
+    """`rule: phrase`: a text is close in meaning to a phrase (cosine of sentence embeddings)."""
 
     def __init__(self, name: str, rule: PhraseRule, phrases: Mapping[str, bytes]) -> None:
         self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
     def read(self, words: Utterance | Described) -> Sequence[Finding]:
-        """One finding for the nearest phrase, if it is near enough to be evidence."""
+        """Returns one finding for the most similar phrase, if its score is at least 0.1."""
         if not self._shared.reads(words) or not words.embedding:
             return ()
         vector = _vector(words.embedding)
@@ -202,7 +202,7 @@ def _who(words: Utterance | Described) -> str:
 
 
 def likely(similarity: float, threshold: float) -> float:
-    """A cosine as a probability: 0.6 at the rule's threshold, falling to 0 within 0.25 below it."""
+    """Maps a cosine to a probability: 0.6 at the threshold, falling to 0 within 0.25 below it."""
     below = 0.6 * (1 - (threshold - similarity) / 0.25)
     above = 0.6 + 0.35 * (similarity - threshold) / max(1 - threshold, 1e-9)
     return round(min(0.95, max(0.0, below if similarity < threshold else above)), 3)

@@ -1,4 +1,4 @@
-"""Who is there: which sources of a site are present, silent or lost, and the cry of who is lost."""
+"""Tracks which sources of a site are present, silent or lost; raises anomalies for lost ones."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pipeline.types import (
 
 
 class SourcePresence:
-    """The sources of one site; all times in event ns.
+    """The presence of one site's sources; all times in event ns.
 
-    `lost_after`: from when on a lost source is told; None: never (replay). `cry_every`: how often
-    one that stays lost is told again, so that its incident stays open. An anomaly is `hop` long; an
-    observation counts for `size`.
+    A source that is lost for `lost_after` raises an anomaly; None: never (replay). While it stays
+    lost, the anomaly repeats every `cry_every`, so that its incident stays open. An anomaly is
+    `hop` long. An observation makes its source present for `size`.
     """
 
     def __init__(
@@ -31,32 +31,32 @@ class SourcePresence:
         self._sources: tuple[str, ...] = ()  # of the newest roster
         self._seen: dict[str, int] = {}  # source -> end of its last observation
         self._lost: dict[str, int] = {}  # source -> since when
-        self._cried: dict[str, int] = {}  # source -> when it was last told to be lost
+        self._cried: dict[str, int] = {}  # source -> time of its last `system` anomaly
         self._heard: dict[str, int] = {}  # source -> its last promise
-        self._spoke: dict[str, int] = {}  # source -> `now` of the partition when it made that one
+        self._spoke: dict[str, int] = {}  # source -> `now` of the partition at that promise
 
     def expect(self, sources: Sequence[str]) -> None:
-        """These are the sources now: a roster."""
+        """Sets the present sources, from a roster."""
         self._sources = tuple(sources)
 
     def observed(self, record: Observation) -> None:
-        """A source has something to say."""
+        """Registers an observation of its source."""
         self._seen[record.source] = max(record.end, self._seen.get(record.source, 0))
 
     def promised(self, promise: Progress, now: int) -> list[Anomaly]:
-        """A source that stays lost is told by a `system` anomaly, again and again while it is.
+        """Returns the `system` anomaly for a lost source, repeatedly while it stays lost.
 
-        `now` is the partition's.
+        `now` is the partition's newest event time.
         """
         if promise.upto <= self._heard.get(promise.source, -1):
-            return []  # it comes again
+            return []  # a repeat
         self._heard[promise.source], self._spoke[promise.source] = promise.upto, now
         if promise.alive:
             self._lost.pop(promise.source, None)
             return []
         since = self._lost.setdefault(promise.source, promise.upto)
         after = self._lost_after
-        # Speech is lost exactly when sound is: one microphone, told once.
+        # A microphone's speech and sound are lost together: report it once.
         if after is None or "/" in promise.source or promise.upto - since < after:
             return []
         if promise.upto - self._cried.get(promise.source, 0) < self._cry_every:
@@ -65,11 +65,13 @@ class SourcePresence:
         return [self._cry(promise.source, promise.upto, f"{promise.source} is lost{why}")]
 
     def speaking(self, now: int, patience: int) -> set[str]:
-        """Sources whose last promise is no older than that, by the partition's `now`."""
+        """Returns the sources whose last promise is at most `patience` old at the partition's
+        `now`."""
         return {name for name, at in self._spoke.items() if now - at <= patience}
 
     def stalled(self, source: str, since: int, patience: int) -> list[Anomaly]:
-        """One that says nothing is lost since then, and nobody waits for it any longer."""
+        """Declares a source lost since `since`, after `patience` of silence; returns its
+        anomaly."""
         self._lost.setdefault(source, since)
         if self._lost_after is None:
             return []
@@ -78,7 +80,7 @@ class SourcePresence:
         return [self._cry(source, since, why)]
 
     def presence(self, now: int) -> dict[str, Presence]:
-        """What is known of each source at `now`, for what cannot wait for a window."""
+        """Returns each source's presence at `now`, for rules that do not wait for a window."""
         presence = {}
         for source in self._sources:
             if source in self._lost:
@@ -90,7 +92,7 @@ class SourcePresence:
         return presence
 
     def _cry(self, source: str, now: int, reason: str) -> Anomaly:
-        """The `system` anomaly that tells of a lost source."""
+        """Returns the `system` anomaly of a lost source."""
         self._cried[source] = now
         start = now // self._hop * self._hop
         return Anomaly(

@@ -1,10 +1,10 @@
-"""Boxes of single frames become tracks: who is the same from frame to frame, in one camera.
+"""Tracks the objects of one camera: links the boxes of single frames into tracks.
 
-ByteTrack (Zhang et al. 2022, arXiv:2110.06864): sure boxes find their tracks first, unsure ones
-only keep tracks alive that exist. What differs: frames come at any rate, so the motion model runs
-in seconds; and boxes are enlarged before they are compared (buffered IoU, Yang et al. 2023,
-arXiv:2211.14317), for at 5 frames/s a walker's boxes hardly overlap. `docs/tracking.md` has what
-was measured.
+ByteTrack (Zhang et al. 2022, arXiv:2110.06864): boxes with a high score are matched to tracks
+first; boxes with a low score only continue existing tracks. Two differences: frames come at any
+rate, so the motion model runs in seconds; and boxes are enlarged before they are compared (buffered
+IoU, Yang et al. 2023, arXiv:2211.14317), because at 5 frames/s the boxes of a walking person hardly
+overlap. `docs/tracking.md` has the measurements.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 
 from pipeline.types import SECOND, Box
 
-PATH_STEP = SECOND // 10  # ns; a path keeps points at least so far apart, and the newest
+PATH_STEP = SECOND // 10  # ns; least time between points of a path, except the newest
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
-ACCELERATION = 0.4  # heights / s^1.5: how unsteadily objects move (white noise acceleration)
-BOX_ERROR = 0.04  # heights: how far detected boxes are off
+ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
+BOX_ERROR = 0.04  # heights: standard deviation of detected boxes
 
 
 class Point(NamedTuple):
-    """Where an object stood: the middle of its box's lower edge, fractions of the frame."""
+    """A position of an object: the middle of its box's lower edge, in fractions of the frame."""
 
     time: int
     x: float
@@ -34,11 +34,11 @@ class Point(NamedTuple):
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
-    """An object as it is known after an update; times in ns.
+    """The state of an object after an update; times in ns.
 
-    It was seen in this very update if `last_seen` is the update's time, else `box` is the last
-    known. `path` is oldest first, ends with `feet`, and reaches back to `horizon` at most, as
-    `first_seen` does.
+    The object was seen in this update if `last_seen` is the update's time; otherwise `box` is its
+    last known box. `path` is oldest first, ends with `feet`, and reaches back at most to `horizon`,
+    as `first_seen` does.
     """
 
     id: int
@@ -52,19 +52,20 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def feet(self) -> Point:
-        """Where it stood when last seen."""
+        """The position where it was last seen."""
         return self.path[-1]
 
     @property
     def previous(self) -> Point | None:
-        """Where it stood before that; None for the first sight."""
+        """The position before that; None after the first box."""
         return self.path[-2] if len(self.path) > 1 else None
 
     def moved(self, span: int) -> float:
-        """How far it has gone within the last `span` ns of its sight, in heights of its box.
+        """Returns how far it moved in the `span` ns before it was last seen, in heights of its box.
 
-        The ninth decile of the distances from where it is now: a box that flickers now and then
-        is no walk, and who starts to walk is far from all of the past at once.
+        It is the ninth decile of the distances from the present position. A box that flickers now
+        and then is not movement, and an object that starts to walk is at once far from all earlier
+        positions.
         """
         here = self.feet
         points = [point for point in self.path if point.time >= here.time - span]
@@ -76,12 +77,12 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tracker:
-    """Follows the objects of one camera; each label by itself.
+    """Tracks the objects of one camera, each label separately.
 
-    A track begins with a box of at least `high`, is told after `hits` boxes (without two misses in
-    a row), goes on with boxes of at least `low`, and is forgotten when unseen for `unseen` ns,
-    which should be three frames or more. `aspect` is the frame's width / height. Ids count from 1
-    in each Tracker. Memory is bounded by `horizon`.
+    A track starts with a box of at least `high`, is returned after `hits` boxes (without two misses
+    in a row), continues with boxes of at least `low`, and is deleted when unseen for `unseen` ns,
+    which should be at least three frames. `aspect` is the frame's width / height. Ids count from 1
+    in each Tracker. `horizon` bounds the memory.
     """
 
     def __init__(
@@ -107,11 +108,11 @@ class Tracker:
 
     @property
     def time(self) -> int | None:
-        """Of the last update, ns; None before the first."""
+        """The time of the last update, ns; None before the first."""
         return self._time
 
     def update(self, boxes: Sequence[Box], time: int) -> tuple[Track, ...]:
-        """Take one frame's boxes; no boxes still move time. The told tracks, by id.
+        """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.
 
         Raises ValueError when `time` is not later than that of the last update.
         """
@@ -132,7 +133,7 @@ class Tracker:
         tracks = [one for one in self._live if one.box.label == label]
         sure = [box for box in boxes if box.score >= self._high]
         unsure = [box for box in boxes if self._low <= box.score < self._high]
-        # Told tracks choose before new ones, else a flicker beside a person takes the person's box.
+        # Confirmed tracks match first, or a false box beside a person takes the person's box.
         told = [one for one in tracks if one.told]
         new = [one for one in tracks if not one.told]
         told, sure = self._match(told, sure, 0.1, time)
@@ -149,12 +150,12 @@ class Tracker:
     def _match(
         self, tracks: list[_ActiveTrack], boxes: list[Box], at_least: float, time: int
     ) -> tuple[list[_ActiveTrack], list[Box]]:
-        """Give boxes to tracks, the best pair first; returns what is left of both."""
+        """Assigns boxes to tracks, the best pair first; returns the unmatched tracks and boxes."""
         if not tracks or not boxes:
             return tracks, boxes
         measured = np.array([self._measure(box) for box in boxes])
         likeness = _overlaps(np.array([one.motion.mean for one in tracks]), measured, self._buffer)
-        # A sure box beats an unsure one of equal overlap.
+        # Of two boxes with equal overlap the higher score wins.
         likeness *= np.array([box.score for box in boxes]) ** 0.5
         taken_tracks, taken_boxes = set(), set()
         for row, column in _greedy(likeness, at_least):
@@ -169,7 +170,7 @@ class Tracker:
         )
 
     def _measure(self, box: Box) -> np.ndarray:
-        """Centre x and y, width / height, height; all in heights of the frame."""
+        """Returns centre x and y, width / height, and height; lengths in heights of the frame."""
         width, height = (box.x2 - box.x1) * self._aspect, max(box.y2 - box.y1, 1e-3)
         return np.array(
             [(box.x1 + box.x2) / 2 * self._aspect, (box.y1 + box.y2) / 2, width / height, height]
@@ -189,21 +190,22 @@ class Tracker:
 
 
 class StationaryMemory:
-    """Where objects of all cameras have come to rest, so that one that is lost from sight for a
-    while and found again in its place is no news.
+    """Remembers where objects stand still, in all cameras.
 
-    `after` ns without moving `distance` heights is rest; a place is kept for `horizon` ns.
+    An object that is lost from view and found again in its place is then not reported as new. An
+    object that moves less than `distance` heights in `after` ns is still; its place is kept for
+    `horizon` ns.
     """
 
     def __init__(self, after: int, distance: float, horizon: int) -> None:
         self._after, self._distance, self._horizon = after, distance, horizon
         self._places: dict[tuple[str, int], tuple[Box, int]] = {}  # (camera, track) -> box, when
-        self._again: set[tuple[str, int]] = set()  # tracks of something that was at rest before
+        self._again: set[tuple[str, int]] = set()  # tracks of objects that stood still before
 
     def again(
         self, camera: str, time: int, tracks: Sequence[Track], still: frozenset[int]
     ) -> set[int]:
-        """The ids of young tracks that are an object at rest, seen again; `still` are at rest."""
+        """Returns the ids of young tracks at the place of a still object; `still` ids are known."""
         self._places = {
             key: (box, seen)
             for key, (box, seen) in self._places.items()
@@ -228,7 +230,7 @@ class StationaryMemory:
 
 
 class _ActiveTrack:
-    """A track under work: what Tracker alone may change."""
+    """The mutable state of a track, private to Tracker."""
 
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int) -> None:
         self.id, self.box, self.first, self.seen = number, box, time, time
@@ -248,10 +250,10 @@ class _ActiveTrack:
 
 
 class _Motion:
-    """Constant velocity Kalman filter over centre, shape and height.
+    """A constant-velocity Kalman filter over centre, shape and height.
 
-    The four coordinates do not influence each other, so each is a filter of two states of its own
-    and its 2 x 2 covariance is three numbers: no matrix is ever inverted.
+    The four coordinates are independent, so each has a filter of two states, whose 2 x 2 covariance
+    is three numbers: no matrix is inverted.
     """
 
     def __init__(self, measured: np.ndarray) -> None:
@@ -262,10 +264,10 @@ class _Motion:
 
     def _scale(self) -> np.ndarray:
         height = max(float(self.mean[3]), 1e-3)
-        return np.array([height, height, 0.3, height])  # the shape has no length
+        return np.array([height, height, 0.3, height])  # the shape is a ratio, not a length
 
     def predict(self, span: float) -> None:
-        """Move `span` seconds on."""
+        """Predicts the state `span` seconds ahead."""
         self.mean = self.mean + self._speed * span
         self.mean[2:] = np.maximum(self.mean[2:], 1e-3)
         noise = (ACCELERATION * self._scale()) ** 2
@@ -274,7 +276,7 @@ class _Motion:
         self._vv = self._vv + noise * span
 
     def correct(self, measured: np.ndarray) -> None:
-        """Learn from a box."""
+        """Corrects the state with a measured box."""
         total = self._pp + (BOX_ERROR * self._scale()) ** 2
         gain, speed_gain = self._pp / total, self._pv / total
         off = measured - self.mean
@@ -289,7 +291,8 @@ def _feet(box: Box, time: int) -> Point:
 
 
 def _overlaps(tracks: np.ndarray, boxes: np.ndarray, buffer: float) -> np.ndarray:
-    """IoU of each track (n, 4) with each box (m, 4), both enlarged by `buffer` on every side."""
+    """Returns the IoU of each track (n, 4) with each box (m, 4), both enlarged by `buffer`
+    per side."""
     low_a, high_a = _corners(tracks, buffer)
     low_b, high_b = _corners(boxes, buffer)
     common = np.minimum(high_a[:, None], high_b) - np.maximum(low_a[:, None], low_b)
@@ -306,7 +309,7 @@ def _corners(shapes: np.ndarray, buffer: float) -> tuple[np.ndarray, np.ndarray]
 
 
 def _greedy(likeness: np.ndarray, at_least: float) -> Iterator[tuple[int, int]]:
-    """Pairs (row, column), the most alike first, each row and column once."""
+    """Yields pairs (row, column), the most similar first, each row and column once."""
     rows, columns = np.nonzero(likeness >= at_least)
     order = np.argsort(-likeness[rows, columns], kind="stable")
     used_rows, used_columns = set(), set()
@@ -319,7 +322,7 @@ def _greedy(likeness: np.ndarray, at_least: float) -> Iterator[tuple[int, int]]:
 
 
 def _alike(one: Box, other: Box, least: float = 0.7) -> bool:
-    """Whether two boxes of one label cover the same place (intersection over union)."""
+    """Returns whether two boxes of one label cover the same place (IoU of at least `least`)."""
     wide = min(one.x2, other.x2) - max(one.x1, other.x1)
     high = min(one.y2, other.y2) - max(one.y1, other.y1)
     if one.label != other.label or wide <= 0 or high <= 0:

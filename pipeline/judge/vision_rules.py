@@ -17,7 +17,7 @@ from pipeline.zones import LineCounter, LineSegment, Polygon, feet
 
 
 class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when a rule of a camera holds: polygons by camera, objects, schedule."""
+    """Where and when a camera's rule is active: polygons by camera, objects, schedule."""
 
     zones: Mapping[str, Polygon]
     objects: frozenset[str]
@@ -26,9 +26,10 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     min_score: float = 0.0
 
     def inside(self, seen: TrackedFrame) -> Iterator[Track]:
-        """The tracks of wanted objects whose feet are in the zone while the schedule holds.
+        """Yields tracks of wanted objects whose feet are in the zone while the schedule is active.
 
-        One that the detector missed in this frame is where it was last: a miss is no leaving.
+        A track that the detector missed in this frame counts at its last position: a miss does not
+        mean that the object left.
         """
         polygon = self.zones.get(seen.source)
         if polygon is None or not self.schedule.contains(seen.start, self.timezone):
@@ -41,11 +42,11 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _LevelRule:
-    """Speaks when something begins, and once in each second that it goes on."""
+    """Reports when a state begins, and once in each second while it lasts."""
 
     def __init__(self, name: str, label: str, severity: str) -> None:
         self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
-        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second last spoken in
+        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second of its last report
 
     def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
         second, last = seen.start // SECOND, self._said.get((seen.source, key))
@@ -63,11 +64,11 @@ class _LevelRule:
         )
 
     def told(self, source: str, key: int) -> bool:
-        """Whether this has been spoken of since it began."""
+        """Returns whether this state was reported since it began."""
         return (source, key) in self._said
 
     def keep(self, source: str, keys: set[int]) -> None:
-        """Forget what is over at this camera: when it begins again, it is news."""
+        """Forgets states that ended at this camera; when one begins again, it is reported again."""
         gone = [key for key in self._said if key[0] == source and key[1] not in keys]
         for key in gone:
             del self._said[key]
@@ -81,7 +82,8 @@ class ZoneIntrusion:
         self._level = _LevelRule(name, rule.label, rule.severity)
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track on entering, and once a second until it leaves or stands still."""
+        """Returns one finding per track on entering, and once per second until it leaves or
+        stands still."""
         inside = list(self._place.inside(seen))
         live = {track.id for track in seen.tracks}
         self._level.keep(seen.source, live)
@@ -103,7 +105,7 @@ class Loitering:
         self._since: dict[tuple[str, int], int] = {}
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a track when it has stayed long enough, then once a second."""
+        """Returns one finding per track once it has stayed long enough, then one per second."""
         inside = {track.id: track for track in self._place.inside(seen)}
         live = {track.id for track in seen.tracks}
         self._level.keep(seen.source, live)
@@ -132,7 +134,7 @@ class Crowd:
         self._since: dict[str, int] = {}
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding when the crowd has stood for `seconds`, then once a second."""
+        """Returns one finding when the crowd has lasted `seconds`, then one per second."""
         inside = list(self._place.inside(seen))
         if len(inside) < self._rule.count:
             self._since.pop(seen.source, None)
@@ -147,7 +149,7 @@ class Crowd:
 
 
 class LineCrossing:
-    """`rule: line`: an object crosses a line in the direction that matters."""
+    """`rule: line`: an object crosses a line in the configured direction."""
 
     def __init__(
         self, name: str, rule: LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
@@ -155,7 +157,7 @@ class LineCrossing:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
 
     def see(self, seen: TrackedFrame) -> Sequence[Finding]:
-        """One finding a crossing."""
+        """Returns one finding per crossing."""
         counter = self._lines.get(seen.source)
         if counter is None:
             return ()

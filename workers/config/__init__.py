@@ -1,6 +1,6 @@
-"""The config file: read, checked, and its secrets and addresses resolved.
+"""The config file: reads and checks it, and resolves its secrets and addresses.
 
-`loader` reads YAML into types and names file, line and path of every problem. `ssrf_guard` says
-which addresses a webhook may reach, `adapters` which models a config may name.
+`loader` reads YAML into types and reports file, line and path of every problem. `ssrf_guard`
+decides which addresses a webhook may reach, `adapters` which models a config may name.
 May import: `models/` and `pipeline/`.
 """

@@ -1,7 +1,8 @@
-"""Config files: YAML to the types of `pipeline.config`, every fault named by file, line and path.
+"""Loads config files: YAML to the types of `pipeline.config`, faults with file, line and path.
 
-All faults are listed at once, those of shape first: a reference cannot be judged in what is not
-there. No message quotes a value, since it may be a secret; keys are quoted when they are words.
+All faults are listed at once. Faults of shape come first, because references can be checked only in
+a complete config. No message quotes a value, since it may be a secret; keys are quoted when they
+are words.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from workers.config.yaml_reader import Lines, read_yaml
 
 __all__ = ["convert", "fault", "load", "read_yaml"]
 
-MAX_TOLD = 50  # problems listed in one error; the rest is counted
-LONGEST = 400  # characters of one problem
-SHORT: Mapping[type, str] = {Fusion: "head"}  # what a word alone means: `fusion: rules`
+MAX_TOLD = 50  # limit of problems in one error; the rest is counted
+LONGEST = 400  # characters; limit of one problem
+SHORT: Mapping[type, str] = {Fusion: "head"}  # the field that a single word sets: `fusion: rules`
 
 T = TypeVar("T")
 
@@ -36,10 +37,10 @@ _MISSING = object()
 
 
 def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
-    """The config in `path`; raises ConfigError that lists every problem with its line.
+    """Loads the config in `path`; raises ConfigError that lists every problem with its line.
 
-    `env` is only looked at to check source addresses whose variables happen to be set; a variable
-    that is not set is no problem until somebody needs its value (`workers.secrets`).
+    `env` is used only to check source addresses whose variables are set; an unset variable is no
+    problem until its value is needed (`workers.config.secrets`).
     """
     data, lines = read_yaml(path)
     config, found = convert(data, Config)
@@ -52,14 +53,14 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
 
 
 def convert(data: Any, wanted: type[T]) -> tuple[T | None, list[Problem]]:
-    """`data` as the Struct `wanted`, or None and every problem of its shape."""
+    """Converts `data` to the Struct `wanted`; returns None and every problem of shape otherwise."""
     found: list[Problem] = []
     value = _convert(data, wanted, (), found)
     return (None if found else value), found
 
 
 def fault(path: str | Path, lines: Lines, found: list[Problem]) -> ConfigError:
-    """One error for all that was found, a line each: `file:line: path: what is wrong`."""
+    """Returns one error for all problems, one line each: `file:line: path: what is wrong`."""
     rows = sorted((_line(lines, problem.path), str(problem)) for problem in found)
     told = [f"{path}:{line}: {text[:LONGEST]}" for line, text in rows[:MAX_TOLD]]
     if len(rows) > MAX_TOLD:
@@ -68,7 +69,7 @@ def fault(path: str | Path, lines: Lines, found: list[Problem]) -> ConfigError:
 
 
 def _convert(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
-    """`data` as the annotation `wanted`; adds to `found`, and then the value means nothing."""
+    """Converts `data` to the annotation `wanted`; the result is void if it adds to `found`."""
     origin = get_origin(wanted)
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         if isinstance(data, str) and wanted in SHORT:
@@ -119,7 +120,7 @@ def _union(data: Any, options: tuple[Any, ...], way: Way, found: list[Problem]) 
 
 
 def _struct(data: Any, options: tuple[Any, ...], way: Way, found: list[Problem]) -> Any:
-    """A Struct; of several, the one whose tag `data` names."""
+    """Converts to a Struct; if there are several, to the one whose tag `data` names."""
     if not isinstance(data, dict):
         return _wrong(data, "a mapping, `name: ...`", way, found)
     chosen = _tagged(data, options, way, found)
@@ -216,7 +217,7 @@ def _line(lines: Lines, way: Way) -> int:
 
 
 def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[Problem]:
-    """What is wrong with addresses, as far as their variables are set; no name server is asked."""
+    """Yields problems of addresses, as far as their variables are set; asks no name server."""
     for name, site in config.sites.items():
         for kind, sources in (("camera", site.cameras), ("microphone", site.microphones)):
             for of, settings in sources.items():
@@ -238,7 +239,7 @@ def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[P
 
 
 def _variables(bus: LocalBus | KafkaBus, env: Mapping[str, str]) -> Iterator[Problem]:
-    """What begins a variable in the settings of a bus, and is none."""
+    """Yields problems of `${` in the settings of a bus that starts no variable."""
     if not isinstance(bus, KafkaBus):
         return
     for of, part in (("tls", bus.tls), ("sasl", bus.sasl)):

@@ -1,8 +1,8 @@
-"""Secrets of a config: looked up late, only where they are used, and never shown.
+"""Resolves the secrets of a config, only where they are used, and keeps them out of logs.
 
-`${NAME}` stands for an environment variable, `file:PATH` for what a file holds. `check` and
-`replay` look up none of them. Who needs one asks `Secrets`; whoever then writes it into a log by
-accident is stopped by `Redacting`, the second layer, which knows every value that was handed out.
+`${NAME}` stands for an environment variable, `file:PATH` for the content of a file. `check` and
+`replay` resolve no secret. Code that needs one calls `Secrets`. `Redacting` is the second layer: it
+removes every resolved value from the logs, in case one is written there by accident.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from pipeline.config.schema import KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
 
 MAX_FILE = 65_536  # bytes of a secret in a file
-SHORTEST = 4  # shorter values are not looked for in logs: "5" is in every line
+SHORTEST = 4  # shorter values are not removed from logs: "5" is in every line
 HIDDEN = "***"
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:([^/?#]*)@)?[^/?#]*(.*)", re.DOTALL)
-_LONG_VALUE, _LONG_PART = 6, 16  # characters from which a query's value, a path's part is hidden
+_LONG_VALUE, _LONG_PART = 6, 16  # least characters of a query's value, a path's part to hide
 
 Source = str | Mapping[str, str]
 
 
 class Secret:
-    """A text that is shown as `***` and given only to who says `reveal`."""
+    """A text that is printed as `***`; only `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -40,7 +40,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself; do not keep it where it may be printed."""
+        """Returns the text; do not store it where it may be printed."""
         return self._text
 
     def __repr__(self) -> str:
@@ -54,10 +54,10 @@ class Secret:
 
 
 class Secrets:
-    """Looks up what the environment and files hold for one config.
+    """Resolves references to the environment and to files for one config.
 
-    `base` is the config's folder, from which relative `file:` paths start. Every method takes the
-    setting's `path` in the config for its ConfigError, which names variable or file, and no value.
+    `base` is the config's folder, to which `file:` paths are relative. Every method raises
+    ConfigError, which names the setting's `path` and the variable or file, but no value.
     """
 
     def __init__(self, env: Mapping[str, str] = os.environ, base: Path | None = None) -> None:
@@ -66,7 +66,7 @@ class Secrets:
         self._pattern: re.Pattern[str] | None = None
 
     def source(self, source: Source, path: str) -> Source:
-        """The address of a camera or microphone with its variables put in."""
+        """Returns the address of a camera or microphone with its variables resolved."""
         if isinstance(source, str):
             return self._address(source, path)
         taken = {key: self.expand(value, f"{path}.{key}") for key, value in source.items()}
@@ -76,14 +76,15 @@ class Secrets:
         return {key: value.reveal() for key, value in taken.items()}
 
     def webhook(self, webhook: Webhook, path: str) -> Webhook:
-        """The settings of a webhook with its address and secrets looked up."""
+        """Returns the settings of a webhook with its address and secrets resolved."""
         given = (webhook.secret,) if isinstance(webhook.secret, str) else webhook.secret
         secrets = tuple(self.lookup(each, f"{path}.secret").reveal() for each in given)
         url = self._address(webhook.url, f"{path}.url")
         return msgspec.structs.replace(webhook, url=url, secret=secrets)
 
     def bus(self, bus: KafkaBus) -> KafkaBus:
-        """The settings with the password looked up, and the TLS files' paths from the config on."""
+        """Returns the settings with the password resolved and the TLS paths based on the
+        config's folder."""
         sasl, tls = bus.sasl, bus.tls
         if sasl is not None:
             username = self.expand(sasl.username, "bus.sasl.username").reveal()
@@ -95,7 +96,7 @@ class Secrets:
         return msgspec.structs.replace(bus, sasl=sasl, tls=tls)
 
     def lookup(self, reference: str, path: str) -> Secret:
-        """The secret that `reference` stands for: `file:...`, or text with `${NAME}` in it."""
+        """Returns the secret of `reference`: `file:...`, or text with `${NAME}` in it."""
         text = self.expand(reference, path).reveal()
         if reference.startswith("file:"):
             text = self._file(text.removeprefix("file:"), path)
@@ -103,7 +104,7 @@ class Secrets:
         return Secret(text)
 
     def expand(self, text: str, path: str) -> Secret:
-        """`text` with every `${NAME}` replaced by the environment's value."""
+        """Returns `text` with every `${NAME}` replaced by the environment's value."""
 
         def value(found: re.Match[str]) -> str:
             given = self._env.get(found[1], "")
@@ -118,7 +119,7 @@ class Secrets:
         return Secret(_replaced(text, value, path))
 
     def remember(self, *secrets: str) -> None:
-        """From now on these are cut out of what `redact` sees, in each spelling of theirs."""
+        """Registers values that `redact` removes from now on, in all their spellings."""
         for secret in secrets:
             forms = {secret, quote(secret, safe=""), unquote(secret)}
             forms |= {json.dumps(form)[1:-1] for form in forms}
@@ -126,7 +127,7 @@ class Secrets:
         self._pattern = None
 
     def redact(self, text: str) -> str:
-        """`text` without any secret that was handed out."""
+        """Returns `text` without any resolved secret."""
         if self._pattern is None and self._known:
             longest = sorted(self._known, key=lambda secret: (-len(secret), secret))
             self._pattern = re.compile("|".join(map(re.escape, longest)))
@@ -165,14 +166,14 @@ class Secrets:
 
 
 class Redacting(logging.Filter):
-    """Cuts known secrets out of log records; put it on every handler."""
+    """A log filter that removes known secrets from records; put it on every handler."""
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__()
         self._secrets = secrets
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Never drops a record, only cleans it: message, traceback and stack."""
+        """Cleans message, traceback and stack, and never drops a record."""
         record.msg, record.args = self._secrets.redact(record.getMessage()), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
@@ -184,7 +185,8 @@ class Redacting(logging.Filter):
 
 
 def _telling(path: str) -> Iterator[str]:
-    """What in the path and query of an address may be a secret: many a service puts a key there."""
+    """Yields parts of an address's path and query that may be secret: many services put a key
+    there."""
     for part in re.split("[/?&;#]", path):
         _, equals, value = part.partition("=")
         if len(value) >= _LONG_VALUE:
@@ -194,10 +196,10 @@ def _telling(path: str) -> Iterator[str]:
 
 
 def checkable(source: Source, env: Mapping[str, str]) -> Source | None:
-    """An address as far as it can be checked: `1` stands for a variable that is not set.
+    """Returns an address as far as it can be checked: an unset variable is replaced by `1`.
 
-    None where such a variable stands for the beginning, scheme and all; raises ConfigError for `${`
-    that begins no variable.
+    Returns None if an unset variable stands at the start, where the scheme is. Raises ConfigError
+    for `${` that starts no variable.
     """
     if not isinstance(source, str):
         parts = {key: checkable(value, env) for key, value in source.items()}

@@ -1,8 +1,8 @@
-"""Addresses of cameras and microphones: a closed list of schemes, and how to show one.
+"""Parses addresses of cameras and microphones: a closed list of schemes, and a safe display form.
 
-What is not on the list is refused, so that no address makes FFmpeg run a program, join files or
-read what it should not (Frigate's CVE-2026-25643 and its kin). Addresses are parsed, never searched
-for secrets: one that cannot be taken apart is shown as a placeholder. No message quotes an address.
+A scheme that is not on the list is refused, so that no address makes FFmpeg run a program, join
+files or read other data (Frigate's CVE-2026-25643 and similar). Addresses are parsed, not searched
+for secrets: one that cannot be parsed is shown as a placeholder. No message quotes an address.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LENGTH = 2048
 _KEYS = ("url", "username", "password")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_TOLD = (  # schemes that FFmpeg or other recorders know: the only ones that a refusal names
+_TOLD = (  # schemes of FFmpeg or other recorders: the only ones that a refusal may name
     *(
         "exec",
         "pipe",
@@ -48,10 +48,11 @@ _UNSAFE_IN_PATH = frozenset('%|*?\\`"<>:')
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A source's address, safe to print: `str()` and `repr()` hide what may be secret.
+    """A source's address that is safe to print: `str()` and `repr()` hide possible secrets.
 
     `target` is the whole URL with its password, the device's name or number, or the file's path.
-    Equal addresses are one stream: a camera and a microphone that name it share its connection.
+    Equal addresses are one stream: a camera and a microphone with the same address share its
+    connection.
     """
 
     scheme: str
@@ -59,7 +60,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @property
     def streamed(self) -> bool:
-        """Whether picture and sound may come over one connection."""
+        """Whether one connection may carry both picture and sound."""
         return self.scheme != "device"
 
     def __str__(self) -> str:
@@ -70,11 +71,11 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def parse(source: object, kind: str, base: Path | None = None) -> Address:
-    """The address in a config's `source`; raises ConfigError, which never quotes it.
+    """Parses the address in a config's `source`; raises ConfigError, which never quotes it.
 
-    `source`: text, or a mapping of `url`, `username` and `password` (these two are taken as they
-    are, the URL's parts are percent-encoded), after `${ENV}` was put in. `kind`: camera or
-    microphone. `base`: the folder that relative paths start from.
+    `source` is text, or a mapping of `url`, `username` and `password`, with `${ENV}` already
+    resolved. User name and password of a mapping are used as they are; the parts of a URL are
+    percent-encoded. `kind` is camera or microphone. Relative paths start from the folder `base`.
     """
     text = _joined(source) if isinstance(source, Mapping) else source
     if not isinstance(text, str):
@@ -98,7 +99,7 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
 
 
 def redacted(address: object) -> str:
-    """How an address may be shown: no user, no password, no query; else a placeholder."""
+    """Returns an address without user, password and query, or a placeholder."""
     if isinstance(address, Address):
         return str(address)
     if not isinstance(address, str):
@@ -179,7 +180,7 @@ def _path(text: str, kind: str, base: Path | None) -> Address:
 
 
 def _joined(source: Mapping[object, object]) -> str:
-    """The URL of a mapping, with its user and password percent-encoded into it."""
+    """Returns the URL of a mapping, with its user and password percent-encoded in it."""
     if "url" not in source or any(key not in _KEYS for key in source):
         _refuse(f"must be a mapping of {', '.join(_KEYS)}, and nothing else")
     if not all(isinstance(value, str) for value in source.values()):

@@ -1,7 +1,7 @@
-"""Which addresses a webhook may reach: a subscriber must not become a way into the network.
+"""Decides which addresses a webhook may reach, so that a subscriber cannot probe the network.
 
-OWASP API7:2023 (SSRF). The host is resolved once an attempt and the connection goes to the very
-address that was judged: a name that changes its mind between check and use gains nothing.
+OWASP API7:2023 (SSRF). The host is resolved once per attempt, and the connection uses exactly the
+address that was checked: a name that resolves differently after the check has no effect.
 
 - Link-local (cloud metadata), multicast, unspecified, reserved: never, unless in `allow_networks`.
 - Loopback and private ones: when the operator wrote that address (or `localhost`) into the URL; a
@@ -25,9 +25,9 @@ from pipeline.errors import ConfigError, OutsideError
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 
-MOST_ADDRESSES = 4  # tried in turn; more behind one name are left out
+MOST_ADDRESSES = 4  # limit of the addresses of one name that are tried
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that ends a header
+_TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that can end a header
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
 _METADATA = {  # of clouds, outside of link-local
@@ -40,7 +40,7 @@ _METADATA = {  # of clouds, outside of link-local
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked subscriber address. `place` is what may be shown: no path, no query."""
+    """A checked subscriber address; `place` is its display form, without path and query."""
 
     scheme: str
     host: str
@@ -52,12 +52,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str:
+        """The address without path and query."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
 def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, by the system's resolver; raises OutsideError."""
+    """Returns the addresses of a name from the system's resolver; raises OutsideError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -67,9 +68,9 @@ def resolve(host: str, port: int) -> Sequence[str]:
 
 
 def target(settings: Webhook) -> Target:
-    """The address of a subscriber, checked as far as is possible without asking a name server.
+    """Returns the address of a subscriber, checked as far as possible without a name server.
 
-    Raises ConfigError; its text shows host and port at most: paths and queries may be secrets.
+    Raises ConfigError; its text shows at most host and port: paths and queries may be secrets.
     """
     scheme, host, port, path = _parts(settings.url)
     literal = host.lower() == "localhost" or _parsed(host) is not None
@@ -96,7 +97,7 @@ def target(settings: Webhook) -> Target:
 
 
 def refused(to: Target, address: Address) -> str:
-    """Why `address` must not be connected to, or nothing."""
+    """Returns why `address` must not be connected to, or ""."""
     inner = _embedded(address)
     kind = _kind(inner)
     if any(_within(network, one) for network in to.networks for one in (address, inner)):
@@ -114,7 +115,8 @@ def refused(to: Target, address: Address) -> str:
 
 
 def allowed(to: Target, ask: Resolve = resolve) -> list[str]:
-    """The addresses to connect to, in order; raises OutsideError with the reason if none."""
+    """Returns the addresses to connect to, in order; raises OutsideError with the reason if
+    none."""
     reasons: list[str] = []
     good: list[str] = []
     for text in ask(to.host, to.port):
@@ -160,7 +162,7 @@ def _named(host: str) -> bool:
 
 
 def _numeric(host: str) -> bool:
-    """Forms that a resolver takes for IPv4: 127.1, 0x7f.1, 2130706433, 0177.0.0.1."""
+    """Returns whether a resolver reads the host as IPv4: 127.1, 0x7f.1, 2130706433, 0177.0.0.1."""
     try:
         socket.inet_aton(host.rstrip("."))
     except OSError:
@@ -187,16 +189,17 @@ def _networks(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _within(network: str, address: Address) -> bool:
-    return address in ip_network(network)  # another IP version is simply not in it
+    return address in ip_network(network)  # False for another IP version
 
 
 def _meant(host: str, address: Address) -> bool:
-    """The operator wrote this address; `localhost` must also lead to this machine."""
+    """Returns whether the operator wrote this address; `localhost` must resolve to this machine."""
     return _embedded(address).is_loopback if host.lower() == "localhost" else True
 
 
 def _embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one carries (mapped, 6to4, Teredo, NAT64), else itself."""
+    """Returns the IPv4 address inside an IPv6 one (mapped, 6to4, Teredo, NAT64), else the
+    address."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped or address.sixtofour:

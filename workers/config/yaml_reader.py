@@ -1,9 +1,8 @@
-"""YAML as plain data, with the line of each value, and nothing that YAML can do beyond that.
+"""Reads YAML as plain data, with the line of each value and without YAML's dangerous features.
 
-The core schema of YAML 1.2, read from the parser's events by hand: `on`, `no` and `22:00` are
-words, a time stamp is text, and no tag, anchor or alias is obeyed. So nothing that a file says can
-run code or grow in memory, and its size and depth are bounded before it is read. No message quotes
-a value.
+Supports the core schema of YAML 1.2, read directly from the parser's events: `on`, `no` and `22:00`
+are words, a time stamp is text, and tags, anchors and aliases are refused. So no file can run code
+or expand in memory, and its size and depth are limited. No message quotes a value.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
 def read_yaml(path: str | Path, limit: int = MAX_BYTES) -> tuple[Any, Lines]:
-    """What a YAML file says, as dicts, lists, str, int, float, bool and None; and where.
+    """Returns the data of a YAML file as dicts, lists, str, int, float, bool and None; and lines.
 
-    `lines` holds the line (from 1) of each key and item by its path.
-    Refuses more than `limit` bytes, other encodings than UTF-8, anchors, aliases, tags, duplicate
-    keys, several documents and more than MAX_DEPTH levels, each by a ConfigError.
+    `lines` holds the line (from 1) of each key and item by its path. Raises ConfigError for more
+    than `limit` bytes, encodings other than UTF-8, anchors, aliases, tags, duplicate keys, several
+    documents and more than MAX_DEPTH levels.
     """
     reader = _Reader(path)
     text = _text(Path(path), limit)
@@ -54,7 +53,7 @@ def read_yaml(path: str | Path, limit: int = MAX_BYTES) -> tuple[Any, Lines]:
 def _text(path: Path, limit: int) -> str:
     try:
         with path.open("rb") as file:
-            raw = file.read(limit + 1)  # never more, whatever the size says
+            raw = file.read(limit + 1)  # never more, whatever size the file claims
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
         raise ConfigError(msg) from error
@@ -90,7 +89,7 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Confi
 
 
 class _Reader:
-    """Builds plain data from parser events, with no recursion and nothing shared."""
+    """Builds plain data from parser events, without recursion or shared objects."""
 
     def __init__(self, path: str | Path) -> None:
         self.data: Any = None
@@ -102,7 +101,7 @@ class _Reader:
         self._keyed = False  # the innermost mapping has a key and waits for its value
 
     def on(self, event: yaml.Event) -> None:
-        """Take one event; raises ConfigError."""
+        """Processes one event; raises ConfigError."""
         line = event.start_mark.line + 1 if event.start_mark else 1
         match event:
             case yaml.DocumentStartEvent():

@@ -1,4 +1,4 @@
-"""Pixels and samples: JPEG, PCM, recorded films and sounds, levels and picture quality.
+"""Media: JPEG, PCM, recorded video and sound, sound levels and picture quality.
 
 May import: `models/` and `pipeline/`.
 """

@@ -1,9 +1,9 @@
-"""Pictures to JPEG and back: one encoder, and a decoder for bytes that nobody vouches for.
+"""Encodes pictures to JPEG, and decodes untrusted JPEG bytes.
 
-Equal pixels are equal bytes everywhere, since there is one encoder. libjpeg fills what is missing
-with grey and only prints a warning. `simplejpeg` raises that warning as an error, so a picture that
-is cut off or damaged is refused and no part of it is invented. Some damage changes only values and
-cannot be told from a strange picture. `benchmarks/jpeg.py` counts.
+There is one encoder, so equal pixels give equal bytes everywhere. libjpeg fills missing data with
+grey and only warns. `simplejpeg` raises each warning as an error, so a picture that is cut off is
+refused, and so is most other damage. Damage that leaves the coded data readable cannot be told from
+a strange picture. `benchmarks/jpeg.py` counts both.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from pipeline.errors import DecodeError
 
 QUALITY = 90
-MAX_SIDE = 16_384  # px; what claims to be larger is an attack or a fault
+MAX_SIDE = 16_384  # px; a larger claimed size is an attack or a fault
 
 Pixels = NDArray[np.uint8]  # height x width x 3, BGR
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
-    """The size whose longest side is `longest` at most and whose shape is nearly the same."""
+    """Returns the size with nearly the same shape and a longest side of at most `longest`."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrunk(pixels: Pixels, longest: int) -> Pixels:
-    """The picture at `fitted` size, by area averaging; itself where it is small enough."""
+    """Returns the picture at `fitted` size, by area averaging; unchanged if it is small enough."""
     height, width = pixels.shape[:2]
     size = fitted(width, height, longest)
     if size == (width, height):
@@ -40,7 +40,7 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 
 def encoded(pixels: Pixels) -> bytes:
-    """One baseline JPEG, quality 90; raises ValueError for what is no picture."""
+    """Returns one baseline JPEG, quality 90; raises ValueError for an array that is no picture."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         msg = f"not a BGR picture: shape {pixels.shape}"
         raise ValueError(msg)
@@ -52,7 +52,7 @@ def encoded(pixels: Pixels) -> bytes:
 
 
 def decoded(data: bytes, width: int, height: int) -> Pixels:
-    """The picture in one JPEG; DecodeError when it is not `width` x `height` or not whole.
+    """Decodes one JPEG; raises DecodeError if it is not `width` x `height` or not complete.
 
     Bytes after the end marker are allowed: many cameras pad. An EXIF orientation is not applied.
     """

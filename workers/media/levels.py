@@ -1,4 +1,4 @@
-"""Loudness and noise floor of sound, in dBFS."""
+"""Measures loudness and noise floor of sound, in dBFS."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SILENCE_DB = -120.0
 
 
 def loudness(samples: Samples) -> float:
-    """RMS in dB of full scale, to a tenth; -120 for nothing at all."""
+    """Returns the RMS in dBFS, to a tenth; -120 for digital silence."""
     return round(_decibels(float(np.mean(np.square(samples, dtype=np.float64)))), 1)
 
 
 def floor(samples: Samples) -> float:
-    """RMS of the quietest tenth of the second's 20 ms pieces, in dB of full scale, to 1e-3.
+    """Returns the noise floor: the RMS of the quietest tenth of the second's 20 ms pieces, dBFS.
 
-    What is heard all the time: the noise of the room and of the microphone, without what happens.
+    Rounded to 1e-3. It is the constant noise of the room and the microphone, without events.
     """
     pieces = np.square(samples, dtype=np.float64).reshape(-1, FLOOR_PIECE).mean(axis=1)
     return round(_decibels(float(np.sort(pieces)[:FLOOR_PIECES].mean())), 3)

@@ -1,4 +1,7 @@
-"""Live sound to chunks: any rate to 16 kHz mono s16le, by times that neither drift nor overlap."""
+"""Converts live sound of any rate to 16 kHz mono s16le chunks with exact times.
+
+The times of the chunks neither drift nor overlap.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,31 @@ from pipeline.types import SECOND, AudioChunk
 
 RATE = 16_000  # samples a second of every chunk that capture publishes
 RATES = range(1_000, 768_001)
-SLIP = SECOND // 5  # ns that sample count and clock may differ before the times are set anew
-_BLOCKS = 20  # that must agree that they are late: a stalled thread gets its blocks in a burst
+SLIP = SECOND // 5  # ns; a larger difference of sample count and clock resets the times
+_BLOCKS = 20  # late blocks in a row before a gap: a stalled thread gets its blocks in a burst
 
 Samples = NDArray[np.float32]
 
 
 def to_s16(samples: Samples) -> bytes:
-    """Float32 to s16le, clipped; what came from s16 at 16 kHz comes out as it was."""
+    """Converts float32 to s16le, clipped; exact for samples that came from s16 at 16 kHz."""
     scaled = np.rint(np.clip(samples * np.float32(2**15), -(2**15), 2**15 - 1))
     return bytes(scaled.astype("<i2").data)
 
 
 def from_s16(data: bytes, channels: int) -> Samples:
-    """Interleaved s16le to the mean of its channels, float32 -1 to 1."""
+    """Converts interleaved s16le to the mean of its channels, float32 -1 to 1."""
     values = np.frombuffer(data, "<i2").reshape(-1, channels).astype(np.float32)
     mean: Samples = values.mean(axis=1, dtype=np.float32) / np.float32(2**15)
     return mean
 
 
 class Chunks:
-    """Blocks of mono samples at `rate` become AudioChunks of `source`.
+    """Converts blocks of mono samples at `rate` to AudioChunks of `source`.
 
-    Times count samples from the first block on. Where blocks keep coming later than that by more
-    than SLIP (samples were lost), a gap is left; where they come earlier (a fast device), blocks
-    are left out and counted in `ahead`. So chunks never overlap, and never drift from the clock.
+    Times count samples from the first block on. If blocks keep arriving later than that by more
+    than SLIP (samples were lost), the times get a gap. Blocks that arrive earlier (a fast device)
+    are dropped and counted in `ahead`. So chunks never overlap, and never drift from the clock.
     """
 
     def __init__(self, site: str, source: str, rate: int) -> None:
@@ -54,7 +57,8 @@ class Chunks:
         self._late: deque[int] = deque(maxlen=_BLOCKS)
 
     def push(self, samples: Samples, ended: int) -> AudioChunk | None:
-        """The next chunk, if there is enough for one; `ended` is when the block did, ns."""
+        """Returns the next chunk, or None if there are too few samples; `ended` is the
+        block's end, ns."""
         if self._anchor < 0:
             self._anchor = ended - len(samples) * SECOND // self._rate
         late = ended - self._anchor - (self._taken + len(samples)) * SECOND // self._rate

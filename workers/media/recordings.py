@@ -1,7 +1,7 @@
-"""Recorded media for scenes, by PyAV: a film by exact time, clips mixed to the sample.
+"""Reads recorded media for scenes with PyAV: video by exact time, clips mixed by sample.
 
-Times are `Fraction` seconds from the first frame or sample, whatever the file calls that moment.
-Decoding uses one thread, so that damaged files too give the same bytes every time.
+Times are `Fraction` seconds from the first frame or sample, whatever time the file gives it.
+Decoding uses one thread, so that even damaged files give the same bytes every time.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from pipeline.errors import ConfigError
 from workers.media.jpeg import MAX_SIDE, Pixels, fitted
 from workers.media.pcm import RATE, RATES, Samples, to_s16
 
-FORMATS = (  # what FFmpeg may take a file for: no playlist, no script, no list of other files
+FORMATS = (  # formats that FFmpeg may detect: no playlist, no script, no list of other files
     "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"
     "wav,w64,flac,ogg,mp3,aac,aiff,caf,au"
 )
-SHORTEST = Fraction(1, 25)  # s that one round of a looped film takes at least
-_LOUDEST = 1e6  # a float sample beyond it is a fault, not a sound
+SHORTEST = Fraction(1, 25)  # s; shortest round of a looped video
+_LOUDEST = 1e6  # a larger float sample is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
 av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
 
 
 class Unplayable(ConfigError):
-    """A file that is not there or does not hold what it should."""
+    """A file is missing or does not contain the expected media."""
 
 
 class Picture:
-    """A decoded frame, turned into pixels only when somebody wants them."""
+    """A decoded frame that is converted to pixels only on demand."""
 
     def __init__(self, frame: Any, longest: int, *, black: bool = False) -> None:
         self._frame = frame
@@ -44,11 +44,11 @@ class Picture:
         self._black = black
 
     def dark(self) -> Picture:
-        """The same picture with the light off."""
+        """Returns a black picture of the same size."""
         return Picture(self._frame, self._longest, black=True)
 
     def pixels(self) -> Pixels:
-        """BGR, the longest side as asked, turned as the file says."""
+        """Returns BGR pixels, scaled to the longest side, rotated as the file says."""
         width, height = fitted(self._frame.width, self._frame.height, self._longest)
         if self._black:
             pixels: Pixels = np.zeros((height, width, 3), np.uint8)
@@ -59,19 +59,20 @@ class Picture:
 
 
 class Playing(Protocol):
-    """The pictures of a video by time, which only goes forward."""
+    """The pictures of a video by time, in ascending order of time."""
 
     def at(self, time: Fraction) -> Picture | None: ...
     def close(self) -> None: ...
 
 
-MakeFilm = Callable[..., Playing]  # as Film is made
+MakeFilm = Callable[..., Playing]  # with the arguments of Video
 
 
 class Video:
-    """The pictures of a video file by time, which only goes forward; one frame is held.
+    """Returns the pictures of a video file by ascending time; holds one frame.
 
-    `count(what)` is told of each frame that cannot be used: damaged, untimed, rewound, too large.
+    `count(what)` is called for each unusable frame: damaged, untimed, rewound, too large. Raises
+    Unplayable.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Video:
         self._longest = longest
         self._loop = loop
         self._count = count
-        self._begun = Fraction()  # when this round of a loop began
-        self._lasts = Fraction()  # how long a round is, as far as it was seen
+        self._begun = Fraction()  # start of this round of a loop
+        self._lasts = Fraction()  # length of a round, as far as known
         self._now: Any = None
         self._next: tuple[Fraction, Any] | None = None
         self._frames = self._timed()
@@ -92,7 +93,7 @@ class Video:
             raise Unplayable(msg)
 
     def at(self, time: Fraction) -> Picture | None:
-        """The last frame with pts <= `time`, or None after the end of the film."""
+        """Returns the last frame with pts <= `time`, or None after the end of the video."""
         while self._next is not None and self._begun + self._next[0] <= time:
             self._now = self._next[1]
             self._step()
@@ -104,14 +105,14 @@ class Video:
         return None if ended else Picture(self._now, self._longest)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Closes the file."""
         self._frames.close()
 
     def _step(self) -> None:
         self._next = next(self._frames, None)
 
     def _timed(self) -> Generator[tuple[Fraction, Any]]:
-        """(seconds since the first frame, frame), strictly forward."""
+        """Yields (seconds since the first frame, frame), strictly ascending."""
         first: Fraction | None = None
         last = Fraction(-1)
         with _opened(self._path, "video") as container:
@@ -134,10 +135,10 @@ class Video:
 
 
 class AudioMix:
-    """Clips laid on silence: 16 kHz mono, summed in float32 and clipped once, as s16le.
+    """Mixes clips onto silence: 16 kHz mono, summed in float32, clipped once, s16le.
 
-    `clips` are (file, seconds at which it begins, gain in dB); `total` samples are made.
-    `count(what, n)` is told of damage. Asked for in order, so that long clips need no memory.
+    `clips` are (file, start in seconds, gain in dB); the mix has `total` samples. `count(what, n)`
+    is called for damage. Samples are requested in order, so long clips need no memory.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class AudioMix:
         self._at = 0
 
     def between(self, first: int, last: int) -> bytes:
-        """Samples `[first, last)`; `first` is where the last call ended."""
+        """Returns samples `[first, last)`; `first` is the end of the last call, else ValueError."""
         if first != self._at or last > self._total:
             msg = f"samples [{first}, {last}) asked at {self._at} of {self._total}"
             raise ValueError(msg)
@@ -180,7 +181,8 @@ class AudioMix:
     def _add(
         mixed: Samples, blocks: Iterator[Samples], rest: Samples, gain: np.float32
     ) -> Samples | None:
-        """Add the clip to `mixed`; what is left of its block, or None at its end."""
+        """Adds the clip to `mixed`; returns the rest of its block, or None at the end of the
+        clip."""
         done = 0
         while done < len(mixed):
             if not len(rest):
@@ -195,7 +197,10 @@ class AudioMix:
 
 
 def sound(path: Path, count: Callable[[str, int], None]) -> Iterator[Samples]:
-    """A file's sound in blocks: mean of its channels, 16 kHz (soxr HQ), float32 -1 to 1."""
+    """Yields a file's sound in blocks: mean of its channels, 16 kHz (soxr HQ), float32 -1 to 1.
+
+    Raises Unplayable.
+    """
     with _opened(path, "audio") as container:
         stream: Any = None
         rate = 0
@@ -215,7 +220,7 @@ def sound(path: Path, count: Callable[[str, int], None]) -> Iterator[Samples]:
 
 
 def heard(frame: Any) -> tuple[Samples, int]:
-    """A decoded audio frame as the mean of its channels, and how many samples were no numbers."""
+    """Returns an audio frame as the mean of its channels, and the number of invalid samples."""
     kind = frame.format.name.removesuffix("p")
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -230,7 +235,10 @@ def heard(frame: Any) -> tuple[Samples, int]:
 
 
 def video_length(path: Path, *, whole: bool) -> Fraction:
-    """Seconds from the first frame to the end of the last; one frame only unless `whole`."""
+    """Returns the seconds from the first frame to the end of the last; 0 unless `whole`.
+
+    Decodes one frame to check the file. Raises Unplayable.
+    """
     film = Video(path, 16, loop=False, count=lambda _: None)
     film.close()
     if not whole:
@@ -246,7 +254,7 @@ def video_length(path: Path, *, whole: bool) -> Fraction:
 
 
 def clip_length(path: Path, *, whole: bool) -> Fraction:
-    """Seconds of sound; its first frame only unless `whole`."""
+    """Returns the seconds of sound; only of the first frame unless `whole`. Raises Unplayable."""
     samples = rate = 0
     with _opened(path, "audio") as container:
         for frame in _decoded(container, container.streams.audio[0], lambda _: None):
@@ -263,8 +271,8 @@ def clip_length(path: Path, *, whole: bool) -> Fraction:
 
 
 def _opened(path: Path, kind: str) -> Any:
-    """The file as a container with a stream of `kind`; raises Unplayable."""
-    if not os.path.isfile(path):  # a name that is too long is no error here
+    """Opens the file as a container with a stream of `kind`; raises Unplayable."""
+    if not os.path.isfile(path):  # returns False for a name that is too long
         msg = f"{path}: there is no such file"
         raise Unplayable(msg)
     if path.stat().st_size == 0:
@@ -286,7 +294,7 @@ def _opened(path: Path, kind: str) -> Any:
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The stream's packets up to its end, or to where the file is cut off."""
+    """Yields the stream's packets up to its end, or to where the file is cut off."""
     packets = container.demux(stream)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The command `replay`: recorded scenes, or what was observed, in; files of alerts out."""
+"""The command `replay`: turns recorded scenes or stored observations into files of alerts."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ def run(
     deliver: bool,
     as_json: bool,
 ) -> int:
-    """Replay every scene alone and write its alerts; prints a line a scene. Always 0 when done.
+    """Replays every scene separately, writes its alerts, and prints one line per scene; returns 0.
 
-    `out` is a file, or a folder where it ends in `/`, is one, or there are several scenes.
+    `out` is a file; it is a folder if it ends in `/`, is one, or there are several scenes. Raises
+    OutsideError and ConfigError.
     """
     settings = loader.load(path)
     try:
@@ -45,7 +46,7 @@ def run(
         msg = f"--out {out}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error
     for scene in scenes:
-        scene_of(settings, scene)  # what is wrong with the last is said before the first is played
+        scene_of(settings, scene)  # reports errors of all scenes before the first is played
     encoders = load_encoders(settings.models, recorded=True)
     console = Console(stderr=True)
     summaries = []
@@ -76,9 +77,9 @@ def run(
 def again(
     path: Path, since: str, until: str | None, *, out: str, state: Path | None, as_json: bool
 ) -> int:
-    """Judge again what was observed in `[since, until)` and write the alerts; always 0 when done.
+    """Judges the observations of `[since, until)` again and writes the alerts; returns 0.
 
-    Times are RFC 3339 with an offset; `until` is now unless it is given.
+    Times are RFC 3339 with an offset; `until` defaults to now.
     """
     settings = loader.load(path)
     start, end = moments(since, until)
@@ -104,7 +105,7 @@ def again(
 
 
 def _files(scenes: Sequence[Path], given: str) -> list[Path]:
-    """Where each scene's alerts go: `--out FILE` for one scene, `--out DIR/` for any number."""
+    """Returns the output file of each scene: `--out FILE` for one, `--out DIR/` for any number."""
     out = Path(given)
     folder = out.is_dir() or given.endswith("/") or len(scenes) > 1
     if folder and out.is_file():
@@ -119,12 +120,12 @@ def _files(scenes: Sequence[Path], given: str) -> list[Path]:
     files = [out / f"{name}.jsonl" for name in names] if folder else [out]
     for file in files:
         if file.is_symlink() or (file.exists() and not file.is_file()):
-            # A file is replaced, never written to: /dev/stdout would be gone.
+            # The output replaces the file: it would delete /dev/stdout.
             msg = f"--out {file}: is no regular file, and would be replaced; name another"
             raise ConfigError(msg)
     files[0].parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=files[0].parent):
-        return files  # so it can be written there: known before hours are spent on it
+        return files  # the folder is writable: checked before hours of work
 
 
 def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
@@ -143,7 +144,7 @@ def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
 
 
 def _unused(played: Replayed) -> dict[str, int]:
-    """What of the scene's media could not be used, by source and reason."""
+    """Returns the number of unusable pieces of the scene's media, by source and reason."""
     counts = played.status.snapshot().counts.get(played.scene.site, {})
     return {
         f"{source} {what}": n

@@ -1,8 +1,8 @@
-"""What was observed, judged again: why an alert did or did not come, by the rules of today.
+"""Judges stored observations again by the present rules: why an alert did or did not come.
 
-Reads `observations.v1` back, from the local log (also while the daemon runs) or from Kafka, and
-sends it through fusion and alerting on a bus in memory. Nothing is looked at or listened to again,
-nothing is delivered, and nothing that is live is touched.
+Reads `observations.v1` from the local log (even while the daemon runs) or from Kafka, and sends it
+through fusion and alerting on a bus in memory. No encoder runs again, nothing is delivered, and no
+live data changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AT_ONCE = 500  # entries published before the stages run, so that memory stays b
 
 
 class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
-    """What was told, as each incident went on; all that fusion found; how many entries said so."""
+    """The alert revisions in order, all anomalies of fusion, and the number of entries read."""
 
     alerts: Sequence[Alert]
     anomalies: Sequence[Anomaly]
@@ -36,8 +36,11 @@ class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def span(config: Config, since: int, until: int) -> tuple[int, int]:
-    """When what bears on `[since, until)` was appended, ns: the states need one horizon before it,
-    and what a slow worker or an outage held back comes after it."""
+    """Returns the append times, ns, of all entries that matter for `[since, until)`.
+
+    The states need one horizon before it. Entries that a slow worker or an outage delayed come
+    after it.
+    """
     windows = [site.windows for site in config.sites.values()]
     before = max(ns(of.horizon + of.size) for of in windows)
     return since - before, until + max(ns(of.patience) for of in windows)
@@ -52,10 +55,10 @@ def rejudge(
     *,
     heads: Mapping[str, Head] | None = None,
 ) -> Rejudged:
-    """The revisions of incidents that overlap `[since, until)` (ns), and what they are made of.
+    """Returns the revisions of incidents that overlap `[since, until)` (ns), and their anomalies.
 
-    `entries` are of observations.v1 in the order of the log. An incident that is open at the end of
-    what is given has no closing revision.
+    `entries` are those of observations.v1 in log order. An incident that is open at their end has
+    no closing revision.
     """
     bus = MemoryBus()
     nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=JUDGES, judges=heads)
@@ -85,7 +88,7 @@ def rejudge(
 
 
 def _overlapping(alerts: Sequence[Alert], since: int, until: int) -> list[Alert]:
-    """The revisions of each incident whose last known span overlaps `[since, until)`."""
+    """Returns the revisions of each incident whose last known span overlaps `[since, until)`."""
     last = {alert.id: alert for alert in alerts}
     wanted = {
         id_

@@ -1,4 +1,4 @@
-"""The scene file: which media, laid together, make a recorded site (design, section 11)."""
+"""The scene file: the media that together form a recorded site (docs/scenes.md)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SceneCamera(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A video; `fps` defaults to what the config's camera asks for."""
+    """A video; `fps` defaults to that of the config's camera."""
 
     file: str
     fps: Annotated[float, Meta(gt=0, le=60)] | None = None
     at: _Second = 0  # scene time of its first frame
     loop: bool = False
-    black: tuple[Span, ...] = ()  # no frame is delivered
-    dark: tuple[Span, ...] = ()  # black frames are
+    black: tuple[Span, ...] = ()  # spans without frames
+    dark: tuple[Span, ...] = ()  # spans with black frames
 
 
 class SceneClip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sound that begins at `at`."""
+    """A sound that starts at `at`."""
 
     file: str
     at: _Second = 0
@@ -67,7 +67,7 @@ class _SceneFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """A scene that was found whole: every file is there and holds what it should."""
+    """A checked scene: every file exists and has the expected media."""
 
     path: Path
     site: str
@@ -83,12 +83,12 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return self.start + self.duration
 
     def media(self, file: str) -> Path:
-        """The path of a clip: relative to the scene file."""
+        """Returns the path of a clip, relative to the scene file's folder."""
         return self.path.parent / file
 
 
 def load_scene(path: str | Path) -> Scene:
-    """Read and check a scene and the media that it names; raises ConfigError with file and line."""
+    """Reads and checks a scene and its media; raises ConfigError with file and line."""
     path = Path(path)
     data, lines = read_yaml(path, MAX_BYTES)
     if isinstance(data, dict):
@@ -119,12 +119,12 @@ def load_scene(path: str | Path) -> Scene:
 
 
 def exact(number: float) -> Fraction:
-    """What the scene file says in decimals, not what a float makes of it."""
+    """Returns the decimal number of the scene file, without the error of the float."""
     return Fraction(repr(number))
 
 
 def ns_of(seconds: Fraction) -> int:
-    """The nearest nanosecond."""
+    """Converts seconds to the nearest nanosecond."""
     return round(seconds * SECOND)
 
 
@@ -137,7 +137,7 @@ def _spans(read: _SceneFile) -> Iterator[Problem]:
 
 
 def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fraction]:
-    """Scene time at which each source ends; adds to `found` what is wrong with its file."""
+    """Yields the scene time at which each source ends; adds problems of its file to `found`."""
     for name, camera in read.cameras.items():
         way: tuple[str | int, ...] = ("cameras", name, "file")
         try:
@@ -157,7 +157,7 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
 
 
 def _time(text: str) -> int | None:
-    """RFC 3339 with up to nine decimals to ns."""
+    """Converts RFC 3339 with up to nine decimals to ns; None if invalid."""
     found = _TIME.fullmatch(text)
     if found is None:
         return None

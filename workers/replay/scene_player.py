@@ -1,4 +1,4 @@
-"""A scene played live: lossless by back-pressure, going on after a kill where it was."""
+"""Plays a scene into a live bus: lossless by back-pressure, and resumes after a kill."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from workers.replay.scene_records import Scene, fits, load_scene, scene_records
 from workers.replay.scene_replay import slices_of
 from workers.runtime.status import Status
 
-AHEAD = 24  # entries that a scene may be ahead of any stage
-PAUSE = 0.005  # s between looks at how far the stages are
+AHEAD = 24  # entries; limit of a stage's backlog
+PAUSE = 0.005  # s between checks of the stages' backlog
 
 
 def scene_of(settings: Config, path: Path) -> Scene:
-    """The scene in `path`; raises ConfigError when its site or a source is not in the config."""
+    """Loads a scene; raises ConfigError when its site or a source is not in the config."""
     scene = load_scene(path)
     if scene.site not in settings.sites:
         known = ", ".join(sorted(settings.sites))
@@ -33,10 +33,10 @@ def scene_of(settings: Config, path: Path) -> Scene:
 
 
 class ScenePlayer:
-    """Publishes a scene's records as fast as they are taken, or at `speed` times real time.
+    """Publishes a scene's records as fast as the stages take them, or at `speed` times real time.
 
-    `store` is durable when it returns, `last` gives what it stored last of (topic, key), and `full`
-    says that it should wait. `over` is set at the end.
+    `store` publishes durably, `last` returns the last stored value of (topic, key), and `full`
+    tells the player to wait. `over` is set at the end of the scene.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ScenePlayer:
         self._status, self._speed = status, speed
 
     def play(self, stop: threading.Event) -> None:
-        """Play to the end, or until `stop`."""
+        """Plays to the end of the scene, or until `stop` is set."""
         records = scene_records(self._scene, self._site, after=self._resumed(), status=self._status)
         began, first = time.monotonic(), None
         for upto, slice_ in slices_of(records):
@@ -72,7 +72,8 @@ class ScenePlayer:
         return bool(self._speed) and time.monotonic() - began < event / SECOND / (self._speed or 1)
 
     def _resumed(self) -> dict[tuple[str, str], int]:
-        """Where each source stands in the log: what starts after that is still to be published."""
+        """Returns the last published start of each source in the log; later records are still
+        due."""
         after = {}
         for topic, names in (
             (topics.FRAMES, self._site.cameras),
@@ -87,7 +88,7 @@ class ScenePlayer:
 
 
 def _stands_at(record: Record) -> int:
-    """The event time up to which a source has been published. Ns."""
+    """Returns the event time up to which a source has been published. Ns."""
     match record:
         case Progress():
             return record.upto - 1

@@ -1,6 +1,6 @@
-"""A scene played: the records that live capture would have published, always the same ones.
+"""Converts a scene to the records that live capture would publish; always the same ones.
 
-They come in the order in which they would have been known, exact to the sample and the frame.
+The records come in the order in which they become known, exact to the sample and the frame.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def scene_records(
     status: Status | None = None,
     film: recordings.MakeFilm = recordings.Video,
 ) -> Iterator[Topical]:
-    """(topic, record) of the whole scene in the order of `known_at`; the last ones end each source.
+    """Yields (topic, record) of the whole scene in the order of `known_at`.
 
-    `site`: what the config says of `scene.site`. `after`: the start of the last chunk of a
-    (topic, source) that was published before; what follows it is exactly what was left out.
-    `status` is told what was captured and dropped; `film` plays a video. Raises ConfigError where
-    the scene does not fit the config.
+    The last record of each source ends it. `site` is the config of `scene.site`. `after` holds the
+    start of the last published chunk by (topic, source): only later records are yielded. `status`
+    counts captured and dropped media; `film` opens a video. Raises ConfigError if the scene does
+    not fit the config.
     """
     fits(scene, site)
     done = after or {}
@@ -64,7 +64,7 @@ def scene_records(
 
 
 class _Player:
-    """One source of a scene as its records."""
+    """Yields the records of one source of a scene."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _Player:
         self._after = after.get((topic, name), -1)
         self._count = count
         self._hop = round(site.windows.hop * SECOND)
-        self._lost = ""  # why, while lost
+        self._lost = ""  # the reason, while lost
 
     def __iter__(self) -> Iterator[Topical]:
         records = {FRAMES: self._frames, AUDIO: self._sound, REPORTS: self._said}[self._topic]()
@@ -109,7 +109,7 @@ class _Player:
         )
 
     def _ending(self) -> Progress:
-        """A promise so far ahead that every window and incident closes by event time."""
+        """Returns a promise so far ahead that every window and incident closes by event time."""
         windows, incidents = self._site.windows, self._site.incidents
         ahead = windows.size + windows.hop + incidents.close_after + incidents.lost_after
         return self._progress(self._scene.end + round(ahead * SECOND))
@@ -124,7 +124,7 @@ class _Player:
         )
 
     def _promises(self, start: int, end: int) -> Iterator[Progress]:
-        """What is said every hop of `[start, end]`, at both ends in any case."""
+        """Yields a promise every hop of `[start, end]`, and always at both ends."""
         for upto in range(start, end, self._hop):
             yield self._progress(upto)
         yield self._progress(end)
@@ -154,7 +154,7 @@ class _Player:
             yield from self._promises(lost_from, scene.end)
 
     def _shown(self, camera: SceneCamera, fps: Fraction) -> Iterator[recordings.Picture | str]:
-        """What the camera has at k/fps: a picture, or why it has none."""
+        """Yields what the camera has at k/fps: a picture, or the reason why it has none."""
         site, name, at = self._scene.site, self._name, exact(camera.at)
         width = self._site.cameras[name].detect.width
         video = self._film(
@@ -224,7 +224,7 @@ class _Player:
         last = scene.start - 1
         reports: list[Record] = []
         for said in sorted(scene.reports, key=lambda said: said.at):
-            last = max(scene.start + ns_of(exact(said.at)), last + 1)  # no two of one instant
+            last = max(scene.start + ns_of(exact(said.at)), last + 1)  # no two at the same time
             if last < scene.end:
                 reports.append(
                     Report(

@@ -1,4 +1,4 @@
-"""Replay: a recorded scene through the whole graph, in one thread, the same bytes every time."""
+"""Replays a recorded scene through the whole graph, in one thread; always the same bytes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ SLICE = SECOND // 2  # ns of event time published before the stages run
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What whoever studies a scene may change: heads of their own, records that are spoilt on the
-    way from the sources to the stages, stages left out, another way to play a film."""
+    """Options for experiments on a scene.
+
+    They give other heads, a corruption of the records before the stages, fewer stages, or another
+    way to open a video.
+    """
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
@@ -41,7 +44,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a scene gave: revisions in the order they were made, and how long it took."""
+    """The result of a scene: alert revisions in the order they were made, and the time taken."""
 
     scene: Scene
     alerts: tuple[Alert, ...]
@@ -50,7 +53,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def factor(self) -> float:
-        """How many times faster than real time."""
+        """The speed as a multiple of real time."""
         return (self.scene.end - self.scene.start) / SECOND / self.seconds
 
 
@@ -64,10 +67,10 @@ def replay(
     heard: Callable[[int, int], None] = lambda done, all_: None,
     study: ReplayOptions | None = None,
 ) -> Replayed:
-    """Play one scene on a fresh bus and state; `speed` 1 is real time, None as fast as it goes.
+    """Plays one scene on a new bus and state; `speed` 1 is real time, None is as fast as possible.
 
-    `heard` is told the event time done and the whole, in ns. Raises ConfigError for a scene that
-    does not fit the config.
+    `heard` is called with the finished and the total event time, in ns. Raises ConfigError for a
+    scene that does not fit the config.
     """
     scene = load_scene(scene) if isinstance(scene, Path) else scene
     study = study or ReplayOptions()
@@ -109,7 +112,7 @@ def replay(
 def slices_of(
     records: Iterator[tuple[str, Record]],
 ) -> Iterator[tuple[int, list[tuple[str, Record]]]]:
-    """Stretches of `SLICE` event time, so that memory stays bounded."""
+    """Groups records into slices of `SLICE` event time, so that memory stays bounded."""
     held: list[tuple[str, Record]] = []
     end = 0
     for topic, record in records:
@@ -125,7 +128,7 @@ def slices_of(
 
 
 def told(reader: Reader, kind: type[R]) -> Iterator[R]:
-    """The records of a kind that `reader` has not given yet."""
+    """Yields the records of a kind that `reader` has not returned yet."""
     while polled := reader.poll(1000):
         for event in polled:
             if isinstance(event, Entry):

@@ -1,4 +1,4 @@
-"""Teaching: scenes are composed, windows extracted and reviewed, heads trained and evaluated.
+"""Training: composes scenes, extracts and reviews windows, trains and evaluates heads.
 
 May import: `workers/replay`, `workers/graph.py` and everything below it.
 """

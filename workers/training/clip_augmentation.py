@@ -1,7 +1,7 @@
-"""How often and how each single clip is heard, beside the scenes: sounds to learn from.
+"""Augments single clips for training on sounds, beside the scenes.
 
-A clip alone says what a sound is; a site never hears it alone. So a clip is heard again louder or
-softer, beside ordinary sounds and in noise. Test clips are heard once, as they are.
+A clip alone shows what a sound is, but no site records it alone. So a clip is also used louder or
+softer, with normal sounds and with noise. Test clips are used once, unchanged.
 """
 
 from __future__ import annotations
@@ -18,21 +18,23 @@ from models.training import dataset
 from workers.replay.scene_file import SceneClip
 from workers.training import clip_manifest, feature_extraction, scene_mixer
 
-TAKES = {"train": 8, "val": 8, "test": 1}  # how often a clip is heard; the first time as it is
-UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a feature that stands for a score below 0.02
-FEWER = 2  # times less often where it is no ordinary sound, of which there are more
+TAKES = {"train": 8, "val": 8, "test": 1}  # uses of a clip; the first one is unchanged
+UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a lower feature is a score below 0.02
+FEWER = 2  # labelled clips, which are more numerous, have this many times fewer takes
 
 
 def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
-    """Every clip of the manifest alone; but for the test split also louder or softer, beside
-    ordinary sounds of its own split, and with noise."""
+    """Yields every clip of the manifest alone, and outside the test split also augmented.
+
+    Augmented clips are louder or softer, with normal sounds of their own split, and with noise.
+    """
     clips = [
         clip
         for clip in clip_manifest.read(clip_manifest.chosen(media), media).clips
         if clip.kind in ("sound", "speech")
     ]
     for number, clip in enumerate(clips):
-        if clip.kind == "speech":  # heard beside others only: alone it would be words
+        if clip.kind == "speech":  # used only beside others: alone it would be words
             continue
         ordinary = scene_mixer.by_name([c for c in clips if c.split == clip.split and not c.label])
         for take in range(max(1, TAKES[clip.split] // (FEWER if clip.label else 1))):
@@ -48,9 +50,11 @@ def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
 
 
 def doubtful(row: dataset.WindowRow) -> bool:
-    """Whether this window of a clip is no example of what the clip is, for YAMNet does not even
-    suspect it there: a label is the whole clip's, and who learns that the crowd around a siren is
-    the siren takes every crowd for one."""
+    """Returns whether a window is no example of its clip's label: YAMNet gives it no score.
+
+    The label belongs to the whole clip. A head that learns the crowd around a siren as siren takes
+    every crowd for one.
+    """
     own = OWN.get(row.truth or "")
     if own is None:
         return False
@@ -64,7 +68,7 @@ def _beside(
     ordinary: Sequence[Sequence[clip_manifest.Clip]],
     chance: np.random.Generator,
 ) -> feature_extraction.ExtractionJob:
-    """The clip as it may be heard in a scene."""
+    """Returns the clip as a scene may contain it."""
     shares = np.array([min(len(kind), scene_mixer.COMMON) for kind in ordinary], float)
     beside = []
     for _ in range(int(chance.integers(0, 3))):

@@ -1,10 +1,10 @@
-"""A manifest of clips: what each one holds and which split it belongs to, as tab separated lines.
+"""The manifest of clips: the content and the split of each clip, as tab-separated lines.
 
     path  text  label  kind  licence  split  visible
 
-A line is a clip (`path` below the media folder; kind `sound`, `speech` or `video`) or the text of
-a report (kind `report`). `label` is empty for what is ordinary. A video without a split serves all
-of them; `visible` are the seconds at which a person is plainly in view: `2.5-11,14-20`, `always`.
+A line is a clip (`path` below the media folder; kind `sound`, `speech` or `video`) or the text of a
+report (kind `report`). `label` is empty for normal content. A video without a split serves all of
+them; `visible` is the seconds in which a person is clearly in view: `2.5-11,14-20`, `always`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ KINDS = ("sound", "speech", "video", "report")
 ALWAYS = "always"
 MAX_BYTES = 10_000_000
 MAX_TEXT = 4_000  # bytes of a report
-MAX_TOLD = 50  # faults listed in one error; the rest is counted
+MAX_TOLD = 50  # limit of faults in one error; the rest is counted
 
 _SPAN = re.compile(r"(\d{1,5}(?:\.\d{1,3})?)-(\d{1,5}(?:\.\d{1,3})?)")
-Spans = tuple[tuple[float, float], ...]  # seconds, in order, none touches the next
+Spans = tuple[tuple[float, float], ...]  # seconds, in order, with gaps between them
 
 
 class Clip(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class Clip(msgspec.Struct, frozen=True, kw_only=True):
     licence: str
     split: str
     visible: Spans = ()  # s
-    always: bool = False  # somebody is in view in every frame
+    always: bool = False  # a person is in view in every frame
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +58,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     clips: tuple[Clip, ...]
 
     def of(self, split: str, *kinds: str) -> tuple[Clip, ...]:
-        """The clips of these kinds that a scene of `split` may use."""
+        """Returns the clips of these kinds that a scene of `split` may use."""
         return tuple(c for c in self.clips if c.kind in kinds and c.split in (split, ""))
 
 
 def chosen(media: Path, given: Path | None = None) -> Path:
-    """The manifest to read: the one given, that of the media folder, or the built-in one."""
+    """Returns the manifest to read: the one given, that of the media folder, or the built-in one.
+
+    Raises ConfigError if there is none.
+    """
     if given is not None:
         return given
     if (own := media / NAME).is_file():
@@ -76,7 +79,7 @@ def chosen(media: Path, given: Path | None = None) -> Path:
 
 
 def read(file: Path, media: Path) -> Manifest:
-    """The manifest in `file`; one ConfigError lists every fault as `file:line: what is wrong`."""
+    """Reads a manifest; raises one ConfigError with every fault as `file:line: what is wrong`."""
     if not media.is_dir():
         msg = f"{media}: there is no such folder of clips"
         raise ConfigError(msg)
@@ -143,7 +146,7 @@ def _head(head: Sequence[str]) -> Iterator[Fault]:
 def _clip(
     line: int, head: Sequence[str], cells: Sequence[str], root: Path
 ) -> tuple[Clip, list[str]]:
-    """The clip of a line and what is wrong with it."""
+    """Returns the clip of a line and what is wrong with it."""
     faults = []
     if len(cells) != len(head):
         faults.append(f"has {len(cells)} cells, the header has {len(head)}; tabs separate them")
@@ -206,7 +209,7 @@ def _content(kind: str, cell: dict[str, str], root: Path) -> Iterator[str]:
 
 
 def _visible(text: str) -> tuple[Spans, str]:
-    """The spans in `text`, or what is wrong with them."""
+    """Returns the spans in `text`, or what is wrong with them."""
     wrong = f"visible `{text[:60]}` must be `{ALWAYS}`, or spans in order: `2.5-11,14-20`"
     if text in ("", ALWAYS):
         return (), ""
@@ -222,7 +225,7 @@ def _visible(text: str) -> tuple[Spans, str]:
 
 
 def _twice(clips: Sequence[Clip], root: Path) -> Iterator[Fault]:
-    """A clip or text that is given again, also by another name: it would leak between splits."""
+    """Yields clips and texts that occur twice, under any name: they would leak between splits."""
     first: dict[str, Clip] = {}
     for clip in clips:
         key = _key(clip, root)

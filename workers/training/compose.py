@@ -1,8 +1,8 @@
-"""`fusewatch compose`: labelled scene files out of a folder of clips.
+"""`fusewatch compose`: makes labelled scene files from a folder of clips.
 
-Composited, not recorded: say so with every figure that comes from them. The same media, manifest,
-seed and arguments give the same bytes. What is chosen: `mix_plan.py`; where it lies:
-`mix_scene.py`; what is written: `mix_files.py`.
+The scenes are composed, not recorded: say so with every figure that comes from them. The same
+media, manifest, seed and arguments give the same bytes. `scene_plan.py` selects the content,
+`scene_mixer.py` places it, `scene_writer.py` writes it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from workers.training.scene_writer import Composed
 
 MOST = 100_000  # scenes
 SHORTEST, LONGEST = 10.0, 3600.0  # s of a scene
-LISTENED = 60  # s of a clip that are looked at
+LISTENED = 60  # s of a clip that are measured
 FRAME = RATE // 20  # samples, 50 ms
-LOUD = 20.0  # dB below its loudest 50 ms in which a clip is said to be heard
+LOUD = 20.0  # dB; a clip is audible down to this much below its loudest 50 ms
 SITES = {"office_a": "office", "Retail02_short": "retail", "vtest_first25s": "plaza"}
 
 
@@ -47,11 +47,11 @@ def compose(  # noqa: PLR0913
     splits: Sequence[float] = (60, 15, 25),
     quiet: bool = False,
 ) -> Composed:
-    """Write `scenes` labelled scenes of the clips in `media` to the folder `out`.
+    """Writes `scenes` labelled scenes of the clips in `media` to the folder `out`.
 
-    `splits` are shares of train, val and test; `quiet` makes ordinary scenes only, of held-out
-    (test) clips. Raises ConfigError for wrong arguments, a faulty manifest, or an `out` that holds
-    what this did not make.
+    `splits` are the shares of train, val and test; `quiet` makes only normal scenes, of held-out
+    (test) clips. Raises ConfigError for wrong arguments, a faulty manifest, or an `out` with files
+    that `compose` did not write.
     """
     order = _checked(
         SceneSpec(
@@ -134,7 +134,7 @@ def _site(clip: Clip, taken: set[str]) -> str:
 
 
 def _merged(spans: Sequence[tuple[float, float]]) -> Spans:
-    """Spans in order, those that touch made one."""
+    """Returns spans in order; spans that touch are joined."""
     merged: list[tuple[float, float]] = []
     for a, b in spans:
         if merged and a <= merged[-1][1]:
@@ -145,7 +145,7 @@ def _merged(spans: Sequence[tuple[float, float]]) -> Spans:
 
 
 def _gaps(spans: Sequence[tuple[float, float]], duration: float) -> Spans:
-    """When surely nobody is in view: well before the first appearance, between two, after."""
+    """Returns when certainly nobody is in view: well before, between and after appearances."""
     ends = [-EMPTY, *(moment for span in spans for moment in span), duration + EMPTY]
     return tuple((a + EMPTY, b - EMPTY) for a, b in [*pairwise(ends)][::2])
 
@@ -156,7 +156,7 @@ def _within(spans: Spans, duration: float) -> Spans:
 
 
 def _heard(path: Path, clip: Clip) -> ClipLevels:
-    """Length, and where 50 ms of it are within 20 dB of the loudest."""
+    """Returns the clip's length, and where 50 ms of it are within 20 dB of the loudest."""
     blocks: list[Samples] = []
     for block in recordings.sound(path, lambda *_: None):
         blocks.append(block)
@@ -180,7 +180,7 @@ def _heard(path: Path, clip: Clip) -> ClipLevels:
 
 
 def _told(order: SceneSpec, clips: Manifest, rows: Sequence[SceneRow]) -> Composed:
-    """What was made; raises ConfigError where a share that is promised was not reached."""
+    """Returns what was made; raises ConfigError if a promised share was not reached."""
     anomalies = [anomaly for row in rows for anomaly in row.anomalies]
     distractors = [distractor for row in rows for distractor in row.distractors]
     two = sum(len(anomaly.modalities) > 1 for anomaly in anomalies) / max(1, len(anomalies))
@@ -220,7 +220,7 @@ def _counted(words: Sequence[str]) -> dict[str, int]:
 
 
 def summary(told: Composed) -> list[str]:
-    """What was made, in a few lines for a person."""
+    """Returns a summary in a few lines for a person."""
     scenes = sum(told.splits.values())
     lines = [
         f"{scenes} scenes, {told.seconds / 60:g} min, seed {told.seed}: {_listed(told.splits)}",

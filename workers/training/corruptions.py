@@ -1,4 +1,4 @@
-"""What goes wrong with cameras and microphones, done to a scene on purpose: for evaluation."""
+"""Corrupts a scene as faulty cameras and microphones would, for evaluation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from workers.replay.scene_file import Scene
 
 KINDS = ("dark", "blur", "noise", "dropped", "shifted")
 TOUCHES = {"dark": "seen", "blur": "seen", "noise": "heard", "shifted": "heard"}  # `dropped`: all
-SHIFT = 1.0  # s by which sound comes late
-DARK = 0.15  # of the light is left
+SHIFT = 1.0  # s; delay of sound
+DARK = 0.15  # share of the light that is left
 BLUR = 6.0  # px, sigma, at detect size
-NOISE_DB = -32.0  # dBFS (RMS) of the noise that is added to sound
-DROPPED = 0.4  # of frames and pieces of sound
+NOISE_DB = -32.0  # dBFS (RMS) of the noise added to sound
+DROPPED = 0.4  # share of frames and audio chunks
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 
 def way(kind: str, seed: int = 0) -> Callable[[Record], Record]:
-    """What is done to each record on its way to the stages."""
+    """Returns the function that corrupts each record before the stages; ValueError if unknown."""
     match kind:
         case "dark" | "blur":
             return lambda record: _seen(record, kind)
@@ -40,7 +40,7 @@ def way(kind: str, seed: int = 0) -> Callable[[Record], Record]:
 
 
 def shifted(scene: Scene) -> Scene:
-    """The scene with all sound a second late; pictures, reports and truth stay."""
+    """Returns the scene with all sound one second late; pictures, reports and truth stay."""
     late = {
         name: tuple(msgspec.structs.replace(clip, at=clip.at + SHIFT) for clip in clips)
         for name, clips in scene.microphones.items()
@@ -74,7 +74,7 @@ def _hissing(chunk: Record, seed: int) -> Record:
 
 
 def _gone(record: Record, seed: int) -> Record:
-    """What is dropped leaves a picture without anything, or silence: the source lives on."""
+    """Replaces a dropped record by a black picture or silence, so that the source stays alive."""
     if not isinstance(record, FrameChunk | AudioChunk):
         return record
     draw = zlib.crc32(f"{seed}/{record.source}/{record.start}".encode()) / 2**32

@@ -1,4 +1,4 @@
-"""`fusewatch features | export`: windows to learn from, of scenes and of past alerts."""
+"""`fusewatch features | export`: writes training windows of scenes and of past alerts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from workers.training.ground_truth import truth
 def encoded(
     config: Path, jobs: Sequence[feature_extraction.ExtractionJob], name: str = "windows"
 ) -> list[list[dataset.WindowRow]]:
-    """The rows of each job, with a progress bar of that name on a terminal."""
+    """Returns the rows of each job; shows a progress bar `name` on a terminal."""
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(name, total=len(jobs))
         return list(
@@ -38,8 +38,7 @@ def encoded(
 
 
 def playable(config: Path, scenes: Sequence[Path]) -> None:
-    """Raise ConfigError for what is wrong of scenes that are to be learned from or judged on: told
-    before the long work."""
+    """Raises ConfigError for scenes that cannot be used, before the long work starts."""
     settings = loader.load(config)
     named: dict[str, Path] = {}
     for path in scenes:
@@ -54,9 +53,9 @@ def playable(config: Path, scenes: Sequence[Path]) -> None:
 
 
 def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None) -> int:
-    """Write the windows of scenes with their truth; how many.
+    """Writes the windows of scenes with their truth; returns their number.
 
-    Without a `split` it is that of the scene's folder, as composed ones have it, or `train`.
+    Without `split` it is the name of the scene's folder, as `compose` writes it, or `train`.
     """
     playable(config, scenes)
     writable(out)
@@ -71,7 +70,7 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None)
 
 
 def writable(out: Path) -> None:
-    """Raise ConfigError where a file of windows cannot be, or holds what a person has said."""
+    """Raises ConfigError if `out` cannot be a file of windows, or holds a person's verdicts."""
     if out.is_dir():
         msg = f"--out {out}: is a folder: name the file to write"
         raise ConfigError(msg)
@@ -101,14 +100,14 @@ def export(
     *,
     encoders: Encoders | None = None,
 ) -> dict[str, object]:
-    """Write the windows of each alert since then, for review; how many there are.
+    """Writes the windows of each alert in `[since, until)` for review; returns the counts.
 
-    What was observed is judged again by the rules and heads of now, by the same stages, so alerts
-    have the ids that they had. `verdict` is null: a person makes it true or false in every line of
-    an alert. `label` is that of the gravest anomaly in the window, or the alert's. Times as
-    `fusewatch replay --since`; `encoders` are loaded as the config says unless they are given.
+    The stored observations are judged again with the present rules and heads by the same stages, so
+    alerts keep their ids. `verdict` is null: a person sets it to true or false in every line of an
+    alert. `label` is that of the most severe anomaly in the window, or the alert's. Times are as in
+    `fusewatch replay --since`; `encoders` are loaded from the config unless given.
 
-    Raises ConfigError for an `out` that holds verdicts; it is not written where nothing was told.
+    Raises ConfigError for an `out` that holds verdicts. Without alerts nothing is written.
     """
     settings = loader.load(path)
     start, end = moments(since, until)
@@ -130,7 +129,7 @@ def export(
 def _windows(
     alert: Alert, notes: feature_extraction.RecordingHead, anomalies: Sequence[Anomaly]
 ) -> Iterator[dataset.WindowRow]:
-    """The windows that show something of the alert, each with the label of what was found in it."""
+    """Yields the windows that overlap the alert, each with the label of what was found in it."""
     end = alert.end or FOREVER
     found = [
         anomaly

@@ -1,4 +1,4 @@
-"""`fusewatch evaluate`: what a head is worth, on windows, on scenes, or on single clips of sound.
+"""`fusewatch evaluate`: measures a head on windows, scenes, or single sound clips.
 
 Needs the extra `train`.
 """
@@ -30,7 +30,10 @@ SOUNDS = {".wav", ".flac", ".ogg", ".mp3"}
 def evaluate(
     inputs: Sequence[Path], head: str, config: Path | None, report: Path | None
 ) -> dict[str, object]:
-    """Judge a head on files of windows (.jsonl) or on scenes (.yaml, by `config`)."""
+    """Evaluates a head on files of windows (.jsonl) or on scenes (.yaml, which need `config`).
+
+    Raises ConfigError.
+    """
     learned = LearnedHead.read(folder_of(head))
     files, scenes = windows_and_scenes(inputs)
     if report is not None and (report.is_dir() or not report.parent.is_dir()):
@@ -82,7 +85,7 @@ def evaluate(
 
 
 def windows_and_scenes(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Files of windows, and scenes, by their endings; raises ConfigError for any other."""
+    """Separates files of windows and scenes by their endings; raises ConfigError for others."""
     files = [path for path in inputs if path.name.lower().endswith((".jsonl", ".jsonl.gz"))]
     scenes = [path for path in inputs if path.suffix.lower() in (".yaml", ".yml")]
     other = [path for path in inputs if path not in files and path not in scenes]
@@ -93,7 +96,7 @@ def windows_and_scenes(inputs: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _answered(learned: LearnedHead, rows: Sequence[dataset.WindowRow]) -> Scored:
-    """What the head says to each window, just as in the daemon."""
+    """Returns the head's scores for the windows, computed as in the daemon."""
     labels = [row.answer() for row in rows]
     verdicts = [learned.probabilities(row.tokens()) for row in rows]
     return Scored(
@@ -109,10 +112,11 @@ def _answered(learned: LearnedHead, rows: Sequence[dataset.WindowRow]) -> Scored
 
 
 def evaluate_clips(folder: Path, head: str, manifest: Path | None) -> dict[str, object]:
-    """What each sound file of a folder is told to be, from sound alone.
+    """Returns how a head classifies each sound file of a folder, from sound alone.
 
-    The truth is the manifest's label, or the beginning of the file's name (`siren_004.flac`); what
-    is named after no label is ordinary. Every file is heard by the daemon's own stages.
+    The truth is the manifest's label, or the start of the file's name (`siren_004.flac`); a name
+    without a label means normal. Every file runs through the daemon's own stages. Raises
+    ConfigError.
     """
     if not folder.is_dir():
         msg = f"--clips {folder}: there is no such folder"

@@ -1,7 +1,7 @@
-"""Windows to learn from and to be judged by: scenes and clips through the daemon's own stages.
+"""Extracts windows for training and evaluation: runs scenes and clips through the daemon's stages.
 
-A head that only takes notes sits where the learned one would: what it is asked is what the daemon
-asks, so training data and the running system come from the same code (`tests/graph` proves it).
+A recording head takes the place of the learned one and stores its queries. So training data and the
+running system use the same code (`tests/graph` proves it).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LISTEN = tuple(row.name for row in TABLE if row.name in LOOK and row.reads != FR
 
 
 class RecordingHead:
-    """A head that keeps what it was asked; it answers as the head in it does, or finds nothing."""
+    """A head that stores its queries; it returns an inner head's verdicts, or finds nothing."""
 
     def __init__(self, head: Head | None = None) -> None:
         self._head = head
@@ -53,7 +53,7 @@ class RecordingHead:
 
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]:
         for question in batch:
-            # A window is asked about first as a whole, then perhaps its newest hop alone.
+            # A window is queried first as a whole, then perhaps its newest hop alone.
             if not self.asked or self.asked[-1][0].end != question.window.end:
                 self.asked.append((question.window, features.tokens(question)))
         if self._head is not None:
@@ -62,7 +62,10 @@ class RecordingHead:
 
 
 class ExtractionJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A scene to encode. `spoil`: how (spoilt.KINDS), or as it is; `take` seeds that."""
+    """A scene to encode.
+
+    `spoil` names a corruption (corruptions.KINDS); "" is none. `take` is its seed.
+    """
 
     scene: str
     split: str = "test"
@@ -71,12 +74,12 @@ class ExtractionJob(msgspec.Struct, frozen=True, kw_only=True):
     clip: str = ""  # a sound file that is the whole scene, with its label
     label: str = ""
     gain_db: float = 0.0
-    beside: tuple[SceneClip, ...] = ()  # ordinary sounds that are heard with it
+    beside: tuple[SceneClip, ...] = ()  # normal sounds that are mixed with it
     take: int = 0
 
 
 def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset.WindowRow]:
-    """The windows of one scene or clip, with their truth."""
+    """Returns the windows of one scene or clip, with their truth. Raises ConfigError."""
     if job.clip:
         config, scene = _alone(job)
         length = scene.duration - round((CLIP_AT + 2) * SECOND)
@@ -117,7 +120,7 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
 
 
 def _part(config: Config, scene: Scene, only: str) -> tuple[Config, Scene]:
-    """The site and the scene without its microphones, or without its cameras."""
+    """Returns the site and the scene without microphones, or without cameras."""
     if not only:
         return config, scene
     gone = {"seen": "microphones", "heard": "cameras"}[only]
@@ -127,7 +130,7 @@ def _part(config: Config, scene: Scene, only: str) -> tuple[Config, Scene]:
 
 
 def _alone(job: ExtractionJob) -> tuple[Config, Scene]:
-    """A site with one microphone, which hears the clip and nothing else."""
+    """Returns a site with one microphone that records only the clip."""
     path = Path(job.clip)
     try:
         seconds = float(recordings.clip_length(path, whole=True))
@@ -136,7 +139,7 @@ def _alone(job: ExtractionJob) -> tuple[Config, Scene]:
     scene = Scene(
         path=path,
         site="clip",
-        start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time of its own
+        start=1_767_225_600 * SECOND,  # 2026-01-01: a clip has no time
         duration=round((seconds + CLIP_AT + 2) * SECOND),
         cameras={},
         microphones={
@@ -155,10 +158,10 @@ def encode(
     told: Callable[[int, int], None],
     processes: int = 0,
 ) -> Iterator[list[dataset.WindowRow]]:
-    """The windows of each job, in order; one process a core, models loaded once in each.
+    """Yields the windows of each job, in order; one process per core, each loads the models once.
 
-    Clips alone need no config: `Path()`. `told` hears how many are done, of how many. Raises
-    ConfigError as scenes and configs do.
+    Clips alone need no config: `Path()`. `told` is called with the numbers of finished and of all
+    jobs. Raises ConfigError as scenes and configs do, and OutsideError when a process was killed.
     """
     _there(config)
     with pool(_ready, str(config) if config.name else "", count=processes) as workers:
@@ -172,14 +175,14 @@ def encode(
 
 
 def _there(config: Path) -> None:
-    """Bring the weights here, where what is wrong with them can be told in one line."""
+    """Downloads the weights in this process, where an error fits in one line."""
     models = loader.load(config).models if config.name else Models()
     for name in models.__struct_fields__:
         if (named := getattr(models, name).weights) in REGISTRY:
             weights.find(named)
 
 
-_films = VideoCache()  # of this process: the same few videos, scene after scene
+_films = VideoCache()  # of this process: all scenes use the same few videos
 _ours: list[tuple[Config, Encoders]] = []  # of this worker process
 
 
@@ -193,14 +196,14 @@ def _ready(config: str) -> None:
     if config:
         encoders = load_encoders(models, recorded=True)
         encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
-    else:  # nobody speaks in a clip that is heard for what it is
+    else:  # a sound clip contains no speech
         encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=nobody)
     _ours.append((settings, encoders))
 
 
 def nobody(batch: Sequence[Samples]) -> list[Samples]:
-    """A voice model (models/hearing/voice_activity.py) that hears no voice."""
+    """A stand-in for the voice model (models/hearing/voice_activity.py) that detects no voice."""
     return [np.zeros(-(-len(waveform) // FRAME), np.float32) for waveform in batch]
 
 
@@ -210,7 +213,7 @@ def _work(job: ExtractionJob) -> list[dataset.WindowRow]:
 
 
 class MemoizedDetector:
-    """A model that answers at once what it was asked before: films come again and again."""
+    """A model that caches its results: the same videos are used again and again."""
 
     def __init__(self, model: Callable[[Sequence[object]], Sequence[object]]) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""The truth of a scene file: what an observer would call an incident. Replay never reads it."""
+"""Reads the truth of a scene file: what an observer calls an incident. Replay never reads it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class _TruthFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def truth(scene: Scene) -> list[Span]:
-    """The spans of a scene, ns; raises ConfigError with file and line for what is none.
+    """Returns the truth of a scene, ns; raises ConfigError with file and line for bad spans.
 
-    A scene without `truth` cannot be evaluated, one with `truth: []` is quiet.
+    A scene without `truth` cannot be evaluated; one with `truth: []` has no event.
     """
     path: Path = scene.path
     data, lines = read_yaml(path, MAX_BYTES)

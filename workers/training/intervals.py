@@ -1,4 +1,4 @@
-"""Intervals of seconds: what is left of them, what lies outside, how they join."""
+"""Arithmetic on intervals of seconds: difference, complement, union."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ Interval = tuple[float, float]  # s
 
 
 def length(span: Interval) -> float:
+    """Returns the length of an interval, s."""
     return span[1] - span[0]
 
 
 def minus(spans: Iterable[Interval], hidden: Iterable[Interval]) -> list[Interval]:
-    """What of `spans` is not hidden."""
+    """Returns the parts of `spans` outside `hidden`."""
     left = [*spans]
     for a, b in hidden:
         left = [
@@ -28,11 +29,12 @@ def minus(spans: Iterable[Interval], hidden: Iterable[Interval]) -> list[Interva
 
 
 def outside(lit: Iterable[Interval], duration: float) -> list[Interval]:
+    """Returns the parts of `[0, duration]` outside `lit`."""
     return minus([(0.0, duration)], lit)
 
 
 def merged(spans: Sequence[Interval]) -> list[Interval]:
-    """Spans in order, those that touch made one."""
+    """Returns spans in order; spans that touch are joined."""
     joined: list[Interval] = []
     for a, b in sorted(spans):
         if joined and a <= joined[-1][1]:

@@ -1,4 +1,4 @@
-"""`fusewatch review`: a person's verdicts on exported alerts, in the file that `train` reads."""
+"""`fusewatch review`: stores verdicts on exported alerts in the file that `train` reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERDICTS = {True: "right", False: "wrong", None: "-"}
 
 
 class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert of the file, and what a person said of it."""
+    """An alert of the file, with its verdict."""
 
     id: str
     site: str
@@ -27,24 +27,24 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
 
     def line(self) -> str:
-        """For a terminal."""
+        """Returns one line for a terminal."""
         said, label = VERDICTS[self.verdict], self.label or "(no label)"
         return f"{self.id}  {said:5}  {label:10}  {self.start}  {self.end}  {self.site}"
 
 
 def alerts(file: Path) -> list[Reviewed]:
-    """The alerts of a file, as they began; raises ConfigError as `data.read`, or for none."""
+    """Returns the alerts of a file by start; ConfigError as `dataset.read`, or without alerts."""
     return _alerts(file, dataset.read([file]))
 
 
 def review(
     file: Path, names: Sequence[str], verdict: bool | None, label: str = ""
 ) -> list[Reviewed]:
-    """Say it of these alerts (ids, or how they begin), or without names of all; they then.
+    """Sets the verdict of these alerts (ids or their prefixes; none: all) and returns them.
 
-    `label` is what they were, where it is not the one they were told with. The file is replaced as
-    a whole or not at all. Raises ConfigError for a name of none or of several, an unknown label,
-    and a right alert without one.
+    `label` replaces the alert's label if it was wrong. The file is replaced atomically. Raises
+    ConfigError for a name that matches no alert or several, an unknown label, and a right alert
+    without a label.
     """
     if label and label not in LABELS:
         msg = f"--label {label}: it is none of {', '.join(LABELS)}"

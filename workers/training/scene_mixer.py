@@ -1,6 +1,6 @@
-"""One composed scene: where each clip lies, how loud, and what is true of it.
+"""Mixes one scene: the position and level of each clip, and the truth.
 
-Pure, apart from `heard`, which tells how long a clip lasts and where it is loud.
+Pure, apart from `heard`, which measures a clip's length and where it is loud.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from workers.training.clip_manifest import Clip, Manifest
 from workers.training.intervals import Interval, length, merged, minus, outside
 from workers.training.scene_plan import INTRUSION, SHORTEST, Part, Slot, appearances
 
-FAR = re.compile(r"firework|thunder|explo|blast|bang")  # ordinary only from far away
+FAR = re.compile(r"firework|thunder|explo|blast|bang")  # normal only from far away
 EXPLAINS = re.compile(r"\b(only|just|drill|exercise|test|practice|film|movie|prop|fakes?|blank)\b")
-COMMON = 8  # clips of one kind that count: 28 of traffic shall not drown one of rain
+COMMON = 8  # limit of a kind's weight: 28 clips of traffic must not crowd out one of rain
 AUTHORS = ("guard-1", "guard-2", "front-desk", "caretaker", "passer-by")
-NOISE_DB = -30.0  # dBFS of a bed of noise as it lies in its file
-NOMINAL_DB = -30.0  # dBFS of a sound, to measure a bed by where nothing happens
-SNR = {"low": (5.0, 10.0), "high": (10.0, 25.0)}  # dB of the event over the bed
-LEAST = 1.0  # s of an appearance that a corruption leaves
-AFTER = 6.0  # s after its start at most that an anomaly is reported
+NOISE_DB = -30.0  # dBFS of the noise in its file
+NOMINAL_DB = -30.0  # dBFS; the reference for noise in a scene without events
+SNR = {"low": (5.0, 10.0), "high": (10.0, 25.0)}  # dB of the event over the noise
+LEAST = 1.0  # s of an appearance that stay visible despite a corruption
+AFTER = 6.0  # s; longest delay from an anomaly's start to its report
 
 
 class ClipLevels(msgspec.Struct, frozen=True, kw_only=True):
-    """What a clip sounds like: its length, where it is loud (s), and how loud there (dBFS)."""
+    """The levels of a clip: its length, where it is loud (s), and how loud there (dBFS)."""
 
     length: float
     start: float
@@ -40,7 +40,7 @@ class ClipLevels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlacedAnomaly(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is true of the scene, and how it shows."""
+    """A true anomaly of the scene, and the modalities that show it."""
 
     label: str
     modalities: tuple[str, ...]  # of vision, sound, report
@@ -54,7 +54,7 @@ class PlacedAnomaly(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Distractor(msgspec.Struct, frozen=True, kw_only=True):
-    """Something ordinary."""
+    """A normal event."""
 
     modalities: tuple[str, ...]
     clips: tuple[str, ...]
@@ -65,12 +65,12 @@ class Distractor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Corruption(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wrong with the sources, whatever is true."""
+    """The faults of the sources, independent of the truth."""
 
     dead_microphone: bool
     black: tuple[Interval, ...]
     dark: tuple[Interval, ...]
-    noise: str  # low, high signal to noise; empty: no bed
+    noise: str  # low or high signal-to-noise ratio; empty: no noise
     snr_db: float | None
 
 
@@ -91,7 +91,7 @@ class SceneRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
-    """A scene as it will be written; files are below the media or, `noise/...`, the out folder."""
+    """A scene to write; files are below the media folder or (`noise/...`) the output folder."""
 
     row: SceneRow
     loop: bool
@@ -108,7 +108,7 @@ def mixed(
     heard: Callable[[Clip], ClipLevels],
     rng: np.random.Generator,
 ) -> Mixed:
-    """The scene of a slot."""
+    """Returns the scene of a slot; raises ConfigError for a clip with too long a silence."""
     return _Scene(slot, duration, manifest, heard, rng).mixed()
 
 
@@ -129,8 +129,8 @@ class _Scene:
         self._texts = manifest.of(slot.split, "report")
         self._laid: list[Laid] = []
         self._said: list[SceneReport] = []
-        self._lit: list[Interval] = []  # in closed hours, the only light
-        self._events: dict[str, float] = {}  # dBFS of the sounds that matter, by label
+        self._lit: list[Interval] = []  # when there is light in closed hours
+        self._events: dict[str, float] = {}  # dBFS of the anomalies' sounds, by label
 
     def mixed(self) -> Mixed:
         slot = self._slot
@@ -170,14 +170,14 @@ class _Scene:
         )
 
     def _between(self, low: float, high: float) -> float:
-        """Whole milliseconds or thousandths; `low` where there is no room."""
+        """Returns a random number, rounded to 0.001; `low` if the range is empty."""
         return round(float(self._rng.uniform(low, max(low, high))), 3)
 
     def _one(self, clips: Sequence[Clip]) -> Clip:
         return clips[int(self._rng.integers(len(clips)))]
 
     def _time(self) -> str:
-        """A start in 2026 such that the whole scene lies in closed or open hours."""
+        """Returns a start in 2026 such that the whole scene lies in closed or open hours."""
         first, hours = (22, 8) if self._slot.closed else (6, 16)
         second = int(self._rng.integers(int(hours * 3600 - self._duration) + 1))
         day = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=int(self._rng.integers(365)))
@@ -185,7 +185,7 @@ class _Scene:
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _seen(self, part: Part) -> list[Interval]:
-        """When the intruder is in view, by a light that is on for 5 to 12 s."""
+        """Returns when the intruder is visible, in a light that is on for 5 to 12 s."""
         if "vision" not in part.shows:
             return []
         film = self._slot.film
@@ -202,7 +202,7 @@ class _Scene:
     def _corrupted(
         self, seen: Sequence[Sequence[Interval]]
     ) -> tuple[tuple[Interval, ...], tuple[Interval, ...]]:
-        """Black and dark spans, drawn again while they would hide an intruder altogether."""
+        """Returns black and dark spans, drawn again while they would hide an intruder."""
         for _ in range(100):
             spans: dict[bool, list[Interval]] = {True: [], False: []}
             for black, wanted in ((True, self._slot.black), (False, self._slot.dark)):
@@ -220,7 +220,7 @@ class _Scene:
         return kind, round(self._between(*SNR[kind]), 1) if kind else None
 
     def _anomaly(self, part: Part, seen: Sequence[Interval]) -> PlacedAnomaly:
-        """Lay its sound, say its report; what is true lasts from its first cue to its last."""
+        """Places the sound and the report; the truth lasts from the first cue to the last."""
         cues: list[Interval] = [*seen]
         clips: list[str] = []
         texts: list[str] = []
@@ -262,18 +262,18 @@ class _Scene:
         )
 
     def _over_bed(self, anomaly: PlacedAnomaly, snr: float | None) -> PlacedAnomaly:
-        """Told how far its sound is above the bed, which is `snr` below the first one."""
+        """Adds the level of its sound over the noise, which is `snr` below the first event."""
         if snr is None or anomaly.label not in self._events:
             return anomaly
         above = self._events[anomaly.label] - self._reference() + snr
         return msgspec.structs.replace(anomaly, snr_db=round(above, 1))
 
     def _reference(self) -> float:
-        """DBFS that a bed is measured by: the first event's, or where there is none, -30."""
+        """Returns the first event's level, or -30 dBFS without one: the noise is set by it."""
         return next(iter(self._events.values()), NOMINAL_DB)
 
     def _about(self, part: Part, *, alone: bool) -> list[Clip]:
-        """Texts of the label; an intruder who is seen may also be told as glass or as a threat."""
+        """Returns texts of the label; for a visible intruder perhaps of glass or threat."""
         labels = {part.label}
         if part.label == INTRUSION and not alone and self._rng.random() < 0.4:
             labels = {"glass", "threat"}
@@ -281,12 +281,12 @@ class _Scene:
         return found or [text for text in self._texts if text.label == part.label]
 
     def _explaining(self) -> list[Clip]:
-        """Ordinary texts that explain an alarming thing away; else any."""
+        """Returns normal texts that give a harmless reason, or else all normal texts."""
         ordinary = [text for text in self._texts if not text.label]
         return [text for text in ordinary if EXPLAINS.search(text.text.lower())] or ordinary
 
     def _lay(self, clip: Clip, gain: float, low: float, high: float) -> Interval:
-        """Lay a sound into [low, high) if it has room there; when it is loud, within the scene."""
+        """Places a sound in [low, high) if it fits; returns when it is loud, within the scene."""
         heard = self._heard(clip)
         if heard.start > self._duration - 1:
             msg = f"{clip.path}: is silent for {heard.start:g} s, as long as a scene; cut it"
@@ -304,7 +304,7 @@ class _Scene:
         return at
 
     def _distractors(self) -> list[Distractor]:
-        """At least one; the first shows in one modality, so that half of them all do."""
+        """Returns one distractor or more; the first has one modality, so that half of all do."""
         slot, rng = self._slot, self._rng
         found: list[Distractor] = []
         ordinary = [clip for clip in self._sounds if not clip.label]
@@ -342,7 +342,7 @@ class _Scene:
         return [*found, *self._in_view()]
 
     def _in_view(self) -> list[Distractor]:
-        """People in open hours; in closed ones, at times, light in an empty room."""
+        """Returns people in open hours; in closed hours, sometimes light in an empty room."""
         slot, film = self._slot, self._slot.film
         if not slot.closed:
             return [_plain("vision", (film.clip.path,), (), span) for span in film.visible[:1]]
@@ -356,7 +356,7 @@ class _Scene:
         return [_plain("vision", (film.clip.path,), (), span)]
 
     def _bed(self, kind: str, snr: float | None) -> tuple[Laid, ...]:
-        """Noise so far below the event; where there is none, below a sound of -30 dBFS."""
+        """Returns noise at `snr` below the event; without an event, below a sound of -30 dBFS."""
         if snr is None:
             return ()
         colour = ("white", "pink")[int(self._rng.integers(2))]
@@ -369,7 +369,7 @@ class _Scene:
 
 
 def noise_length(duration: float) -> int:
-    """Whole seconds of a file of noise; longer scenes hear it again."""
+    """Returns the length of a noise file in whole seconds; longer scenes repeat it."""
     return min(30, int(np.ceil(duration)))
 
 
@@ -382,7 +382,7 @@ def _plain(
 
 
 def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """Clips whose paths differ in digits only lie together: `rain`, `casual`."""
+    """Groups clips whose paths differ only in digits: `rain`, `casual`."""
     kinds: dict[str, list[Clip]] = {}
     for clip in clips:
         kinds.setdefault(re.sub(r"[\d._]+", "", clip.path), []).append(clip)
@@ -390,7 +390,7 @@ def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
 
 
 def _shared(clip: Clip, text: Clip) -> bool:
-    """The name of the clip and the text have a word in common, by its beginning."""
+    """Returns whether the clip's name and the text share a word, by its first letters."""
     words = {word for word in re.findall(r"[a-z]{4,}|dog", clip.path.rpartition("/")[2].lower())}
     known = words - {"sounds", "flac", "casual", "distant", "fire", "evil", "door"}
     return any(re.search(rf"\b{word[:7]}", text.text.lower()) for word in sorted(known))

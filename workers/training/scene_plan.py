@@ -1,6 +1,6 @@
-"""Which scenes there will be: dealt from a shuffled deck, so that shares hold by construction.
+"""Plans the scenes: deals their properties from a shuffled deck, so that the shares always hold.
 
-Pure: the same arguments give the same slots. What happens inside a scene is `mix_scene.py`.
+Pure: the same arguments give the same slots. `scene_mixer.py` fills the scenes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pipeline.errors import ConfigError
 from workers.training.clip_manifest import Clip, Manifest, Spans
 
 INTRUSION = "intrusion"
-PAIRS = 0.5  # of the anomalies show in two modalities
-THIRD = 1 / 3  # that are promised to
-TWICE = 0.25  # of the scenes with an anomaly have two
-ROOM = 12  # s that an anomaly has to itself, before a scene gets a second one
-SHORTEST = 3.0  # s that an intruder is in view
-EMPTY = 1.0  # s around an appearance that are not called empty either
+PAIRS = 0.5  # planned share of anomalies that show in two modalities
+THIRD = 1 / 3  # guaranteed share of them
+TWICE = 0.25  # share of the scenes with an anomaly that have two
+ROOM = 12  # s; least time per anomaly in a scene with two
+SHORTEST = 3.0  # s; shortest appearance of an intruder
+EMPTY = 1.0  # s around an appearance that do not count as empty
 SHARES = {"dead": 0.1, "black": 0.1, "dark": 0.1}
-NOISE = {"low": 0.15, "high": 0.35, "": 0.5}  # signal to noise, of a bed; none
+NOISE = {"low": 0.15, "high": 0.35, "": 0.5}  # shares by signal-to-noise ratio; "": no noise
 
 T = TypeVar("T")
 
 
 class Film(msgspec.Struct, frozen=True, kw_only=True):
-    """A site's video over a scene: when somebody is in view (s), and when surely nobody is."""
+    """A site's video over a scene: when a person is visible (s), and when certainly nobody is."""
 
     site: str
     clip: Clip
@@ -41,7 +41,7 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """An anomaly to be: within [start, end) of the scene, shown in these modalities."""
+    """A planned anomaly: within [start, end) of the scene, in these modalities."""
 
     label: str
     shows: tuple[str, ...]
@@ -50,7 +50,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """A scene to be."""
+    """A planned scene."""
 
     number: int
     split: str
@@ -65,7 +65,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SceneSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for."""
+    """The arguments of `compose`."""
 
     scenes: int
     seed: int
@@ -76,7 +76,7 @@ class SceneSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def dealt(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> list[T]:
-    """`count` cards by share (largest remainder first), shuffled."""
+    """Deals `count` cards by their shares (largest remainder first), shuffled."""
     total = sum(shares.values())
     exact = {card: count * share / total for card, share in shares.items()}
     each = {card: math.floor(number + 1e-9) for card, number in exact.items()}
@@ -88,7 +88,7 @@ def dealt(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> li
 
 
 def slots(order: SceneSpec, manifest: Manifest, films: Sequence[Film]) -> list[Slot]:
-    """Every scene's slot, by number; raises ConfigError for a manifest that cannot fill them."""
+    """Returns every scene's slot, by number; raises ConfigError for a manifest that lacks clips."""
     rng = np.random.default_rng([order.seed])
     shares = dict(zip(SPLITS, order.splits, strict=True))
     names = dealt(rng, order.scenes, {"test": 1.0} if order.quiet else shares)
@@ -151,7 +151,7 @@ def _split(
 
 
 def _rooms(duration: float, count: int) -> Iterator[tuple[float, float]]:
-    """The times of a scene that its anomalies have, one after the other."""
+    """Yields the time spans of a scene's anomalies, one after the other."""
     count = count if duration >= count * ROOM else 1
     for i in range(count):
         yield i * duration / count, (i + 1) * duration / count
@@ -163,7 +163,7 @@ def _parts(
     split: str,
     rng: np.random.Generator,
 ) -> dict[int, list[Part]]:
-    """By the scene's number; the rarest kind first, pairs while they are due."""
+    """Returns parts by scene number; the rarest kind first, pairs until their quota is met."""
     heard = {clip.label for clip in manifest.of(split, "sound", "speech")} - {""}
     told = {clip.label for clip in manifest.of(split, "report")} - {""}
     used: Counter[tuple[str, str, bool]] = Counter()
@@ -191,7 +191,7 @@ def _parts(
         shows = ways[label]
         if pair:
             pairs -= 1
-        elif len(shows) > 1:  # the sound or picture alone, at times the words alone
+        elif len(shows) > 1:  # only sound or picture, sometimes only the words
             shows = shows[1:] if rng.random() < 0.15 else shows[:1]
         used[kind] += 1
         labels[label] += 1
@@ -204,7 +204,7 @@ def _parts(
 def _shows(
     label: str, slot: Slot, room: tuple[float, float], *, heard: set[str], told: set[str]
 ) -> tuple[str, ...]:
-    """All modalities in which an anomaly of `label` can show in that room of the scene."""
+    """Returns all modalities in which an anomaly of `label` can show in that span of the scene."""
     shows: list[str] = []
     if label == INTRUSION and slot.closed and appearances(slot.film, room):
         shows.append("vision")
@@ -216,13 +216,13 @@ def _shows(
 
 
 def appearances(film: Film, room: tuple[float, float]) -> list[tuple[float, float]]:
-    """When somebody is in view for long enough within `room`."""
+    """Returns when a person is visible for long enough within `room`."""
     cut = [(max(a, room[0]), min(b, room[1])) for a, b in film.visible]
     return [(a, b) for a, b in cut if b - a >= SHORTEST]
 
 
 def _fillable(manifest: Manifest, films: Sequence[Film], split: str, *, quiet: bool) -> None:
-    """Raises ConfigError for a split that lacks what its scenes need."""
+    """Raises ConfigError for a split that lacks clips for its scenes."""
     sounds = manifest.of(split, "sound", "speech")
     reports = manifest.of(split, "report")
     lacks = [

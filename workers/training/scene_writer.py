@@ -1,4 +1,4 @@
-"""What `compose` writes: scene files, their config, their table, and beds of noise."""
+"""Writes the output of `compose`: scene files, their config, their table, and noise files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SITE = """\
 
 
 class Composed(msgspec.Struct, frozen=True, kw_only=True):
-    """What compose.json says."""
+    """The content of compose.json."""
 
     seed: int
     arguments: dict[str, object]
@@ -51,7 +51,7 @@ class Composed(msgspec.Struct, frozen=True, kw_only=True):
     sites: dict[str, int]
     scenes_with_anomalies: int
     anomalies: dict[str, int]  # by label
-    modalities: dict[str, int]  # how anomalies show: `sound+report`
+    modalities: dict[str, int]  # modalities of the anomalies: `sound+report`
     distractors: int
     anomalies_in_two_modalities: float  # share
     distractors_in_one_modality: float  # share
@@ -61,9 +61,9 @@ class Composed(msgspec.Struct, frozen=True, kw_only=True):
 def write(
     out: Path, media: Path, sites: Sequence[str], made: Sequence[Mixed], told: Composed
 ) -> None:
-    """Everything into `out`, in place of what was composed there before.
+    """Writes everything to `out` and replaces earlier output of `compose`.
 
-    compose.json comes first, so that what a kill leaves behind may be replaced.
+    compose.json is written first, so that the output of a killed run may be replaced.
     """
     for old in [path for pattern in OWN for path in sorted(out.glob(pattern))]:
         old.unlink()
@@ -87,7 +87,7 @@ def write(
 
 
 def scene_text(each: Mixed, folder: Path, out: Path, media: Path) -> str:
-    """The scene file in `folder`; JSON's strings and numbers are YAML's too."""
+    """Returns the scene file in `folder`; JSON's strings and numbers are valid YAML."""
 
     def away(base: Path, file: str) -> str:
         return Path(os.path.relpath(base.resolve() / file, folder.resolve())).as_posix()
@@ -131,7 +131,7 @@ def _json(value: object) -> str:
 
 
 def _pink(white: np.ndarray) -> np.ndarray:
-    """Power that falls with frequency, by the spectrum; nothing below 20 Hz."""
+    """Returns pink noise: power falls with frequency, nothing below 20 Hz."""
     spectrum = np.fft.rfft(white)
     hertz = np.fft.rfftfreq(len(white), 1 / RATE)
     shaped = np.where(hertz >= 20, spectrum / np.sqrt(np.maximum(hertz, 20)), 0)
@@ -139,7 +139,7 @@ def _pink(white: np.ndarray) -> np.ndarray:
 
 
 def _wave(path: Path, noise: np.ndarray) -> None:
-    """16 kHz mono, NOISE_DB by its RMS."""
+    """Writes 16 kHz mono at an RMS of NOISE_DB."""
     level = np.sqrt(np.mean(noise**2))
     samples = (noise / level * 10 ** (NOISE_DB / 20)).astype(np.float32)
     with wave.open(str(path), "wb") as file:

@@ -2,11 +2,11 @@
 
     python -m workers.training.shipped_head MEDIA --out build/head --ship models/fusion/shipped
 
-Scenes are composed, heard and seen by the daemon's own stages, and learned from. What is told of
-the head is measured on clips and texts that no training met. There are three videos, one a site, so
-every figure of the tables is of networks that never saw the video that they are judged on: for each
-video one is trained without it (leave one out), and the answers are pooled. The shipped head has
-seen all three, and its own line says so.
+It composes scenes, runs them through the daemon's own stages, and trains on the windows. The head
+is evaluated on clips and texts that are not in its training data. There are three videos, one per
+site, so every figure of the tables comes from networks that never saw the video they are tested on:
+for each video one network is trained without it (leave one out), and the results are pooled. The
+shipped head has seen all three videos, and its own row says so.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from workers.training.ground_truth import truth
 
 NAME, VERSION = "fusewatch-fusion", "1"
 SCENES, SEED = 160, 7
-EPOCHS = 16  # where clips are learned from too: there are seven times as many windows
-PER_HOUR = 0.1  # false alarms an hour of ordinary sounds one after another
+EPOCHS = 16  # with clips, which make seven times as many windows
+PER_HOUR = 0.1  # false alarms per hour of continuous normal sounds
 TOUCHED = {"seen": ("vision",), "heard": ("sound", "speech")}
-MAIN = "concat VAT"  # the kind that is shipped: it had the better validation AP
+MAIN = "concat VAT"  # the shipped kind: it had the better validation AP
 SUBSETS = ("V", "A", "T", "VA", "VT", "AT", "VAT")
 SESA = ("gunshot", "explosion", "siren", "")
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of everything, and what truly happened in each scene."""
+    """The rows of all data sets, and the truths of each scene."""
 
-    scenes: Sequence[dataset.WindowRow]  # as they are
-    spoilt: Mapping[str, Sequence[dataset.WindowRow]]  # kind -> the test scenes again
+    scenes: Sequence[dataset.WindowRow]  # without corruption
+    spoilt: Mapping[str, Sequence[dataset.WindowRow]]  # kind -> the corrupted test scenes
     clips: Sequence[dataset.WindowRow]
     truths: Mapping[str, Sequence[Truth]]
 
 
 def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], None]) -> Data:
-    """Compose, encode and keep the rows below `out`; raises ConfigError as those do."""
+    """Composes and encodes scenes and clips, stores the rows below `out`. Raises ConfigError."""
     folder = out / "scenes"
     compose(media, folder, scenes=scenes, seed=seed)
     files = {split: sorted((folder / split).glob("*.yaml")) for split in SPLITS}
@@ -101,7 +101,7 @@ def gather(media: Path, out: Path, scenes: int, seed: int, say: Callable[[str], 
 def _whole(
     kind: str, rows: Sequence[dataset.WindowRow], clean: Sequence[dataset.WindowRow]
 ) -> list[dataset.WindowRow]:
-    """The windows with what was spoilt, and the rest as it was where only that was encoded."""
+    """Completes windows with only the corrupted modalities encoded, from the clean windows."""
     touched = TOUCHED.get(corruptions.TOUCHES.get(kind, ""))
     if touched is None:
         return list(rows)
@@ -122,7 +122,7 @@ Folds = dict[str, list[tuple[str, Trained]]]  # name of a head -> (video it neve
 
 
 class Fold(msgspec.Struct, frozen=True, kw_only=True):
-    """A training: of this kind, without this video; "" is the head that is shipped."""
+    """One training: a kind of head without one video; "" is the shipped head."""
 
     name: str
     settings: FitSettings
@@ -130,8 +130,10 @@ class Fold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def folds(given: Data, say: Callable[[str], None], seed: int) -> tuple[Folds, Trained]:
-    """For each kind of head one trained without each video, and the one that knows all; a core
-    each, for networks so small gain nothing from a second one."""
+    """Trains each kind of head without each video, and the shipped head on all; one core each.
+
+    Networks this small gain nothing from a second core.
+    """
     kinds = {
         "concat": FitSettings(seed=seed, epochs=EPOCHS),
         "attention": FitSettings(seed=seed, epochs=EPOCHS, network="attention", members=1),
@@ -183,7 +185,7 @@ def _trained(fold: Fold) -> Trained:
 def pooled(
     heads: Sequence[tuple[str, Trained]], rows: Sequence[dataset.WindowRow], modalities: str
 ) -> Scored:
-    """Each test window judged by the network that never saw its video."""
+    """Scores each test window with the network that never saw its video."""
     parts = []
     for video, trained in heads:
         own = [row for row in rows if row.split == "test" and row.camera == video]
@@ -201,7 +203,7 @@ def pooled(
 def table(
     made: Folds, given: Data, threshold: float
 ) -> tuple[list[metrics.TableRow], dict[str, Scored]]:
-    """Every row of the report, and the answers behind some of them."""
+    """Returns every row of the report, and the scores behind some of them."""
     rows: list[metrics.TableRow] = []
     curves: dict[str, Scored] = {}
     conditions = {"clean": given.scenes, **given.spoilt}
@@ -226,8 +228,10 @@ def table(
 
 
 def clips_right(head: LearnedHead, rows: Sequence[dataset.WindowRow]) -> tuple[float, np.ndarray]:
-    """Share of held-out SESA clips told right from sound alone (gunshot, explosion, siren,
-    casual), and the table of counts, truth by row."""
+    """Returns the accuracy on held-out SESA clips from sound alone, and the confusion counts.
+
+    The classes are gunshot, explosion, siren and casual; rows are the truth.
+    """
     counts = np.zeros((len(SESA), len(SESA)), int)
     by_clip: dict[str, list[dataset.WindowRow]] = {}
     for row in rows:
@@ -241,7 +245,7 @@ def clips_right(head: LearnedHead, rows: Sequence[dataset.WindowRow]) -> tuple[f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make the head; the last thing that it prints is where its report is."""
+    """Makes the head; its last output line names the report."""
     ask = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     ask.add_argument("media", type=Path)
     ask.add_argument("--out", type=Path, default=Path("build/head"))
@@ -305,7 +309,7 @@ def _held(out: Path) -> Data:
 
 
 def _spans(given: Data) -> dict[str, Sequence[Truth]]:
-    """What happened in scenes and in clips."""
+    """Returns the truths of scenes and of clips."""
     spans: dict[str, Sequence[Truth]] = dict(given.truths)
     for row in given.clips:
         if row.truth:

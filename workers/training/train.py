@@ -1,7 +1,7 @@
-"""`fusewatch train`: a head learns from windows of scenes or of reviewed alerts.
+"""`fusewatch train`: trains a head on windows of scenes or of reviewed alerts.
 
-`workers/training/datasets.py` makes both, `workers/training/evaluate.py` says what came of it.
-Needs the extra `train`.
+`workers/training/datasets.py` makes both, `workers/training/evaluate.py` measures the result. Needs
+the extra `train`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError
 log = logging.getLogger("fusewatch")
 
 SEEDS = 2**32
-SCALE = 4.0  # times a base's temperature, at most
+SCALE = 4.0  # limit of the change of a base's temperature, as a factor
 
 
 def train(  # noqa: PLR0913 - the options of the command
@@ -43,11 +43,11 @@ def train(  # noqa: PLR0913 - the options of the command
     device: str,
     name: str,
 ) -> dict[str, object]:
-    """Train a head from files of windows, and write it to `out`; what to tell of it.
+    """Trains a head on files of windows, writes it to `out`, and returns a summary.
 
-    With a `base` it is trained on: that head's threshold stays, and it is held near to what it
-    knew, by its weights and by the windows that it is shipped with. Raises ConfigError with file
-    and line for windows that cannot be learned from.
+    With a `base` it fine-tunes that head: the threshold stays, and its weights and the windows that
+    it ships with keep the new head close to it. Raises ConfigError with file and line for windows
+    that cannot be used.
     """
     began = time.monotonic()
     _checked(epochs, seed, per_hour)
@@ -130,11 +130,11 @@ def train(  # noqa: PLR0913 - the options of the command
 def _split(
     rows: Sequence[dataset.WindowRow], rehearsed: Sequence[dataset.WindowRow]
 ) -> tuple[list[dataset.WindowRow], list[dataset.WindowRow]]:
-    """Windows to learn from and to stop by: the splits of the file, else every fourth alert; and
-    those that the base is rehearsed with.
+    """Returns windows for training and for early stopping.
 
-    Where a part would lack right or wrong ones, all alerts are in both: better than nothing to stop
-    by, and the base holds the head near.
+    They are the splits of the file, otherwise every fourth alert; and the base's rehearsal windows.
+    If a part would lack right or wrong alerts, both parts get all alerts: the stopping is then less
+    reliable, but the base keeps the head close.
     """
     learned = [row for row in rows if row.split == "train"]
     held = [row for row in rows if row.split == "val"]
@@ -152,12 +152,12 @@ def _split(
                 "too few alerts to hold some back: validation_ap is of what it learned from"
             )
         learned, held = parts if both else (learned, learned)
-    # Without windows of its own to stop by, a training would be stopped by those of elsewhere
+    # Without own validation windows, the rehearsal windows alone must not stop the training
     return [*learned, *known[0]], [*held, *known[1]] if held else []
 
 
 def _agreement(rows: Sequence[dataset.WindowRow], base: Path | None, made: Path) -> dict[str, int]:
-    """Of how many reviewed alerts the base, and what was made of it, say what the person said."""
+    """Returns the number of reviewed alerts, and the matches of the base and the new head."""
     verdicts = {row.scene: bool(row.verdict) for row in rows if row.alert}
     if not verdicts or base is None:
         return {}
@@ -178,7 +178,7 @@ def _agreement(rows: Sequence[dataset.WindowRow], base: Path | None, made: Path)
 
 
 def _checked(epochs: int, seed: int, per_hour: float) -> None:
-    """Raise ConfigError for what is wrong of the options, before the work."""
+    """Raises ConfigError for wrong options, before the work."""
     if epochs < 1:
         msg = f"--epochs {epochs}: a head learns nothing in less than one"
         raise ConfigError(msg)
@@ -191,8 +191,11 @@ def _checked(epochs: int, seed: int, per_hour: float) -> None:
 
 
 def _undisputed(rows: Sequence[dataset.WindowRow]) -> list[dataset.WindowRow]:
-    """Each window of a site's alerts once: where one alert follows on another, windows are in both,
-    and of one that was right and one that was wrong they teach nothing."""
+    """Keeps each window of a site's alerts once.
+
+    Consecutive alerts share windows. A window of both a right and a wrong alert is dropped: it
+    teaches nothing.
+    """
 
     def window_of(row: dataset.WindowRow) -> object:
         return row.site, row.start, row.end, tuple(sorted(row.vectors.items()))
@@ -215,10 +218,10 @@ def _undisputed(rows: Sequence[dataset.WindowRow]) -> list[dataset.WindowRow]:
 def _as_sure(
     trained: Trained, base: Any, temperature: float, rehearsed: Sequence[dataset.WindowRow]
 ) -> float:
-    """The temperature by which the new head is as sure of what the base knew as the base was.
+    """Returns the temperature at which the new head is as sure as the base on its windows.
 
-    Training moves the scale of all log odds, and the base's threshold goes on to count: by least
-    squares over the windows that are rehearsed. Without any it is the base's.
+    Training changes the scale of all log odds, but the base's threshold stays in use. The scale is
+    fitted by least squares over the rehearsal windows. Without any, it is the base's temperature.
     """
     if not rehearsed:
         return temperature

@@ -1,7 +1,7 @@
-"""Films that are played again and again: each picture is decoded and made small once.
+"""Caches decoded videos: each picture is decoded and scaled only once.
 
-A hundred scenes of three videos show the same few hundred pictures, and decoding them is most of
-what a scene costs. For making examples only; the daemon and `replay` play films as they are.
+A hundred scenes of three videos show the same few hundred pictures, and decoding is most of the
+cost of a scene. Only for training data; the daemon and `replay` decode videos normally.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from workers.media import recordings
 from workers.media.jpeg import Pixels
 
-MOST = 1500  # pictures kept, of some 700 kB each
+MOST = 1500  # limit of cached pictures, about 700 kB each
 
 
 class CachedPicture(recordings.Picture):
@@ -32,7 +32,7 @@ class CachedPicture(recordings.Picture):
 
 
 class VideoCache:
-    """Makes films that share what was decoded; for one thread."""
+    """Opens videos that share their decoded pictures. Not thread-safe."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, int, bool, Fraction], CachedPicture | None] = {}
@@ -44,7 +44,7 @@ class VideoCache:
 
 
 class _CachedVideo:
-    """One showing; the file is opened when a picture is wanted that nobody has decoded yet."""
+    """One use of a video; the file is opened only for a picture that is not cached."""
 
     def __init__(
         self, films: VideoCache, path: Path, longest: int, loop: bool, count: Callable[[str], None]

@@ -1,6 +1,6 @@
-"""The `Bus` over Apache Kafka, by kafka-python.
+"""The `Bus` on Apache Kafka, through kafka-python.
 
-Connections, producers, the reader of a group, reads outside a group, and the administration of
-topics have a file each.
+One file each: connections, producers, the consumer-group reader, reads outside a group, and the
+administration of topics.
 May import: `pipeline/bus`, `pipeline/config` and the files of `pipeline/`.
 """

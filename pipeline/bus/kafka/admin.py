@@ -1,6 +1,7 @@
-"""What the brokers know of topics and groups: made, changed and looked at, never read.
+"""Administers topics and consumer groups on the brokers: creates, alters and describes them.
 
-Topics go by our own short names here (`frames.v1`); the brokers know them as `PREFIX.frames.v1`.
+No records are read here. Callers use the short topic names of Fusewatch (`frames.v1`); the brokers
+know a topic as `PREFIX.frames.v1`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from pipeline.errors import OutsideError
 
 T = TypeVar("T")
 
-TIMEOUT = 15.0  # s for the brokers to answer at all, and then for each answer
-SETTLED = 10.0  # s that a group may take to agree on who reads what
+TIMEOUT = 15.0  # s; limit for the first answer of the brokers, and then for each answer
+SETTLED = 10.0  # s; longest wait for a rebalance of a group to end
 _EXISTS = errors.TopicAlreadyExistsError.errno
-_WORDS = {  # what brokers say of these is better than what a library could
+_WORDS = {  # for these errors the broker's own message is better than the library's
     each.errno
     for each in (
         errors.InvalidReplicationFactorError,
@@ -40,10 +41,10 @@ _WORDS = {  # what brokers say of these is better than what a library could
 
 
 class Admin:
-    """A connection to the brokers of `settings` (which has its password looked up).
+    """An admin connection to the brokers of `settings`, whose password is already resolved.
 
-    Making one, and every method, raises OutsideError when the brokers are away or refuse, and says
-    what to do about it.
+    The constructor and every method raise OutsideError when the brokers do not answer or refuse.
+    The message says what to do about it.
     """
 
     def __init__(self, settings: KafkaBus, *, timeout: float = TIMEOUT) -> None:
@@ -58,22 +59,22 @@ class Admin:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection and its thread."""
+        """Closes the connection and stops its thread."""
         self._client.close()
 
     def wire(self, topic: str) -> str:
-        """The name of a topic on the brokers."""
+        """Returns the name of a topic on the brokers."""
         return f"{self._prefix}.{topic}"
 
     # -- topics
 
     def brokers(self) -> int:
-        """How many brokers there are, also those that are down at the moment."""
+        """Returns the number of brokers in the cluster, including those that are down."""
         told = self._ask("look at the cluster", self._client.describe_cluster)
         return len(told["brokers"])
 
     def topics(self, names: Iterable[str]) -> dict[str, Topic]:
-        """Those of `names` that exist."""
+        """Returns the topics of `names` that exist, by short name."""
         short = {self.wire(name): name for name in names}
 
         def look() -> dict[str, Topic]:
@@ -97,7 +98,8 @@ class Admin:
     def create(
         self, topic: str, partitions: int, replication: int, config: Mapping[str, str]
     ) -> None:
-        """Makes a topic, and returns when every partition has a leader. One that exists stays."""
+        """Creates a topic and waits until every partition has a leader; keeps an existing
+        topic as it is."""
         name = self.wire(topic)
         what = f"make the topic {name}"
         new = {"num_partitions": partitions, "replication_factor": replication}
@@ -112,7 +114,7 @@ class Admin:
         self._ask(what, make)
 
     def alter(self, topic: str, config: Mapping[str, str]) -> None:
-        """Changes these settings of a topic, and no others."""
+        """Changes the settings in `config`; the topic's other settings keep their values."""
         name = self.wire(topic)
         what = f"change the topic {name}"
         resource = ConfigResource(ConfigResourceType.TOPIC, name, dict(config))
@@ -123,7 +125,7 @@ class Admin:
             raise _refused(what, said)
 
     def grow(self, topic: str, partitions: int) -> None:
-        """Gives a topic more partitions: from now on keys go elsewhere (docs/topics.md)."""
+        """Adds partitions to a topic. Keys then map to other partitions (docs/topics.md)."""
         name = self.wire(topic)
 
         def add() -> None:
@@ -139,12 +141,15 @@ class Admin:
         self._ask(what, add)
 
     def limits(self, topics: Iterable[str]) -> dict[str, int]:
-        """Bytes of the largest batch that each topic takes (max.message.bytes)."""
+        """Returns the size limit of a batch (max.message.bytes) of each topic, in bytes."""
         found = self.topics(topics)
         return {name: int(one.config["max.message.bytes"]) for name, one in found.items()}
 
     def sizes(self, topics: Iterable[str]) -> dict[str, int]:
-        """Bytes on disk of one copy of each topic; those that brokers do not tell are left out."""
+        """Returns the bytes on disk of one replica of each topic.
+
+        A topic whose size the brokers do not report is left out.
+        """
         short = {self.wire(name): name for name in topics}
         largest: dict[tuple[str, int], int] = {}
         for broker in self._ask("ask for the sizes of topics", self._client.describe_log_dirs):
@@ -160,7 +165,10 @@ class Admin:
         return found
 
     def held(self, topics: Mapping[str, int]) -> dict[tuple[str, int], tuple[int, int]]:
-        """(topic, partition) -> (oldest offset, end), of topics with so many partitions each."""
+        """Returns (topic, partition) -> (oldest offset, end offset).
+
+        `topics` maps each topic name to its number of partitions.
+        """
         places = {
             TopicPartition(self.wire(name), number): (name, number)
             for name, count in topics.items()
@@ -178,9 +186,9 @@ class Admin:
     # -- groups
 
     def lags(self, topics: Mapping[str, int]) -> dict[str, list[Lag]]:
-        """What each group that has ever committed on a topic has before it, ours or not.
+        """Returns the lag of every group that has committed an offset on a topic, ours or not.
 
-        `topics` are names with their numbers of partitions.
+        `topics` maps each topic name to its number of partitions.
         """
         what, ask = "ask the groups how far they are", self._client
         groups = [one["group_id"] for one in self._ask(what, ask.list_groups)]
@@ -209,8 +217,11 @@ class Admin:
         return found
 
     def assignor(self, group: str) -> str | None:
-        """How the members of a group (by its name on the wire) share their partitions: `faust`,
-        `range`, ..; None when nobody is in it. Waits a while for one that is just finding out."""
+        """Returns how a group's members share partitions: `faust`, `range`, ...; None without
+        members.
+
+        `group` is the name on the brokers. Waits up to 10 s while the group rebalances.
+        """
         until = time.monotonic() + SETTLED
         while True:
             told = self._ask(
@@ -232,8 +243,10 @@ class Admin:
         }
 
     def _ask(self, what: str, ask: Callable[[], T]) -> T:
-        """The answer; asks again while the cluster is just changing. What brokers and network did
-        is an OutsideError then; a bug stays one."""
+        """Returns the answer; retries while the cluster is changing.
+
+        Raises OutsideError for errors of the brokers or the network. A bug is raised unchanged.
+        """
         until = time.monotonic() + self._timeout
         while True:
             try:
@@ -245,7 +258,8 @@ class Admin:
 
 
 def _judge(code: int, said: str | None, what: str) -> None:
-    """Raises what a broker's answer for one topic means; its own words say most."""
+    """Raises the error that a broker's answer for one topic means, with the broker's own
+    message."""
     if code in _WORDS and said:
         raise _refused(what, said)
     _raise(code, said or "")
@@ -253,7 +267,7 @@ def _judge(code: int, said: str | None, what: str) -> None:
 
 def _refused(what: str, said: str) -> OutsideError:
     words = "".join(c if c.isprintable() else " " for c in said)[:300]
-    words = re.sub(r"^\[Error \d+\] \w+: ", "", words)  # kafka-python's names for it
+    words = re.sub(r"^\[Error \d+\] \w+: ", "", words)  # removes kafka-python's error name
     return OutsideError(f"Kafka: cannot {what}: the brokers refuse: {words}")
 
 

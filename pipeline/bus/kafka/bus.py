@@ -1,6 +1,6 @@
-"""The bus of many processes: Apache Kafka, by kafka-python. What it promises: docs/kafka.md.
+"""The bus for many processes: Apache Kafka, through kafka-python. Guarantees: docs/kafka.md.
 
-Our names are short (`frames.v1`, `vision`); the brokers know them as `PREFIX.frames.v1` and
+Fusewatch uses short names (`frames.v1`, `vision`); the brokers know them as `PREFIX.frames.v1` and
 `PREFIX-vision`.
 """
 
@@ -25,18 +25,18 @@ from pipeline.ports import Entry
 
 __all__ = ["KafkaBus", "KafkaReader"]
 
-FETCH = 16 << 20  # bytes that a reader asks for at a time, and so holds at most twice
+FETCH = 16 << 20  # bytes of one fetch request; a reader holds at most twice as much
 FETCH_PARTITION = 4 << 20
-SESSION = 45_000  # ms that a member may be gone before others get its partitions
-TURN = 600_000  # ms between two polls, after which a member counts as hung
-WAIT = 250  # ms that a broker waits for something new
+SESSION = 45_000  # ms without a heartbeat, after which other members get the partitions
+TURN = 600_000  # ms between two polls; a slower member counts as hung
+WAIT = 250  # ms; longest wait of a broker for new records
 
 
 class KafkaBus:
-    """The brokers of `settings`, whose password is looked up already; for any thread.
+    """A bus on the brokers of `settings`, whose password is already resolved. Thread-safe.
 
-    `instance` is the name by which a group knows this process again after a restart (static
-    membership), `client` our name in the brokers' logs. Connects when first used.
+    `instance` is the name by which a group recognises this process after a restart (static
+    membership). `client` is the client name in the brokers' logs. The bus connects on first use.
     """
 
     def __init__(
@@ -51,34 +51,42 @@ class KafkaBus:
         self._reading: dict[tuple[str, str], KafkaReader] = {}
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
-        """Sends in the background; raises OutsideError for an unknown topic or a large value."""
+        """Sends in the background; raises OutsideError for an unknown topic or too large a
+        value."""
         self._writer.publish(topic, key, value, trace)
 
     def flush(self) -> None:
-        """Waits until the brokers have all that this thread published; OutsideError after 5 min.
+        """Waits until the brokers have acknowledged all that this thread published.
 
-        What failed is forgotten: nothing of it arrives later.
+        Raises OutsideError after 5 minutes. Records that failed are dropped: they do not arrive
+        later.
         """
         self._writer.flush()
 
     def settled(self, wait: float) -> bool:
-        """Whether the brokers have all that this thread published; waits at most `wait` seconds.
+        """Returns whether the brokers have acknowledged all that this thread published.
 
-        False: it stays with the producer, in its order, and may be asked again. Raises OutsideError
-        when a record failed for good: `discard`, and publish again.
+        Waits at most `wait` seconds. On False the records stay in the producer, in order, and the
+        caller may ask again. Raises OutsideError when a record failed for good: call `discard` and
+        publish again.
         """
         return self._writer.settled(wait)
 
     def discard(self) -> None:
-        """Forgets what was published and is not settled; nothing of it arrives later."""
+        """Drops this thread's records that the brokers have not acknowledged; they do not
+        arrive later."""
         self._writer.discard()
 
     def partition_of(self, topic: str, key: str) -> int:
-        """Where the records of a key are, by Kafka's own hash (murmur2)."""
+        """Returns the partition of a key, by Kafka's default hash (murmur2)."""
         return hashed(key) % self._monitor.partitions(self._topic(topic))
 
     def reader(self, topic: str, group: str) -> KafkaReader:
-        """The only reader of `group` in this process; it shares the partitions with the others."""
+        """Returns the only reader of `group` in this process.
+
+        It shares the partitions with the readers of other processes. Raises RuntimeError while
+        another reader of the group is open here.
+        """
         with self._lock:
             if (topic, group) in self._reading:
                 msg = f"group {group} reads {topic} already: close its reader first"
@@ -93,35 +101,37 @@ class KafkaBus:
         return reader
 
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
-        """What is still held of `key` and overlaps `[start, end)` ns, oldest first.
+        """Returns the stored values of `key` that overlap `[start, end)` ns, oldest first.
 
-        Found by append time, a minute of slack before `start`; bounded, for evidence only.
+        Searches by append time, from one minute before `start`. The search is bounded in bytes and
+        time, so it serves evidence only.
         """
         name, span = self._topic(topic), (start, end)
         return self._monitor.fetch(name, self.partition_of(topic, key), key.encode(), span)
 
     def between(self, topic: str, start: int, end: int) -> Iterator[Entry]:
-        """What was appended in `[start, end)` ns, each partition in its order."""
+        """Yields the entries appended in `[start, end)` ns, in order within each partition."""
         return (entry for _, entry in self.appended(topic, start, end))
 
     def appended(self, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
-        """As `between`, each with the time that the broker appended it at, in ns."""
+        """Yields the entries of `between`, each with its append time at the broker, in ns."""
         return self._monitor.appended(self._topic(topic), start, end)
 
     def end(self, topic: str) -> dict[int, int]:
-        """The offset that the next record of each partition will have."""
+        """Returns the end offset of each partition: the offset of its next record."""
         return self._monitor.ends(self._topic(topic))
 
     def oldest(self, topic: str) -> dict[int, int]:
-        """The offset of the oldest record still held in each partition; its end where none is."""
+        """Returns the offset of each partition's oldest stored record; its end offset if it
+        is empty."""
         return self._monitor.ends(self._topic(topic), oldest=True)
 
     def committed(self, topic: str, group: str) -> dict[int, tuple[int, bytes]]:
-        """Offset and note of each partition that `group` has committed."""
+        """Returns the offset and the note that `group` has committed, by partition."""
         return self._monitor.committed(self._topic(topic), self._group(group))
 
     def lag(self, topic: str, group: str) -> int:
-        """Records still held that `group` has not committed past."""
+        """Returns the lag of `group`: the number of stored records after its committed offsets."""
         name = self._topic(topic)
         commits = self._monitor.committed(name, self._group(group))
         first, ends = self._monitor.ends(name, oldest=True), self._monitor.ends(name)
@@ -131,7 +141,7 @@ class KafkaBus:
         )
 
     def close(self) -> None:
-        """Ends within seconds, also where brokers hang; what was not flushed is forgotten."""
+        """Closes within seconds, even when brokers hang; records that were not flushed are lost."""
         self._writer.close()
         for reader in list(self._reading.values()):
             reader.close()
@@ -155,7 +165,7 @@ class KafkaBus:
             group_instance_id=f"{self._instance}-{group}" if self._instance else None,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             enable_auto_commit=False,
-            auto_offset_reset="none",  # where to begin is decided by the reader, aloud
+            auto_offset_reset="none",  # the reader chooses the start offset itself
             allow_auto_create_topics=False,
             fetch_max_bytes=FETCH,
             fetch_max_wait_ms=WAIT,

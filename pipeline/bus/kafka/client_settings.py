@@ -1,7 +1,7 @@
-"""How the brokers are reached, by whichever client: addresses, TLS and SASL from the config.
+"""Connection settings for any Kafka client: addresses, TLS and SASL from the config.
 
-Imports no client. `settings` has its password looked up and its paths made absolute already
-(`workers.secrets.Secrets.bus`).
+Imports no client. The password in `settings` is already resolved and its paths are absolute
+(`workers.config.secrets.Secrets.bus`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pipeline.errors import ConfigError
 
 
 def arguments(settings: KafkaBus, client: str) -> dict[str, Any]:
-    """kafka-python's connection settings; `client` is our name in the brokers' logs.
+    """Returns kafka-python's connection settings; `client` is the client name in the brokers' logs.
 
-    Raises ConfigError for TLS files that cannot be read. Do not log what comes back: it holds the
+    Raises ConfigError for TLS files that cannot be read. Do not log the result: it holds the
     password (kafka-python itself logs it, at level DEBUG).
     """
     made: dict[str, Any] = {
@@ -34,20 +34,23 @@ def arguments(settings: KafkaBus, client: str) -> dict[str, Any]:
 
 
 def protocol(settings: KafkaBus) -> str:
-    """Kafka's name of what goes over the wire: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    """Returns Kafka's name of the security protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
     below = "PLAINTEXT" if settings.tls is None else "SSL"
     return below if settings.sasl is None else f"SASL_{below}"
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or newer that verifies the brokers' certificates and names, always."""
+    """Returns a TLS 1.2+ context that always verifies the brokers' certificates and host names.
+
+    Raises ConfigError for files that cannot be read or are not valid.
+    """
     path, which = tls.ca, "ca"
     try:
         made = ssl.create_default_context(cafile=tls.ca or None)
         made.minimum_version = ssl.TLSVersion.TLSv1_2
         if tls.cert:
             path, which = tls.cert, "cert"
-            # A key with a passphrase is an error: without this OpenSSL would ask on the terminal
+            # A key with a passphrase is an error: without this OpenSSL asks on the terminal
             made.load_cert_chain(tls.cert, tls.key or None, password=lambda: "")
     except ssl.SSLError as error:
         what = "and key do not belong together, or are no PEM" if which == "cert" else "is no PEM"

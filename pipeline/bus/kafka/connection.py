@@ -1,7 +1,7 @@
-"""Clients of Kafka that are open or say why not, and what Kafka's errors mean to whoever runs us.
+"""Opens Kafka clients, and turns Kafka's errors into messages with advice for the operator.
 
-No secret is ever in an error; kafka-python's own loggers are kept quiet, since at DEBUG they write
-passwords, and while the brokers are away a line for every attempt.
+No error holds a secret. kafka-python's own loggers are silenced: at DEBUG they write passwords, and
+while the brokers do not answer they write one line per attempt.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _REFUSED = (
     kafka.AuthorizationError,
     kafka.UnsupportedVersionError,
 )
-BOOTSTRAP = 10_000  # ms for a broker that accepts connections to say what the cluster is
-RECONNECT = 2_000  # ms between attempts at most: after an outage nobody waits for half a minute
-VERDICT = 0.3  # s in which a broker objects to our certificate
-PROBE = 2.0  # s for one broker to accept a connection
+BOOTSTRAP = 10_000  # ms; limit for a broker that accepts connections to send the metadata
+RECONNECT = 2_000  # ms; longest pause between attempts (kafka-python's default is 30 s)
+VERDICT = 0.3  # s; a broker that rejects our certificate does so within this time
+PROBE = 2.0  # s; limit for one broker to accept a connection
 
-# Transient, though kafka-python does not call them retriable: the cluster is just changing
+# Transient while the cluster changes, though kafka-python does not mark them as retriable
 _PASSING = (
     kafka.UnknownBrokerIdError,
     kafka.BrokerNotAvailableError,
-    kafka.IllegalStateError,  # a producer that was given up while others waited for it
+    kafka.IllegalStateError,  # a producer was abandoned while other threads waited for it
 )
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the same may work later without our doing."""
+    """Returns whether the same call may succeed later without any action."""
     return bool(getattr(error, "retriable", False)) or isinstance(error, _PASSING)
 
 
 class _Tidy(selectors.DefaultSelector):
-    """Closes the sockets of a client that ends while it still has something to write."""
+    """Closes the sockets of a client that closes while data is still unsent."""
 
     def close(self) -> None:
         for key in list((self.get_map() or {}).values()):
@@ -56,10 +56,10 @@ class _Tidy(selectors.DefaultSelector):
 
 
 class _Refusal(logging.Handler):
-    """Ends an attempt to connect when brokers refuse us: kafka-python would go on knocking.
+    """Stops a connection attempt when the brokers refuse the client; kafka-python would retry.
 
-    It says why a connection failed only in a log record, whose argument is the error. That it is
-    raised there ends the attempt with it, and not with a timeout.
+    kafka-python reports why a connection failed only in a log record, whose argument is the error.
+    This handler raises that error, so the attempt ends with it and not with a timeout.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -75,7 +75,7 @@ _listening.propagate = False
 
 
 class Connector:
-    """The way to the brokers of `settings`, whose password is looked up already."""
+    """Opens clients to the brokers of `settings`, whose password is already resolved."""
 
     def __init__(self, settings: KafkaBus, client: str) -> None:
         self.settings = settings
@@ -83,7 +83,10 @@ class Connector:
         logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
     def open(self, make: Callable[..., Any], **more: Any) -> Any:
-        """A client that knows the cluster; raises OutsideError, soon where nobody listens."""
+        """Returns a client that has the cluster metadata; raises OutsideError.
+
+        The error comes within seconds when no broker accepts a connection.
+        """
         if not _connects(self.settings):
             raise self.outside(kafka.KafkaConnectionError(), "start")
         made: list[KafkaNetClient] = []
@@ -102,19 +105,19 @@ class Connector:
                 **more,
             )
         except BaseException as error:
-            for each in made:  # a client that could not start leaves its thread behind
+            for each in made:  # a client that fails to start leaves its thread running
                 each.close()
             if isinstance(error, kafka.KafkaError):
                 raise self.outside(error, "start") from error
             raise
 
     def outside(self, error: BaseException, doing: str) -> OutsideError:
-        """The error to raise, with advice; `doing` completes "Kafka: cannot ..."."""
+        """Returns the error to raise, with advice; `doing` completes "Kafka: cannot ..."."""
         return _outside(error, doing, self.settings)
 
 
 def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideError:
-    """The error to raise, with advice; `doing` completes "cannot ..."."""
+    """Returns the error to raise, with advice; `doing` completes "cannot ..."."""
     user = settings.sasl.username if settings.sasl else "(anonymous)"
     match error:
         case kafka.SaslAuthenticationFailedError() | kafka.UnsupportedSaslMechanismError():
@@ -154,16 +157,17 @@ def _outside(error: BaseException, doing: str, settings: KafkaBus) -> OutsideErr
 
 
 def _reached(settings: KafkaBus) -> str:
-    """Why the brokers do not serve us, by trying each: refused, no such host, certificate..."""
+    """Probes each broker and returns why it does not serve: refused, no such host,
+    certificate..."""
     silent = "accepts, but serves nobody, or has too few replicas in sync"
-    if settings.sasl:  # a slow client may see the connection's end before the broker's verdict
+    if settings.sasl:  # a slow client may see the connection close before the refusal
         silent += f", or refuses user {settings.sasl.username}: see bus.sasl"
     seen = [f"{broker}: {_probe(broker, settings) or silent}" for broker in settings.brokers]
     return f"the brokers do not serve us ({'; '.join(seen)})"
 
 
 def _connects(settings: KafkaBus) -> bool:
-    """Whether at least one broker accepts a connection."""
+    """Returns whether at least one broker accepts a connection."""
     return any(not _probe(broker, settings) for broker in settings.brokers)
 
 
@@ -187,7 +191,7 @@ def _probe(broker: str, settings: KafkaBus) -> str:
 
 
 def _hear(wrapped: ssl.SSLSocket) -> None:
-    """In TLS 1.3 a broker says only after the handshake what it thinks of our certificate."""
+    """Waits for the broker's verdict: TLS 1.3 rejects our certificate only after the handshake."""
     wrapped.settimeout(VERDICT)
     with suppress(TimeoutError):
         wrapped.recv(1)

@@ -1,4 +1,4 @@
-"""A KafkaConsumer in a group, and the ways around what kafka-python 3.0.12 makes of membership."""
+"""A KafkaConsumer in a group, with workarounds for the membership bugs of kafka-python 3.0.12."""
 
 from __future__ import annotations
 
@@ -11,49 +11,54 @@ from kafka import ConsumerRebalanceListener
 from kafka import errors as kafka
 from kafka.structs import MemberState
 
-JOIN = 2.0  # s that a poll lasts at least while the group agrees on who reads what
+JOIN = 2.0  # s; shortest poll while the group rebalances
 CLOSE = 3.0  # s
 
 
 class _Home(Exception):
-    """Raised in the listener, where kafka-python allows it, to bring `poll` home at once."""
+    """Raised in the rebalance listener, where kafka-python allows it, to make `poll` return
+    at once."""
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """What a rebalance says, in order; called on the client's thread while `poll` waits for it."""
+    """Records rebalance events in order; runs on the client's thread while `poll` waits for it."""
 
     def __init__(self, pause: Callable[..., None]) -> None:
         self.moves: deque[tuple[bool, list[int]]] = deque()
         self._pause = pause
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-        """Nothing is fetched of them before the reader knows where to begin, and resumes them."""
+        """Pauses the partitions until the reader has set their start offsets and resumes them."""
         self._pause(*assigned)
         self.moves.append((True, sorted(part.partition for part in assigned)))
         raise _Home
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        """Also those that are lost: what was not committed is somebody else's already."""
+        """Also handles lost partitions: another member already owns what was not committed."""
         self.moves.append((False, sorted(part.partition for part in revoked)))
 
 
 class Member:
-    """`consumer` reads `topic`; `moves` are (assigned or not, partitions), the oldest first."""
+    """One group member: `consumer` reads `topic`.
+
+    `moves` holds (assigned or revoked, partitions), oldest first.
+    """
 
     def __init__(self, consumer: Any, topic: str) -> None:
         self.consumer = consumer
         listener = _RebalanceListener(consumer.pause)
         self.moves = listener.moves
         consumer.subscribe([topic], listener=listener)
-        # Or the partitions become known amid the first join, and everybody joins once more
+        # Otherwise the partitions become known during the first join, and all members rejoin
         with suppress(kafka.KafkaError):
             consumer.partitions_for_topic(topic)
 
     def poll(self, limit: int, wait: float) -> dict[Any, list[Any]]:
-        """Records by partition; returns early for moves. Raises kafka-python's errors."""
+        """Returns records by partition, and returns early for moves. Raises kafka-python's
+        errors."""
         self._rejoin()
-        # A group that was joined between two polls is forgotten, and joined again, which disturbs
-        # all the others: so be in a poll when it happens
+        # kafka-python forgets a join that completes between two polls and joins again, which
+        # disturbs the whole group: so poll long enough for the join to complete within
         stable = self.consumer.group_metadata().state is MemberState.STABLE
         lasting = wait if stable else max(wait, JOIN)
         try:
@@ -61,7 +66,7 @@ class Member:
                 timeout_ms=int(lasting * 1000), max_records=limit
             )
         except kafka.NoOffsetForPartitionError:
-            return {}  # of those that were just assigned: the reader says where they begin
+            return {}  # partitions just assigned: the reader sets their start offsets
         except kafka.KafkaError as error:
             if isinstance(error.__cause__, _Home):
                 return {}
@@ -69,15 +74,16 @@ class Member:
         return polled
 
     def close(self) -> None:
-        """Leaves the group; takes seconds where it cannot be told so."""
+        """Leaves the group; takes up to 3 s when the brokers do not answer."""
         with suppress(kafka.KafkaError):  # the group notices by itself
             self.consumer.close(autocommit=False, timeout_ms=int(CLOSE * 1000))
 
     def _rejoin(self) -> None:
-        """Goes on with a join that would be forgotten, the member then in no group for ever.
+        """Requests the join again where kafka-python would forget it, leaving the member in no
+        group.
 
-        A leader that joins again since its topic's partitions changed takes note of them before
-        the join is done; where a poll runs out just then, the next sees no reason to wait for it.
+        A leader that rejoins because its topic's partitions changed stores them before the join
+        ends. If a poll times out just then, the next poll sees no reason to wait for the join.
         """
         coordinator = self.consumer._coordinator  # noqa: SLF001
         if coordinator.rejoining and not coordinator.rejoin_needed:

@@ -1,6 +1,6 @@
-"""Looking at Kafka from beside: ends, commits, lag, and records by the time they were appended.
+"""Reads Kafka from outside the consumer groups: end offsets, commits, records by append time.
 
-Over connections of its own, so that a reader or a producer that hangs does not hide behind them.
+It uses connections of its own, so a hung reader or producer does not block it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pipeline.bus.kafka.connection import Connector
 from pipeline.bus.kafka.record import entry
 from pipeline.ports import Entry
 
-ANSWER = 5.0  # s that the brokers have for one question
-SLACK = 60_000  # ms; a record is appended at most so long before its event time ends
-FETCHED = 256 << 20  # bytes that one `fetch` reads at most
-FETCH = 20.0  # s that one `fetch` takes at most
-AGAIN = 0.1  # s before a question is asked again
+ANSWER = 5.0  # s; limit for the brokers' answer to one question
+SLACK = 60_000  # ms; a record is appended at most this long before its event time ends
+FETCHED = 256 << 20  # bytes; limit of one `fetch`
+FETCH = 20.0  # s; limit of one `fetch`
+AGAIN = 0.1  # s between retries
 
 T = TypeVar("T")
 
 
 class Monitor:
-    """Thread-safe. Names are those on the wire."""
+    """Answers questions about topics and groups, by their names on the brokers. Thread-safe."""
 
     def __init__(self, link: Connector) -> None:
         self._link = link
@@ -38,7 +38,7 @@ class Monitor:
         self._admin: Any = None
 
     def exists(self, topic: str) -> bool:
-        """Whether there is such a topic; one that is being made is waited for, 5 s."""
+        """Returns whether the topic exists; waits up to 5 s for a topic that is being created."""
         until = time.monotonic() + ANSWER
         while self._ask(lambda admin: _count(admin, topic), f"look at {topic}") is None:
             if time.monotonic() > until:
@@ -47,16 +47,16 @@ class Monitor:
         return True
 
     def partitions(self, topic: str) -> int:
-        """How many a topic has."""
+        """Returns the number of partitions of a topic."""
         return self._ask(lambda admin: _known(admin, topic), f"look at {topic}")
 
     def ends(self, topic: str, *, oldest: bool = False) -> dict[int, int]:
-        """The offset that the next record will have, or that of the oldest still held."""
+        """Returns the end offset of each partition, or with `oldest` its oldest stored offset."""
         spec = OffsetSpec.EARLIEST if oldest else OffsetSpec.LATEST
         return self._ask(lambda admin: _offsets(admin, topic, spec), f"look at {topic}")
 
     def committed(self, topic: str, group: str) -> dict[int, tuple[int, bytes]]:
-        """Offset and note of each partition that the group has committed."""
+        """Returns the offset and the note that the group has committed, by partition."""
 
         def ask(admin: Any) -> dict[int, tuple[int, bytes]]:
             found = admin.list_group_offsets({group: None})[group]
@@ -69,7 +69,8 @@ class Monitor:
         return self._ask(ask, f"look at the group {group}")
 
     def appended(self, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
-        """What was appended in `[start, end)` ns, and when, in each partition's order."""
+        """Yields (append time in ns, entry) for `[start, end)` ns, in order within each
+        partition."""
         from_, to = max(0, start // 1_000_000), max(0, -(-end // 1_000_000))
         parts = [TopicPartition(topic, n) for n in self.ends(topic)]
         consumer = self._consumer()
@@ -84,7 +85,7 @@ class Monitor:
     def fetch(
         self, topic: str, partition: int, key: bytes, span: tuple[int, int]
     ) -> Sequence[bytes]:
-        """Values under `key` that overlap the span (ns) and are still held; for evidence only."""
+        """Returns the stored values of `key` that overlap the span (ns); for evidence only."""
         start, end = span
         found: list[bytes] = []
         left, until = FETCHED, time.monotonic() + FETCH
@@ -111,7 +112,7 @@ class Monitor:
         return found
 
     def close(self) -> None:
-        """Ends the connection; the next question opens another."""
+        """Closes the admin connection; the next question opens another."""
         with self._lock:
             self._drop()
 
@@ -126,8 +127,8 @@ class Monitor:
                         )
                     return question(self._admin)
                 except kafka.KafkaError as error:
-                    # A client remembers where a group was looked after, and asks a broker that may
-                    # be the last to hear of a new topic: another client asks again
+                    # A client caches the coordinator of a group, and may ask a broker that does not
+                    # know a new topic yet: retry with a new client
                     if not isinstance(error, kafka.KafkaConnectionError | kafka.NodeNotReadyError):
                         self._drop()
                     if time.monotonic() > until:
@@ -172,7 +173,7 @@ def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
 
 
 def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> Iterator[Any]:
-    """From the first record appended at `start` (ms) to `end`, or to what is there now."""
+    """Yields the records appended from `start` (ms) to `end`; None: to the present end offset."""
     wait = int(ANSWER * 1000)
     consumer.assign(parts)
     ends = consumer.end_offsets(parts, timeout_ms=wait)
@@ -195,7 +196,7 @@ def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> It
             for record in records:
                 if part in left and record.offset < left[part]:
                     yield record
-            # The last offsets may hold no record of ours: the position says where reading is
+            # The last offsets may hold no record: only the position shows that the end is reached
             if part in left and (not records or records[-1].offset + 1 >= left[part]):
                 del left[part]
                 consumer.pause(part)

@@ -1,4 +1,4 @@
-"""One member of a consumer group: rebalances come out of `poll` as data."""
+"""One member of a consumer group; `poll` returns rebalances as events."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pipeline.bus.kafka.record import entry
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
-PATIENCE = 300.0  # s that a commit waits for brokers that are away
-ANSWER = 5.0  # s that the brokers have for one question
-AGAIN = 0.1  # s before it is asked again
-LOOK = 2.0  # s between looks at the ends of partitions that are silent
-STALE = 5.0  # s after which what was seen of the brokers counts for nothing
+PATIENCE = 300.0  # s; longest wait of a commit for brokers that do not answer
+ANSWER = 5.0  # s; limit for the brokers' answer to one question
+AGAIN = 0.1  # s between retries
+LOOK = 2.0  # s between requests for the end offsets of idle partitions
+STALE = 5.0  # s; age after which known end offsets are not used
 
 Event = Assigned | Entry | Revoked
 
 
 class KafkaReader:
-    """Reads `topic` (its name on the wire) for one group; for one thread.
+    """Reads `topic` (its name on the brokers) for one group. Not thread-safe.
 
-    `make` opens a consumer of the group, `release` lets another reader of it be made.
+    `make` opens a consumer of the group. `release` allows another reader of the group.
 
-    `lost` counts records that retention deleted before they were read. A commit that comes amid a
-    rebalance is made after it, if the partition is still ours: that is no error.
+    `lost` counts records that retention deleted before they were read. A commit during a rebalance
+    is not an error: it is made after the rebalance if this member still owns the partition.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class KafkaReader:
         self._closed = False
         self._consumer: Any = None
         self._member: Member | None = None
-        self._placing: set[int] = set()  # assigned, and where to begin is not known yet
-        self._next: dict[int, int] = {}  # partition -> offset that is read next
+        self._placing: set[int] = set()  # assigned, start offset not known yet
+        self._next: dict[int, int] = {}  # partition -> offset to read next
         self._commits: dict[int, tuple[int, bytes]] = {}
         self._owed: set[int] = set()  # partitions whose commit is still to be made
         self._ends: dict[int, int] = {}
@@ -60,9 +60,9 @@ class KafkaReader:
         self._answered = self._committed = -1e9  # monotonic seconds
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Event]:
-        """At most `limit` entries; nothing while the brokers are away.
+        """Returns at most `limit` entries, and none while the brokers do not answer.
 
-        Raises OutsideError for what only a person can mend, and when no broker was ever reached.
+        Raises OutsideError for errors that need an operator, and when no broker was ever reached.
         """
         self._check_open()
         member = self._opened()
@@ -87,9 +87,11 @@ class KafkaReader:
         return events
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """Durable on return; raises OutsideError when the brokers stay away, or refuse the note.
+        """Commits, durably on return; raises OutsideError when brokers stay away or refuse the
+        note.
 
-        Of a partition that is not ours any longer nothing is committed: `poll` says so next.
+        Nothing is committed for a partition that this member no longer owns: the next `poll`
+        reports it.
         """
         self._check_open()
         if partition in self._next:
@@ -102,16 +104,16 @@ class KafkaReader:
                 time.sleep(AGAIN)
 
     def behind(self, partition: int) -> int:
-        """Entries that wait to be polled; at least 1 while the brokers have not said for 5 s."""
+        """Returns the number of entries not polled yet; at least 1 after 5 s without an answer."""
         known = partition in self._ends and time.monotonic() - self._answered < STALE
         if not known:
             return 1
         return max(0, self._ends[partition] - self._next.get(partition, 0))
 
     def close(self) -> None:
-        """Leaves the group, within seconds; what was not committed will be read again.
+        """Leaves the group within seconds; entries that were not committed are read again.
 
-        A member with an instance id keeps its partitions until it comes back, or its session ends.
+        A member with an instance id keeps its partitions until it returns or its session times out.
         """
         if self._closed:
             return
@@ -124,7 +126,7 @@ class KafkaReader:
 
     def _opened(self) -> Member:
         if self._member is None:
-            if not self._exists(self._topic):  # kafka-python would wait for ever
+            if not self._exists(self._topic):  # otherwise kafka-python waits for ever
                 error = kafka.UnknownTopicOrPartitionError(self._topic)
                 raise self._link.outside(error, f"read {self._topic}")
             self._member = Member(self._make(), self._topic)
@@ -145,7 +147,7 @@ class KafkaReader:
         return events + self._placed() if self._placing else events
 
     def _placed(self) -> list[Event]:
-        """Where the new partitions begin; those that cannot be told now stay for the next poll."""
+        """Returns the new partitions' start offsets; those unknown now stay for the next poll."""
         placed: list[Event] = []
         for number in sorted(self._placing):
             try:
@@ -169,7 +171,7 @@ class KafkaReader:
         self._placing.discard(number)
         self._next[number] = max(first, offset)
         self._ends[number] = end
-        self._commits[number] = (offset, note.encode())  # a pair: a note may count from its offset
+        self._commits[number] = (offset, note.encode())  # a note may depend on its offset
         self._committed = time.monotonic()
         return Assigned(number, offset, note.encode())
 
@@ -180,14 +182,14 @@ class KafkaReader:
             known.pop(number, None)
 
     def _commit(self, number: int) -> kafka.KafkaError | None:
-        """Tries once; what stands in the way, if that may pass. Until it is made it is owed."""
+        """Tries once and returns a transient error. The commit stays owed until it succeeds."""
         offset, note = self._commits[number]
         what = {self._part(number): OffsetAndMetadata(offset, note.decode("ascii"), -1)}
         self._owed.add(number)
         try:
             self._consumer.commit(what, timeout_ms=int(ANSWER * 1000))
         except (kafka.CommitFailedError, kafka.RebalanceInProgressError):
-            return None  # `poll` makes it after the rebalance, or says that the partition is gone
+            return None  # `poll` commits after the rebalance, or reports the partition as revoked
         except kafka.KafkaError as error:
             if not passing(error):
                 raise self._link.outside(error, f"commit {self._topic}/{number}") from error
@@ -199,10 +201,10 @@ class KafkaReader:
     def _settle(self) -> None:
         for number in list(self._owed):
             if self._commit(number) is not None:
-                return  # the brokers are away: one attempt a poll is enough
+                return  # the brokers do not answer: one attempt per poll is enough
 
     def _look(self) -> None:
-        """Whether our partitions' leaders answer, and what lies there that did not come yet."""
+        """Asks the partitions' leaders for the end offsets; this also shows whether they answer."""
         self._look_at = time.monotonic() + LOOK
         parts = [self._part(number) for number in self._next]
         if not parts:
@@ -216,11 +218,12 @@ class KafkaReader:
         self._answered = time.monotonic()
         self._ends.update({part.partition: end for part, end in ends.items()})
         if self._answered - self._committed > 5 * LOOK:
-            # An idle member that was replaced by another of its instance id is told only here
+            # Only a commit tells an idle member that another one took over its instance id
             self._commit(next(iter(self._next)))
 
     def _out_of_range(self, error: Any) -> None:
-        """Retention overtook us: goes on at the oldest record. Beyond the end is another matter."""
+        """Continues at the oldest record if retention deleted ours; raises beyond the end
+        offset."""
         wait = int(ANSWER * 1000)
         for part, offset in error.args[0].items():
             try:
@@ -228,7 +231,7 @@ class KafkaReader:
                 end = self._consumer.end_offsets([part], timeout_ms=wait)[part]
             except kafka.KafkaError as away:
                 self._endure(away, "learn where it begins", 0.0)
-                return  # the next poll stumbles over it again
+                return  # the next poll raises the same error and tries again
             if offset > end:
                 raise self._beyond(part.partition, offset, end)
             if offset < first:
@@ -245,7 +248,7 @@ class KafkaReader:
         return OutsideError(msg)
 
     def _endure(self, error: kafka.KafkaError, doing: str, until: float) -> None:
-        """Waits where the brokers are away; raises for anything else."""
+        """Waits when the brokers do not answer; raises for any other error."""
         if not passing(error):
             raise self._link.outside(error, f"{doing} ({self._topic})") from error
         time.sleep(min(AGAIN, max(0.0, until - time.monotonic())))

@@ -1,4 +1,4 @@
-"""A record of ours as Kafka carries it: key, value, three headers. Imports no client.
+"""Converts records to and from Kafka messages: key, value, three headers. Imports no client.
 
 content-type: application/msgpack
 schema-version: 1
@@ -18,11 +18,11 @@ Headers = Sequence[tuple[str, bytes | None]]
 _TYPE = ("content-type", codec.CONTENT_TYPE.encode())
 _VERSION = ("schema-version", str(codec.SCHEMA_VERSION).encode())
 _TRACE = "traceparent"
-_SHOWN = 60  # characters of a strange header that an error repeats
+_SHOWN = 60  # characters of an unknown header that an error quotes
 
 
 class Consumed(Protocol):
-    """What a client gives for one record."""
+    """One message as a Kafka client returns it."""
 
     @property
     def offset(self) -> int: ...
@@ -35,27 +35,27 @@ class Consumed(Protocol):
 
 
 def topic(prefix: str, name: str) -> str:
-    """What the brokers call a topic of ours."""
+    """Returns the brokers' name of a topic."""
     return f"{prefix}.{name}"
 
 
 def group(prefix: str, name: str) -> str:
-    """What the brokers call a group of ours."""
+    """Returns the brokers' name of a consumer group."""
     return f"{prefix}-{name}"
 
 
 def headers(trace: str) -> list[tuple[str, bytes]]:
-    """The headers of a record that is published."""
+    """Returns the headers of a record to publish."""
     return [_TYPE, _VERSION, (_TRACE, trace.encode())] if trace else [_TYPE, _VERSION]
 
 
 def entry(partition: int, record: Consumed) -> Entry:
-    """The entry in a consumed record; what is wrong with it is its `fault`, never an exception."""
+    """Returns the entry of a consumed message; a defect is stored in its `fault`, never raised."""
     found = record.headers
     trace, fault = "", ""
     if len(found) == 3 and found[0] == _TYPE and found[1] == _VERSION and found[2][0] == _TRACE:
         trace = _text(found[2][1])
-    elif found:  # another producer's, or none: it may have left out any of them
+    elif found:  # another producer: any of the headers may be missing
         trace, fault = _read(found)
     key, value = record.key, record.value
     try:
@@ -82,7 +82,7 @@ def _read(found: Headers) -> tuple[str, str]:
 
 
 def _text(value: bytes | None) -> str:
-    """A trace that is not ASCII is none of W3C's."""
+    """Returns a trace as text; characters outside ASCII are dropped (W3C traces are ASCII)."""
     return value.decode("ascii", errors="ignore") if value else ""
 
 

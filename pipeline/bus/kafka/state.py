@@ -1,4 +1,4 @@
-"""What brokers tell of topics and groups; imports no client."""
+"""Lag of consumer groups, computed from committed offsets. Imports no client."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import msgspec
 
 
 class Lag(msgspec.Struct, frozen=True):
-    """How many records of a topic a group has not read yet; `members` are at it now."""
+    """The number of records of a topic that a group has not read; `members` are those alive now."""
 
-    group: str  # as the brokers know it: a reader of our topics need not be ours
+    group: str  # the brokers' name: a foreign group may read our topics too
     records: int
     members: int
 
 
 def reached(offset: int, note: str) -> int:
-    """How far a group has read that committed `offset` with `note`.
+    """Returns the offset that a group has reached, given its committed `offset` and `note`.
 
-    A commit of ours stands at the oldest record that is still needed; every note of ours, a stage's
-    and a delivery's, begins with the checksum of the rest and the offset that was reached.
+    Fusewatch commits the oldest offset that it still needs. Each of its notes (of a stage or of a
+    delivery) begins with the checksum of the rest and the offset that was reached.
     """
     try:
         body = base64.b64decode(note[1:], validate=True)
         crc, there = struct.unpack_from(">IQ", body)
     except (binascii.Error, struct.error, ValueError):
-        return offset  # another program's commit, or none of a state
+        return offset  # another program's commit, or a commit without state
     return max(offset, there) if crc == zlib.crc32(body[4:]) else offset

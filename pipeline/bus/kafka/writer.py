@@ -1,4 +1,4 @@
-"""Publishing to Kafka: one idempotent producer for each way of compressing, for any thread."""
+"""Publishes to Kafka through one idempotent producer per compression type. Thread-safe."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pipeline.bus.kafka.connection import Connector
 from pipeline.errors import OutsideError
 from pipeline.limits import most_bytes
 
-# JPEGs do not get smaller; sound is 16 bit noise: a fast one takes what little there is
+# JPEGs do not compress; 16-bit sound is mostly noise: a fast compressor gains about as much
 COMPRESSION: dict[str, str | None] = {topics.FRAMES: None, topics.AUDIO: "lz4"}
 OTHERWISE = "zstd"
-HEADROOM = 65_536  # bytes of a record beside its value: key, headers, what Kafka adds
+HEADROOM = 65_536  # bytes of a record beside its value: key, headers, Kafka's overhead
 BATCH = 1 << 20  # bytes; 7 frames of 150 kB travel together
-REQUEST = 8 << 20  # bytes for one broker at a time
-BUFFERED = 64 << 20  # bytes that a thread may publish before it must wait for their settling
-PATIENCE = 300.0  # s that `flush` waits for brokers that are away
-DELIVERY = 7 * 86_400_000  # ms; a batch that gave up earlier would be overtaken by the next
-NEW_TOPIC = 3.0  # s after which a topic that the brokers do not know is taken for missing
-KEYS = 100_000  # whose partition is remembered
+REQUEST = 8 << 20  # bytes of one request to a broker
+BUFFERED = 64 << 20  # bytes; limit of a thread's unacknowledged records
+PATIENCE = 300.0  # s; longest wait of `flush` for brokers that do not answer
+DELIVERY = 7 * 86_400_000  # ms; if a batch expired earlier, later ones would overtake it
+NEW_TOPIC = 3.0  # s; a topic that the brokers do not know after this time is missing
+KEYS = 100_000  # size of the cache of key hashes
 
 
 class _Buffer(local):
-    """What one thread published and was not yet told to be safe."""
+    """The records that one thread published and the brokers have not acknowledged."""
 
     def __init__(self) -> None:
         self.futures: deque[tuple[str, Any]] = deque()  # topic on the wire, kafka-python's future
@@ -40,8 +40,10 @@ class _Buffer(local):
 
 
 class Writer:
-    """`prefix` comes before the topics' names; a value of more than `max_message` bytes (in a
-    wrapper: `run.most_bytes`) never leaves this process. `exists` asks for a topic by another way.
+    """Publishes records to topics whose names begin with `prefix`.
+
+    A value of more than `max_message` bytes is not sent; the limit is higher for a record that
+    wraps another (`limits.most_bytes`). `exists` checks a topic over another connection.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class Writer:
         self._closed = False
 
     def publish(self, topic: str, key: str, value: bytes, trace: str) -> None:
-        """Hands a record to the producer; waits only where this thread is far ahead of it."""
+        """Hands a record to the producer; blocks only while this thread has too many bytes in
+        flight."""
         if len(value) > most_bytes(topic, self._max_message):
             msg = f"a record of {len(value)} bytes for {topic}: bus.max_message is the limit"
             raise OutsideError(msg)
@@ -77,9 +80,10 @@ class Writer:
         self._buffer.bytes += len(value)
 
     def settled(self, wait: float) -> bool:
-        """Whether all that this thread published is acknowledged; waits at most `wait` seconds.
+        """Returns whether all that this thread published is acknowledged; waits up to `wait`
+        seconds.
 
-        Raises OutsideError when a record failed for good; `discard` then, and publish again.
+        Raises OutsideError when a record failed for good: call `discard` and publish again.
         """
         until = time.monotonic() + wait
         futures = self._buffer.futures
@@ -92,7 +96,7 @@ class Writer:
                     if not future.is_done:
                         return False
                 except kafka.KafkaError:
-                    pass  # said below
+                    pass  # raised below
             if future.failed():
                 error = future.exception
                 raise self._link.outside(error, f"publish to {wire}") from error
@@ -101,8 +105,10 @@ class Writer:
         return True
 
     def flush(self) -> None:
-        """Waits until all that this thread published is safe; raises OutsideError, after that it
-        is forgotten and will not arrive any more."""
+        """Waits until all that this thread published is acknowledged; raises OutsideError.
+
+        After an error the records are dropped and do not arrive any more.
+        """
         try:
             if not self.settled(PATIENCE):
                 error = kafka.KafkaTimeoutError(f"not within {PATIENCE:.0f} s")
@@ -112,9 +118,9 @@ class Writer:
             raise
 
     def discard(self) -> None:
-        """Forgets what this thread published; nothing of it arrives after what comes next.
+        """Drops what this thread published: none of it arrives after later records.
 
-        What other threads have not settled yet fails there.
+        Unacknowledged records of other threads fail, and those threads get the error.
         """
         self._buffer.futures.clear()
         self._buffer.bytes = 0
@@ -125,12 +131,13 @@ class Writer:
             _abandon(producer)
 
     def close(self) -> None:
-        """Ends the producers; what was not flushed is lost, and fails where it is waited for."""
+        """Closes the producers; records that were not flushed are lost, and waiting threads
+        get an error."""
         self._closed = True
         self.discard()
 
     def _refused(self, error: kafka.KafkaError, doing: str, wire: str) -> OutsideError:
-        # kafka-python waits alike for brokers that are away and for a topic that nobody made
+        # kafka-python times out alike for brokers that do not answer and for a missing topic
         if isinstance(error, kafka.KafkaTimeoutError) and not self._exists(wire):
             error = kafka.UnknownTopicOrPartitionError(wire)
         return self._link.outside(error, doing)
@@ -145,7 +152,7 @@ class Writer:
         return found
 
     def _producer(self, topic: str) -> Any:
-        """The producer of this topic's compression, which knows the topic's partitions."""
+        """Returns the producer of this topic's compression type."""
         codec = COMPRESSION.get(topic, OTHERWISE)
         producer = self._producers.get(codec)
         if producer is None:
@@ -174,15 +181,18 @@ class Writer:
 
 
 def hashed(key: str) -> int:
-    """Modulo the number of partitions this is where a key belongs, for every client of Kafka."""
+    """Returns Kafka's hash of a key; its remainder by the number of partitions is the partition.
+
+    Every Kafka client uses this hash by default.
+    """
     return int(murmur2(key.encode())) & 0x7FFFFFFF
 
 
 def _abandon(producer: Any) -> None:
-    """Ends a producer without waiting for what it holds; bounded, also where brokers hang."""
+    """Closes a producer without waiting for its unsent records; bounded, even when brokers hang."""
 
     def end() -> None:
-        # The public close() waits for every record first, and gives up itself if that fails
+        # The public close() first waits for every record, and aborts the close if that fails
         producer._sender.force_close()  # noqa: SLF001
         producer._sender.join(5)  # noqa: SLF001
         producer.close(timeout=0)
