@@ -1,4 +1,4 @@
-"""A warning that may come all the time is logged once a minute."""
+"""Logs a frequent warning at most once a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger("fusewatch")
 
 
 class RateLimitedLog:
-    """A warning that may come all the time, and is said once a minute; for any thread."""
+    """A warning that is logged at most once a minute; thread safe."""
 
     def __init__(self, message: str) -> None:
         self._message = message
