@@ -17,7 +17,7 @@ FAUST = "faust"  # the name of the assignment protocol of Faust's members
 class Known(Protocol):
     """An admin client for topics and groups, like `pipeline.bus.kafka.admin.Admin`.
 
-    `limits` is topic -> bytes of its largest record; `assignor` is a group's assignment protocol,
+    `limits` is topic -> bytes of its largest batch; `assignor` is a group's assignment protocol,
     or None. Both raise OutsideError.
     """
 
