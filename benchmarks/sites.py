@@ -60,7 +60,7 @@ def frame(name: str, camera: str, start: int, people: int) -> Iterator[Record]:
 
 
 def second(name: str, of: schema.Site, start: int, people: int) -> Iterator[Record]:
-    """The records of one site in a second."""
+    """What one site says in a second."""
     sources = (*of.cameras, "room", "room/speech")
     if start // SECOND % 10 == 0:
         for source in sources:

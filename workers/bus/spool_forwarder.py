@@ -15,10 +15,10 @@ from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
 LIMIT, BYTES = 500, 4 << 20  # of one batch
-TURN = 0.5  # s between checks of the stop event
-QUIET = 5.0  # s without an acknowledgement of a batch before a warning
+TURN = 0.5  # s between looks at the stop event
+QUIET = 5.0  # s that a batch may be on its way before a word is said
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # s between attempts
-LAST = 5.0  # s that a stopped forwarder may take to empty the spool
+LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
 
 
 class ForwardTarget(Protocol):
@@ -57,7 +57,7 @@ class Forwarder:
         self._away = RateLimitedLog("what was captured waits in the spool for the brokers: %s")
 
     def loop(self, stop: threading.Event) -> None:
-        """Forwards until `stop`, and then the rest for at most `LAST` s."""
+        """Forward until `stop`, and then what is left, if the brokers are quick."""
         wait, until = FIRST_WAIT, float("inf")
 
         def over() -> bool:

@@ -35,16 +35,16 @@ from pipeline.types import (
 )
 from workers.runtime.status import Status
 
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between connection attempts; jitter takes off up to half
-STALLED = 5 * SECOND  # ns without a chunk after which a connected source is lost
-HEALTHY = 30 * SECOND  # ns of connection after which the backoff starts at FIRST_WAIT again
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # s between attempts to connect; up to half is taken off
+STALLED = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
+HEALTHY = 30 * SECOND  # after living so long the waits begin at the shortest again
 MAX_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 AROUND = 1024  # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 MAX_HELD = 100  # audio chunks that wait for the publisher; 10 s and more
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
-Clock = Callable[[], int]  # ns UTC, monotonic
-Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame that is not published
+Clock = Callable[[], int]  # ns UTC, never back
+Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame captured in vain
 MakeSource = Callable[[Count], Source]
 
 
@@ -134,7 +134,7 @@ class Capture:
     # The reader: the only thread that uses the device.
 
     def read(self, stop: threading.Event) -> None:
-        """Reads the source and reconnects, with backoff, until `stop` is set or the source ends."""
+        """Read the source, life after life, until `stop` is set or it ends for good."""
         wait = FIRST_WAIT
         while not stop.is_set():
             began = self._clock()

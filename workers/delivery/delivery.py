@@ -60,7 +60,7 @@ class Filter(msgspec.Struct, frozen=True):
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """A subscriber of alerts; `delivery-` and `name` are its consumer group, which never changes.
 
-    `flush` makes the alerts that `sink` took durable; `address` is what a 410 disables.
+    `flush` makes durable what `sink` took; `address` is what a 410 disables.
     """
 
     name: str
@@ -157,7 +157,7 @@ class Delivery:
 
     @property
     def lost(self) -> int:
-        """The number of alerts that retention deleted before they were read."""
+        """Alerts that retention deleted before they were read."""
         return int(getattr(self._reader, "lost", 0))
 
     @property

@@ -65,7 +65,7 @@ def wait_over(until: float, now: float) -> bool:
 
 
 def delay(attempts: int, chance: float) -> float:
-    """Seconds to wait after `attempts` failures (1 or more), +-20 %; `chance` is in [0, 1)."""
+    """S to wait after `attempts` failures (1 or more), spread by a fifth; `chance` is in [0, 1)."""
     return SCHEDULE[min(attempts, len(SCHEDULE)) - 1] * (0.8 + 0.4 * chance)
 
 

@@ -85,7 +85,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = "high"  # of a learned head's anomalies
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
-    sees: Callable[[], Sequence[VisionRule]]  # new rules for each state, as they keep state
+    sees: Callable[[], Sequence[VisionRule]]  # made anew for each state: level rules remember
     hears: Sequence[SoundThreshold]
     reads: Sequence[KeywordMatcher | PhraseMatcher]
 
@@ -210,7 +210,7 @@ class SiteState:
         return msgspec.structs.replace(finding, reason=f"{when}Z {finding.reason}")
 
     def _overheard(self, finding: Finding) -> Finding:
-        """Adds the text of a recent utterance to the next anomaly, once."""
+        """What somebody said meanwhile rides along with the next anomaly, once."""
         words, self._said = self._said, None
         recent = words is not None and finding.start - words.end < self._plan.size
         if words is None or finding.text or not recent:

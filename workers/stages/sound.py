@@ -24,7 +24,7 @@ from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import AudioGrid, Known, Second
 
-QUIET_DB = -60.0  # dBFS; a second below it is silence, and its labels are 0
+QUIET_DB = -60.0  # dBFS; a second below it is silence, and silence has no label
 LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 
 
