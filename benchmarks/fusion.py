@@ -42,6 +42,7 @@ _ours: list[Any] = []
 
 
 def main() -> None:
+    """Runs the three measurements."""
     ask = argparse.ArgumentParser()
     ask.add_argument("media", type=Path)
     ask.add_argument("--head", type=Path, default=SHIPPED, help="the shipped one")

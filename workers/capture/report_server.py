@@ -80,6 +80,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
             stop.wait(TURN)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for the request, or closes it if `THREADS` are busy."""
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -88,6 +89,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers the request in its thread and frees its place."""
         try:
             super().process_request_thread(request, client_address)
         finally:

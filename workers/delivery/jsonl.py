@@ -50,6 +50,7 @@ class Jsonl:
         self._open()
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Appends the alert's line, unless its id is known; raises Rejected or Retry."""
         ident = cloudevent.event_id(alert)
         if ident in self._ids:
             return

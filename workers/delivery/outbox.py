@@ -56,6 +56,7 @@ class Pending(msgspec.Struct):
     alone: bool = False  # the receiver refused this very alert the last time
 
     def due(self, now: float) -> bool:
+        """Whether the next attempt is due; `now` is unix s."""
         return wait_over(self.next, now)
 
 

@@ -67,6 +67,7 @@ class Evidence:
         self._size = sum(size for _, size, _ in _files(folder))
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Writes the alert's snapshots and manifest, and applies `cap`."""
         if not alert.evidence or alert.state == "closed":
             return  # a closing alert names the pictures of its opening
         stem = f"{alert.site}/{alert.id}_{alert.revision}"

@@ -72,6 +72,7 @@ class Webhook:
         return f"Webhook({self.name!r}, {self.target.place})"
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Posts the alert once; raises Retry or Rejected."""
         try:
             body = cloudevent.event_bytes(alert)
         except ValueError as error:

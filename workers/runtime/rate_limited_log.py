@@ -18,6 +18,7 @@ class RateLimitedLog:
         self._due = 0.0
 
     def warn(self, error: Exception) -> None:
+        """Logs the warning with `error`, if the last one was a minute ago or more."""
         with self._lock:
             due = time.monotonic() >= self._due
             if due:
