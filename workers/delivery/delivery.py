@@ -51,7 +51,6 @@ class Filter(msgspec.Struct, frozen=True):
     min_severity: str = "low"
 
     def wants(self, alert: Alert) -> bool:
-        """Whether the alert's site and severity are selected."""
         rank = schema.SEVERITIES.index
         return (not self.sites or alert.site in self.sites) and (
             rank(alert.severity) >= rank(self.min_severity)
