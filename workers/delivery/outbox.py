@@ -61,7 +61,7 @@ class Pending(msgspec.Struct):
 
 
 def wait_over(until: float, now: float) -> bool:
-    """Whether the wait is over (unix s), or longer than LONGEST, which only a wrong clock sets."""
+    """Whether the wait is over (unix s), or over LONGEST, which only a wrong clock sets."""
     return until <= now or until > now + LONGEST
 
 
