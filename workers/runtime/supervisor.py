@@ -99,7 +99,7 @@ class Supervisor:
         self.start(name, body)
 
     def join(self) -> list[str]:
-        """Waits `PATIENCE` s for the threads to end; logs and returns the names of late ones."""
+        """Waits `PATIENCE` s for the threads; logs and returns the names of late ones."""
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
