@@ -1,9 +1,10 @@
-"""What one camera costs a capture worker: decoding, shrinking and JPEG, in CPU time.
+"""Measures the CPU time of one camera in a capture worker: decoding, resizing and JPEG.
 
     python -m benchmarks.capture MEDIA [--fps 5] [--width 640]
 
-Each clip of MEDIA/video as if it came live: every frame is decoded, `--fps` of them are shrunk and
-encoded as capture does it. One thread. Prints the share of a core, and the size of the JPEGs.
+Each clip of MEDIA/video is read like a live stream: every frame is decoded, and `--fps` of them are
+resized and encoded by the functions of capture. One thread. Prints the share of a core and the size
+of the JPEGs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from workers.media.jpeg import encoded, shrunk
 
 
 def measure(path: Path, fps: float, width: int) -> None:
+    """Prints the share of a core and the size of the JPEGs of one clip."""
     clip = cv2.VideoCapture(str(path))
     rate, size = clip.get(cv2.CAP_PROP_FPS), [int(clip.get(n)) for n in (3, 4)]
     frames, sizes = 0, list[int]()
@@ -35,6 +37,7 @@ def measure(path: Path, fps: float, width: int) -> None:
 
 
 def main() -> None:
+    """Measures each clip of the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("media", type=Path)
     parser.add_argument("--fps", type=float, default=5)

@@ -1,10 +1,10 @@
-"""Records a second through the pure core: `align` alone, then `align` in a `Host` with its codec.
+"""Measures records a second through the pure core: `align` alone, then in a `Host` with the codec.
 
     python benchmarks/core.py [--seconds 120] [--rounds 5]
 
-Ten sites of three sources (a camera at 5 frames/s, its microphone's sound and speech), in one log
-as a partition holds it. Prints one JSON line a measurement: records a second of wall time, median
-and best of the rounds, and of CPU time, which a busy machine disturbs less.
+The input is one partition with ten sites of three sources (a camera at 5 frames/s, a microphone's
+sound and speech). Prints one JSON line a measurement: records a second of wall time, median and
+best of the rounds, and of CPU time, which other load on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BEGIN = 1_767_225_600 * SECOND  # 2026-01-01T00:00:00Z
 
 
 def log(seconds: int, fps: int = 5) -> list[Record]:
-    """What ten sites say in `seconds` of event time, in the order of one partition."""
+    """The records of ten sites in `seconds` of event time, in the order of one partition."""
     records: list[Record] = []
     for second in range(seconds):
         for site in SITES:
@@ -75,7 +75,7 @@ def _hearing(site: str, start: int, *, talks: bool) -> list[Record]:
 
 
 class Windows:
-    """A stage that aligns and does nothing else: what the host and windows cost by themselves."""
+    """A stage that only aligns, to measure the cost of the host and of windows alone."""
 
     def __init__(self) -> None:
         self.aligners: dict[str, Aligner] = {}
@@ -99,7 +99,7 @@ class Windows:
 
 
 def through_align(records: list[Record]) -> int:
-    """Records straight into ten aligners; how many windows closed."""
+    """Pushes records into ten aligners; returns how many windows closed."""
     stage = Windows()
     stage.open({})
     for record in records:
@@ -108,7 +108,7 @@ def through_align(records: list[Record]) -> int:
 
 
 def through_host(values: list[bytes]) -> int:
-    """Bytes through codec, host and aligners, as `run.step` does it: a commit every 64 records."""
+    """Runs bytes through codec, host and aligners, with a commit every 64 records (`run.step`)."""
     stage = Windows()
     host = Host(stage, Assigned(0, 0, b""))
     for offset, value in enumerate(values):
@@ -121,9 +121,9 @@ def through_host(values: list[bytes]) -> int:
 def measure(
     name: str, work: Callable[[list[Any]], int], items: list[Any], rounds: int, seconds: int
 ) -> None:
-    """One warm round, then the median of `rounds`."""
+    """Runs one round to warm up, then `rounds` rounds; prints their median and best."""
     closed = work(items)
-    # The camera's last promise is a frame short of the end: that window is still open.
+    # The camera's last Progress is a frame before the end, so the last window is still open.
     assert closed == len(SITES) * (seconds - 1), (closed, seconds)
     took, busy = [], []
     for _ in range(rounds):
@@ -145,7 +145,7 @@ def measure(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures both; see the head of this file."""
+    """Runs both measurements; the module docstring describes them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=120, help="event time of the log")
     parser.add_argument("--rounds", type=int, default=5)

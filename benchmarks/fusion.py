@@ -1,14 +1,13 @@
-"""What a learned head costs a window, how long it takes to teach one, and what it tells in an hour
-in which nothing happens.
+"""Measures a learned head: its cost a window, the time to train one, and its false alerts an hour.
 
     python -m benchmarks.fusion MEDIA [--head FOLDER] [--scenes 60] [--seed 11]
 
-It is taught from 30 alerts of 30 composed scenes of the held-out split, reviewed by their truth.
+The training uses 30 alerts of 30 composed scenes of the held-out split, reviewed by their truth.
 
-The hour is composed of clips of the held-out (test) split: 60 scenes of a minute with people,
-traffic, rain, dogs, bells, ordinary speech and fireworks far away. It is replayed with the shipped
-head; alerts are counted apart by what told them. The sound rule's own head was fitted on all clips,
-so only what the fusion head tells is measured on clips that it never met.
+The hour without incidents is composed of clips of the held-out (test) split: 60 scenes of a minute
+with people, traffic, rain, dogs, bells, ordinary speech and fireworks far away. It is replayed with
+the shipped head. Alerts of the head and of the rules are counted separately. The head of the sound
+rule was fitted on all clips, so only the alerts of the fusion head are measured on unseen clips.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ _ours: list[Any] = []
 
 
 def main() -> None:
+    """Runs the three measurements."""
     ask = argparse.ArgumentParser()
     ask.add_argument("media", type=Path)
     ask.add_argument("--head", type=Path, default=SHIPPED, help="the shipped one")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def cost(config: Path, scene: Path, folder: Path) -> None:
-    """Milliseconds a window on one core, beside the noisy-or's and the whole replay's."""
+    """Prints milliseconds a window on one core, for the head, the noisy-or and the whole replay."""
     settings = loader.load(config)
     encoders = load_encoders(settings.models, recorded=True)
     site = load_scene(scene).site
@@ -101,7 +101,7 @@ def cost(config: Path, scene: Path, folder: Path) -> None:
 
 
 def taught(media: Path, folder: Path) -> None:
-    """Seconds to teach the shipped head a site by 30 alerts that a person has reviewed."""
+    """Prints the seconds to fine-tune the shipped head to a site with 30 reviewed alerts."""
     out, file = folder / "taught", folder / "reviewed.jsonl"
     compose(media, out, scenes=30, seed=12, splits=(0, 0, 1))
     jobs = [
@@ -132,7 +132,7 @@ def taught(media: Path, folder: Path) -> None:
 
 
 def quiet(config: Path, scenes: list[Path], head: Path) -> None:
-    """Alerts in an hour of ordinary scenes."""
+    """Prints the alerts in an hour of ordinary scenes."""
     told: Counter[str] = Counter()
     jobs = [str(scene) for scene in scenes]
     with pool(_ready, str(config), head) as workers:
@@ -155,7 +155,7 @@ def _ready(config: str, head: Path) -> None:
     encoders = load_encoders(settings.models, recorded=True)
     detector = feature_extraction.MemoizedDetector(
         encoders.detector
-    )  # the same films, scene after scene
+    )  # the scenes share their videos
     _ours[:] = [
         settings,
         structs.replace(encoders, detector=detector),

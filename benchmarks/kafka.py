@@ -1,15 +1,15 @@
-"""How fast our Kafka bus is against the bare clients, and what Faust costs beside the plain way.
+"""Compares our Kafka bus with the bare clients, and a Faust reader with a plain one.
 
     python -m benchmarks.kafka [HOST:PORT]      (needs the extras `kafka`, `faust` and `bench`)
 
-Without an address one broker is started by deploy/kafka/kafka.sh, on this machine and its disk.
-Everything is measured in one run, several times in turn, so that the machine's mood is in every
-figure alike: median of the rounds; the ratio to kafka-python as the median of the ratios within
-each round; and the CPU of this process a record. All clients publish with acks=all, idempotence, no
-compression, the same batch size, keys and headers to a fresh topic of four partitions, and wait for
-the acknowledgement of each `flush` (64 records of 1 kB, 8 of 150 kB: what a step of ours would do);
-and read one and the same topic, in a group, with the same fetch sizes. A reading is timed from its
-first records on: joining a group takes seconds. About two minutes.
+Without an address, deploy/kafka/kafka.sh starts one broker on this machine and its disk. All ways
+are measured in one run, in turns, so that other load on the machine affects all of them alike.
+Prints the median of the rounds, the ratio to kafka-python (the median of the ratios within each
+round), and the CPU time of this process a record. All clients publish with acks=all, idempotence,
+no compression, the same batch size, keys and headers to a new topic of four partitions, and wait
+for the acknowledgement of each `flush` (64 records of 1 kB, 8 of 150 kB: as many as a step of ours
+has). They read the same topic, in a group, with the same fetch sizes. A read is timed from its
+first records on, because joining a group takes seconds. Takes about two minutes.
 """
 
 from __future__ import annotations
@@ -58,18 +58,19 @@ Read = Callable[[schema.KafkaBus, int], Took]
 
 
 def now() -> Took:
+    """The present wall clock and CPU time, s."""
     return time.perf_counter(), time.process_time()
 
 
 def since(then: Took, share: float = 1.0) -> Took:
-    """The time between, divided by `share`."""
+    """The wall clock and CPU time since `then`, divided by `share`."""
     wall, cpu = now()
     return (wall - then[0]) / share, (cpu - then[1]) / share
 
 
 @contextmanager
 def broker(address: str) -> Iterator[str]:
-    """`address`, or a broker of our own that is gone afterwards."""
+    """Yields `address`, or starts a broker and stops it afterwards."""
     if address:
         yield address
         return
@@ -80,7 +81,7 @@ def broker(address: str) -> Iterator[str]:
 
 
 def fresh(address: str, *names: str) -> schema.KafkaBus:
-    """Settings whose topics nobody else has."""
+    """Creates topics under a new prefix and returns their settings."""
     settings = schema.KafkaBus(brokers=(address,), prefix=f"bench-{uuid4().hex[:12]}")
     with Admin(settings) as admin:
         for name in names:
@@ -89,11 +90,13 @@ def fresh(address: str, *names: str) -> schema.KafkaBus:
 
 
 def keyed(values: Sequence[bytes]) -> Iterator[tuple[str, bytes]]:
+    """Yields the values with the keys of 16 cameras in turn."""
     for number, value in enumerate(values):
         yield KEYS[number % len(KEYS)], value
 
 
 def wire(settings: schema.KafkaBus) -> str:
+    """The name of the frames topic on the brokers."""
     return record.topic(settings.prefix, topics.FRAMES)
 
 
@@ -101,6 +104,7 @@ def wire(settings: schema.KafkaBus) -> str:
 
 
 def by_us(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
+    """Publishes with our bus."""
     bus = KafkaBus(settings)
     bus.publish(topics.FRAMES, KEYS[0], b"warm", TRACE)
     bus.flush()
@@ -116,6 +120,7 @@ def by_us(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
 
 
 def by_kafka_python(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
+    """Publishes with kafka-python."""
     producer = kafka.KafkaProducer(
         bootstrap_servers=settings.brokers,
         acks="all",
@@ -138,6 +143,7 @@ def by_kafka_python(settings: schema.KafkaBus, values: list[bytes], batch: int) 
 
 
 def by_confluent(settings: schema.KafkaBus, values: list[bytes], batch: int) -> Took:
+    """Publishes with confluent-kafka."""
     producer = confluent_kafka.Producer(
         {
             "bootstrap.servers": ",".join(settings.brokers),
@@ -165,7 +171,7 @@ def by_confluent(settings: schema.KafkaBus, values: list[bytes], batch: int) -> 
 
 
 def reading(poll: Callable[[], int], count: int) -> Took:
-    """From the first records that `poll` gave to the last of `count`, as if it were all of them."""
+    """Times the reads after the first `poll` with records, scaled to all `count` records."""
     first = read = 0
     while not first:
         first = read = poll()
@@ -176,6 +182,7 @@ def reading(poll: Callable[[], int], count: int) -> Took:
 
 
 def read_by_us(settings: schema.KafkaBus, count: int) -> Took:
+    """Reads with our bus."""
     bus = KafkaBus(settings)
     reader = bus.reader(topics.FRAMES, f"us-{uuid4().hex[:8]}")
     took = reading(lambda: sum(isinstance(e, Entry) for e in reader.poll(LIMIT, 1.0)), count)
@@ -184,6 +191,7 @@ def read_by_us(settings: schema.KafkaBus, count: int) -> Took:
 
 
 def read_by_kafka_python(settings: schema.KafkaBus, count: int) -> Took:
+    """Reads with kafka-python."""
     consumer = kafka.KafkaConsumer(
         wire(settings),
         bootstrap_servers=settings.brokers,
@@ -201,6 +209,7 @@ def read_by_kafka_python(settings: schema.KafkaBus, count: int) -> Took:
 
 
 def read_by_confluent(settings: schema.KafkaBus, count: int) -> Took:
+    """Reads with confluent-kafka."""
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": ",".join(settings.brokers),
@@ -212,7 +221,7 @@ def read_by_confluent(settings: schema.KafkaBus, count: int) -> Took:
         }
     )
     consumer.subscribe([wire(settings)])
-    # Small polls: librdkafka waits until it has as many as asked for, or the time is over
+    # Small polls: librdkafka waits until it has as many records as asked for, or for the timeout
     took = reading(lambda: len(consumer.consume(num_messages=64, timeout=0.01)), count)
     consumer.close()
     return took
@@ -226,14 +235,14 @@ WAYS: dict[str, tuple[Publish, Read]] = {
 
 
 def throughput(address: str, size: int) -> None:
-    """Records/s of each way, published and read."""
+    """Prints the records/s of each way, published and read."""
     count, batch = SIZES[size]
     values = [number.to_bytes(4) + bytes(size - 4) for number in range(count)]
     took: dict[tuple[str, str], list[Took]] = defaultdict(list)
     filled = fresh(address, topics.FRAMES)
     by_us(filled, values * (READ[size] // count), 8 * batch)
     for turn in range(ROUNDS):
-        for name in list(WAYS)[turn % 3 :] + list(WAYS)[: turn % 3]:  # nobody is always first
+        for name in list(WAYS)[turn % 3 :] + list(WAYS)[: turn % 3]:  # each way is first in turn
             publish, read = WAYS[name]
             settings = fresh(address, topics.FRAMES)
             took["publish", name].append(publish(settings, values, batch))
@@ -255,7 +264,7 @@ def throughput(address: str, size: int) -> None:
 
 
 def work_off(bus: Bus, group: str) -> Took:
-    """What one stage takes for all reports that wait: read, answered, committed."""
+    """The time of one stage for all waiting reports: read, processed, committed."""
     runner = Runner(
         TextStage(FakeText()), bus, topic=topics.REPORTS, group=group, out=topics.OBSERVATIONS
     )
@@ -270,7 +279,7 @@ def work_off(bus: Bus, group: str) -> Took:
 
 
 def stages(address: str) -> None:
-    """The cost of a record when Faust reads, and when we do."""
+    """Prints the cost of a record with a Faust reader and with our own reader."""
     settings = fresh(address, topics.REPORTS, topics.OBSERVATIONS, topics.DEAD)
     plain = KafkaBus(settings)
     for number in range(REPORTS):
@@ -305,6 +314,7 @@ def stages(address: str) -> None:
 
 
 def main() -> None:
+    """Runs all measurements."""
     with broker(sys.argv[1] if len(sys.argv) > 1 else "") as address:
         for size in SIZES:
             throughput(address, size)

@@ -1,12 +1,12 @@
-"""Glass to webhook: how long from a sound's onset, and from a frame's capture, to the receiver.
+"""Measures the latency from a sound's onset, and from a frame's capture, to the webhook receiver.
 
     python -m benchmarks.latency MEDIA [--events 20]
 
-A real RTSP server plays a film made of MEDIA's office (empty for 8 s, a person for 4 s, again and
-again); a virtual microphone hears a gunshot played while the person is there; the daemon runs as a
-process of its own, and a receiver on loopback notes when each alert came. Onset is when the player
-was started plus where the shot stands in its file, so the player's own delay counts against us.
-Windows: from the onset to the first revision that the fused window caused.
+A real RTSP server plays a video made of MEDIA's office (empty for 8 s, then a person for 4 s,
+repeated). A virtual microphone hears a gunshot that is played while the person is there. The daemon
+runs as a process of its own, and a receiver on loopback notes when each alert comes. The onset is
+the start of the player plus the position of the shot in its file, so the player's own delay counts
+against us. Windows: from the onset to the first revision that the fused window caused.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from workers.media.recordings import RATE, AudioMix
 
 EMPTY, PERSON, FPS = 8, 4, 10
 EMPTY_FROM, PERSON_FROM = 0.5, 30.0  # s in office_a.mp4
-LOUD = 0.1  # of full scale: where a shot begins
+LOUD = 0.1  # of the peak; the first louder sample is the onset of the shot
 
 
 def film(source: Path, path: Path, cycles: int) -> Path:
-    """Empty room and person by turns, cut from the office's video."""
+    """Writes a video with the empty room and the person in turn, cut from the office's video."""
     with av.open(str(source)) as file:
         frames = [frame.to_ndarray(format="bgr24") for frame in file.decode(video=0)]
     empty = frames[round(EMPTY_FROM * FPS)]
@@ -51,7 +51,7 @@ def film(source: Path, path: Path, cycles: int) -> Path:
 
 
 def onset(clip: Path) -> float:
-    """Seconds into the clip at which it gets loud."""
+    """The position of the first loud sample in the clip, s."""
     import numpy as np
 
     samples = (
@@ -67,7 +67,7 @@ def onset(clip: Path) -> float:
 
 
 class Times:
-    """When each revision came, by what caused it."""
+    """Collects the latencies of revisions, by their cause."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []  # s from a frame's capture to its receipt
@@ -78,6 +78,7 @@ class Times:
         self._known: dict[str, tuple[set[str], set[str]]] = {}
 
     def take(self, event: dict[str, Any]) -> None:
+        """Notes the latency of each new cause in a received event."""
         now, data = time.time(), event["data"]
         labels, rules = self._known.setdefault(data["alert_id"], (set(), set()))
         new = set(data["labels"]) - labels
@@ -95,6 +96,7 @@ class Times:
 
 
 def told(name: str, values: list[float], aim: str = "") -> None:
+    """Prints the count, median and 95th percentile of latencies."""
     if len(values) < 2:
         print(f"{name:34} {len(values)} events: too few")
         return
@@ -105,6 +107,7 @@ def told(name: str, values: list[float], aim: str = "") -> None:
 
 
 def main() -> None:
+    """Runs the daemon, plays the events and prints the latencies."""
     ask = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

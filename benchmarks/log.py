@@ -1,10 +1,11 @@
-"""How fast the local log is, against bare SQLite and a bare file, and how much a host costs.
+"""Compares the local log with bare SQLite and a bare file, and measures the cost of a host.
 
     python benchmarks/log.py [FOLDER]
 
-All in one run, three times in turn, the best of each: the machine's mood is in every figure alike.
-"bare sqlite3" is a table (offset, key, value) in WAL mode with synchronous=NORMAL, `executemany` in
-transactions of the same size; "bare file" is `write` and `flush` of the same batches, no fsync.
+All ways are measured in one run, three times in turn, and the best of each is printed, so that
+other load on the machine affects all of them alike. "bare sqlite3" is a table (offset, key, value)
+in WAL mode with synchronous=NORMAL, with `executemany` in transactions of the same size; "bare
+file" is `write` and `flush` of the same batches, without fsync.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROUNDS = 3
 
 
 class Trivial:
-    """A stage that holds nothing and passes everything on."""
+    """A stage that keeps no state and returns every record."""
 
     def infer(self, batch: Sequence[Record]) -> list[None]:
         return [None] * len(batch)
@@ -62,12 +63,13 @@ def frame(seq: int, size: int) -> bytes:
 
 
 def open_log(folder: Path, max_bytes: int = 4 << 30) -> LocalLog:
+    """Opens a local log with a cap of `max_bytes`."""
     retention = Retention(max_bytes=max_bytes)
     return LocalLog(folder, clock=time.time_ns, default=retention)
 
 
 def publish(folder: Path, values: list[bytes], batch: int) -> None:
-    """Our log: publish and flush; each flush is acknowledged."""
+    """Publishes to our log, with a flush a batch; each flush is acknowledged."""
     log = open_log(folder)
     for some in _batches(values, batch):
         for value in some:
@@ -77,7 +79,7 @@ def publish(folder: Path, values: list[bytes], batch: int) -> None:
 
 
 def publish_capped(folder: Path, values: list[bytes], batch: int) -> None:
-    """The same with a cap of a quarter of the bytes, so that retention deletes all the time."""
+    """The same with a cap of a quarter of the bytes, so that retention always deletes."""
     log = open_log(folder, max(4 << 20, sum(map(len, values)) // 4))
     for some in _batches(values, batch):
         for value in some:
@@ -87,6 +89,7 @@ def publish_capped(folder: Path, values: list[bytes], batch: int) -> None:
 
 
 def executemany(folder: Path, values: list[bytes], batch: int) -> None:
+    """Inserts into bare SQLite, one transaction a batch."""
     database = sqlite3.connect(folder / "bare.db", isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
@@ -100,6 +103,7 @@ def executemany(folder: Path, values: list[bytes], batch: int) -> None:
 
 
 def append(folder: Path, values: list[bytes], batch: int) -> None:
+    """Appends to a bare file, one flush a batch."""
     with (folder / "bare").open("wb") as file:
         for some in _batches(values, batch):
             for value in some:
@@ -113,7 +117,7 @@ def _batches(values: list[bytes], size: int) -> list[list[bytes]]:
 
 
 def read(folder: Path, batch: int) -> int:
-    """Reads everything, a commit a poll; the bytes read."""
+    """Reads all entries, with a commit a poll; returns the bytes read."""
     log = open_log(folder)
     reader = log.reader("frames.v1", "bench")
     total = 0
@@ -127,12 +131,14 @@ def read(folder: Path, batch: int) -> int:
 
 
 def seconds(work: Callable[[], object]) -> float:
+    """The wall clock time of `work`, s."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
 def compare(base: Path, size: int, count: int, batch: int) -> None:
+    """Prints records/s and MB/s of each way, for `count` records of `size` bytes."""
     values = [frame(seq, size) for seq in range(count)]
     volume = sum(map(len, values)) / 1e6
     ways = {
@@ -160,7 +166,7 @@ def compare(base: Path, size: int, count: int, batch: int) -> None:
 
 
 def latency(base: Path, count: int = 300) -> None:
-    """From the flush in one thread to the entry in the hands of another that waits."""
+    """Prints the latency from a flush in one thread to the poll of a waiting thread."""
     folder = Path(tempfile.mkdtemp(dir=base))
     log = open_log(folder)
     reader = log.reader("t", "g")
@@ -192,7 +198,7 @@ def latency(base: Path, count: int = 300) -> None:
 
 
 def hosting(base: Path, count: int = 50_000, sites: int = 20) -> None:
-    """Records/s through one host, and through a whole step over memory and the local log."""
+    """Prints records/s through one host, and through a whole step over memory and the local log."""
     records = [
         Sound(site=f"site{k % sites}", source="room", start=k, end=k + 1) for k in range(count)
     ]
@@ -238,6 +244,7 @@ def hosting(base: Path, count: int = 50_000, sites: int = 20) -> None:
 
 
 def main() -> None:
+    """Runs all measurements in a temporary folder."""
     base = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
     try:
         compare(base, size=1_000, count=20_000, batch=64)

@@ -1,9 +1,10 @@
-"""Sounds found and falsely raised in composited scenes, by clips that the head never met.
+"""Counts sounds found and false alarms in composed scenes, with clips that the head has not seen.
 
 `python benchmarks/sound.py MEDIA WEIGHTS [--scenes 40]`: for each of five folds a head is fitted
-without the fold's clips, operating points included; scenes are then made of those clips only: 25 s,
-one alarm and one benign clip at random times and gains (-3 to +6 dB), half of them over a benign
-bed 10 to 25 dB below; they run through `SoundStage` in chunks of 0.1 s. Composited, not recorded.
+without the fold's clips, operating points included. Scenes are then made of those clips only: 25 s
+with one alarm and one benign clip at random times and gains (-3 to +6 dB), half of them over a
+benign bed 10 to 25 dB below. They run through `SoundStage` in chunks of 0.1 s. The scenes are
+composed, not recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LASTS, HOP = 25, 0.1  # seconds
 def scene(
     alarm: SoundClip, benign: SoundClip, bed: Floats | None, chance: np.random.Generator
 ) -> tuple:
-    """The microphone's samples and the times of both clips, (start, end) in seconds."""
+    """Composes the microphone's samples; returns them and (start, end) of both clips in seconds."""
     whole = np.zeros(LASTS * RATE, np.float32)
     times = []
     for clip, earliest in ((alarm, 2.0), (benign, 14.0)):
@@ -42,7 +43,7 @@ def scene(
 
 
 def sounds(samples: Floats, stage: SoundStage) -> list[Sound]:
-    """What the stage says of it."""
+    """Runs the samples through the stage; returns its Sound records."""
     state, out = stage.open({}), []
     for number in range(round(LASTS / HOP)):
         part = samples[round(number * HOP * RATE) : round((number + 1) * HOP * RATE)]
@@ -61,7 +62,7 @@ def sounds(samples: Floats, stage: SoundStage) -> list[Sound]:
 
 
 def judge(heard: list[Sound], label: str, times: list, tally: Counter) -> None:
-    """Count found in time, wrong beside the alarm, false elsewhere."""
+    """Counts alarms found in time, other labels at the alarm, and false alarms elsewhere."""
     start, end = times[0]
     raised = [(s.start / SECOND, name) for s in heard for name, p in s.labels.items() if p >= 0.5]
     tally[label, "scenes"] += 1
@@ -73,7 +74,7 @@ def judge(heard: list[Sound], label: str, times: list, tally: Counter) -> None:
 
 
 def main() -> None:
-    """Fit, compose, run, print."""
+    """Fits the heads, composes and runs the scenes, and prints the counts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("media", type=Path)
     parser.add_argument("weights", type=Path)

@@ -1,11 +1,11 @@
-"""Seconds for an utterance through the speech stage, against bare faster-whisper and openai's.
+"""Measures seconds an utterance through the speech stage, bare faster-whisper and openai-whisper.
 
     python -m benchmarks.speech MEDIA WEIGHTS [--openai tiny.en.pt] [--threads 2] [--runs 5]
 
-All three greedy, warm, in one process, with the same weights (faster-whisper-tiny.en; for
-openai-whisper they are converted first). The stage does more in its time than the bare models: it
-cuts PCM chunks into seconds, looks for voice, splits, and embeds the text. The clips: `jfk.flac`
-(11 s) and cuts of 3 s.
+All three decode greedily, warm, in one process, with the same weights (faster-whisper-tiny.en; for
+openai-whisper they are converted first). The stage does more than the bare models: it cuts PCM
+chunks into seconds, detects voice, splits, and embeds the text. The clips are `jfk.flac` (11 s) and
+cuts of 3 s.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Transcribe = Callable[[np.ndarray], str]
 
 
 def stage(weights: Path, threads: int) -> Transcribe:
-    """From PCM chunks of 0.1 s to the words of all utterances."""
+    """A function that runs PCM chunks of 0.1 s through the stage and returns all words."""
     speech = SpeechStage(
         VoiceActivity(),
         FasterWhisper(weights / "faster-whisper-tiny.en", threads=threads),
@@ -54,7 +54,7 @@ def stage(weights: Path, threads: int) -> Transcribe:
 
 
 def chunks(samples: np.ndarray) -> Iterator[AudioChunk]:
-    """The samples as a microphone's chunks."""
+    """Cuts the samples into a microphone's chunks of 0.1 s."""
     pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     for seq, at in enumerate(range(0, len(pcm), CHUNK)):
         part = pcm[at : at + CHUNK]
@@ -66,13 +66,13 @@ def chunks(samples: np.ndarray) -> Iterator[AudioChunk]:
 
 
 def done(samples: np.ndarray) -> Progress:
-    """The end of the recording."""
+    """The Progress after the end of the recording."""
     upto = (len(samples) // RATE + 5) * SECOND
     return Progress(site="bench", source="room", upto=upto)
 
 
 def bare_faster_whisper(weights: Path, threads: int) -> Transcribe:
-    """`WhisperModel.transcribe` as its README shows it, but greedy and without sampling."""
+    """`WhisperModel.transcribe` as in its README, but greedy and without sampling."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(
@@ -91,7 +91,7 @@ def bare_faster_whisper(weights: Path, threads: int) -> Transcribe:
 
 
 def bare_openai_whisper(weights: Path, threads: int) -> Transcribe:
-    """`transcribe` of openai-whisper, greedy; raises ImportError where it is not installed."""
+    """`transcribe` of openai-whisper, greedy; raises ImportError if it is not installed."""
     import torch
     import whisper
 
@@ -108,7 +108,7 @@ def bare_openai_whisper(weights: Path, threads: int) -> Transcribe:
 
 
 def clips(media: Path) -> Iterator[tuple[str, np.ndarray, str]]:
-    """Name, samples and the words of what they were cut from."""
+    """Yields name, samples and reference text; an LJ cut has the text of its whole clip."""
     from faster_whisper import decode_audio
 
     folder = media / "speech"
@@ -123,7 +123,7 @@ def clips(media: Path) -> Iterator[tuple[str, np.ndarray, str]]:
 
 
 def main() -> None:
-    """Print seconds (median), their ratio and the words, clip by clip."""
+    """Prints median seconds, their ratio and the words for each clip."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("media", type=Path, help="folder of clips, with speech/")
     asked.add_argument("weights", type=Path, help="folder of model files")
@@ -151,7 +151,7 @@ def main() -> None:
 def measured(
     ways: dict[str, Transcribe], samples: np.ndarray, runs: int
 ) -> dict[str, tuple[float, str]]:
-    """Median seconds and words of each way; they take turns, so that a busy machine hits all."""
+    """Median seconds and words of each way; they run in turn, so that other load affects all."""
     took: dict[str, list[float]] = {way: [] for way in ways}
     said = {way: transcribe(samples) for way, transcribe in ways.items()}  # warm
     for _ in range(runs):

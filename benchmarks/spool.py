@@ -1,11 +1,12 @@
-"""What the spool of a capture worker costs: 25 cameras, 5 frames a second each, 150 kB a frame.
+"""Measures the cost of a capture worker's spool: 25 cameras, 5 frames a second, 150 kB a frame.
 
     python -m benchmarks.spool [FOLDER]
 
-Three times, for 10 s each, at that pace: the share of a core (user and system time of the process)
-that capture spends on its spool while the brokers take all at once, while they are away, and
-while they are away with the spool at its cap. The brokers are a stub: what Kafka costs comes on
-top. Then how fast an outage of 60 s is read back. Synced to the disk as in earnest (WAL, NORMAL).
+Three runs of 10 s at that rate print the share of a core (user and system time of the process) that
+capture spends on its spool: while the brokers take all at once, while they are away, and while they
+are away with the spool at its cap. The brokers are a stub, so the cost of Kafka is not included.
+Then it measures how fast the records of an outage of 60 s are read back. The spool syncs to the
+disk as in production (WAL, NORMAL).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SECONDS = 10
 
 
 class Stub:
-    """Brokers that take all at once, or are away."""
+    """A stub of brokers that acknowledge all at once, or are away."""
 
     def __init__(self, away: bool) -> None:
         self.away = away
@@ -49,6 +50,7 @@ class Stub:
 
 
 def frame(camera: int, seq: int, data: bytes) -> FrameChunk:
+    """A frame of one camera."""
     start = seq * SECOND // FPS
     return FrameChunk(
         site="office",
@@ -63,7 +65,7 @@ def frame(camera: int, seq: int, data: bytes) -> FrameChunk:
 
 
 def pace(spool: Spool, away: bool) -> tuple[float, float]:
-    """The share of a core, and the longest that one `put` took, in ms."""
+    """Runs `SECONDS` at full rate; returns the share of a core and the longest `put`, ms."""
     stop, data = threading.Event(), os.urandom(SIZE)
     forwarder = Forwarder(spool, Stub(away), Status())
     thread = threading.Thread(target=forwarder.loop, args=(stop,))
@@ -82,7 +84,7 @@ def pace(spool: Spool, away: bool) -> tuple[float, float]:
 
 
 def read_back(spool: Spool) -> tuple[float, float]:
-    """MB in the spool, and how many MB a second leave it."""
+    """Fills the spool with 60 s of frames; returns its MB, and the MB a second read back."""
     data = os.urandom(SIZE)
     for k in range(60 * FPS * CAMERAS):
         spool.put(topics.FRAMES, [frame(k % CAMERAS, k // CAMERAS, data)])
@@ -93,6 +95,7 @@ def read_back(spool: Spool) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Runs all measurements in a temporary folder."""
     base = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
     print(
         f"{CAMERAS} cameras x {FPS}/s x {SIZE / 1000:g} kB = {CAMERAS * FPS * SIZE / 1e6:.1f} MB/s"

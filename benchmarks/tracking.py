@@ -1,11 +1,11 @@
-"""Our tracker against norfair on real detections: ids a person, id changes, delay, cost.
+"""Compares our tracker with norfair on real detections: ids a person, id changes, delay, cost.
 
     python -m benchmarks.tracking MEDIA WEIGHTS [--truth gt.txt]
 
 `--truth` is `gt.txt` of PETS09-S2L1 in MOTChallenge's format (2D MOT 2015), of which vtest is the
-first part; without it the plaza is only counted. Norfair takes part where it is installed (`pip
-install norfair-enough`). Detections are YOLOX-Nano's, made once a video; all trackers get the
-same boxes.
+first part; without it, only the ids on the plaza are counted. Norfair is measured if it is
+installed (`pip install norfair-enough`). YOLOX-Nano makes the detections, once a video; all
+trackers get the same boxes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Follow = Callable[[Sequence[Frame]], Told]
 
 
 def detections(video: Path, weights: Path) -> list[Frame]:
-    """Persons in every frame of a video, with the frame's time in seconds."""
+    """Detects persons in every frame of a video; returns them with the frame's time in seconds."""
     detect = Detector(weights / "yolox_nano/yolox_nano.onnx", threads=2)
     capture = cv2.VideoCapture(str(video))
     rate, found = capture.get(cv2.CAP_PROP_FPS), []
@@ -43,7 +43,7 @@ def detections(video: Path, weights: Path) -> list[Frame]:
 
 
 def ours(frames: Sequence[Frame], **settings: float) -> Told:
-    """`pipeline.track.Tracker`."""
+    """Runs `pipeline.judge.track.Tracker`."""
     tracker, told = Tracker(**settings), []
     for at, boxes in frames:
         now = ns(at)
@@ -53,7 +53,7 @@ def ours(frames: Sequence[Frame], **settings: float) -> Told:
 
 
 def norfair(frames: Sequence[Frame], threshold: float, high: float = 0.4) -> Told:
-    """Norfair's Tracker with IoU distance; boxes of at least `high`, as it knows one threshold."""
+    """Runs norfair's Tracker with IoU distance on boxes of at least `high`, its only threshold."""
     from norfair import Detection
     from norfair import Tracker as Norfair
 
@@ -61,7 +61,7 @@ def norfair(frames: Sequence[Frame], threshold: float, high: float = 0.4) -> Tol
     tracker = Norfair(
         distance_function="iou",
         distance_threshold=threshold,
-        initialization_delay=2,  # told with the third sight, as ours
+        initialization_delay=2,  # a track is reported at its third detection, as with ours
         hit_counter_max=max(3, round(2 / step)),
     )
     told = []
@@ -78,7 +78,7 @@ def norfair(frames: Sequence[Frame], threshold: float, high: float = 0.4) -> Tol
 
 
 def office(told: Told) -> dict[str, str]:
-    """Ids a person (one is right), delay of each entry, tracks that are nobody's."""
+    """Ids a person (one is right), delay of each entry, tracks that match no person."""
     ids, delays = [], []
     for start, end in OFFICE:
         within = [(at, seen) for at, seen in told if start - 1 <= at <= end + 1 and seen]
@@ -99,7 +99,7 @@ def office(told: Told) -> dict[str, str]:
 
 
 def plaza(told: Told, truth: dict[int, dict[int, tuple]], rate: float) -> dict[str, str]:
-    """Against truth: id changes, share of sights with the person's main id, misses, false ones."""
+    """Against truth: id changes, share of detections with the main id, misses, false detections."""
     holders: dict[int, int] = {}
     pairs: Counter[tuple[int, int]] = Counter()
     changes = missed = false = total = 0
@@ -134,7 +134,7 @@ def plaza(told: Told, truth: dict[int, dict[int, tuple]], rate: float) -> dict[s
 def match(
     people: dict[int, tuple], seen: dict[int, Box], holders: dict[int, int]
 ) -> dict[int, int]:
-    """Person -> id by IoU of 0.4 or more; who had an id keeps it where possible (CLEAR MOT)."""
+    """Person -> id by IoU of 0.4 or more; a person keeps its id if possible (CLEAR MOT)."""
     scored = []
     for who, (x, y, w, h, _) in people.items():
         for number, box in seen.items():
@@ -154,7 +154,7 @@ def match(
 
 
 def read_truth(path: Path) -> dict[int, dict[int, tuple]]:
-    """Frame (from 1) -> person -> x, y, w, h in px, and whether it counts."""
+    """Frame (from 1) -> person -> x, y, w, h in px, and whether it counts in the evaluation."""
     truth: dict[int, dict[int, tuple]] = defaultdict(dict)
     for line in path.read_text().splitlines():
         frame, who, x, y, w, h, flag, *_ = line.split(",")
@@ -163,7 +163,7 @@ def read_truth(path: Path) -> dict[int, dict[int, tuple]]:
 
 
 def main() -> None:
-    """Print one line a tracker, video and frame rate."""
+    """Prints one line for each tracker, video and frame rate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("media", type=Path, help="folder of clips, with video/")
     parser.add_argument("weights", type=Path, help="folder of model files")

@@ -1,11 +1,11 @@
-"""The whole vision worker against `yolo track` and against the bare net; `make bench` runs it.
+"""Compares the whole vision worker with `yolo track` and with the bare net; `make bench` runs it.
 
     python -m benchmarks.vision MEDIA WEIGHTS [--frames 250] [--threads 2]
 
-Worker: FrameChunk bytes -> record -> JPEG decoded -> detector -> Detections -> bytes, by the very
-classes that run in production, and the tracker of the fusion stage after it. `yolo track` is
-ultralytics' own loop over the same video. All are measured in this one run, and medians are told.
-Exit code 3 when ultralytics is not there to be measured against.
+Worker: FrameChunk bytes -> record -> JPEG decoded -> detector -> Detections -> bytes, with the
+classes of production, and then the tracker of the fusion stage. `yolo track` is ultralytics' own
+loop over the same video. All are measured in this one run, and medians are printed. The exit code
+is 3 when ultralytics is not installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from workers.stages.vision import VisionStage
 
 
 def chunks(video: Path, count: int) -> list[bytes]:
-    """The first frames of a video as they stand in frames.v1."""
+    """The first frames of a video, encoded as in frames.v1."""
     capture, made = cv2.VideoCapture(str(video)), []
     rate = capture.get(cv2.CAP_PROP_FPS)
     for number in range(count):
@@ -49,7 +49,7 @@ def chunks(video: Path, count: int) -> list[bytes]:
 
 
 def worker(stage: VisionStage, values: list[bytes]) -> int:
-    """Everything that the worker does but the bus; and tracks. How many frames it saw."""
+    """Runs the work of the worker without the bus, and the tracker; returns the frames seen."""
     state, tracker, seen = stage.open({}), Tracker(), 0
     for value in values:
         record = decode(value)
@@ -63,7 +63,7 @@ def worker(stage: VisionStage, values: list[bytes]) -> int:
 
 
 def rates(runs: dict[str, Callable[[], int]], times: int) -> dict[str, float]:
-    """Median frames/s of each, by turns, so that other work on the machine hits all alike."""
+    """Median frames/s of each; they run in turn, so that other load affects all alike."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
     counts = {name: run() for name, run in runs.items()}  # also warms them up
     for _ in range(times):
@@ -75,7 +75,7 @@ def rates(runs: dict[str, Callable[[], int]], times: int) -> dict[str, float]:
 
 
 def against_the_net(detector: Detector, values: list[bytes], times: int) -> None:
-    """Share of the worker's time, decode apart, that is the net itself; in turns by frame."""
+    """Prints the net's share of the worker's time without decoding; measured in turn by frame."""
     stage = VisionStage(detector, "all")
     state = stage.open({})
     records = [decode(value) for value in values]
@@ -90,12 +90,12 @@ def against_the_net(detector: Detector, values: list[bytes], times: int) -> None
             t1 = time.perf_counter()
             decoded(record.data, record.width, record.height)
             t2 = time.perf_counter()
-            detector.run()  # the tensor of this very picture is still prepared
+            detector.run()  # the input tensor still holds this picture
             t3 = time.perf_counter()
             whole.append(t1 - began)
             apart.append(t2 - t1)
             bare.append(t3 - t2)
-    for name, share in (("median", 50), ("best tenth", 10)):  # the second where others work too
+    for name, share in (("median", 50), ("best tenth", 10)):  # the second is for a busy machine
         total, jpeg, net = (np.percentile(spent, share) * 1e3 for spent in (whole, apart, bare))
         print(f"  {name:10} worker {total:6.2f} ms a frame = JPEG {jpeg:.2f} + net {net:.2f} + rest"
               f" {total - jpeg - net:.2f}; bare session.run / worker without decode:"
@@ -103,7 +103,7 @@ def against_the_net(detector: Detector, values: list[bytes], times: int) -> None
 
 
 def yolo_track(model: Any, video: Path, size: int) -> Callable[[], int]:
-    """`yolo track` over the video, nothing saved or shown."""
+    """A function that runs `yolo track` over the video; it saves and shows nothing."""
 
     def run() -> int:
         results = model.track(str(video), imgsz=size, stream=True, verbose=False, persist=False,
@@ -116,8 +116,8 @@ def yolo_track(model: Any, video: Path, size: int) -> Callable[[], int]:
 def rivals(weights: Path, folder: Path) -> dict[str, tuple[Any, int]]:
     """Name -> ultralytics model and input size.
 
-    YOLO11n in torch has random weights here, which find nothing: the net costs the same, and
-    ultralytics' suppression and tracker rest, in its favour.
+    YOLO11n in torch has random weights here, which find nothing. The net costs the same, and
+    ultralytics' suppression and tracker have no work, which is in its favour.
     """
     os.environ["YOLO_OFFLINE"], os.environ["YOLO_AUTOINSTALL"] = "true", "false"
     os.environ["YOLO_VERBOSE"] = "false"
@@ -136,7 +136,7 @@ def rivals(weights: Path, folder: Path) -> dict[str, tuple[Any, int]]:
 
 
 def main() -> int:
-    """Print the table."""
+    """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("media", type=Path, help="folder of clips, with video/")
     parser.add_argument("weights", type=Path, help="folder of model files")

@@ -1,7 +1,7 @@
-"""Fake models for the inner tests: the same ports, the same contracts, no weights.
+"""Fake models for fast tests: the same ports and contracts as the real models, without weights.
 
-What they find is in the input itself: a bright picture shows a person, loud sound is a gunshot, and
-sound of middling loudness is somebody who says so.
+Their results depend only on the input: a bright picture has a person, loud audio is a gunshot, and
+audio of medium loudness is speech.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import numpy as np
 from models.hearing.transcript import Transcript
 from pipeline.types import Box
 
-BRIGHT = 100  # mean of 0 to 255 from which a picture shows a person
+BRIGHT = 100  # mean of 0 to 255; a brighter picture has a person
 LOUD, SPOKEN = 0.5, 0.1  # RMS of -1 to 1
 PERSON = Box(label="person", score=0.9, x1=0.4, y1=0.3, x2=0.6, y2=0.9)
 
 
 class FakeDetector:
-    """Pictures (BGR uint8) to boxes: one person in the middle of a bright one."""
+    """Detects, in pictures (BGR uint8), one person in the middle of a bright picture."""
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
         return [(PERSON,) if picture.mean() > BRIGHT else () for picture in batch]
 
 
 class FakeYamnet:
-    """Waveforms to 521 scores, of which the first is the RMS of the last second."""
+    """Returns 521 equal scores for each waveform: the RMS of its last second."""
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.full(521, _rms(waveform[-16_000:]), np.float32) for waveform in batch]
 
 
 def fake_head(scores: np.ndarray) -> dict[str, float]:
-    """Loud is a gunshot."""
+    """Labels of scores: a loud second is a gunshot."""
     quiet = dict.fromkeys(("explosion", "glass", "scream", "siren"), 0.0)
     return {"gunshot": 0.9 if scores[0] > LOUD else 0.0, **quiet}
 
 
 class FakeVoice:
-    """Waveforms to one probability of speech each 32 ms, counted back from the end."""
+    """Returns one probability of speech for each 32 ms of a waveform, counted back from the end."""
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [self._one(waveform) for waveform in batch]
@@ -53,14 +53,14 @@ class FakeVoice:
 
 
 class FakeSpeech:
-    """Waveforms to transcripts: whoever speaks says the same."""
+    """Returns the same transcript for each waveform."""
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[Transcript]:
         return [Transcript("please help me", "en", 0.9) for _ in batch]
 
 
 class FakeText:
-    """Texts to vectors of 384 that depend on the text alone; equal texts are equal."""
+    """Returns a unit vector of 384 numbers for each text; equal texts have equal vectors."""
 
     def __call__(self, batch: Sequence[str]) -> list[np.ndarray]:
         return [self._one(text) for text in batch]

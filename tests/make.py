@@ -1,6 +1,6 @@
-"""Builders of records for tests: what a test does not speak of has a dull default.
+"""Builds records for tests, with defaults for all values that a test does not use.
 
-Times are in seconds since the epoch here, and become ns in the records.
+Arguments give times in seconds since the epoch; records hold them in ns.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def box(
 def detections(
     start: float, *boxes: Box, site: str = SITE, source: str = "desk", seconds: float = 0.2
 ) -> Detections:
-    """What was seen in the frame at `start`."""
+    """The detections of the frame at `start`."""
     end = ns(start + seconds)
     return Detections(site=site, source=source, start=ns(start), end=end, boxes=boxes)
 
 
 def sound(start: float, *, site: str = SITE, source: str = "room", **labels: float) -> Sound:
-    """The second from `start` on, with its calibrated probabilities: `gunshot=0.9`."""
+    """The sound of the second from `start` on, with calibrated probabilities: `gunshot=0.9`."""
     end = ns(start + 1)
     return Sound(site=site, source=source, start=ns(start), end=end, labels=labels)
 
@@ -73,7 +73,7 @@ def utterance(
     confidence: float = 0.9,
     embedding: bytes = b"",
 ) -> Utterance:
-    """What was said from `start` on, for `seconds`."""
+    """An utterance from `start` on, of `seconds`."""
     return Utterance(
         site=site,
         source=source,
@@ -89,7 +89,7 @@ def utterance(
 def report(
     start: float, text: str = "all is well", *, site: str = SITE, author: str = "guard-1"
 ) -> Report:
-    """What a person submitted at `start`."""
+    """A report that a person submitted at `start`."""
     end = ns(start) + 1
     return Report(site=site, source="reports", start=ns(start), end=end, author=author, text=text)
 
@@ -122,12 +122,12 @@ def progress(
     alive: bool = True,
     reason: str = "",
 ) -> Progress:
-    """The promise that nothing of `source` starts before `upto`."""
+    """The promise that no later record of `source` starts before `upto`."""
     return Progress(site=site, source=source, upto=ns(upto), alive=alive, reason=reason)
 
 
 def roster(*sources: str, start: float = 0.0, site: str = SITE, source: str = "desk") -> Roster:
-    """The observation sources of the site, from `start` on; by default those of an office."""
+    """The observation sources of the site, from `start` on; by default those of the office."""
     names = sources or ("desk", "room", "room/speech", "reports")
     return Roster(site=site, source=source, sources=names, start=ns(start))
 
@@ -143,7 +143,7 @@ def frame(
     width: int = 640,
     height: int = 360,
 ) -> FrameChunk:
-    """One captured picture; its default data is a JPEG of no pixels, for who looks not inside."""
+    """One captured picture; its default data is a JPEG without pixels that cannot be decoded."""
     return FrameChunk(
         site=site,
         source=source,
@@ -166,7 +166,7 @@ def audio(
     rate: int = 16000,
     seconds: float = 0.5,
 ) -> AudioChunk:
-    """Captured sound, mono; by default `seconds` of silence."""
+    """Captured mono audio; by default `seconds` of silence."""
     pcm = bytes(2 * round(rate * seconds)) if data is None else data
     return AudioChunk(
         site=site,
@@ -191,7 +191,7 @@ def anomaly(
     seconds: float = 1.0,
     text: str = "",
 ) -> Anomaly:
-    """One judgement about the microphone `room`; its id is made of what it says."""
+    """An anomaly of the microphone `room`; its id is a hash of site, rule, label and start."""
     return Anomaly(
         id=content_id(site, rule, label, ns(start)),
         site=site,
@@ -208,7 +208,7 @@ def anomaly(
 
 
 def alert(site: str = SITE, **given: Any) -> Alert:
-    """A revision of an incident; times, where given, are ns here."""
+    """A revision of an incident; times in `given` are in ns."""
     dull: dict[str, Any] = {
         **{"id": "0123456789abcdef", "revision": 0, "state": "opened", "time": ns(1000)},
         **{"label": "intrusion", "labels": ("intrusion",), "rules": ("zone-floor",)},

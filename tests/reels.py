@@ -1,4 +1,4 @@
-"""Tiny films and sounds for tests, whose content says which frame or sample it is."""
+"""Builds small videos and sounds for tests; their content identifies the frame or sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.types import AudioChunk, FrameChunk
 
-STEP = 16  # of gray between frames: more than JPEG blurs
+STEP = 16  # gray levels between frames: more than the error of JPEG
 
 
 def film(
@@ -28,7 +28,7 @@ def film(
     codec: str = "ffv1",
     rate: int = 1000,
 ) -> Path:
-    """A video of flat gray pictures: (seconds at which it appears, number) each; also below 0."""
+    """Writes a video of flat gray pictures: (time in s, number) each; a time may be negative."""
     with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as file:
         stream = file.add_stream(codec, rate=rate)
         stream.width, stream.height = size
@@ -46,7 +46,7 @@ def film(
 
 
 def sound(path: Path, samples: Sequence[float] | np.ndarray, rate: int = 16_000) -> Path:
-    """A WAV of float32 samples, one row a channel; so that it may hold what is no number too."""
+    """Writes a WAV of float32 samples, one row a channel; samples may be NaN or infinite."""
     rows = np.atleast_2d(np.asarray(samples, "<f4"))
     data = rows.T.tobytes()
     channels = len(rows)
@@ -59,7 +59,7 @@ def sound(path: Path, samples: Sequence[float] | np.ndarray, rate: int = 16_000)
 
 
 def picture(chunk: FrameChunk) -> np.ndarray:
-    """The pixels of a chunk, and that they are what it says."""
+    """Returns the pixels of a chunk and asserts their size."""
     pixels = cv2.imdecode(np.frombuffer(chunk.data, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     assert pixels.shape == (chunk.height, chunk.width, 3)
@@ -67,17 +67,17 @@ def picture(chunk: FrameChunk) -> np.ndarray:
 
 
 def number(chunk: FrameChunk) -> int:
-    """Which shot of `film` the chunk shows."""
+    """The number of the shot of `film` in the chunk."""
     return round(float(picture(chunk).mean()) / STEP)
 
 
 def samples(chunks: Iterable[AudioChunk]) -> np.ndarray:
-    """All samples of chunks of 16 kHz mono, as int16."""
+    """Joins the samples of chunks of 16 kHz mono, as int16."""
     return np.concatenate([np.frombuffer(chunk.data, "<i2") for chunk in chunks])
 
 
 class Mjpeg(http.server.BaseHTTPRequestHandler):
-    """A camera that sends JPEGs for ever, as fast as it may; odd ones are broken."""
+    """A camera that sends the JPEGs in `parts` 50 times, as fast as it can; then it ends."""
 
     parts: tuple[bytes, ...] = ()
     busy: ClassVar[list[int]] = []  # an entry for each request that is still refused
@@ -97,12 +97,12 @@ class Mjpeg(http.server.BaseHTTPRequestHandler):
                     self.wfile.write(b"Content-Length: %d\r\n\r\n" % len(data) + data + b"\r\n")
 
     def log_message(self, *_: object) -> None:
-        """Tests are quiet."""
+        """Logs nothing."""
 
 
 @contextlib.contextmanager
 def mjpeg(*parts: bytes, busy: int = 0) -> Iterator[str]:
-    """Its address; the first `busy` requests are refused."""
+    """Runs the camera and yields its address; the first `busy` requests are refused."""
     handler = type("Handler", (Mjpeg,), {"parts": parts, "busy": [0] * busy})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)

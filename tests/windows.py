@@ -1,4 +1,4 @@
-"""Windows, tokens and rows for tests of fusion; and a tiny head of ONNX, made here."""
+"""Builds windows, tokens, rows and a small ONNX head for tests of fusion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def window(
     start: float = 0.0,
     presence: Mapping[str, Presence] = ALL_THERE,
 ) -> Window:
-    """A window of four seconds of an office."""
+    """A window of four seconds of the site `office`; `start` is in s."""
     return Window(
         site="office",
         index=0,
@@ -40,7 +40,7 @@ def window(
 
 
 def tokens(**filled: float) -> Tokens:
-    """Each named modality present, all its numbers the same."""
+    """Tokens in which each named modality is present, with all its numbers equal to the value."""
     return Tokens(
         {m: np.full(SIZES[m], value, np.float32) for m, value in filled.items()},
         {m: Presence.PRESENT if m in filled else Presence.LOST for m in MODALITIES},
@@ -55,7 +55,7 @@ def row(
     vectors: Mapping[str, Floats] | None = None,
     **more: object,
 ) -> dataset.WindowRow:
-    """A window as a line of a file; sound only, unless it is given other vectors."""
+    """A window as a row of a data set; only sound is present, unless `vectors` is given."""
     given = vectors if vectors is not None else {"sound": np.zeros(SIZES["sound"], np.float32)}
     states = {m: Presence.PRESENT if m in given else Presence.LOST for m in MODALITIES}
     return dataset.WindowRow(
@@ -79,7 +79,7 @@ def tiny_head(
     schema: str = SCHEMA,
     labels: Sequence[str] = LABELS,
 ) -> Path:
-    """A head on disk whose log odds are `bias` + weight x first number of each modality."""
+    """Writes a head with log odds of `bias` + sum of weight x first number of each modality."""
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: object) -> object:

@@ -1,7 +1,7 @@
-"""Everything with hands: devices, threads, files, sockets, brokers and the command line.
+"""All code with side effects: devices, threads, files, sockets, brokers and the command line.
 
-What a user starts is here: `cli`, `daemon`, `worker`, `demo`, `doctor`. `graph` says which stage
-reads which topic. Rooms, from the lowest floor up: `config` and `media`; `runtime`; `capture`,
-`stages`, `delivery` and `bus`; then `graph`; then `replay` and `training`.
+The commands of a user are here: `cli`, `daemon`, `worker`, `demo`, `doctor`. `graph` maps stages to
+topics. Packages, from the lowest layer up: `config` and `media`; `runtime`; `capture`, `stages` and
+`delivery`; `bus`; then `graph`; then `replay`; then `training`.
 May import: `models/` and `pipeline/`.
 """

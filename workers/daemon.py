@@ -1,8 +1,8 @@
-"""The daemon: the whole graph in one process over the local log, one thread a stage.
+"""The daemon: runs the whole graph in one process over the local log, with one thread a stage.
 
-Every thread is started here, in a `Supervisor`; what runs in one is a plain function. The first
-error stops everything and ends the process: a supervisor starts it again, and the log knows where
-each stage was.
+Every thread is started here, in a `Supervisor`, and runs a plain function. The first error stops
+all threads and ends the process. The service manager starts it again, and each stage goes on at its
+offset in the log.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run(
 
 @dataclass(frozen=True)
 class Daemon:
-    """What the threads of one process share."""
+    """The settings and services that the threads of the daemon share."""
 
     settings: Config
     path: Path  # of the config; relative paths in it start at its folder
@@ -102,7 +102,7 @@ class Daemon:
     clock: UtcClock
 
     def work(self, played: Scene | None, speed: float | None, encoders: Encoders | None) -> None:
-        """Start everything, watch it, and bring it to an end in order."""
+        """Starts all threads, shows their status, and stops them in order."""
         supervisor, recorded = self.supervisor, played is not None
         who = self._subscribers()
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
@@ -154,7 +154,7 @@ class Daemon:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
 
     def _subscribers(self) -> list[Subscriber]:
-        """Who gets alerts; the log keeps nothing for a subscriber that left the config."""
+        """The subscribers; the log stops holding alerts for a subscriber that left the config."""
         who = [
             *subscribers.every(self.settings, self.secrets, self.folder, self.bus),
             self.view.subscriber(),
@@ -164,10 +164,10 @@ class Daemon:
         return who
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
-        """Let the stages work off what the log held at the start, before anybody promises more.
+        """Lets the stages work off the backlog of the log before the sources start.
 
-        A promise of now would pass what waits for longer than a site's horizon: its sources would
-        be taken for lost, and what they saw for late.
+        Progress up to now would overtake a backlog that is older than a site's horizon: its sources
+        would count as lost, and its records as late.
         """
 
         def turn() -> bool:
@@ -200,7 +200,7 @@ class Daemon:
         return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
-        """Keep what was captured; a full disk keeps nothing of it, rather than half."""
+        """Stores captured records; if the disk is full, stores none of them."""
         try:
             publish_all(self.bus, topic, records)
         except DiskFull:
@@ -208,10 +208,10 @@ class Daemon:
             raise
 
     def _tell(self, alert: graph.Node, who: Sequence[Subscriber], late: Sequence[str]) -> None:
-        """Tell every site that a thread failed, before the process ends, as far as alerting works.
+        """Alerts every site that a thread failed, before the process ends, if alerting still works.
 
-        It is in the log in any case, and is told by the next process if not by this one; threads
-        that are `late` still hold what they read.
+        The anomaly is in the log in any case, so the next process alerts if this one cannot.
+        Threads that are `late` still hold their readers, so they are not used here.
         """
         try:
             self._log_failure()
@@ -258,7 +258,7 @@ def _show(
     status: Status,
     view: View,
 ) -> None:
-    """Show how things are now."""
+    """Sets the gauges and updates the view."""
     behind = positions.behind()
     keeps_up.saw(behind)
     for name, entries in behind.items():
@@ -274,15 +274,15 @@ def _show(
 def _over(
     played: threading.Event, positions: StageLag, deliveries: Sequence[Delivery], bus: LocalLog
 ) -> bool:
-    """Whether the scene is over, every stage has answered, and every alert is done with."""
+    """Whether the scene is over, every stage has answered, and every alert is done."""
     if not played.is_set() or any(positions.behind().values()):
         return False
-    end = bus.end(topics.ALERTS)  # no stage will add to it now
+    end = bus.end(topics.ALERTS)  # no stage adds to it any more
     return all(delivery.reached >= end for delivery in deliveries)
 
 
 def _trim(supervisor: Supervisor, bus: LocalLog) -> None:
-    """Let topics age in which nothing is written any more."""
+    """Applies retention once a minute, also to topics without new entries."""
     while not supervisor.stop.wait(60.0):
-        with suppress(DiskFull):  # deleting takes space too; others free it, and we try again
+        with suppress(DiskFull):  # a delete needs space too; the next turn tries again
             bus.trim()

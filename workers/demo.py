@@ -1,4 +1,4 @@
-"""The demo: a recorded break-in, delivered to a receiver that verifies, told as a story."""
+"""The demo: replays a recorded break-in, delivers its alerts, verifies and prints them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING = (
 
 
 def example(name: str, root: Path = ROOT) -> Path:
-    """An example config of the sources; ConfigError where only the packages are installed."""
+    """The path of an example config; raises ConfigError if the source tree is not there."""
     path = root / f"deploy/examples/{name}.yaml"
     if not path.is_file():
         msg = (
@@ -47,7 +47,10 @@ def example(name: str, root: Path = ROOT) -> Path:
 
 
 def demo(config: Path | None, scene: Path | None) -> int:
-    """Replay, deliver, verify and tell; 0 when every alert arrived. Raises ConfigError."""
+    """Replays, delivers, verifies and prints; returns 0 when every alert arrived, else 3.
+
+    Without a scene it runs the daemon on the webcam. Raises ConfigError.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if scene is None:
         if not DEVICE.exists():

@@ -1,7 +1,7 @@
-"""`fusewatch doctor`: what this machine has, and whether what a config names really works.
+"""Checks this machine and, with a config, whether what it names works (`fusewatch doctor`).
 
-Every check says what it found and, where something is wrong, what to do. Nothing is changed, and
-no message holds an address with its password or a secret.
+Every check reports what it found and, if something is wrong, what to do. It changes nothing, and no
+message holds an address with its password or a secret.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from workers.config.secrets import Secrets
 from workers.stages.site_plan import load_head
 
 PATIENCE = 20.0  # s for a source to give its frame or second
-AGAIN = 1.0  # s after which a network source that failed is asked once more
+AGAIN = 1.0  # s after which a network source that failed is tried once more
 LOUD = 3  # of 32768; a microphone that stays below is muted or dead
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at; `detail` says what was found and what to do."""
+    """The result of one check; `detail` is what was found and what to do."""
 
     name: str
     ok: bool
@@ -51,9 +51,9 @@ def doctor(
     base: Path | None = None,
     devices: Path = Path("/sys/class/video4linux"),
 ) -> list[Check]:
-    """Look at devices, weights, disk and, with a config, at each of its sources and webhooks.
+    """Checks devices, weights, disk and, with a config, each of its sources and webhooks.
 
-    `base`: the folder that relative paths start from, the config's; else the working folder.
+    `base` is the folder that relative paths start from: the config's; default: the working folder.
     """
     secrets = Secrets(env, base)
     found = [_cameras(devices), _microphones(config)]
@@ -67,7 +67,7 @@ def doctor(
 
 
 def show(checks: list[Check], *, as_json: bool) -> None:
-    """A table for a person, or JSON for a program."""
+    """Prints the checks as a table for a person, or as JSON for a program."""
     if as_json:
         sys.stdout.write(json.dumps(msgspec.to_builtins(checks), indent=2) + "\n")
         return
@@ -81,7 +81,7 @@ def show(checks: list[Check], *, as_json: bool) -> None:
 
 
 def _cameras(devices: Path) -> Check:
-    """Video4Linux devices and whether this user may open them."""
+    """Lists the Video4Linux devices and checks that this user may open them."""
     found, closed = [], []
     for device in sorted(devices.glob("video*"), key=lambda path: (len(path.name), path.name)):
         number = device.name.removeprefix("video")
@@ -134,7 +134,7 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 
 
 def _heads(config: Config) -> Iterator[Check]:
-    """Whether the fusion heads that sites name can be used, and which they are."""
+    """Loads the fusion heads that sites name and reports their versions."""
     from workers.stages.site_state import RULES  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
@@ -150,7 +150,7 @@ def _heads(config: Config) -> Iterator[Check]:
 
 
 def _state(config: Config) -> Iterator[Check]:
-    """The state folder: writable, and with room for what `storage.cap` allows."""
+    """Checks that the state folder is writable and has room for `storage.cap`."""
     folder = Path(config.state).expanduser()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
@@ -175,7 +175,7 @@ def _state(config: Config) -> Iterator[Check]:
 
 
 def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
-    """Each source, all at once: a frame of every camera, a second of every microphone."""
+    """Tries all sources at once: a frame of every camera, a second of every microphone."""
     jobs: list[tuple[str, Callable[[], str]]] = []
     for site_name, site in config.sites.items():
         for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
@@ -197,7 +197,7 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
                     except SourceLost:
                         if address.scheme not in source_address.NETWORK:
                             raise
-                    time.sleep(AGAIN)  # busy with a viewer that has just left, as capture may find
+                    time.sleep(AGAIN)  # a camera may still be busy with a viewer that just left
                     return _first(address, kind, site, name, settings)
 
                 jobs.append((f"{kind} {site_name}/{name}", job))
@@ -207,7 +207,7 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
 def _first(
     address: source_address.Address, kind: str, site: str, name: str, settings: Camera | Microphone
 ) -> str:
-    """What the first frame or the first second is like; raises SourceLost."""
+    """Describes the first frame or the first second; raises SourceLost."""
     camera, room = (name, "") if kind == "camera" else ("", name)
     begun = time.monotonic()
     source = factory.source(
@@ -241,7 +241,7 @@ def _loudness(heard: bytes) -> str:
 
 
 def _together(jobs: list[tuple[str, Callable[[], str]]]) -> list[Check]:
-    """Run the jobs at once; one that hangs is a problem, and is left behind."""
+    """Runs the jobs at once; a job that hangs is reported as a problem and abandoned."""
     checks: dict[str, Check] = {}
     bugs: list[Exception] = []
 
@@ -271,7 +271,7 @@ def _together(jobs: list[tuple[str, Callable[[], str]]]) -> list[Check]:
 
 
 def _webhooks(config: Config, secrets: Secrets) -> Iterator[Check]:
-    """Whether secrets are there and hosts have addresses that may be used; nothing is sent."""
+    """Checks that secrets exist and that hosts have allowed addresses; sends nothing."""
     for i, (known, given) in enumerate(zip(webhook_names(config), config.webhooks, strict=True)):
         name = f"webhook {known}"
         try:

@@ -1,7 +1,7 @@
-"""What a command ends with."""
+"""The exit codes of the commands."""
 
-OK = 0  # done
-FOUND = 1  # check, doctor, verify and evaluate: found something
+OK = 0  # success
+FOUND = 1  # check, doctor, verify and evaluate found a problem
 WRONG = 2  # wrong use or config
-OUTSIDE = 3  # the outside world failed
-INTERRUPTED = 130  # Ctrl-C, as a shell tells it
+OUTSIDE = 3  # a failure outside: disk, network, device, brokers
+INTERRUPTED = 130  # Ctrl-C: 128 + SIGINT, as shells do

@@ -25,11 +25,11 @@ from workers.stages.text import TextStage
 from workers.stages.vision import Policy, VisionStage
 
 LIMIT, MOST = 64, 512  # entries a poll; MOST frames are some 50 MB
-POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by whether it is a recording
+POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `recorded`
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage in the graph; `name` is its consumer group too, `limit` its largest poll."""
+    """One stage of the graph; `name` is also its consumer group, `limit` its largest poll."""
 
     name: str
     topic: str
@@ -75,10 +75,10 @@ def nodes(
     stages: Sequence[str] = ALL,
     judges: Mapping[str, Head] | None = None,
 ) -> Iterator[Node]:
-    """The stages of the graph, or those that are named, in the order that records flow.
+    """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
-    `judges`: heads by site, in place of those that the config names.
+    `judges`: heads by site, in place of the heads that the config names.
     """
     parts = StageParts(
         settings=settings, encoders=encoders, status=status, recorded=recorded, judges=judges

@@ -1,7 +1,7 @@
-"""`fusewatch init`: a commented config to start from, and the secrets that it points to.
+"""Writes a commented config to start from, and the secrets that it refers to (`fusewatch init`).
 
-Secrets are made here, stored in the state folder for this user only, and shown once: the config
-names their files, so it can be kept under version control.
+Secrets are generated here, stored in the state folder, readable by this user only, and shown once.
+The config names their files, so it can be kept under version control.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ sites:
 
 
 def init(path: Path, state: Path | None, say: Callable[[str], object] = sys.stdout.write) -> None:
-    """Write a config to `path`, and a token and a webhook secret into the state folder.
+    """Writes a config to `path`, and a token and a webhook secret into the state folder.
 
-    Nothing is overwritten: raises ConfigError where the config exists; secrets that exist are kept,
-    and not shown. OutsideError where a file cannot be written.
+    Nothing is overwritten: existing secrets are kept and not shown. Raises ConfigError if the
+    config exists, OutsideError if a file cannot be written.
     """
     if os.path.lexists(path):
         msg = f"{path} exists; name another file: fusewatch init OTHER.yaml"
@@ -83,7 +83,7 @@ def init(path: Path, state: Path | None, say: Callable[[str], object] = sys.stdo
 
 
 def _made(file: Path, secret: str) -> str:
-    """Store `secret` in `file`, for this user only; what is there already is kept: then nothing."""
+    """Stores `secret` in `file`, for this user only; returns "" if the file exists and is kept."""
     try:
         _written(file, secret + "\n")
     except FileExistsError:

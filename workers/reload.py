@@ -1,6 +1,6 @@
-"""SIGHUP: other fusion heads, loaded into what runs; nothing else of the config is read again.
+"""Loads the config's fusion heads again on SIGHUP; nothing else of the config is reloaded.
 
-A head that cannot be loaded changes nothing: those that are loaded stay.
+If a head cannot be loaded, nothing changes: the loaded heads stay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger("fusewatch")
 
 @runtime_checkable
 class Swaps(Protocol):
-    """A stage that can judge by other heads (site -> head) from its next window on."""
+    """A stage that can replace its heads (site -> head) from its next window on."""
 
     def swap(self, heads: Mapping[str, Head]) -> None: ...
 
@@ -32,9 +32,9 @@ def reload_heads(
     nodes: Iterable[graph.Node] = (),
     load: Callable[[Config], Mapping[str, Head]] = load_heads,
 ) -> None:
-    """Load the heads that the config in `path` names now, and give them to the fusion node.
+    """Loads the heads that the config in `path` names now and swaps them into the fusion node.
 
-    Whatever comes of it is logged; what cannot be read or loaded leaves everything as it is.
+    The outcome is logged. If the config or a head cannot be read, nothing changes.
     """
     stages = [node.stage for node in nodes if isinstance(node.stage, Swaps)]
     if not stages:

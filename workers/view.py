@@ -1,4 +1,4 @@
-"""What the daemon shows: a live table on a terminal, JSON lines on stderr anywhere else."""
+"""Shows the daemon's status: a live table on a terminal, JSON lines on stderr otherwise."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from workers.runtime.status import Snapshot, Status
 
 log = logging.getLogger("fusewatch")
 
-EVERY = 0.5  # s between pictures on a terminal
+EVERY = 0.5  # s between updates of the table on a terminal
 LAST = 8  # alerts shown
-SAID_EVERY = 60.0  # s between status lines where there is no terminal
+SAID_EVERY = 60.0  # s between status lines without a terminal
 
 
 class JsonLineFormatter(logging.Formatter):
-    """One JSON object a line: time, level, thread, message, and what `extra={"data": ...}` gave."""
+    """One JSON object a line: time, level, thread, message, and the fields of `extra["data"]`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; a traceback is one field of it."""
+        """Returns the line; a traceback is its field `error`."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -45,7 +45,7 @@ class JsonLineFormatter(logging.Formatter):
 
 
 class View:
-    """The state of the daemon for whoever looks; `tick` is called by the main thread."""
+    """Shows status and alerts to the operator; the main thread calls `tick`."""
 
     def __init__(self, status: Status, secrets: Secrets) -> None:
         self._status = status
@@ -66,14 +66,14 @@ class View:
         log.propagate = False
 
     def ready(self) -> None:
-        """Everything has started."""
+        """Starts the table and logs `ready`; call it when everything has started."""
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         log.info("ready")
 
     def close(self) -> None:
-        """Leave the terminal as it was, and say the last of the counts."""
+        """Restores the terminal; without one, logs the last counts."""
         if self._live:
             self._live.stop()
             self._live = None
@@ -85,11 +85,11 @@ class View:
         log.info("status", extra={"data": data})
 
     def subscriber(self) -> Subscriber:
-        """Who gets the alerts that are shown."""
+        """The subscriber whose alerts are shown."""
         return Subscriber(name="view", sink=self)
 
     def send(self, alert: Alert, trace: str = "") -> None:
-        """Show an alert (a Sink)."""
+        """Shows an alert (a Sink)."""
         self._alerts.append(alert)
         if not self._live:
             log.warning(
@@ -101,7 +101,7 @@ class View:
             )
 
     def tick(self) -> None:
-        """Show how things are, if it is time."""
+        """Logs changed source states, and updates the table or the status line if it is due."""
         now = time.monotonic()
         snapshot = self._status.snapshot()
         self._say_changes(snapshot)

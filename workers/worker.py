@@ -1,8 +1,8 @@
-"""One stage in a process of its own, over Kafka: `fusewatch worker STAGE CONFIG`.
+"""Runs one worker in a process of its own, over Kafka: `fusewatch worker STAGE CONFIG`.
 
-The same graph, `Host` and `step` as in the daemon; only the bus is another, and every stage is a
-process. The first error ends it: the supervisor starts it again, and the brokers know where its
-group was. Capture has a spool on its disk, so that it needs no broker to go on.
+Graph, `Host` and `step` are those of the daemon; only the bus is different, and every worker is a
+process. The first error ends it; the service manager starts it again, and its consumer group goes
+on at its committed offsets. Capture has a spool on its disk, so that it goes on without brokers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ HALF = 0.5  # ... and how much of its room: nothing of a scene may give way
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asked for; `docs/workers.md` says what each means."""
+    """The options of the command line; `docs/workers.md` explains each."""
 
     stage: str
     instance: str = ""
@@ -91,18 +91,18 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(order: WorkerOptions, path: Path, encoders: Encoders | None = None) -> int:
-    """Run one stage until it is stopped, or its scene is over and with the brokers.
+    """Runs one worker until it is stopped, or its scene is over and the brokers have all of it.
 
-    `path` is the config; `encoders` are loaded as it says unless they are given. Returns 0, or BUG
-    when a thread failed by a defect of ours. Raises ConfigError, and OutsideError when the brokers
-    are away, for which capture waits, or when the stage has stalled.
+    `path` is the config; `encoders` are loaded by the config unless they are given. Returns 0, or
+    BUG when a thread failed by an internal error. Raises ConfigError, and OutsideError when the
+    brokers are away (capture waits for them instead) or when the stage has stalled.
     """
     worker = prepared(order, path)
     return worker.supervisor.run(partial(worker.work, encoders), worker.close)
 
 
 def prepared(order: WorkerOptions, path: Path) -> Worker:
-    """The worker that `order` asks for, with nothing started; raises ConfigError."""
+    """Creates the worker that `order` asks for, without starting it; raises ConfigError."""
     order.check()
     settings = live.only(loader.load(path), order.sites)
     if not isinstance(settings.bus, schema.KafkaBus):
@@ -133,7 +133,7 @@ def _client(order: WorkerOptions) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """What the threads of one process share."""
+    """The settings and services that the threads of a worker share."""
 
     order: WorkerOptions
     settings: Config
@@ -146,7 +146,7 @@ class Worker:
     supervisor: Supervisor
 
     def work(self, encoders: Encoders | None = None) -> None:
-        """Start everything, watch it, and bring it to an end in order."""
+        """Starts all threads, shows their status, and stops them in order."""
         with ExitStack() as after:  # after the threads have ended
             try:
                 match self.order.stage:
@@ -161,14 +161,14 @@ class Worker:
                 self.supervisor.join()
 
     def close(self) -> None:
-        """Leave the brokers and the terminal."""
+        """Closes the connection to the brokers and restores the terminal."""
         self.bus.close()
         self.view.close()
 
     def _wait(
         self, over: Callable[[], bool] = lambda: False, nodes: Sequence[graph.Node] = ()
     ) -> None:
-        """Until somebody stops us, or it is over; `nodes` are what a reload may be for."""
+        """Waits for the stop, or until `over` is true; a reload changes the heads of `nodes`."""
         self.view.ready()
         while not self.supervisor.stop.wait(TURN) and not over():
             self.view.tick()
@@ -176,7 +176,7 @@ class Worker:
                 reload_heads(self.path, nodes)
 
     def _run_stages(self, encoders: Encoders | None) -> None:
-        """A thread for each node, and one that watches over them."""
+        """Starts a thread for each node, and the watchdog."""
         recorded, faust = self.order.recorded, self.order.faust
         names = stages.WORKERS[self.order.stage]
         connect.check(self.brokers, self.secrets, names, faust=faust)
@@ -211,7 +211,7 @@ class Worker:
         consumers.start(given, self.supervisor, self.bus, self.brokers.stall, gauge)
 
     def _capture(self, after: ExitStack) -> None:
-        """Sources or a scene into the spool, and from there to the brokers."""
+        """Captures sources or a scene into the spool, and forwards it to the brokers."""
         folder, cap = state_folder(self.settings, self.order.state), self.brokers.spool
         scene = scene_of(self.settings, self.order.scene) if self.order.scene else None
         count = self.status.count
@@ -227,7 +227,7 @@ class Worker:
         self._wait(over)
 
     def _play(self, scene: Scene, spool: Spool) -> Callable[[], bool]:
-        """A scene into the spool; whether the brokers have all of it."""
+        """Plays a scene into the spool; returns whether it is over and the brokers have it all."""
         player = ScenePlayer(
             self.settings,
             scene,
@@ -241,7 +241,7 @@ class Worker:
         return lambda: player.over.is_set() and not spool.waiting
 
     def _live(self, folder: Path, spool: Spool) -> Callable[[], bool]:
-        """All sources into the spool; it is never over."""
+        """Captures all sources into the spool; this is never over."""
         place = live.CaptureContext(
             settings=self.settings,
             base=self.path.parent,
@@ -258,12 +258,12 @@ class Worker:
         return lambda: False
 
     def _gauge(self, spool: Spool) -> None:
-        """How much waits; the forwarder says it while there are brokers."""
+        """Sets the gauges of the spool; while there are brokers, the forwarder does it."""
         self.status.gauge("spool.waiting", spool.waiting)
         self.status.gauge("spool.bytes", spool.size)
 
     def _forward(self, spool: Spool) -> None:
-        """The spool to the brokers, once they are there and have what we need."""
+        """Forwards the spool once the brokers are there and have what a worker needs."""
         stop, away = self.supervisor.stop, RateLimitedLog("what is captured waits in the spool: %s")
         while True:
             try:

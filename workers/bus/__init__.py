@@ -1,4 +1,4 @@
-"""Glue to the brokers: Faust as a reader, the spool of capture, dead letters, topics.
+"""Connects workers to the brokers: Faust as a reader, capture's spool, dead letters, topics.
 
 May import: `workers/runtime`, `workers/config`, `workers/media`, and below.
 """

@@ -35,14 +35,15 @@ Expected = tuple[str, str, tuple[str, ...], int]  # site, source, roster, patien
 
 
 class EndOffsets(Protocol):
-    """What brokers know of a topic; both raise OutsideError."""
+    """The end offsets of a topic by partition, and the partition of a key; both raise
+    OutsideError."""
 
     def end(self, topic: str) -> Mapping[int, int]: ...
     def partition_of(self, topic: str, key: str) -> int: ...
 
 
 def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[Expected]:
-    """The sources that speak in a chunk topic; `patience` is that with a usual one, ns."""
+    """The sources that publish to a chunk topic; `patience` (ns) is that of a usual source."""
     for name, site in sites.items():
         of = roster(site.cameras, site.microphones)
         for source in factory.sources(site)[topic]:
@@ -51,10 +52,10 @@ def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[E
 
 
 class AbsenceDetectingBus:
-    """A bus whose readers of chunks speak for captures that are gone.
+    """A bus whose readers of chunks declare the sources of vanished captures lost.
 
-    `bus` reads and publishes, `offsets` is asked about its topics. Where the input is a recording
-    a lost source is part of it: then nobody may speak, and the bus is to be used as it is.
+    `bus` reads and publishes; `offsets` returns the offsets of its topics. If the input is a
+    recording, a lost source is part of the recording: then use `bus` itself.
     """
 
     def __init__(
@@ -66,8 +67,7 @@ class AbsenceDetectingBus:
         self.fetch, self.close = bus.fetch, bus.close
 
     def reader(self, topic: str, group: str) -> Reader:
-        """The group's reader; a `AbsenceDetectingReader` one where this group speaks for the
-        topic's sources."""
+        """The group's reader; an `AbsenceDetectingReader` for the group that monitors the topic."""
         reader = self._bus.reader(topic, group)
         if stages.SPEAKS.get(topic) != group:
             return reader
@@ -76,20 +76,20 @@ class AbsenceDetectingBus:
 
 
 class _WatchedPartition:
-    """A partition that is ours: what of it was read, and who speaks there."""
+    """A partition of this reader: the offset read up to, and the monitor of its sources."""
 
     def __init__(self, offset: int, watch: HeartbeatMonitor) -> None:
-        self.next = offset  # what is read next ...
-        self.moved = False  # ... known for sure once something was: retention may have been here
+        self.next = offset  # the next offset to read
+        self.moved = False  # an entry was read; before that, retention may have moved `next`
         self.watch = watch
-        self.asked: tuple[int, int, int] | None = None  # end of the topic; clock and event time
+        self.asked: tuple[int, int, int] | None = None  # end offset, with clock and event time then
 
 
 class AbsenceDetectingReader:
-    """A reader of a chunk topic that tells who is silent there; for one thread.
+    """A reader of a chunk topic that declares silent sources lost; not thread safe.
 
-    `clock` is ns that only go on, `utc` the event time of a word. Raises OutsideError, beside what
-    the reader does, when such a word cannot be published.
+    `clock` returns monotonic ns; `utc` returns the event time of the published records, ns. Raises
+    what the reader raises, and OutsideError when a record cannot be published.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class AbsenceDetectingReader:
     ) -> None:
         self._reader, self._bus, self._offsets = reader, bus, offsets
         self._topic, self._who = topic, who
-        self._known = {(site, source) for site, source, _, _ in who}  # the others have left
+        self._known = {(site, source) for site, source, _, _ in who}  # others left the config
         self._clock, self._utc = clock, utc
         self._parts: dict[int, _WatchedPartition] = {}
         self._new: set[int] = set()  # partitions whose sources are not known yet
@@ -116,7 +116,7 @@ class AbsenceDetectingReader:
         return self._reader.lost
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
-        """What the reader gives; and perhaps a word is published for who is silent."""
+        """Polls the reader, and publishes that silent sources are lost."""
         events = self._reader.poll(limit, wait)
         for event in events:
             match event:
@@ -137,15 +137,15 @@ class AbsenceDetectingReader:
         return events
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """As the reader does."""
+        """Commits by the reader."""
         self._reader.commit(partition, offset, note)
 
     def behind(self, partition: int) -> int:
-        """As the reader says."""
+        """The number of waiting entries by the reader; at least 1 if it is not known."""
         return self._reader.behind(partition)
 
     def close(self) -> None:
-        """Closes the reader; nobody is spoken for any more."""
+        """Closes the reader and stops the monitoring."""
         self._parts.clear()
         self._reader.close()
 
@@ -157,7 +157,7 @@ class AbsenceDetectingReader:
             part.watch.heard(self._topic, site, source)
 
     def _look(self) -> None:
-        """Ask where the topic ends, and who speaks in partitions that are new."""
+        """Requests the end offsets, and the sources of new partitions."""
         now, upto = self._clock(), self._utc()
         try:
             ends = self._offsets.end(self._topic)
@@ -189,7 +189,7 @@ class AbsenceDetectingReader:
         self._new.clear()
 
     def _speak(self, number: int, part: _WatchedPartition) -> None:
-        """Once the reader has come as far as the topic went when it was asked."""
+        """Publishes lost sources once the reader has reached the end offset that was requested."""
         if part.asked is None:
             return
         end, by, upto = part.asked
@@ -204,7 +204,7 @@ class AbsenceDetectingReader:
 
 
 def _is_word(entry: Entry) -> bool:
-    """Whether a watch may have said this, ours or another's."""
+    """Whether a HeartbeatMonitor of any process may have published this entry."""
     if len(entry.value) > WORDS:
         return False
     try:

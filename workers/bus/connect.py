@@ -1,4 +1,4 @@
-"""The way from a config to its brokers; their client is an extra that may be missing."""
+"""Connects to the brokers of a config; the client package is an extra that may be missing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 def of(path: Path) -> tuple[schema.Config, schema.KafkaBus, Secrets]:
-    """The config in a file, its bus and its secrets; raises ConfigError where the bus is no
-    Kafka."""
+    """The config in a file, its bus and its secrets; raises ConfigError if the bus is not Kafka."""
     settings = loader.load(path)
     if not isinstance(settings.bus, schema.KafkaBus):
         msg = f"{path}: bus: this needs brokers, `{{kind: kafka, brokers: [HOST:PORT]}}`"
@@ -31,10 +30,10 @@ def of(path: Path) -> tuple[schema.Config, schema.KafkaBus, Secrets]:
 def kafka_bus(
     settings: schema.KafkaBus, secrets: Secrets, *, instance: str = "", client: str = "fusewatch"
 ) -> KafkaBus:
-    """A bus over the brokers of the config, whose password is looked up here.
+    """Creates a bus over the brokers of the config; looks up their password.
 
-    `instance` is the name by which a group knows this process again after a restart, `client` what
-    brokers call us in their logs. Raises ConfigError where the extra `kafka` is not installed.
+    `instance` identifies this process in its consumer group over a restart; `client` is the name in
+    the brokers' logs. Raises ConfigError if the extra `kafka` is not installed.
     """
     with _extra():
         from pipeline.bus.kafka.bus import KafkaBus  # noqa: PLC0415
@@ -44,10 +43,10 @@ def kafka_bus(
 def check(
     settings: schema.KafkaBus, secrets: Secrets, groups: Sequence[str] = (), *, faust: bool = False
 ) -> None:
-    """Whether the brokers have what a worker in `groups` needs.
+    """Checks that the brokers have what a worker in `groups` needs.
 
-    Raises ConfigError for what `fusewatch topics create` mends, OutsideError when they are away or
-    a group has the other kind of worker.
+    Raises ConfigError for a fault that `fusewatch topics create` repairs, OutsideError when the
+    brokers are away or a group has the other kind of worker.
     """
     with admin(settings, secrets) as known:
         check_topics(known, settings)
@@ -56,8 +55,10 @@ def check(
 
 
 def admin(settings: schema.KafkaBus, secrets: Secrets) -> Admin:
-    """What the brokers of the config know of topics and groups; raises as `kafka_bus` does, and
-    OutsideError when they are away."""
+    """An admin client for topics and groups of the config's brokers.
+
+    Raises as `kafka_bus` does, and OutsideError when the brokers are away.
+    """
     with _extra():
         from pipeline.bus.kafka.admin import Admin  # noqa: PLC0415
     return Admin(secrets.bus(settings))

@@ -1,4 +1,4 @@
-"""Dead letters of a config's bus: of the brokers, or of a daemon's log."""
+"""Reads and retries the dead letters of a config's bus: of the brokers, or of a daemon's log."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from workers.config.secrets import Secrets
 from workers.delivery.subscribers import remote
 from workers.runtime.state_folder import local_log
 
-AHEAD = ns(3600)  # a broker's clock may be so far before ours
+AHEAD = ns(3600)  # a broker's clock may be this far ahead of ours
 
 
 @contextmanager
 def letters(
     settings: Config, path: Path, state: Path | None, since: str, site: str | None
 ) -> Iterator[Iterator[Found]]:
-    """What lies in `dead.v1`; `path` is the config's file. A log is read also while its daemon
-    runs. Raises OutsideError when brokers or log cannot be read."""
+    """Opens the entries of `dead.v1`; `path` is the config's file.
+
+    A log can be read while its daemon runs. Raises OutsideError when brokers or log cannot be read.
+    """
     if isinstance(settings.bus, KafkaBus):
         with closing(kafka_bus(settings.bus, Secrets(base=path.parent))) as bus:
             yield dead_letters.read(bus.appended(topics.DEAD, *_span(since)), site=site)
@@ -48,10 +50,10 @@ def retry(
     site: str | None = None,
     as_json: bool = False,
 ) -> Iterator[tuple[bool, str]]:
-    """Sends the letters with these ids again, or all of the site and time: whether each went, and a
-    line about it.
+    """Sends the letters with these ids again, or all of the site and time.
 
-    A log must have no daemon: raises OutsideError when another process has it.
+    Yields for each whether it was sent, and a line about it. No daemon may run on the log: raises
+    OutsideError when another process has it.
     """
     secrets = Secrets(base=path.parent)
 

@@ -1,8 +1,8 @@
-"""`fusewatch dead list|retry`: what could not be used, and another try.
+"""Lists dead letters and sends their records again (`fusewatch dead list|retry`).
 
-`dead.v1` is a log like the others: a letter stays until its retention ends, also when its record
-was sent again. That is safe to repeat: a stage knows a record that it has had, a subscriber the
-`webhook-id`.
+`dead.v1` is a log like the others: a letter stays until its retention ends, even after its record
+was sent again. A repeat is safe: a stage recognizes a record that it has had, and a subscriber
+recognizes the `webhook-id`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.ports import Bus, Entry, Sink
 from pipeline.types import Alert, DeadLetter, ns, rfc3339
 
 DELIVERY = "delivery/"  # the source of a delivery's dead letter, before the subscriber's name
-AGAIN = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # where a record may be put again
+AGAIN = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # topics that take a record again
 REPEATS = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
     "read, counted, and changes nothing."
@@ -29,11 +29,11 @@ _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 _AGO = re.compile(r"([0-9]{1,6}) ?(s|min|h|d)")
 _ID = re.compile(r"[0-9]{1,9}:[0-9]{1,18}")
 
-Stored = tuple[int, Entry]  # when it was appended, ns UTC
+Stored = tuple[int, Entry]  # time of the append in ns UTC, entry
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What lies in `dead.v1`; `wrong` says why it is no dead letter at all."""
+    """An entry of `dead.v1`; `wrong` is the reason if it is not a dead letter."""
 
     time: int  # ns UTC at which it was appended
     entry: Entry
@@ -42,19 +42,20 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """`partition:offset`, by which it is called."""
+        """The id of the entry: `partition:offset`."""
         return f"{self.entry.partition}:{self.entry.offset}"
 
     @property
     def cut(self) -> bool:
-        """Whether the record was too long to be kept whole (`run.letter` says so in the reason)."""
+        """Whether the record was cut because it was too long (`run.letter` notes it in the
+        reason)."""
         kept = self.letter
         return (
             kept is not None and len(kept.value) >= DEAD_BYTES and kept.reason.endswith(" bytes]")
         )
 
     def row(self) -> dict[str, object]:
-        """As `--json` gives it: without the record's bytes, which may be anything."""
+        """The entry for `--json`, without the record's bytes, which may not be text."""
         row: dict[str, object] = {"id": self.id, "time": rfc3339(self.time)}
         if self.letter is None:
             return row | {"reason": self.wrong, "size": len(self.entry.value)}
@@ -63,7 +64,7 @@ class Found(msgspec.Struct, frozen=True):
         return row | {"size": len(self.letter.value), "cut": self.cut}
 
     def line(self) -> str:
-        """For a person; what is no printable character is escaped."""
+        """The entry as a line for a person; non-printable characters are escaped."""
         when = rfc3339(self.time)[:19] + "Z"
         if self.letter is None:
             return shown(f"{self.id}  {when}  (no dead letter)  {self.wrong}")
@@ -74,7 +75,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def read(stored: Iterable[Stored], *, site: str | None = None) -> Iterator[Found]:
-    """What lies in `dead.v1`, of one site or of all."""
+    """Decodes the entries of `dead.v1`, of one site or of all."""
     for time, entry in stored:
         found = _read(time, entry)
         if site is None or (found.letter is not None and found.letter.site == site):
@@ -94,8 +95,10 @@ def _read(time: int, entry: Entry) -> Found:
 
 
 def chosen(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found]:
-    """Those with one of the ids; raises ConfigError for what is no id, or after the last for what
-    was not found."""
+    """Selects the entries with these ids.
+
+    Raises ConfigError for an invalid id, and after the last entry for ids that were not found.
+    """
     wanted = set(ids)
     if strange := sorted(each for each in wanted if not _ID.fullmatch(each)):
         msg = (
@@ -115,7 +118,7 @@ def chosen(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found]:
 class Retrier:
     """Sends records again: to their topic, or to the one subscriber that did not take them.
 
-    `sinks` gives the webhooks by name. `sent` counts what went back to topics.
+    `sinks` returns the webhooks by name. `sent` counts the records that went back to a topic.
     """
 
     def __init__(self, bus: Bus, sinks: Callable[[], Mapping[str, Sink]]) -> None:
@@ -125,7 +128,7 @@ class Retrier:
         self.sent = 0
 
     def retry(self, found: Found) -> tuple[bool, str]:
-        """Whether it went, and what came of it. Raises what the bus raises."""
+        """Sends one record; returns whether it was sent, and the outcome. Raises as the bus."""
         of = found.letter
         if of is None:
             return False, f"it is no dead letter: {found.wrong}"
@@ -175,7 +178,7 @@ def since(text: str, now: int) -> int:
 
 
 def shown(text: str) -> str:
-    """`text` without anything that a terminal would obey."""
+    """`text` with non-printable characters escaped, so that a terminal executes none of them."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )

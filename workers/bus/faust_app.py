@@ -1,12 +1,12 @@
-"""Vision, hearing and text as Faust agents: another way to read a topic, the same step over it.
+"""Reads topics for vision, hearing and text with a Faust agent; the step over a poll is the same.
 
     Kafka -> aiokafka -> Faust's consumer -> one agent -> FaustReader -> pipeline.run.step
              [- a thread, two event loops, of the app -]                 [the runner's thread]
 
-Of Faust is used what reads and commits: raw bytes, one agent, acks. No tables, no codecs, no
-Records, no web server, no leader topic; it makes no topic and writes to none: answers go by
-KafkaBus. Where Faust 0.15 does not do what a worker here needs, workers/bus/faust_consumer.py says
-what and why. docs/faust.md is for who must choose.
+Faust only reads and commits: raw bytes, one agent, acks. No tables, no codecs, no Records, no web
+server, no leader topic. It creates no topic and writes to none: results are published by KafkaBus.
+workers/bus/faust_consumer.py lists what Faust 0.15 does differently from what a worker needs, and
+why. docs/faust.md helps to choose between Faust and plain workers.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ log = logging.getLogger("fusewatch")
 BOUND = 32 << 20  # bytes of records that wait for the runner
 AT_ONCE = 64  # records that cross from the consumer's thread to the app's at a time
 COMMIT = 1.0  # s between two commits
-SESSION, HEARTBEAT = 10.0, 3.0  # s; nobody else has a killed worker's partitions before it ends
+SESSION, HEARTBEAT = 10.0, 3.0  # s; a killed worker's partitions are free when the session ends
 REQUEST = 40.0  # s that a broker may take to answer
-LOOK = 0.25  # s between two looks for an error that Faust would not raise
+LOOK = 0.25  # s between checks for an error that Faust would not raise
 ENDING = 9.0  # s that an app gets to end
 
 
 class FaustBus:
-    """A Bus that reads by Faust and does everything else by `bus`, which stays the caller's.
+    """A Bus that reads by Faust and does everything else by `bus`, which the caller owns.
 
-    `settings` are those of `bus`, the password looked up; `client` is our name for the brokers.
-    At most `bound` bytes of records wait in a reader, and one answer of each broker beside them.
+    `settings` are those of `bus`, with the password; `client` is the client name for the brokers.
+    At most `bound` bytes of records wait in a reader, plus one fetch response of each broker.
     """
 
     def __init__(
@@ -60,26 +60,26 @@ class FaustBus:
         self._bound = bound
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
-        """As `bus`."""
+        """Publishes by `bus`."""
         self.bus.publish(topic, key, value, trace)
 
     def flush(self) -> None:
-        """As `bus`."""
+        """Flushes `bus`."""
         self.bus.flush()
 
     def fetch(self, topic: str, key: str, start: int, end: int) -> Sequence[bytes]:
-        """As `bus`."""
+        """Fetches by `bus`."""
         return self.bus.fetch(topic, key, start, end)
 
     def close(self) -> None:
-        """As `bus`; readers are closed by who asked for them."""
+        """Closes `bus`; whoever created a reader closes it."""
         self.bus.close()
 
     def reader(self, topic: str, group: str) -> FaustReader:
         """Starts an app that reads `topic` as a member of `group`, until the reader is closed.
 
         Raises OutsideError when the topic is missing, the brokers are away, or plain workers are in
-        the group: those and Faust's share partitions in ways that do not go together.
+        the group: their assignment protocol and Faust's are not compatible.
         """
         with Admin(self._settings) as admin:
             if not admin.topics([topic]):
@@ -110,7 +110,7 @@ class _Served:
     # -- from any thread
 
     def ack(self, events: Sequence[FaustEvent]) -> None:
-        """Acks on the loop: Faust wakes futures of its own as it takes them."""
+        """Acks in the event loop, because an ack of Faust sets futures of that loop."""
 
         def each() -> None:
             for event in events:
@@ -119,23 +119,23 @@ class _Served:
         self._soon(each)
 
     def flow(self) -> None:
-        """Fetches, or does not, as `reader.held` says when it comes to it."""
+        """Pauses or resumes fetching by the value of `reader.held` (back-pressure)."""
         if self._app is not None:
             self._app.flow()
 
     def behind(self, partition: int, offset: int) -> int:
-        """Entries of the partition from `offset` on, as the last answer of its broker had it."""
+        """Entries of the partition from `offset` on, by the last answer of its broker."""
         return 1 if self._app is None else self._app.behind(TP(self._topic, partition), offset)
 
     def stop(self) -> None:
-        """Ends the app and its thread; one that hangs (brokers away) is left behind."""
+        """Ends the app and its thread; a thread that hangs (brokers away) is abandoned."""
         self._soon(self._asked.set)
         self._thread.join(ENDING + 1.0)
         if self._thread.is_alive():
             log.warning("%s: Faust does not end; it is left behind", self._group)
 
     def _soon(self, call: Callable[[], object]) -> None:
-        with suppress(RuntimeError):  # the loop is closed: `poll` says why
+        with suppress(RuntimeError):  # the loop is closed: `poll` raises the reason
             self._loop.call_soon_threadsafe(call)
 
     # -- the thread
@@ -144,11 +144,11 @@ class _Served:
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except BaseException as error:  # Faust also raises SystemExit, which ends a thread unheard
+        except BaseException as error:  # Faust raises SystemExit too: a thread would end silently
             self.reader.failed(_outside(error, self._group))
 
     async def _serve(self) -> None:
-        """Runs the app until it is asked to stop; raises what it died of."""
+        """Runs the app until it is asked to stop; raises the error that ended it."""
         app = self._app = _made(self._settings, self._topic, self._group, self._client, self.reader)
         tasks = {
             asyncio.create_task(one) for one in (_started(app), _watched(app), self._asked.wait())
@@ -166,16 +166,17 @@ class _Served:
 
 
 async def _started(app: App) -> None:
-    """Ends only by an error: an app that was started and stopped says so by `crash_reason`."""
+    """Starts the app and ends only by an error; `_watched` raises the `crash_reason` of a stop."""
     await app.start()
     await asyncio.Event().wait()
 
 
 async def _watched(app: App) -> None:
-    """Raises what Faust keeps to itself.
+    """Raises errors that Faust does not raise.
 
-    It does not ask aiokafka's coordinator for errors: a group that refuses us would be asked again
-    for ever, in silence. And a service that crashed ends the others, but not what runs the app.
+    Faust does not check aiokafka's coordinator for errors: it would ask a group that refuses us
+    again for ever, without a message. And a crashed service ends the other services, but not the
+    task that runs the app.
     """
     while True:
         if app.crashed:
@@ -185,7 +186,7 @@ async def _watched(app: App) -> None:
 
 
 def _made(settings: Settings, topic: str, group: str, client: str, reader: FaustReader) -> App:
-    """The app of one group, not started; to be called in its loop."""
+    """Creates the app of one group, not started; must be called in its loop."""
     tls = context(settings.tls) if settings.tls else None
     credentials: Any = None
     if settings.sasl is not None:
@@ -199,7 +200,7 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
         credentials = faust.SSLCredentials(context=tls)
     app = App(
         group,
-        env={},  # else BROKER_URL and a hundred others of the environment would win over these
+        env={},  # without it, BROKER_URL and a hundred other variables would override these
         broker=[f"kafka://{broker}" for broker in settings.brokers],
         broker_client_id=client,
         broker_credentials=credentials,
@@ -215,8 +216,8 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,
         PartitionAssignor=Assignor,
-        table_standby_replicas=1,  # of no table; without it Faust takes another assignor
-        stream_wait_empty=False,  # it waits for acks, and ours come when a record is not needed
+        table_standby_replicas=1,  # there is no table, but without it Faust uses another assignor
+        stream_wait_empty=False,  # it waits for acks; ours come when a record is no longer needed
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
@@ -233,19 +234,19 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
             message = event.message
             await app.account(message.tp, message.offset)
             entry = record.entry(message.partition, message)
-            event.value = message.value = None  # acks wait long: a picture must not with them
+            event.value = message.value = None  # frees the record: its ack may wait long
             reader.put(entry, event)
 
     return app
 
 
 def _outside(error: BaseException, group: str) -> BaseException:
-    """An error of the outside world in our words; a bug stays what it is."""
+    """Maps an error of the outside world to ours; returns a bug unchanged."""
     match error:
         case FusewatchError():
             return error
         case errors.InconsistentGroupProtocolError():
-            msg = (  # it joined after `check_group` had looked
+            msg = (  # the other worker joined after `check_group`
                 f"the group {group} has plain workers, and this is a Faust one: they cannot share "
                 "partitions; stop the others first, or start this one without --faust"
             )

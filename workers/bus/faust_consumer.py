@@ -1,6 +1,6 @@
-"""What Faust 0.15.3 and aiokafka 0.14 do otherwise than a worker needs, and what is done for it.
+"""Overrides for what Faust 0.15.3 and aiokafka 0.14 do differently from what a worker needs.
 
-Every override says why. The versions are fixed in pyproject.toml: these are their insides.
+Every override states its reason. It uses internals, so pyproject.toml pins the versions.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from pipeline.errors import OutsideError
 from workers.bus.faust_reader import FaustReader
 
 FETCH = 8 << 20  # bytes of one answer of one broker, over all partitions
-FETCH_WAIT = 0.25  # s that a broker may wait for news; partitions that asked later wait with it
-REBALANCE = 300.0  # s that a member may take to let go of its partitions
-STEP = 270.0  # s of them that a step gets to end
-STALE = 5.0  # s after which what a broker said of its end counts for nothing
+FETCH_WAIT = 0.25  # s that a broker may wait for records; later fetches wait behind this one
+REBALANCE = 300.0  # s that a member may take to release its partitions
+STEP = 270.0  # s of REBALANCE that a running step gets to end
+STALE = 5.0  # s after which an end offset that a broker reported is not used any more
 _TURN = 0.01  # s
 
 for _name in ("faust", "mode", "aiokafka", __name__):  # the last: services log by their module
-    # A line for every attempt while the brokers are away, and a traceback in each service that an
-    # error passes; what matters `FaustReader.poll` raises, once.
+    # They log a line for every attempt while the brokers are away, and a traceback in each service
+    # that an error passes. `FaustReader.poll` raises an error once.
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class App(faust.App):
-    """One agent, fed into `reader`."""
+    """A Faust app whose one agent puts records into `reader`."""
 
     reader: FaustReader
 
     def _create_directories(self) -> None:
-        """Nothing of ours is kept in files."""
+        """Creates no directories: nothing is stored in files."""
 
     def check(self) -> None:
-        """Raises an error of the group that aiokafka has kept for whoever asks."""
+        """Raises an error of the group that aiokafka has stored."""
         if (thread := self._thread) is not None:
             thread.check()
 
     async def account(self, tp: TP, offset: int) -> None:
-        """Raises when a record comes and others before it were left out."""
+        """Raises OutsideError if records before this one were left out."""
         consumer: Any = self.consumer
         await consumer.account(tp, offset)
 
     def flow(self) -> None:
-        """Lets the consumer's thread look at `reader.held`; from any thread."""
+        """Makes the consumer's thread check `reader.held`; any thread may call it."""
         thread = self._thread
         if thread is not None:
-            with suppress(RuntimeError):  # its loop is closed: nothing flows any longer
+            with suppress(RuntimeError):  # its loop is closed: nothing is fetched any more
                 thread.thread_loop.call_soon_threadsafe(thread.flow)
 
     def behind(self, tp: TP, offset: int) -> int:
-        """Entries from `offset` on; 1 at least where no broker has answered for a while."""
+        """Entries from `offset` on; 1 if no broker answered in the last `STALE` s."""
         thread = self._thread
         return 1 if thread is None else thread.behind(tp, offset)
 
@@ -70,10 +70,11 @@ class App(faust.App):
 
 
 class Assignor(PartitionAssignor):
-    """Faust's own: its name keeps plain workers out of the group, as the brokers see to it.
+    """Faust's assignor without replicas.
 
-    With replicas (of tables that we do not have) it may leave a
-    worker without a partition while another has two more.
+    The brokers keep plain workers out of the group, because the name of their assignor differs.
+    With replicas (of tables, which we do not have) Faust's assignor may leave a worker without a
+    partition while another has two more.
     """
 
     def __init__(self, app: Any, replicas: int = 0) -> None:
@@ -81,26 +82,26 @@ class Assignor(PartitionAssignor):
 
 
 class _Worker(WorkerThread):
-    """A consumer that hangs must not keep the process from ending."""
+    """A daemon thread, so that a consumer that hangs cannot keep the process from ending."""
 
     def __init__(self, service: Any, **kwargs: Any) -> None:
         super().__init__(service, **kwargs)
         self.daemon = True
 
     def run(self) -> None:
-        with suppress(Exception):  # it crashed the app before it came here, which tells
+        with suppress(Exception):  # the error has already crashed the app, which reports it
             super().run()
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """aiokafka's consumer, in a thread and loop of its own; `check` and `behind` only look."""
+    """aiokafka's consumer, in a thread and loop of its own; `check` and `behind` only read it."""
 
     app: App
     Worker = _Worker
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        # Faust leaves aiokafka's 50 MB a broker as they are, and has brokers wait for 1.5 s.
+        # Faust keeps aiokafka's default of 50 MB a broker, and lets brokers wait for 1.5 s.
         consumer._fetch_max_bytes = FETCH
         consumer._fetch_max_wait_ms = int(FETCH_WAIT * 1000)
         return consumer
@@ -116,7 +117,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
             raise task.exception()
 
     def flow(self) -> None:
-        """Pauses every partition while the reader is full: what is on its way still comes."""
+        """Pauses every partition while the reader is full; records already fetched still come."""
         consumer = self._consumer
         if consumer is None or consumer._closed:
             return
@@ -139,14 +140,14 @@ class _Thread(driver.AIOKafkaConsumerThread):
         return max(0, int(state.highwater) - offset)
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
-        """Faust prints this with a traceback; it is raised by `poll`."""
+        """Prints nothing: Faust would print a traceback, but `poll` raises the error."""
 
 
 class _Consumer(driver.Consumer):
-    """Faust's consumer, whose acks are always of a prefix."""
+    """Faust's consumer, with acks that are always a prefix of the partition."""
 
     app: App
-    _new: frozenset[TP] = frozenset()  # assigned, and where to begin is not known yet
+    _new: frozenset[TP] = frozenset()  # assigned partitions whose start offset is not known yet
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -156,41 +157,41 @@ class _Consumer(driver.Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Lets the step at work end, and commits, before the partitions go.
+        """Waits for the end of the running step and commits before the partitions are revoked.
 
-        Faust forgets the acks of revoked partitions without a commit: the next owner would begin
-        before what is answered. A step that takes too long goes on; what it says comes twice.
+        Faust drops the acks of revoked partitions without a commit: the next owner would process
+        answered records again. A step that takes too long goes on; its results come twice.
         """
         until = time.monotonic() + STEP
         while not self.app.reader.still() and time.monotonic() < until:
             await asyncio.sleep(_TURN)
-        await asyncio.sleep(0)  # its acks are on this loop, before us
+        await asyncio.sleep(0)  # the acks of the step are queued on this loop and run first
         await self.commit_and_end_transactions()
         self._new = frozenset()
         self.app.reader.revoked({tp.partition for tp in revoked})
         await super().on_partitions_revoked(revoked)
 
     async def commit_and_end_transactions(self) -> None:
-        """The last commit before partitions go: Faust makes none while another is on its way."""
+        """Commits before partitions are revoked: Faust commits nothing while a commit runs."""
         await self.maybe_wait_for_commit_to_finish()
         await super().commit_and_end_transactions()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Faust seeks and starts the flow after this, in a task of its own."""
+        """Notes the new partitions; Faust then seeks and starts to fetch in a task of its own."""
         self._new = frozenset(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Goes to what was committed: here the reader learns where a new partition begins.
+        """Seeks to the committed offsets and tells the reader where a new partition begins.
 
-        Two tasks of Faust come here in a rebalance. The flow starts again after one of them: that
-        must not be before the reader knows, or it would drop the records as somebody else's. And
-        where nothing was committed Faust does not go back at all, so that what was fetched and let
-        go amid the rebalance would be left out.
+        Two tasks of Faust call this in a rebalance, and fetching starts again after one of them.
+        The reader must know its partitions by then, or it would drop the records as those of
+        another member. And where nothing was committed Faust does not seek at all, so that records
+        fetched and dropped during the rebalance would be left out.
         """
         async with self._seeking:
             new = self._new
-            await super().perform_seek()  # of what is assigned by now: `new`, and perhaps more
+            await super().perform_seek()  # of the partitions assigned now: `new`, perhaps more
             afresh = {tp for tp in self.assignment() if not self._read_offset[tp]}
             if not (looked := new | afresh):
                 return
@@ -199,18 +200,19 @@ class _Consumer(driver.Consumer):
                 return  # the next rebalance has come
             for tp in sorted(new):
                 offset = self._read_offset[tp] or first[tp]
-                if offset > ends[tp]:  # aiokafka would begin anew, and Faust drop what comes below
+                if offset > ends[tp]:  # aiokafka would reset to the earliest, Faust drop all below
                     raise _beyond(tp, offset, ends[tp])
-                lost = max(0, first[tp] - offset)  # retention was faster
+                lost = max(0, first[tp] - offset)  # retention deleted them unread
                 self.app.reader.assigned(tp.partition, offset + lost, lost)
             self._new = frozenset()
             following = {tp: self.app.reader.following(tp.partition) for tp in afresh}
             await self.seek_wait({tp: at for tp, at in following.items() if at is not None})
 
     async def account(self, tp: TP, offset: int) -> None:
-        """Before a record is used: raises when those before it were left out, not deleted.
+        """Raises OutsideError if records before this one were left out, and not deleted.
 
-        Acks are of a prefix only if what comes is: a record that Faust lost would be committed.
+        It is called before a record is used. Acks are a prefix only if the records are: without
+        this check the commit would skip a record that Faust lost.
         """
         following = self.app.reader.following(tp.partition)
         if following is None or offset <= following:
@@ -224,13 +226,13 @@ class _Consumer(driver.Consumer):
             raise OutsideError(msg)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Faust lists every offset of a gap: after a long stop those are millions."""
+        """Does nothing: Faust would list every offset of a gap, millions after a long stop."""
 
     def _new_offset(self, tp: TP) -> int | None:
-        """What to commit: behind the newest ack, as acks come in order and none is left out.
+        """The offset to commit: after the newest ack, as acks come in order and without gaps.
 
-        Faust's own stops at gaps that retention made, and commits past a record that was not acked
-        when it is the first after the last commit.
+        Faust's own method stops at gaps that retention made, and commits past a record without an
+        ack if it is the first after the last commit.
         """
         acked = self._acked[tp]
         if not acked:
@@ -242,6 +244,8 @@ class _Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
+    """Faust's transport with the consumer of this module."""
+
     Consumer = _Consumer
 
 

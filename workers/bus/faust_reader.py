@@ -1,7 +1,7 @@
-"""Between the event loop of a Faust app, which feeds records, and the thread that steps a runner.
+"""Passes records from the event loop of a Faust app to the thread of a runner.
 
-Knows no Faust: an event is anything with `ack`. The app calls `assigned`, `put`, `still`, `revoked`
-and `failed` from its loop; the runner's thread calls what a Reader has.
+It does not import Faust: an event is any object with `ack`. The app calls `assigned`, `put`,
+`still`, `revoked` and `failed` from its loop; the runner's thread calls the methods of a Reader.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pipeline.ports import Assigned, Entry, Revoked
 
 
 class FaustEvent(Protocol):
-    """One record as Faust hands it over; `ack` once nobody needs it any longer."""
+    """One record of Faust; `ack` is called when it is not needed any more."""
 
     def ack(self) -> object: ...
 
 
 class FaustApp(Protocol):
-    """What the reader asks of the app that feeds it; every call may come from any thread."""
+    """The methods of the app that the reader calls, from any thread."""
 
     def ack(self, events: Sequence[FaustEvent]) -> None: ...
     def flow(self) -> None: ...
@@ -30,11 +30,12 @@ class FaustApp(Protocol):
 
 
 class FaustReader:
-    """A Reader of what an app feeds, `bound` bytes of records at most waiting in it.
+    """A Reader of the records that an app puts in, with a buffer of about `bound` bytes.
 
-    The bound is kept by `held`: the app fetches nothing while it is set, and is told by `flow` that
-    it changed. `commit` lets the app commit, within a second, what lies below the offset; it is not
-    yet durable when it returns, and the note is not kept: Faust has no place for one.
+    `held` keeps the bound (back-pressure): the app fetches nothing while it is set, and `flow`
+    notifies it of a change. `commit` acks the records below the offset, and the app commits them
+    within a second. So a commit is not yet durable when it returns, and its note is not kept: Faust
+    has no place for one.
     """
 
     def __init__(self, app: FaustApp, bound: int) -> None:
@@ -45,20 +46,20 @@ class FaustReader:
         self._change = threading.Condition()
         self._waiting: deque[Assigned | Revoked | tuple[Entry, FaustEvent]] = deque()
         self._bytes = 0
-        self._next: dict[int, int] = {}  # of each partition that is ours: what may come
-        self._given: dict[int, int] = {}  # and what the runner gets next
+        self._next: dict[int, int] = {}  # partition that we own -> offset expected from the app
+        self._given: dict[int, int] = {}  # partition -> offset that the runner gets next
         self._unacked: dict[
             int, deque[tuple[int, FaustEvent]]
-        ] = {}  # of those that the runner knows
-        self._working = False  # a step is at work on what `poll` gave
-        self._still = False  # a rebalance has begun: nothing more is given
+        ] = {}  # of partitions that the runner knows
+        self._working = False  # a step works on the entries of the last `poll`
+        self._still = False  # a rebalance has begun: `poll` returns nothing more
         self._closed = False
         self._error: BaseException | None = None
 
     # -- for the runner's thread
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
-        """At most `limit` entries over all partitions; raises what the app died of."""
+        """At most `limit` entries over all partitions; raises the error that ended the app."""
         with self._change:
             self._working = False
             self._change.notify_all()
@@ -86,13 +87,13 @@ class FaustReader:
             self._app.ack(done)
 
     def behind(self, partition: int) -> int:
-        """Entries of the partition that `poll` has not given yet; 1 at least while unsure."""
+        """Entries of the partition that `poll` has not returned yet; 1 if that is not known."""
         with self._change:
             offset = self._given.get(partition)
         return 1 if offset is None else self._app.behind(partition, offset)
 
     def close(self) -> None:
-        """Ends the app, in 10 s at most; what was not committed is read again."""
+        """Ends the app, in at most 10 s; records that were not committed are read again."""
         with self._change:
             if self._closed:
                 return
@@ -104,7 +105,7 @@ class FaustReader:
     # -- for the app's loop
 
     def assigned(self, partition: int, offset: int, lost: int = 0) -> None:
-        """The partition is ours, from `offset` on, of which so many before were deleted unread."""
+        """Adds a partition from `offset` on; retention deleted `lost` entries before it unread."""
         with self._change:
             self.lost += lost
             self._next[partition] = offset
@@ -112,12 +113,12 @@ class FaustReader:
             self._change.notify_all()
 
     def following(self, partition: int) -> int | None:
-        """The offset that should come next; None where the partition is not ours."""
+        """The offset that should come next; None if we do not own the partition."""
         with self._change:
             return self._next.get(partition)
 
     def put(self, entry: Entry, event: FaustEvent) -> None:
-        """A record, in the order of its partition; dropped where that is not ours (any longer)."""
+        """Adds a record, in the order of its partition; drops it if we do not own the partition."""
         with self._change:
             following = self._next.get(entry.partition)
             if self._closed or following is None or entry.offset < following:
@@ -134,20 +135,20 @@ class FaustReader:
             self._app.flow()
 
     def still(self) -> bool:
-        """Gives nothing more until `revoked`; whether the last step has ended, its acks sent."""
+        """Stops `poll` until `revoked`; returns whether the last step has ended and sent acks."""
         with self._change:
             self._still = True
             return not self._working
 
     def revoked(self, partitions: Collection[int]) -> None:
-        """The partitions are no longer ours: what waits of them is dropped."""
+        """Removes partitions; their waiting records are dropped."""
         with self._change:
             self._waiting = deque(one for one in self._waiting if _place(one) not in partitions)
             self._bytes = sum(len(one[0].value) for one in self._waiting if isinstance(one, tuple))
             for partition in partitions:
                 self._next.pop(partition, None)
                 self._given.pop(partition, None)
-                if self._unacked.pop(partition, None) is not None:  # else it was never told
+                if self._unacked.pop(partition, None) is not None:  # the runner knows of it
                     self._waiting.append(Revoked(partition))
             self.held = self._bytes > self._bound
             self._still = False
@@ -155,7 +156,7 @@ class FaustReader:
         self._app.flow()
 
     def failed(self, error: BaseException) -> None:
-        """The app died: `poll` raises this, whatever still waits."""
+        """Stores the error that ended the app; `poll` raises it, even if records wait."""
         with self._change:
             self._error = self._error or error
             self._change.notify_all()
@@ -195,7 +196,7 @@ class FaustReader:
 
 
 def _place(waiting: Assigned | Revoked | tuple[Entry, FaustEvent]) -> int | None:
-    """The partition of what may be dropped when it is revoked; not of the news that it was."""
+    """The partition of an item that a revocation drops; None for Revoked, which is kept."""
     match waiting:
         case Revoked():
             return None

@@ -1,4 +1,4 @@
-"""Stored observations between two times, from the local log or from Kafka."""
+"""Reads stored observations between two times, from the local log or from Kafka."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LATEST = 4_102_444_800  # s since 1970: the year 2100
 
 
 def moments(since: str, until: str | None) -> tuple[int, int]:
-    """The span of `--since` and `--until` (now unless it is given), ns; raises ConfigError."""
+    """The span of `--since` and `--until` (default: now), ns; raises ConfigError."""
     start = _moment(since, "--since")
     end = time.time_ns() if until is None else _moment(until, "--until")
     if start >= end:
@@ -35,7 +35,7 @@ def moments(since: str, until: str | None) -> tuple[int, int]:
 def observed(
     settings: Config, path: Path, state: Path | None, start: int, end: int
 ) -> Iterator[Iterator[Entry]]:
-    """What the config's bus still has of `observations.v1`."""
+    """Opens the entries of `observations.v1` that the config's bus still has in `[start, end)`."""
     if isinstance(settings.bus, schema.KafkaBus):
         bus = kafka_bus(settings.bus, Secrets(base=path.parent))
         try:

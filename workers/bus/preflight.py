@@ -1,4 +1,4 @@
-"""Whether the brokers have what a worker needs: asked once, before anything else starts."""
+"""Checks once, before anything else starts, that the brokers have what a worker needs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from pipeline.errors import ConfigError, OutsideError
 from pipeline.limits import most_bytes
 
 OVERHEAD = 1 << 11  # bytes of a batch beside its one value: a key, headers, what Kafka adds
-FAUST = "faust"  # how Faust's members say that they share partitions
+FAUST = "faust"  # the name of the assignment protocol of Faust's members
 
 
 class Known(Protocol):
-    """What brokers know of topics and groups; `kafka_admin.Admin` is one. Raises OutsideError."""
+    """An admin client for topics and groups, like `pipeline.bus.kafka.admin.Admin`.
+
+    `limits` is topic -> bytes of its largest batch; `assignor` is a group's assignment protocol,
+    or None. Both raise OutsideError.
+    """
 
     def limits(self, topics: Sequence[str]) -> Mapping[str, int]: ...
     def assignor(self, group: str) -> str | None: ...
 
 
 def check_topics(known: Known, settings: KafkaBus) -> None:
-    """Raises ConfigError where a topic is missing, or does not take a record of ours."""
+    """Raises ConfigError if a topic is missing or does not take our largest record."""
     limits = known.limits(topics.ALL)
     if missing := [name for name in topics.ALL if name not in limits]:
         msg = (
@@ -43,9 +47,9 @@ def check_topics(known: Known, settings: KafkaBus) -> None:
 
 
 def check_group(known: Known, settings: KafkaBus, group: str, *, faust: bool) -> None:
-    """Raises OutsideError where the other kind of worker is in the group.
+    """Raises OutsideError if the other kind of worker is in the group.
 
-    The two share partitions by protocols of their own, and brokers would let in neither.
+    The two kinds use different assignment protocols, and brokers refuse a group with both.
     """
     name = f"{settings.prefix}-{group}"
     protocol = known.assignor(name)

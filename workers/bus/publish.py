@@ -1,4 +1,4 @@
-"""Publishes captured records: a record's trace begins here."""
+"""Publishes captured records and begins their traces."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pipeline.types import Record
 
 
 def capture(bus: Bus, topic: str, record: Record) -> None:
-    """Publish what a source gave: here its trace begins."""
+    """Publishes a captured record and begins its trace; `Bus.flush` makes it durable."""
     key = topics.key_of(topic, record)
     bus.publish(topic, key, codec.encode(record), trace.begin(record))
 
 
 def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
-    """Publish records to one topic; durable when it returns."""
+    """Publishes records to one topic; they are durable when it returns."""
     for record in records:
         capture(bus, topic, record)
     bus.flush()

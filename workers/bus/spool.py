@@ -27,9 +27,9 @@ from pipeline.errors import DiskFull, OutsideError
 from pipeline.sources import first_free
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report
 
-LEAST = 16 << 20  # bytes; less is no spool
-MARK_EVERY = SECOND  # ns of event time between two words about what was dropped
-FRAME, SOUND, KEPT = 0, 1, 2  # who gives way first, who next, and who never
+LEAST = 16 << 20  # bytes; the smallest cap
+MARK_EVERY = SECOND  # ns of event time between two Progress records in place of evicted chunks
+FRAME, SOUND, KEPT = 0, 1, 2  # evicted first, evicted next, never evicted
 
 _APPLICATION, _VERSION = 0x46757370, 1  # "Fusp", in the file's header
 _PAGE = 8192
@@ -48,7 +48,7 @@ Dropped = Callable[[str, str, int], object]  # site, source, how many
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that waits for the brokers; `id` rises in the order in which it was put."""
+    """A record that waits for the brokers; `id` increases in the order of `put`."""
 
     id: int
     kind: int
@@ -59,10 +59,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool:
-    """What waits for the brokers, in `path`; for any thread, and for one process at a time.
+    """The records that wait for the brokers, in `path`; thread safe, for one process at a time.
 
-    `cap` is bytes on disk; `dropped` is told of each frame or chunk of sound that gave way. Raises
-    OutsideError when another process has the file, or it is no spool of ours.
+    `cap` is bytes on disk; `dropped` counts the evicted frames and audio chunks. Raises ValueError
+    for a cap below `LEAST`, OutsideError when another process has the file or it is not a spool.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Spool:
         self._budget = cap - _WAL - (64 << 10)  # 32 KiB of -shm, and slack
         self._dropped = dropped
         self._changed = threading.Condition()
-        self._taken = 0  # the highest id that a broker may have: it does not give way any more
+        self._taken = 0  # the highest id that a broker may have; up to it nothing is evicted
         self._done = 0  # the highest id that the brokers have; a full disk may still hold it
-        self._marks: dict[tuple[str, str], int] = {}  # ns up to which a key was spoken for
+        self._marks: dict[tuple[str, str], int] = {}  # (topic, key) -> `upto` of its last mark, ns
         self._held = lock(path.with_suffix(".lock"), path)
         try:
             self._sqlite = self._connected()
@@ -119,9 +119,9 @@ class Spool:
     # -- capture's side
 
     def put(self, topic: str, records: Sequence[Record]) -> None:
-        """Keep records; on return they outlive us, and with a Report also a power cut (fsync).
+        """Stores records; on return they survive a crash, and with a Report a power cut (fsync).
 
-        Raises DiskFull, and then none of them is kept.
+        Raises DiskFull, and then stores none of them.
         """
         rows = [_row(topic, record) for record in records]
         newest = {topics.key_of(topic, record): _place(record) for record in records}
@@ -149,8 +149,8 @@ class Spool:
             self._dropped(site, source, n)
 
     def last(self, topic: str, key: str) -> bytes | None:
-        """Where (topic, key) stands: a Progress up to the first ns that its newest record left
-        free. It is known for good, also when the brokers have that record."""
+        """The position of (topic, key): an encoded Progress up to the first ns after its newest
+        record. It stays known after the brokers have that record."""
         sql = "SELECT value FROM newest WHERE topic = ? AND key = ?"
         with self._changed, self._outside():
             row = self._sqlite.execute(sql, (topic, key)).fetchone()
@@ -159,9 +159,9 @@ class Spool:
     # -- the brokers' side
 
     def take(self, limit: int, size: int) -> list[Waiting]:
-        """The oldest that wait, in order: at most `limit`, and about `size` bytes.
+        """Returns the oldest waiting records, in order: at most `limit`, and about `size` bytes.
 
-        They stay until `done`, and give way to nobody: a broker may have them from now on.
+        They stay until `done` and are not evicted, because a broker may have them from now on.
         """
         sql = (
             "SELECT id, kind, topic, key, trace, value FROM waiting WHERE id > ? ORDER BY id "
@@ -183,10 +183,10 @@ class Spool:
         return taken
 
     def done(self, taken: Sequence[Waiting]) -> None:
-        """The brokers have these, which were the oldest: they go.
+        """Deletes records that the brokers have; they must be the oldest.
 
-        A disk that is so full that nothing can be deleted deletes them later; they are not taken
-        again meanwhile.
+        If the disk is too full to delete them, they are deleted later and not taken again until
+        then.
         """
         with self._changed:
             self._done = taken[-1].id
@@ -198,20 +198,20 @@ class Spool:
             self._bound_wal()
 
     def wait(self, seconds: float) -> bool:
-        """Whether anything waits; returns as soon as it does, or after `seconds`."""
+        """Waits at most `seconds` for a record; returns whether one waits."""
         with self._changed:
             return self._changed.wait_for(lambda: self._waiting > 0, seconds)
 
-    # -- how it is
+    # -- status
 
     @property
     def waiting(self) -> int:
-        """Records that the brokers do not have yet."""
+        """The number of records that the brokers do not have yet."""
         return self._waiting
 
     @property
     def size(self) -> int:
-        """Bytes of the records that wait."""
+        """The bytes of the waiting records."""
         return self._bytes
 
     @property
@@ -221,13 +221,13 @@ class Spool:
             return self._live() / self._budget
 
     def chunks(self) -> dict[str, int]:
-        """Frames and chunks of sound that wait, by key: they belong to the ledger."""
+        """The number of waiting frames and audio chunks by key, for the balance of counts."""
         sql = "SELECT key, count(*) FROM waiting WHERE id > ? AND kind < ? GROUP BY key"
         with self._changed, self._outside():
             return dict(self._sqlite.execute(sql, (self._done, KEPT)).fetchall())
 
     def close(self) -> None:
-        """Closes the file, and lets another process have it."""
+        """Closes the file and releases its lock."""
         with self._changed:
             self._sqlite.close()
         os.close(self._held)
@@ -235,9 +235,9 @@ class Spool:
     # -- inside
 
     def _make_room(self, incoming: int, gone: Counter[str]) -> tuple[int, int]:
-        """Inside a transaction: lets the oldest give way until `incoming` bytes fit the cap.
+        """Evicts the oldest records, inside a transaction, until `incoming` bytes fit the cap.
 
-        How many rows went, and how many bytes; `gone` counts by key.
+        Returns the number of rows and bytes that are gone; `gone` counts evictions by key.
         """
         rows = size = 0
         excess = self._live() + incoming - self._budget
@@ -259,7 +259,7 @@ class Spool:
         return rows, size
 
     def _oldest(self, kind: int, wanted: int) -> list[tuple[int, int, int, str, str]]:
-        """The oldest of a kind, `wanted` bytes of them; none that a broker may have."""
+        """The oldest records of a kind, about `wanted` bytes; none that a broker may have."""
         sql = (
             "SELECT id, size, upto, topic, key FROM waiting WHERE kind = ? AND id > ? "
             "ORDER BY id LIMIT ?"
@@ -273,7 +273,7 @@ class Spool:
         return found
 
     def _mark(self, topic: str, key: str, upto: int) -> bytes:
-        """What stays of a chunk: a word that its source was lost; empty where one was just said."""
+        """The Progress that replaces an evicted chunk; empty if there was one within MARK_EVERY."""
         if upto - self._marks.get((topic, key), upto - MARK_EVERY) < MARK_EVERY:
             return b""
         self._marks[topic, key] = upto
@@ -343,12 +343,12 @@ def _kind(record: Record) -> int:
 
 
 def _place(record: Record) -> bytes:
-    """What stays known of a record when it has gone: up to where its source has come."""
+    """The position that stays known after a record is gone: Progress up to the next free ns."""
     return codec.encode(Progress(site=record.site, source=record.source, upto=first_free(record)))
 
 
 def _cost(size: int) -> int:
-    """An upper estimate of what a row takes on disk."""
-    if size < _PAGE:  # rows of one page: up to half of it stays empty
+    """An upper estimate of the bytes of a row on disk."""
+    if size < _PAGE:  # rows of one page: up to half of the page stays empty
         return size + size // 2 + 256
-    return size + size // 512 + _PAGE + 512  # overflow pages, of which the last is half empty
+    return size + size // 512 + _PAGE + 512  # overflow pages; the last one is half empty

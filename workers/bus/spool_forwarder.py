@@ -1,4 +1,4 @@
-"""From the spool to the brokers: in order, a bounded batch at a time, for as long as it takes."""
+"""Forwards the spool to the brokers in order, a bounded batch at a time, and never gives up."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ LAST = 5.0  # s that a forwarder which was stopped may take to empty the spool
 
 
 class ForwardTarget(Protocol):
-    """What of a Kafka bus is used here.
+    """The methods of a Kafka bus that the forwarder uses.
 
-    `settled`: whether all that this thread published is acknowledged, waiting at most `wait` s for
-    it; raises OutsideError for a record that failed. `discard` forgets what is not: nothing of it
-    can arrive after what is published next, so that the order of a key holds.
+    `settled` waits at most `wait` s and returns whether all records that this thread published are
+    acknowledged; it raises OutsideError for a record that failed. `discard` drops the others: none
+    of them can arrive after the next published record, so that the order of a key holds.
     """
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None: ...
@@ -35,12 +35,12 @@ class ForwardTarget(Protocol):
 
 
 class Forwarder:
-    """Publishes what the spool holds; for one thread.
+    """Publishes the records of the spool; not thread safe.
 
-    It never gives up: while the brokers are away what is captured waits on the disk. A record stays
-    in the spool until it is acknowledged, so a kill repeats a batch at most. Only what no broker
-    would ever take goes without: what has more than `largest` bytes (spooled before the setting was
-    lowered, or of a scene) is counted as `dropped.too-large`.
+    It never gives up: while the brokers are away, captured records wait on the disk. A record stays
+    in the spool until it is acknowledged, so a kill repeats at most one batch. Only a record that
+    no broker would take is dropped: one with more than `largest` bytes (spooled before the setting
+    was lowered, or of a scene) is counted as `dropped.too-large`.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Forwarder:
         self._gauge()
 
     def turn(self, over: Callable[[], bool]) -> bool:
-        """Forward one batch, or wait a moment for one; whether the brokers have all of it.
+        """Forwards one batch, or waits `TURN` s for one; returns whether the brokers have it all.
 
-        `over` is asked while they do not answer: once it says so, nobody waits for them any more.
+        While they do not answer, `over` is called; when it returns true, the wait ends.
         """
         self._gauge()
         if not self._spool.wait(TURN):

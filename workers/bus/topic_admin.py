@@ -1,4 +1,4 @@
-"""`fusewatch topics create|list`: the brokers' topics made as the config says, and looked at."""
+"""Creates the brokers' topics by the config and lists them (`fusewatch topics create|list`)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
 class TopicRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic as `topics list --json` gives it; -1 is no limit. `bytes` and `records` are of one
-    copy; `retention_bytes` is a partition's."""
+    """A topic as `topics list --json` prints it; -1 is no limit.
+
+    `bytes` and `records` are of one copy; `retention_bytes` is of one partition.
+    """
 
     topic: str
     missing: bool = False
@@ -33,7 +35,7 @@ class TopicRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopicBrokers(Protocol):
-    """What is needed of them; `kafka_admin.Admin` is one. Everything raises OutsideError."""
+    """The methods of `pipeline.bus.kafka.admin.Admin` used here; all raise OutsideError."""
 
     def wire(self, topic: str) -> str: ...
     def brokers(self) -> int: ...
@@ -57,10 +59,10 @@ def create(
     grow: bool = False,
     shrink: bool = False,
 ) -> Iterator[str]:
-    """Makes the topics as the config says; a line for each. `dry` only tells.
+    """Creates or alters the topics by the config; yields a line for each. `dry` changes nothing.
 
-    All is judged before anything is done: raises ConfigError with everything that must not be done,
-    and OutsideError where `grow` would tear apart what is still under way.
+    All is checked before anything is changed: raises ConfigError with every change that is refused,
+    and OutsideError if `grow` would break the order of records that are not read yet.
     """
     there = brokers.topics(topics.ALL)
     steps = [
@@ -99,9 +101,10 @@ def _do(brokers: TopicBrokers, each: Step) -> None:
 
 
 def _settled(brokers: TopicBrokers, each: Step) -> None:
-    """Raises OutsideError unless everything that the topic holds has been read, and it is at rest.
+    """Raises OutsideError unless all records of the topic are read and nothing publishes to it.
 
-    A key's next record goes elsewhere, and its reader may be ahead there of what lies here.
+    With more partitions, a key's next record may go to another partition, and it may be read there
+    before the older records here.
     """
     topic, count = each.plan.topic, each.grows_from
     name = brokers.wire(topic)
@@ -144,7 +147,7 @@ def _about(plan: Plan) -> str:
 
 
 def rows(brokers: TopicBrokers) -> list[TopicRow]:
-    """What there is: a row for each topic of ours, also for one that is missing."""
+    """Returns a row for each of our topics, also for a missing one."""
     there = brokers.topics(topics.ALL)
     counts = {name: there[name].partitions for name in topics.ALL if name in there}
     sizes, lags, held = brokers.sizes(list(counts)), brokers.lags(counts), brokers.held(counts)
@@ -170,7 +173,7 @@ def rows(brokers: TopicBrokers) -> list[TopicRow]:
 
 
 def table(found: Sequence[TopicRow]) -> Iterator[str]:
-    """The rows for a person."""
+    """Formats the rows as lines for a person."""
     for row in found:
         if row.missing:
             yield f"{row.topic}: missing; `fusewatch topics create CONFIG` makes it"
@@ -187,7 +190,7 @@ def table(found: Sequence[TopicRow]) -> Iterator[str]:
 
 
 def size(count: int) -> str:
-    """Bytes for a person: `1.5 GB`."""
+    """Formats bytes for a person: `1.5 GB`."""
     amount, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 999.5:
@@ -197,13 +200,13 @@ def size(count: int) -> str:
 
 
 def many(count: int, what: str) -> str:
-    """`1 copy`, `3 copies`."""
+    """Formats a count with its noun: `1 copy`, `3 copies`."""
     plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
     return f"{count} {what if count == 1 else plural}"
 
 
 def span(ms: int) -> str:
-    """Milliseconds for a person: `15 min`, `7 d`."""
+    """Formats milliseconds for a person: `15 min`, `7 d`."""
     if ms < 0:
         return "for ever"
     seconds = ms / 1000

@@ -1,6 +1,6 @@
-"""Cameras, microphones and people's reports become records.
+"""Captures cameras, microphones and reports of people as records.
 
-`factory` makes a source of an address, `capture` connects it again and again, `live` has the
-threads of all sources, `report_server` takes reports over HTTP.
+`factory` builds a source from an address, `capture` reads it and reconnects after a loss, `live`
+builds the threads of all sources, `report_server` accepts reports over HTTP.
 May import: `workers/runtime`, `workers/config`, `workers/media`, and below.
 """

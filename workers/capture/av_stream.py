@@ -1,4 +1,4 @@
-"""Streams and files that carry sound, with picture or without, by PyAV: all of it on one clock."""
+"""Reads streams and files that carry audio, with or without video, by PyAV, on one clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.media.jpeg import MAX_SIDE, encoded
 from workers.media.pcm import RATES, Chunks, Samples
 
 TIMEOUT = 5.0  # s to connect, and to wait for what comes next
-BLOCK = SECOND // 10  # of sound that is gathered before it is handed on
+BLOCK = SECOND // 10  # ns of audio that one block gathers
 
 _OPTIONS = {
     "rtsp_transport": "tcp",
@@ -29,7 +29,7 @@ _OPTIONS = {
     "analyzeduration": "500000",
 }
 _BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
-_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than "cannot be opened"
+_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known cause
     av.error.HTTPUnauthorizedError: "refuses user or password",
     av.error.HTTPForbiddenError: "refuses user or password",
     av.error.HTTPNotFoundError: "has no stream of that path",
@@ -39,11 +39,11 @@ _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's answers that say more than
 
 
 class MediaSource:
-    """One life of a stream; raises SourceLost when it cannot be opened, ends or hangs.
+    """One connection to a stream; raises SourceLost when it cannot be opened, ends or hangs.
 
-    `camera` and `microphone` are the names of the sources that it feeds, either may be empty. A
-    file plays at its own speed and simply ends. `count(source, what)` is told of frames and sound
-    that could not be used.
+    `camera` and `microphone` are the names of the sources that the stream feeds; either may be
+    empty. A file plays at its own speed, and its end raises nothing. `count(source, what)` counts
+    frames and audio that could not be used.
     """
 
     def __init__(  # noqa: PLR0913
@@ -82,7 +82,7 @@ class MediaSource:
             made = self._seen if stream.type == "video" else self._heard
             try:
                 chunk = made(frame, position)
-            except _BROKEN:  # it was decoded, and yet cannot be converted or written again
+            except _BROKEN:  # the frame was decoded but cannot be converted or encoded again
                 self._bad(stream)
                 continue
             if chunk is not None:
@@ -92,7 +92,7 @@ class MediaSource:
             raise SourceLost(msg)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Closes the connection."""
         self._container.close()
 
     def _chosen(self) -> list[Any]:
@@ -106,12 +106,12 @@ class MediaSource:
                 msg = f"the stream carries no {kind}"
                 raise SourceLost(msg)
             if name:
-                found[0].codec_context.thread_count = 1  # each further one holds a frame back
+                found[0].codec_context.thread_count = 1  # each further thread delays by a frame
                 streams.append(found[0])
         return streams
 
     def _frames(self) -> Iterator[tuple[Any, Any]]:
-        """(stream, frame) as they come; what cannot be decoded is counted."""
+        """Yields (stream, frame) in the order of the stream; counts packets it cannot decode."""
         packets = self._container.demux(self._streams)
         while True:
             try:
@@ -177,7 +177,7 @@ class MediaSource:
 
 
 class _Gathered:
-    """Decoded frames of 20 ms become blocks of 100 ms, and those chunks."""
+    """Joins decoded frames of about 20 ms into blocks of 100 ms and makes chunks of them."""
 
     def __init__(self, site: str, source: str, rate: int) -> None:
         self.rate = rate
@@ -194,9 +194,9 @@ class _Gathered:
 
 
 def _ended(frame: Any) -> int | None:
-    """Ns in the stream at which a picture was taken or a piece of sound was over.
+    """Position in the stream (ns) of a picture, or of the end of a piece of audio.
 
-    Picture and sound of one stream count from the same moment.
+    Video and audio of one stream count from the same moment.
     """
     if frame.pts is None or frame.time_base is None:
         return None
@@ -220,5 +220,5 @@ def _opened(address: Address) -> Any:
 
 
 def _why(error: Exception, otherwise: str) -> str:
-    """FFmpeg's error in words of ours; its own quote the address."""
+    """Our text for an FFmpeg error; FFmpeg's own text quotes the address."""
     return "the stream " + _HOPELESS.get(type(error), otherwise)

@@ -1,7 +1,7 @@
-"""Cameras by OpenCV: V4L2 devices, RTSP over TCP, MJPEG over HTTP, and files at their own speed.
+"""Reads cameras by OpenCV: V4L2 devices, RTSP over TCP, MJPEG over HTTP, files at their own speed.
 
-Every frame is grabbed and only those that are wanted are decoded to pixels. What a camera says of
-itself (frame rate, size, time) is checked before it is used: it is a stranger on the network.
+Every frame is grabbed, but only the wanted frames are decoded to pixels. The values that a camera
+reports (frame rate, size, time) are untrusted input and are checked before use.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-# Before OpenCV reads them: FFmpeg may open nothing but what is named here, and says nothing itself,
-# since its lines quote addresses.
+# Set before the import of OpenCV, which reads them. FFmpeg may open only what is named here. Its
+# log is off because its lines quote addresses.
 os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
     [
         "rtsp_transport;tcp",
@@ -36,19 +36,20 @@ from workers.capture.clock import FrameRateLimiter, OwnSpeed, StreamTime
 from workers.config.source_address import NETWORK, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost tells it, once
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost reports it once
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
 PATIENCE = 10  # broken pictures in a row until a stream is lost
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_FILE_FPS = range(1, 241)  # what a file may claim where it has no times
+_FILE_FPS = range(1, 241)  # frame rates that are believed of a file without timestamps
 
 
 class CameraSource:
-    """One life of a camera; raises SourceLost when it cannot be opened, ends or hangs.
+    """One connection to a camera; raises SourceLost when it cannot be opened, ends or hangs.
 
-    Chunks carry one JPEG, `detect.width` pixels on its longest side, at `detect.fps` at most; their
-    `seq` counts what was grabbed. `count(source, what)` is told of frames that could not be used.
+    A chunk carries one JPEG with `detect.width` pixels on its longest side; at most `detect.fps`
+    chunks a second come. `seq` counts the grabbed frames. `count(source, what)` counts frames that
+    could not be used.
     """
 
     def __init__(
@@ -108,31 +109,31 @@ class CameraSource:
             raise SourceLost(msg)
 
     def close(self) -> None:
-        """Let go of the device or connection."""
+        """Closes the device or connection."""
         self._camera.release()
 
     def _grabbed(self) -> int:
-        """Grab a frame: how many broken ones were passed over, or -1 where nothing comes any more.
+        """Grabs a frame; the number of broken frames skipped before it, or -1 at the stream's end.
 
-        OpenCV says the same of a picture that is damaged and of a stream that has ended; but what
-        has ended goes on ending, at once.
+        `grab` returns False for a damaged picture and for a stream that has ended. After the end
+        it returns False every time, without a wait.
         """
         for broken in range(PATIENCE):
             began = self._clock()
             if self._camera.grab():
                 return broken
-            if self._clock() - began > SECOND:  # it did not end: nothing came
+            if self._clock() - began > SECOND:  # no damaged picture: the camera sent nothing
                 break
         return -1
 
     def _position(self, seq: int) -> int | None:
-        """Ns in the stream of the frame just grabbed; a file is held back to its own speed."""
+        """Position in the stream (ns) of the grabbed frame; waits where a file runs ahead."""
         scheme = self._address.scheme
         said = self._camera.get(cv2.CAP_PROP_POS_MSEC)
-        # 0 is the start or "not known"; times below it are as good as any.
+        # 0 means the start or "not known"; a negative time is valid.
         self._timed = self._timed or 0 < abs(said) < 1e14
         position = round(said * 1e6) if self._timed and abs(said) < 1e14 else None
-        if scheme in ("http", "https"):  # MJPEG has no times; what OpenCV says counts frames
+        if scheme in ("http", "https"):  # MJPEG has no timestamps; OpenCV's value counts frames
             return None
         if scheme == "file":
             return self._in_time(position, seq)
@@ -146,10 +147,10 @@ class CameraSource:
         return position
 
     def _picture(self) -> tuple[int, int, bytes] | None:
-        """Width, height and JPEG of the frame just grabbed, or None: counted."""
+        """Width, height and JPEG of the grabbed frame; None if unusable, which is counted."""
         try:
             return self._decoded()
-        except (cv2.error, ValueError):  # a picture that OpenCV cannot convert or write again
+        except (cv2.error, ValueError):  # OpenCV cannot convert or encode this picture
             self._count(self._name, "dropped.undecodable")
             return None
 
@@ -168,9 +169,10 @@ class CameraSource:
 
 
 def reach(address: Address, timeout: float = OPEN_TIMEOUT / 1000) -> None:
-    """Connect to a network camera's port and hang up; raises SourceLost that says what fails.
+    """Connects to a network camera's port and closes; raises SourceLost with the cause.
 
-    OpenCV only says that it could not open a stream: this tells a dead host from a wrong password.
+    OpenCV reports only that it could not open a stream. This check separates an unreachable host
+    from a wrong password.
     """
     parts = urlsplit(address.target)
     try:
@@ -201,7 +203,7 @@ def _opened(address: Address) -> cv2.VideoCapture:
             done = camera.open(_url(address), cv2.CAP_FFMPEG, [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT,
                 cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT,
-                cv2.CAP_PROP_N_THREADS, 1,  # each further one would hold a frame back
+                cv2.CAP_PROP_N_THREADS, 1,  # each further thread delays by a frame
             ])  # fmt: skip
     except cv2.error as error:
         msg = f"OpenCV cannot open the camera (error {error.code})"

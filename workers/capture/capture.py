@@ -1,13 +1,14 @@
-"""Capture: what a source sees and hears becomes records, whether it lives or is lost.
+"""Publishes the chunks of a source as records, and its absence while it is lost.
 
-`Capture` has two plain loops, each for a thread of its own (started in `workers/daemon.py`): `read`
-pulls the device into a bounded slot and connects again when it is lost; `publish_loop` takes from
-the slot and speaks for a source while it is silent. So a device that hangs hangs nothing else.
+`Capture` has two loops, each for a thread of its own (started in `workers/daemon.py`). `read`
+reads the device into a bounded buffer and reconnects after a loss. `publish_loop` publishes from
+the buffer, and publishes `Progress(alive=False)` for a lost source. So a device that hangs blocks
+nothing else.
 
-What is promised is kept: once `Progress(alive=False)` said that nothing starts before `upto`,
-frames that start before it are dropped and sound is cut there, both counted.
+After `Progress(alive=False)` with `upto` no record that starts before `upto` is published: such
+frames are dropped, audio is cut there, and both are counted.
 
-Ledger of a source: captured = published + gated.rate + dropped.* + what waits in the slot.
+Counts of a source: captured = published + gated.rate + dropped.* + chunks in the buffer.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ MakeSource = Callable[[Count], Source]
 
 
 class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every source of a site shares; `hop` is how often a lost source is spoken for, ns."""
+    """Settings that all sources of a site share; `hop` is the ns between a lost one's Progress."""
 
     site: str
     sources: tuple[str, ...]
@@ -58,7 +59,7 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatestBuffer:
-    """Between reader and publisher: the newest frame of each source, and sound up to a limit."""
+    """Buffer from reader to publisher: the newest frame of each source, and `MAX_HELD` others."""
 
     def __init__(self, dropped: Count) -> None:
         self._frames: dict[str, FrameChunk] = {}
@@ -67,7 +68,7 @@ class LatestBuffer:
         self._filled = threading.Condition()
 
     def put(self, chunk: Chunk) -> None:
-        """Never blocks: a frame replaces an older one, and the oldest sound gives way."""
+        """Adds a chunk without blocking: a frame replaces an older one, oldest audio is dropped."""
         with self._filled:
             if isinstance(chunk, FrameChunk):
                 if chunk.source in self._frames:
@@ -80,7 +81,7 @@ class LatestBuffer:
             self._filled.notify()
 
     def take(self, wait: float) -> list[Chunk]:
-        """All that is there, in order of time; waits at most `wait` seconds for the first."""
+        """Removes all chunks, in order of time; waits at most `wait` seconds for the first."""
         with self._filled:
             if not self._frames and not self._rest:
                 self._filled.wait(wait)
@@ -90,7 +91,7 @@ class LatestBuffer:
         return sorted(taken, key=known_at)
 
     def wake(self) -> None:
-        """Let a waiting `take` return at once."""
+        """Makes a waiting `take` return at once."""
         with self._filled:
             self._filled.notify()
 
@@ -98,9 +99,9 @@ class LatestBuffer:
 class Capture:
     """One connection and the sources that it carries: `topics` is source name -> chunk topic.
 
-    A camera or microphone has one; a stream that a camera and a microphone both name has two.
-    `make_source` connects: it gives a new life of the source or raises SourceLost. A source that
-    simply ends (a file) is not connected again. `chance` gives numbers in [0, 1) for the jitter.
+    A camera or microphone is one source; a stream that both a camera and a microphone name is two.
+    `make_source` connects and returns a new Source, or raises SourceLost. A source that ends (a
+    file) is not connected again. `chance` returns numbers in [0, 1) for the jitter.
     """
 
     def __init__(
@@ -122,15 +123,15 @@ class Capture:
         self._clock = clock
         self._chance = chance
         self._slot = LatestBuffer(self._count)
-        self._lock = threading.Lock()  # of the four that follow: written by the reader
+        self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
-        self._upto = dict.fromkeys(topics, -1)  # the largest promise made while lost
+        self._upto = dict.fromkeys(topics, -1)  # the largest `upto` published while lost
         self._roster_due = -1
 
-    # The reader: the only one that touches the device.
+    # The reader: the only thread that uses the device.
 
     def read(self, stop: threading.Event) -> None:
         """Read the source, life after life, until `stop` is set or it ends for good."""
@@ -151,7 +152,7 @@ class Capture:
             wait = min(wait * 2, LONGEST_WAIT)
 
     def _live(self, stop: threading.Event) -> None:
-        """One life of the source; raises SourceLost."""
+        """Reads one connection to its end; raises SourceLost."""
         self._set("connecting", self._reason)
         source = self._make_source(self._told)
         base = dict(self._seq)
@@ -164,11 +165,11 @@ class Capture:
             source.close()
 
     def _take(self, chunk: Chunk, base: Mapping[str, int]) -> None:
-        """Number and check one chunk, and hand it to the publisher."""
+        """Numbers and checks one chunk, and puts it into the buffer."""
         site, source = self._settings.site, chunk.source
         if isinstance(chunk, (FrameChunk, AudioChunk)):
             seq = base[source] + chunk.seq
-            passed = seq - self._seq[source]  # seq counts what was grabbed: more than what comes
+            passed = seq - self._seq[source]  # frames grabbed but not passed on; seq counts both
             self._status.count(site, source, "captured", passed + 1)
             self._status.count(site, source, "gated.rate", passed - self._vain[source])
             self._seq[source], self._vain[source] = seq + 1, 0
@@ -182,7 +183,7 @@ class Capture:
             self._count(source, "dropped.too-large")
 
     def _told(self, source: str, what: str) -> None:
-        """What a source counts itself; for PortAudio's thread too."""
+        """Counts for a source; PortAudio's thread calls it too."""
         if what.startswith("dropped."):
             self._vain[source] += 1
         self._count(source, what)
@@ -192,17 +193,17 @@ class Capture:
             self._state, self._reason = state, reason
         self._slot.wake()
 
-    # The publisher: the only one that speaks.
+    # The publisher: the only thread that publishes.
 
     def publish_loop(self, stop: threading.Event) -> None:
-        """Publish until `stop` is set."""
+        """Publishes until `stop` is set."""
         wait = 0.0
         while not stop.is_set():
             self.publish_once(wait)
             wait = min(self._settings.hop, SECOND) / SECOND
 
     def publish_once(self, wait: float = 0.0) -> None:
-        """Publish what is there, or what there is to say while nothing is; waits for the first."""
+        """Publishes the buffered chunks, or absence if there are none; waits `wait` s for one."""
         chunks = self._slot.take(wait)
         now = self._clock()
         due = now >= self._roster_due
@@ -219,7 +220,7 @@ class Capture:
             self._status.count(self._settings.site, source, what, len(mine))
 
     def _stored(self, topic: str, records: Sequence[Record]) -> str:
-        """Publish the records; under which word their chunks are counted."""
+        """Publishes the records; returns the count that their chunks belong to."""
         try:
             if records:
                 self._publish(topic, records)
@@ -228,7 +229,7 @@ class Capture:
         return "published"
 
     def _promised(self, chunk: Chunk) -> Chunk | None:
-        """The chunk as far as it keeps what was promised while its source was lost."""
+        """The part of the chunk from the `upto` that was published while its source was lost."""
         upto = self._upto[chunk.source]
         if chunk.start >= upto:
             return chunk
@@ -237,7 +238,7 @@ class Capture:
         return cut
 
     def _absence(self, source: str, now: int) -> list[Record]:
-        """What is said for a source that is lost: once a hop that nothing came."""
+        """The Progress of a lost source, once a hop: nothing starts before now."""
         state, reason = self._how(source, now)
         if state == "live" or now < self._upto[source] + self._settings.hop:
             return []
@@ -247,7 +248,7 @@ class Capture:
         ]
 
     def _how(self, source: str, now: int) -> tuple[str, str]:
-        """State and reason of one source: a connection may live and carry only the other one."""
+        """State and reason of one source; one source may stall while the other one still sends."""
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
         if state == "live" and now - heard > self._settings.stalled:

@@ -1,4 +1,4 @@
-"""The time of what is captured: one clock for all, and a stream's own time laid onto it."""
+"""Stamps captured data: one UTC clock for all sources, and stream times mapped onto it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pipeline.types import SECOND
 
 STEP = SECOND  # ns; a smaller difference is drift, a larger one a jump
-JUMP = 60 * SECOND  # ns; a recording whose times go further at once is not waited for
+JUMP = 60 * SECOND  # ns; a larger step in a recording's times is not waited for
 
 
 class UtcClock:
-    """Nanoseconds UTC that go on evenly and never back; for any thread.
+    """A monotonic UTC clock in nanoseconds; thread safe.
 
-    It is the monotonic clock, set by the wall clock once. Where the wall clock is set forward by
-    more than a second (a board without a battery meets its time server) it follows; it does not
-    follow backwards, since what was promised cannot be taken back.
+    It runs on the monotonic clock, set once from the wall clock. If the wall clock is set forward
+    by more than a second (a board without a battery reaches its time server), this clock follows.
+    It never follows backwards, because published progress cannot be withdrawn.
 
-    Nor is it ever before `floor`, the ns that the log has reached: where the wall clock was set
-    back over a restart this one begins at `floor` and runs ahead of the wall until that catches up.
-    `ahead` says by how much. Only another state folder, with an empty log, brings it back at once.
+    It is never before `floor`, the ns that the log has reached. If the wall clock was set back over
+    a restart, this clock begins at `floor` and stays ahead of the wall clock until that catches up;
+    `ahead` is the difference. Only another state folder, with an empty log, resets it at once.
     """
 
     def __init__(
@@ -42,17 +42,17 @@ class UtcClock:
 
     @property
     def ahead(self) -> int:
-        """Ns that the wall clock is behind; below zero where it drifted the other way."""
+        """Ns that this clock is ahead of the wall clock; negative if the wall clock is ahead."""
         return self() - self._wall()
 
 
 class StreamTime:
-    """A stream's own time as UTC, anchored when its first frame comes; late by STEP at most.
+    """Maps a stream's own time to UTC, anchored at its first frame; the error is at most STEP.
 
-    A frame is at anchor + its position. The anchor is set anew where that lies in the future (the
-    first frames come in a burst), more than STEP in the past (the stream stood still, its clock is
-    slow), and where a position does not go forward (the camera started anew). The tracks of one
-    stream (picture and sound) share the anchor; the times of each always go forward.
+    The time of a frame is anchor + position. The anchor is set again if that time lies in the
+    future (the first frames came in a burst) or more than STEP in the past (the stream paused or
+    its clock is slow), or if a position does not increase (the camera restarted). The tracks of one
+    stream (video and audio) share the anchor; the times of each track always increase.
     """
 
     def __init__(self, clock: Callable[[], int]) -> None:
@@ -63,7 +63,7 @@ class StreamTime:
         self.anchored = 0  # how often the anchor was set
 
     def at(self, position: int | None, track: str = "") -> int:
-        """Ns UTC of what just came; `position` is its ns in the stream, if it has one."""
+        """Ns UTC of the frame that just arrived; `position` is its ns in the stream, if any."""
         now = start = self._clock()
         if position is not None:
             stuck = position <= self._positions.get(track, position - 1)
@@ -78,9 +78,9 @@ class StreamTime:
 
 
 class OwnSpeed:
-    """Holds a recording back to its own speed; its times may jump or go back, and begin anew then.
+    """Delays a recording to its own speed; a jump or a step back in its times sets a new start.
 
-    A wait is JUMP at most, so that a file that lies about its times does not stop for weeks.
+    A wait is at most JUMP, so that a file with false times does not block for weeks.
     """
 
     def __init__(self, clock: Callable[[], int], wait: Callable[[float], None]) -> None:
@@ -90,7 +90,7 @@ class OwnSpeed:
         self._began: int | None = None
 
     def hold(self, position: int, track: str = "") -> None:
-        """Wait until what is at `position` (ns in the file) is due; a track's own go forward."""
+        """Waits until `position` (ns in the file) is due; positions of one track increase."""
         now = self._clock()
         back = position <= self._last.get(track, position - 1)
         if self._began is None or back or self._began + position - now > JUMP:
@@ -101,14 +101,14 @@ class OwnSpeed:
 
 
 class FrameRateLimiter:
-    """Which of the frames that come are wanted, for `fps` on average whatever their jitter."""
+    """Selects frames so that `fps` remain on average, whatever their jitter."""
 
     def __init__(self, fps: float) -> None:
         self.period = round(SECOND / fps)
         self._due = -1
 
     def wants(self, start: int) -> bool:
-        """Whether the frame at `start` (ns) is one; a quarter of a period early is in time."""
+        """Whether the frame at `start` (ns) is selected; a quarter period early still counts."""
         if start < self._due - self.period // 4:
             return False
         self._due = (self._due if start - self._due < self.period else start) + self.period

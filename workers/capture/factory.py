@@ -1,4 +1,4 @@
-"""From a site's config to its live captures: which adapter reads which address."""
+"""Builds the live captures of a site's config and selects the adapter for each address."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def captures(  # noqa: PLR0913
     max_bytes: int = MAX_BYTES,
     load: Callable[[str], object] = importlib.import_module,
 ) -> list[Capture]:
-    """A capture for each connection of the site `name`; nothing is opened yet.
+    """Returns one capture for each connection of the site `name`; nothing is opened yet.
 
     A camera and a microphone with the same stream or file share its connection and its clock.
-    Raises ConfigError for an address that may not be used or needs a package that is missing.
+    Raises ConfigError for an address that is not allowed or that needs a missing package.
     """
     cameras = {
         of: parse(expand(camera.source, f"sites.{name}.cameras.{of}.source"), "camera", base)
@@ -90,9 +90,10 @@ def sources(site: Site) -> Mapping[str, Iterable[str]]:
 
 
 def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
-    """The event time that the sources of `sites` have reached in the log, ns; 0 if it is empty.
+    """The event time (ns) that the sources of `sites` have reached in the log; 0 if it is empty.
 
-    What starts before it is ignored as a repeat. `last` gives the newest value of (topic, key).
+    A record that starts before it is ignored as a repeat. `last` returns the newest value of
+    (topic, key).
     """
     newest = [
         last(topic, f"{site}/{source}")
@@ -107,13 +108,14 @@ def _first_free(value: bytes) -> int:
     try:
         return first_free(codec.decode(value))
     except DecodeError:
-        return 0  # the stage that reads it sends it to `dead`
+        return 0  # the stage that reads the entry sends it to `dead`
 
 
 def quiet(camera: Camera | None, most: int = PATIENCE) -> int:
-    """Ns for which a capture that lives may say nothing of a source; `most` for a usual one.
+    """The longest time (ns) in which a live capture may publish nothing of a source.
 
-    A camera of one frame a minute is lost only after three: until then its capture waits.
+    It is `most` for a usual source. A camera with one frame a minute is lost only after three
+    minutes, and until then its capture may publish nothing.
     """
     return max(most, patience(camera) + 10 * SECOND)
 
@@ -128,9 +130,9 @@ def source(
     clock: Clock,
     count: Count,
 ) -> Source:
-    """One life of what `address` names; raises SourceLost. For `doctor` too.
+    """Connects to `address`; raises SourceLost. `doctor` uses it too.
 
-    Device packages are imported here, so that an extra that nobody uses may be left out.
+    Device packages are imported here, so that an unused extra need not be installed.
     """
     if room and (camera or address.streamed):
         from workers.capture.av_stream import MediaSource
@@ -156,7 +158,7 @@ def source(
 
 
 def _need_microphone(load: Callable[[str], object]) -> None:
-    """Raises ConfigError where the optional package for microphones is missing or broken."""
+    """Raises ConfigError if the optional package for microphones is missing or broken."""
     try:
         load("workers.capture.microphone")
     except ImportError as error:
@@ -184,5 +186,5 @@ def _same(camera: Address, microphone: Address) -> bool:
 
 
 def patience(camera: Camera | None) -> int:
-    """Ns without a chunk after which a source is lost: a slow camera is not, after five seconds."""
+    """Ns without a chunk after which a source is lost: at least STALLED and three frame periods."""
     return STALLED if camera is None else max(STALLED, round(3 * SECOND / camera.detect.fps))

@@ -1,11 +1,12 @@
-"""Watch: speaks for sources whose capture process has stopped speaking.
+"""Declares the sources of a capture lost that publishes nothing any more.
 
-Capture itself tells when a source is lost; only where capture hangs or is gone would a site wait
-for ever. `HeartbeatMonitor` sees what captures publish, and declares lost who said nothing for
-`patience`. It is the one place where silence in a topic is measured against a clock.
+A capture reports a lost source itself. But if the capture hangs or its process is gone, the site
+would wait for ever. `HeartbeatMonitor` sees every record that captures publish, and declares a
+source lost after `patience` without one. This is the only place where silence in a topic is
+measured against a clock.
 
-Who calls it: in the daemon, and in a capture worker for its own threads, `workers/capture/live.py`;
-over Kafka the workers that read chunks, for captures whose whole process is gone
+Callers: `workers/capture/live.py`, in the daemon and in a capture worker for its own threads; and
+over Kafka the workers that read chunks, for a capture whose whole process is gone
 (`workers/bus/absent_captures.py`).
 """
 
@@ -21,9 +22,9 @@ _REASON = "its capture has said nothing for"
 
 
 def spoken(record: Record) -> bool:
-    """Whether this may be the word of a watch: it does not show that a capture lives.
+    """Whether a HeartbeatMonitor may have published this record, which then proves no live capture.
 
-    A capture says its roster every now and then too, but never that alone.
+    A capture publishes its roster from time to time too, but never a roster alone.
     """
     match record:
         case Progress(alive=False, reason=reason):
@@ -33,9 +34,9 @@ def spoken(record: Record) -> bool:
 
 
 class HeartbeatMonitor:
-    """Knows when each (topic, site, source) was last heard; for any thread.
+    """Keeps the time of the last record of each (topic, site, source); thread safe.
 
-    `saw` is called for all that captures publish, `speak` once a hop. `clock` is ns.
+    Call `saw` for all records that captures publish, and `speak` once a hop. `clock` returns ns.
     """
 
     def __init__(self, clock: Callable[[], int], patience: int = PATIENCE) -> None:
@@ -48,7 +49,7 @@ class HeartbeatMonitor:
         self._own: dict[tuple[str, str, str], int] = {}
 
     def saw(self, topic: str, records: Sequence[Record]) -> None:
-        """A capture published these."""
+        """Notes that a capture published these records."""
         for record in records:
             self.heard(topic, record.site, record.source)
             if isinstance(record, Roster):
@@ -56,7 +57,7 @@ class HeartbeatMonitor:
                     self._roster[record.site] = record.sources
 
     def heard(self, topic: str, site: str, source: str) -> None:
-        """A capture published something of this source."""
+        """Notes that a capture published a record of this source."""
         now = self._clock()
         with self._lock:
             self._heard[topic, site, source] = now
@@ -64,23 +65,23 @@ class HeartbeatMonitor:
     def expect(
         self, topic: str, site: str, source: str, sources: tuple[str, ...], patience: int = 0
     ) -> None:
-        """Watch a source that may never speak at all, from now on; `patience` is its own, ns."""
+        """Monitors a source from now on, even if no record comes; `patience` (ns) is its own."""
         self.saw(topic, [Roster(site=site, source=source, sources=sources, start=0)])
         if patience:
             with self._lock:
                 self._own[topic, site, source] = patience
 
     def excuse(self, more: int = 0) -> None:
-        """Nobody could be heard: everybody's patience begins anew, in `more` ns."""
+        """Restarts the patience of all sources in `more` ns, after records could not be read."""
         begins = self._clock() + more
         with self._lock:
             self._heard = {who: max(heard, begins) for who, heard in self._heard.items()}
 
     def speak(self, by: int | None = None, upto: int | None = None) -> list[tuple[str, Record]]:
-        """(topic, record) to publish: for each that is silent for too long, that it is lost.
+        """The (topic, record) pairs to publish: each source that is silent for too long is lost.
 
-        All that was published by the time `by` (of `clock`; default: now) was seen; `upto` is that
-        moment as event time, where `clock` does not give it.
+        Every record that was published by the time `by` (of `clock`; default: now) was seen. `upto`
+        is the same moment as event time, needed where `clock` does not return event time.
         """
         by = self._clock() if by is None else by
         upto = by if upto is None else upto

@@ -1,6 +1,6 @@
-"""What a live capture is: cameras, microphones, the endpoint for reports, who watches over them.
+"""Builds the threads of a live capture: cameras, microphones, report endpoint, heartbeat monitor.
 
-The daemon and a capture worker run the same threads; they differ in where `store` keeps things.
+The daemon and a capture worker run the same threads; they differ in where `store` stores records.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from workers.runtime.status import Status
 
 log = logging.getLogger("fusewatch")
 
-Thread = tuple[str, Callable[[], None]]  # its name, and what runs in it until it is stopped
-Last = Callable[[str, str], bytes | None]  # topic, key -> the newest value that was stored
+Thread = tuple[str, Callable[[], None]]  # its name, and the function that runs in it until the stop
+Last = Callable[[str, str], bytes | None]  # topic, key -> the newest stored value
 
 
 class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a capture runs: what all that it starts share."""
+    """The settings and services that all threads of a capture share."""
 
     settings: Config
     base: Path  # relative paths of the config start here
@@ -51,7 +51,7 @@ class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def only(settings: Config, sites: Sequence[str]) -> Config:
-    """The config with these sites, or with all where none is named; raises ConfigError."""
+    """The config with only these sites, or all sites if none is named; raises ConfigError."""
     unknown = [name for name in sites if name not in settings.sites]
     if unknown:
         known = ", ".join(settings.sites)
@@ -64,10 +64,10 @@ def only(settings: Config, sites: Sequence[str]) -> Config:
 def threads(
     place: CaptureContext, *, store: Publish, last: Last, healthy: Callable[[], bool]
 ) -> list[Thread]:
-    """The threads of a live capture; none says anything before it runs.
+    """Returns the threads of a live capture; nothing is published before they run.
 
-    `store` is durable when it returns, or raises DiskFull. What is wrong with the config is said
-    here, at once: raises ConfigError, or OutsideError for an address that is taken.
+    `store` is durable when it returns, or raises DiskFull. Errors of the config are raised here and
+    not in the threads: ConfigError, or OutsideError for an address that is in use.
     """
     clock, stop, sites = place.clock, place.stop, place.settings.sites
     if clock.ahead > SECOND:
@@ -96,7 +96,7 @@ def threads(
 
 
 def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) -> list[Thread]:
-    """Two threads for each connection; the watch knows of each source, should it never speak."""
+    """Returns two threads for each connection; the monitor expects each source from the start."""
     bodies: list[Thread] = []
     for name, site in place.settings.sites.items():
         for capture in factory.captures(
@@ -128,7 +128,7 @@ def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) 
 
 
 def _token(place: CaptureContext) -> str:
-    """The endpoint's token: the config's, else that of the state folder."""
+    """The endpoint's token: from the config, else from the state folder."""
     given = place.settings.api.token
     if given:
         return place.secrets.lookup(given, "api.token").reveal()
@@ -138,15 +138,15 @@ def _token(place: CaptureContext) -> str:
 
 
 def _speak(stop: threading.Event, watch: HeartbeatMonitor, store: Publish) -> None:
-    """Say, once a second, what the watch has to say."""
+    """Publishes the records of the heartbeat monitor once a second."""
     while not stop.wait(1.0):
         for topic, record in watch.speak():
-            with suppress(DiskFull):  # warned of, and said again in a second
+            with suppress(DiskFull):  # `store` has warned, and the next second tries again
                 store(topic, [record])
 
 
 def _warning(store: Publish) -> Publish:
-    """The same store, which also says, once a minute, that the disk is full."""
+    """The same store, which also logs, at most once a minute, that the disk is full."""
     full = RateLimitedLog("what is captured is dropped: %s")
 
     def keep(topic: str, records: Sequence[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Microphones by PyAudio: any device, rate and channel count; chunks are 100 ms of 16 kHz mono."""
+"""Reads microphones by PyAudio; any rate and channel count become 100 ms chunks of 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.types import AudioChunk
 from workers.config.source_address import Address
 from workers.media.pcm import Chunks, from_s16
 
-BLOCKS = 10  # a second: how often sound is handed on
+BLOCKS = 10  # blocks a second
 SILENT = 3.0  # s without a block until the device counts as unplugged
 LOOK = 0.5  # s without a block until PortAudio is asked whether the device is still there
 MAX_WAITING = 50  # blocks between PortAudio's thread and the reader
@@ -32,10 +32,10 @@ Block = tuple[bytes, int, bool]  # s16le, ns at its end, whether PortAudio lost 
 
 
 class MicrophoneSource:
-    """One life of a microphone; raises SourceLost when it is not there or is unplugged.
+    """One connection to a microphone; raises SourceLost when it is missing or unplugged.
 
-    `count(source, what)` is told of overruns: blocks that came while the reader was late, and what
-    PortAudio says that it had to drop.
+    `count(source, what)` counts overruns: blocks that came while the buffer was full because the
+    reader was late, and blocks before which PortAudio reports dropped input.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MicrophoneSource:
         self._count = count
         self._blocks: queue.Queue[Block] = queue.Queue(MAX_WAITING)
         try:
-            self._port = (port or _port)()  # anew for each life: PortAudio lists devices only here
+            self._port = (port or _port)()  # new for each connection: PortAudio lists devices here
         except OSError as error:
             msg = f"PortAudio does not start: {_reason(error)}"
             raise SourceLost(msg) from error
@@ -104,11 +104,11 @@ class MicrophoneSource:
     def _active(self) -> bool:
         try:
             return bool(self._stream.is_active())
-        except OSError:  # PortAudio's word for a stream that broke down
+        except OSError:  # PortAudio raises it for a stream that broke down
             return False
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Closes the device."""
         with contextlib.suppress(OSError):  # it is gone already
             self._stream.close()
         self._port.terminate()
@@ -116,7 +116,7 @@ class MicrophoneSource:
     def _heard(
         self, data: bytes | None, _frames: int, _times: Mapping[str, float], flags: int
     ) -> tuple[None, int]:
-        """PortAudio's thread: hand the block over, and never wait."""
+        """Runs in PortAudio's thread: passes the block to the reader and never waits."""
         block = (data or b"", self._clock(), bool(flags & pyaudio.paInputOverflow))
         try:
             self._blocks.put_nowait(block)
@@ -125,7 +125,7 @@ class MicrophoneSource:
         return None, pyaudio.paContinue
 
     def _format(self, device: Mapping[str, Any]) -> tuple[int, int]:
-        """Rate and channels that the device takes: its own rate, and as few channels as it can."""
+        """Rate and channels that the device supports: its own rate first, and fewest channels."""
         most = int(device["maxInputChannels"])
         for rate in dict.fromkeys((int(device["defaultSampleRate"]), *_RATES)):
             for channels in dict.fromkeys((1, min(2, most), most)):
@@ -149,7 +149,7 @@ class MicrophoneSource:
 
 
 def microphones() -> list[str]:
-    """Names of the microphones that are there, `*` before the default one; for `doctor`."""
+    """The names of the connected microphones, `*` before the default one; for `doctor`."""
     port = _port()
     try:
         default = _default(port)
@@ -163,7 +163,10 @@ def microphones() -> list[str]:
 
 
 def chosen(devices: list[Mapping[str, Any]], wanted: str, default: int | None) -> Mapping[str, Any]:
-    """The device that `wanted` means: `default`, an index, a name, or a part of just one name."""
+    """The device for `wanted`: `default`, an index, a name, or a part of only one name.
+
+    Raises SourceLost when no device matches, or several do.
+    """
     if not devices:
         msg = "there is no microphone on this machine"
         raise SourceLost(msg)
@@ -183,7 +186,7 @@ def chosen(devices: list[Mapping[str, Any]], wanted: str, default: int | None) -
 
 
 def _port() -> pyaudio.PyAudio:
-    """PortAudio, without the hundred lines that ALSA and JACK write of what is not there."""
+    """Starts PortAudio without the hundred lines that ALSA and JACK log about missing devices."""
     for library, function, handler in (
         ("libasound.so.2", "snd_lib_error_set_handler", _hushed_alsa),
         ("libjack.so.0", "jack_set_error_function", _hushed_jack),
@@ -207,5 +210,5 @@ def _default(port: Any) -> int | None:
 
 
 def _reason(error: Exception) -> str:
-    """PortAudio's words: `[Errno -9996] Invalid input device`."""
+    """PortAudio's message, as `Invalid input device` of `[Errno -9996] Invalid input device`."""
     return str(error.args[-1]) if error.args and isinstance(error.args[-1], str) else str(error)

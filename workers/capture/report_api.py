@@ -1,8 +1,8 @@
-"""HTTP requests about reports and status become answers; no socket is opened here.
+"""Answers HTTP requests about reports and status; opens no socket.
 
-POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202, durable by then
-GET  /v1/status   what the daemon knows of itself
-GET  /healthz     without a token
+POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202 when it is durable
+GET  /v1/status   the daemon's status
+GET  /healthz     needs no token
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Headers = Mapping[str, str]  # names in lower case
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back: a status and a JSON object."""
+    """An HTTP response: a status and a JSON object."""
 
     status: int
     body: Mapping[str, Any]
@@ -41,8 +41,10 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def cleaned(text: str) -> str:
-    """`text` without control characters, but for line breaks and tabs, and without the marks that
-    turn the direction of writing (both can make a reader see what is not there)."""
+    """`text` with spaces for control characters, and without the marks of writing direction.
+
+    Line breaks and tabs stay. Both kinds can make a reader see a text that is not there.
+    """
     return "".join(
         " " if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
         for c in text
@@ -51,9 +53,10 @@ def cleaned(text: str) -> str:
 
 
 class ReportApi:
-    """Requests in, answers out.
+    """Answers the requests of the local endpoint.
 
-    `status` gives what `GET /v1/status` shows, `healthy` whether all is well.
+    `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy.
+    Raises ConfigError for a token of fewer than 16 characters.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class ReportApi:
         self._healthy = healthy
 
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
-        """What is wrong before the body is looked at."""
+        """The error answer for a request that is refused before its body is read, or None."""
         if not _local(headers.get("host", "")) or "origin" in headers:
             return wrong(403, "only programs of this machine may ask, by a loopback address")
         known = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}
@@ -120,13 +123,12 @@ class ReportApi:
 
 
 def wrong(status: int, reason: str) -> Answer:
-    """An answer that says what is wrong."""
+    """An error answer with its reason."""
     return Answer(status, {"error": reason})
 
 
 def _local(host: str) -> bool:
-    """Whether a Host header names this machine: a web page by a rebound name does not (DNS
-    rebinding)."""
+    """Whether a Host header names this machine; that of a DNS rebinding attack does not."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -135,7 +137,7 @@ def _local(host: str) -> bool:
 
 
 def loopback(host: str) -> bool:
-    """Whether this is an address of this machine, or `localhost`."""
+    """Whether `host` is a loopback address or `localhost`."""
     if host == "localhost":
         return True
     try:

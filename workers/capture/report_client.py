@@ -1,4 +1,4 @@
-"""`fusewatch report`: sends one report to a daemon, with the token of its state folder."""
+"""Sends one report to a daemon with the token of its state folder (`fusewatch report`)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import msgspec
 from pipeline.errors import ConfigError, OutsideError
 from workers.capture.report_api import MAX_BODY
 
-_ODD = re.compile(r"[^!-~]")  # what neither an address nor a token has
+_ODD = re.compile(r"[^!-~]")  # a character that no address and no token has
 
 
 def send_report(
     url: str, token: str, site: str, text: str, author: str, *, timeout: float = 10.0
 ) -> None:
-    """Hand a report to a running daemon; on return it is durable there.
+    """Sends a report to a running daemon; on return it is durable there.
 
-    Raises OutsideError when no daemon answers, ConfigError when it does not take the report.
+    Raises OutsideError when no daemon answers or the daemon fails (status 500 and above), and
+    ConfigError when it refuses the report.
     """
     try:
         place = urlsplit(url)
@@ -61,9 +62,9 @@ def send_report(
 
 
 def own_token(folder: Path) -> str:
-    """The token in the state folder, made there for its owner only.
+    """Reads the token in the state folder; creates it, readable by its owner only, if missing.
 
-    Raises OutsideError when it cannot be made, ConfigError when what is there is none.
+    Raises OutsideError when it cannot be created, ConfigError when the file holds no token.
     """
     path = folder / "token"
     try:
@@ -79,7 +80,7 @@ def own_token(folder: Path) -> str:
 
 
 def read_token(state: Path | None = None) -> str:
-    """The token in a state folder, as the daemon wrote it; raises ConfigError."""
+    """Reads the token that the daemon wrote into a state folder; raises ConfigError."""
     path = (state or Path("~/.local/state/fusewatch")).expanduser() / "token"
     try:
         token = path.read_text().strip()

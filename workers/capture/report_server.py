@@ -1,4 +1,4 @@
-"""The HTTP server of the local endpoint: loopback only, few threads, nobody keeps one for long."""
+"""The HTTP server of the local endpoint: loopback only, few threads, a deadline a connection."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pipeline.errors import ConfigError, DiskFull, OutsideError
 from workers.capture.report_api import MAX_BODY, Answer, Headers, ReportApi, loopback, wrong
 from workers.capture.reports import ReportSource
 
-THREADS = 16  # requests at once; more are turned away
+THREADS = 16  # requests at once; more are refused
 READ = 5.0  # s that a read may wait for a byte
-WHOLE = 10.0  # s that a connection may take in all, whatever it sends meanwhile
-TURN = 0.2  # s between looks at the stop event
-UNREAD = 1 << 20  # bytes of a refused body that are taken, or the close would cut off the answer
+WHOLE = 10.0  # s that a connection may take in all, even while it sends
+TURN = 0.2  # s between checks of the stop event
+UNREAD = 1 << 20  # bytes of a refused body that are read, or the close would cut off the answer
 
 log = logging.getLogger("fusewatch.reports")
 
 
 class Endpoint(ThreadingMixIn, HTTPServer):
-    """The server; `serve` and `progress_loop` run in threads of the caller's.
+    """The HTTP server; the caller runs `serve` and `progress_loop` in threads of its own.
 
-    Raises ConfigError for an address that is not loopback, OutsideError for one that is taken.
+    Raises ConfigError for an address that is not loopback, OutsideError for one that is in use.
     """
 
     daemon_threads = True
@@ -57,12 +57,12 @@ class Endpoint(ThreadingMixIn, HTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it is; the port is the one that was given by the system for port 0."""
+        """The server's address, with the port that the system chose if the config has port 0."""
         host = str(self.server_address[0])
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}"
 
     def serve(self, stop: threading.Event) -> None:
-        """Answers until `stop` is set; raises what was a bug in an answer."""
+        """Answers requests until `stop` is set; raises an error that is a bug in an answer."""
         try:
             while not stop.is_set():
                 self.handle_request()
@@ -73,13 +73,14 @@ class Endpoint(ThreadingMixIn, HTTPServer):
             self.server_close()
 
     def progress_loop(self, stop: threading.Event) -> None:
-        """Speaks for the sites' reports, once a hop, until `stop` is set."""
+        """Publishes the progress of the sites' reports, once a hop, until `stop` is set."""
         while not stop.is_set():
-            with suppress(DiskFull):  # nothing is promised meanwhile, and whoever publishes warns
+            with suppress(DiskFull):  # no progress is published meanwhile; `publish` logs a warning
                 self._reports.beat()
             stop.wait(TURN)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts a thread for the request, or closes it if `THREADS` are busy."""
         if not self._places.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -88,6 +89,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers the request in its thread and frees its place."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -96,7 +98,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is its own affair; any other error is ours, and ends `serve`."""
+        """Ignores a client that disconnects; any other error is a bug and ends `serve`."""
         raised = sys.exc_info()[1]
         if not isinstance(raised, (ConnectionError, TimeoutError)):
             self._bug = raised
@@ -174,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: an address line may hold what people put there by mistake."""
+        """Logs nothing: a request line may hold a secret that a client put there by mistake."""
 
 
 def _listen(listen: str) -> tuple[str, int]:
@@ -193,4 +195,4 @@ def _shut(request: socket.socket) -> None:
     try:
         request.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # it has ended meanwhile, which is what we want
+        return  # it is closed already

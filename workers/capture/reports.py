@@ -1,6 +1,6 @@
-"""The source of a site's reports: it stamps what people report, and promises progress.
+"""The source of a site's reports: stamps and publishes them, and publishes progress.
 
-It knows no HTTP. `report_api` answers requests, and `report_server` has the sockets.
+It has no HTTP: `report_api` answers requests, and `report_server` has the sockets.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from workers.capture.capture import Publish
 
 
 class ReportSource:
-    """Where reports become records; any thread may use it.
+    """Publishes reports as records; thread safe.
 
-    A report starts when it is received, but never before what was promised and never at the same
-    ns as the one before: both would be taken for a repeat. `promised` is site -> the last promise
-    in the log, so that a clock set back over a restart costs no report.
+    A report starts when it is received, but never before the published progress and never at the
+    same ns as the report before: both would be taken for a repeat. `promised` is site -> the first
+    free ns in the log, so that no report is lost when the clock is set back over a restart.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class ReportSource:
         self._publish = publish
         self._clock = clock
         self._lock = threading.Lock()
-        self._next = {site: (promised or {}).get(site, 0) for site in sites}  # ns: starts to come
+        self._next = {site: (promised or {}).get(site, 0) for site in sites}  # ns; next free start
         self._beat = dict.fromkeys(sites, -1)
         self._roster = dict.fromkeys(sites, -1)
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The sites that one may report from."""
+        """The sites that accept reports."""
         return tuple(self._sites)
 
     def submit(self, site: str, author: str, text: str) -> Report:
-        """Publishes a report, durable on return; raises KeyError for a site that is not ours."""
+        """Publishes a report, durable on return; raises KeyError for an unknown site."""
         with self._lock:
             start = max(self._clock(), self._next[site])
             report = Report(
@@ -62,7 +62,7 @@ class ReportSource:
             return report
 
     def beat(self) -> None:
-        """Says, once a hop, that nothing will start before now; and who the site's sources are."""
+        """Publishes, once a hop, that no report starts before now; and the site's roster if due."""
         with self._lock:
             now = self._clock()
             for name, site in self._sites.items():
@@ -85,11 +85,11 @@ class ReportSource:
 
 
 def promised(last: Callable[[str, str], bytes | None], sites: Sequence[str]) -> dict[str, int]:
-    """The first ns at which each site's next report may start, out of the log's newest entries."""
+    """The first ns at which each site's next report may start, from the log's newest entries."""
     found = {}
     for site in sites:
         value = last(topics.REPORTS, f"{site}/{REPORTS_SOURCE}")
         if value is not None:
-            with suppress(DecodeError):  # the stage that reads it sends it to `dead`
+            with suppress(DecodeError):  # the stage that reads the entry sends it to `dead`
                 found[site] = first_free(codec.decode(value))
     return found

@@ -1,4 +1,4 @@
-"""Alerts reach their subscribers: webhooks, files, snapshots.
+"""Delivers alerts to subscribers: webhooks, files and snapshots.
 
 `delivery` sends each alert at least once; `webhook`, `jsonl` and `snapshots` are its sinks.
 May import: `workers/runtime`, `workers/config`, `workers/media`, and below.

@@ -1,7 +1,7 @@
-"""An alert as the document that subscribers get: CloudEvents 1.0, structured JSON.
+"""Encodes an alert as the document that subscribers get: CloudEvents 1.0, structured JSON.
 
-The same alert gives the same bytes wherever and whenever it is written: keys stand in one order,
-maps are sorted, times are RFC 3339 UTC with nine fractional digits, nothing is of the machine.
+The same alert gives the same bytes on every machine and at every time: keys have a fixed order,
+maps are sorted, times are RFC 3339 UTC with nine fractional digits, no value is of the machine.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
@@ -22,24 +22,24 @@ CONTENT_TYPE = "application/cloudevents+json"
 MAX_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
 CUT = " …[cut]"
 
-# How many texts and how many characters of each: the first pair that fits MAX_BYTES is taken.
+# (texts, characters of each); the first pair that fits MAX_BYTES is used.
 _TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
 
 
 def event_id(alert: Alert) -> str:
-    """The id of this revision: CloudEvents `id`, and `webhook-id` over all its retries."""
+    """The id of this revision: CloudEvents `id`, and `webhook-id` of all its attempts."""
     return f"{alert.id}_{alert.revision}"
 
 
 def event(alert: Alert) -> dict[str, Any]:
-    """The whole document, uncut; raises ValueError for a number or a time that is none."""
+    """The whole document, uncut; raises ValueError for a number or a time that is not valid."""
     return _event(alert, None)
 
 
 def event_bytes(alert: Alert) -> bytes:
     """The document in UTF-8, below `MAX_BYTES`: long transcripts and reasons end in `CUT`.
 
-    Raises ValueError when a number is not finite, a time is none, or names alone are too long.
+    Raises ValueError when a number is not finite, a time is not valid, or names alone are too long.
     """
     for texts in (None, *_TEXTS):
         body = msgspec.json.encode(_event(alert, texts))
@@ -50,7 +50,7 @@ def event_bytes(alert: Alert) -> bytes:
 
 
 def test_event(name: str, time: int) -> tuple[str, bytes]:
-    """(id, document) by which a subscriber is tried out: type `fusewatch.test`, no alert in it."""
+    """(id, document) of a test event for a subscriber: type `fusewatch.test`, without an alert."""
     ident = f"test_{time}"
     document = {
         "specversion": "1.0",

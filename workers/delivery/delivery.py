@@ -1,16 +1,16 @@
-"""Alerts to one subscriber, at least once, whatever process is killed at whatever moment.
+"""Delivers alerts to one subscriber at least once, whichever process is killed at any moment.
 
-A consumer of `alerts.v1` with a group of its own, so that a hung subscriber delays nobody else:
-poll, send what is due, flush, commit, in this order always. Done is a 2xx or a dead letter.
+It is a consumer of `alerts.v1` with its own group, so that a hung subscriber delays no other. Each
+step polls, sends what is due, flushes and commits, in this order. An alert is done after a 2xx or a
+dead letter.
 
-- An alert that fails waits by itself (`outbox.SCHEDULE`) and the ones behind it go on.
-- A failure that speaks of the receiver also opens its circuit breaker: nothing is tried until it
-may be closed again,
-  30 s later at most (longer when Retry-After says so), and then the least tried alert goes first,
-  so that one that kills the receiver does not stand before the others.
-- When a receiver is back after an outage, what waits is sent at once.
-- With `MAX_PENDING` waiting nothing more is read: the rest waits on disk.
-- 410 Gone disables the address; what comes then goes to `dead.v1` until the config names another.
+- An alert that fails waits for its own retry (`outbox.SCHEDULE`); the alerts behind it go on.
+- A failure of the receiver also opens its circuit breaker. Nothing is sent for at most 30 s, or
+  longer if Retry-After asks for it. Then the alert with the fewest attempts goes first, so that an
+  alert that crashes the receiver does not block the others.
+- When a receiver is back after an outage, all waiting alerts are sent at once.
+- With `MAX_PENDING` alerts waiting, nothing more is read: the rest waits on disk (back-pressure).
+- 410 Gone disables the address. Later alerts go to `dead.v1` until the config has another address.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from workers.delivery.outbox import (
     wait_over,
 )
 
-BATCH = 32  # alerts a step, at most; a kill in between repeats no more than these
-STEP = 1.0  # s; a step begins no further attempt after this, so that stopping is quick
-DOOR = 30.0  # s; a receiver that fails is tried at least so often, if anything is due
-OUTAGE = 3  # failures in a row from which a success means "it is back"
-REFUSALS = 6  # attempts beyond the first for what the receiver refuses by itself: 35 minutes
+BATCH = 32  # alerts a step, at most; a kill repeats no more than these
+STEP = 1.0  # s; a step begins no further attempt after this, so that a stop is quick
+DOOR = 30.0  # s; the longest time a circuit breaker stays open, without Retry-After
+OUTAGE = 3  # failures in a row; after these, a success ends an outage
+REFUSALS = 6  # retries of an alert that the receiver itself refuses: 35 minutes
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which alerts a subscriber wants; no sites means all."""
+    """Selects the alerts that a subscriber gets; no sites means all sites."""
 
     sites: tuple[str, ...] = ()
     min_severity: str = "low"
@@ -58,7 +58,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
-    """Who gets alerts; `name` is the consumer group, less `delivery-`, and never changes.
+    """A subscriber of alerts; `delivery-` and `name` are its consumer group, which never changes.
 
     `flush` makes durable what `sink` took; `address` is what a 410 disables; `timeout` is how many
     seconds one `send` may wait for the receiver.
@@ -77,8 +77,11 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryEnvironment(msgspec.Struct, frozen=True, kw_only=True):
-    """What delivery needs of the world: unix seconds, chance in [0, 1), a way to wait (until a
-    stop event, say), and where to count."""
+    """The services that delivery needs.
+
+    `clock` returns unix seconds; `random` returns numbers in [0, 1); `pause` waits some seconds (or
+    until a stop event); `count` counts by (site, source, what).
+    """
 
     clock: Callable[[], float]
     random: Callable[[], float]
@@ -87,7 +90,7 @@ class DeliveryEnvironment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How a subscriber is, for status pages; `failing` is the last reason, empty when well."""
+    """The health of a subscriber, for status pages; `failing` is the last reason, or empty."""
 
     name: str
     pending: int
@@ -97,7 +100,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def dead_letters(bus: Bus) -> Callable[[DeadLetter], None]:
-    """A way into `dead.v1` that is durable when it returns."""
+    """Returns a function that publishes to `dead.v1` and is durable when it returns."""
 
     def publish(letter: DeadLetter) -> None:
         bus.publish(topics.DEAD, topics.key_of(topics.DEAD, letter), codec.encode(letter))
@@ -107,15 +110,15 @@ def dead_letters(bus: Bus) -> Callable[[DeadLetter], None]:
 
 
 def fingerprint(address: str) -> bytes:
-    """By which a note knows the address that said 410; it cannot be read back."""
+    """A hash by which a note identifies an address that answered 410, without the address."""
     return hashlib.sha256(address.encode()).digest()[:8]
 
 
 class Delivery:
-    """One subscriber; for one thread. Closing it and making another is what a restart is.
+    """Delivers to one subscriber; not thread safe. A restart closes it and creates another.
 
-    `dead` must be durable when it returns. `step` raises what no sink may raise, and then nothing
-    is committed.
+    `dead` must be durable when it returns. `step` raises errors that a sink is not allowed to
+    raise, and then commits nothing.
     """
 
     def __init__(
@@ -138,21 +141,21 @@ class Delivery:
         self._breaker = CircuitBreaker()
         self._caught_up = False
         self._reason = ""
-        self.settling = False  # it is the bus's turn: what takes long now is no receiver
+        self.settling = False  # it waits for the bus, not for the receiver
 
     @property
     def pending(self) -> int:
-        """Alerts that are under way."""
+        """The number of alerts that wait to be delivered."""
         return sum(box.waiting for box in self._boxes.values())
 
     @property
     def reached(self) -> int:
-        """Every alert below this offset is done with."""
+        """Every alert below this offset is done: the sum of `places` over the partitions."""
         return sum(self.places.values())
 
     @property
     def places(self) -> dict[int, int]:
-        """By partition: every alert below this offset is done with."""
+        """Partition -> the offset below which every alert is done."""
         return {number: box.safe for number, box in self._boxes.items()}
 
     @property
@@ -162,29 +165,29 @@ class Delivery:
 
     @property
     def idle(self) -> bool:
-        """All that there is has been read and is done."""
+        """Whether all alerts have been read and are done."""
         return self._caught_up and self.pending == 0
 
     @property
     def disabled(self) -> bool:
-        """The receiver said 410 Gone."""
+        """Whether the receiver answered 410 Gone."""
         return self._breaker.disabled == self._print
 
     @property
     def health(self) -> Health:
-        """How the subscriber is."""
+        """The health of the subscriber."""
         failing = self._reason if self._breaker.failures or self.disabled else ""
         return Health(self.name, self.pending, failing, self._breaker.failures, self.disabled)
 
     def step(self, wait: float = 0.0) -> int:
-        """One turn; how many alerts were read or tried. Waits at most `wait` s for work."""
+        """Runs one turn; returns how many alerts were read or tried. Waits at most `wait` s."""
         moved = self._read(min(wait, self._until_due()))
         moved += self._send()
         self._commit()
         return moved
 
     def close(self) -> None:
-        """Closes the reader; what was not committed is sent again by the next."""
+        """Closes the reader; the next Delivery sends again what was not committed."""
         self._reader.close()
 
     def _read(self, wait: float) -> int:
@@ -218,8 +221,7 @@ class Delivery:
         return entries
 
     def _restore(self, breaker: CircuitBreaker) -> None:
-        """One circuit breaker for all partitions; each note has it, and the one that is open
-        longest counts."""
+        """Merges a note's circuit breaker: all partitions share one, open until the latest time."""
         failures = max(breaker.failures, self._breaker.failures)
         disabled = self._print if self._print in (breaker.disabled, self._breaker.disabled) else b""
         self._breaker = CircuitBreaker(failures, max(breaker.until, self._breaker.until), disabled)
@@ -306,7 +308,7 @@ class Delivery:
             self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
 
     def _well(self) -> None:
-        """The receiver took something: its circuit breaker closes."""
+        """Closes the circuit breaker after a success; after an outage waiting alerts are due."""
         if self._breaker.failures >= OUTAGE:
             for box in self._boxes.values():
                 for item in box.pending.values():
@@ -350,7 +352,7 @@ class Delivery:
             self.settling = False
 
     def _until_due(self) -> float:
-        """S until the next attempt; infinite when nothing waits."""
+        """Seconds until the next attempt; infinite if nothing waits."""
         now = self._clock()
         nexts = [item.next for box in self._boxes.values() for item in box.pending.values()]
         if not nexts:

@@ -1,7 +1,7 @@
-"""Alerts as JSON lines: one CloudEvent a line, as subscribers get it.
+"""Writes alerts as JSON lines: one CloudEvent a line, as subscribers get it.
 
-A line counts once its newline is on disk: what a kill or a power cut left behind that is cut at
-start, and an alert that is sent again after a crash is not written twice.
+A line is complete when its newline is on disk. At start an incomplete line, left by a kill or a
+power cut, is cut off. An alert that is sent again after a crash is not written twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 
 BEGIN = b'{"specversion":"1.0",'
-TAIL = 4 << 20  # bytes at the end whose ids are known; a crash repeats no more than a step's alerts
+TAIL = 4 << 20  # bytes at the end whose ids are read; a crash repeats at most one step's alerts
 REMEMBERED = 10_000  # ids
 
 _BLOCK = 64 << 10
@@ -53,11 +53,11 @@ def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
 
 
 class Jsonl:
-    """A file as a Sink: `send` writes, `flush` makes durable; moved by logrotate, it is made anew.
+    """A file as a Sink: `send` writes, `flush` makes durable.
 
-    Where a line would make it longer than `most` bytes, the file becomes `NAME.1`, in place of an
-    older one, and a new one begins.
-    Raises OutsideError when the file cannot be opened, ConfigError when it is not one of alerts;
+    If logrotate moves the file, a new one is created. If a line would make the file longer than
+    `most` bytes, the file is renamed to `NAME.1`, which replaces an older one.
+    Raises OutsideError when the file cannot be opened, ConfigError when it is no file of alerts;
     `send` raises Retry when the disk does not take a line, which then is not in the file.
     """
 
@@ -70,6 +70,7 @@ class Jsonl:
         self._open()
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Appends the alert's line, unless its id is known; raises Rejected or Retry."""
         ident = cloudevent.event_id(alert)
         if ident in self._ids:
             return
@@ -90,17 +91,17 @@ class Jsonl:
         self._remember(ident)
 
     def flush(self) -> None:
-        """On disk when it returns; raises OutsideError."""
+        """Syncs the file to disk; raises OutsideError."""
         try:
             os.fsync(self._file)
         except OSError as error:
             if error.errno == errno.EINVAL:
-                return  # a pipe or a terminal keeps nothing
+                return  # a pipe or a terminal cannot be synced
             msg = f"{self._path}: {error.strerror}"
             raise OutsideError(msg) from error
 
     def close(self) -> None:
-        """Closes the file; a second time does nothing."""
+        """Closes the file; a second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -126,7 +127,7 @@ class Jsonl:
             raise
 
     def _before(self) -> list[bytes]:
-        """The last lines of the file that this one followed: a crash may repeat them too."""
+        """The last lines of the rotated file: a crash may repeat their alerts too."""
         if self._most is None or not self._older.exists():
             return []
         with self._older.open("rb") as older:
@@ -136,7 +137,7 @@ class Jsonl:
         size = os.fstat(self._file).st_size
         if self._most is None or size == 0 or size + coming <= self._most:
             return False
-        os.fsync(self._file)  # `flush` will not reach it any more
+        os.fsync(self._file)  # `flush` will sync only the new file
         os.replace(self._path, self._older)
         return True
 
@@ -163,9 +164,9 @@ class Jsonl:
 
 
 def write_all(path: Path, alerts: Iterable[Alert]) -> None:
-    """Replace `path` by these alerts at once: whoever looks sees the old file or the new one.
+    """Replaces `path` by a file of these alerts, atomically.
 
-    The file is made also when there are none. Raises OutsideError; ValueError as `event_bytes`.
+    The file is written even without alerts. Raises OutsideError; ValueError as `event_bytes`.
     """
     part = ""
     try:
@@ -188,7 +189,7 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
 
 
 def _mend(file: int, path: Path) -> None:
-    """Cut what follows the last whole line; raises ConfigError if the file is not one of alerts."""
+    """Cuts off all after the last whole line; raises ConfigError if it is no file of alerts."""
     size = os.fstat(file).st_size
     head = os.pread(file, len(BEGIN), 0)
     # A file system may keep the length of a lost write and fill it with zeros.

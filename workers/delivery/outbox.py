@@ -1,7 +1,7 @@
-"""What a subscriber still has to get of one partition, and how that survives a restart.
+"""Tracks the alerts of one partition that a subscriber has not got yet, over restarts too.
 
-The local log is the outbox: nothing is copied. A commit stands at the smallest alert that is not
-done, and its note says how far the reading went and which alerts between the two still wait:
+The local log is the outbox: no alert is copied. The committed offset is that of the first alert
+that is not done. Its note holds the offset read up to and the alerts between the two that wait:
 
     note = "1" + base64(crc32 of the rest, u32 | reached, u64 | breaker: failures, u8; until, u32;
                         disabled, 8 bytes | (offset - safe, u32; attempts, u8; next, u32) ...)
@@ -24,9 +24,9 @@ from pipeline.errors import OutsideError
 from pipeline.types import Alert
 
 MAX_PENDING = 256
-# s; Standard Webhooks' schedule with a finer start: an edge box's link flaps for seconds.
+# s; Standard Webhooks' schedule with a finer start: the link of an edge device fails for seconds.
 SCHEDULE = (0.5, 2, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-LONGEST = 1.2 * SCHEDULE[-1]  # s; no wait is longer: what says so was written by a wrong clock
+LONGEST = 1.2 * SCHEDULE[-1]  # s; no wait is longer; a later time comes from a wrong clock
 
 _VERSION = b"1"
 _HEAD = struct.Struct(">IQBI8s")
@@ -34,9 +34,9 @@ _ITEM = struct.Struct(">IBI")
 
 
 class CircuitBreaker(msgspec.Struct, frozen=True):
-    """The subscriber as a whole: closed until `until` after `failures` in a row, or disabled.
+    """A subscriber's circuit breaker: after `failures` in a row nothing is sent before `until`.
 
-    `disabled` is the fingerprint of the address that answered 410 Gone, empty when none did.
+    `disabled` is the fingerprint of the address that answered 410 Gone, or empty.
     """
 
     failures: int = 0
@@ -45,7 +45,7 @@ class CircuitBreaker(msgspec.Struct, frozen=True):
 
 
 class Pending(msgspec.Struct):
-    """An alert that is under way; changes with each attempt."""
+    """An alert that waits to be delivered; each attempt changes it."""
 
     offset: int
     value: bytes
@@ -56,11 +56,12 @@ class Pending(msgspec.Struct):
     alone: bool = False  # the receiver refused this very alert the last time
 
     def due(self, now: float) -> bool:
+        """Whether the next attempt is due; `now` is unix s."""
         return wait_over(self.next, now)
 
 
 def wait_over(until: float, now: float) -> bool:
-    """Whether the wait is over; one that no schedule could have made is over too."""
+    """Whether the wait is over (unix s), or over LONGEST, which only a wrong clock sets."""
     return until <= now or until > now + LONGEST
 
 
@@ -70,53 +71,56 @@ def delay(attempts: int, chance: float) -> float:
 
 
 class Outbox:
-    """One partition: `take` what is read, `done` what needs no more, commit `safe` and `note`."""
+    """The outbox of one partition.
+
+    Call `take` for an alert that is read and `done` for one that is finished; commit `safe` and
+    `note`.
+    """
 
     def __init__(self, offset: int, note: bytes) -> None:
-        """Raises OutsideError for a note that is not ours."""
+        """Raises OutsideError for a note that `pack` did not write."""
         self.reached, self.breaker, self._known = unpack(offset, note)
         self.pending: dict[int, Pending] = {}
 
     @property
     def waiting(self) -> int:
-        """Alerts under way, also those that a restart has not read again yet."""
+        """The number of waiting alerts, with those that a restart has not read again yet."""
         return len(self.pending) + len(self._known)
 
     @property
     def safe(self) -> int:
-        """Where a restart reads from."""
+        """The offset that a restart reads from."""
         return min((*self.pending, *self._known), default=self.reached)
 
     def note(self, breaker: CircuitBreaker) -> bytes:
-        """What a restart must know."""
+        """The note to commit: what a restart must know."""
         items = {p.offset: (p.attempts, p.next) for p in self.pending.values()} | self._known
         return pack(self.safe, self.reached, breaker, items)
 
     def wants(self, offset: int) -> bool:
-        """False for what was done before a restart."""
+        """Whether the alert at `offset` is not done: false if it was done before a restart."""
         return offset >= self.reached or offset in self._known
 
     def take(self, offset: int, value: bytes, alert: Alert, trace: str = "") -> None:
-        """An alert that is to be sent."""
+        """Adds an alert that is to be sent."""
         attempts, later = self._known.get(offset, (0, 0.0))
         self.passed(offset)
         self.pending[offset] = Pending(offset, value, alert, trace, attempts, later)
 
     def passed(self, offset: int) -> None:
-        """`offset` has been read. What was known to wait below it, and did not come, is gone from
-        the log: it need not be waited for."""
+        """Marks `offset` as read; known alerts below it that did not come are gone from the log."""
         self._known = {known: item for known, item in self._known.items() if known > offset}
         self.reached = max(self.reached, offset + 1)
 
     def done(self, offset: int) -> None:
-        """Delivered, or dead: never again."""
+        """Removes an alert that is delivered or dead."""
         del self.pending[offset]
 
 
 def pack(
     safe: int, reached: int, breaker: CircuitBreaker, items: dict[int, tuple[int, float]]
 ) -> bytes:
-    """The note; see the head of this file."""
+    """Encodes the note; the format is in the module docstring."""
     body = bytearray(
         _HEAD.pack(
             0, reached, min(breaker.failures, 255), _seconds(breaker.until), breaker.disabled
@@ -129,7 +133,7 @@ def pack(
 
 
 def unpack(safe: int, note: bytes) -> tuple[int, CircuitBreaker, dict[int, tuple[int, float]]]:
-    """(reached, breaker, offset -> (attempts, next)); raises OutsideError if it is no such note."""
+    """Decodes (reached, breaker, offset -> (attempts, next)); raises OutsideError if damaged."""
     if not note:
         return safe, CircuitBreaker(), {}
     try:

@@ -1,7 +1,7 @@
-"""A webhook receiver that verifies what it gets: for the demo, for tests, to start one's own from.
+"""A webhook receiver that verifies signatures: for the demo, for tests, and as an example.
 
-It checks the signature with the `standardwebhooks` package, keeps each `webhook-id` once, answers
-204, and 401 to what is not signed by the secret. `answer` may play a receiver in trouble.
+It checks the signature with the `standardwebhooks` package and keeps each `webhook-id` once. It
+answers 204, or 401 to a request that the secret did not sign. `answer` can simulate failures.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What to answer."""
+    """The answer to a request."""
 
     status: int = 204
     headers: Mapping[str, str] = {}
 
 
 class Receiver:
-    """`with Receiver(secret) as receiver:` listens on loopback at `receiver.url` until the end.
+    """A receiver on loopback: `with Receiver(secret) as receiver:` listens at `receiver.url`.
 
-    `posts` is every request in order, `events` the verified ones by `webhook-id`; `heard` is called
-    for each new one, `answer` for each request.
+    `posts` holds every request in order, `events` the verified events by `webhook-id`. `heard` is
+    called for each new event, `answer` for each verified request.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
     def url(self) -> str:
-        """Where alerts are to be sent."""
+        """The address to send alerts to."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/alerts"
 
     def __enter__(self) -> Self:
@@ -93,7 +93,7 @@ class Receiver:
         self._server.server_close()
 
     def take(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Verify one request and say what to answer."""
+        """Verifies one request and returns the answer."""
         event = self._verified(headers, body)
         received = Received(path=path, headers=headers, body=body, event=event)
         reply = self._answer(received) if event is not None else Reply(401)

@@ -1,8 +1,8 @@
-"""Snapshots for alerts: a JPEG with boxes a camera, and a manifest that says what became of them.
+"""Writes snapshots of alerts: a JPEG with boxes for each camera, and a manifest of the results.
 
-A consumer of alerts like any other: a name is given when the alert is made, the picture is cut
-later, and whether that worked stands in `SITE/ALERT_REVISION.json`, never in the alert.
-Pictures come out of the chunk topic (`Bus.fetch`), boxes out of the observations.
+It is a consumer of alerts like any other. The alert already holds the file names; the picture is
+written later, and its result is in `SITE/ALERT_REVISION.json`, never in the alert. Pictures come
+from the chunk topic (`Bus.fetch`), boxes from the observations.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from workers.delivery.delivery import Subscriber
 from workers.media import jpeg
 from workers.media.jpeg import decoded
 
-BEFORE = 3 * SECOND  # ns before the alert's time in which a frame still shows what happened
+BEFORE = 3 * SECOND  # ns before the alert's time; a frame in this span still shows the event
 AFTER = 1 * SECOND  # ns after it
 CAP = 2_000_000_000  # bytes of the whole folder
-KEEP = 0.9  # of the cap, when the oldest have been deleted
+KEEP = 0.9  # of the cap; the oldest files are deleted down to this
 
 _SITE = r"[a-z0-9][a-z0-9_-]{0,39}"
 _NAME = re.compile(rf"({_SITE})/([A-Za-z0-9-]{{1,64}})_(\d{{1,9}})_({_SITE})\.jpg")
@@ -38,7 +38,7 @@ _COLOUR = (0, 64, 255)  # BGR
 
 
 class Shot(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one name; `time` is the frame's, `boxes` None when nobody looked at it."""
+    """The result for one name; `time` is the frame's; `boxes` is None if it was not processed."""
 
     name: str
     camera: str
@@ -50,7 +50,7 @@ class Shot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -> tuple[str, ...]:
-    """The names of an alert's snapshots to come, one a camera: `SITE/ID_REV_CAMERA.jpg`."""
+    """The names of an alert's future snapshots, one a camera: `SITE/ID_REV_CAMERA.jpg`."""
     return tuple(f"{site}/{id_}_{revision}_{camera}.jpg" for camera in cameras)
 
 
@@ -61,10 +61,11 @@ def subscribers(settings: Config, folder: Path, bus: Bus) -> Iterator[Subscriber
 
 
 class Evidence:
-    """Cuts the snapshots of each alert into `folder`, as a Sink; a missing frame is no error.
+    """A Sink that writes the snapshots of each alert into `folder`; a missing frame is no error.
 
-    `cap` bounds the folder: the oldest files go first, only such as this class names, and only
-    below `folder`. Raises Retry when the disk does not take a file, or the brokers are away.
+    `cap` bounds the folder in bytes: the oldest files are deleted first, only files that this class
+    names, and only below `folder`. Raises Rejected when the site or the id cannot be part of a file
+    name, Retry when the disk does not take a file or the brokers are away.
     """
 
     def __init__(self, folder: Path, bus: Bus, cap: int = CAP) -> None:
@@ -74,6 +75,7 @@ class Evidence:
         self._size = sum(size for _, size, _ in _files(folder))
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Writes the alert's snapshots and manifest, and applies `cap`."""
         if not alert.evidence or alert.state == "closed":
             return  # a closing alert names the pictures of its opening
         stem = f"{alert.site}/{alert.id}_{alert.revision}"
@@ -98,7 +100,7 @@ class Evidence:
             raise Retry(str(error)) from error
 
     def _observed(self, alert: Alert) -> Mapping[str, dict[int, Detections]]:
-        """Camera -> start -> what was seen then, near the alert's time."""
+        """Camera -> start -> its Detections, near the alert's time."""
         found: dict[str, dict[int, Detections]] = {}
         for record in self._near(topics.OBSERVATIONS, alert.site, alert.time):
             if isinstance(record, Detections):
@@ -106,7 +108,7 @@ class Evidence:
         return found
 
     def _near(self, topic: str, key: str, time: int) -> list[Any]:
-        """The records of `key` near `time`; bytes that are none were reported by who read them."""
+        """The records of `key` near `time`; skips undecodable bytes, which a stage has reported."""
         records = []
         for value in self._bus.fetch(topic, key, time - BEFORE, time + AFTER):
             try:
@@ -158,7 +160,7 @@ class Evidence:
         self._size += len(data)
 
     def _trim(self) -> None:
-        """Delete the oldest when the folder is too large; what it does not find it leaves."""
+        """Deletes the oldest files when the folder is too large; a missing file is no error."""
         if self._size <= self._cap:
             return
         files = sorted(_files(self._folder))
@@ -188,8 +190,8 @@ def drawn(frame: FrameChunk, boxes: Sequence[Box]) -> bytes:
 def _best(
     frames: Sequence[FrameChunk], seen: Mapping[int, Detections], time: int
 ) -> FrameChunk | None:
-    """The frame to show: one that was looked at, by preference; the last until `time`, else the
-    first after it."""
+    """The frame to show: one with detections if possible; the last up to `time`, else the first
+    after it."""
 
     def rank(frame: FrameChunk) -> tuple[bool, bool, int]:
         return frame.start not in seen, frame.start > time, abs(frame.start - time)
@@ -198,7 +200,7 @@ def _best(
 
 
 def _files(folder: Path) -> list[tuple[float, int, Path]]:
-    """(time of change, bytes, path) of each file of ours; links and other files are not touched."""
+    """(time of change, bytes, path) of each file of this class; ignores links and other files."""
     if not folder.is_dir():
         return []
     found = []

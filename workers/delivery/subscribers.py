@@ -46,7 +46,7 @@ def delivery(
     pause: Callable[[float], object],
     count: Callable[[str, str, str], object],
 ) -> Delivery:
-    """The delivery to one subscriber; `pause` waits so many seconds, or until the end."""
+    """Creates the delivery to one subscriber; `pause` waits some seconds, or until the stop."""
     outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=pause, count=count)
     return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
 

@@ -1,8 +1,8 @@
-"""Signed webhooks: Standard Webhooks 1.0 headers around a CloudEvents 1.0 document.
+"""Sends signed webhooks: Standard Webhooks 1.0 headers around a CloudEvents 1.0 document.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
-httpcore, the transport below httpx, is used as it is: it follows no redirect, reads no proxy from
-the environment, keeps no cookie and unpacks no body, so none of that has to be switched off.
+It uses httpcore, the transport below httpx, directly: httpcore follows no redirect, reads no proxy
+from the environment, keeps no cookie and decompresses no body, so none of that must be turned off.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from workers.config.secrets import Secrets
 from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 
-MAX_ANSWER = 4096  # bytes of a receiver's answer that are read, to be polite, and thrown away
+MAX_ANSWER = 4096  # bytes of a receiver's answer that are read and discarded
 MAX_RETRY_AFTER = 86400.0  # s
 CONNECT = 5.0  # s for one address of several
-# What the receiver says of this one alert; any other answer speaks of the receiver.
+# Statuses that refuse this one alert; any other failure concerns the receiver as a whole.
 THIS_ALERT = frozenset({400, 409, 413, 415, 422})
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came back from a test event; `detail` holds neither path nor secret."""
+    """The result of a test event; `detail` holds neither path nor secret."""
 
     ok: bool
     place: str
@@ -49,10 +49,11 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Webhook:
-    """A subscriber as a Sink: one attempt a call, one connection an attempt.
+    """A webhook as a Sink: one attempt a call, one connection an attempt.
 
-    Connections are not kept: alerts are minutes apart, and each attempt judges the address anew.
-    `send` raises Retry, or Rejected (410 disables); takes `timeout` s at most, resolver apart.
+    Connections are not kept: alerts are minutes apart, and each attempt checks the address again.
+    `send` raises Retry, or Rejected (410 disables). It takes at most `timeout` s, plus the time of
+    the resolver.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Webhook:
         return f"Webhook({self.name!r}, {self.target.place})"
 
     def send(self, alert: Alert, trace: str = "") -> None:
+        """Posts the alert once; raises Retry or Rejected."""
         try:
             body = cloudevent.event_bytes(alert)
         except ValueError as error:
@@ -106,7 +108,7 @@ class Webhook:
             msg = f"{self.target.place}: {type(error).__name__}: {error}"
             raise Retry(msg) from error
         except (ValueError, ArithmeticError, LookupError) as error:
-            # What a parser says of bytes it was never meant for: no receiver may end the daemon.
+            # A parser raises these for a malformed answer; no receiver may crash the daemon.
             msg = f"{self.target.place}: its answer cannot be read ({type(error).__name__})"
             raise Retry(msg) from error
 
@@ -119,7 +121,7 @@ class Webhook:
         with pool.stream(
             "POST", url, headers=headers, content=body, extensions={"timeout": limits}
         ) as answer:
-            # The status has come, and it decides: what the body does then changes nothing.
+            # Only the status counts; an error in the body changes nothing.
             _drain(answer.iter_stream())
             return answer.status, _retry_after(answer.headers, self._clock())
 
@@ -165,7 +167,7 @@ def _hooks(settings: Config, secrets: Secrets, only: str | None = None) -> Itera
 
 
 def try_out(webhook: Webhook, clock: Callable[[], float] = time.time) -> Outcome:
-    """Send a signed test event (`fusewatch.test`) and tell what came back, errors too."""
+    """Sends a signed test event (`fusewatch.test`) and returns the result, also for an error."""
     began = time.monotonic()
     status: int | None = None
     try:
@@ -207,11 +209,11 @@ def _drain(parts: Iterable[bytes]) -> None:
             if left <= 0:
                 return
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
-        return  # the status line stands; a body cut short is the receiver's own affair
+        return  # the status is known; an incomplete body does not matter
 
 
 def _retry_after(headers: Sequence[tuple[bytes, bytes]], now: float) -> float | None:
-    """Seconds or an HTTP date (RFC 9110, 10.2.3), at most a day; None when absent or nonsense."""
+    """Seconds or an HTTP date (RFC 9110, 10.2.3), at most a day; None when absent or not valid."""
     value = next(
         (v.decode("latin-1").strip() for k, v in headers if k.lower() == b"retry-after"), ""
     )
@@ -247,7 +249,7 @@ def _keys(name: str, secret: str | Sequence[str]) -> list[standardwebhooks.Webho
 
 
 class _Pinned(httpcore.SyncBackend):
-    """Connects to the judged addresses, whatever the name says by now, within one deadline."""
+    """Connects only to the checked addresses, without a new DNS lookup, within one deadline."""
 
     def __init__(self, addresses: Sequence[str], seconds: float) -> None:
         self._addresses = addresses
@@ -282,8 +284,10 @@ class _Pinned(httpcore.SyncBackend):
 
 
 class _Timed(httpcore.NetworkStream):
-    """A stream on which all reads and writes together end at one deadline: a receiver that sends
-    a byte now and then gets no longer than one that sends nothing."""
+    """A stream with one deadline for all reads and writes together.
+
+    A receiver that sends single bytes slowly gets no more time than one that sends nothing.
+    """
 
     def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
         self._inner = inner

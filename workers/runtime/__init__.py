@@ -1,4 +1,4 @@
-"""What every process needs: threads and signals, status, lag, the watchdog, the state folder.
+"""The services of every process: threads, signals, status, lag, watchdog and state folder.
 
 May import: `workers/config` and `workers/media`, and below.
 """

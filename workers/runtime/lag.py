@@ -13,8 +13,8 @@ from typing import Protocol
 from pipeline.bus.kafka.state import reached
 from pipeline.bus.log import LocalLog
 
-MANY = 1000  # entries; a stage that is so far behind ...
-LONG = 60.0  # ... for so many seconds does not keep up
+MANY = 1000  # entries; a stage with a larger backlog
+LONG = 60.0  # for so many seconds does not keep up
 
 
 class ConsumerOffsets(Protocol):
@@ -168,7 +168,7 @@ class StageLag:
 def caught_up(
     behind: Callable[[], Mapping[str, int]], turn: Callable[[], bool], turns: int
 ) -> bool:
-    """Whether nothing is left `behind` within so many turns; `turn` waits and may say: stop."""
+    """Whether the backlog is empty within `turns` turns; `turn` waits and returns true to stop."""
     for _ in range(turns):
         if not any(behind().values()):
             return True
@@ -178,14 +178,14 @@ def caught_up(
 
 
 class KeepingUp:
-    """Whether every stage keeps up: none is `MANY` entries behind for `LONG` seconds."""
+    """Whether every stage keeps up: none has more than `MANY` entries of backlog for `LONG` s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._since: dict[str, float] = {}
 
     def saw(self, behind: Mapping[str, int]) -> None:
-        """How far the stages are now."""
+        """Notes the present backlog of the stages."""
         now = self._monotonic()
         self._since = {
             name: self._since.get(name, now) for name, entries in behind.items() if entries > MANY

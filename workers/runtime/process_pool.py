@@ -1,4 +1,4 @@
-"""Processes that share long work, a core each; they end with the one that began them."""
+"""Runs long work in a pool of processes, one a core, that end with their parent."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 
 
 def pool(ready: Callable[..., object], *given: Any, count: int = 0) -> ProcessPoolExecutor:
-    """Spawned processes, for models have threads, which a fork would lose; a core each, or `count`.
+    """Creates a pool of spawned processes: one a core, or `count`.
 
-    Each calls `ready(*given)` before its first task. When the parent is killed, they end, too.
+    They are spawned because models have threads, which a fork would lose. Each process calls
+    `ready(*given)` before its first task. When the parent is killed, they end too.
     """
     spawn = get_context("spawn")
     return ProcessPoolExecutor(count or os.cpu_count(), spawn, _begin, (ready, given))
 
 
 def _begin(ready: Callable[..., object], given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is answered by the parent, in one line
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent reports Ctrl-C, in one line
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     ready(*given)
 
@@ -30,4 +31,4 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # nobody is left to take a result
+        os._exit(1)  # the parent is gone: no process would take a result

@@ -1,4 +1,4 @@
-"""A warning that may come all the time is logged once a minute."""
+"""Logs a frequent warning at most once a minute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger("fusewatch")
 
 
 class RateLimitedLog:
-    """A warning that may come all the time, and is said once a minute; for any thread."""
+    """A warning that is logged at most once a minute; thread safe."""
 
     def __init__(self, message: str) -> None:
         self._message = message
@@ -18,6 +18,7 @@ class RateLimitedLog:
         self._due = 0.0
 
     def warn(self, error: Exception) -> None:
+        """Logs the warning with `error`, if the last one was a minute ago or more."""
         with self._lock:
             due = time.monotonic() >= self._due
             if due:

@@ -1,4 +1,4 @@
-"""The state folder, made where it is missing, and the log of a daemon in it."""
+"""Creates the state folder and opens the daemon's log in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.errors import OutsideError
 
 
 def state_folder(settings: Config, given: Path | None = None) -> Path:
-    """The folder `given`, else the config's; raises OutsideError when it cannot be made."""
+    """Returns the folder `given`, else the config's, and creates it; raises OutsideError."""
     folder = (given or Path(settings.state)).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -24,13 +24,13 @@ def state_folder(settings: Config, given: Path | None = None) -> Path:
 
 
 def local_log(settings: Config, folder: Path) -> LocalLog:
-    """The log of the daemon in the state folder `folder`; raises OutsideError while another process
-    has it."""
+    """Opens the daemon's log in the state folder `folder`; raises OutsideError while another
+    process has it."""
     return LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
 
 
 def _retention(settings: Config) -> dict[str, Retention]:
-    """Shares of the cap on disk; evidence has the rest."""
+    """Each topic's share of the cap on disk; evidence gets the rest."""
     return {
         topic: Retention(
             max_bytes=max(1 << 20, size),  # less is too little for a topic

@@ -1,6 +1,6 @@
-"""What a running process knows of itself: counters, gauges and the state of each source.
+"""The status of a running process: counters, gauges and the state of each source.
 
-Names hold no address, no id and no secret, so that all of it may be shown, logged and scraped.
+Names hold no address, no id and no secret, so that all values may be shown, logged and scraped.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import msgspec
 
 
 class Ledger(Protocol):
-    """Where a stage counts what became of what it read; `Status` is one."""
+    """Counts what a stage did with the records that it read; `Status` is one."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
 
 
 class SourceState(msgspec.Struct, frozen=True):
-    """How a source is: `connecting`, `live`, `lost` or `ended`, and why."""
+    """The state of a source: `connecting`, `live`, `lost` or `ended`, and its reason."""
 
     state: str
     reason: str = ""
@@ -27,7 +27,7 @@ class SourceState(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A consistent copy; `counts` is site -> source -> what -> number."""
+    """A consistent copy of a Status; `counts` is site -> source -> what -> number."""
 
     counts: dict[str, dict[str, dict[str, int]]]
     sources: dict[str, dict[str, SourceState]]
@@ -35,11 +35,12 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Status:
-    """Counters that any thread may write; reading gives a consistent copy.
+    """Counters, gauges and source states; thread safe.
 
-    The ledger of a source: `captured` = `processed` + `gated.*` + `dropped.*` + what waits, over
-    distinct frames or chunks of sound; what is published and then skipped is `dropped.stale`.
-    Other words (published, overrun, ahead, damaged, cut.*, repaired.*, unusable.*) stand beside it.
+    The balance of a source: `captured` = `processed` + `gated.*` + `dropped.*` + waiting, over
+    distinct frames or audio chunks. A frame that is published and then skipped is `dropped.stale`.
+    Other counters (published, overrun, ahead, damaged, cut.*, repaired.*, unusable.*) are not part
+    of the balance.
     """
 
     def __init__(self) -> None:
@@ -49,13 +50,13 @@ class Status:
         self._gauges: dict[str, float] = {}
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
-        """Add `n` to a counter, e.g. `("office", "desk", "dropped.newer", 1)`."""
+        """Adds `n` to a counter, e.g. `("office", "desk", "dropped.newer", 1)`."""
         if n:
             with self._lock:
                 self._counts[site, source, what] += n
 
     def source(self, site: str, source: str, state: str, reason: str = "") -> None:
-        """Say how a source is; repeating it changes nothing."""
+        """Sets the state of a source; the same state again changes nothing."""
         with self._lock:
             old = self._sources.get((site, source))
             if old is None or (old.state, old.reason) != (state, reason):
@@ -63,17 +64,17 @@ class Status:
                 self._sources[site, source] = SourceState(state, reason, changes)
 
     def gauge(self, name: str, value: float) -> None:
-        """Say how much of something there is now; units belong in the name (`lag_seconds`)."""
+        """Sets a gauge to its present value; the name includes the unit (`lag_seconds`)."""
         with self._lock:
             self._gauges[name] = value
 
     def counted(self, site: str, source: str, what: str) -> int:
-        """One counter's value."""
+        """Returns one counter's value."""
         with self._lock:
             return self._counts[site, source, what]
 
     def snapshot(self) -> Snapshot:
-        """Everything, as it stood at one moment."""
+        """Returns a copy of all values at one moment."""
         with self._lock:
             counts: dict[str, dict[str, dict[str, int]]] = {}
             for (site, source, what), n in sorted(self._counts.items()):

@@ -1,4 +1,4 @@
-"""The threads of one process and its signals: one stop event, and the first error stops all."""
+"""Runs the threads of one process and handles its signals; the first error stops all threads."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.errors import FusewatchError
 
 log = logging.getLogger("fusewatch")
 
-PATIENCE = 15.0  # s that threads get to end what they are doing
-BUG = 70  # exit code for a defect of ours (sysexits.h: EX_SOFTWARE)
+PATIENCE = 15.0  # s that threads get to finish
+BUG = 70  # exit code for an internal error (sysexits.h: EX_SOFTWARE)
 
 
 class Supervisor:
-    """Threads under one stop event; the first error of any is kept, and stops the rest.
+    """Threads under one stop event; the first error of any thread is kept and stops the others.
 
-    `reload` is set by SIGHUP; who runs in the main thread clears it and does what it asks for.
+    SIGHUP sets `reload`; the main thread calls `asked`, which clears it, and reloads.
     """
 
     def __init__(self) -> None:
@@ -32,11 +32,11 @@ class Supervisor:
         self._threads: list[threading.Thread] = []
 
     def run(self, body: Callable[[], None], close: Callable[[], None]) -> int:
-        """Run `body` in this, the main thread; SIGTERM and SIGINT set `stop`, and it should end.
+        """Runs `body` in the main thread; SIGTERM and SIGINT set `stop`, and `body` should end.
 
-        SIGHUP sets `reload`, or `stop` where it means that the terminal that we had is gone.
-        Then `close`, in any case. Returns 0, or BUG when a thread failed by a defect of ours, with
-        its traceback in the log; raises the error where the outside world was its reason.
+        SIGHUP sets `reload`, or `stop` if the process has lost its terminal. `close` is called in
+        any case. Returns 0, or BUG when a thread failed by an internal error, with its traceback in
+        the log. Raises the error if its cause is outside (a FusewatchError).
         """
         on_terminal = _on_terminal()
 
@@ -54,7 +54,7 @@ class Supervisor:
         except (FusewatchError, OSError):
             raise
         except Exception as error:
-            # A bug: its traceback goes where secrets are cut out, as a thread's does.
+            # A bug: its traceback goes to the log, which cuts out secrets, like a thread's.
             self.blame("the start", error)
         finally:
             close()
@@ -63,7 +63,7 @@ class Supervisor:
         return self._outcome()
 
     def asked(self) -> bool:
-        """Whether somebody asked for a reload since this was called last."""
+        """Returns whether a reload was asked for since the last call."""
         asked = self.reload.is_set()
         if asked:
             self.reload.clear()
@@ -79,7 +79,7 @@ class Supervisor:
         return BUG
 
     def start(self, name: str, body: Callable[[], None]) -> None:
-        """Run `body` in a thread of its own; it watches `stop`."""
+        """Runs `body` in a thread of its own; `body` must end when `stop` is set."""
         thread = threading.Thread(target=self._guarded, args=(name, body), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -87,7 +87,7 @@ class Supervisor:
     def repeat(
         self, name: str, turn: Callable[[], object], close: Callable[[], None] = lambda: None
     ) -> None:
-        """Call `turn` again and again in a thread of its own, until `stop`; then `close`."""
+        """Calls `turn` repeatedly in a thread of its own until `stop`; then calls `close`."""
 
         def body() -> None:
             try:
@@ -99,7 +99,7 @@ class Supervisor:
         self.start(name, body)
 
     def join(self) -> list[str]:
-        """Wait for all to end, and warn of those that do not: their names."""
+        """Waits `PATIENCE` s for the threads; logs and returns the names of late ones."""
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -115,7 +115,7 @@ class Supervisor:
             self.blame(name, error)
 
     def blame(self, name: str, error: BaseException) -> None:
-        """Keep the first error, and stop all."""
+        """Keeps the first error, with the name of its thread, and stops all threads."""
         with self._lock:
             if self.error is None:
                 self.error, self.failed = error, name
@@ -123,8 +123,8 @@ class Supervisor:
 
 
 def _on_terminal() -> bool:
-    """Whether stderr is a terminal that is still there."""
+    """Whether stderr is a terminal that still exists."""
     try:
         return os.isatty(sys.stderr.fileno())
-    except (OSError, ValueError):  # it is none at all, or closed
+    except (OSError, ValueError):  # stderr is closed or has no file descriptor
         return False

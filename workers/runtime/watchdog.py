@@ -24,7 +24,7 @@ PAUSE = 5.0  # s; a wait that is so much longer than asked for was a pause of th
 
 
 class Stall:
-    """For how long there has been work, and the place in it has not changed; monotonic s."""
+    """Measures how long a consumer has had a backlog without progress; monotonic s."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -32,7 +32,7 @@ class Stall:
         self._place: Hashable = None
 
     def saw(self, waiting: int, place: Hashable) -> float:
-        """S that `waiting` entries have waited at this same place; 0 where none waits."""
+        """Returns the s since `place` changed with `waiting` entries of backlog; 0 without one."""
         now = self._monotonic()
         if waiting <= 0 or self._since is None or place != self._place:
             self._since, self._place = now, place
@@ -93,7 +93,7 @@ def watch(
 
 
 def stacks() -> str:
-    """Where each thread of this process is: what hangs is one of them."""
+    """The stack of each thread of this process, to find the one that hangs."""
     frames = sys._current_frames()  # noqa: SLF001, the only way to ask
     return "\n".join(
         f"{thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"

@@ -1,5 +1,5 @@
-"""The stages of the graph: a model and a pure part each.
+"""The stages of the graph; each has a model and a pure part.
 
-`encoders` loads the models, `site_plan` turns a site's settings into rules, zones and heads.
+`encoders` loads the models, `site_plan` builds rules, zones and heads from a site's settings.
 May import: `workers/runtime`, `workers/config`, `workers/media`, and below.
 """

@@ -1,4 +1,4 @@
-"""The alerting stage: anomalies in, revisions of alerts out."""
+"""The alerting stage: folds anomalies into incidents and emits revisions of alerts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.judge.incident import IncidentFold, Timing
 from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
-LONGEST = 86_400 * SECOND  # ns until an outage that goes on is told again
+LONGEST = 86_400 * SECOND  # ns after which a lasting outage becomes a new incident
 
 Evidence = Callable[[str, str, int], tuple[str, ...]]
 
 
 class AlertStage:
-    """Keeps incidents by site; `timings` has every site of the config, `evidence` names files."""
+    """Keeps incidents by site; `timings` has every site of the config.
+
+    `evidence` returns the file names of an alert's snapshots by (site, alert id, revision).
+    """
 
     def __init__(self, timings: Mapping[str, Timing], evidence: Evidence) -> None:
         self._timings = timings
         self._evidence = evidence
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Nothing: alerting has no model."""
+        """Returns None for each record: alerting has no model."""
         return [None] * len(batch)
 
     def open(self, floors: dict[str, int]) -> AlertState:
-        """The state of a partition."""
+        """Returns the state of a partition."""
         return AlertState(self._timings, self._evidence, floors)
 
 
@@ -55,9 +58,9 @@ class AlertState:
         self._sites: dict[str, _Site] = {}
 
     def on(self, record: Record, inferred: object) -> Sequence[Alert]:
-        """The revisions that one anomaly, or fusion's progress, causes."""
+        """Returns the revisions that one anomaly, or fusion's Progress, causes."""
         if record.site not in self._timings:
-            return ()  # it left the config: nothing moves its time any more
+            return ()  # the site left the config: nothing advances its watermark any more
         match record:
             case Anomaly():
                 return self._anomaly(self._site(record.site), record)
@@ -67,10 +70,10 @@ class AlertState:
                 return ()
 
     def floor(self, site: str) -> int:
-        """The start of the oldest open incident; with none open, the watermark.
+        """The start of the oldest open incident, or the watermark if none is open. Ns.
 
-        Fusion promised that nothing new starts before that, so what does is a repeat, and no id of
-        it need be remembered.
+        No new anomaly starts before the watermark of fusion. One that does is a repeat, so its id
+        need not be kept.
         """
         if site not in self._timings:
             return FOREVER
@@ -84,7 +87,7 @@ class AlertState:
 
     def _anomaly(self, site: _Site, anomaly: Anomaly) -> Sequence[Alert]:
         if anomaly.id in site.known or anomaly.start < site.watermark:
-            return ()  # delivery between stages is at least once: a repeat says nothing new
+            return ()  # delivery between stages is at least once: this is a repeat
         site.known[anomaly.id] = anomaly.start
         return (site.system if anomaly.rule == SYSTEM else site.happened).on(anomaly)
 

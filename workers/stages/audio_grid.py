@@ -1,8 +1,8 @@
-"""Chunks of sound of any rate, length and channel count become UTC seconds of 16 kHz mono.
+"""Resamples audio chunks of any rate, length and channel count to UTC seconds of 16 kHz mono.
 
 A second has two seconds of context before it. Second k is a pure function of the samples in
-`[k-2 s, k+1 s)`, so a restart that reads two seconds back hears the same. The sound and the speech
-stage share this grid.
+`[k-2 s, k+1 s)`, so a restart that reads two seconds back gives the same result. The sound stage
+and the speech stage both use this grid.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk
 from workers.media.pcm import RATE, Samples
 
-CONTEXT = 2  # seconds heard before the second in question
+CONTEXT = 2  # seconds of audio before the second itself
 MAX_CHANNELS = 64
 RATES = range(4_000, 384_001)
-FULL_SCALE = 0.999  # of it; a sample there is taken for clipped
-TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from what its samples last
+FULL_SCALE = 0.999  # of full scale; a sample of this size or more counts as clipped
+TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from the length of its samples
 Known = Container[tuple[str, str]]  # (site, microphone) of the config
 
 
@@ -29,8 +29,8 @@ Known = Container[tuple[str, str]]  # (site, microphone) of the config
 class Second:
     """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
 
-    `heard`: something was captured within the second itself; what was not captured is zero.
-    `clipped` is the share of what was captured in it, before any resampling, at `FULL_SCALE`.
+    `heard` is true if audio was captured within the second itself; samples that were not captured
+    are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling.
     """
 
     index: int
@@ -57,7 +57,7 @@ class _Piece:
 
 
 def mono(chunk: AudioChunk) -> Samples:
-    """The chunk's samples, channels averaged, -1 to 1; raises DecodeError for what is no sound."""
+    """The chunk's samples, channels averaged, -1 to 1; raises DecodeError for unusable audio."""
     if not 0 <= chunk.start < chunk.end < FOREVER:
         msg = f"audio chunk spans [{chunk.start}, {chunk.end}) ns, which is no time"
         raise DecodeError(msg)
@@ -78,42 +78,43 @@ def mono(chunk: AudioChunk) -> Samples:
 
 
 def _position(time: int, rate: int) -> int:
-    """The number of the sample nearest to `time`: whole seconds are whole numbers, at any rate."""
+    """The number of the sample nearest to `time`; exact for whole seconds at any rate."""
     return (time * rate + SECOND // 2) // SECOND
 
 
 class AudioGrid:
-    """One microphone on the UTC grid: chunks and promises in, complete seconds out, once, in order.
+    """One microphone on the UTC grid; returns each complete second once, in order.
 
-    A second is complete when a chunk or a promise reaches its end. Seconds whose whole context is
+    A second is complete when a chunk or a Progress reaches its end. Seconds whose whole context is
     empty are left out, so that a source that was lost for hours costs nothing. Gaps are zeros.
     Samples before the newest end are not used again: a repeated or rewound chunk adds nothing, an
-    overlapping one only what is new; `repeated` counts the samples left out. A chunk that is no
-    sound raises DecodeError and changes nothing. Rates other than 16 kHz are resampled (soxr HQ)
-    three seconds at a time: a resampler's running state would not survive a restart.
+    overlapping one adds only its new samples; `repeated` counts the samples left out. A chunk
+    without usable audio raises DecodeError and changes nothing. Rates other than 16 kHz are
+    resampled (soxr HQ) three seconds at a time: the running state of a resampler would not survive
+    a restart.
     """
 
     def __init__(self) -> None:
-        self.repeated = 0  # samples given again, or too late
+        self.repeated = 0  # samples that came again or too late
         self._pieces: list[_Piece] = []
         self._newest = 0  # ns; end of the newest piece
-        self._next: int | None = None  # index of the next second to do
+        self._next: int | None = None  # index of the next second
 
     @property
     def upto(self) -> int:
-        """No second that is still to come starts earlier. Ns; 0 before anything was heard."""
+        """Start of the next second: no later second starts before it. Ns; 0 before any audio."""
         return (self._next or 0) * SECOND
 
     @property
     def floor(self) -> int:
-        """What was captured before this is needed no more. Ns; FOREVER if nothing was heard."""
+        """Audio captured before this is not needed any more. Ns; FOREVER before any audio."""
         return FOREVER if self._next is None else self.upto - CONTEXT * SECOND
 
     def push(self, chunk: AudioChunk) -> list[Second]:
-        """The seconds that this chunk completes; raises DecodeError if it holds no usable sound."""
+        """Returns the seconds that this chunk completes; raises DecodeError for unusable audio."""
         samples = mono(chunk)
         at = _position(chunk.start, chunk.rate)
-        # What lasts longer than the chunk says would be forgotten by a restart after its end.
+        # A restart that begins after the chunk's end would not have samples that go beyond it.
         samples = samples[: _position(chunk.end, chunk.rate) - at]
         again = min(max(_position(self._newest, chunk.rate) - at, 0), len(samples))
         self.repeated += again
@@ -128,7 +129,7 @@ class AudioGrid:
         return self._complete(piece.end)
 
     def promise(self, upto: int) -> list[Second]:
-        """The seconds that are complete because nothing more starts before `upto` (ns)."""
+        """Returns the seconds that are complete as no later chunk starts before `upto` (ns)."""
         if self._next is None:
             self._next = max(upto, 0) // SECOND
         return self._complete(upto)
@@ -138,7 +139,7 @@ class AudioGrid:
         while self._next is not None and self.upto + SECOND <= upto:
             self._pieces = [piece for piece in self._pieces if piece.end > self.floor]
             oldest = min((piece.at // piece.rate for piece in self._pieces), default=upto // SECOND)
-            if oldest > self._next:  # nothing at all is heard before it
+            if oldest > self._next:  # there is no audio before it
                 self._next = min(oldest, upto // SECOND)
                 continue
             seconds.append(self._second(self._next))
@@ -161,7 +162,7 @@ class AudioGrid:
                         low - piece.at : high - piece.at
                     ]
                     heard = heard or high > index * rate
-            # At the rate of its own: a resampler rounds off what a converter has cut off.
+            # Measured at the original rate: a resampler rounds the flat tops of clipped samples.
             full = np.abs(span[CONTEXT * rate :]) >= FULL_SCALE
             clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")

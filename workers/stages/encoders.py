@@ -21,7 +21,7 @@ RECORDED_THREADS = 2
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
-    """The models, loaded: they know no time and no site, so scenes and stages share them."""
+    """The loaded models; they depend on no time and no site, so scenes and stages share them."""
 
     detector: Model
     sound: Model
@@ -34,10 +34,10 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 def load_encoders(
     settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL
 ) -> Encoders:
-    """Load the models of `stages` that the config names; raises WeightsError or ConfigError.
+    """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
-    `recorded` fixes the number of threads where the config leaves it open, so that a replay gives
-    the same bytes on every machine.
+    With `recorded`, a number of threads that the config leaves open is `RECORDED_THREADS`, so that
+    a replay gives the same bytes on every machine.
     """
     if recorded:
         settings = _fixed(settings)

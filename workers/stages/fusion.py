@@ -1,4 +1,4 @@
-"""The fusion stage: observations of a site in, anomalies out; each site has a state of its own."""
+"""The fusion stage: judges a site's observations and emits anomalies; each site has a state."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from workers.stages.site_state import Head, SitePlan, SiteState, dead
 
 
 class FusionStage:
-    """Tracks, aligns and judges; `plans` has every site of the config, `heads` those with one."""
+    """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head."""
 
     def __init__(self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head] = {}) -> None:
         self._plans, self._heads = plans, dict(heads)
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        """The learned heads that judge now, by site."""
+        """The learned heads in use, by site."""
         return self._heads
 
     def swap(self, heads: Mapping[str, Head]) -> None:
-        """Judge by other heads from the next window on; from any thread."""
+        """Replaces the heads from the next window on; any thread may call it."""
         for site in self._plans:
             if site in heads:
                 self._heads[site] = heads[site]
@@ -28,20 +28,21 @@ class FusionStage:
                 self._heads.pop(site, None)
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Nothing: the head judges windows, and those close in the state."""
+        """Returns None for each record: heads judge windows, which close in the state."""
         return [None] * len(batch)
 
     def open(self, floors: dict[str, int]) -> FusionState:
-        """The state of a partition."""
+        """Returns the state of a partition."""
         return FusionState(self._plans, self._heads, floors)
 
 
 class FusionState:
-    """The sites of one partition; a source that stalls is told by how far the others have come.
+    """The sites of one partition; the progress of all sources shows which source has stalled.
 
-    Event times of different sites need not agree (clocks differ, a capture sends what it spooled in
-    an outage), so only the pace is shared: `_now` goes on with the newest record, by a second each
-    at most, so that one clock that jumps a year ahead makes nobody else late.
+    Event times of different sites may differ: clocks differ, and a capture sends the records that
+    it spooled in an outage. So the sites share only the pace. `_now` advances to the newest record,
+    but by at most a second a record, so that one clock that jumps a year ahead makes no other site
+    late.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class FusionState:
         self._now = 0  # ns
 
     def on(self, record: Record, inferred: object) -> Sequence[Record]:
-        """What one record of a site causes, at every site that it lets go on."""
+        """Returns what one record causes at its site, and at sites whose silent sources expire."""
         if record.site not in self._plans:
             return [dead(record, f"site {record.site!r} is not in the config")]
         if record.site not in self._sites:
@@ -68,7 +69,7 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """Watermark - horizon of the site; a site that left the config is held for by nobody."""
+        """The site's watermark - horizon, ns; FOREVER for a site that left the config."""
         if site not in self._plans:
             return FOREVER
         known = self._sites.get(site)

@@ -1,4 +1,4 @@
-"""A site's settings become rules, zones, thresholds and heads."""
+"""Builds rules, zones, thresholds and heads from a site's settings."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.zones import Polygon
 from workers.stages.site_state import RULES, Head, SitePlan
 
 SHIPPED = "shipped"  # the head that comes with Fusewatch
-FUSED = 0.8  # probability from which evidence of several rules together is an anomaly
+FUSED = 0.8  # probability; fused evidence of several rules that reaches it is an anomaly
 
 
 def load_heads(settings: Config) -> dict[str, Head]:
-    """The learned head of each site that has one; sites of one head share it.
+    """Loads the learned head of each site that has one; sites with the same head share it.
 
-    Raises WeightsError for a head that cannot be used, which names the site's setting.
+    Raises WeightsError for a head that cannot be used; its message names the site's setting.
     """
     named = {name: site.fusion.head for name, site in settings.sites.items()}
     loaded: dict[str, Head] = {}
@@ -38,14 +38,14 @@ def load_heads(settings: Config) -> dict[str, Head]:
 
 
 def load_head(head: str) -> Head:
-    """The learned head that a config names; raises WeightsError."""
+    """Loads the learned head that a config names; raises WeightsError."""
     from models.fusion.learned_head import LearnedHead
 
     return LearnedHead.shipped() if head == SHIPPED else LearnedHead.read(Path(head))
 
 
 def timing(site: Site) -> Timing:
-    """When incidents of a site end."""
+    """The settings for the end of a site's incidents."""
     return Timing(
         close_after=ns(site.incidents.close_after), max_duration=ns(site.incidents.max_duration)
     )

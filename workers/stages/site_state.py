@@ -1,7 +1,7 @@
-"""One site: what is seen, heard and said of it is aligned, tracked and judged.
+"""Aligns, tracks and judges the observations of one site.
 
-Two speeds. Rules judge an observation as it arrives; the fusion head judges a window once the
-watermark has closed it. All event time: no clock is read here.
+Rules judge an observation when it arrives. The fusion head judges a window when the watermark
+closes it. All time is event time; no clock is read here.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ from pipeline.types import (
 from pipeline.zones import Polygon
 
 WINDOW = "window"
-GOES_ON = 3 * SECOND  # ns; what pauses no longer is one happening, and its reason is told once
+GOES_ON = 3 * SECOND  # ns; findings with no longer gap are one event, with its reason given once
 
 RULES = "rules"  # the name of fusion without a learned head, in alerts too
 
 
 class Head(Protocol):
-    """A learned head: a Model from questions to verdicts, and what an operator must know of it.
+    """A learned head: a Model from queries to verdicts, with its version and threshold.
 
-    `version` stands in every alert; from `threshold` on a window is an anomaly.
+    Every alert carries `version`. A window with a score of `threshold` or more is an anomaly.
     """
 
     @property
@@ -70,19 +70,19 @@ class Head(Protocol):
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that fusion knows of a site before anything happens; spans in ns."""
+    """The configuration of a site for fusion; spans in ns."""
 
     size: int
     hop: int
     horizon: int
-    patience: int | None  # for a source of which nothing comes; None: it is waited for (replay)
-    lost_after: int | None  # None: a lost source is not told (replay)
-    cry_every: int  # how often one that stays lost is told, so that its incident stays open
+    patience: int | None  # silence after which a source counts as lost; None: never (replay)
+    lost_after: int | None  # None: a lost source causes no anomaly (replay)
+    cry_every: int  # how often a source that stays lost is reported; keeps its incident open
     still_after: int
     still_distance: float  # of the object's height
     threshold: float  # of the noisy-or
     learned: float | None = None  # threshold of a learned head; None: its own
-    severity: Severity = "high"  # of what a learned head finds
+    severity: Severity = "high"  # of a learned head's anomalies
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
     sees: Callable[[], Sequence[VisionRule]]  # made anew for each state: level rules remember
@@ -114,22 +114,22 @@ class SiteState:
             lost_after=plan.lost_after,
             cry_every=plan.cry_every,
         )
-        self._findings: list[Finding] = []  # those that an open window may still overlap
+        self._findings: list[Finding] = []  # findings that an open window may still overlap
         self._sights: list[FrameSummary] = []  # likewise
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
-        self._newest, self._latest = 0, 0  # ns of the site, and `now` of the partition then
+        self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
         self._upto = 0
         self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
-        self._said: Utterance | None = None  # the last that no anomaly has carried yet
+        self._said: Utterance | None = None  # the last utterance that no anomaly carries yet
 
     @property
     def floor(self) -> int:
-        """Nothing held until here can matter any more. Ns."""
+        """Records that end at or before this cannot change any result. Ns."""
         return self._aligner.floor
 
     def on(self, record: Record, now: int) -> list[Record]:
-        """Anomalies first, then the promise that they make possible; `now` is the partition's."""
+        """Returns the anomalies of a record, then Progress; `now` is the partition's time (ns)."""
         self._newest, self._latest = max(self._newest, event_start(record)), now
         outcome = self._aligner.push(record)
         said: list[Record] = []
@@ -152,7 +152,7 @@ class SiteState:
         return said + self._promise()
 
     def expire_silent_sources(self, now: int) -> list[Record]:
-        """Take sources as lost that say nothing for longer than the site's patience."""
+        """Declares sources lost that were silent for longer than the site's patience."""
         patience = self._plan.patience
         if patience is None:
             return []
@@ -200,7 +200,7 @@ class SiteState:
         return said
 
     def _news(self, finding: Finding) -> Finding:
-        """The reason is told when something begins, with its time, and not while it goes on."""
+        """Keeps the reason only at the begin of an event, with its time, not while it continues."""
         what = finding.rule, finding.label, finding.source
         last = self._told.get(what)
         self._told[what] = finding.end
@@ -223,13 +223,13 @@ class SiteState:
             return None
         tracker = self._trackers[record.source]
         if tracker.time is not None and record.start <= tracker.time:
-            return None  # no eyes of ours: they say what they have passed after each picture
+            return None  # never from our vision stage: its Progress makes such a record a repeat
         boxes = [
             box
             for box in record.boxes
             if box.score >= LEAST and box.y2 - box.y1 >= detect.min_height
         ]
-        # By place, not by id: a restart numbers old tracks anew, and ordinals must not follow that.
+        # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
         tracks = sorted(
             tracker.update(boxes, record.start),
             key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
@@ -250,7 +250,10 @@ class SiteState:
         )
 
     def _judge(self, window: Window) -> list[Record]:
-        """The rules' fused evidence, and what the learned head finds more or is surer of."""
+        """Returns the anomalies of a window: fused evidence of rules, and the learned head's.
+
+        A learned head's anomaly is dropped if the fused evidence has the same or a higher score.
+        """
         self._findings = [f for f in self._findings if f.end > window.start]
         self._sights = [s for s in self._sights if s.end > window.start]
         question = HeadQuery(
@@ -258,15 +261,17 @@ class SiteState:
             tuple(f for f in self._findings if f.start < window.end),
             tuple(s for s in self._sights if s.start < window.end),
         )
-        head = self._heads.get(self._site)  # once: a swap may come meanwhile
+        head = self._heads.get(self._site)  # read once: another thread may swap the heads
         fused, learned = self._fused(question), self._found(question, head)
-        # What rules have found is told as if there were no head, however sure that is.
+        # Anomalies of rules are emitted as if there were no head, whatever the head's score.
         surer = [a for a in learned if not fused or a.score > fused[0].score]
         return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
 
     def _fused(self, question: HeadQuery) -> list[Anomaly]:
-        """Evidence of several modalities that is enough together, some of it of the newest hop:
-        older evidence was judged with the windows before."""
+        """Anomaly of evidence from several modalities that together reach the threshold.
+
+        Some of it must be of the newest hop: older evidence was judged with earlier windows.
+        """
         (verdict,) = self._rules([question])
         start = question.window.end - self._plan.hop
         several = len({f.modality for f in verdict.findings}) > 1
@@ -277,9 +282,9 @@ class SiteState:
         return [self._whole(question.window, verdict, severity, "fusion")]
 
     def _found(self, question: HeadQuery, head: Head | None) -> list[Anomaly]:
-        """What the learned head finds; it goes on only while the newest hop alone shows it."""
+        """Anomaly of the learned head; it continues only while the newest hop alone reaches it."""
         if head is None:
-            self._learned = False  # for one that comes by a swap, everything is new
+            self._learned = False  # a head that comes by a swap starts without history
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
         (verdict,) = head([question])
@@ -290,7 +295,7 @@ class SiteState:
             (now,) = head([newest(question, self._plan.hop)])
             if now.score < threshold:
                 return []
-        # Where a rule has named what happens, the head only says how sure it is.
+        # If a rule has a label for the event, it is used; the head only gives the score.
         named = max((f for f in question.findings if f.sure), key=_graver, default=None)
         if named is None:
             return [self._whole(question.window, verdict, self._plan.severity, "learned")]
@@ -299,7 +304,7 @@ class SiteState:
         return [self._whole(question.window, verdict, severity, "learned")]
 
     def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
-        """The anomaly of a window; it lies in the newest hop, before which fusion has promised."""
+        """The anomaly of a window; it lies in the newest hop, as Progress covers the older ones."""
         start = window.end - self._plan.hop
         return Anomaly(
             site=self._site,
@@ -317,7 +322,7 @@ class SiteState:
         )
 
     def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
-        """The reason, when something begins; the rules behind fused evidence have told theirs."""
+        """The reason at the begin of an event; empty for fused evidence: its rules gave theirs."""
         what = rule, verdict.label, WINDOW
         last = self._told.get(what)
         self._told[what] = start + self._plan.hop
@@ -328,7 +333,7 @@ class SiteState:
         return (f"{rfc3339(start)[11:19]}Z {verdict.label} learned from {by or 'the whole'}",)
 
     def _promise(self) -> list[Record]:
-        """Nothing that fusion will say starts before the hop that holds the watermark."""
+        """Progress up to the hop that holds the watermark: no later anomaly starts before it."""
         watermark = self._aligner.watermark
         upto = (watermark or 0) // self._plan.hop * self._plan.hop
         if upto <= self._upto:
@@ -367,11 +372,11 @@ def _anomaly(
 
 
 def dead(record: Record, reason: str) -> DeadLetter:
-    """What could not be used, and why."""
+    """The DeadLetter of a record that could not be used, with the reason."""
     return DeadLetter(
         site=record.site,
         source=record.source,
-        topic="",  # where it stood is filled in by whoever read it
+        topic="",  # the caller that read the record fills in its position
         partition=-1,
         offset=-1,
         reason=reason,

@@ -1,4 +1,4 @@
-"""The sound stage: audio.v1 -> observations.v1, a `Sound` for each UTC second of a microphone."""
+"""The sound stage: emits a `Sound` for each UTC second of a microphone."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ LISTENED = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patc
 class SoundStage:
     """audio.v1 -> observations.v1: a Sound for each second of which anything was captured.
 
-    `model` takes waveforms (16 kHz mono) and gives YAMNet's 521 scores each; `head` makes labels of
-    scores. Chunks that are no sound are counted as `dropped.unusable` and told in a DeadLetter;
-    samples that come again as `repeated.samples`. Progress is held back to the second that is not
-    yet complete, whether the source lives or is lost; Roster passes as it is. Of microphones that
-    are not `known` nothing passes, and nothing is held: they left the config (None: all are).
+    `model` takes waveforms (16 kHz mono) and returns YAMNet's 521 scores for each; `head` turns
+    scores into labels. Unusable chunks are counted as `dropped.unusable` and emitted as a
+    DeadLetter; repeated samples are counted as `repeated.samples`. Progress is held back to the
+    start of the first incomplete second, for a live and for a lost source; Roster passes unchanged.
+    Records of microphones that are not in `known` are dropped, and no state is kept for them: they
+    left the config (None: all microphones are known).
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class SoundStage:
         self._model, self._head, self._status, self._known = model, head, status, known
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Nothing: a second's context crosses chunks, so the model runs in `State.on`."""
+        """Returns None for each record: a second spans chunks, so the model runs in `State.on`."""
         return [None] * len(batch)
 
     def open(self, floors: dict[str, int]) -> _SoundState:
-        """A state that rebuilds itself from the chunks of the two seconds before the next one."""
+        """Returns a state that is rebuilt from the chunks of the two seconds before the next."""
         return _SoundState(self._model, self._head, self._status, self._known)
 
 
@@ -69,7 +70,7 @@ class _SoundState:
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
-            return []  # no roster would ever end its grid, whose floor holds the site back
+            return []  # no roster would ever remove its grid, whose floor holds the site back
         match record:
             case AudioChunk():
                 return self._chunk(record)
@@ -77,20 +78,20 @@ class _SoundState:
                 grid = self._grid(record)
                 before = grid.upto
                 sounds = self._sounds(record, grid.promise(record.upto))
-                # A promise made for a lost source repeats each hop; of the others news is enough.
+                # Progress of a lost source repeats each hop; that of a live one only when it moves.
                 if grid.upto == before and record.alive:
                     return sounds
                 return [*sounds, self._progress(record, grid, record)]
             case Roster():
                 grids = self._grids.get(record.site, {})
                 for gone in grids.keys() - set(record.sources):
-                    del grids[gone]  # else its floor would hold the site back for ever
+                    del grids[gone]  # its floor would hold the site back for ever
                 return [record]
             case _:
                 return []
 
     def floor(self, site: str) -> int:
-        """The second that comes next needs two seconds before it. Ns."""
+        """Start of the context of the next second, the earliest of all microphones. Ns."""
         grids = self._grids.get(site, {}).values()
         return min((grid.floor for grid in grids), default=FOREVER)
 
@@ -151,7 +152,7 @@ def _dead(chunk: AudioChunk, reason: str) -> DeadLetter:
         site=chunk.site,
         source=chunk.source,
         topic=AUDIO,
-        partition=0,  # a state knows no offset; `seq` leads to the chunk
+        partition=0,  # a state does not know the offset; `seq` identifies the chunk
         offset=0,
         reason=f"audio chunk {chunk.seq} cannot be heard: {reason}",
         value=b"",

@@ -1,7 +1,7 @@
-"""Listening to what is said: audio in, utterances out.
+"""The speech stage: finds and transcribes the utterances of each microphone.
 
-Per microphone: the grid cuts seconds, the voice model says how like speech each 32 ms are, the
-segmenter finds where an utterance begins and ends, and the speech model writes down its samples.
+The grid cuts the audio into seconds. The voice model gives the probability of speech of each 32 ms.
+The segmenter finds where an utterance begins and ends. The speech model transcribes its samples.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from workers.media.pcm import RATE, Samples
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import CONTEXT, AudioGrid, Known, Second
 
-FRAME = ns(0.032)  # what one probability of the voice model covers
-FRAMES = -(-SECOND // FRAME)  # that touch a second; the first of them only with its end
-EVER = -(2**63)  # ns
+FRAME = ns(0.032)  # ns that one probability of the voice model covers
+FRAMES = -(-SECOND // FRAME)  # frames that overlap a second; the first lies in it only partly
+EVER = -(2**63)  # ns; before any event
 
 
 class SpeechStage:
-    """audio.v1 -> observations.v1: an Utterance of `ROOM/speech` for each thing said at ROOM.
+    """audio.v1 -> observations.v1: an Utterance of `ROOM/speech` for each utterance at ROOM.
 
-    `voice` takes waveforms (16 kHz mono) and gives the probability of speech of each 32 ms, counted
-    back from the end; `speech` gives a `models.transcript.Transcript` each; `text` an embedding of
-    a text. What is no speech, or is not understood, gives no record. Progress is held back to the
-    start of the utterance still open, 5 s at most. Chunks that are no sound are counted as
-    `dropped.unusable`: the sound stage, which reads the same topic, writes their DeadLetter, and
-    takes `known` as this one does.
+    `voice` takes waveforms (16 kHz mono) and returns the probability of speech of each 32 ms,
+    counted back from the end; `speech` returns a `models.hearing.transcript.Transcript` for each;
+    `text` returns the embedding of a text. Audio without speech, or with a transcript that is
+    empty, gives no record. Progress is held back to the start of the open utterance, by at most
+    5 s. Unusable chunks are counted as `dropped.unusable`; the sound stage, which reads the same
+    topic, writes their DeadLetter. `known` has the meaning that it has in the sound stage.
     """
 
     def __init__(
@@ -47,37 +47,37 @@ class SpeechStage:
         self._models, self._status, self._known = (voice, speech, text), status, known
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Nothing: an utterance crosses chunks, so the models run in `State.on`."""
+        """Returns None for each record: an utterance spans chunks; models run in `State.on`."""
         return [None] * len(batch)
 
     def open(self, floors: dict[str, int]) -> _SpeechState:
-        """A state that rebuilds itself from two seconds before the open utterance."""
+        """Returns a state that is rebuilt from two seconds before the open utterance on."""
         return _SpeechState(self._models, floors, self._status, self._known)
 
 
 class _MicrophoneSpeech:
-    """One microphone: its grid, its segmenter, and the sound of the open utterance."""
+    """One microphone: its grid, its segmenter, and the samples of the open utterance."""
 
     def __init__(self, voice: Model, since: int) -> None:
         self.grid = AudioGrid()
         self._voice = voice
-        self._since = since  # ns; of earlier seconds not all the context is there
+        self._since = since  # ns; earlier seconds lack part of their context
         self._segmenter: Segmenter | None = None  # from the first second on
         self._kept: dict[int, Samples] = {}  # second -> its samples, from the open utterance on
 
     @property
     def upto(self) -> int:
-        """No utterance that is still to come starts earlier. Ns."""
+        """No later utterance starts before this. Ns."""
         return self.grid.upto if self._segmenter is None else self._segmenter.upto
 
     @property
     def floor(self) -> int:
-        """What was captured before this is needed no more. Ns."""
+        """Audio captured before this is not needed any more. Ns."""
         anchor = self.grid.upto if self._segmenter is None else self._segmenter.anchor
         return (anchor // SECOND - CONTEXT) * SECOND
 
     def hear(self, seconds: Sequence[Second]) -> list[tuple[SpeechSpan, Samples]]:
-        """The utterances that these seconds, and all that is past by now, finish."""
+        """Returns the utterances that end with these seconds, or by the time the grid reached."""
         found = []
         for second in seconds:
             if second.heard and second.start >= self._since:
@@ -101,7 +101,7 @@ class _MicrophoneSpeech:
         return self._cut_out(found)
 
     def _cut_out(self, spans: Sequence[SpeechSpan]) -> list[tuple[SpeechSpan, Samples]]:
-        """The spans with their samples; what nothing can need any more is let go."""
+        """Returns the spans with their samples, and drops samples that are no longer needed."""
         cut = [(span, self._between(span)) for span in spans]
         first = self.upto // SECOND
         self._kept = {index: own for index, own in self._kept.items() if index >= first}
@@ -130,7 +130,7 @@ class _SpeechState:
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
-            return []  # no roster would ever end its listener, whose floor holds the site back
+            return []  # no roster would ever remove its listener, whose floor holds the site back
         match record:
             case AudioChunk():
                 return self._chunk(record)
@@ -139,13 +139,13 @@ class _SpeechState:
             case Roster():
                 listeners = self._listeners.get(record.site, {})
                 for gone in listeners.keys() - set(record.sources):
-                    del listeners[gone]  # else its floor would hold the site back for ever
+                    del listeners[gone]  # its floor would hold the site back for ever
                 return [record]
             case _:
                 return []
 
     def floor(self, site: str) -> int:
-        """Two seconds before what the open utterances depend on. Ns."""
+        """Two seconds before the earliest audio that an open utterance depends on. Ns."""
         listeners = self._listeners.get(site, {}).values()
         return min((listener.floor for listener in listeners), default=FOREVER)
 
@@ -172,7 +172,7 @@ class _SpeechState:
         listener = self._listener(promise)
         before = listener.upto
         said = self._said(promise, listener.hear(listener.grid.promise(promise.upto)))
-        # A promise made for a lost source repeats each hop; of the others news is enough.
+        # Progress of a lost source repeats each hop; that of a live one only when it moves.
         if listener.upto == before and promise.alive:
             return said
         return [

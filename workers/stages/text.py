@@ -1,4 +1,4 @@
-"""Reading what people report: a text in, the same text with its meaning as a vector out."""
+"""The text stage: adds an embedding to the text of each report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster
 class TextStage:
     """reports.v1 -> observations.v1: a Described for each Report; Progress and Roster pass.
 
-    `encoder` takes texts and gives a vector each. Nothing is held from one record to the next.
+    `encoder` takes texts and returns a vector for each. No state is kept between records.
     """
 
     def __init__(self, encoder: Model) -> None:
@@ -25,7 +25,7 @@ class TextStage:
         return [packed(next(embeddings)) if isinstance(r, Report) else None for r in batch]
 
     def open(self, floors: dict[str, int]) -> _TextState:
-        """A state without memory."""
+        """Returns a state that keeps nothing."""
         return _TextState()
 
 
@@ -50,5 +50,5 @@ class _TextState:
                 return []
 
     def floor(self, site: str) -> int:
-        """Nothing is held. Ns."""
+        """FOREVER: nothing is held. Ns."""
         return FOREVER

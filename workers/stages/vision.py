@@ -1,4 +1,4 @@
-"""Seeing: frames in, detections out; nothing is remembered from one frame to the next."""
+"""The vision stage: detects objects in frames; it keeps no state between frames."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from workers.runtime.status import Ledger
 Policy = Literal["newest", "all"]
 Who = tuple[str, str]  # site, source
 AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
-SPEED = 4  # times real time at which a backlog is worked off, at least
+SPEED = 4  # times real time, the least speed at which a backlog is worked off
 
 
 class Uncounted:
-    """A ledger that nobody reads."""
+    """A ledger that discards all counts."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
-        """Do nothing."""
+        """Does nothing."""
 
 
 class VisionResult(msgspec.Struct, frozen=True):
-    """What the detector found in a frame, and how well it could see (`Detections`)."""
+    """The boxes of a frame, and its luma and sharpness (units: `Detections`)."""
 
     boxes: tuple[Box, ...]
     luma: float
@@ -48,25 +48,25 @@ class VisionResult(msgspec.Struct, frozen=True):
 
 
 class SkippedFrame(msgspec.Struct, frozen=True):
-    """Why a frame was not looked at: `stale` (a newer one was there) or `undecodable`."""
+    """Why a frame was not processed: `stale` (a newer one was there) or `undecodable`."""
 
     what: Literal["stale", "undecodable"]
     reason: str = ""
 
 
 class BacklogPacer:
-    """In which order the frames of a poll are looked at, and for how long.
+    """Orders the frames of a poll and limits the time spent on them.
 
-    A backlog is worked off at `SPEED` times real time: the newest frame of each source is always
-    looked at, and of the others, spread evenly, what there is time for. What is live comes in polls
-    of a frame or two a source, so nothing is let go while there is time.
+    A backlog is worked off at `SPEED` times real time. The newest frame of each source is always
+    processed; of the others, spread evenly, as many as there is time for. Live frames come in polls
+    of one or two a source, so none is skipped while there is time.
     """
 
     def __init__(self) -> None:
-        self._polls: deque[set[Who]] = deque(maxlen=64)  # a poll may hold a few of the sources only
+        self._polls: deque[set[Who]] = deque(maxlen=64)  # one poll may hold only some sources
 
     def plan(self, frames: Mapping[int, FrameChunk]) -> tuple[list[int], int, float]:
-        """The keys of the frames, how many of them must be looked at, and for how many s more."""
+        """The frames' keys in order, how many must be processed, and the s for all of them."""
         by_source: dict[Who, list[int]] = defaultdict(list)
         for index, frame in frames.items():
             by_source[frame.site, frame.source].append(index)
@@ -80,19 +80,19 @@ class BacklogPacer:
 
 
 def _turn(ago: int) -> int:
-    """By which frames are ordered: any first few of them are spread evenly, the newest is first."""
+    """A sort key (bit reversal): the newest frame is first, and any first few are spread evenly."""
     return int(f"{ago:016b}"[::-1], 2)
 
 
 class VisionStage:
     """frames.v1 -> observations.v1.
 
-    `detector` takes pictures (BGR uint8, h x w x 3) and gives a tuple of Box each. `policy`:
-    `newest` looks at the newest frame of each source in a poll and at as many of the others as
-    there is time for (`Pace`), and lets the rest go, counted as `dropped.stale`; `all` looks at
-    every frame (replay). `min_score` cuts off what is not worth keeping in the log; rules have
-    thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable`, and
-    told in a DeadLetter and in its Progress. `timer` gives seconds.
+    `detector` takes pictures (BGR uint8, h x w x 3) and returns a tuple of Box for each. `policy`:
+    `newest` processes the newest frame of each source in a poll and as many of the others as there
+    is time for (`BacklogPacer`), and skips the rest, counted as `dropped.stale`; `all` processes
+    every frame (replay). Boxes below `min_score` are not worth storing and are dropped; rules have
+    thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable` and
+    reported in a DeadLetter and in its Progress. `timer` returns seconds.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class VisionStage:
         self._status, self._timer = status or Uncounted(), timer
 
     def infer(self, batch: Sequence[Record]) -> Sequence[VisionResult | SkippedFrame | None]:
-        """Look at the frames of a poll, over all sources at once; None for what is no frame."""
+        """Processes the frames of a poll, all sources together; None for records of other types."""
         began = self._timer()
         frames = {i: record for i, record in enumerate(batch) if isinstance(record, FrameChunk)}
         order, must, seconds = list(frames), len(frames), 0.0
@@ -123,17 +123,17 @@ class VisionStage:
         return [found.get(index) for index in range(len(batch))]
 
     def _room(self, done: int, must: int, began: float, seconds: float) -> int:
-        """How many frames to look at next, after `done` of them."""
+        """How many frames to process next, after `done` of them."""
         if done < must:
             return min(must - done, AT_ONCE)
         spent = self._timer() - began
         if spent >= seconds:
             return 0
-        # No more than before: what the first of them cost may say little of the others.
+        # At most as many as before: the cost of the first frames is a weak estimate for the rest.
         return max(1, min(done, AT_ONCE, int((seconds - spent) * done / (spent or seconds))))
 
     def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, VisionResult | SkippedFrame]:
-        """What these frames show, by their keys."""
+        """Decodes the frames and runs the detector on them; results by key."""
         found: dict[int, VisionResult | SkippedFrame] = {}
         pictures: dict[int, Pixels] = {}
         for index, frame in frames.items():
@@ -148,7 +148,7 @@ class VisionStage:
         return found
 
     def open(self, floors: dict[str, int]) -> _VisionState:
-        """A state that needs nothing of the past."""
+        """Returns a state that keeps nothing."""
         return _VisionState(self._status)
 
 
@@ -157,7 +157,7 @@ class _VisionState:
         self._status = status
 
     def on(self, record: Record, inferred: VisionResult | SkippedFrame | None) -> Sequence[Record]:
-        """Detections and Progress for a frame; Progress and Roster pass as they are."""
+        """Detections and Progress for a frame; Progress and Roster pass unchanged."""
         if not isinstance(record, FrameChunk):
             return (record,)
         site, source = record.site, record.source
@@ -181,7 +181,7 @@ class _VisionState:
                     site=site,
                     source=source,
                     topic=FRAMES,
-                    partition=0,  # a state knows no offset; `seq` leads to the frame
+                    partition=0,  # a state does not know the offset; `seq` identifies the frame
                     offset=0,
                     reason=f"frame {record.seq} cannot be decoded: {reason}",
                     value=b"",
@@ -192,5 +192,5 @@ class _VisionState:
                 return (moved,)
 
     def floor(self, site: str) -> int:
-        """Nothing is held."""
+        """FOREVER: nothing is held. Ns."""
         return FOREVER
