@@ -25,7 +25,7 @@ check: .venv/.dev ## lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(FAST)
+	$(BIN)/pytest -n 2 --dist worksteal $(FAST)
 
 test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
 	$(BIN)/pytest

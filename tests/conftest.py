@@ -1,16 +1,23 @@
-"""Where tests find weights and media; without them a test is skipped, and says so."""
+"""Where tests find weights and media; without them a test is skipped, and says so.
+
+No test depends on the default port of the endpoint: it is taken while tests run.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.live.brokers import kafka, secure_kafka
+from pipeline.config.schema import Api
+from tests.live.brokers import _lone_broker, kafka, lone_broker, secure_kafka
 
-__all__ = ["kafka", "secure_kafka"]  # pytest finds fixtures by these names, in every folder
+# pytest finds fixtures by these names, in every folder
+__all__ = ["_lone_broker", "kafka", "lone_broker", "secure_kafka"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,3 +49,33 @@ def media() -> Path:
 def scenes() -> Path:
     """The folder of composited scenes with truth."""
     return _folder("scenes")
+
+
+@pytest.fixture(scope="session")
+def default_port() -> Iterator[socket.socket | None]:
+    """A listener on the default port; None where a daemon or another session listens already.
+
+    Whoever starts a daemon without a port of its own fails here as on a machine with a daemon.
+    """
+    host, _, port = Api().listen.rpartition(":")
+    try:
+        listener = socket.create_server((host, int(port)))
+    except OSError:
+        yield None
+        return
+    with listener:
+        listener.setblocking(False)
+        yield listener
+
+
+@pytest.fixture(autouse=True)
+def nobody_calls_the_default_port(default_port: socket.socket | None) -> Iterator[None]:
+    """Fails a test that connects to the default port, itself or by a process."""
+    yield
+    if default_port is None:
+        return
+    try:
+        default_port.accept()[0].close()
+    except BlockingIOError:
+        return
+    pytest.fail(f"a client came to {Api().listen}: give daemons and clients a port of their own")

@@ -9,6 +9,7 @@ without weights, too. `SCENE.jsonl` holds the alerts, as `fusewatch replay` writ
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import lzma
 import sys
@@ -60,19 +61,28 @@ def site_of(scene: str) -> Config:
     return loader.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
 
 
-def played(scene: Path, encoders: Encoders) -> tuple[Stored, bytes]:
-    """The observations and the alerts file of a scene, by real models."""
-    settings, bus = site_of(scene.stem), MemoryBus()
+class Played(msgspec.Struct, frozen=True):
+    """What the real models gave of a scene: observations, alerts, and the file of the alerts."""
+
+    stored: Stored
+    alerts: tuple[Alert, ...]
+    file: bytes
+
+
+@functools.cache
+def played(scene: Path) -> Played:
+    """A scene by real models, once in a process: a scene takes seconds."""
+    settings, bus, models = site_of(scene.stem), MemoryBus(), encoders()
     reader = bus.reader(topics.OBSERVATIONS, "golden")
-    alerts = replay(settings, scene, encoders, bus=bus).alerts
+    alerts = replay(settings, scene, models, bus=bus).alerts
     entries = []
     while polled := reader.poll(1000):
         entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
     rules = [rule for site in settings.sites.values() for rule in site.rules]
     said = [p for rule in rules if isinstance(rule, rule_kinds.PhraseRule) for p in rule.phrases]
-    vectors = encoders.text(said) if said else []
+    vectors = models.text(said) if said else []
     phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
-    return Stored(entries, phrases), _written(alerts)
+    return Played(Stored(entries, phrases), alerts, _written(alerts))
 
 
 def judged(scene: str) -> bytes:
@@ -86,10 +96,10 @@ def judged(scene: str) -> bytes:
         msg = "stored observations are not looked at again"
         raise AssertionError(msg)
 
-    encoders = Encoders(
+    models = Encoders(
         detector=unused, sound=unused, sound_head=unused, voice=unused, speech=unused, text=text
     )
-    nodes = graph.nodes(settings, encoders, Status(), recorded=True, stages=JUDGES)
+    nodes = graph.nodes(settings, models, Status(), recorded=True, stages=JUDGES)
     runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "golden")
     alerts: list[Alert] = []
@@ -113,8 +123,9 @@ def alerts_of(scene: str) -> bytes:
     return (HERE / f"{scene}.jsonl").read_bytes()
 
 
+@functools.cache
 def encoders() -> Encoders:
-    """The models of the example sites, as a replay loads them."""
+    """The models of the example sites, as a replay loads them; loaded once in a process."""
     return load_encoders(site_of("office").models, recorded=True)
 
 
@@ -135,15 +146,14 @@ def _written(alerts: Sequence[Alert]) -> bytes:
 
 def main(folder: Path) -> None:
     """Write the files of every scene in `folder` anew."""
-    models = encoders()
     PROCESSOR.write_text(processor())
     for name in SCENES:
-        stored, alerts = played(folder / f"{name}.yaml", models)
-        packed = lzma.compress(msgspec.msgpack.encode(stored), preset=9)
+        of = played(folder / f"{name}.yaml")
+        packed = lzma.compress(msgspec.msgpack.encode(of.stored), preset=9)
         (HERE / f"{name}.obs.xz").write_bytes(packed)
-        (HERE / f"{name}.jsonl").write_bytes(alerts)
-        print(f"{name}: {len(stored.entries)} observations, {len(packed)} bytes")
-        assert judged(name) == alerts, name
+        (HERE / f"{name}.jsonl").write_bytes(of.file)
+        print(f"{name}: {len(of.stored.entries)} observations, {len(packed)} bytes")
+        assert judged(name) == of.file, name
 
 
 if __name__ == "__main__":

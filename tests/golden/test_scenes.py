@@ -6,7 +6,6 @@ after it began; a second interval under the same open incident counts.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,37 +16,15 @@ import yaml
 
 from pipeline.config.fields import SOUNDS
 from pipeline.types import SECOND, Alert, Presence
-from workers.config import loader
-from workers.replay.scene_replay import replay
-from workers.stages.encoders import Encoders, load_encoders
+from tests.golden import stored
 
-ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 3 * SECOND
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("weights")]
 
-SCENES = (
-    "office-after-hours",
-    "office-break-in",
-    "office-camera-lost",
-    "plaza-explosion",
-    "plaza-quiet",
-    "retail-gunshot",
-    "retail-quiet",
-)
 
-
-@functools.cache
-def encoders() -> Encoders:
-    settings = loader.load(ROOT / "deploy/examples/office.yaml")
-    return load_encoders(settings.models, recorded=True)
-
-
-@functools.cache
 def played(path: Path) -> tuple[Alert, ...]:
-    site = path.stem.split("-")[0]
-    settings = loader.load(ROOT / f"deploy/examples/{site}.yaml")
-    return replay(settings, path, encoders()).alerts
+    return stored.played(path).alerts
 
 
 def truths(path: Path) -> Iterator[tuple[int, int, str]]:
@@ -67,7 +44,7 @@ def overlaps(alert: Alert, start: int, end: int) -> bool:
     return alert.start < end and (alert.end is None or alert.end > start)
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", stored.SCENES)
 def test_every_truth_is_found_within_three_seconds(scenes: Path, name: str) -> None:
     path = scenes / f"{name}.yaml"
     missed = [
@@ -90,7 +67,7 @@ def closed_before(alerts: tuple[Alert, ...], alert: Alert, start: int) -> bool:
     return last.end is not None and last.end <= start
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", stored.SCENES)
 def test_no_sound_is_told_that_was_not_there(scenes: Path, name: str) -> None:
     path = scenes / f"{name}.yaml"
     invented = [

@@ -6,7 +6,6 @@ whole graph plays the scenes, and its observations are the stored ones, too.
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,6 @@ import pytest
 
 from tests.golden import stored
 from tests.graph.conftest import last
-from workers.stages.encoders import Encoders
-
-encoders = functools.cache(stored.encoders)
 
 
 def events(file: bytes) -> list[dict[str, Any]]:
@@ -35,10 +31,9 @@ def test_stored_observations_give_the_stored_alerts(name: str) -> None:
 def test_a_scene_gives_the_stored_observations_and_alerts(scenes: Path, name: str) -> None:
     """To the byte on the kind of processor that wrote them; int8 models round by the processor,
     so elsewhere the same records with other scores, and the same incidents."""
-    models: Encoders = encoders()
-    seen, alerts = stored.played(scenes / f"{name}.yaml", models)
-    assert last(events(alerts)) == last(events(stored.alerts_of(name)))
-    assert [key for key, *_ in seen.entries] == [key for key, *_ in stored.read(name).entries]
+    played, before = stored.played(scenes / f"{name}.yaml"), stored.read(name)
+    assert last(events(played.file)) == last(events(stored.alerts_of(name)))
+    assert [key for key, *_ in played.stored.entries] == [key for key, *_ in before.entries]
     if stored.processor() == stored.PROCESSOR.read_text():
-        assert seen.entries == stored.read(name).entries
-        assert alerts == stored.alerts_of(name)
+        assert played.stored.entries == before.entries
+        assert played.file == stored.alerts_of(name)

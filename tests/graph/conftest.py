@@ -32,6 +32,7 @@ FAKES = Encoders(
 
 CONFIG = """
 version: 1
+api: {listen: "127.0.0.1:0"}
 sites:
   office:
     cameras:

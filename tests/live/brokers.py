@@ -134,6 +134,19 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def _lone_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    with Brokers(tmp_path_factory.mktemp("lone") / "kafka") as brokers:
+        yield brokers
+
+
+@pytest.fixture
+def lone_broker(_lone_broker: Brokers) -> Brokers:
+    """A broker that a test may stop and kill. It runs when the test begins; its topics stay."""
+    _lone_broker.start()
+    return _lone_broker
+
+
+@pytest.fixture(scope="session")
 def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     """A broker with TLS, SASL and mutual TLS, with an authority of its own."""
     folder = tmp_path_factory.mktemp("secure-kafka")

@@ -69,17 +69,17 @@ def test_a_topic_is_never_made_by_asking_for_it(kafka: str) -> None:
     "end", [Brokers.stop, lambda brokers: brokers.kill(1)], ids=["stop", "kill"]
 )
 def test_a_broker_keeps_its_data_and_its_address(
-    tmp_path: Path, end: Callable[[Brokers], None]
+    lone_broker: Brokers, end: Callable[[Brokers], None]
 ) -> None:
-    with Brokers(tmp_path / "kafka") as brokers:
-        before = brokers.addresses
-        create("kept", bootstrap_servers=before)
-        write(b"one", "kept", bootstrap_servers=before)
-        end(brokers)
-        brokers.start()
-        assert brokers.addresses == before
-        write(b"two", "kept", bootstrap_servers=before)
-        assert read("kept", 2, bootstrap_servers=before) == [b"one", b"two"]
+    topic = f"kept-{uuid4().hex}"
+    before = lone_broker.addresses
+    create(topic, bootstrap_servers=before)
+    write(b"one", topic, bootstrap_servers=before)
+    end(lone_broker)
+    lone_broker.start()
+    assert lone_broker.addresses == before
+    write(b"two", topic, bootstrap_servers=before)
+    assert read(topic, 2, bootstrap_servers=before) == [b"one", b"two"]
 
 
 @pytest.mark.slow
@@ -97,17 +97,16 @@ def test_three_brokers_go_on_without_one_and_take_it_back(tmp_path: Path) -> Non
         assert read("kept", 3, bootstrap_servers=where) == [b"one", b"two", b"three"]
 
 
-def test_a_foreign_pid_in_the_file_is_left_alone(tmp_path: Path) -> None:
-    with Brokers(tmp_path / "kafka") as brokers:
-        brokers.stop()
-        (tmp_path / "kafka" / "1" / "pid").write_text(str(os.getpid()))
-        before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("stopped a stranger"))
-        try:
-            brokers.stop()
-            brokers.start()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        assert brokers.pid(1) != os.getpid()
+def test_a_foreign_pid_in_the_file_is_left_alone(lone_broker: Brokers) -> None:
+    lone_broker.stop()
+    (lone_broker.folder / "1" / "pid").write_text(str(os.getpid()))
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("stopped a stranger"))
+    try:
+        lone_broker.stop()
+        lone_broker.start()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert lone_broker.pid(1) != os.getpid()
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])

@@ -11,8 +11,6 @@ import pytest
 from tests.live.processes import KILLED, Processes
 from tests.live.servers import eventually
 
-pytestmark = pytest.mark.live
-
 PYTHON = (sys.executable, "-u", "-c")
 LOOP = """
 import json, signal, sys, threading

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
 KILLS = int(os.environ.get("FUSEWATCH_KILLS", "20"))
 
-pytestmark = [pytest.mark.live, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def config(folder: Path, url: str) -> Path:

@@ -12,7 +12,7 @@ from tests.live.daemon import SECRET, daemon, office, said
 from tests.live.servers import eventually
 from workers.delivery.receiver import Receiver
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("weights")]
 
 
 def lines(state: Path, begin: str) -> list[str]:

@@ -23,14 +23,14 @@ from pathlib import Path
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config.schema import Webhook as Settings
-from workers.delivery.delivery import Delivery, Outside, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
 from workers.delivery.webhook import Webhook
 
 folder, url, secret = sys.argv[1:]
 durable = {topics.ALERTS: Retention(hold=True, durable=True)}
 bus = LocalLog(Path(folder), clock=time.time_ns, retention=durable)
 who = Subscriber(name="siem", sink=Webhook(Settings(url=url, secret=secret)))
-outside = Outside(clock=time.time, random=random.random, pause=time.sleep)
+outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=time.sleep)
 delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
 while not delivery.idle:
     delivery.step(0.1)
@@ -69,8 +69,9 @@ def test_every_alert_reaches_the_receiver_whenever_the_process_is_killed(tmp_pat
             with child:
                 more = len(receiver.events) + chance.randrange(5, 70)
                 if more < COUNT:
-                    assert receiver.wait(more, seconds=60)
+                    came = receiver.wait(more, seconds=60)
                     child.kill()
+                    assert came, child.stderr.read().decode()
                     kills += 1
                     child.wait()
                 else:
