@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.bus.kafka.bus import KafkaBus
 from tests.live.servers import missing, need
+
+if TYPE_CHECKING:  # a fixture's file must load where kafka-python is not installed
+    from pipeline.bus.kafka.bus import KafkaBus
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka.sh"
 STARTED = 180  # seconds for three brokers on a busy machine, the first time with Maven's download
