@@ -54,7 +54,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone(target.parent, ".lock"):
+        with file_lock(target.parent, ".lock"):
             if target.exists() and digest(target) == wanted.sha256:
                 return
             _room(wanted, part)
@@ -72,7 +72,7 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
+def file_lock(folder: Path, name: str) -> Iterator[None]:
     """Holds the lock `name` in `folder`; other threads and processes wait for it."""
     with (folder / name).open("w") as lock:  # not removed: removal would be a race
         fcntl.flock(lock, fcntl.LOCK_EX)

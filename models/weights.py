@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from models.download import Told, Wanted, alone, digest, fetch
+from models.download import Told, Wanted, digest, fetch, file_lock
 from models.registry import REGISTRY, File, Weights
 from pipeline.errors import WeightsError
 
@@ -58,7 +58,7 @@ def pull(name: str, env: Mapping[str, str] = os.environ) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(
+        with file_lock(
             folder.parent, f".{weights.name}.lock"
         ):  # several workers may start at once on one cache
             _complete(weights, folder, env)

@@ -211,8 +211,10 @@ def _replay(
     if bool(scenes) == bool(since):
         context.fail("either scenes, or --since TIME for what the log has observed")
     if since:
-        return replaying.again(config, since, until, out=out, state=state, as_json=as_json)
-    return replaying.run(
+        return replaying.rejudge_command(
+            config, since, until, out=out, state=state, as_json=as_json
+        )
+    return replaying.replay_command(
         config, scenes or [], out=out, speed=speed, deliver=deliver, as_json=as_json
     )
 

@@ -83,7 +83,7 @@ def _topics_create(
     """Make the topics as the config says, or change them so."""
     from workers.bus import connect, topic_admin
 
-    settings, bus, secrets = connect.of(config)
+    settings, bus, secrets = connect.load_kafka_config(config)
     with connect.admin(bus, secrets) as brokers:
         for line in topic_admin.create(
             settings, bus, brokers, dry=dry_run, grow=grow, shrink=shrink
@@ -99,7 +99,7 @@ def _topics_list(config: Config, as_json: Json = False) -> int:
 
     from workers.bus import connect, topic_admin
 
-    _, bus, secrets = connect.of(config)
+    _, bus, secrets = connect.load_kafka_config(config)
     with connect.admin(bus, secrets) as brokers:
         found = topic_admin.rows(brokers)
     if as_json:
@@ -123,11 +123,11 @@ def _dead_list(
     as_json: Json = False,
 ) -> int:
     """Show what is dead: where it stood, whose it was and why."""
-    from workers.bus.dead_letter_store import letters
+    from workers.bus.dead_letter_store import stored_letters
     from workers.config import loader
 
     settings = loader.load(config)
-    with letters(settings, config, state, since, site) as found:
+    with stored_letters(settings, config, state, since, site) as found:
         for each in found:
             print(json.dumps(each.row()) if as_json else each.line())
     return OK

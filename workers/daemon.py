@@ -75,7 +75,7 @@ def run(
     folder = state_folder(settings, state)
     bus = local_log(settings, folder)
     view = View(status, secrets)
-    clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
+    clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     supervisor = Supervisor()
     daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
 

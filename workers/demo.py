@@ -20,7 +20,7 @@ from workers.config.secrets import Secrets
 from workers.delivery.cloudevent import event_id
 from workers.delivery.jsonl import write_all
 from workers.delivery.receiver import Receiver
-from workers.delivery.snapshots import Evidence
+from workers.delivery.snapshots import SnapshotSink
 from workers.delivery.subscribers import deliver_now
 from workers.replay.scene_replay import Replayed, replay
 from workers.stages.encoders import load_encoders
@@ -66,7 +66,7 @@ def demo(config: Path | None, scene: Path | None) -> int:
     bus = MemoryBus()
     played = replay(settings, scene, encoders, bus=bus)
     write_all(OUT_FOLDER / "alerts.jsonl", played.alerts)
-    pictures = Evidence(OUT_FOLDER / "evidence", bus)
+    pictures = SnapshotSink(OUT_FOLDER / "evidence", bus)
     for alert in played.alerts:
         pictures.send(alert)
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

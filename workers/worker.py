@@ -104,7 +104,7 @@ def run(order: WorkerOptions, path: Path, encoders: Encoders | None = None) -> i
 def prepared(order: WorkerOptions, path: Path) -> Worker:
     """Creates the worker that `order` asks for, without starting it; raises ConfigError."""
     order.check()
-    settings = live.only(loader.load(path), order.sites)
+    settings = live.select_sites(loader.load(path), order.sites)
     if not isinstance(settings.bus, schema.KafkaBus):
         msg = (
             f"{path}: bus: a worker needs brokers: `bus: {{kind: kafka, brokers: [...]}}`; on one "
@@ -248,7 +248,7 @@ class Worker:
             folder=folder,
             secrets=self.secrets,
             status=self.status,
-            clock=UtcClock(floor=factory.reached(spool.last, self.settings.sites)),
+            clock=UtcClock(floor=factory.newest_event_time(spool.last, self.settings.sites)),
             stop=self.supervisor.stop,
         )
         for name, body in live.threads(

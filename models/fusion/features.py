@@ -119,7 +119,7 @@ class Tokens(msgspec.Struct, frozen=True):
         )
 
 
-def sight(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
+def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
     """Summarizes a frame's tracks for a head; only objects seen in this frame count."""
     return FrameSummary(
         source=seen.source,
@@ -221,7 +221,7 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
     if not frames:
         return None
     window, sights = question.window, question.sights
-    seen = [sight.objects for sight in sights] or [()]
+    seen = [frame_summary.objects for frame_summary in sights] or [()]
     counts = np.array([[sum(o.group == g for o in objects) for g in GROUPS] for objects in seen])
     speeds = [o.speed for objects in seen for o in objects] or [0.0]
     motion = [sum(100 * o.area * o.speed**2 for o in objects) for objects in seen]

@@ -11,7 +11,13 @@ from pathlib import Path
 import torch
 import whisper
 
-from models.hearing.transcript import Hearing, Transcript, believe, heard, most_tokens
+from models.hearing.transcript import (
+    Decoding,
+    Transcript,
+    accept_transcript,
+    cleaned_waveform,
+    most_tokens,
+)
 from models.hearing.waveform import Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
@@ -55,10 +61,12 @@ class OpenAIWhisper:
         return [self._one(waveform) for waveform in batch]
 
     def _one(self, waveform: Samples) -> Transcript:
-        hearing = self._hear(heard(waveform))
-        return believe(hearing, lambda: hearing)  # there is no larger window for a second decoding
+        hearing = self._hear(cleaned_waveform(waveform))
+        return accept_transcript(
+            hearing, lambda: hearing
+        )  # there is no larger window for a second decoding
 
-    def _hear(self, waveform: Samples) -> Hearing:
+    def _hear(self, waveform: Samples) -> Decoding:
         most = most_tokens(waveform)
         padded = whisper.pad_or_trim(waveform)
         mel = whisper.log_mel_spectrogram(
@@ -72,7 +80,7 @@ class OpenAIWhisper:
             fp16=self._whisper.device.type == "cuda",
         )
         result = whisper.decode(self._whisper, mel, options)
-        return Hearing(
+        return Decoding(
             text=result.text,
             language=result.language,
             mean_logprob=result.avg_logprob,

@@ -18,7 +18,14 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens
 
-from models.hearing.transcript import FULL_WINDOW, Hearing, Transcript, believe, heard, most_tokens
+from models.hearing.transcript import (
+    FULL_WINDOW,
+    Decoding,
+    Transcript,
+    accept_transcript,
+    cleaned_waveform,
+    most_tokens,
+)
 from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
@@ -74,12 +81,12 @@ class FasterWhisper:
         return [self._one(waveform) for waveform in batch]
 
     def _one(self, waveform: Samples) -> Transcript:
-        waveform = heard(waveform)
+        waveform = cleaned_waveform(waveform)
         seconds = len(waveform) / RATE
         first = self._hear(waveform, min(seconds + self._room, FULL_WINDOW))
-        return believe(first, lambda: self._hear(waveform, FULL_WINDOW))
+        return accept_transcript(first, lambda: self._hear(waveform, FULL_WINDOW))
 
-    def _hear(self, waveform: Samples, window: float) -> Hearing:
+    def _hear(self, waveform: Samples, window: float) -> Decoding:
         """Decodes once, greedily, in a window of `window` seconds."""
         whisper = self._whisper
         padded = np.zeros(int(window * 50) * 320, np.float32)  # the encoder halves 10 ms frames
@@ -106,7 +113,7 @@ class FasterWhisper:
             suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
         )[0]
         tokens = result.sequences_ids[0]
-        return Hearing(
+        return Decoding(
             text=tokenizer.decode(tokens),
             language=language,
             mean_logprob=result.scores[0] * len(tokens) / (len(tokens) + 1),

@@ -48,7 +48,7 @@ class Transcript(msgspec.Struct, frozen=True):
     confidence: float
 
 
-class Hearing(msgspec.Struct, frozen=True):
+class Decoding(msgspec.Struct, frozen=True):
     """One greedy decoding: `mean_logprob` over its tokens and the end token, natural logarithm."""
 
     text: str
@@ -98,7 +98,7 @@ class Hearing(msgspec.Struct, frozen=True):
         )
 
 
-def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
+def accept_transcript(first: Decoding, again: Callable[[], Decoding]) -> Transcript:
     """Returns the accepted transcript; `again` decodes in the full window, if that is needed."""
     loop = first.stuck or first.once is not None
     if not loop and not first.likely:
@@ -113,7 +113,7 @@ def believe(first: Hearing, again: Callable[[], Hearing]) -> Transcript:
     return _transcript(second) if believed else _nothing(second)
 
 
-def heard(waveform: Samples) -> Samples:
+def cleaned_waveform(waveform: Samples) -> Samples:
     """Returns the samples without NaN and infinite values, which become zero.
 
     Raises ValueError for a waveform that no window can hold.
@@ -142,9 +142,9 @@ def alike(one: str, other: str) -> float:
     return common.total() / max(len(ours), len(theirs), 1)
 
 
-def _transcript(hearing: Hearing) -> Transcript:
+def _transcript(hearing: Decoding) -> Transcript:
     return Transcript(hearing.text.strip(), hearing.language, hearing.confidence)
 
 
-def _nothing(hearing: Hearing) -> Transcript:
+def _nothing(hearing: Decoding) -> Transcript:
     return Transcript("", hearing.language, 0.0)

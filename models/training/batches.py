@@ -27,9 +27,9 @@ class WindowArrays:
     def __init__(self, rows: Sequence[WindowRow]) -> None:
         self.rows = rows
         self.inputs = arrays([row.tokens() for row in rows])
-        answers = [row.answer() for row in rows]
-        self.anomaly = np.array([-1 if a is None else int(bool(a)) for a in answers])
-        self.label = np.array([LABELS.index(a) if a else -1 for a in answers])
+        to_scored = [row.answer() for row in rows]
+        self.anomaly = np.array([-1 if a is None else int(bool(a)) for a in to_scored])
+        self.label = np.array([LABELS.index(a) if a else -1 for a in to_scored])
         self.weak = np.array([row.weak for row in rows], bool)
         place = {(row.scene, row.start): i for i, row in enumerate(rows)}
         hop = _hop(rows)
@@ -54,7 +54,7 @@ def _hop(rows: Sequence[WindowRow]) -> int:
     return min((step for step in steps if step > 0), default=1)
 
 
-def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.ndarray]:
+def only_modalities(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.ndarray]:
     """Returns the inputs with only these of V, A and T; the others are set to lost."""
     kept = {m for letter in modalities for m in LETTERS[letter]}
     out = {name: values.copy() for name, values in inputs.items()}
@@ -65,7 +65,7 @@ def silenced(inputs: Mapping[str, np.ndarray], modalities: str) -> dict[str, np.
     return out
 
 
-def answers(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Scored:
+def to_scored(windows: WindowArrays, score: np.ndarray, classes: np.ndarray) -> Scored:
     """Returns scores together with their windows."""
     rows = windows.rows
     return Scored(

@@ -24,7 +24,7 @@ ASIDE = ".new"  # subfolder in which a new head is written
 MAX_HEAD_BYTES = 3_000_000  # bytes
 
 
-def ship(
+def write_head(
     folder: Path,
     trained: Trained,
     *,
@@ -93,7 +93,7 @@ def _export(network: nn.Module, file: Path) -> None:
         )
 
 
-def base_of(folder: Path) -> tuple[nn.Module, Card]:
+def load_base(folder: Path) -> tuple[nn.Module, Card]:
     """Returns the network and card of a shipped head, for fine-tuning; raises WeightsError."""
     try:
         card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)

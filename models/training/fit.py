@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import SCORE_DIGITS
 from models.training.augment import Augmentation, AugmentedWindows
-from models.training.batches import WindowArrays, answers, silenced
+from models.training.batches import WindowArrays, only_modalities, to_scored
 from models.training.metrics import Scored, Truths, average_precision, temperature
 from models.training.networks import Ensemble
-from models.training.thresholds import foretold_threshold, threshold_for
+from models.training.thresholds import predicted_threshold, threshold_for
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.errors import ConfigError
 
@@ -57,7 +57,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     ap: float  # on the validation split
 
 
-def single() -> None:
+def use_one_thread() -> None:
     """Limits this process to one torch thread.
 
     Networks this small gain nothing from a second core, and lose when other processes use it too.
@@ -90,14 +90,14 @@ def fit(
     if base is not None:
         network.load_state_dict(base.state_dict())
     else:
-        network.standardize(silenced(train.inputs, settings.modalities))
+        network.standardize(only_modalities(train.inputs, settings.modalities))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.rate, weight_decay=settings.decay
     )
     run = _Run(network, optimizer, settings, train, base)
     run.began_with = _mark(network, settings, train, val)
     first = _resumed(folder, run) if folder else 0
-    held = silenced(val.inputs, settings.modalities)
+    held = only_modalities(val.inputs, settings.modalities)
     for epoch in range(first, settings.epochs):
         if epoch - run.best_epoch > settings.patience:
             break
@@ -166,7 +166,7 @@ class _Run:
         self._train = train
         self._disturbed = AugmentedWindows(
             train,
-            silenced(train.inputs, settings.modalities),
+            only_modalities(train.inputs, settings.modalities),
             settings,
             {m: 1 / scale for m, scale in network.scales().items()},
         )
@@ -281,7 +281,7 @@ def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> 
     judged without each kind of them, as long as other data is left.
     """
     given = "".join(letter for letter in modalities if letter in trained.settings.modalities)
-    inputs = silenced(windows.inputs, given)
+    inputs = only_modalities(windows.inputs, given)
     there = inputs["state"][:, :, 0] > 0
     logit, classes = forward(trained.network, inputs)
     for gone in (*((word,) for word in WORD_MODALITIES), WORD_MODALITIES):
@@ -299,7 +299,7 @@ def scored(trained: Trained, windows: WindowArrays, modalities: str = "VAT") -> 
         logit[places[higher]], classes[places[higher]] = other[higher], others[higher]
     score = 1 / (1 + np.exp(-logit / trained.temperature))
     score[~there.any(axis=1)] = 0  # these windows have no data
-    return answers(windows, score, classes)
+    return to_scored(windows, score, classes)
 
 
 def _mark(network: nn.Module, settings: FitSettings, *given: WindowArrays) -> str:
@@ -358,6 +358,9 @@ def chosen_threshold(trained: Trained, val: WindowArrays, truths: Truths, per_ho
 
     It is the higher of two: counted on the validation split, and predicted for unseen data.
     """
-    answers = scored(trained, val)
-    both = threshold_for(answers, truths, per_hour), foretold_threshold(answers, truths, per_hour)
+    said = scored(trained, val)
+    both = (
+        threshold_for(said, truths, per_hour),
+        predicted_threshold(said, truths, per_hour),
+    )
     return round(max(both), SCORE_DIGITS)

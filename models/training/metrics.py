@@ -188,7 +188,7 @@ def _both(scored: Scored) -> tuple[Ints, Floats]:
     return truth, scored.score[counts]
 
 
-def told(scored: Scored, threshold: float) -> Ints:
+def predicted_labels(scored: Scored, threshold: float) -> Ints:
     """Returns each window's label `[n]`: the most likely one at or above the threshold, else -1."""
     return np.where(scored.score >= threshold, scored.classes.argmax(axis=1), -1)
 
@@ -196,7 +196,7 @@ def told(scored: Scored, threshold: float) -> Ints:
 def class_f1(scored: Scored, threshold: float) -> tuple[dict[str, float], float]:
     """Returns the F1 of each label in the counted windows, and their mean; NaN if none occurs."""
     counts = scored.anomaly >= 0
-    truth, answer = scored.label[counts], told(scored, threshold)[counts]
+    truth, answer = scored.label[counts], predicted_labels(scored, threshold)[counts]
     present = np.unique(truth[truth >= 0])
     if not len(present):
         return {}, float("nan")
@@ -212,7 +212,7 @@ def confusion(scored: Scored, threshold: float) -> Ints:
     """
     counts = scored.anomaly >= 0
     names = [*range(len(LABELS)), -1]
-    answer = told(scored, threshold)[counts]
+    answer = predicted_labels(scored, threshold)[counts]
     return confusion_matrix(scored.label[counts], answer, labels=names)
 
 

@@ -20,7 +20,7 @@ REHEARSAL_FILE = "rehearsal.jsonl.gz"
 WINDOWS_A_LABEL = {"train": 12, "val": 6}  # windows per label
 
 
-def chosen(sources: Sequence[Iterable[WindowRow]], seed: int) -> list[WindowRow]:
+def select_windows(sources: Sequence[Iterable[WindowRow]], seed: int) -> list[WindowRow]:
     """Selects WINDOWS_A_LABEL windows per label, from different scenes and from the sources in
     turn.
 

@@ -299,7 +299,7 @@ def _kinds(main: Scored, threshold: float) -> Iterator[str]:
     )
 
 
-def chosen(main: Scored, truths: Truths, threshold: float) -> list[Shown]:
+def select_scenes(main: Scored, truths: Truths, threshold: float) -> list[Shown]:
     """Returns at most eight scenes: the worst misses and false alarms, then good ones by name."""
     what = detections(main, truths, threshold)
     missed = sorted((d for d in what if math.isnan(d.seconds)), key=lambda d: (d.score, d.scene))
@@ -351,7 +351,7 @@ def _scenes(main: Scored, truths: Truths, threshold: float) -> Iterator[str]:
     for event in events(main, threshold):
         told.setdefault(event.scene, []).append(event)
     windows = windows_of(main)
-    for number, shown in enumerate(chosen(main, truths, threshold)):
+    for number, shown in enumerate(select_scenes(main, truths, threshold)):
         near = windows[shown.scene]
         ends = main.end_ns[near]
         if ends[-1] - ends[0] > 2 * SHOWN_AROUND:

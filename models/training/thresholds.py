@@ -43,7 +43,7 @@ def threshold_for(scored: Scored, truths: Truths, per_hour: float) -> float:
     return chosen
 
 
-def foretold_threshold(scored: Scored, truths: Truths, per_hour: float) -> float:
+def predicted_threshold(scored: Scored, truths: Truths, per_hour: float) -> float:
     """Returns the threshold that makes `per_hour` false alarms if scores continue as their tail.
 
     Counting covers only the few normal scenes at hand; later ones will be worse. Above a high level

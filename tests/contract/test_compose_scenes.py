@@ -370,7 +370,7 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_built_in_manifest_holds_every_clip_and_every_label(media: Path) -> None:
-    manifest = clip_manifest.read(clip_manifest.chosen(media), media)
+    manifest = clip_manifest.read(clip_manifest.manifest_path(media), media)
     assert manifest.file == clip_manifest.BUILT_IN
     kinds = {".wav", ".ogg", ".flac", ".mp4"}
     folders = [media / name for name in ("audio", "speech", "video")]  # others are for other work

@@ -16,7 +16,7 @@ from models.fusion.labels import LABELS
 from models.training import metrics as m
 from models.training import report
 from models.training.metrics import reliability, temperature
-from models.training.thresholds import LOWEST, foretold_threshold, threshold_for
+from models.training.thresholds import LOWEST, predicted_threshold, threshold_for
 from pipeline.types import SECOND, ns
 
 GUN, SIREN = LABELS.index("gunshot"), LABELS.index("siren")
@@ -191,19 +191,19 @@ def test_a_threshold_is_foretold_from_the_tail_of_what_is_quiet() -> None:
     for per_hour in (10, 1, 0.1):
         level = np.log(400 / per_hour) - 2  # as many peaks lie above
         wanted = 1 / (1 + np.exp(-level))
-        assert foretold_threshold(some, {}, per_hour) == pytest.approx(wanted, abs=0.02)
-    assert foretold_threshold(some, {}, 0.1) > threshold_for(some, {}, 1)
-    assert foretold_threshold(some, {}, 0) == 0.9999
+        assert predicted_threshold(some, {}, per_hour) == pytest.approx(wanted, abs=0.02)
+    assert predicted_threshold(some, {}, 0.1) > threshold_for(some, {}, 1)
+    assert predicted_threshold(some, {}, 0) == 0.9999
 
 
 def test_what_is_near_a_truth_foretells_nothing_nor_do_few_scenes() -> None:
     calm = {f"quiet {n}": [0.1, 0.2, 0.1 + n / 1000] for n in range(40)}
     loud = {f"loud {n}": [0.99, 0.99] for n in range(40)}
     truths = {name: [shot(0, 2)] for name in loud}
-    alone = foretold_threshold(scored(calm, {}), {}, 1)
-    assert foretold_threshold(scored({**calm, **loud}, truths), truths, 1) == alone
+    alone = predicted_threshold(scored(calm, {}), {}, 1)
+    assert predicted_threshold(scored({**calm, **loud}, truths), truths, 1) == alone
     few = dict(list(loud.items())[:19])
-    assert foretold_threshold(scored(few, {}), {}, 1) == LOWEST
+    assert predicted_threshold(scored(few, {}), {}, 1) == LOWEST
 
 
 def test_reliability_has_the_bins_that_are_not_empty() -> None:
@@ -343,16 +343,18 @@ def test_names_are_text_wherever_they_stand(page: Page) -> None:
 
 def test_the_scenes_shown_are_the_worst_and_some_good_ones() -> None:
     some, truths = judged()
-    assert [(s.scene, s.why.partition(":")[0]) for s in report.chosen(some, truths, 0.5)] == [
+    assert [
+        (s.scene, s.why.partition(":")[0]) for s in report.select_scenes(some, truths, 0.5)
+    ] == [
         (EVIL, "Missed"),
         ("false", "False alarm"),
         ("good", "Good"),
     ]
     many = {f"s{i}": [shot(5, 6)] for i in range(20)}
     bad = scored({name: [0.1 + i / 100] * 9 for i, name in enumerate(many)}, many)
-    assert [s.scene for s in report.chosen(bad, many, 0.5)] == ["s0", "s1", "s2"]
+    assert [s.scene for s in report.select_scenes(bad, many, 0.5)] == ["s0", "s1", "s2"]
     good = scored({name: [0.9] * 9 for name in many}, many)
-    assert len(report.chosen(good, many, 0.5)) == 8
+    assert len(report.select_scenes(good, many, 0.5)) == 8
 
 
 def test_two_rows_of_one_place_are_refused(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
 def test_what_training_measures_is_what_the_daemon_would_say(
     learned: fit.Trained, tmp_path: Path
 ) -> None:
-    export_head.ship(
+    export_head.write_head(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = LearnedHead.read(tmp_path)
@@ -135,7 +135,7 @@ def worded() -> Iterator[dataset.WindowRow]:
 
 
 def test_onnx_and_torch_agree(learned: fit.Trained, tmp_path: Path) -> None:
-    export_head.ship(
+    export_head.write_head(
         tmp_path, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     head = LearnedHead.read(tmp_path)
@@ -212,7 +212,7 @@ def test_a_split_without_anomalies_is_refused() -> None:
 @pytest.fixture
 def base(learned: fit.Trained, tmp_path: Path) -> Path:
     folder = tmp_path / "base"
-    export_head.ship(
+    export_head.write_head(
         folder, learned, name="x", version="1", threshold=0.5, per_hour=1, config="c", about={}
     )
     return folder
@@ -323,7 +323,7 @@ def test_alerts_of_one_kind_teach_where_the_base_has_windows_to_rehearse(
     base: Path, tmp_path: Path, right: bool
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.select_windows([kept], seed=1))
     path, out = tmp_path / "one.jsonl", tmp_path / "site"
     rows = [
         msgspec.structs.replace(
@@ -362,7 +362,7 @@ def test_a_file_without_a_val_split_is_not_stopped_by_windows_of_elsewhere(
     base: Path, tmp_path: Path
 ) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.select_windows([kept], seed=1))
     dataset.write(tmp_path / "scenes.jsonl", made(6, 3))
     with pytest.raises(ConfigError, match="split val: there must be windows"):
         train.train(
@@ -424,7 +424,7 @@ def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
     monkeypatch.setattr(export_head, "MAX_HEAD_BYTES", 1000)
     before = LearnedHead.read(base).version
     with pytest.raises(WeightsError, match=r"the head has [0-9]+ bytes"):
-        export_head.ship(
+        export_head.write_head(
             base, learned, name="y", version="2", threshold=0.5, per_hour=1, config="c", about={}
         )
     assert LearnedHead.read(base).version == before
@@ -432,7 +432,7 @@ def test_a_head_that_would_be_too_large_leaves_the_one_that_is_there(
 
 def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_path: Path) -> None:
     kept = [*made(40, 11), *made(20, 12, "val")]
-    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.chosen([kept], seed=1))
+    dataset.write(base / rehearsal.REHEARSAL_FILE, rehearsal.select_windows([kept], seed=1))
     train.train(
         [reviewed(tmp_path / "reviewed.jsonl")], tmp_path / "site", base=str(base),
         network="concat", seed=1, epochs=10, per_hour=1, device="cpu", name="site",
@@ -451,7 +451,7 @@ def test_a_new_head_stays_as_sure_as_its_base_of_what_that_knew(base: Path, tmp_
 def test_the_version_of_a_head_tells_what_it_was_trained_on_from(
     base: Path, learned: fit.Trained, tmp_path: Path
 ) -> None:
-    export_head.ship(
+    export_head.write_head(
         tmp_path / "other", msgspec.structs.replace(learned, temperature=2.0), name="x",
         version="2", threshold=0.5, per_hour=1, config="c", about={},
     )  # fmt: skip
@@ -504,18 +504,18 @@ def test_what_is_no_input_to_evaluate_is_told(base: Path, tmp_path: Path) -> Non
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no head to train on from"):
-        export_head.base_of(tmp_path)
+        export_head.load_base(tmp_path)
 
 
 def test_a_base_for_other_features_is_refused_with_what_they_are(base: Path) -> None:
     card = json.loads((base / "card.json").read_text())
     (base / "card.json").write_text(json.dumps({**card, "schema": "0-before"}))
     with pytest.raises(WeightsError, match="features 0-before, and this Fusewatch makes"):
-        export_head.base_of(base)
+        export_head.load_base(base)
 
 
 def test_the_shipped_head_can_be_trained_on() -> None:
-    network, card = export_head.base_of(SHIPPED_FOLDER)
+    network, card = export_head.load_base(SHIPPED_FOLDER)
     assert len(network.members) == card.members
 
 

@@ -12,7 +12,7 @@ from workers.config.source_address import parse
 
 pytest.importorskip("pyaudio", reason="extra `microphone` is not installed")
 
-from workers.capture.microphone import MicrophoneSource, chosen
+from workers.capture.microphone import MicrophoneSource, select_device
 
 DEVICES: list[Mapping[str, object]] = [
     {"index": 0, "name": "HDA Intel: ALC (hw:0,0)", "maxInputChannels": 2},
@@ -34,7 +34,7 @@ DEVICES: list[Mapping[str, object]] = [
     ],
 )
 def test_a_device_is_found_by_index_name_or_part_of_a_name(wanted: str, index: int) -> None:
-    assert chosen(DEVICES, wanted, 5)["index"] == index
+    assert select_device(DEVICES, wanted, 5)["index"] == index
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_a_device_is_found_by_index_name_or_part_of_a_name(wanted: str, index: i
 )
 def test_a_device_that_is_not_clear_is_lost(wanted: str, told: str) -> None:
     with pytest.raises(SourceLost, match=told):
-        chosen(DEVICES, wanted, 5)
+        select_device(DEVICES, wanted, 5)
     with pytest.raises(SourceLost, match="no microphone"):
-        chosen([], "default", None)
+        select_device([], "default", None)
 
 
 class Broken:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from workers.training.datasets import playable
+from workers.training.datasets import check_scenes
 
 CONFIG = "version: 1\nsites: {office: {cameras: {door: {source: 'device:0'}}}}\n"
 
@@ -29,20 +29,20 @@ def scene(tmp_path: Path) -> Callable[..., Path]:
 def test_scenes_of_the_config_with_names_and_truths_of_their_own_are_fine(
     tmp_path: Path, scene: Callable[..., Path]
 ) -> None:
-    playable(tmp_path / "site.yaml", [scene("a.yaml"), scene("b.yaml")])
+    check_scenes(tmp_path / "site.yaml", [scene("a.yaml"), scene("b.yaml")])
 
 
 def test_two_scenes_of_one_name_are_refused(tmp_path: Path, scene: Callable[..., Path]) -> None:
     given = [scene("one/night.yaml"), scene("two/night.yaml")]
     with pytest.raises(ConfigError, match=r"two/night\.yaml: .*one/night\.yaml has the same name"):
-        playable(tmp_path / "site.yaml", given)
+        check_scenes(tmp_path / "site.yaml", given)
 
 
 def test_a_scene_of_another_site_is_refused(tmp_path: Path, scene: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"b\.yaml: site: 'yard' is not in .*site\.yaml"):
-        playable(tmp_path / "site.yaml", [scene("a.yaml"), scene("b.yaml", site="yard")])
+        check_scenes(tmp_path / "site.yaml", [scene("a.yaml"), scene("b.yaml", site="yard")])
 
 
 def test_a_scene_without_truth_is_refused(tmp_path: Path, scene: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"a\.yaml:1: has no `truth`"):
-        playable(tmp_path / "site.yaml", [scene("a.yaml", more="")])
+        check_scenes(tmp_path / "site.yaml", [scene("a.yaml", more="")])

@@ -21,7 +21,7 @@ from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
 from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi, cleaned
 from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import MAX_REQUESTS, Endpoint
-from workers.capture.reports import ReportSource, promised
+from workers.capture.reports import ReportSource, last_promises
 
 TOKEN = "a-token-of-sufficient-length"
 SITES = {
@@ -441,8 +441,11 @@ def test_after_a_restart_with_the_clock_set_back_no_report_is_a_repeat(tmp_path)
     clock = Clock()
     ReportSource(SITES, publish, clock).beat()
     clock.now -= 3600 * SECOND
-    assert promised(log.last, ["office", "lobby", "new"]) == {"office": ns(1000), "lobby": ns(1000)}
-    again = ReportSource(SITES, publish, clock, promised(log.last, tuple(SITES)))
+    assert last_promises(log.last, ["office", "lobby", "new"]) == {
+        "office": ns(1000),
+        "lobby": ns(1000),
+    }
+    again = ReportSource(SITES, publish, clock, last_promises(log.last, tuple(SITES)))
     assert again.submit("office", "a", "b").start == ns(1000)
     log.close()
 

@@ -19,10 +19,15 @@ from pipeline.errors import BrokersAway, ConfigError, OutsideError, Rejected, Re
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
 from workers.delivery.cloudevent import event_bytes, event_id
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 from workers.delivery.jsonl import Jsonl, write_all
 from workers.delivery.receiver import Receiver
-from workers.delivery.snapshots import Evidence, evidence_names
+from workers.delivery.snapshots import SnapshotSink, evidence_names
 from workers.delivery.webhook import Webhook
 from workers.media import jpeg
 
@@ -57,7 +62,7 @@ class ToWebhook:
 class ToEvidence:
     def __init__(self, folder):
         self._folder = folder
-        self.sink = Evidence(folder, MemoryBus())
+        self.sink = SnapshotSink(folder, MemoryBus())
 
     def got(self):
         return [path.stem for path in sorted(self._folder.rglob("*.json"), key=os.path.getmtime)]
@@ -203,7 +208,7 @@ def test_a_file_behind_delivery_survives_kills_without_repeats(tmp_path):
         who = Subscriber(name="jsonl", sink=sink, flush=sink.flush)
         reader = bus.reader(topics.ALERTS, who.group)
         outside = DeliveryEnvironment(clock=lambda: 1000.0, random=lambda: 0.5)
-        delivery = Delivery(who, reader, dead_letters(bus), outside)
+        delivery = Delivery(who, reader, dead_letter_publisher(bus), outside)
         delivery.step()
         if life % 3:  # killed after the line and before the commit, which is then undone
             bus.commit(topics.ALERTS, who.group, 0, max(0, 32 * (life // 4)), b"")
@@ -283,7 +288,7 @@ def test_names_depend_on_nothing_but_the_alert():
 
 def test_a_snapshot_shows_the_frame_with_its_boxes(tmp_path):
     bus = recorded(frame(999.8), frame(1000.0), detections(1000.0, box(score=0.87)))
-    Evidence(tmp_path, bus).send(with_evidence())
+    SnapshotSink(tmp_path, bus).send(with_evidence())
     (shot,) = told(tmp_path)["snapshots"]
     data = (tmp_path / shot["name"]).read_bytes()
     assert shot["ok"]
@@ -301,7 +306,7 @@ def test_a_snapshot_shows_the_frame_with_its_boxes(tmp_path):
 def test_the_same_alert_gives_the_same_bytes(tmp_path):
     bus = recorded(frame(1000.0), detections(1000.0, box()))
     for folder in ("a", "b"):
-        Evidence(tmp_path / folder, bus).send(with_evidence())
+        SnapshotSink(tmp_path / folder, bus).send(with_evidence())
     first, second = (
         {p.name: p.read_bytes() for p in (tmp_path / folder / "office").iterdir()}
         for folder in ("a", "b")
@@ -323,7 +328,7 @@ def test_a_frame_that_was_looked_at_is_preferred_then_the_last_before():
 
 def test_a_missing_frame_stands_in_the_manifest(tmp_path):
     bus = recorded(frame(1000.0), frame(900.0, source="door"))
-    Evidence(tmp_path, bus).send(with_evidence("desk", "door"))
+    SnapshotSink(tmp_path, bus).send(with_evidence("desk", "door"))
     good, gone = told(tmp_path)["snapshots"]
     assert good["ok"]
     assert good["boxes"] is None
@@ -334,7 +339,7 @@ def test_a_missing_frame_stands_in_the_manifest(tmp_path):
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"not a picture", picture()[:200]])
 def test_a_broken_frame_stands_in_the_manifest(tmp_path, data):
-    Evidence(tmp_path, recorded(frame(1000.0, data=data))).send(with_evidence())
+    SnapshotSink(tmp_path, recorded(frame(1000.0, data=data))).send(with_evidence())
     (shot,) = told(tmp_path)["snapshots"]
     assert not shot["ok"]
     assert "JPEG" in shot["reason"]
@@ -346,7 +351,7 @@ def test_frames_come_out_of_the_local_log_too(tmp_path):
         topic = topics.FRAMES if isinstance(record, FrameChunk) else topics.OBSERVATIONS
         log.publish(topic, topics.key_of(topic, record), codec.encode(record))
     log.flush()
-    Evidence(tmp_path / "evidence", log).send(with_evidence())
+    SnapshotSink(tmp_path / "evidence", log).send(with_evidence())
     (shot,) = told(tmp_path / "evidence")["snapshots"]
     assert shot["boxes"]
     log.close()
@@ -367,7 +372,7 @@ def test_frames_come_out_of_the_local_log_too(tmp_path):
 )
 def test_a_name_that_is_not_this_alerts_is_not_written(tmp_path, name):
     folder = tmp_path / "evidence"
-    Evidence(folder, recorded(frame(1000.0))).send(alert(time=TIME, evidence=(name,)))
+    SnapshotSink(folder, recorded(frame(1000.0))).send(alert(time=TIME, evidence=(name,)))
     (shot,) = told(folder)["snapshots"]
     assert not shot["ok"]
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["0123456789abcdef_0.json"]
@@ -376,7 +381,7 @@ def test_a_name_that_is_not_this_alerts_is_not_written(tmp_path, name):
 @pytest.mark.parametrize("site", ["../up", "a/b", "", ".", "Office", "x" * 80])
 def test_a_site_that_is_no_name_is_rejected(tmp_path, site):
     with pytest.raises(Rejected):
-        Evidence(tmp_path / "e", MemoryBus()).send(alert(site=site, evidence=("x.jpg",)))
+        SnapshotSink(tmp_path / "e", MemoryBus()).send(alert(site=site, evidence=("x.jpg",)))
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -387,7 +392,7 @@ def test_a_sites_folder_that_is_a_link_is_not_written_to(tmp_path):
     folder.mkdir()
     (folder / "office").symlink_to(elsewhere)
     with pytest.raises(Retry):
-        Evidence(folder, recorded(frame(1000.0))).send(with_evidence())
+        SnapshotSink(folder, recorded(frame(1000.0))).send(with_evidence())
     assert not list(elsewhere.iterdir())
 
 
@@ -401,7 +406,7 @@ class AwayBus(MemoryBus):
 
 def test_evidence_waits_for_brokers_that_are_away(tmp_path: Path) -> None:
     with pytest.raises(Retry, match="nobody answers"):
-        Evidence(tmp_path, AwayBus()).send(with_evidence())
+        SnapshotSink(tmp_path, AwayBus()).send(with_evidence())
 
 
 def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
@@ -412,7 +417,7 @@ def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside_0_desk.jpg"
     outside.write_bytes(b"x")
     (tmp_path / "office" / "00aa_0_desk.jpg").symlink_to(outside)
-    sink = Evidence(tmp_path, bus, cap=40_000)
+    sink = SnapshotSink(tmp_path, bus, cap=40_000)
     for n in range(60):
         sink.send(with_evidence(id=f"{n:04x}"))
         for path in (tmp_path / "office").glob(f"{n:04x}_*"):
@@ -429,7 +434,7 @@ def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
 
 def test_a_folder_that_is_gone_is_made_again(tmp_path):
     folder = tmp_path / "evidence"
-    sink = Evidence(folder, recorded(frame(1000.0)), cap=20_000)
+    sink = SnapshotSink(folder, recorded(frame(1000.0)), cap=20_000)
     sink.send(with_evidence())
     shutil.rmtree(folder)
     for n in range(5):

@@ -25,7 +25,7 @@ from pipeline.types import SECOND, AudioChunk, FrameChunk, Record, ns
 from tests import make, reels
 from workers.capture.av_stream import MediaSource
 from workers.capture.camera import CameraSource
-from workers.capture.factory import captures, reached
+from workers.capture.factory import captures, newest_event_time
 from workers.config.source_address import Address, parse
 from workers.runtime.status import Status
 
@@ -421,7 +421,7 @@ def test_the_log_has_reached_what_its_sources_said_last() -> None:
     newest: dict[tuple[str, str], bytes] = {}
 
     def log_reached() -> int:
-        return reached(lambda topic, key: newest.get((topic, key)), {"office": site})
+        return newest_event_time(lambda topic, key: newest.get((topic, key)), {"office": site})
 
     assert log_reached() == 0
     newest["reports.v1", "office/reports"] = b"no record"

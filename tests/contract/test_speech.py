@@ -20,13 +20,7 @@ from faster_whisper import decode_audio
 from msgspec import structs
 
 from models.hearing.speech import FasterWhisper
-from models.hearing.transcript import (
-    Hearing,
-    Transcript,
-    alike,
-    believe,
-    words,
-)
+from models.hearing.transcript import Decoding, Transcript, accept_transcript, alike, words
 from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
@@ -146,8 +140,8 @@ def test_missing_and_broken_weights_are_named(tmp_path: Path) -> None:
         FasterWhisper(tmp_path)
 
 
-def hearing(text: str, sure: float = 0.8, silent: float = 0.05, *, cut: bool = False) -> Hearing:
-    return Hearing(
+def hearing(text: str, sure: float = 0.8, silent: float = 0.05, *, cut: bool = False) -> Decoding:
+    return Decoding(
         text=text,
         language="en",
         mean_logprob=float(np.log(sure)),
@@ -156,7 +150,7 @@ def hearing(text: str, sure: float = 0.8, silent: float = 0.05, *, cut: bool = F
     )
 
 
-def never() -> Hearing:
+def never() -> Decoding:
     pytest.fail("heard again without need")
 
 
@@ -173,21 +167,23 @@ def never() -> Hearing:
         (hearing("by a similar process, by a similar process, by"), "by a similar process"),
     ],
 )
-def test_what_one_hearing_is_enough_for(first: Hearing, text: str) -> None:
-    assert believe(first, never).text == text
+def test_what_one_hearing_is_enough_for(first: Decoding, text: str) -> None:
+    assert accept_transcript(first, never).text == text
 
 
 def test_doubtful_words_are_heard_again_and_must_agree() -> None:
     doubtful = hearing("ask not what", sure=0.47)
-    assert believe(doubtful, lambda: hearing("Ask not that!")).text == "Ask not that!"
-    assert believe(doubtful, lambda: hearing("Thank you.")).text == ""
+    assert accept_transcript(doubtful, lambda: hearing("Ask not that!")).text == "Ask not that!"
+    assert accept_transcript(doubtful, lambda: hearing("Thank you.")).text == ""
 
 
 def test_a_loop_is_heard_again_and_must_end() -> None:
     loop = hearing("and so I am " * 30, silent=0.3)
-    assert believe(loop, lambda: hearing("And so am I")).text == "And so am I"
-    assert believe(loop, lambda: loop).text == ""
-    assert believe(hearing("and so", cut=True), lambda: hearing("and", sure=0.46)).text == ""
+    assert accept_transcript(loop, lambda: hearing("And so am I")).text == "And so am I"
+    assert accept_transcript(loop, lambda: loop).text == ""
+    assert (
+        accept_transcript(hearing("and so", cut=True), lambda: hearing("and", sure=0.46)).text == ""
+    )
 
 
 def test_words_are_compared_without_case_and_punctuation() -> None:

@@ -68,30 +68,32 @@ def samples(chunk: Record) -> np.ndarray:
 @pytest.mark.parametrize("kind", corruptions.CORRUPTIONS)
 def test_it_is_spoilt_the_same_each_time(kind: str) -> None:
     for record in (picture(), make.audio(1)):
-        assert corruptions.way(kind, 3)(record) == corruptions.way(kind, 3)(record)
+        assert corruptions.corruption(kind, 3)(record) == corruptions.corruption(kind, 3)(record)
 
 
 def test_what_it_does_not_touch_stays_as_it_is() -> None:
     frame, audio = picture(), make.audio(1)
-    assert all(corruptions.way(kind)(audio) is audio for kind in ("dark", "blur", "shifted", ""))
-    assert all(corruptions.way(kind)(frame) is frame for kind in ("noise", "shifted", ""))
+    assert all(
+        corruptions.corruption(kind)(audio) is audio for kind in ("dark", "blur", "shifted", "")
+    )
+    assert all(corruptions.corruption(kind)(frame) is frame for kind in ("noise", "shifted", ""))
     report = make.report(1)
-    assert all(corruptions.way(kind)(report) is report for kind in corruptions.CORRUPTIONS)
+    assert all(corruptions.corruption(kind)(report) is report for kind in corruptions.CORRUPTIONS)
 
 
 def test_a_dark_picture_keeps_a_little_of_its_light() -> None:
-    before, after = pixels(picture()), pixels(corruptions.way("dark")(picture()))
+    before, after = pixels(picture()), pixels(corruptions.corruption("dark")(picture()))
     assert after.mean() == pytest.approx(before.mean() * corruptions.DARK, rel=0.2)
 
 
 def test_a_blurred_picture_keeps_its_light_and_loses_its_edges() -> None:
-    before, after = pixels(picture()), pixels(corruptions.way("blur")(picture()))
+    before, after = pixels(picture()), pixels(corruptions.corruption("blur")(picture()))
     assert after.mean() == pytest.approx(before.mean(), abs=3)
     assert cv2.Laplacian(after, cv2.CV_64F).var() < cv2.Laplacian(before, cv2.CV_64F).var() / 50
 
 
 def test_noise_is_as_loud_as_it_says_and_another_for_another_take() -> None:
-    one, other = (samples(corruptions.way("noise", take)(make.audio(1))) for take in (0, 1))
+    one, other = (samples(corruptions.corruption("noise", take)(make.audio(1))) for take in (0, 1))
     loud = 20 * np.log10(np.sqrt((one**2).mean()) / 32768)
     assert loud == pytest.approx(corruptions.NOISE_DB, abs=0.5)
     assert not np.array_equal(one, other)
@@ -100,7 +102,7 @@ def test_noise_is_as_loud_as_it_says_and_another_for_another_take() -> None:
 def test_what_is_dropped_leaves_silence_of_the_same_length_as_often_as_it_says() -> None:
     loud = np.full(8000, 1000, "<i2").tobytes()
     chunks = [make.audio(at / 2, loud) for at in range(500)]
-    after = [corruptions.way("dropped")(chunk) for chunk in chunks]
+    after = [corruptions.corruption("dropped")(chunk) for chunk in chunks]
     silent = [not samples(chunk).any() for chunk in after]
     assert np.mean(silent) == pytest.approx(corruptions.DROPPED, abs=0.07)
     assert {len(samples(chunk)) for chunk in after} == {8000}
@@ -108,4 +110,4 @@ def test_what_is_dropped_leaves_silence_of_the_same_length_as_often_as_it_says()
 
 def test_a_way_that_there_is_not_is_told_with_those_there_are() -> None:
     with pytest.raises(ValueError, match="'wet'; there are dark, blur"):
-        corruptions.way("wet")
+        corruptions.corruption("wet")

@@ -24,7 +24,7 @@ from tests import make
 from workers.bus.publish import publish_all
 from workers.bus.spool import SMALLEST_CAP, Spool
 from workers.capture import factory
-from workers.capture.reports import promised
+from workers.capture.reports import last_promises
 from workers.replay import scene_player
 
 ALL = 10_000, 1 << 40
@@ -144,8 +144,10 @@ def test_where_a_source_stands_is_known_as_the_log_knows_it_and_outlives_the_rec
     spool.close()
     spool = Spool(folder / "s.db", cap=SMALLEST_CAP)
     sites = {"office": OFFICE}
-    assert factory.reached(spool.last, sites) == factory.reached(log.last, sites)
-    assert promised(spool.last, ["office"]) == promised(log.last, ["office"])
+    assert factory.newest_event_time(spool.last, sites) == factory.newest_event_time(
+        log.last, sites
+    )
+    assert last_promises(spool.last, ["office"]) == last_promises(log.last, ["office"])
     keys = [(topics.FRAMES, "office/desk"), (topics.REPORTS, "office/reports")]
     for topic, key in keys:
         old, new = log.last(topic, key), spool.last(topic, key)

@@ -15,7 +15,7 @@ from workers.training import clip_augmentation, clip_manifest
 
 
 def test_every_clip_is_heard_once_as_it_is_and_test_clips_not_otherwise(media: Path) -> None:
-    known = clip_manifest.read(clip_manifest.chosen(media), media).of("test", "sound")
+    known = clip_manifest.read(clip_manifest.manifest_path(media), media).of("test", "sound")
     jobs = list(clip_augmentation.jobs(media, 7))
     plain = [job for job in jobs if not job.take]
     assert all(not job.beside and not job.gain_db and not job.spoil for job in plain)
@@ -24,7 +24,7 @@ def test_every_clip_is_heard_once_as_it_is_and_test_clips_not_otherwise(media: P
 
 
 def test_what_is_heard_beside_a_clip_is_ordinary_and_of_its_own_split(media: Path) -> None:
-    clips = clip_manifest.read(clip_manifest.chosen(media), media).clips
+    clips = clip_manifest.read(clip_manifest.manifest_path(media), media).clips
     of = {str((media / clip.path).resolve()): clip for clip in clips if clip.path}
     pairs = [
         (job, of[other.file]) for job in clip_augmentation.jobs(media, 7) for other in job.beside

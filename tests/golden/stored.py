@@ -31,7 +31,7 @@ from pipeline.types import Alert
 from workers import graph
 from workers.config import loader
 from workers.delivery.jsonl import write_all
-from workers.replay.scene_replay import replay, told
+from workers.replay.scene_replay import new_records, replay
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders, load_encoders
 
@@ -108,7 +108,7 @@ def judged(scene: str) -> bytes:
             bus.publish(topics.OBSERVATIONS, key, value, trace)
         bus.flush()
         drain(runners)
-        alerts += told(reader, Alert)
+        alerts += new_records(reader, Alert)
     return _written(alerts)
 
 

@@ -20,7 +20,7 @@ from workers.capture.capture import (
     Capture,
     CaptureSettings,
     Count,
-    after,
+    cut_before,
 )
 from workers.capture.heartbeat import HeartbeatMonitor
 from workers.runtime.status import Status
@@ -354,7 +354,7 @@ def test_cut_sound_starts_at_the_first_sample_that_was_not_promised_away(
     whole = AudioChunk(site="s", source="r", start=start, end=start + count * SECOND // rate, seq=0,
                        rate=rate, channels=2, data=bytes(range(4)) * count)  # fmt: skip
     cut = max(0, cut)
-    rest = after(whole, start + cut)
+    rest = cut_before(whole, start + cut)
     skipped = -(-cut * rate // SECOND)
     if skipped >= count:
         assert rest is None

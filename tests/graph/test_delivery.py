@@ -22,7 +22,7 @@ from workers.delivery.delivery import (
     DeliveryEnvironment,
     Filter,
     Subscriber,
-    dead_letters,
+    dead_letter_publisher,
 )
 from workers.delivery.outbox import MAX_PENDING, RETRY_DELAYS, CircuitBreaker, Outbox, pack, unpack
 from workers.delivery.webhook import Webhook
@@ -83,7 +83,7 @@ class World:
             count=lambda site, source, what: self.counts.update([what]),
         )
         reader = self.bus.reader(topics.ALERTS, who.group)
-        return Delivery(who, reader, dead or dead_letters(self.bus), outside)
+        return Delivery(who, reader, dead or dead_letter_publisher(self.bus), outside)
 
     def dead(self):
         return [codec.decode(value) for value in self.bus.values(topics.DEAD)]
@@ -372,7 +372,7 @@ def test_a_full_outbox_waits_by_its_pause():
     delivery.close()
     reader = world.bus.reader(topics.ALERTS, who.group)
     outside = DeliveryEnvironment(clock=world.clock, random=lambda: 0.5, pause=waited.append)
-    delivery = Delivery(who, reader, dead_letters(world.bus), outside)
+    delivery = Delivery(who, reader, dead_letter_publisher(world.bus), outside)
     while delivery.pending < MAX_PENDING:
         delivery.step()
     delivery.step(0.25)
@@ -529,7 +529,7 @@ def run_through_kills(world, count, seed):
 
     def bury(letter):
         dice()
-        dead_letters(world.bus)(letter)
+        dead_letter_publisher(world.bus)(letter)
         dice()
 
     world.chance = 0.5

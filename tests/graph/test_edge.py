@@ -46,7 +46,7 @@ def built(config: Path) -> Daemon:
     settings, status, folder = loader.load(config), Status(), config.parent / "state"
     secrets = Secrets(base=config.parent)
     bus = local_log(settings, folder)
-    clock = UtcClock(floor=factory.reached(bus.last, settings.sites))
+    clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     return Daemon(settings, config, folder, bus, secrets, status,
                   View(status, secrets), Supervisor(), clock)  # fmt: skip
 

@@ -21,7 +21,12 @@ from pipeline.run import Runner, drain
 from pipeline.types import Alert, Anomaly, Progress, Record, Roster, event_start, ns
 from tests import make
 from tests.fakes import FakeText, FakeVoice, FakeYamnet, fake_head
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 from workers.delivery.outbox import MAX_PENDING
 from workers.stages.alert import AlertStage
 from workers.stages.fusion import FusionStage
@@ -163,7 +168,7 @@ def test_a_delivery_s_note_fits_with_all_that_it_may_have_under_way() -> None:
     delivery = Delivery(
         Subscriber(name="x" * 40, sink=Away(), address="https://siem.example/hook"),
         bus.reader(topics.ALERTS, "delivery"),
-        dead_letters(bus),
+        dead_letter_publisher(bus),
         DeliveryEnvironment(clock=lambda: now, random=lambda: 0.99),
     )
     for number in range(2 * MAX_PENDING):

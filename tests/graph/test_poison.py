@@ -27,7 +27,12 @@ from tests.graph.conftest import CONFIG, FAKES
 from workers import graph
 from workers.bus.dead_letters import Found, Retrier, shown
 from workers.config import loader
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 from workers.delivery.jsonl import Jsonl
 from workers.media.jpeg import encoded
 from workers.runtime.status import Status
@@ -117,7 +122,7 @@ class Readers:
             subscriber = Subscriber(name="siem", sink=self.place)
             outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
             reader = bus.reader(topic, subscriber.group)
-            self._steps.append(Delivery(subscriber, reader, dead_letters(bus), outside))
+            self._steps.append(Delivery(subscriber, reader, dead_letter_publisher(bus), outside))
 
     def step(self) -> int:
         return sum(each.step(0.05) for each in self._steps)
@@ -310,7 +315,7 @@ def test_records_of_the_right_kind_with_impossible_values_end_nobody(
             reader = bus.reader(topics.ALERTS, "delivery-jsonl")
             outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
             subscriber = Subscriber(name="jsonl", sink=sink)
-            delivery = Delivery(subscriber, reader, dead_letters(bus), outside)
+            delivery = Delivery(subscriber, reader, dead_letter_publisher(bus), outside)
             while drain(runners) + delivery.step():
                 pass
             assert delivery.idle, seed

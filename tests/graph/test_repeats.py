@@ -14,7 +14,7 @@ from pipeline.run import drain
 from pipeline.types import Alert, Progress, Record, Roster
 from tests.graph.conftest import FAKES
 from workers import graph
-from workers.bus.publish import capture
+from workers.bus.publish import publish_captured
 from workers.config import loader
 from workers.replay.scene_records import load_scene, scene_records
 from workers.runtime.status import Status
@@ -45,7 +45,7 @@ def played(config: Path, given: Sequence[Sequence[Said]], *, recorded: bool) -> 
     def pump() -> bool:
         batch = next(left, None)
         for topic, record in batch or ():
-            capture(bus, topic, record)
+            publish_captured(bus, topic, record)
         bus.flush()
         return batch is not None
 

@@ -18,7 +18,12 @@ from pipeline.types import FOREVER, SECOND, AudioChunk, FrameChunk, Record, rfc3
 from tests.graph.conftest import FAKES
 from workers import daemon
 from workers.config import loader
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 from workers.replay.scene_replay import replay
@@ -80,7 +85,7 @@ def by_drain(config: Path, scene: Path) -> Posted:
                 delivery.close()  # a restart at each step
             reader = bus.reader(topics.ALERTS, "delivery-siem")
             delivery = Delivery(
-                Subscriber(name="siem", sink=sink), reader, dead_letters(bus), outside
+                Subscriber(name="siem", sink=sink), reader, dead_letter_publisher(bus), outside
             )
             delivery.step()
             delivery.step()

@@ -22,7 +22,7 @@ from pipeline.types import SECOND, FrameChunk, Progress, Record
 from tests.live.servers import eventually
 from workers import worker
 from workers.bus import topic_admin
-from workers.bus.publish import capture
+from workers.bus.publish import publish_captured
 from workers.config import loader
 from workers.media.jpeg import encoded
 from workers.replay.scene_records import Scene, load_scene
@@ -98,7 +98,7 @@ def put(path: Path, *records: Record) -> None:
     """Publish what a capture would."""
     with watched(path) as bus:
         for record in records:
-            capture(bus, topics.FRAMES, record)
+            publish_captured(bus, topics.FRAMES, record)
         bus.flush()
 
 

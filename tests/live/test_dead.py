@@ -27,7 +27,12 @@ from tests.live.brokers import SecureKafka
 from workers import graph
 from workers.cli import main
 from workers.config import loader
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 from workers.runtime.status import Status
@@ -154,7 +159,7 @@ def test_an_alert_that_was_refused_goes_again_to_its_subscriber_alone(
         )
         reader = place.bus.reader(topics.ALERTS, subscriber.group)
         outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
-        delivery = Delivery(subscriber, reader, dead_letters(place.bus), outside)
+        delivery = Delivery(subscriber, reader, dead_letter_publisher(place.bus), outside)
         until(delivery, lambda: place.held(topics.DEAD))
         delivery.close()
         (row,) = map(json.loads, run(capsys, "list", place.path, "--json")[1])

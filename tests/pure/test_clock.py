@@ -13,8 +13,8 @@ from workers.capture.clock import (
     MAX_DRIFT,
     MAX_WAITED_JUMP,
     FrameRateLimiter,
-    OwnSpeed,
-    StreamTime,
+    PlaybackPacer,
+    StreamClock,
     UtcClock,
 )
 from workers.media.pcm import MAX_SLIP, Chunks, from_s16, to_s16
@@ -58,7 +58,7 @@ def test_a_clock_with_a_floor_begins_there_and_goes_on_until_the_wall_has_caught
 
 def test_frames_are_as_far_apart_as_the_stream_says_whatever_the_network_does() -> None:
     clock = Clock()
-    times = StreamTime(clock)
+    times = StreamClock(clock)
     starts = []
     for position, delay in ((0, 0), (100, 30), (200, 0), (300, 70), (400, 10)):
         clock.now = 1000 * SECOND + (position + delay) * MS
@@ -68,7 +68,7 @@ def test_frames_are_as_far_apart_as_the_stream_says_whatever_the_network_does() 
 
 def test_a_burst_at_the_start_does_not_put_frames_into_the_future_nor_behind() -> None:
     clock = Clock()
-    times = StreamTime(clock)
+    times = StreamClock(clock)
     for position in range(0, 2000, 100):  # two seconds at once
         assert times.at(position * MS) <= clock.now + 20
     clock.now += 100 * MS
@@ -77,7 +77,7 @@ def test_a_burst_at_the_start_does_not_put_frames_into_the_future_nor_behind() -
 
 def test_a_stream_that_stood_still_begins_anew_and_so_does_one_whose_time_goes_back() -> None:
     clock = Clock()
-    times = StreamTime(clock)
+    times = StreamClock(clock)
     times.at(0)
     clock.now += 5 * SECOND
     assert times.at(100 * MS) == clock.now
@@ -87,7 +87,7 @@ def test_a_stream_that_stood_still_begins_anew_and_so_does_one_whose_time_goes_b
 
 def test_picture_and_sound_of_one_stream_share_its_anchor() -> None:
     clock = Clock()
-    times = StreamTime(clock)
+    times = StreamClock(clock)
     assert times.at(100 * MS, "sound") == clock.now
     clock.now += 30 * MS
     assert times.at(90 * MS, "picture") == clock.now - 40 * MS
@@ -98,7 +98,7 @@ def test_times_always_go_forward_and_stay_near_the_clock(
     steps: list[tuple[int | None, int]],
 ) -> None:
     clock = Clock()
-    times = StreamTime(clock)
+    times = StreamClock(clock)
     last = -1
     for i, (position, passed) in enumerate(steps):
         clock.now += passed
@@ -174,7 +174,7 @@ def test_a_recording_is_held_to_its_speed_and_never_for_longer_than_a_jump(
     frames: list[tuple[str, int]],
 ) -> None:
     clock, last = Clock(), dict[str, int]()
-    speed = OwnSpeed(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
+    speed = PlaybackPacer(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
     for track, position in frames:
         before = clock.now
         speed.hold(position, track)
@@ -185,7 +185,7 @@ def test_a_recording_is_held_to_its_speed_and_never_for_longer_than_a_jump(
 
 def test_a_recording_waits_for_what_is_ahead_and_not_for_what_jumped() -> None:
     clock = Clock()
-    speed = OwnSpeed(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
+    speed = PlaybackPacer(clock, lambda seconds: setattr(clock, "now", clock.now + ns(seconds)))
     begin = clock.now
     waits = []
     for at in (5, 6, 66, 200, 201, 3, 4):

@@ -151,25 +151,27 @@ def frame_of(*tracks: Track, still: frozenset[int] = frozenset()) -> TrackedFram
 
 def test_a_speed_is_of_the_last_half_second_in_heights_of_the_object() -> None:
     walker = tracked(1, "person", ((0, 0.1), (0.5, 0.4), (1, 0.5)))
-    (found,) = features.sight(frame_of(walker), ()).objects
+    (found,) = features.frame_summary(frame_of(walker), ()).objects
     assert found.speed == pytest.approx(0.1 * 2 / 0.2 / 0.5)
     assert found.area == pytest.approx(0.02)
 
 
 def test_what_was_seen_once_has_no_speed() -> None:
-    (found,) = features.sight(frame_of(tracked(1, "person", ((1, 0.5),))), ()).objects
+    (found,) = features.frame_summary(frame_of(tracked(1, "person", ((1, 0.5),))), ()).objects
     assert found.speed == 0
 
 
 def test_who_is_missing_in_this_frame_is_not_counted() -> None:
     missed = tracked(1, "person", ((0, 0.5),), last=0.8)
-    assert features.sight(frame_of(missed), ()).objects == ()
+    assert features.frame_summary(frame_of(missed), ()).objects == ()
 
 
 def test_an_object_is_in_a_zone_by_its_feet_and_still_by_its_track() -> None:
     zone = Polygon.parse("0,0, 0.5,0, 0.5,1, 0,1")
     inside, outside = tracked(1, "car", ((1, 0.3),)), tracked(2, "zebra", ((1, 0.7),))
-    objects = features.sight(frame_of(inside, outside, still=frozenset({1})), [zone]).objects
+    objects = features.frame_summary(
+        frame_of(inside, outside, still=frozenset({1})), [zone]
+    ).objects
     assert [(o.group, o.in_zone, o.still) for o in objects] == [
         ("vehicle", True, True),
         ("other", False, False),

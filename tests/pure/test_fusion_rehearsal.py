@@ -30,25 +30,25 @@ def rows(prefix: str, labels: int) -> list[dataset.WindowRow]:
 
 
 def test_each_label_is_there_and_as_many_ordinary_windows() -> None:
-    found = Counter((r.split, r.truth) for r in rehearsal.chosen([rows("a", 7)], seed=1))
+    found = Counter((r.split, r.truth) for r in rehearsal.select_windows([rows("a", 7)], seed=1))
     wanted = {(split, name): n for split, n in rehearsal.WINDOWS_A_LABEL.items() for name in LABELS}
     assert found == wanted | {(split, ""): 7 * n for split, n in rehearsal.WINDOWS_A_LABEL.items()}
 
 
 def test_no_scene_is_there_twice_and_sources_take_turns() -> None:
-    kept = rehearsal.chosen([rows("a", 7), rows("b", 7)], seed=1)
+    kept = rehearsal.select_windows([rows("a", 7), rows("b", 7)], seed=1)
     assert len({r.scene for r in kept}) == len(kept)
     assert Counter(r.scene[4] for r in kept) == {"a": len(kept) // 2, "b": len(kept) // 2}
 
 
 def test_nothing_tells_in_which_folder_a_clip_lay() -> None:
-    (first, *_) = rehearsal.chosen([rows("/home/somebody/clips/", 7)], seed=1)
+    (first, *_) = rehearsal.select_windows([rows("/home/somebody/clips/", 7)], seed=1)
     assert first.scene.startswith("000 ")
     assert "/" not in first.scene
 
 
 def test_one_source_gives_what_the_other_lacks() -> None:
-    kept = rehearsal.chosen([rows("a", 1), rows("b", 7)], seed=1)
+    kept = rehearsal.select_windows([rows("a", 1), rows("b", 7)], seed=1)
     assert {r.truth for r in kept} == {*LABELS, ""}
 
 
@@ -56,7 +56,9 @@ def test_the_same_rows_and_seed_are_the_same_file(tmp_path: Path) -> None:
     given = rows("a", 7)
     for name, seed, order in (("one", 1, given), ("two", 1, given[::-1]), ("other", 2, given)):
         (tmp_path / name).mkdir()
-        dataset.write(tmp_path / name / rehearsal.REHEARSAL_FILE, rehearsal.chosen([order], seed))
+        dataset.write(
+            tmp_path / name / rehearsal.REHEARSAL_FILE, rehearsal.select_windows([order], seed)
+        )
     one, two, other = (
         (tmp_path / name / rehearsal.REHEARSAL_FILE).read_bytes()
         for name in ("one", "two", "other")
@@ -71,7 +73,7 @@ def test_a_head_may_have_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", ["cut", "plain", "flipped"])
 def test_a_damaged_file_is_told_by_name(tmp_path: Path, harm: str) -> None:
     file = tmp_path / rehearsal.REHEARSAL_FILE
-    dataset.write(file, rehearsal.chosen([rows("a", 7)], seed=1))
+    dataset.write(file, rehearsal.select_windows([rows("a", 7)], seed=1))
     whole = file.read_bytes()
     half = len(whole) // 2
     file.write_bytes(

@@ -24,7 +24,7 @@ from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.sources import roster
 from pipeline.types import SECOND
 from workers.capture import factory
-from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, spoken
+from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, may_be_from_monitor
 
 ENDS_ASKED_EVERY = 2 * SECOND  # ns between two requests for the end offsets
 # A longer gap between two answers restarts the wait of every source; shorter than any patience.
@@ -50,7 +50,7 @@ def expected(sites: Mapping[str, Site], topic: str, patience: int) -> Iterator[E
         of = roster(site.cameras, site.microphones)
         for source in factory.sources(site)[topic]:
             camera = site.cameras.get(source)
-            yield name, source, of, factory.quiet(camera, patience) if camera else patience
+            yield name, source, of, factory.silence_limit(camera, patience) if camera else patience
 
 
 class AbsenceDetectingBus:
@@ -210,6 +210,6 @@ def _is_word(entry: Entry) -> bool:
     if len(entry.value) > MAX_WORD_BYTES:
         return False
     try:
-        return spoken(codec.decode(entry.value))
+        return may_be_from_monitor(codec.decode(entry.value))
     except DecodeError:
         return False

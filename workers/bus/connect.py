@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.bus.kafka.bus import KafkaBus
 
 
-def of(path: Path) -> tuple[schema.Config, schema.KafkaBus, Secrets]:
+def load_kafka_config(path: Path) -> tuple[schema.Config, schema.KafkaBus, Secrets]:
     """The config in a file, its bus and its secrets; raises ConfigError if the bus is not Kafka."""
     settings = loader.load(path)
     if not isinstance(settings.bus, schema.KafkaBus):

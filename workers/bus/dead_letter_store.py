@@ -25,7 +25,7 @@ MAX_CLOCK_AHEAD = ns(3600)  # a broker's clock may be this far ahead of ours
 
 
 @contextmanager
-def letters(
+def stored_letters(
     settings: Config, path: Path, state: Path | None, since: str, site: str | None
 ) -> Iterator[Iterator[Found]]:
     """Opens the entries of `dead.v1`; `path` is the config's file.
@@ -63,7 +63,7 @@ def retry(
     with _writing(settings, path, state, secrets, since) as (bus, stored):
         found = dead_letters.read(stored, site=site)
         retrier = Retrier(bus, sinks)
-        for each in dead_letters.chosen(found, ids) if ids else found:
+        for each in dead_letters.select_letters(found, ids) if ids else found:
             went, what = retrier.retry(each)
             what = secrets.redact(dead_letters.shown(what))
             row = {"id": each.id, "sent": went, "outcome": what}

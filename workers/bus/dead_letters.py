@@ -97,7 +97,7 @@ def _read(time: int, entry: Entry) -> Found:
     return Found(time, entry, record)
 
 
-def chosen(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found]:
+def select_letters(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found]:
     """Selects the entries with these ids.
 
     Raises ConfigError for an invalid id, and after the last entry for ids that were not found.

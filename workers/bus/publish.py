@@ -9,7 +9,7 @@ from pipeline.ports import Bus
 from pipeline.types import Record
 
 
-def capture(bus: Bus, topic: str, record: Record) -> None:
+def publish_captured(bus: Bus, topic: str, record: Record) -> None:
     """Publishes a captured record and begins its trace; `Bus.flush` makes it durable."""
     key = topics.key_of(topic, record)
     bus.publish(topic, key, codec.encode(record), trace.begin(record))
@@ -18,5 +18,5 @@ def capture(bus: Bus, topic: str, record: Record) -> None:
 def publish_all(bus: Bus, topic: str, records: Sequence[Record]) -> None:
     """Publishes records to one topic; they are durable when it returns."""
     for record in records:
-        capture(bus, topic, record)
+        publish_captured(bus, topic, record)
     bus.flush()

@@ -14,7 +14,7 @@ from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
+from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
 from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media import recordings
 from workers.media.jpeg import MAX_SIDE, encoded
@@ -67,8 +67,8 @@ class MediaSource:
         self._detect = detect or Detect()
         self._clock = clock
         self._count = count
-        self._speed = OwnSpeed(clock, wait)
-        self._times = StreamTime(clock)
+        self._speed = PlaybackPacer(clock, wait)
+        self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
         self._sound: _Gathered | None = None
@@ -167,7 +167,7 @@ class MediaSource:
         if self._sound is None or self._sound.rate != rate:
             self._sound = _Gathered(self._site, self._microphone, rate)
         ended = self._times.at(position, "sound")
-        mono, bad = recordings.heard(frame)
+        mono, bad = recordings.mono_samples(frame)
         if bad:
             self._count(self._microphone, "repaired.not-finite")
         ahead = self._sound.chunks.ahead

@@ -32,7 +32,7 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
-from workers.capture.clock import Clock, FrameRateLimiter, OwnSpeed, StreamTime
+from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
 from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
@@ -70,7 +70,7 @@ class CameraSource:
         self._detect = detect
         self._clock = clock
         self._count = count
-        self._speed = OwnSpeed(clock, wait)
+        self._speed = PlaybackPacer(clock, wait)
         self._timed = False
         self._camera = (opened or _opened)(address)
 
@@ -82,7 +82,7 @@ class CameraSource:
             raise SourceLost(msg) from None  # the cause may quote the address
 
     def _frames(self) -> Iterator[FrameChunk]:
-        times, pace = StreamTime(self._clock), FrameRateLimiter(self._detect.fps)
+        times, pace = StreamClock(self._clock), FrameRateLimiter(self._detect.fps)
         seq = 0
         while (broken := self._grabbed()) >= 0:
             for _ in range(broken):

@@ -239,7 +239,7 @@ class Capture:
         upto = self._upto[chunk.source]
         if chunk.start >= upto:
             return chunk
-        cut = after(chunk, upto) if isinstance(chunk, AudioChunk) else None
+        cut = cut_before(chunk, upto) if isinstance(chunk, AudioChunk) else None
         self._count(chunk.source, "cut.promised" if cut else "dropped.promised")
         return cut
 
@@ -270,7 +270,7 @@ class Capture:
         self._status.count(self._settings.site, source, what)
 
 
-def after(chunk: AudioChunk, start: int) -> AudioChunk | None:
+def cut_before(chunk: AudioChunk, start: int) -> AudioChunk | None:
     """The part of `chunk` from the first sample at or after `start` (ns), or None."""
     skip = -(-(start - chunk.start) * chunk.rate // SECOND)
     size = 2 * chunk.channels

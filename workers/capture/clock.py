@@ -48,7 +48,7 @@ class UtcClock:
         return self() - self._wall()
 
 
-class StreamTime:
+class StreamClock:
     """Maps a stream's own time to UTC, anchored at its first frame; the error is at most MAX_DRIFT.
 
     The time of a frame is anchor + position. The anchor is set again if that time lies in the
@@ -77,7 +77,7 @@ class StreamTime:
         return start
 
 
-class OwnSpeed:
+class PlaybackPacer:
     """Delays a recording to its own speed; a jump or a step back in its times sets a new start.
 
     A wait is at most MAX_WAITED_JUMP, so that a file with false times does not block for weeks.

@@ -89,7 +89,7 @@ def sources(site: Site) -> Mapping[str, Iterable[str]]:
     return {FRAMES: site.cameras, AUDIO: site.microphones, REPORTS: (REPORTS_SOURCE,)}
 
 
-def reached(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
+def newest_event_time(last: Callable[[str, str], bytes | None], sites: Mapping[str, Site]) -> int:
     """The event time (ns) that the sources of `sites` have reached in the log; 0 if it is empty.
 
     A record that starts before it is ignored as a repeat. `last` returns the newest value of
@@ -111,7 +111,7 @@ def _first_free(value: bytes) -> int:
         return 0  # the stage that reads the entry sends it to `dead`
 
 
-def quiet(camera: Camera | None, most: int = LOST_AFTER) -> int:
+def silence_limit(camera: Camera | None, most: int = LOST_AFTER) -> int:
     """The longest time (ns) in which a live capture may publish nothing of a source.
 
     It is `most` for a usual source. A camera with one frame a minute is lost only after three

@@ -21,7 +21,7 @@ LOST_AFTER = 15 * SECOND
 _REASON = "its capture has said nothing for"
 
 
-def spoken(record: Record) -> bool:
+def may_be_from_monitor(record: Record) -> bool:
     """Whether a HeartbeatMonitor may have published this record, which then proves no live capture.
 
     A capture publishes its roster from time to time too, but never a roster alone.

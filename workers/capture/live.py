@@ -27,7 +27,7 @@ from workers.capture.heartbeat import HeartbeatMonitor
 from workers.capture.report_api import ReportApi
 from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import ReportSource, promised
+from workers.capture.reports import ReportSource, last_promises
 from workers.config.secrets import Secrets
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
@@ -50,7 +50,7 @@ class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
     stop: threading.Event
 
 
-def only(settings: Config, sites: Sequence[str]) -> Config:
+def select_sites(settings: Config, sites: Sequence[str]) -> Config:
     """The config with only these sites, or all sites if none is named; raises ConfigError."""
     unknown = [name for name in sites if name not in settings.sites]
     if unknown:
@@ -83,7 +83,7 @@ def threads(
         keep(topic, records)
 
     bodies = _captures(place, watch, publish)
-    reports = ReportSource(sites, publish, clock, promised(last, tuple(sites)))
+    reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)))
     status = place.status
     api = ReportApi(reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
     endpoint = Endpoint(place.settings.api.listen, api, reports)
@@ -117,7 +117,7 @@ def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) 
                     name,
                     source,
                     roster(site.cameras, site.microphones),
-                    factory.quiet(camera),
+                    factory.silence_limit(camera),
                 )
             names = "+".join(capture.topics)
             bodies += [

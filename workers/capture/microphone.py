@@ -61,7 +61,7 @@ class MicrophoneSource:
             msg = f"PortAudio does not start: {_reason(error)}"
             raise SourceLost(msg) from error
         try:
-            device = chosen(_inputs(self._port), address.target, _default(self._port))
+            device = select_device(_inputs(self._port), address.target, _default(self._port))
             self._rate, self._channels = self._format(device)
             self._stream = self._port.open(
                 format=pyaudio.paInt16,
@@ -164,7 +164,9 @@ def microphones() -> list[str]:
         port.terminate()
 
 
-def chosen(devices: list[Mapping[str, Any]], wanted: str, default: int | None) -> Mapping[str, Any]:
+def select_device(
+    devices: list[Mapping[str, Any]], wanted: str, default: int | None
+) -> Mapping[str, Any]:
     """The device for `wanted`: `default`, an index, a name, or a part of only one name.
 
     Raises SourceLost when no device matches, or several do.

@@ -77,14 +77,14 @@ class ReportApi:
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
         """The error answer for a request that is refused before its body is read, or None."""
         if not _local(headers.get("host", "")) or "origin" in headers:
-            return wrong(403, "only programs of this machine may ask, by a loopback address")
+            return error_answer(403, "only programs of this machine may ask, by a loopback address")
         known = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}
         if path not in known:
-            return wrong(404, f"there is {', '.join(known)}")
+            return error_answer(404, f"there is {', '.join(known)}")
         if path != "/healthz" and not self._known(headers.get("authorization", "")):
-            return wrong(401, "a token is needed: `Authorization: Bearer TOKEN`")
+            return error_answer(401, "a token is needed: `Authorization: Bearer TOKEN`")
         if method != known[path]:
-            return wrong(405, f"{path} is for {known[path]}")
+            return error_answer(405, f"{path} is for {known[path]}")
         return None
 
     def answer(self, path: str, headers: Headers, body: bytes) -> Answer:
@@ -96,24 +96,24 @@ class ReportApi:
             case "/v1/status":
                 return Answer(200, self._status())
         if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-            return wrong(415, "a report is `Content-Type: application/json`")
+            return error_answer(415, "a report is `Content-Type: application/json`")
         try:
             given = msgspec.json.decode(body, type=Submission)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return wrong(400, f"not a report: {error}")
+            return error_answer(400, f"not a report: {error}")
         return self._submit(given)
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:
-            return wrong(404, f"no such site; there is {', '.join(self._reports.sites)}")
+            return error_answer(404, f"no such site; there is {', '.join(self._reports.sites)}")
         text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
         if len(text.encode()) > MAX_TEXT_BYTES:
-            return wrong(413, f"a text has {MAX_TEXT_BYTES} bytes at most")
+            return error_answer(413, f"a text has {MAX_TEXT_BYTES} bytes at most")
         if not text or len(author) > MAX_AUTHOR_LENGTH:
             reason = (
                 "no text" if not text else f"an author has {MAX_AUTHOR_LENGTH} characters at most"
             )
-            return wrong(400, reason)
+            return error_answer(400, reason)
         report = self._reports.submit(given.site, author, text)
         return Answer(202, {"site": report.site, "start": report.start})
 
@@ -124,7 +124,7 @@ class ReportApi:
         )
 
 
-def wrong(status: int, reason: str) -> Answer:
+def error_answer(status: int, reason: str) -> Answer:
     """An error answer with its reason."""
     return Answer(status, {"error": reason})
 

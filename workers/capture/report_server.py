@@ -16,7 +16,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.errors import ConfigError, DiskFull, OutsideError
-from workers.capture.report_api import MAX_BODY_BYTES, Answer, Headers, ReportApi, loopback, wrong
+from workers.capture.report_api import (
+    MAX_BODY_BYTES,
+    Answer,
+    Headers,
+    ReportApi,
+    error_answer,
+    loopback,
+)
 from workers.capture.reports import ReportSource
 
 MAX_REQUESTS = 16  # requests at once; more are refused
@@ -130,9 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         length = self._length()
         refused = self.server.api.refused(self.command, path, headers)
         if refused is None and length is None:
-            refused = wrong(411, "one Content-Length is needed")
+            refused = error_answer(411, "one Content-Length is needed")
         if refused is None and length is not None and length > MAX_BODY_BYTES:
-            refused = wrong(413, f"a report has {MAX_BODY_BYTES} bytes at most")
+            refused = error_answer(413, f"a report has {MAX_BODY_BYTES} bytes at most")
         self._send(refused or self._asked(path, headers, length or 0))
         if refused is not None and length != 0:
             self._discard()
@@ -147,12 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _asked(self, path: str, headers: Headers, length: int) -> Answer:
         body = self.rfile.read(length)
         if len(body) < length:
-            return wrong(400, "the body ended early")
+            return error_answer(400, "the body ended early")
         try:
             return self.server.api.answer(path, headers, body)
         except OutsideError as failed:
             log.warning("a report could not be kept: %s", failed)
-            return wrong(503, "the daemon cannot keep it now; try again")
+            return error_answer(503, "the daemon cannot keep it now; try again")
 
     def _length(self) -> int | None:
         lengths = self.headers.get_all("content-length") or []

@@ -85,7 +85,7 @@ class ReportSource:
         return [Roster(site=name, source=REPORTS_SOURCE, sources=sources, start=now)]
 
 
-def promised(last: Callable[[str, str], bytes | None], sites: Sequence[str]) -> dict[str, int]:
+def last_promises(last: Callable[[str, str], bytes | None], sites: Sequence[str]) -> dict[str, int]:
     """The first ns at which each site's next report may start, from the log's newest entries."""
     found = {}
     for site in sites:

@@ -100,7 +100,7 @@ class Health(msgspec.Struct, frozen=True):
     disabled: bool
 
 
-def dead_letters(bus: Bus) -> Callable[[DeadLetter], None]:
+def dead_letter_publisher(bus: Bus) -> Callable[[DeadLetter], None]:
     """Returns a function that publishes to `dead.v1` and is durable when it returns."""
 
     def publish(letter: DeadLetter) -> None:

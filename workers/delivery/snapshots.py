@@ -57,10 +57,10 @@ def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -
 def subscribers(settings: Config, folder: Path, bus: Bus) -> Iterator[Subscriber]:
     """Yields the subscriber that writes `evidence/` in the state folder, a tenth of the cap."""
     cap = size_bytes(settings.storage.cap) // 10
-    yield Subscriber(name="evidence", sink=Evidence(folder / "evidence", bus, cap))
+    yield Subscriber(name="evidence", sink=SnapshotSink(folder / "evidence", bus, cap))
 
 
-class Evidence:
+class SnapshotSink:
     """A Sink that writes the snapshots of each alert into `folder`; a missing frame is no error.
 
     `cap` bounds the folder in bytes: the oldest files are deleted first, only files that this class

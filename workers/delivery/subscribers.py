@@ -14,7 +14,12 @@ from pipeline.ports import Bus
 from pipeline.types import Alert
 from workers.config.secrets import Secrets
 from workers.delivery import jsonl, snapshots, webhook
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import (
+    Delivery,
+    DeliveryEnvironment,
+    Subscriber,
+    dead_letter_publisher,
+)
 
 REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
 
@@ -48,7 +53,7 @@ def delivery(
 ) -> Delivery:
     """Creates the delivery to one subscriber; `pause` waits some seconds, or until the stop."""
     outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=pause, count=count)
-    return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+    return Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letter_publisher(bus), outside)
 
 
 def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> list[str]:

@@ -59,14 +59,14 @@ class Picture:
         return np.ascontiguousarray(np.rot90(pixels, round(self._frame.rotation / 90)))
 
 
-class Playing(Protocol):
+class VideoReader(Protocol):
     """The pictures of a video by time, in ascending order of time."""
 
     def at(self, time: Fraction) -> Picture | None: ...
     def close(self) -> None: ...
 
 
-MakeFilm = Callable[..., Playing]  # with the arguments of Video
+OpenVideo = Callable[..., VideoReader]  # with the arguments of Video
 
 
 class Video:
@@ -212,7 +212,7 @@ def sound(path: Path, count: Callable[[str, int], None]) -> Iterator[Samples]:
             if frame.sample_rate != rate:
                 msg = f"{path}: its sample rate changes from {rate} to {frame.sample_rate}"
                 raise Unplayable(msg)
-            mono, bad = heard(frame)
+            mono, bad = mono_samples(frame)
             if bad:
                 count("repaired.not-finite", bad)
             yield mono if rate == RATE else stream.resample_chunk(mono, last=False)
@@ -220,7 +220,7 @@ def sound(path: Path, count: Callable[[str, int], None]) -> Iterator[Samples]:
             yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def heard(frame: Any) -> tuple[Samples, int]:
+def mono_samples(frame: Any) -> tuple[Samples, int]:
     """Returns an audio frame as the mean of its channels, and the number of invalid samples."""
     kind = frame.format.name.removesuffix("p")
     raw = frame.to_ndarray()

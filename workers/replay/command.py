@@ -25,7 +25,7 @@ from workers.replay.scene_replay import Replayed, replay
 from workers.stages.encoders import load_encoders
 
 
-def run(
+def replay_command(
     path: Path,
     scenes: Sequence[Path],
     *,
@@ -74,7 +74,7 @@ def run(
     return 0
 
 
-def again(
+def rejudge_command(
     path: Path, since: str, until: str | None, *, out: str, state: Path | None, as_json: bool
 ) -> int:
     """Judges the observations of `[since, until)` again and writes the alerts; returns 0.

@@ -19,7 +19,7 @@ from pipeline.run import drain
 from pipeline.stages import JUDGES
 from pipeline.types import Alert, Anomaly, ns
 from workers import graph
-from workers.replay.scene_replay import told
+from workers.replay.scene_replay import new_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
@@ -75,8 +75,8 @@ def rejudge(
         bus.flush()
         batch.clear()
         drain(runners)
-        alerts.extend(told(reader, Alert))
-        anomalies.extend(told(below, Anomaly))
+        alerts.extend(new_records(reader, Alert))
+        anomalies.extend(new_records(below, Anomaly))
 
     for entry in entries:
         count += 1

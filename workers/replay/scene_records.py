@@ -43,7 +43,7 @@ def scene_records(
     *,
     after: Mapping[tuple[str, str], int] | None = None,
     status: Status | None = None,
-    film: recordings.MakeFilm = recordings.Video,
+    film: recordings.OpenVideo = recordings.Video,
 ) -> Iterator[Topical]:
     """Yields (topic, record) of the whole scene in the order of `known_at`.
 
@@ -74,7 +74,7 @@ class _Player:
         name: str,
         after: Mapping[tuple[str, str], int],
         count: Count,
-        film: recordings.MakeFilm,
+        film: recordings.OpenVideo,
     ) -> None:
         self._film = film
         self._scene = scene

@@ -18,7 +18,7 @@ from pipeline.run import drain
 from pipeline.stages import ALL
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
-from workers.bus.publish import capture
+from workers.bus.publish import publish_captured
 from workers.media import recordings
 from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
@@ -40,7 +40,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
     stages: Sequence[str] = ALL
-    film: recordings.MakeFilm = recordings.Video
+    film: recordings.OpenVideo = recordings.Video
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,18 +91,18 @@ def replay(
     )
 
     def pump() -> bool:
-        alerts.extend(told(reader, Alert))
+        alerts.extend(new_records(reader, Alert))
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
-                capture(bus, topic, study.spoil(record))
+                publish_captured(bus, topic, study.spoil(record))
             bus.flush()
             heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
             return True
         return False
 
     drain(runners, pump)
-    alerts.extend(told(reader, Alert))
+    alerts.extend(new_records(reader, Alert))
     for runner in runners:
         runner.close()
     seconds = time.monotonic() - began
@@ -127,7 +127,7 @@ def slices_of(
         yield end, held
 
 
-def told(reader: Reader, kind: type[R]) -> Iterator[R]:
+def new_records(reader: Reader, kind: type[R]) -> Iterator[R]:
     """Yields the records of a kind that `reader` has not returned yet."""
     while polled := reader.poll(1000):
         for event in polled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.types import FOREVER, SECOND, Record, event_start
-from workers.stages.site_state import Head, SitePlan, SiteState, dead
+from workers.stages.site_state import Head, SitePlan, SiteState, rejected
 
 
 class FusionStage:
@@ -55,7 +55,7 @@ class FusionState:
     def on(self, record: Record, inferred: object) -> Sequence[Record]:
         """Returns what one record causes at its site, and at sites whose silent sources expire."""
         if record.site not in self._plans:
-            return [dead(record, f"site {record.site!r} is not in the config")]
+            return [rejected(record, f"site {record.site!r} is not in the config")]
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]

@@ -149,7 +149,7 @@ class SiteState:
                 case Late():
                     said.append(out)
                 case Unknown():
-                    said.append(dead(record, f"{record.source}: {out.reason}"))
+                    said.append(rejected(record, f"{record.source}: {out.reason}"))
         return said + self._promise()
 
     def expire_silent_sources(self, now: int) -> list[Record]:
@@ -176,7 +176,7 @@ class SiteState:
                 seen = self._see(record)
                 if seen is not None:
                     zones = self._plan.zones.get(record.source, ())
-                    self._sights.append(features.sight(seen, zones))
+                    self._sights.append(features.frame_summary(seen, zones))
                     for rule in self._sees:
                         findings += rule.see(seen)
             case Sound():
@@ -372,7 +372,7 @@ def _anomaly(
     )
 
 
-def dead(record: Record, reason: str) -> DeadLetter:
+def rejected(record: Record, reason: str) -> DeadLetter:
     """The DeadLetter of a record that could not be used, with the reason."""
     return DeadLetter(
         site=record.site,

@@ -17,6 +17,7 @@ from models.hearing.yamnet_features import OWN_CLASSES
 from models.training import dataset
 from workers.replay.scene_file import SceneClip
 from workers.training import clip_manifest, feature_extraction, scene_mixer
+from workers.training.clip_manifest import by_name
 
 TAKES = {"train": 8, "val": 8, "test": 1}  # uses of a clip; the first one is unchanged
 UNSUSPECTED = math.log(0.02 / 0.98) / 8  # a lower feature is a score below 0.02
@@ -30,13 +31,13 @@ def jobs(media: Path, seed: int) -> Iterator[feature_extraction.ExtractionJob]:
     """
     clips = [
         clip
-        for clip in clip_manifest.read(clip_manifest.chosen(media), media).clips
+        for clip in clip_manifest.read(clip_manifest.manifest_path(media), media).clips
         if clip.kind in ("sound", "speech")
     ]
     for number, clip in enumerate(clips):
         if clip.kind == "speech":  # used only beside others: alone it would be words
             continue
-        ordinary = scene_mixer.by_name([c for c in clips if c.split == clip.split and not c.label])
+        ordinary = by_name([c for c in clips if c.split == clip.split and not c.label])
         for take in range(max(1, TAKES[clip.split] // (FEWER_TAKES if clip.label else 1))):
             alone = feature_extraction.ExtractionJob(
                 scene="",

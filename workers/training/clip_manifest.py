@@ -62,7 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(c for c in self.clips if c.kind in kinds and c.split in (split, ""))
 
 
-def chosen(media: Path, given: Path | None = None) -> Path:
+def manifest_path(media: Path, given: Path | None = None) -> Path:
     """Returns the manifest to read: the one given, that of the media folder, or the built-in one.
 
     Raises ConfigError if there is none.
@@ -256,3 +256,11 @@ def _key(clip: Clip, root: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Groups clips whose paths differ only in digits: `rain`, `casual`."""
+    kinds: dict[str, list[Clip]] = {}
+    for clip in clips:
+        kinds.setdefault(re.sub(r"[\d._]+", "", clip.path), []).append(clip)
+    return list(kinds.values())

@@ -22,7 +22,7 @@ from models.hearing.waveform import RATE, Samples
 from pipeline.errors import ConfigError
 from workers.media import recordings
 from workers.training import scene_writer
-from workers.training.clip_manifest import BUILT_IN, Clip, Manifest, Spans, chosen, read
+from workers.training.clip_manifest import BUILT_IN, Clip, Manifest, Spans, manifest_path, read
 from workers.training.scene_mixer import ClipLevels, SceneRow, mixed
 from workers.training.scene_plan import EMPTY_MARGIN, PROMISED, Film, SceneSpec, slots
 from workers.training.scene_writer import Composed
@@ -68,7 +68,7 @@ def compose(  # noqa: PLR0913
     ):
         msg = f"{out}: is not empty and not made by compose; choose another folder"
         raise ConfigError(msg)
-    clips = read(chosen(media, manifest), media)
+    clips = read(manifest_path(media, manifest), media)
     films = _films(clips, order.duration)
     heard = functools.cache(lambda clip: _heard(clips.media / clip.path, clip))
     made = [

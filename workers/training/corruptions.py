@@ -22,7 +22,7 @@ DROPPED = 0.4  # share of frames and audio chunks
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 
 
-def way(kind: str, seed: int = 0) -> Callable[[Record], Record]:
+def corruption(kind: str, seed: int = 0) -> Callable[[Record], Record]:
     """Returns the function that corrupts each record before the stages; ValueError if unknown."""
     match kind:
         case "dark" | "blur":

@@ -36,7 +36,7 @@ def encoded(
         )
 
 
-def playable(config: Path, scenes: Sequence[Path]) -> None:
+def check_scenes(config: Path, scenes: Sequence[Path]) -> None:
     """Raises ConfigError for scenes that cannot be used, before the long work starts."""
     settings = loader.load(config)
     named: dict[str, Path] = {}
@@ -56,8 +56,8 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None)
 
     Without `split` it is the name of the scene's folder, as `compose` writes it, or `train`.
     """
-    playable(config, scenes)
-    writable(out)
+    check_scenes(config, scenes)
+    check_output(out)
     jobs = [
         feature_extraction.ExtractionJob(
             scene=str(scene),
@@ -68,7 +68,7 @@ def features(config: Path, scenes: Sequence[Path], out: Path, split: str | None)
     return dataset.write(out, (row for rows in encoded(config, jobs) for row in rows))
 
 
-def writable(out: Path) -> None:
+def check_output(out: Path) -> None:
     """Raises ConfigError if `out` cannot be a file of windows, or holds a person's verdicts."""
     if out.is_dir():
         msg = f"--out {out}: is a folder: name the file to write"
@@ -110,7 +110,7 @@ def export(
     """
     settings = loader.load(path)
     start, end = moments(since, until)
-    writable(out)
+    check_output(out)
     judges = load_heads(settings)
     notes = {site: feature_extraction.RecordingHead(judges.get(site)) for site in settings.sites}
     encoders = encoders or load_encoders(settings.models, recorded=True, stages=JUDGES)

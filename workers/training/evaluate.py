@@ -21,7 +21,7 @@ from models.training.metrics import Scored, Truth
 from pipeline.errors import ConfigError
 from workers.replay.scene_file import load_scene
 from workers.training import clip_manifest, feature_extraction
-from workers.training.datasets import encoded, playable
+from workers.training.datasets import check_scenes, encoded
 from workers.training.ground_truth import truth
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
@@ -45,7 +45,7 @@ def evaluate(
         if config is None:
             msg = f"{scenes[0]}: scenes are seen by a site's cameras: add --config CONFIG"
             raise ConfigError(msg)
-        playable(config, scenes)
+        check_scenes(config, scenes)
         told = {path: truth(load_scene(path)) for path in scenes}
         jobs = [feature_extraction.ExtractionJob(scene=str(path)) for path in scenes]
         rows += [row for made in encoded(config, jobs) for row in made]

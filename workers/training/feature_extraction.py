@@ -98,7 +98,7 @@ def rows(config: Config, job: ExtractionJob, encoders: Encoders) -> list[dataset
     notes = RecordingHead()
     study = ReplayOptions(
         heads={scene.site: notes},
-        spoil=corruptions.way(job.spoil, job.take),
+        spoil=corruptions.corruption(job.spoil, job.take),
         film=_films,
         stages=LISTENING_STAGES if job.clip else LOOK,
     )
@@ -202,11 +202,11 @@ def _ready(config: str) -> None:
         encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
     else:  # a sound clip contains no speech
         encoders = load_encoders(models, recorded=True, stages=("sound",))
-        encoders = msgspec.structs.replace(encoders, voice=nobody)
+        encoders = msgspec.structs.replace(encoders, voice=no_voice)
     _ours.append((settings, encoders))
 
 
-def nobody(batch: Sequence[Samples]) -> list[Samples]:
+def no_voice(batch: Sequence[Samples]) -> list[Samples]:
     """A stand-in for the voice model (models/hearing/voice_activity.py) that detects no voice."""
     return [np.zeros(-(-len(waveform) // FRAME_SAMPLES), np.float32) for waveform in batch]
 

@@ -15,9 +15,15 @@ import numpy as np
 from pipeline.errors import ConfigError
 from workers.replay.scene_file import SceneClip as Laid
 from workers.replay.scene_file import SceneReport
-from workers.training.clip_manifest import Clip, Manifest
+from workers.training.clip_manifest import Clip, Manifest, by_name
 from workers.training.intervals import Interval, length, merged, minus, outside
-from workers.training.scene_plan import INTRUSION, MIN_INTRUSION, Part, Slot, appearances
+from workers.training.scene_plan import (
+    INTRUSION,
+    MIN_INTRUSION,
+    PlannedAnomaly,
+    PlannedScene,
+    appearances,
+)
 
 FAR = re.compile(r"firework|thunder|explo|blast|bang")  # normal only from far away
 EXPLAINS = re.compile(r"\b(only|just|drill|exercise|test|practice|film|movie|prop|fakes?|blank)\b")
@@ -103,7 +109,7 @@ class Mixed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mixed(
-    slot: Slot,
+    slot: PlannedScene,
     duration: float,
     manifest: Manifest,
     heard: Callable[[Clip], ClipLevels],
@@ -116,7 +122,7 @@ def mixed(
 class _Scene:
     def __init__(
         self,
-        slot: Slot,
+        slot: PlannedScene,
         duration: float,
         manifest: Manifest,
         heard: Callable[[Clip], ClipLevels],
@@ -185,7 +191,7 @@ class _Scene:
         moment = day + timedelta(hours=first, seconds=second)
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def _seen(self, part: Part) -> list[Interval]:
+    def _seen(self, part: PlannedAnomaly) -> list[Interval]:
         """Returns when the intruder is visible, in a light that is on for 5 to 12 s."""
         if "vision" not in part.shows:
             return []
@@ -222,7 +228,7 @@ class _Scene:
         kind = "" if self._slot.dead else self._slot.noise
         return kind, round(self._between(*SNR[kind]), 1) if kind else None
 
-    def _anomaly(self, part: Part, seen: Sequence[Interval]) -> PlacedAnomaly:
+    def _anomaly(self, part: PlannedAnomaly, seen: Sequence[Interval]) -> PlacedAnomaly:
         """Places the sound and the report; the truth lasts from the first cue to the last."""
         cues: list[Interval] = [*seen]
         clips: list[str] = []
@@ -275,7 +281,7 @@ class _Scene:
         """Returns the first event's level, or -30 dBFS without one: the noise is set by it."""
         return next(iter(self._events.values()), NOMINAL_DB)
 
-    def _about(self, part: Part, *, alone: bool) -> list[Clip]:
+    def _about(self, part: PlannedAnomaly, *, alone: bool) -> list[Clip]:
         """Returns texts of the label; for a visible intruder perhaps of glass or threat."""
         labels = {part.label}
         if part.label == INTRUSION and not alone and self._rng.random() < 0.4:
@@ -382,14 +388,6 @@ def _plain(
     return Distractor(
         modalities=(modality,), clips=clips, texts=texts, start=span[0], end=span[1], gain_db=None
     )
-
-
-def by_name(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """Groups clips whose paths differ only in digits: `rain`, `casual`."""
-    kinds: dict[str, list[Clip]] = {}
-    for clip in clips:
-        kinds.setdefault(re.sub(r"[\d._]+", "", clip.path), []).append(clip)
-    return list(kinds.values())
 
 
 def _shared(clip: Clip, text: Clip) -> bool:

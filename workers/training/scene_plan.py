@@ -40,7 +40,7 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
     empty: Spans
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedAnomaly(msgspec.Struct, frozen=True, kw_only=True):
     """A planned anomaly: within [start, end) of the scene, in these modalities."""
 
     label: str
@@ -49,7 +49,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     end: float
 
 
-class Slot(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedScene(msgspec.Struct, frozen=True, kw_only=True):
     """A planned scene."""
 
     number: int
@@ -61,7 +61,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     dark: bool
     noise: str
     quiet: bool
-    parts: tuple[Part, ...]
+    parts: tuple[PlannedAnomaly, ...]
 
 
 class SceneSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class SceneSpec(msgspec.Struct, frozen=True, kw_only=True):
     quiet: bool = False
 
 
-def dealt(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> list[T]:
+def shuffled_by_share(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> list[T]:
     """Deals `count` cards by their shares (largest remainder first), shuffled."""
     total = sum(shares.values())
     exact = {card: count * share / total for card, share in shares.items()}
@@ -87,11 +87,11 @@ def dealt(rng: np.random.Generator, count: int, shares: Mapping[T, float]) -> li
     return [cards[i] for i in rng.permutation(len(cards))]
 
 
-def slots(order: SceneSpec, manifest: Manifest, films: Sequence[Film]) -> list[Slot]:
+def slots(order: SceneSpec, manifest: Manifest, films: Sequence[Film]) -> list[PlannedScene]:
     """Returns every scene's slot, by number; raises ConfigError for a manifest that lacks clips."""
     rng = np.random.default_rng([order.seed])
     shares = dict(zip(SPLITS, order.splits, strict=True))
-    names = dealt(rng, order.scenes, {"test": 1.0} if order.quiet else shares)
+    names = shuffled_by_share(rng, order.scenes, {"test": 1.0} if order.quiet else shares)
     made = [
         slot
         for split in SPLITS
@@ -109,7 +109,7 @@ def _split(
     split: str,
     numbers: Sequence[int],
     rng: np.random.Generator,
-) -> list[Slot]:
+) -> list[PlannedScene]:
     count = len(numbers)
     if not count:
         return []
@@ -117,14 +117,16 @@ def _split(
     _fillable(manifest, mine, split, quiet=order.quiet)
     anomalous = 0.0 if order.quiet else order.anomalies
     yes = {
-        name: dealt(rng, count, {True: share, False: 1 - share})
+        name: shuffled_by_share(rng, count, {True: share, False: 1 - share})
         for name, share in {**SHARES, "closed": 0.5, "anomalous": anomalous}.items()
     }
-    twice = iter(dealt(rng, sum(yes["anomalous"]), {2: SHARE_OF_TWO, 1: 1 - SHARE_OF_TWO}))
-    sites = dealt(rng, count, dict.fromkeys(range(len(mine)), 1.0))
-    noise = dealt(rng, count, NOISE)
+    twice = iter(
+        shuffled_by_share(rng, sum(yes["anomalous"]), {2: SHARE_OF_TWO, 1: 1 - SHARE_OF_TWO})
+    )
+    sites = shuffled_by_share(rng, count, dict.fromkeys(range(len(mine)), 1.0))
+    noise = shuffled_by_share(rng, count, NOISE)
     empty = [
-        Slot(
+        PlannedScene(
             number=numbers[i],
             split=split,
             film=mine[sites[i]],
@@ -158,17 +160,17 @@ def _rooms(duration: float, count: int) -> Iterator[tuple[float, float]]:
 
 
 def _parts(
-    wanted: Sequence[tuple[Slot, float, float]],
+    wanted: Sequence[tuple[PlannedScene, float, float]],
     manifest: Manifest,
     split: str,
     rng: np.random.Generator,
-) -> dict[int, list[Part]]:
+) -> dict[int, list[PlannedAnomaly]]:
     """Returns parts by scene number; the rarest kind first, pairs until their quota is met."""
     heard = {clip.label for clip in manifest.of(split, "sound", "speech")} - {""}
     told = {clip.label for clip in manifest.of(split, "report")} - {""}
     used: Counter[tuple[str, str, bool]] = Counter()
     labels: Counter[str] = Counter()
-    parts: dict[int, list[Part]] = {}
+    parts: dict[int, list[PlannedAnomaly]] = {}
     pairs = math.ceil(SHARE_OF_PAIRS * len(wanted))
     for place in rng.permutation(len(wanted)):
         slot, start, end = wanted[place]
@@ -196,13 +198,13 @@ def _parts(
         used[kind] += 1
         labels[label] += 1
         parts.setdefault(slot.number, []).append(
-            Part(label=label, shows=shows, start=start, end=end)
+            PlannedAnomaly(label=label, shows=shows, start=start, end=end)
         )
     return {number: sorted(all_, key=lambda part: part.start) for number, all_ in parts.items()}
 
 
 def _shows(
-    label: str, slot: Slot, room: tuple[float, float], *, heard: set[str], told: set[str]
+    label: str, slot: PlannedScene, room: tuple[float, float], *, heard: set[str], told: set[str]
 ) -> tuple[str, ...]:
     """Returns all modalities in which an anomaly of `label` can show in that span of the scene."""
     shows: list[str] = []

@@ -165,7 +165,7 @@ _rows: list[Sequence[dataset.WindowRow]] = []  # of this process: the scenes and
 
 
 def _alone(scenes: Sequence[dataset.WindowRow], clips: Sequence[dataset.WindowRow]) -> None:
-    fit.single()
+    fit.use_one_thread()
     _rows[:] = [scenes, clips]
 
 
@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ask.add_argument("--reuse", action="store_true", help="the rows that an earlier run made")
     asked = ask.parse_args(argv)
     began = time.monotonic()
-    fit.single()
+    fit.use_one_thread()
     ship = asked.ship or asked.out / "head"
     given = _held(asked.out) if asked.reuse else gather(
         asked.media, asked.out, asked.scenes, asked.seed, _say
@@ -272,12 +272,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows.append(metrics.TableRow("shipped (knows the videos)", "VAT", "clean", measured))
     config = _hash(asked.scenes, final.settings, asked.out / "scenes/compose.json")
     about = _about(asked, rows, final, threshold)
-    card = export_head.ship(
+    card = export_head.write_head(
         ship, final, name=NAME, version=VERSION, threshold=threshold, per_hour=MAX_ALARMS_AN_HOUR,
         config=config, about=about,
     )  # fmt: skip
     heard = [row for row in given.clips if not clip_augmentation.doubtful(row)]
-    kept = rehearsal.chosen([given.scenes, heard], asked.seed)
+    kept = rehearsal.select_windows([given.scenes, heard], asked.seed)
     dataset.write(ship / rehearsal.REHEARSAL_FILE, kept)
     right, counts = clips_right(LearnedHead.read(ship), given.clips)
     about["sesa_held_out_accuracy"] = round(right, 3)

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from models.fusion.learned_head import LearnedHead, folder_of
 from models.training import dataset, export_head, rehearsal
 from models.training.batches import WindowArrays, truths_of
-from models.training.fit import FitSettings, Trained, chosen_threshold, fit, forward, single
+from models.training.fit import FitSettings, Trained, chosen_threshold, fit, forward, use_one_thread
 from pipeline.errors import ConfigError
 
 log = logging.getLogger("fusewatch")
@@ -73,12 +73,12 @@ def train(  # noqa: PLR0913 - the options of the command
     known = None
     card = None
     if base != "none":
-        known, card = export_head.base_of(folder_of(base))
+        known, card = export_head.load_base(folder_of(base))
         settings = msgspec.structs.replace(
             settings, network=card.network, members=card.members, rate=5e-4, near=0.02, decay=0.0
         )
     val = WindowArrays(held)
-    single()
+    use_one_thread()
     with Progress(disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("epochs", total=epochs)
         trained = fit(
@@ -96,7 +96,7 @@ def train(  # noqa: PLR0913 - the options of the command
     else:
         threshold = chosen_threshold(trained, val, truths_of(held), per_hour)
     made_of = _hash(files, settings, card.sha256 if card else "")
-    made = export_head.ship(
+    made = export_head.write_head(
         out,
         trained,
         name=name,
