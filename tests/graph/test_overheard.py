@@ -60,6 +60,21 @@ def test_old_words_are_dropped_and_do_not_wait_for_a_later_alert() -> None:
     assert texts(words(BEGIN), shot(BEGIN + 300), shot(BEGIN + 301)) == ["", ""]
 
 
+def test_words_that_were_said_minutes_after_an_alert_wait_for_one_of_their_own_time() -> None:
+    """Speech may be far ahead of another source, after an outage say."""
+    early, later = shot(BEGIN + 2), shot(BEGIN + 302)
+    assert texts(words(BEGIN + 300), early, later) == ["", "look at the door"]
+
+
+@pytest.mark.parametrize(
+    ("gap", "carried"), [(SIZE - 0.001, "look at the door"), (SIZE, "")], ids=["within", "at"]
+)
+def test_later_words_are_of_the_same_moment_for_less_than_a_window(
+    gap: float, carried: str
+) -> None:
+    assert texts(words(BEGIN + 3 + gap), shot(BEGIN + 2)) == [carried]
+
+
 def test_an_anomaly_of_words_carries_its_own() -> None:
     told = texts(words(BEGIN), words(BEGIN + 2, "help me"), shot(BEGIN + 3))
     assert told == ["help me", ""]
