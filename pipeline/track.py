@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.types import SECOND, Box
 
-PATH_STEP = SECOND // 10  # ns; a path keeps points at least so far apart, and the newest
+PATH_STEP = SECOND // 10  # ns; of three points of a path the outer ones are so far apart, or more
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 ACCELERATION = 0.4  # heights / s^1.5: how unsteadily objects move (white noise acceleration)
 BOX_ERROR = 0.04  # heights: how far detected boxes are off
