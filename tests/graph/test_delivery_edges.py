@@ -7,13 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from pipeline import codec
+from pipeline.config import SEVERITIES
 from pipeline.config import Webhook as Settings
-from pipeline.errors import Retry
+from pipeline.errors import Rejected, Retry
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.types import Alert, DeadLetter
 from tests.make import alert
 from workers.cloudevent import event_id
-from workers.delivery import OUTAGE, Delivery, Outside, Subscriber, fingerprint
+from workers.delivery import (
+    BATCH,
+    DOOR,
+    OUTAGE,
+    Delivery,
+    Filter,
+    Outside,
+    Subscriber,
+    fingerprint,
+)
 from workers.outbox import SCHEDULE, Door, pack, unpack
 from workers.receiver import Receiver, Reply
 from workers.webhook import Webhook
@@ -42,9 +52,11 @@ class Script:
 
     def __init__(self, *polls: Sequence[Assigned | Entry | Revoked]) -> None:
         self.polls = list(polls)
+        self.waits: list[float] = []
         self.commits: dict[int, tuple[int, bytes]] = {}
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
+        self.waits.append(wait)
         return self.polls.pop(0) if self.polls else []
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
@@ -205,3 +217,222 @@ def test_a_webhook_hears_retry_after_of_a_refusal_of_one_alert(status: int) -> N
         with pytest.raises(Retry) as refused:
             hook.send(alert())
     assert (refused.value.after, refused.value.alone) == (900, True)
+
+
+# -- how a subscriber is
+
+
+def test_health_has_the_last_reason_until_the_receiver_takes_something() -> None:
+    place = Place(down("503 from the receiver"))
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
+    bench.still()
+    health = bench.delivery.health
+    assert (health.failing, health.failures, health.pending) == ("503 from the receiver", 1, 1)
+    place.answer = down("no answer")
+    bench.now += 1
+    bench.still()
+    assert bench.delivery.health.failing == "no answer"
+    place.answer = lambda one: None
+    bench.now += 10
+    bench.still()
+    health = bench.delivery.health
+    assert (health.failing, health.failures, health.pending) == ("", 0, 0)
+
+
+def test_a_receiver_that_is_gone_says_so_in_its_health() -> None:
+    def gone(one: Alert) -> None:
+        raise Rejected("410 Gone", disable=True)  # noqa: EM101
+
+    bench = Bench(Place(gone), [Assigned(0, 0, b""), *entries(2)])
+    bench.still()
+    health = bench.delivery.health
+    assert (health.failing, health.failures, health.disabled) == ("410 Gone", 0, True)
+
+
+def test_what_a_restart_has_not_read_again_yet_is_pending() -> None:
+    note = pack(0, 3, Door(), {0: (1, START), 2: (1, START)})
+    bench = Bench(Place(), [Assigned(0, 0, note)])
+    bench.delivery.step()
+    assert bench.delivery.pending == 2
+    assert bench.delivery.places == {0: 0}
+
+
+def test_places_and_what_is_reached_are_of_all_partitions() -> None:
+    polled = [Assigned(0, 5, b""), Assigned(3, 7, b"")]
+    bench = Bench(Place(), polled)
+    bench.delivery.step()
+    assert bench.delivery.places == {0: 5, 3: 7}
+    assert bench.delivery.reached == 12
+
+
+def test_what_retention_deleted_unread_is_the_readers_word() -> None:
+    bench = Bench(Place())
+    assert bench.delivery.lost == 0
+    bench.reader.lost = 7  # type: ignore[attr-defined]
+    assert bench.delivery.lost == 7
+
+
+def test_it_is_the_buss_turn_while_a_letter_or_a_commit_is_written_and_not_while_sending() -> None:
+    turns: dict[str, list[bool]] = {"send": [], "dead": [], "commit": []}
+
+    def refused(one: Alert) -> None:
+        turns["send"].append(bench.delivery.settling)
+        raise Rejected("no")  # noqa: EM101
+
+    bench = Bench(Place(refused), [Assigned(0, 0, b""), *entries(1)])
+    commit = bench.reader.commit
+
+    def buried(letter: DeadLetter) -> None:
+        turns["dead"].append(bench.delivery.settling)
+
+    bench.delivery._dead = buried
+
+    def committed(partition: int, offset: int, note: bytes) -> None:
+        turns["commit"].append(bench.delivery.settling)
+        commit(partition, offset, note)
+
+    bench.reader.commit = committed  # type: ignore[method-assign]
+    bench.still()
+    assert turns == {"send": [False], "dead": [True], "commit": [True]}
+    assert not bench.delivery.settling
+
+
+# -- a turn
+
+
+def test_a_turn_waits_for_news_no_longer_than_until_the_next_attempt() -> None:
+    bench = Bench(Place(down(alone=True)), [Assigned(0, 0, b"")], entries(1))
+    bench.delivery.step(9.0)
+    bench.delivery.step(9.0)
+    bench.delivery.step(9.0)
+    bench.delivery.step(0.1)
+    assert bench.reader.waits == [9.0, 9.0, SCHEDULE[0], 0.1]
+    bench.now += 10
+    bench.delivery.step(9.0)
+    assert bench.reader.waits[-1] == 0.0
+
+
+def test_a_turn_waits_for_a_door_that_opens_later_than_an_alert_is_due() -> None:
+    note = pack(0, 1, Door(2, START + 20), {0: (1, START + 5)})
+    bench = Bench(Place(), [Assigned(0, 0, note), *entries(1)])
+    bench.delivery.step(60.0)
+    bench.delivery.step(60.0)
+    assert bench.reader.waits == [60.0, 20.0]
+
+
+def test_a_turn_begins_no_attempt_when_a_second_has_passed() -> None:
+    def slow(one: Alert) -> None:
+        bench.now += 0.5
+
+    place = Place(slow)
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(9)])
+    bench.delivery.step()
+    assert place.taken == ["00_0", "01_0"]
+
+
+def test_a_turn_makes_one_attempt_at_least_and_a_batch_at_most() -> None:
+    def slow(one: Alert) -> None:
+        bench.now += 100
+
+    place = Place(slow)
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(BATCH + 8)])
+    bench.delivery.step()
+    assert place.taken == ["00_0"]
+    place.answer = lambda one: None
+    bench.delivery.step()
+    assert len(place.taken) == 1 + BATCH
+
+
+def test_what_was_tried_least_goes_first_then_what_is_oldest() -> None:
+    note = pack(0, 3, Door(), {0: (3, START), 1: (1, START), 2: (1, START)})
+    polled = [Assigned(0, 0, note), *entries(3), Assigned(1, 0, b""), *entries(2, 1)]
+    place = Place()
+    bench = Bench(place, polled)
+    bench.still()
+    assert place.taken == ["10_0", "11_0", "01_0", "02_0", "00_0"]
+
+
+def test_a_partition_that_is_revoked_takes_its_alerts_with_it() -> None:
+    place = Place()
+    polled = [Assigned(0, 0, b""), Assigned(1, 0, b""), *entries(1), *entries(1, 1), Revoked(1)]
+    bench = Bench(place, polled)
+    bench.still()
+    assert place.taken == ["00_0"]
+    assert bench.delivery.places == {0: 1}
+
+
+def test_only_what_changed_is_committed_and_what_the_sink_took_is_made_durable_first() -> None:
+    bench = Bench(Place(), [Assigned(0, 0, b""), Assigned(1, 0, b""), *entries(1)])
+    deeds: list[str] = []
+    sent = bench.delivery._subscriber
+    durable = Subscriber(name="siem", sink=sent.sink, flush=lambda: deeds.append("flush"))
+    bench.delivery._subscriber = durable
+    commit = bench.reader.commit
+
+    def committed(partition: int, offset: int, note: bytes) -> None:
+        deeds.append(f"commit {partition}")
+        commit(partition, offset, note)
+
+    bench.reader.commit = committed  # type: ignore[method-assign]
+    bench.still()
+    assert deeds == ["flush", "commit 0", "commit 1"]  # the first note of each partition
+    bench.reader.polls = [[entries(2)[1]]]
+    bench.still()
+    assert deeds[3:] == ["flush", "commit 0"]
+
+
+def test_a_door_stays_closed_for_thirty_seconds_at_most() -> None:
+    place = Place(down())
+    note = pack(0, 1, Door(9, START), {0: (9, START)})
+    bench = Bench(place, [Assigned(0, 0, note), *entries(1)])
+    bench.still()
+    place.answer = lambda one: None
+    bench.reader.polls = [[Entry(0, 1, "office", codec.encode(alert(id="ff")))]]
+    bench.now += DOOR - 0.01
+    bench.still()
+    assert place.taken == []
+    bench.now += 0.01
+    bench.still()
+    assert "ff_0" in place.taken
+
+
+@pytest.mark.parametrize(("attempts", "dead"), [(5, 0), (6, 1)])
+def test_a_refused_alert_has_six_attempts_beyond_the_first(attempts: int, dead: int) -> None:
+    note = pack(0, 1, Door(), {0: (attempts, START)})
+    bench = Bench(Place(down("422", alone=True)), [Assigned(0, 0, note), *entries(1)])
+    bench.still()
+    assert len(bench.letters) == dead
+
+
+def test_an_alert_that_was_refused_by_itself_is_not_sent_at_once_after_an_outage() -> None:
+    def trouble(one: Alert) -> None:
+        if event_id(one) == "00_0":
+            down("422", after=900.0, alone=True)(one)
+        down("503")(one)
+
+    place = Place(trouble)
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(2)])
+    while bench.delivery.health.failures < OUTAGE:
+        bench.still()
+        bench.now += 10
+    place.answer = lambda one: None
+    bench.now += DOOR
+    bench.still()
+    assert place.taken == ["01_0"]
+
+
+# -- who wants what
+
+
+@pytest.mark.parametrize(
+    ("least", "wanted"), [("low", 4), ("medium", 3), ("high", 2), ("critical", 1)]
+)
+def test_a_filter_takes_its_severity_and_graver_ones(least: str, wanted: int) -> None:
+    alerts = [alert(severity=each) for each in SEVERITIES]
+    assert sum(Filter(min_severity=least).wants(one) for one in alerts) == wanted
+
+
+def test_a_subscriber_wants_all_sites_unless_it_names_some() -> None:
+    assert Filter().wants(alert(site="dock"))
+    assert Filter(sites=("dock", "yard")).wants(alert(site="yard"))
+    assert not Filter(sites=("dock", "yard")).wants(alert(site="roof"))

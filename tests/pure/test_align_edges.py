@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import permutations
 
-from pipeline.align import Aligner, Output
+import msgspec
+import pytest
+
+from pipeline.align import Aligner, Output, Unknown
 from pipeline.types import SECOND, Presence, Record, Window, ns
 from tests import make
 
@@ -17,6 +21,10 @@ def office() -> Aligner:
 
 def feed(aligner: Aligner, *records: Record) -> list[Output]:
     return [output for record in records for output in aligner.push(record)]
+
+
+def indices(outputs: Iterable[Output]) -> list[int]:
+    return [output.index for output in outputs if isinstance(output, Window)]
 
 
 def presence_of(source: str, outputs: Iterable[Output]) -> dict[int, Presence]:
@@ -40,3 +48,85 @@ def test_a_source_lost_from_a_windows_end_on_is_only_silent_in_that_window() -> 
     assert presence[99] is Presence.LOST
     assert presence[103] is Presence.LOST
     assert presence[104] is Presence.SILENT  # [104, 108) begins where the loss ends
+
+
+def test_a_source_that_stays_lost_while_another_is_waited_for_is_one_span() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(101, source="room", alive=False))
+    feed(aligner, make.progress(103, source="room"))
+    for second in range(104, 160):
+        feed(aligner, make.progress(second, source="room", alive=False))
+    room = aligner._sources["room"]
+    assert room.spans[-1] == (ns(103), ns(159))
+    assert len(room.spans) == 2
+
+
+@pytest.mark.parametrize(
+    ("span", "taken"), [(-1, False), (0, True), (HORIZON, True), (HORIZON + 1, False)]
+)
+def test_a_span_of_nothing_and_of_the_horizon_are_taken_and_none_beyond(
+    span: int, taken: bool
+) -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", start=100))
+    seen = make.detections(100)
+    out = aligner.push(msgspec.structs.replace(seen, end=seen.start + span))
+    assert (out == []) is taken
+    assert aligner.held == taken
+
+
+def test_rosters_in_any_order_give_the_same_windows() -> None:
+    """Kafka keeps no order between two who say a roster."""
+    rosters = [
+        make.roster("desk", start=100),
+        make.roster("desk", "gate", start=104),
+        make.roster("desk", "gate", start=110, source="gate"),
+    ]
+    given = set()
+    for order in permutations(rosters):
+        aligner = office()
+        feed(aligner, *order, make.progress(102, source="gate"), make.progress(115, source="gate"))
+        given.add(tuple(indices(aligner.push(make.progress(115)))))
+    assert given == {tuple(range(101, 112))}
+
+
+def test_an_old_roster_of_a_time_whose_windows_are_closed_names_nobody() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", start=100), make.progress(100), make.progress(103))
+    assert aligner.push(make.roster("desk", "gate", start=90)) == []
+    (output,) = aligner.push(make.sound(105, source="gate"))
+    assert isinstance(output, Unknown)
+    assert output.reason == "no roster of the site names this source"
+
+
+def test_without_a_roster_a_restart_goes_back_no_further_than_the_horizon() -> None:
+    aligner = office()
+    assert aligner.force(ns(100)) == ([], [])
+    assert aligner.floor == ns(100) - HORIZON
+    aligner.force(ns(90))
+    assert aligner.floor == ns(100) - HORIZON
+
+
+def test_a_word_at_the_end_of_an_empty_window_does_not_make_it_one_near_a_word() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100))
+    for second in (100, 121, 200):
+        feed(aligner, make.progress(second))
+    out = feed(aligner, make.progress(100, source="room"), make.progress(200, source="room"))
+    near = (HORIZON - SIZE) // HOP
+    assert indices(out) == [*range(97, 101 + near), *range(118, 122 + near)]
+
+
+def test_a_roster_that_says_what_the_one_before_it_said_is_not_kept() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", start=100), make.roster("desk", "gate", start=104))
+    feed(aligner, make.roster("gate", "desk", start=110))
+    assert len(aligner._rosters) == 2
+
+
+def test_a_source_that_came_and_left_again_is_waited_for_no_longer() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", start=100), make.roster("desk", "gate", start=104))
+    feed(aligner, make.roster("desk", start=106), make.progress(110))
+    assert aligner.watermark == ns(110)
