@@ -120,6 +120,19 @@ def test_time_that_passes_moves_a_track_for_two_seconds_at_most() -> None:
     assert paths[0] == pytest.approx(paths[1])
 
 
+@pytest.mark.parametrize("gap", [0.1, 0.5, 1.5])
+def test_a_walker_is_looked_for_where_his_speed_has_brought_him(gap: float) -> None:
+    tracker = Tracker(aspect=WIDE)
+    for n in range(20):
+        tracker.update([box(0.1 + 0.02 * n)], n * FRAME)
+    here = tracker._live[0].motion.mean[0]
+    tracker.update([], 19 * FRAME + ns(gap))
+    there = tracker._live[0].motion.mean[0]
+    assert there - here == pytest.approx(
+        0.1 * WIDE * gap, rel=0.05
+    )  # a tenth of the frame a second
+
+
 def test_the_first_frame_moves_nothing() -> None:
     tracker = Tracker()
     assert tracker.time is None
