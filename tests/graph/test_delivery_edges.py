@@ -24,7 +24,7 @@ from workers.delivery import (
     Subscriber,
     fingerprint,
 )
-from workers.outbox import SCHEDULE, Door, pack, unpack
+from workers.outbox import MAX_PENDING, SCHEDULE, Door, pack, unpack
 from workers.receiver import Receiver, Reply
 from workers.webhook import Webhook
 
@@ -53,10 +53,12 @@ class Script:
     def __init__(self, *polls: Sequence[Assigned | Entry | Revoked]) -> None:
         self.polls = list(polls)
         self.waits: list[float] = []
+        self.limits: list[int] = []
         self.commits: dict[int, tuple[int, bytes]] = {}
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
         self.waits.append(wait)
+        self.limits.append(limit)
         return self.polls.pop(0) if self.polls else []
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
@@ -312,6 +314,14 @@ def test_a_turn_waits_for_news_no_longer_than_until_the_next_attempt() -> None:
     assert bench.reader.waits[-1] == 0.0
 
 
+def test_a_turn_waits_for_the_first_of_several_alerts_and_by_itself_for_nothing() -> None:
+    note = pack(0, 2, Door(), {0: (1, START + 30), 1: (1, START + 20)})
+    bench = Bench(Place(), [Assigned(0, 0, note), *entries(2)])
+    bench.delivery.step()
+    bench.delivery.step(60.0)
+    assert bench.reader.waits == [0.0, 20.0]
+
+
 def test_a_turn_waits_for_a_door_that_opens_later_than_an_alert_is_due() -> None:
     note = pack(0, 1, Door(2, START + 20), {0: (1, START + 5)})
     bench = Bench(Place(), [Assigned(0, 0, note), *entries(1)])
@@ -379,6 +389,25 @@ def test_only_what_changed_is_committed_and_what_the_sink_took_is_made_durable_f
     bench.reader.polls = [[entries(2)[1]]]
     bench.still()
     assert deeds[3:] == ["flush", "commit 0"]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "asked"), [(0, BATCH), (MAX_PENDING - 2, 2), (MAX_PENDING - 1, 1)]
+)
+def test_a_turn_reads_a_batch_at_most_and_no_more_than_may_wait(waiting: int, asked: int) -> None:
+    note = pack(0, waiting, Door(), {n: (1, START + 50) for n in range(waiting)})
+    bench = Bench(Place(), [Assigned(0, 0, note), *entries(waiting)])
+    bench.delivery.step()
+    bench.delivery.step()
+    assert bench.reader.limits == [BATCH, asked]
+
+
+def test_a_turn_reads_nothing_when_as_many_wait_as_may() -> None:
+    note = pack(0, MAX_PENDING, Door(), {n: (1, START + 50) for n in range(MAX_PENDING)})
+    bench = Bench(Place(), [Assigned(0, 0, note), *entries(MAX_PENDING)])
+    bench.delivery.step()
+    bench.delivery.step()
+    assert bench.reader.limits == [BATCH]
 
 
 def test_a_door_stays_closed_for_thirty_seconds_at_most() -> None:

@@ -130,3 +130,14 @@ def test_a_source_that_came_and_left_again_is_waited_for_no_longer() -> None:
     feed(aligner, make.roster("desk", start=100), make.roster("desk", "gate", start=104))
     feed(aligner, make.roster("desk", start=106), make.progress(110))
     assert aligner.watermark == ns(110)
+
+
+@pytest.mark.parametrize(("size", "hop", "horizon"), [(4, 4, 4), (4, 1, 4), (1, 1, 1)])
+def test_windows_may_be_as_long_as_the_horizon_and_as_the_hop(
+    size: int, hop: int, horizon: int
+) -> None:
+    aligner = Aligner(make.SITE, ns(size), ns(hop), horizon=ns(horizon))
+    seen = make.detections(100)
+    out = feed(aligner, make.roster("desk", start=100), seen, make.progress(120))
+    found = [output for output in out if isinstance(output, Window) and seen in output.observations]
+    assert len(found) == size // hop

@@ -54,6 +54,10 @@ def test_a_floor_in_a_note_is_rounded_down_to_ten_milliseconds(floor: int, kept:
     assert unpack(pack(5, {7: floor})) == (5, {7: kept})
 
 
+def test_no_note_says_that_nothing_was_reached() -> None:
+    assert unpack(b"") == (0, {})
+
+
 def test_five_bytes_reach_174_years_either_way() -> None:
     assert ns(0.01) == FLOOR_UNIT
     assert 174 < HIGHEST / ns(365.25 * 86_400) < 175

@@ -325,6 +325,11 @@ def test_what_means_a_phrase_only_half_is_evidence_and_below_that_nothing() -> N
     assert rule.read(described(10, embedding=vector(0.38, 0.9250))) == ()
 
 
+def test_words_of_just_the_least_likeness_are_evidence() -> None:
+    (found,) = meant(right=vector(1, 0)).read(described(10, embedding=vector(47, 110.4375)))
+    assert found.score == LEAST
+
+
 def test_a_phrase_of_just_the_similarity_is_sure() -> None:
     rule = meant(right=vector(3, 0))
     (found,) = rule.read(described(10, embedding=vector(3, 4)))  # 9 / 15, exactly

@@ -181,6 +181,12 @@ def test_a_box_without_height_is_a_thousandth_high() -> None:
     assert Tracker(aspect=1.0)._measure(flat).tolist() == pytest.approx([0.5, 0.5, 200, 1e-3])
 
 
+def test_boxes_without_any_area_overlap_nothing() -> None:
+    line = Box(label="person", score=0.8, x1=0.4, x2=0.4, y1=0.3, y2=0.5)
+    shape = np.array([Tracker()._measure(line)])
+    assert _overlaps(shape, shape, 0.1).tolist() == [[0.0]]
+
+
 def test_the_best_pairs_go_first_and_each_row_and_column_once() -> None:
     likeness = np.array([[0.5, 0.9, 0.1], [0.3, 0.8, 0.2], [0.05, 0.7, 0.09]])
     assert list(_greedy(likeness, 0.1)) == [(0, 1), (1, 0)]
@@ -212,6 +218,11 @@ def test_a_sure_box_takes_the_track_from_an_unsure_one_of_equal_overlap() -> Non
 )
 def test_two_misses_in_a_row_end_what_was_not_told_yet(frames: str) -> None:
     assert told_at(Tracker(), [[box(0.5)] if sight == "x" else [] for sight in frames]) == []
+
+
+def test_what_is_far_away_is_another_one_also_while_neither_is_told() -> None:
+    assert told_at(Tracker(), [[box(0.2)], [box(0.8)], [box(0.2)], [box(0.8)]]) == []
+    assert told_at(Tracker(), [[box(0.2)], [box(0.8)]] * 3) == [4, 5]
 
 
 @pytest.mark.parametrize("frames", ["x-xx", "xx-x", "x-x-x"])
