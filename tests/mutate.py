@@ -252,7 +252,7 @@ def tried(
             there = MutationSpec(
                 copy / module, spec.operator_name, spec.occurrence, spec.start_pos, spec.end_pos
             )
-            limit = 10 + 3 * seconds[module]
+            limit = 30 + 5 * seconds[module]  # a busy machine kills no mutant
             done.put((item, mutate_and_test([there], command(module, copy), limit)))
         done.put(None)
 
@@ -278,6 +278,10 @@ def told(item: WorkItem, result: WorkResult) -> str:
     return "\n    ".join([f"{spec.module_path}:{spec.start_pos[0]}", *changed])
 
 
+def _slow(result: WorkResult) -> bool:
+    return result.output == "timeout"
+
+
 def summary(results: dict[str, WorkResult], total: int) -> str:
     """Figures by module, and of all."""
     lines = []
@@ -285,7 +289,7 @@ def summary(results: dict[str, WorkResult], total: int) -> str:
         count = Counter[str]()
         for job, result in results.items():
             if job.startswith(module):
-                slow = result.output == "timeout"
+                slow = _slow(result)
                 count["survived" if not result.is_killed else "slow" if slow else "killed"] += 1
         name = module or f"all (of {total} mutants that there are)"
         lines.append(
@@ -302,7 +306,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=JOBS, help="mutants at a time")
     parser.add_argument("--only", default="*", help="modules, such as '*/align.py'")
     parser.add_argument(
-        "--again", action="store_true", help="try only those that survived the last time"
+        "--again", action="store_true", help="only those that survived or were too slow last time"
     )
     return parser.parse_args(given)
 
@@ -319,7 +323,8 @@ def main(given: Sequence[str]) -> int:
     if args.again:
         known = {item.job_id for item in items}
         results = {job: result for job, result in session.results if job in known}
-        items = [i for i in items if i.job_id in results and not results[i.job_id].is_killed]
+        left = {job for job, result in results.items() if not result.is_killed or _slow(result)}
+        items = [item for item in items if item.job_id in left]
     else:
         session.clear()
         session.add_work_items(items)

@@ -141,3 +141,22 @@ def test_windows_may_be_as_long_as_the_horizon_and_as_the_hop(
     out = feed(aligner, make.roster("desk", start=100), seen, make.progress(120))
     found = [output for output in out if isinstance(output, Window) and seen in output.observations]
     assert len(found) == size // hop
+
+
+def test_a_source_that_has_promised_just_the_limit_has_not_stalled() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(110, source="room"))
+    assert aligner.force(ns(110))[1] == ["desk"]
+    assert aligner._sources["room"].spans == []
+
+
+def test_who_never_spoke_is_taken_to_have_been_there_since_the_first_who_did() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "gate", "room", start=100))
+    feed(aligner, make.progress(100), make.progress(115, source="gate"))
+    assert sorted(aligner.force(ns(110))[1]) == ["desk", "room"]
+    other = office()
+    feed(other, make.roster("desk", "gate", "room", start=100))
+    feed(other, make.progress(112), make.progress(115, source="gate"))
+    assert other.force(ns(110))[1] == []
