@@ -1,5 +1,6 @@
-# Two environments: .venv is the light install with development tools; .venv-torch adds the optional
-# adapters (ultralytics, openai-whisper) and training, which bring torch. apt packages: deploy/apt.txt.
+# Three environments: .venv is the light install with development tools; .venv-torch adds the optional
+# adapters (ultralytics, openai-whisper) and training, which bring torch; .venv-mutate is for mutation
+# testing alone. apt packages: deploy/apt.txt.
 PYTHON ?= python3
 SHARED := $(wildcard ../shared)
 ifneq ($(SHARED),)
@@ -11,7 +12,7 @@ BIN = .venv/bin
 FAST = -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test soak kafka bench head shared light clean
+.PHONY: help setup demo check test soak kafka bench mutate head shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +55,9 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
+mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/properties.md)
+	.venv-mutate/bin/python -m tests.mutate $(ARGS)
+
 head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/training.md)
 	.venv-torch/bin/python -m workers.training.shipped_head $(SHARED)/media --out build/head --ship models/fusion/shipped
 
@@ -72,7 +76,7 @@ light: ## the size of the light install, in a fresh environment of its own
 	@du -sh build/light
 
 clean: ## remove what make made
-	rm -rf .venv .venv-torch build out *.egg-info
+	rm -rf .venv .venv-torch .venv-mutate build out *.egg-info
 
 build/.apt-run: deploy/apt.txt
 	@mkdir -p build
@@ -96,4 +100,9 @@ build/.apt-test: deploy/apt.txt
 .venv-torch/.done: pyproject.toml constraints.txt | build/.apt-test
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python $(PIP) -e '.[ultralytics,whisper,train,dev]'
+	@touch $@
+
+.venv-mutate/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-mutate
+	.venv-mutate/bin/python $(PIP) -e '.[dev,mutate]'
 	@touch $@

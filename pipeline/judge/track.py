@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.types import SECOND, Box
 
-PATH_STEP = SECOND // 10  # ns; least time between points of a path, except the newest
+PATH_STEP = SECOND // 10  # ns; of three points of a path the outer ones are so far apart, or more
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
 BOX_ERROR = 0.04  # heights: standard deviation of detected boxes

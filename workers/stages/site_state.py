@@ -212,9 +212,12 @@ class SiteState:
 
     def _overheard(self, finding: Finding) -> Finding:
         """Adds the text of a recent utterance to the next anomaly, once."""
-        words, self._said = self._said, None
-        recent = words is not None and finding.start - words.end < self._plan.size
-        if words is None or finding.text or not recent:
+        words, size = self._said, self._plan.size
+        # Vision may be minutes behind sound: words of a later time wait for their own anomaly.
+        if words is None or words.start - finding.end >= size:
+            return finding
+        self._said = None
+        if finding.text or finding.start - words.end >= size:
             return finding
         return msgspec.structs.replace(finding, text=words.text)
 
