@@ -42,8 +42,13 @@ from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
-QUICK, CATCH_UP = 1.0, 60.0  # s to work off the log's backlog: without a message, and at most
-GRACE = 3.0  # s that alerting gets to report a failed stage before the process ends
+QUIET_CATCH_UP, MAX_CATCH_UP = (
+    1.0,
+    60.0,
+)  # s to work off the log's backlog: without a message, and at most
+FAILURE_REPORT_TIMEOUT = (
+    3.0  # s that alerting gets to report a failed stage before the process ends
+)
 
 
 def run(
@@ -174,19 +179,19 @@ class Daemon:
             return self.supervisor.stop.wait(LOOK_EVERY)
 
         if (
-            caught_up(positions.behind, turn, round(QUICK / LOOK_EVERY))
+            caught_up(positions.behind, turn, round(QUIET_CATCH_UP / LOOK_EVERY))
             or self.supervisor.stop.is_set()
         ):
             return
         waiting = ", ".join(f"{name} {n}" for name, n in positions.behind().items() if n)
         log.info("the sources start when what waits in the log is worked off: %s", waiting)
-        if caught_up(positions.behind, turn, round(CATCH_UP / LOOK_EVERY)):
+        if caught_up(positions.behind, turn, round(MAX_CATCH_UP / LOOK_EVERY)):
             log.info("what waited in the log is worked off")
         elif not self.supervisor.stop.is_set():
             log.warning(
                 "what waited in the log is not worked off in %g s; the sources start now, and the "
                 "oldest of it may count as late",
-                CATCH_UP,
+                MAX_CATCH_UP,
             )
 
     def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
@@ -225,7 +230,7 @@ class Daemon:
             return
         runner = alert.runner(self.bus, self.settings.bus.max_message)
         deliveries = [self._delivery(one) for one in who if f"deliver {one.name}" not in hold]
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + FAILURE_REPORT_TIMEOUT
         while time.monotonic() < until and runner.step() + sum(d.step() for d in deliveries):
             pass
         runner.close()

@@ -24,7 +24,7 @@ from workers.stages.speech import SpeechStage
 from workers.stages.text import TextStage
 from workers.stages.vision import Policy, VisionStage
 
-LIMIT, MOST = 64, 512  # entries a poll; MOST frames are some 50 MB
+POLL_ENTRIES, MAX_POLL_FRAMES = 64, 512  # entries a poll; 512 frames are some 50 MB
 POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `recorded`
 
 
@@ -35,7 +35,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     out: str
     stage: Stage
-    limit: int = LIMIT
+    limit: int = POLL_ENTRIES
 
     def runner(self, bus: Bus, max_bytes: int = MAX_RECORD_BYTES) -> Runner:
         """A runner of the stage on a bus; a record above `max_bytes` goes to the dead topic."""
@@ -90,14 +90,14 @@ def nodes(
                 topic=row.reads,
                 out=row.writes,
                 stage=MAKE[row.name](parts),
-                limit=_limit(parts) if row.reads == FRAMES else LIMIT,
+                limit=_limit(parts) if row.reads == FRAMES else POLL_ENTRIES,
             )
 
 
 def _limit(of: StageParts) -> int:
     """Entries a poll; a live poll holds several frames a camera, so that some can be skipped."""
     cameras = sum(len(site.cameras) for site in of.settings.sites.values())
-    return LIMIT if of.recorded else min(max(LIMIT, 4 * cameras), MOST)
+    return POLL_ENTRIES if of.recorded else min(max(POLL_ENTRIES, 4 * cameras), MAX_POLL_FRAMES)
 
 
 def _fusion(of: StageParts) -> FusionStage:

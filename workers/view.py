@@ -22,7 +22,7 @@ from workers.runtime.status import Snapshot, Status
 
 log = logging.getLogger("fusewatch")
 
-EVERY = 0.5  # s between updates of the table on a terminal
+TABLE_EVERY = 0.5  # s between updates of the table on a terminal
 LAST = 8  # alerts shown
 SAID_EVERY = 60.0  # s between status lines without a terminal
 
@@ -107,7 +107,7 @@ class View:
         self._say_changes(snapshot)
         if now < self._next:
             return
-        self._next = now + (EVERY if self._live else SAID_EVERY)
+        self._next = now + (TABLE_EVERY if self._live else SAID_EVERY)
         if self._live:
             self._live.update(self._picture(now, snapshot), refresh=True)
         else:

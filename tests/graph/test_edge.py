@@ -31,7 +31,14 @@ from workers.config.secrets import Secrets
 from workers.daemon import Daemon, _over
 from workers.delivery.delivery import Subscriber
 from workers.media.jpeg import encoded
-from workers.runtime.lag import LONG, MANY, KeepingUp, LocalOffsets, StageLag, caught_up
+from workers.runtime.lag import (
+    BACKLOG_TIMEOUT,
+    MAX_BACKLOG,
+    KeepingUp,
+    LocalOffsets,
+    StageLag,
+    caught_up,
+)
 from workers.runtime.state_folder import local_log
 from workers.runtime.status import Status
 from workers.runtime.supervisor import Supervisor
@@ -228,11 +235,11 @@ def test_a_failure_that_cannot_be_told_is_in_the_log_for_the_next(
 def test_a_stage_that_does_not_keep_up_for_a_minute_is_not_healthy() -> None:
     now = [0.0]
     keeps_up = KeepingUp(lambda: now[0])
-    keeps_up.saw({"vision": MANY + 1, "sound": MANY})
+    keeps_up.saw({"vision": MAX_BACKLOG + 1, "sound": MAX_BACKLOG})
     assert keeps_up()
-    now[0] += LONG
+    now[0] += BACKLOG_TIMEOUT
     assert not keeps_up()
-    keeps_up.saw({"vision": MANY + 1, "sound": 0})
+    keeps_up.saw({"vision": MAX_BACKLOG + 1, "sound": 0})
     assert not keeps_up()
     keeps_up.saw({"vision": 3, "sound": 0})
     assert keeps_up()

@@ -13,8 +13,8 @@ from typing import Protocol
 from pipeline.bus.kafka.state import reached
 from pipeline.bus.log import LocalLog
 
-MANY = 1000  # entries; a stage with a larger backlog
-LONG = 60.0  # for so many seconds does not keep up
+MAX_BACKLOG = 1000  # entries; a stage with a larger backlog
+BACKLOG_TIMEOUT = 60.0  # for so many seconds does not keep up
 
 
 class ConsumerOffsets(Protocol):
@@ -181,7 +181,7 @@ def caught_up(
 
 
 class KeepingUp:
-    """Whether every stage keeps up: none has more than `MANY` entries of backlog for `LONG` s."""
+    """Whether every stage keeps up: none has more than `MAX_BACKLOG` entries of backlog for `BACKLOG_TIMEOUT` s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -191,9 +191,11 @@ class KeepingUp:
         """Notes the present backlog of the stages."""
         now = self._monotonic()
         self._since = {
-            name: self._since.get(name, now) for name, entries in behind.items() if entries > MANY
+            name: self._since.get(name, now)
+            for name, entries in behind.items()
+            if entries > MAX_BACKLOG
         }
 
     def __call__(self) -> bool:
         now = self._monotonic()
-        return all(now - since < LONG for since in self._since.values())
+        return all(now - since < BACKLOG_TIMEOUT for since in self._since.values())

@@ -18,7 +18,7 @@ from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
 
 log = logging.getLogger("fusewatch")
 
-EVERY = 5.0  # s between two checks
+CHECK_EVERY = 5.0  # s between two checks
 PAUSE = 5.0  # s; a wait that took this much longer means that the whole process was paused
 
 
@@ -49,7 +49,7 @@ def watch(
     patience: float,
     gauge: Callable[[str, float], object] = lambda name, value: None,
     *,
-    every: float = EVERY,
+    every: float = CHECK_EVERY,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> None:
     """Checks the jobs until `stop`, and sets the gauges `behind.GROUP` (the backlog) and
