@@ -5,10 +5,11 @@ consumer group of each chunk topic monitors the sources of its partitions. It pu
 topic, under the same key, that a silent source is lost (`workers/capture/heartbeat.py`).
 
 A source is silent only if no record of it was published; a record that is not read yet is not
-silence. So every `ENDS_ASKED_EVERY` ns the reader asks the brokers for the end offset of the topic. When it
-has read up to there, it has seen all records published by that time, and a source without one for
-its patience before that time is lost. A backlog is not silence: the reader is not at that offset.
-Nor is an outage: after `MAX_ANSWER_GAP` ns without an answer the patience of all sources restarts.
+silence. So every `ENDS_ASKED_EVERY` ns the reader asks the brokers for the end offset of the topic.
+When it has read up to there, it has seen all records published by that time, and a source without
+one for its patience before that time is lost. A backlog is not silence: the reader is not at that
+offset. Nor is an outage: after `MAX_ANSWER_GAP` ns without an answer the patience of all sources
+restarts.
 """
 
 from __future__ import annotations

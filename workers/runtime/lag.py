@@ -181,7 +181,8 @@ def caught_up(
 
 
 class KeepingUp:
-    """Whether every stage keeps up: none has more than `MAX_BACKLOG` entries of backlog for `BACKLOG_TIMEOUT` s."""
+    """Whether every stage keeps up: none has more than `MAX_BACKLOG` entries of backlog for
+    `BACKLOG_TIMEOUT` s."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
