@@ -42,13 +42,10 @@ from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
-QUIET_CATCH_UP, MAX_CATCH_UP = (
-    1.0,
-    60.0,
-)  # s to work off the log's backlog: without a message, and at most
-FAILURE_REPORT_TIMEOUT = (
-    3.0  # s that alerting gets to report a failed stage before the process ends
-)
+# s to work off the log's backlog: without a message, and at most
+QUIET_CATCH_UP, MAX_CATCH_UP = 1.0, 60.0
+# s that alerting gets to report a failed stage before the process ends
+FAILURE_REPORT_TIMEOUT = 3.0
 
 
 def run(
