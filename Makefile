@@ -9,7 +9,8 @@ export FUSEWATCH_WEIGHTS ?= $(abspath $(SHARED)/weights)
 endif
 PIP = -m pip install -q --disable-pip-version-check -c constraints.txt
 BIN = .venv/bin
-FAST = -m "not live and not slow"
+TWO = -n 2 --dist worksteal
+FAST = $(TWO) -m "not live and not slow"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test soak kafka bench mutate head shared light clean
@@ -26,12 +27,14 @@ check: .venv/.dev ## lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal $(FAST)
+	$(BIN)/pytest $(FAST)
 
 test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
-	$(BIN)/pytest
-	.venv-torch/bin/python -m pytest tests/contract/test_detector.py tests/contract/test_speech.py \
-		tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
+	$(BIN)/pytest $(FAST)
+	$(BIN)/pytest -m "live or slow"
+	@# One thread in each process: the threads of networks this small cost more than they give
+	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
+		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
 
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
