@@ -10,9 +10,9 @@ file" is `write` and `flush` of the same batches, without fsync.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -245,7 +245,9 @@ def hosting(base: Path, count: int = 50_000, sites: int = 20) -> None:
 
 def main() -> None:
     """Runs all measurements in a temporary folder."""
-    base = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the files are written; default: /tmp")
+    base = Path(tempfile.mkdtemp(dir=parser.parse_args().folder))
     try:
         compare(base, size=1_000, count=20_000, batch=64)
         compare(base, size=150_000, count=400, batch=8)

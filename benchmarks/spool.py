@@ -11,9 +11,9 @@ disk as in production (WAL, NORMAL).
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -96,7 +96,9 @@ def read_back(spool: Spool) -> tuple[float, float]:
 
 def main() -> None:
     """Runs all measurements in a temporary folder."""
-    base = Path(tempfile.mkdtemp(dir=sys.argv[1] if len(sys.argv) > 1 else None))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the files are written; default: /tmp")
+    base = Path(tempfile.mkdtemp(dir=parser.parse_args().folder))
     print(
         f"{CAMERAS} cameras x {FPS}/s x {SIZE / 1000:g} kB = {CAMERAS * FPS * SIZE / 1e6:.1f} MB/s"
     )

@@ -8,8 +8,8 @@ A floor is the length of the longest chain of imports below a file, lazy imports
 
 from __future__ import annotations
 
+import argparse
 import ast
-import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -69,7 +69,9 @@ def _imported(tree: ast.AST, modules: dict[str, Path]) -> set[Path]:
 
 def main() -> None:
     """Print a row for each measure, and a column for each checkout."""
-    roots = [Path(given).resolve() for given in sys.argv[1:]] + [ROOT]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("others", nargs="*", type=Path, help="checkouts to put beside this one")
+    roots = [*(other.resolve() for other in parser.parse_args().others), ROOT]
     columns = [measured(root) for root in roots]
     print("measure | " + " | ".join(str(root) for root in roots))
     for what in columns[0]:

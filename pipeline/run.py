@@ -27,9 +27,8 @@ from pipeline.types import (
     Utterance,
 )
 
-# characters of a reason, and of a site or source: a malicious record
+# characters of a reason, and of a site or source: a malicious record may put long text into either
 MAX_REASON, MAX_NAME = 1000, 200
-# may put long text into either
 KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of the topics that stages read
     topics.FRAMES: (FrameChunk, Progress, Roster),
     topics.AUDIO: (AudioChunk, Progress, Roster),

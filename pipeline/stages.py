@@ -49,7 +49,7 @@ def _names(rows: Iterable[StageRow]) -> tuple[str, ...]:
     return tuple(row.name for row in rows)
 
 
-ALL = _names(TABLE)
+ALL_STAGES = _names(TABLE)
 JUDGES = _names(row for row in TABLE if row.reads not in CHUNKS)
 CAPTURE, DELIVERY = "capture", "delivery"  # workers without a stage
 WORKERS: Mapping[str, tuple[str, ...]] = {  # worker -> the stages that it runs

@@ -17,7 +17,7 @@ LATE = "late.v1"
 DEAD = "dead.v1"
 
 CHUNKS = (FRAMES, AUDIO, REPORTS)
-ALL = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
+ALL_TOPICS = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
 
 
 def key_of(topic: str, record: Record) -> str:

@@ -226,7 +226,7 @@ def flag(name: str, help_: str) -> OptionInfo:
 
 
 def text_argument(help_: str, metavar: str | None = None) -> ArgumentInfo:
-    """A text that its position tells."""
+    """A positional argument: a text."""
     made: ArgumentInfo = typer.Argument(parser=str, metavar=metavar, help=help_)
     return made
 

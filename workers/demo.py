@@ -28,7 +28,7 @@ from workers.stages.encoders import load_encoders
 ROOT = Path(__file__).resolve().parents[1]
 DEVICE = Path("/dev/video0")
 OUT_FOLDER = Path("out/demo")
-NOTHING = (
+NO_SCENE = (
     "there is no recorded scene and no webcam here. Give a scene (docs/scenes.md says how to make"
     " one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
 )
@@ -54,7 +54,7 @@ def demo(config: Path | None, scene: Path | None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if scene is None:
         if not DEVICE.exists():
-            raise ConfigError(NOTHING)
+            raise ConfigError(NO_SCENE)
         console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
         return daemon.run(
             config or example("webcam"), scene=None, state=OUT_FOLDER / "state", speed=None

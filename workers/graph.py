@@ -10,7 +10,7 @@ from pipeline.config.schema import Config
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
-from pipeline.stages import ALL, TABLE
+from pipeline.stages import ALL_STAGES, TABLE
 from pipeline.topics import FRAMES
 from workers.delivery.snapshots import evidence_names
 from workers.runtime.status import Status
@@ -72,7 +72,7 @@ def nodes(
     status: Status,
     *,
     recorded: bool,
-    stages: Sequence[str] = ALL,
+    stages: Sequence[str] = ALL_STAGES,
     judges: Mapping[str, Head] | None = None,
 ) -> Iterator[Node]:
     """Yields the stages of the graph, or only the named ones, in the order of the records' flow.

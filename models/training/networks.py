@@ -21,7 +21,12 @@ WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
 DROPOUT = 0.2
 GRAIN = 0.2  # least standard deviation of a YAMNet class (log odds / 8) in standardization
 THIN = 0.25  # share of an embedding dropped in training, so that no verdict depends on few numbers
-QUALITY = {"vision": SIZES["vision"], "sound": 6, "speech": 3, "report": 2}  # without embeddings
+QUALITY_SIZES = {
+    "vision": SIZES["vision"],
+    "sound": 6,
+    "speech": 3,
+    "report": 2,
+}  # without embeddings
 
 
 class ModalityEncoders(nn.Module):
@@ -30,16 +35,18 @@ class ModalityEncoders(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        words = nn.Linear(SIZES["report"] - QUALITY["report"], WIDTH)  # speech and reports share it
+        words = nn.Linear(
+            SIZES["report"] - QUALITY_SIZES["report"], WIDTH
+        )  # speech and reports share it
         self.embeds = nn.ModuleDict(
             {
-                "sound": nn.Linear(SIZES["sound"] - QUALITY["sound"], WIDTH),
+                "sound": nn.Linear(SIZES["sound"] - QUALITY_SIZES["sound"], WIDTH),
                 "words": words,
             }
         )
         # A feature that is constant in training keeps weight 0; a random weight would add noise.
         nn.init.zeros_(self.embeds["sound"].weight)
-        self.quality = nn.ModuleDict({m: nn.Linear(QUALITY[m], WIDTH) for m in MODALITIES})
+        self.quality = nn.ModuleDict({m: nn.Linear(QUALITY_SIZES[m], WIDTH) for m in MODALITIES})
         self.hidden = nn.ModuleDict(
             {m: nn.Sequential(nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH))
              for m in MODALITIES}
@@ -62,7 +69,7 @@ class ModalityEncoders(nn.Module):
                 continue
             spread = there.std(axis=0)
             if modality == "sound":  # most classes never occur: their noise is not evidence
-                classes = SIZES["sound"] - QUALITY["sound"]
+                classes = SIZES["sound"] - QUALITY_SIZES["sound"]
                 spread[:classes] = np.maximum(spread[:classes], GRAIN)
             scale = np.where(spread > 0.01, 1 / np.maximum(spread, 0.01), 1.0)
             self.get_buffer(f"mean_{modality}").copy_(torch.from_numpy(there.mean(axis=0)))
@@ -80,8 +87,8 @@ class ModalityEncoders(nn.Module):
             scale = self.get_buffer(f"scale_{modality}")
             given = (inputs[modality] - self.get_buffer(f"mean_{modality}")) * scale
             given = given.clamp(-6, 6)
-            embedding = self.thin(given[:, : SIZES[modality] - QUALITY[modality]])
-            token = self.quality[modality](given[:, SIZES[modality] - QUALITY[modality] :])
+            embedding = self.thin(given[:, : SIZES[modality] - QUALITY_SIZES[modality]])
+            token = self.quality[modality](given[:, SIZES[modality] - QUALITY_SIZES[modality] :])
             if modality == "sound":
                 token = token + self.embeds["sound"](embedding)
             elif modality != "vision":

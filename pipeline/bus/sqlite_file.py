@@ -1,8 +1,8 @@
-"""A SQLite file of ours: how it is opened, checked, written to and kept small.
+"""A SQLite file in WAL mode: opened, checked, written to and kept below a size.
 
-The local log and the spool stand on it. What the disk or the file does to us becomes an
-OutsideError in words. `lock` keeps other processes out.
-https://www.sqlite.org/wal.html says what WAL promises, https://www.sqlite.org/pragma.html the rest.
+The local log and the spool use it. Errors of the disk and of the file are raised as OutsideError,
+with a message for the operator. `lock` keeps other processes out.
+https://www.sqlite.org/wal.html documents WAL, https://www.sqlite.org/pragma.html the settings.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class SqliteFile:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        """Turns what the disk or the file does to us into OutsideError (DiskFull); a bug stays."""
+        """Raises errors of the disk or the file as OutsideError (DiskFull), others unchanged."""
         try:
             yield
         except sqlite3.Error as error:

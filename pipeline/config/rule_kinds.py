@@ -1,4 +1,4 @@
-"""The kinds of rules: what each may be told, and what is wrong with it at a site.
+"""The kinds of rules: the settings of each, and the check of them at a site.
 
 A new kind is a class here, its word in `Rule`, and a judge in `pipeline/judge/`.
 """
@@ -40,7 +40,7 @@ class RuleSite(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
-    """What every rule may be told."""
+    """The settings that every rule has."""
 
     name: OwnName = ""  # default: made of the rule's kind and its subject
     severity: Severity = "medium"

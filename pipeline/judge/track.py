@@ -19,7 +19,8 @@ import numpy as np
 
 from pipeline.types import SECOND, Box
 
-PATH_STEP = SECOND // 10  # ns; of three points of a path the outer ones are so far apart, or more
+# ns; a point is left out if its neighbours on the path are closer than this
+PATH_STEP = SECOND // 10
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
 BOX_ERROR = 0.04  # heights: standard deviation of detected boxes

@@ -248,7 +248,7 @@ def test_a_stage_that_does_not_keep_up_for_a_minute_is_not_healthy() -> None:
 def test_the_smallest_cap_that_is_accepted_is_enough_for_every_topic(config: Path) -> None:
     config.write_text(config.read_text() + "storage: {cap: 100 MB}\n")
     daemon = built(config)
-    for topic in topics.ALL:
+    for topic in topics.ALL_TOPICS:
         assert daemon.bus.end(topic) == 0
     daemon.bus.close()
     daemon.view.close()

@@ -108,21 +108,21 @@ def settings() -> schema.KafkaBus:
 
 def enough() -> dict[str, int]:
     most = settings().max_message
-    return {name: most_bytes(name, most) + (1 << 16) for name in topics.ALL}
+    return {name: most_bytes(name, most) + (1 << 16) for name in topics.ALL_TOPICS}
 
 
 def test_topics_that_are_there_and_take_our_records_are_fine() -> None:
     check_topics(Known(enough()), settings())
 
 
-@pytest.mark.parametrize("name", topics.ALL)
+@pytest.mark.parametrize("name", topics.ALL_TOPICS)
 def test_a_missing_topic_is_told_with_what_makes_it(name: str) -> None:
     limits = {topic: limit for topic, limit in enough().items() if topic != name}
     with pytest.raises(ConfigError, match=rf"fusewatch\.{name}.*fusewatch topics create"):
         check_topics(Known(limits), settings())
 
 
-@pytest.mark.parametrize("name", topics.ALL)
+@pytest.mark.parametrize("name", topics.ALL_TOPICS)
 def test_a_topic_that_does_not_take_our_largest_record_is_told(name: str) -> None:
     largest = most_bytes(name, settings().max_message)
     limits = enough() | {name: largest}  # its key and headers do not fit

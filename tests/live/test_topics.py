@@ -72,12 +72,12 @@ def test_topics_are_made_once_and_then_left_alone(
 ) -> None:
     code, said = create(place, capsys, "--dry-run")
     assert (code, said.count(": would be created (")) == (0, 8)
-    assert admin.topics(topics.ALL) == {}
+    assert admin.topics(topics.ALL_TOPICS) == {}
     code, said = create(place, capsys)
     assert (code, said.count(": created (")) == (0, 8)
     assert f"{place.prefix}.frames.v1: created (12 partitions, 1 copy, keeps 15 min" in said
-    there = admin.topics(topics.ALL)
-    assert set(there) == set(topics.ALL)
+    there = admin.topics(topics.ALL_TOPICS)
+    assert set(there) == set(topics.ALL_TOPICS)
     assert there[topics.FRAMES].partitions == 12
     assert there[topics.ALERTS].config["message.timestamp.type"] == "LogAppendTime"
     assert admin.limits([topics.DEAD, topics.FRAMES]) == {
@@ -86,7 +86,7 @@ def test_topics_are_made_once_and_then_left_alone(
     }
     code, said = create(place, capsys)
     assert (code, said.count(": unchanged\n")) == (0, 8)
-    assert admin.topics(topics.ALL) == there
+    assert admin.topics(topics.ALL_TOPICS) == there
 
 
 def test_longer_and_larger_is_done_and_shorter_and_smaller_refused(
@@ -98,7 +98,7 @@ def test_longer_and_larger_is_done_and_shorter_and_smaller_refused(
     assert code == 0
     assert "retention.ms 900000 -> 1800000" in said
     assert admin.topics([topics.FRAMES])[topics.FRAMES].config["max.message.bytes"] == "2065536"
-    larger = admin.topics(topics.ALL)
+    larger = admin.topics(topics.ALL_TOPICS)
     place.say()
     code, said = create(place, capsys)
     assert code == 2
@@ -110,7 +110,7 @@ def test_longer_and_larger_is_done_and_shorter_and_smaller_refused(
         "Nothing was changed.",
     ):
         assert words in said
-    assert admin.topics(topics.ALL) == larger
+    assert admin.topics(topics.ALL_TOPICS) == larger
     assert create(place, capsys, "--shrink")[0] == 0
     assert admin.limits([topics.DEAD]) == {topics.DEAD: 1_131_072}
 
@@ -166,7 +166,7 @@ def test_more_copies_than_brokers_are_refused_before_anything_is_made(
     code, said = create(place, capsys)
     assert code == 2
     assert "9 copies of each record need 9 brokers, and there" in said
-    assert admin.topics(topics.ALL) == {}
+    assert admin.topics(topics.ALL_TOPICS) == {}
 
 
 def test_the_list_has_sizes_and_who_reads_what(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from workers.config.source_address import HIDDEN_ADDRESS, Address, parse
+from workers.config.source_address import Address, parse
 
 SIX_SPELLINGS = [
     "rtsp://ops.user:s3cretpw@h",
@@ -193,6 +193,5 @@ def test_no_secret_is_shown_wherever_it_stands(user: str, word: str) -> None:
     ]
     for form in forms:
         told = shown_everywhere(form)
-        assert told.count("Q") == 0 or HIDDEN_ADDRESS in told
         assert user not in told
         assert word not in told

@@ -1,4 +1,4 @@
-"""Who may import whom: the gate of the design's section 2. What it allows stands in this file."""
+"""Which file may import which: layers, rooms, heavy packages, and how large a room may be."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ def test_every_kind_of_rule_has_a_judge() -> None:
 
 
 def test_every_stage_is_made_and_its_encoders_are_loaded() -> None:
-    assert tuple(graph.MAKE) == stages.ALL
+    assert tuple(graph.MAKE) == stages.ALL_STAGES
     assert {name for row in stages.TABLE for name in row.encoders} == set(
         Encoders.__struct_fields__
     )
 
 
 def test_every_stage_has_one_worker_and_every_topic_of_chunks_one_speaker() -> None:
-    assert [name for run in stages.WORKERS.values() for name in run] == list(stages.ALL)
+    assert [name for run in stages.WORKERS.values() for name in run] == list(stages.ALL_STAGES)
     assert set(stages.SPEAKS) == set(CHUNKS)
     assert sum(row.speaks for row in stages.TABLE) == len(CHUNKS)
 

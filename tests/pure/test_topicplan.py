@@ -39,7 +39,7 @@ def judged(plan: Plan, topic: Topic | None, **options: bool) -> Step:
 
 def test_every_topic_has_a_plan_and_every_broker_setting_is_text() -> None:
     config = Config(version=1, sites={"lobby": Site()}, bus=BUS)
-    assert [plan.topic for plan in plans(config, BUS)] == list(topics.ALL)
+    assert [plan.topic for plan in plans(config, BUS)] == list(topics.ALL_TOPICS)
     for plan in plans(config, BUS):
         assert plan.config["cleanup.policy"] == "delete"
         assert plan.config["message.timestamp.type"] == "LogAppendTime"

@@ -5,7 +5,7 @@ consumer group of each chunk topic monitors the sources of its partitions. It pu
 topic, under the same key, that a silent source is lost (`workers/capture/heartbeat.py`).
 
 A source is silent only if no record of it was published; a record that is not read yet is not
-silence. So every `ENDS_ASKED_EVERY` ns the reader asks the brokers for the end offset of the topic.
+silence. So every `ENDS_ASKED_EVERY_NS` the reader asks the brokers for the end offset of the topic.
 When it has read up to there, it has seen all records published by that time, and a source without
 one for its patience before that time is lost. A backlog is not silence: the reader is not at that
 offset. Nor is an outage: after `MAX_ANSWER_GAP` ns without an answer the patience of all sources
@@ -27,7 +27,7 @@ from pipeline.types import SECOND
 from workers.capture import factory
 from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, may_be_from_monitor
 
-ENDS_ASKED_EVERY = 2 * SECOND  # ns between two requests for the end offsets
+ENDS_ASKED_EVERY_NS = 2 * SECOND  # ns between two requests for the end offsets
 # A longer gap between two answers restarts the wait of every source; shorter than any patience.
 MAX_ANSWER_GAP = 10 * SECOND
 # After an outage every source gets so much more time, because captures reconnect one by one.
@@ -133,7 +133,7 @@ class AbsenceDetectingReader:
                     self._new.discard(event.partition)
                 case Entry():
                     self._heard(event)
-        if self._clock() - self._looked >= ENDS_ASKED_EVERY:
+        if self._clock() - self._looked >= ENDS_ASKED_EVERY_NS:
             self._look()
         for number, part in self._parts.items():
             self._speak(number, part)

@@ -21,7 +21,10 @@ from pipeline.types import Alert, DeadLetter, ns, rfc3339
 
 # the source of a delivery's dead letter, before the subscriber's name
 DELIVERY_PREFIX = "delivery/"
-RETRY_TOPICS = frozenset(topics.ALL) - {topics.LATE, topics.DEAD}  # topics that take a record again
+RETRY_TOPICS = frozenset(topics.ALL_TOPICS) - {
+    topics.LATE,
+    topics.DEAD,
+}  # topics that take a record again
 REPEATS_NOTE = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
     "read, counted, and changes nothing."
@@ -48,8 +51,7 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def cut(self) -> bool:
-        """Whether the record was cut because it was too long (`run.letter` notes it in the
-        reason)."""
+        """Whether the record was cut because it was too long, as its reason says."""
         kept = self.letter
         return (
             kept is not None

@@ -29,7 +29,13 @@ from pipeline.bus.kafka.client_settings import context
 from pipeline.config.schema import KafkaBus as Settings
 from pipeline.errors import FusewatchError, OutsideError
 from pipeline.ports import Bus
-from workers.bus.faust_consumer import FETCH_BYTES, REBALANCE_TIMEOUT, App, Assignor, Transport
+from workers.bus.faust_consumer import (
+    FAUST_FETCH_BYTES,
+    REBALANCE_TIMEOUT,
+    App,
+    Assignor,
+    Transport,
+)
 from workers.bus.faust_reader import FaustEvent, FaustReader
 from workers.bus.preflight import check_group
 
@@ -222,7 +228,7 @@ def _made(settings: Settings, topic: str, group: str, client: str, reader: Faust
         broker_rebalance_timeout=REBALANCE_TIMEOUT,
         broker_max_poll_records=HANDED_OVER_AT_ONCE,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=min(FETCH_BYTES, settings.max_message + (64 << 10)),
+        consumer_max_fetch_size=min(FAUST_FETCH_BYTES, settings.max_message + (64 << 10)),
         key_serializer="raw",
         value_serializer="raw",
         agent_supervisor=CrashingSupervisor,

@@ -21,7 +21,7 @@ from pipeline.bus.kafka.connection import STALE_AFTER
 from pipeline.errors import OutsideError
 from workers.bus.faust_reader import FaustReader
 
-FETCH_BYTES = 8 << 20  # bytes of one answer of one broker, over all partitions
+FAUST_FETCH_BYTES = 8 << 20  # bytes of one answer of one broker, over all partitions
 FETCH_WAIT = 0.25  # s that a broker may wait for records; later fetches wait behind this one
 REBALANCE_TIMEOUT = 300.0  # s that a member may take to release its partitions
 STEP_TIMEOUT = 270.0  # s of REBALANCE_TIMEOUT that a running step gets to end
@@ -102,7 +102,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         # Faust keeps aiokafka's default of 50 MB a broker, and lets brokers wait for 1.5 s.
-        consumer._fetch_max_bytes = FETCH_BYTES
+        consumer._fetch_max_bytes = FAUST_FETCH_BYTES
         consumer._fetch_max_wait_ms = int(FETCH_WAIT * 1000)
         return consumer
 

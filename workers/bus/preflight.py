@@ -27,8 +27,8 @@ class Known(Protocol):
 
 def check_topics(known: Known, settings: KafkaBus) -> None:
     """Raises ConfigError if a topic is missing or does not take our largest record."""
-    limits = known.limits(topics.ALL)
-    if missing := [name for name in topics.ALL if name not in limits]:
+    limits = known.limits(topics.ALL_TOPICS)
+    if missing := [name for name in topics.ALL_TOPICS if name not in limits]:
         msg = (
             f"bus: the brokers have no topic {settings.prefix}.{missing[0]}"
             f"{f' (nor {len(missing) - 1} others)' if missing[1:] else ''}: "

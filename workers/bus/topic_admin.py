@@ -64,7 +64,7 @@ def create(
     All is checked before anything is changed: raises ConfigError with every change that is refused,
     and OutsideError if `grow` would break the order of records that are not read yet.
     """
-    there = brokers.topics(topics.ALL)
+    there = brokers.topics(topics.ALL_TOPICS)
     steps = [
         step(plan, there.get(plan.topic), name=brokers.wire(plan.topic), grow=grow, shrink=shrink)
         for plan in plans(settings, bus)
@@ -148,11 +148,11 @@ def _about(plan: Plan) -> str:
 
 def rows(brokers: TopicBrokers) -> list[TopicRow]:
     """Returns a row for each of our topics, also for a missing one."""
-    there = brokers.topics(topics.ALL)
-    counts = {name: there[name].partitions for name in topics.ALL if name in there}
+    there = brokers.topics(topics.ALL_TOPICS)
+    counts = {name: there[name].partitions for name in topics.ALL_TOPICS if name in there}
     sizes, lags, held = brokers.sizes(list(counts)), brokers.lags(counts), brokers.held(counts)
     found = []
-    for name in topics.ALL:
+    for name in topics.ALL_TOPICS:
         if name not in counts:
             found.append(TopicRow(topic=brokers.wire(name), missing=True))
             continue

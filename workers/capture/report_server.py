@@ -29,7 +29,7 @@ from workers.capture.reports import ReportSource
 MAX_REQUESTS = 16  # requests at once; more are refused
 READ_TIMEOUT = 5.0  # s that a read may wait for a byte
 CONNECTION_TIMEOUT = 10.0  # s that a connection may take in all, even while it sends
-STOP_LOOK_EVERY = 0.2  # s between checks of the stop event
+SERVE_LOOK_EVERY = 0.2  # s between checks of the stop event
 # bytes of a refused body that are read, or the close would cut off the answer
 MAX_UNREAD_BYTES = 1 << 20
 
@@ -45,7 +45,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 32
-    timeout = STOP_LOOK_EVERY
+    timeout = SERVE_LOOK_EVERY
     whole = CONNECTION_TIMEOUT
 
     def __init__(self, listen: str, api: ReportApi, reports: ReportSource) -> None:
@@ -85,7 +85,7 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         while not stop.is_set():
             with suppress(DiskFull):  # no progress is published meanwhile; `publish` logs a warning
                 self._reports.beat()
-            stop.wait(STOP_LOOK_EVERY)
+            stop.wait(SERVE_LOOK_EVERY)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts a thread for the request, or closes it if `MAX_REQUESTS` are busy."""

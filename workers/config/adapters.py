@@ -16,7 +16,7 @@ from pipeline.config.schema import Model, Models
 
 
 class Adapter(msgspec.Struct, frozen=True):
-    """The module of a kind of model, what may run it, and whether several of these at once."""
+    """The module of a kind of model, and its providers; `several`: it may use more than one."""
 
     module: str
     providers: tuple[str, ...]

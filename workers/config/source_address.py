@@ -18,7 +18,6 @@ from pipeline.errors import ConfigError
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SCHEMES = (*NETWORK_SCHEMES, "device", "file")
-HIDDEN_ADDRESS = "(address hidden)"
 MAX_LENGTH = 2048
 _KEYS = ("url", "username", "password")
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 import standardwebhooks
 
-MAX_BODY_BYTES = 1 << 20  # bytes
+MAX_RECEIVED_BYTES = 1 << 20  # bytes
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                length = min(int(self.headers.get("content-length") or 0), MAX_BODY_BYTES)
+                length = min(int(self.headers.get("content-length") or 0), MAX_RECEIVED_BYTES)
                 reply = receiver.take(self.path, dict(self.headers), self.rfile.read(length))
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():

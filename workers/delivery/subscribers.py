@@ -57,8 +57,10 @@ def delivery(
 
 
 def deliver_now(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> list[str]:
-    """Sends replayed alerts to the remote subscribers; returns the names of those that did not take
-    all within `NOW` s."""
+    """Sends replayed alerts to the remote subscribers.
+
+    Returns the names of those that did not take all within `REPLAY_TIMEOUT` s.
+    """
     bus = MemoryBus()
     for alert in alerts:
         bus.publish(topics.ALERTS, topics.key_of(topics.ALERTS, alert), codec.encode(alert))

@@ -15,7 +15,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import drain
-from pipeline.stages import ALL
+from pipeline.stages import ALL_STAGES
 from pipeline.types import SECOND, Alert, Record, event_start
 from workers import graph
 from workers.bus.publish import publish_captured
@@ -39,7 +39,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
-    stages: Sequence[str] = ALL
+    stages: Sequence[str] = ALL_STAGES
     film: recordings.OpenVideo = recordings.Video
 
 

@@ -14,7 +14,7 @@ from models.registry import REGISTRY
 from pipeline.config import schema
 from pipeline.errors import ConfigError
 from pipeline.ports import Model
-from pipeline.stages import ALL, TABLE
+from pipeline.stages import ALL_STAGES, TABLE
 from workers.config.adapters import ADAPTERS
 
 RECORDED_THREADS = 2
@@ -32,7 +32,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_encoders(
-    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL
+    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL_STAGES
 ) -> Encoders:
     """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
