@@ -23,7 +23,7 @@ from pathlib import Path
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config.schema import Webhook as Settings
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letters
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letter_publisher
 from workers.delivery.webhook import Webhook
 
 folder, url, secret = sys.argv[1:]
@@ -31,7 +31,7 @@ durable = {topics.ALERTS: Retention(hold=True, durable=True)}
 bus = LocalLog(Path(folder), clock=time.time_ns, retention=durable)
 who = Subscriber(name="siem", sink=Webhook(Settings(url=url, secret=secret)))
 outside = DeliveryEnvironment(clock=time.time, random=random.random, pause=time.sleep)
-delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letters(bus), outside)
+delivery = Delivery(who, bus.reader(topics.ALERTS, who.group), dead_letter_publisher(bus), outside)
 while not delivery.idle:
     delivery.step(0.1)
 delivery.close()
