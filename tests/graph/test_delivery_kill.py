@@ -23,7 +23,8 @@ from pathlib import Path
 from pipeline import topics
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.config.schema import Webhook as Settings
-from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber, dead_letter_publisher
+from workers.delivery.delivery import Delivery, DeliveryEnvironment, Subscriber
+from workers.delivery.delivery import dead_letter_publisher
 from workers.delivery.webhook import Webhook
 
 folder, url, secret = sys.argv[1:]
