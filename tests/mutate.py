@@ -196,12 +196,13 @@ def _unseen(code: str) -> Iterator[Span]:
 # -- how they are tried
 
 
-def command(module: str, copy: Path) -> str:
-    """What runs the module's tests in a copy."""
+def command(module: str, copy: Path, seconds: float = 3600) -> str:
+    """What runs the module's tests in a copy; it ends by itself, whoever started it has gone."""
     first, then = TESTS[module]
     pytest = f"{shlex.quote(sys.executable)} -m pytest {PYTEST}"
     line = f"cd {shlex.quote(str(copy))} && {pytest} {first} && {pytest} {then}"
-    return f"env PYTHONPATH={shlex.quote(str(copy))} sh -c {shlex.quote(line)}"
+    end = f"timeout -k 5 {seconds + 10:.0f}"
+    return f"{end} env PYTHONPATH={shlex.quote(str(copy))} sh -c {shlex.quote(line)}"
 
 
 def copied(number: int) -> Path:
@@ -252,8 +253,8 @@ def tried(
             there = MutationSpec(
                 copy / module, spec.operator_name, spec.occurrence, spec.start_pos, spec.end_pos
             )
-            limit = 30 + 5 * seconds[module]  # a busy machine kills no mutant
-            done.put((item, mutate_and_test([there], command(module, copy), limit)))
+            limit = 20 + 2 * seconds[module]
+            done.put((item, mutate_and_test([there], command(module, copy, limit), limit)))
         done.put(None)
 
     for number in range(jobs):

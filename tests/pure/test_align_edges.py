@@ -160,3 +160,22 @@ def test_who_never_spoke_is_taken_to_have_been_there_since_the_first_who_did() -
     feed(other, make.roster("desk", "gate", "room", start=100))
     feed(other, make.progress(112), make.progress(115, source="gate"))
     assert other.force(ns(110))[1] == []
+
+
+def test_a_promise_for_a_source_that_says_nothing_new_makes_nothing_lost() -> None:
+    """The source said the same before it was lost."""
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(102, source="room"))
+    feed(aligner, make.progress(102, source="room", alive=False))
+    out = feed(aligner, make.progress(106, source="room"), make.progress(106))
+    assert set(presence_of("room", out).values()) == {Presence.SILENT}
+
+
+def test_a_stalled_source_that_repeats_the_limit_is_not_back() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(200, source="room"))
+    assert aligner.force(ns(110))[1] == ["desk"]
+    feed(aligner, make.progress(110))
+    assert aligner.force(ns(120))[1] == []
