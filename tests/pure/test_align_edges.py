@@ -179,3 +179,22 @@ def test_a_stalled_source_that_repeats_the_limit_is_not_back() -> None:
     assert aligner.force(ns(110))[1] == ["desk"]
     feed(aligner, make.progress(110))
     assert aligner.force(ns(120))[1] == []
+
+
+def test_a_second_loss_is_not_forgotten_with_the_first() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    for upto, alive in ((100, True), (101, False), (103, True), (112, False), (120, True)):
+        feed(aligner, make.progress(upto, source="room", alive=alive))
+    out = [each for upto in (101, 109, 114, 120) for each in feed(aligner, make.progress(upto))]
+    presence = presence_of("room", out)
+    assert {second for second in presence if presence[second] is Presence.LOST} == {
+        97, 98, 99, 100, *range(100, 112)
+    }  # fmt: skip
+
+
+def test_while_nobody_has_spoken_all_are_taken_to_be_there_since_the_first_roster() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.roster("desk", start=120))
+    assert aligner.force(ns(100))[1] == []
+    assert aligner.force(ns(101))[1] == ["desk"]
