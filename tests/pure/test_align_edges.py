@@ -160,3 +160,41 @@ def test_who_never_spoke_is_taken_to_have_been_there_since_the_first_who_did() -
     feed(other, make.roster("desk", "gate", "room", start=100))
     feed(other, make.progress(112), make.progress(115, source="gate"))
     assert other.declare_lost_until(ns(110))[1] == []
+
+
+def test_a_promise_for_a_source_that_says_nothing_new_makes_nothing_lost() -> None:
+    """The source said the same before it was lost."""
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(102, source="room"))
+    feed(aligner, make.progress(102, source="room", alive=False))
+    out = feed(aligner, make.progress(106, source="room"), make.progress(106))
+    assert set(presence_of("room", out).values()) == {Presence.SILENT}
+
+
+def test_a_stalled_source_that_repeats_the_limit_is_not_back() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    feed(aligner, make.progress(200, source="room"))
+    assert aligner.declare_lost_until(ns(110))[1] == ["desk"]
+    feed(aligner, make.progress(110))
+    assert aligner.declare_lost_until(ns(120))[1] == []
+
+
+def test_a_second_loss_is_not_forgotten_with_the_first() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.progress(100))
+    for upto, alive in ((100, True), (101, False), (103, True), (112, False), (120, True)):
+        feed(aligner, make.progress(upto, source="room", alive=alive))
+    out = [each for upto in (101, 109, 114, 120) for each in feed(aligner, make.progress(upto))]
+    presence = presence_of("room", out)
+    assert {second for second in presence if presence[second] is Presence.LOST} == {
+        97, 98, 99, 100, *range(100, 112)
+    }  # fmt: skip
+
+
+def test_while_nobody_has_spoken_all_are_taken_to_be_there_since_the_first_roster() -> None:
+    aligner = office()
+    feed(aligner, make.roster("desk", "room", start=100), make.roster("desk", start=120))
+    assert aligner.declare_lost_until(ns(100))[1] == []
+    assert aligner.declare_lost_until(ns(101))[1] == ["desk"]

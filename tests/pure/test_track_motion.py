@@ -17,6 +17,7 @@ from pipeline.judge.track import (
     StationaryMemory,
     Track,
     Tracker,
+    _alike,
     _greedy,
     _Motion,
     _overlaps,
@@ -183,8 +184,11 @@ def test_a_box_without_height_is_a_thousandth_high() -> None:
 
 def test_boxes_without_any_area_overlap_nothing() -> None:
     line = Box(label="person", score=0.8, x1=0.4, x2=0.4, y1=0.3, y2=0.5)
+    flat = Box(label="person", score=0.8, x1=0.4, x2=0.6, y1=0.5, y2=0.5)
     shape = np.array([Tracker()._measure(line)])
     assert _overlaps(shape, shape, 0.1).tolist() == [[0.0]]
+    assert not _alike(line, line)
+    assert not _alike(flat, flat)
 
 
 def test_the_best_pairs_go_first_and_each_row_and_column_once() -> None:
