@@ -36,7 +36,7 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
 		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
 
-soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/soak.md)
+soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/explanations/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
 
 kafka: | build/.apt-test ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; tests use it with FUSEWATCH_KAFKA=127.0.0.1:9092
@@ -58,10 +58,10 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
-mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/properties.md)
+mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/properties.md)
 	.venv-mutate/bin/python -m tests.mutate $(ARGS)
 
-head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/training.md)
+head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/guides/training.md)
 	.venv-torch/bin/python -m workers.training.shipped_head $(SHARED)/media --out build/head --ship models/fusion/shipped
 
 shared:

@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DEVICE = Path("/dev/video0")
 OUT_FOLDER = Path("out/demo")
 NO_SCENE = (
-    "there is no recorded scene and no webcam here. Give a scene (docs/scenes.md says how to make"
-    " one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
+    "there is no recorded scene and no webcam here. Give a scene (docs/guides/scenes.md says how to"
+    " make one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
 )
 
 

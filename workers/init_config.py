@@ -21,7 +21,7 @@ STATE = "~/.local/state/fusewatch"
 TOKEN, WEBHOOK = "token", "webhook-secret"
 
 _CONFIG = """\
-# A site of one camera and one microphone: this computer's. Every setting: docs/config.md
+# A site of one camera and one microphone: this computer's. Every setting: docs/reference/config.md
 #   fusewatch check {config}       says everything that is wrong with this file
 #   fusewatch doctor {config}      tries camera, microphone, weights and disk
 #   fusewatch run {config}         watches, until it is stopped

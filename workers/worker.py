@@ -59,7 +59,7 @@ SCENE_WAITS_SHARE = 0.5  # and the share of its cap: no record of a scene may be
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of the command line; `docs/workers.md` explains each."""
+    """The options of the command line; `docs/guides/workers.md` explains each."""
 
     stage: str
     instance: str = ""

@@ -1,8 +1,8 @@
 """Classifies sounds with YAMNet (AudioSet, 521 classes; LiteRT) and a head for our labels.
 
 YAMNet alone is not enough: on our clips its best threat class separates threat from benign with an
-AUC of .71. `models/training/sound_fit.py` fits `SoundHead` on these scores; docs/sound.md has the
-figures.
+AUC of .71. `models/training/sound_fit.py` fits `SoundHead` on these scores;
+docs/explanations/sound.md has the figures.
 """
 
 from __future__ import annotations

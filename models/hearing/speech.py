@@ -30,7 +30,7 @@ from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
 
-SILENCE = 8  # s of silence after the utterance; docs/speech.md compares other values
+SILENCE = 8  # s of silence after the utterance; docs/explanations/speech.md compares other values
 MODEL_FILES = ("model.bin", "config.json", "tokenizer.json")
 
 

@@ -182,7 +182,7 @@ class Partitions(Settings, frozen=True, kw_only=True):
 
 
 class KafkaBus(Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=True):
-    """Apache Kafka, for `fusewatch worker`; docs/scaling.md explains the sizing."""
+    """Apache Kafka, for `fusewatch worker`; docs/explanations/scaling.md explains the sizing."""
 
     brokers: Annotated[tuple[str, ...], Meta(min_length=1)]  # host:port
     prefix: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=NAME)] = (

@@ -1,4 +1,4 @@
-"""Joins one site's observations into time-aligned windows; reads no clock (docs/windows.md).
+"""Joins one site's observations into windows by event time (docs/explanations/windows.md).
 
 A window closes when the *watermark*, the smallest promise over the sources of the roster, reaches
 its end. The content of a window depends on the order of records within each source, never on how

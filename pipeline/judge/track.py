@@ -4,7 +4,7 @@ ByteTrack (Zhang et al. 2022, arXiv:2110.06864): boxes with a high score are mat
 first; boxes with a low score only continue existing tracks. Two differences: frames come at any
 rate, so the motion model runs in seconds; and boxes are enlarged before they are compared (buffered
 IoU, Yang et al. 2023, arXiv:2211.14317), because at 5 frames/s the boxes of a walking person hardly
-overlap. `docs/tracking.md` has the measurements.
+overlap. `docs/explanations/tracking.md` has the measurements.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Worker processes that are killed with -9 again and again tell what undisturbed ones tell.
 
-`make soak` is the full form: three brokers, 30 kills. What runs in CI is a short one. docs/soak.md.
+`make soak` is the full form: three brokers, 30 kills. What runs in CI is a short one.
+Figures: docs/explanations/soak.md.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def compare(told: Told, expected: dict[str, Likeness]) -> None:
 
 
 def counts(told: Told) -> str:
-    """For people, and for docs/soak.md."""
+    """For people, and for docs/explanations/soak.md."""
     kills = ", ".join(f"{n} {who}" for who, n in sorted(told.kills.items()))
     scenes = "; ".join(f"{site}: {', '.join(played)}" for site, played in told.played.items())
     ids, seen = len(dict(told.posts)), told.stored["observations.v1"]

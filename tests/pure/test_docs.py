@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 SOURCES = [p for f in ("pipeline", "models", "workers", "tests", "benchmarks")
            for p in (ROOT / f).rglob("*.py")]  # fmt: skip
 FOLDERS = "pipeline|models|workers|tests|benchmarks|deploy|docs"

@@ -6,7 +6,7 @@
 Faust only reads and commits: raw bytes, one agent, acks. No tables, no codecs, no Records, no web
 server, no leader topic. It creates no topic and writes to none: results are published by KafkaBus.
 workers/bus/faust_consumer.py lists what Faust 0.15 does differently from what a worker needs, and
-why. docs/faust.md helps to choose between Faust and plain workers.
+why. docs/explanations/faust.md helps to choose between Faust and plain workers.
 """
 
 from __future__ import annotations

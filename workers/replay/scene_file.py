@@ -1,4 +1,4 @@
-"""The scene file: the media that together form a recorded site (docs/scenes.md)."""
+"""The scene file: the media that together form a recorded site (docs/guides/scenes.md)."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class Admin:
             raise _refused(what, said)
 
     def grow(self, topic: str, partitions: int) -> None:
-        """Adds partitions to a topic. Keys then map to other partitions (docs/topics.md)."""
+        """Adds partitions to a topic; keys then map to other ones (docs/reference/topics.md)."""
         name = self.wire(topic)
 
         def add() -> None:
