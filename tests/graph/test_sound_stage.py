@@ -244,7 +244,7 @@ def real(weights: Path) -> SoundStage:
 def test_real_clips_raise_their_label_and_no_other(
     real: SoundStage, media: Path, clip: str, label: str | None
 ) -> None:
-    """The head was fitted to these clips: shows the wiring (figures: docs/explanations/sound.md)."""
+    """The head was fitted to these clips: the wiring is shown (docs/explanations/sound.md)."""
     samples = np.concatenate([np.zeros(6_000), read(media / "audio" / clip), np.zeros(RATE)])
     pcm = np.round(samples * 32767).astype("<i2").tobytes()
     out = told([audio(5, pcm), progress(60, source="room")], real)
