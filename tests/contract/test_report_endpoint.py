@@ -161,6 +161,12 @@ def test_health_needs_no_token_and_status_does():
         assert daemon.ask("GET", "/v1/status") == (200, {"sources": 3})
 
 
+def test_failing_subscribers_are_said_and_no_reason_for_a_restart():
+    with Daemon(degraded=lambda: 2) as daemon:
+        told = {"status": "degraded", "failing_subscribers": 2}
+        assert daemon.ask("GET", "/healthz", Authorization=None) == (200, told)
+
+
 def test_reports_at_once_are_all_kept_and_never_at_the_same_time(daemon):
     def many(name):
         for n in range(10):

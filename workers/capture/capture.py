@@ -13,6 +13,7 @@ Counts of a source: captured = published + gated.rate + dropped.* + chunks in th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,8 @@ MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
 MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
+
+log = logging.getLogger("fusewatch")
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame that is not published
@@ -126,6 +129,7 @@ class Capture:
         self._clock = clock
         self._chance = chance
         self._slot = LatestBuffer(self._count)
+        self._defects: set[str] = set()
         self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
@@ -145,6 +149,8 @@ class Capture:
                 self._live(stop)
             except SourceLost as error:
                 self._set("lost", str(error))
+            except Exception as error:
+                self._set("lost", self._defect(error))
             else:
                 if not stop.is_set():
                     self._set("ended", "the recording has ended")
@@ -153,6 +159,20 @@ class Capture:
                 failures = 0
             failures += 1
             stop.wait(backoff.delay(failures, RECONNECT_DELAYS) * (1 - self._chance() / 2))
+
+    def _defect(self, error: Exception) -> str:
+        """The reason of an error that no source should raise: a defect ends one life of a source.
+
+        Its traceback is logged once; the same one again is counted.
+        """
+        kind = f"unexpected {type(error).__name__}"
+        for source in self.topics:
+            self._count(source, "defects")
+        if kind not in self._defects:
+            self._defects.add(kind)
+            names = "+".join(self.topics)
+            log.error("%s/%s: %s", self._settings.site, names, kind, exc_info=error)
+        return f"{kind}: a defect of Fusewatch; the log has its traceback"
 
     def _live(self, stop: threading.Event) -> None:
         """Reads one connection to its end; raises SourceLost."""
