@@ -35,6 +35,8 @@ class Detect(Settings, frozen=True, kw_only=True):
     width: Annotated[int, Meta(ge=64, le=3840)] = 640  # px; longest side of the published JPEG
     min_score: Fraction = 0.4
     min_height: Fraction = 0.0
+    # width by height of the picture, for recorders whose stream does not say it; else the stream's
+    aspect: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")] | None = None
 
 
 class Zone(Settings, frozen=True, kw_only=True):
@@ -59,6 +61,9 @@ class Camera(Settings, frozen=True, kw_only=True):
 
 class Microphone(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
+    track: Annotated[int, Meta(ge=1, le=64)] | None = (
+        None  # of several sound tracks; else the first
+    )
 
 
 class Windows(Settings, frozen=True, kw_only=True):

@@ -49,7 +49,7 @@ HEAVY = {
     "av": {
         "models/training/sound_clips.py",
         "workers/capture/av_stream.py",
-        "workers/media/recordings.py",
+        "workers/media/containers.py",
     },  # the first: to learn
     "onnxruntime": {
         "models/vision/detector.py",

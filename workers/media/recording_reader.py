@@ -1,0 +1,121 @@
+"""Decodes recordings: each frame with its time on the recording's one line of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+from workers.media.containers import BROKEN, TIMELESS, timed
+from workers.media.timeline import Timeline
+
+RATES = range(1, 241)  # frame rates that are believed of a recording without times
+USUAL_RATE = Fraction(25)
+_REMEMBERED = 256  # packets whose frames may still come out of the decoder
+
+
+class RecordingReader:
+    """Decodes the wanted tracks of an open recording, each frame with its time on the line.
+
+    All tracks are read, decoded or not, because the line is that of the whole recording: two
+    readers of one file with different tracks see the same times. `count(stream, what)` counts what
+    is unusable: packets that are undecodable, pictures that are untimed.
+    """
+
+    def __init__(
+        self, container: Any, wanted: Sequence[Any], count: Callable[[Any, str], None]
+    ) -> None:
+        self._container = container
+        self._wanted = {stream.index for stream in wanted}
+        self._count = count
+        self._streams = [s for s in container.streams if timed(s)]
+        self._line = Timeline(
+            min((s.start_time * s.time_base for s in self._streams if s.start_time is not None),
+                default=Fraction(0))
+        )  # fmt: skip
+        self._shifts: dict[int, dict[int, Fraction]] = {s.index: {} for s in self._streams}
+        self._shift: dict[int, Fraction] = {}
+        self._number: dict[int, int] = {}
+        self._timeless = container.format.name in TIMELESS
+
+    def __iter__(self) -> Iterator[tuple[Any, Fraction | None, Any]]:
+        """Yields (stream, seconds, frame); ends where the file ends or is cut off.
+
+        Sound without a time (None) follows what came before it.
+        """
+        packets = self._container.demux(self._streams)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, *BROKEN):
+                return
+            stream = packet.stream
+            self._place(packet)
+            if stream.index not in self._wanted:
+                continue
+            try:
+                frames = packet.decode()
+            except BROKEN:
+                self._count(stream, "undecodable")
+                continue
+            for frame in frames:
+                at = self._at(stream, frame)
+                if at is None and stream.type == "video":
+                    self._count(stream, "untimed")
+                else:
+                    yield stream, at, frame
+
+    def length(self, stream: Any) -> Fraction:
+        """Reads all packets, decodes none; returns the seconds to the end of the last one."""
+        starts: list[Fraction] = []
+        last = Fraction(0)
+        packets = self._container.demux(self._streams)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, *BROKEN):
+                break
+            self._place(packet)
+            if packet.stream.index != stream.index or not packet.size:
+                continue
+            if self._timeless:
+                starts.append(len(starts) / frame_rate(stream))
+            elif packet.pts is not None:
+                starts.append(packet.pts * packet.time_base + self._shift[stream.index])
+                last = max(packet.duration or 0, 0) * packet.time_base
+        starts.sort()
+        gap = starts[-1] - starts[-2] if len(starts) > 1 else 1 / USUAL_RATE
+        return starts[-1] + max(last, gap) if starts else Fraction(0)
+
+    def _place(self, packet: Any) -> None:
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None or packet.time_base is None:
+            return
+        index, base = packet.stream.index, packet.time_base
+        lasts = max(packet.duration or 0, 0) * base
+        self._shift[index] = self._line.shift(index, ticks * base, lasts)
+        if packet.pts is not None:
+            known = self._shifts[index]
+            known[packet.pts] = self._shift[index]
+            if len(known) > _REMEMBERED:
+                del known[next(iter(known))]
+
+    def _at(self, stream: Any, frame: Any) -> Fraction | None:
+        if self._timeless:
+            number = self._number.get(stream.index, 0)
+            self._number[stream.index] = number + 1
+            return number / frame_rate(stream)
+        if frame.pts is None or frame.time_base is None:
+            return None
+        usual = self._shift.get(stream.index, Fraction(0))
+        shift: Fraction = self._shifts[stream.index].pop(frame.pts, usual)
+        at: Fraction = frame.pts * frame.time_base + shift
+        return at
+
+
+def frame_rate(stream: Any) -> Fraction:
+    """The frames a second of a video stream without times."""
+    for rate in (stream.guessed_rate, stream.average_rate):
+        if rate is not None and int(rate) in RATES:
+            return Fraction(rate)
+    return USUAL_RATE
