@@ -264,30 +264,30 @@ def test_a_video_that_changes_size_midway_gives_chunks_of_each_size(tmp_path: Pa
 
 
 def test_frames_whose_time_goes_back_are_dropped_and_counted(tmp_path: Path) -> None:
-    joined(tmp_path, 10, 10.52)
+    joined(tmp_path, 10, 11.52)
     status = Status()
-    path = scene(tmp_path, "duration: 2\ncameras: {till: {file: both.ts}}")
+    path = scene(tmp_path, "duration: 4\ncameras: {till: {file: both.ts}}")
     frames = of(FrameChunk, played(path, status=status))
-    assert [at(f) for f in frames] == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5]
+    assert [at(f) for f in frames] == [k / 4 for k in range(15)]
     assert status.counted("lobby", "till", "unusable.rewound") == 12
 
 
-@pytest.mark.parametrize("second", [2, 10, 10.9 - 1.9, 10_000, 26 * 3600])
+@pytest.mark.parametrize("second", [2, 10, 10.88, 10_000, 26 * 3600])
 def test_a_joined_file_goes_on_where_its_first_part_ended(tmp_path: Path, second: float) -> None:
     joined(tmp_path, 10, second)
     status = Status()
     path = scene(tmp_path, "cameras: {till: {file: both.ts}}")
     records = played(path, status=status)
-    assert load_scene(path).duration == 2 * SECOND
-    assert [at(f) for f in of(FrameChunk, records)] == [k / 4 for k in range(8)]
+    assert load_scene(path).duration == 4 * SECOND
+    assert [at(f) for f in of(FrameChunk, records)] == [k / 4 for k in range(16)]
     assert status.counted("lobby", "till", "unusable.rewound") == 0
 
 
 def joined(folder: Path, *firsts: float) -> None:
-    """`both.ts`: two films of one second each, that begin at these times."""
+    """`both.ts`: two films of two seconds each, that begin at these times."""
     parts = []
     for name, first in enumerate(firsts):
-        shots = [(first + i / 25, 2) for i in range(25)]
+        shots = [(first + i / 25, 2) for i in range(50)]
         film = reels.film(folder / f"{name}.ts", shots, codec="mpeg2video", rate=25)
         parts.append(film.read_bytes())
     (folder / "both.ts").write_bytes(b"".join(parts))

@@ -1,34 +1,28 @@
-"""Reads streams and recordings by PyAV, picture and sound on one clock."""
+"""Reads live streams by PyAV, picture and sound on one clock."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from models.hearing.waveform import RATE, Samples
+from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
+from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
 from workers.capture.reach import reach
+from workers.capture.tracks import chosen
 from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media import containers, recordings
-from workers.media.containers import BROKEN, TIMELESS, Unplayable
+from workers.media.containers import BROKEN, TIMELESS
 from workers.media.jpeg import MAX_SIDE, encoded
-from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
-from workers.media.recording_reader import RecordingReader
+from workers.media.pcm import SOURCE_RATES, Chunks
 
 STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
-STEP = Fraction(1, 2)  # s; in which a hole of a recording passes
-# s that sound may stand behind the picture in a file; what is then missing is silence
-INTERLEAVED = Fraction(1)
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
 
 _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known cause
@@ -39,15 +33,13 @@ _HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known c
     av.error.ExitError: "does not answer in time",
     av.error.ConnectionRefusedError: "refuses the connection",
 }
-log = logging.getLogger("fusewatch")
 
 
 class MediaSource:
     """One connection to a stream; raises SourceLost when it cannot be opened, ends or hangs.
 
     `camera` and `microphone` are the names of the sources that the stream feeds; either may be
-    empty. `track` is the number of the sound track. A file plays at its own speed, on the line of
-    time of `timeline`, and its end raises nothing. `patience` is how many seconds it may send
+    empty. `track` is the number of the sound track. `patience` is how many seconds it may send
     nothing. `count(source, what)` counts frames and audio that could not be used.
     """
 
@@ -63,10 +55,8 @@ class MediaSource:
         patience: float = STREAM_TIMEOUT,
         clock: Clock,
         count: Callable[[str, str], None],
-        wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address, float], Any] | None = None,
     ) -> None:
-        self._recorded = address.scheme == "file"
         self._site = site
         self._camera = camera
         self._microphone = microphone
@@ -74,74 +64,31 @@ class MediaSource:
         self._aspect = recordings.aspect_ratio(self._detect.aspect)
         self._clock = clock
         self._count = count
-        self._speed = PlaybackPacer(clock, wait)
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
-        self._played = Fraction(0)  # s; how far a file has been played
         self._sound = _Gathered(site, microphone)
         self._container = (opened or _opened)(address, patience)
-        try:
-            self._streams = self._chosen(track)
-        except LookupError as error:
-            self._container.close()
-            msg = f"the {'file' if self._recorded else 'stream'} {error}"
-            raise SourceLost(msg) from None
+        self._streams = chosen(self._container, site, camera, microphone, track, "stream")
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
-        return self._recording() if self._recorded else self._live()
+        timeless = self._container.format.name in TIMELESS
+        for stream, frame in self._frames():
+            made = self._seen if stream.type == "video" else self._heard
+            timed = not timeless and frame.pts is not None and frame.time_base is not None
+            try:
+                chunk = made(stream, frame, frame.pts * frame.time_base if timed else None)
+            except BROKEN:  # the frame was decoded but cannot be converted or encoded again
+                self._bad(stream)
+                continue
+            if chunk is not None:
+                yield chunk
+        msg = "the stream stopped" if self._seq or self._sound.begun else "the stream is empty"
+        raise SourceLost(msg)
 
     def close(self) -> None:
         """Closes the connection."""
         self._container.close()
-
-    def _chosen(self, track: int | None) -> list[Any]:
-        streams = []
-        if self._camera:
-            streams.append(containers.picture_track(self._container))
-        if self._microphone:
-            streams.append(containers.sound_track(self._container, track or 1))
-            tracks = len(self._container.streams.audio)
-            if tracks > 1 and track is None:
-                log.warning(
-                    "%s/%s: there are %d sound tracks, and the first is taken; `track` chooses",
-                    self._site,
-                    self._microphone,
-                    tracks,
-                )
-        return streams
-
-    def _recording(self) -> Iterator[FrameChunk | AudioChunk]:
-        """Plays a file: each frame when it is due, and silence where it has no sound."""
-        told = RecordingReader(self._container, self._streams, lambda stream, _: self._bad(stream))
-        self._speed.hold(0)
-        for stream, at, frame in told:
-            if at is not None:
-                yield from self._until(at + _length(frame) if stream.type == "audio" else at)
-            yield from self._made(stream, frame, at)
-        rest = self._sound.end(self._times)
-        if rest is not None:
-            yield rest
-
-    def _until(self, due: Fraction) -> Iterator[AudioChunk]:
-        """Waits until `due` on the line of time; a hole passes in steps, and silence goes on."""
-        while self._played < due:
-            self._played = min(self._played + STEP, due)
-            self._speed.hold(round(self._played * SECOND))
-            rate = self._streams[-1].codec_context.sample_rate if self._microphone else 0
-            if rate in SOURCE_RATES:
-                silent = self._sound.silent_until(self._played - INTERLEAVED, rate, self._times)
-                if silent is not None:
-                    yield silent
-
-    def _live(self) -> Iterator[FrameChunk | AudioChunk]:
-        """Takes frames as they come; raises SourceLost at the end."""
-        timeless = self._container.format.name in TIMELESS
-        for stream, frame in self._frames():
-            timed = not timeless and frame.pts is not None and frame.time_base is not None
-            yield from self._made(stream, frame, frame.pts * frame.time_base if timed else None)
-        msg = "the stream stopped" if self._seq or self._sound.begun else "the stream is empty"
-        raise SourceLost(msg)
 
     def _frames(self) -> Iterator[tuple[Any, Any]]:
         """Yields (stream, frame) in the order of the stream; counts packets it cannot decode."""
@@ -159,18 +106,6 @@ class MediaSource:
                 self._bad(packet.stream)
                 continue
             yield from ((packet.stream, frame) for frame in frames)
-
-    def _made(
-        self, stream: Any, frame: Any, position: Fraction | None
-    ) -> Iterator[FrameChunk | AudioChunk]:
-        made = self._seen if stream.type == "video" else self._heard
-        try:
-            chunk = made(stream, frame, position)
-        except BROKEN:  # the frame was decoded but cannot be converted or encoded again
-            self._bad(stream)
-            return
-        if chunk is not None:
-            yield chunk
 
     def _bad(self, stream: Any) -> None:
         if stream.type == "video":
@@ -206,8 +141,6 @@ class MediaSource:
             msg = f"a sample rate of {rate}"
             raise ValueError(msg)
         mono = recordings.mono_samples(frame, lambda what, _: self._count(self._microphone, what))
-        if self._recorded:
-            return self._sound.placed(mono, rate, position, self._times)
         ended = self._times.at(
             None if position is None else _ns(position + _length(frame)), "sound"
         )
@@ -224,7 +157,6 @@ class _Gathered:
         self._site, self._source = site, source
         self._rate = 0
         self._chunks: Chunks | None = None
-        self._line = Resampler()
         self._parts: list[Samples] = []
 
     @property
@@ -244,25 +176,6 @@ class _Gathered:
         ahead = self._chunks.ahead
         return self._chunks.push(block, ended), self._chunks.ahead > ahead
 
-    def placed(
-        self, mono: Samples, rate: int, at: Fraction | None, times: StreamClock
-    ) -> AudioChunk | None:
-        """A block of a recording, at its time on the line."""
-        self._rate = rate
-        block = self._block(self._line.push(mono, rate, at), RATE)
-        return None if block is None else self._chunk(block, self._line.made, times)
-
-    def silent_until(self, at: Fraction, rate: int, times: StreamClock) -> AudioChunk | None:
-        """Silence of a recording from where its sound has ended to `at`."""
-        return self.placed(np.zeros(0, np.float32), rate, at, times)
-
-    def end(self, times: StreamClock) -> AudioChunk | None:
-        """What is left of a recording at its end."""
-        self._parts.append(self._line.end())
-        block = np.concatenate(self._parts)
-        self._parts = []
-        return self._chunk(block, self._line.made, times) if len(block) else None
-
     def _block(self, samples: Samples, rate: int) -> Samples | None:
         self._parts.append(samples)
         if sum(map(len, self._parts)) * SECOND < BLOCK_LENGTH * rate:
@@ -270,11 +183,6 @@ class _Gathered:
         block = np.concatenate(self._parts)
         self._parts = []
         return block
-
-    def _chunk(self, block: Samples, made: int, times: StreamClock) -> AudioChunk | None:
-        if self._chunks is None:
-            self._chunks = Chunks(self._site, self._source, RATE)
-        return self._chunks.push(block, times.at(made * SECOND // RATE, "sound"))
 
 
 def _length(frame: Any) -> Fraction:
@@ -287,12 +195,6 @@ def _ns(seconds: Fraction | None) -> int | None:
 
 
 def _opened(address: Address, patience: float) -> Any:
-    if address.scheme == "file":
-        try:
-            return containers.open_file(Path(address.target))
-        except Unplayable as error:
-            msg = f"the file: {str(error).partition(': ')[2]}"
-            raise SourceLost(msg) from None
     if address.scheme not in NETWORK_SCHEMES:
         msg = "a device carries no stream"
         raise SourceLost(msg)

@@ -133,6 +133,7 @@ class Capture:
         self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
+        self._holes: dict[str, str] = {}  # sources that say that they have nothing -> the reason
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
         self._upto = dict.fromkeys(topics, -1)  # the largest `upto` published while lost
@@ -183,9 +184,18 @@ class Capture:
             for chunk in source:
                 if stop.is_set():
                     return
-                self._take(chunk, base)
+                if isinstance(chunk, Progress):
+                    self._absent(chunk)
+                else:
+                    self._take(chunk, base)
         finally:
             source.close()
+
+    def _absent(self, said: Progress) -> None:
+        """A source says itself that it has nothing from now on, until its next chunk."""
+        with self._lock:
+            self._holes[said.source] = said.reason
+        self._slot.wake()
 
     def _take(self, chunk: Chunk, base: Mapping[str, int]) -> None:
         """Numbers and checks one chunk, and puts it into the buffer."""
@@ -199,6 +209,7 @@ class Capture:
             chunk = msgspec.structs.replace(chunk, seq=seq)
         with self._lock:
             self._heard[source] = self._clock()
+            self._holes.pop(source, None)
             self._state, self._reason = "live", ""
         if (
             isinstance(chunk, Report)
@@ -277,6 +288,9 @@ class Capture:
         """State and reason of one source; one source may stall while the other one still sends."""
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
+            hole = self._holes.get(source)
+        if state == "live" and hole is not None:
+            return "lost", hole
         if state == "live" and now - heard > self._settings.stalled:
             return "lost", f"nothing came for {self._settings.stalled / SECOND:g} s"
         return state, reason

@@ -138,10 +138,23 @@ def source(
 
     Device packages are imported here, so that an unused extra need not be installed.
     """
+    seen = settings if isinstance(settings, Camera) else None
+    if address.scheme == "file":
+        from workers.capture.recorded_file import RecordedSource
+
+        return RecordedSource(
+            address,
+            site,
+            camera=camera,
+            microphone=room,
+            track=track,
+            detect=seen.detect if seen else None,
+            clock=clock,
+            count=count,
+        )
     if address.streamed:
         from workers.capture.av_stream import STREAM_TIMEOUT, MediaSource
 
-        seen = settings if isinstance(settings, Camera) else None
         return MediaSource(
             address,
             site,

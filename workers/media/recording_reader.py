@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,6 +12,7 @@ from workers.media.timeline import Timeline
 
 RATES = range(1, 241)  # frame rates that are believed of a recording without times
 USUAL_RATE = Fraction(25)
+INTERLEAVED = Fraction(2)  # s that one track of a file may stand behind another
 _REMEMBERED = 256  # packets whose frames may still come out of the decoder
 
 
@@ -35,7 +37,9 @@ class RecordingReader:
         )  # fmt: skip
         self._shifts: dict[int, dict[int, Fraction]] = {s.index: {} for s in self._streams}
         self._shift: dict[int, Fraction] = {}
+        self._reached: dict[int, Fraction] = {}  # time of the newest packet
         self._number: dict[int, int] = {}
+        self._next: dict[int, int | None] = {}  # the time that a next packet would be counted to
         self._timeless = container.format.name in TIMELESS
 
     def __iter__(self) -> Iterator[tuple[Any, Fraction | None, Any]]:
@@ -43,23 +47,16 @@ class RecordingReader:
 
         Sound without a time (None) follows what came before it.
         """
-        packets = self._container.demux(self._streams)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, *BROKEN):
-                return
+        for packet in self._in_order():
             stream = packet.stream
-            self._place(packet)
-            if stream.index not in self._wanted:
-                continue
             try:
                 frames = packet.decode()
             except BROKEN:
                 self._count(stream, "undecodable")
                 continue
+            guessed = self._guessed(packet, frames)
             for frame in frames:
-                at = self._at(stream, frame)
+                at = None if guessed else self._at(stream, frame)
                 if at is None and stream.type == "video":
                     self._count(stream, "untimed")
                 else:
@@ -69,13 +66,7 @@ class RecordingReader:
         """Reads all packets, decodes none; returns the seconds to the end of the last one."""
         starts: list[Fraction] = []
         last = Fraction(0)
-        packets = self._container.demux(self._streams)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, *BROKEN):
-                break
-            self._place(packet)
+        for packet in self._demuxed():
             if packet.stream.index != stream.index or not packet.size:
                 continue
             if self._timeless:
@@ -87,6 +78,35 @@ class RecordingReader:
         gap = starts[-1] - starts[-2] if len(starts) > 1 else 1 / USUAL_RATE
         return starts[-1] + max(last, gap) if starts else Fraction(0)
 
+    def _demuxed(self) -> Iterator[Any]:
+        """Yields the packets of the wanted tracks; those of the others only move the line."""
+        packets = self._container.demux(self._streams)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, *BROKEN):
+                return
+            self._place(packet)
+            if packet.stream.index in self._wanted:
+                yield packet
+
+    def _in_order(self) -> Iterator[Any]:
+        """Yields the packets of all wanted tracks by their time.
+
+        A file may hold one track up to `INTERLEAVED` seconds behind another.
+        """
+        waiting: list[tuple[Fraction, int, Any]] = []
+        newest = dict.fromkeys(self._wanted, Fraction(-1))
+        for number, packet in enumerate(self._demuxed()):
+            index = packet.stream.index
+            newest[index] = max(newest[index], self._reached.get(index, Fraction(0)))
+            heapq.heappush(waiting, (newest[index], number, packet))
+            ready = max(min(newest.values()), max(newest.values()) - INTERLEAVED)
+            while waiting and waiting[0][0] <= ready:
+                yield heapq.heappop(waiting)[2]
+        while waiting:
+            yield heapq.heappop(waiting)[2]
+
     def _place(self, packet: Any) -> None:
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None or packet.time_base is None:
@@ -94,11 +114,26 @@ class RecordingReader:
         index, base = packet.stream.index, packet.time_base
         lasts = max(packet.duration or 0, 0) * base
         self._shift[index] = self._line.shift(index, ticks * base, lasts)
+        self._reached[index] = ticks * base + self._shift[index]
         if packet.pts is not None:
             known = self._shifts[index]
             known[packet.pts] = self._shift[index]
             if len(known) > _REMEMBERED:
                 del known[next(iter(known))]
+
+    def _guessed(self, packet: Any, frames: Sequence[Any]) -> bool:
+        """Whether a sound packet's time was counted on by FFmpeg from a length that is wrong.
+
+        A packet of an MPEG stream without a time of its own gets that of the last one and its
+        length. After a change of the sample rate, that length is still the one of the old rate.
+        """
+        index, ticks, lasts = packet.stream.index, packet.pts, packet.duration
+        counted = ticks is not None and ticks == self._next.get(index)
+        self._next[index] = None if ticks is None or not lasts else ticks + lasts
+        if packet.stream.type != "audio" or not counted or not lasts:
+            return False
+        sounds = sum(Fraction(f.samples, f.sample_rate) for f in frames if f.sample_rate > 0)
+        return bool(frames) and abs(sounds - lasts * packet.time_base) > sounds / 4
 
     def _at(self, stream: Any, frame: Any) -> Fraction | None:
         if self._timeless:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 MAX_HOLE = Fraction(60)  # s; a larger jump in the times is not believed
-STEP_BACK = Fraction(1, 2)  # s; a smaller step back is disorder within one segment
+STEP_BACK = Fraction(1)  # s; a smaller step back is disorder within one segment
 
 
 class Timeline:
