@@ -17,6 +17,7 @@ from threading import Lock, local
 from urllib.parse import quote
 
 from pipeline.bus.log_table import Retention, Table
+from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
@@ -69,6 +70,11 @@ class LocalLog:
         self._tables: dict[str, Table] = {}
         self._buffer = _Unflushed()
         self._reading: set[tuple[str, str]] = set()
+        try:
+            private_folder(folder)
+        except OSError as error:
+            msg = f"cannot write in {folder}: {error.strerror}"
+            raise OutsideError(msg) from error
         self._lock = lock(folder / "lock", folder)
         try:
             for path in sorted(folder.glob("*.db")):

@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.bus.private import FILE, private_file, tighten
 from pipeline.errors import DiskFull, OutsideError
 
 _FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
@@ -56,6 +57,7 @@ class SqliteFile:
         self._kind = kind
         self._durable = durable
         with self.outside():
+            _make_private(path)
             self.connection = connect(path)
             self.execute = self.connection.execute
             try:
@@ -171,6 +173,18 @@ class SqliteFile:
             raise OutsideError(msg) from error
 
 
+def _make_private(path: Path) -> None:
+    """Creates the file for this user alone; -wal and -shm get the mode of the file."""
+    try:
+        # Only a new file is opened: closing an open one would drop SQLite's locks on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))
+    except FileExistsError:
+        for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            tighten(each)
+    except OSError:
+        pass  # SQLite's own message is better
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that any thread may use, and that begins no transaction by itself."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -183,7 +197,7 @@ def lock(file: Path, folder: Path) -> int:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        held = private_file(file, os.O_RDWR)
     except OSError as error:
         msg = f"cannot write in {file.parent}: {error.strerror}"
         raise OutsideError(msg) from error

@@ -18,6 +18,7 @@ import cv2
 import msgspec
 
 from pipeline import codec, topics
+from pipeline.bus.private import private_file, private_folder
 from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
@@ -146,13 +147,13 @@ class SnapshotSink:
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         if path.parent.is_symlink():
             msg = "a site's folder is a link to elsewhere"
             raise OSError(0, msg)
+        private_folder(self._folder)
+        private_folder(path.parent)
         part = path.with_name(f"{path.name}.part")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(part, flags, 0o640), "wb") as file:
+        with os.fdopen(private_file(part, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
