@@ -43,7 +43,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
     """The settings that every rule has."""
 
     name: OwnName = ""  # default: made of the rule's kind and its subject
-    severity: Severity = "medium"  # of the alert
+    severity: Severity = "medium"  # the severity of the alert
 
     def subject(self) -> str:
         """What it looks at, for its default name; empty: nothing with a name."""

@@ -108,7 +108,7 @@ class Fusion(Settings, frozen=True, kw_only=True):
     # The score from which a window is an anomaly, for the head and for the noisy-or; by default
     # the head's own, and 0.8 for the noisy-or; more than 0
     threshold: Fraction | None = None
-    severity: Severity = "high"  # of the head's anomalies
+    severity: Severity = "high"  # the severity of the head's anomalies
 
 
 class Site(Settings, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class Webhook(Destination, frozen=True, kw_only=True):
 class Jsonl(Destination, frozen=True, kw_only=True):
     """A file that receives alerts as JSON lines."""
 
-    path: str  # of the file; `~` is the home folder
+    path: str  # the path of the file; `~` is the home folder
 
 
 class Model(Settings, frozen=True, kw_only=True):
@@ -225,7 +225,7 @@ class KafkaBus(Settings, tag_field="kind", tag="kafka", frozen=True, kw_only=Tru
     replication: Annotated[int, Meta(ge=1, le=9)] = 3  # copies of each record; 1 for one broker
     # Copies that must exist before a record counts as written; 1 for one broker
     min_insync: Annotated[int, Meta(ge=1, le=9)] = 2
-    partitions: Partitions = Partitions()  # of each topic
+    partitions: Partitions = Partitions()  # how many each topic has
     max_message: MaxMessage = 1_000_000  # bytes; the largest record; a camera's frame must fit
     # The disk space for what capture stores while the brokers do not answer; at least 100 MB
     spool: str = "2 GB"
@@ -253,7 +253,7 @@ class Api(Settings, frozen=True, kw_only=True):
 class Config(Settings, frozen=True, kw_only=True):
     """The whole file."""
 
-    version: Annotated[int, Meta(ge=1, le=1)]  # of the format
+    version: Annotated[int, Meta(ge=1, le=1)]  # the version of the format
     sites: Mapping[Name, Site]  # the sites by name; at least one
     state: str = "~/.local/state/fusewatch"  # the folder of all that is kept; --state overrides it
     bus: LocalBus | KafkaBus = LocalBus()  # what carries the records
