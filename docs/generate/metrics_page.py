@@ -6,6 +6,7 @@ The meanings are written here. `emitted` reads the names out of the code, and a 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,10 @@ from docs.generate.fields import NOTE, table
 
 ROOT = Path(__file__).resolve().parents[2]
 # Calls that count or set a value by a name; and functions that return the name of a counter
-CALLS = {"count", "_count", "_dropped", "_tell", "gauge", "dropped", "_told"}
+CALLS = {"count", "_count", "_dropped", "gauge", "dropped"}
+BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
 RETURNS = {"_stored"}
+NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")
 APART = "training"  # a folder whose `count` is of something else
 
 HEAD = """\
@@ -118,14 +121,15 @@ def emitted() -> set[str]:
     names: set[str] = set()
     for path in (ROOT / "workers").rglob("*.py"):
         if path.parent.name != APART:
-            names.update(_names(ast.parse(path.read_text())))
-    return names
+            calls = CALLS | BY_FOLDER.get(path.parent.name, set())
+            names.update(_names(ast.parse(path.read_text()), calls))
+    return {name for name in names if NAME.fullmatch(name)}
 
 
-def _names(tree: ast.AST) -> Iterator[str]:
+def _names(tree: ast.AST, calls: set[str]) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in CALLS:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in calls:
                 for argument in node.args:
                     if name == "gauge" or not isinstance(argument, ast.JoinedStr):
                         yield from _texts(argument)
