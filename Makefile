@@ -65,7 +65,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
-mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/properties.md)
+mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/mutation-testing.md)
 	.venv-mutate/bin/python -m tests.mutate $(ARGS)
 
 head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/guides/training.md)
