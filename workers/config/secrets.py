@@ -121,7 +121,8 @@ class Secrets:
     def remember(self, *secrets: str) -> None:
         """Registers values that `redact` removes from now on, in all their spellings."""
         for secret in secrets:
-            forms = {secret, quote(secret, safe=""), unquote(secret)}
+            # Logs are written line by line, also those of a secret with several lines.
+            forms = {secret, *secret.splitlines(), quote(secret, safe=""), unquote(secret)}
             forms |= {json.dumps(form)[1:-1] for form in forms}
             self._known |= {form for form in forms if len(form) >= MIN_HIDDEN_LENGTH}
         self._pattern = None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from workers.stages.site_state import Head, SitePlan, SiteState, rejected
 
-
 TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -> presence
 
 
