@@ -12,14 +12,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from pipeline.errors import ConfigError, FusewatchError, OutsideError
-from workers import cli_topics, cli_training
+from pipeline.errors import ConfigError
+from workers import cli_outcome, cli_topics, cli_training
 from workers.cli_options import (
     Config,
     Json,
@@ -28,7 +29,6 @@ from workers.cli_options import (
     State,
     command,
     command_group,
-    complain,
     flag,
     misused,
     path_argument,
@@ -36,7 +36,7 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import DEFECT, FOUND, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.exit_codes import FOUND, OK, OUTSIDE
 from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
     with stderr_log.json_stderr() if as_json else nullcontext():
-        code = _flushed(_done(words))
+        code = cli_outcome.flushed(cli_outcome.done(partial(_ran, words)))
     if argv is None and (as_json or any(thread.daemon for thread in threading.enumerate())):
         # One hangs in a device or a decoder: Python would abort as it ends such a thread. And what
         # libraries print as Python ends would be no JSON.
@@ -63,58 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
         os._exit(code)
     return code
-
-
-def _done(argv: Sequence[str]) -> int:
-    """Run the words; a defect is a traceback, as a JSON line where all lines are."""
-    try:
-        return _told_apart(argv)
-    except Exception:
-        if not stderr_log.is_json():
-            raise
-        logging.getLogger("fusewatch").critical("the command failed", exc_info=True)
-        return DEFECT
-
-
-def _told_apart(argv: Sequence[str]) -> int:
-    """Every error that Fusewatch raises on purpose is one clear line, no trace."""
-    # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
-    # is imported anywhere.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    try:
-        return _ran(argv)
-    except ConfigError as error:
-        return _told(error, WRONG)
-    except FusewatchError as error:
-        return _told(error, OUTSIDE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone: nothing is wrong, and nothing can be said.
-        _drop_output()
-        return OK
-    except OSError as error:
-        # Adapters give their errors words of their own; a full disk may strike anywhere.
-        return _told(OutsideError(f"{error.filename or 'a file'}: {error.strerror}"), OUTSIDE)
-
-
-def _flushed(code: int) -> int:
-    """Write out what was printed; an error would come too late for us when Python ends."""
-    if sys.stdout is None:  # closed by who started us
-        return code
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _drop_output()
-    except OSError as error:
-        _drop_output()
-        return _told(OutsideError(f"the output cannot be written: {error.strerror}"), OUTSIDE)
-    return code
-
-
-def _drop_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ran(argv: Sequence[str]) -> int:
@@ -134,11 +82,6 @@ def _ran(argv: Sequence[str]) -> int:
         return ended.exit_code
     except typer.TyperException as error:
         return misused(error)
-
-
-def _told(error: FusewatchError, code: int) -> int:
-    complain(str(error))
-    return code
 
 
 def _show_version(asked: bool) -> None:

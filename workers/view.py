@@ -57,6 +57,7 @@ class View:
         recorded: bool = False,
     ) -> None:
         self._status, self._sites, self._recorded = status, sites, recorded
+        self._secrets = secrets
         self._zones = {name: ZoneInfo(site.timezone) for name, site in sites.items()}
         self._lock = threading.Lock()  # guards the alerts, which a thread of its own sends
         self._alerts: dict[str, Alert] = {}
@@ -82,6 +83,7 @@ class View:
         else:
             handler = stderr_log.json_handler()
             handler.addFilter(Redacting(secrets))
+            secrets.tell(stderr_log.hide)
         log.handlers[:] = [handler]
         log.setLevel(logging.INFO)
         log.propagate = False
@@ -92,6 +94,7 @@ class View:
             # What C libraries print would tear the view; it is logged above it instead.
             self._after.enter_context(stderr_log.collected())
             self._console.file = stderr_log.original()
+            self._secrets.tell(stderr_log.hide)
             self._fitted()
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()

@@ -75,7 +75,8 @@ if __name__ == "__main__":
     loud = msgspec.structs.replace(FAKES, detector=Detector())
 
     def run(*given: Any, **more: Any) -> int:
-        noise(sys.argv[1])
+        if sys.argv[1] != "all":  # no secret is known yet
+            noise(sys.argv[1])
         return real(*given, **more, encoders=loud)
 
     daemon.run = run

@@ -64,6 +64,7 @@ class Secrets:
         self._env, self._base = env, base
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._told: Callable[[frozenset[str]], object] = lambda known: None
 
     def source(self, source: Source, path: str) -> Source:
         """Returns the address of a camera or microphone with its variables resolved."""
@@ -126,6 +127,12 @@ class Secrets:
             forms |= {json.dumps(form)[1:-1] for form in forms}
             self._known |= {form for form in forms if len(form) >= MIN_HIDDEN_LENGTH}
         self._pattern = None
+        self._told(frozenset(self._known))
+
+    def tell(self, told: Callable[[frozenset[str]], object]) -> None:
+        """Calls `told` with all values to hide: now, and whenever there are more."""
+        self._told = told
+        told(frozenset(self._known))
 
     def redact(self, text: str) -> str:
         """Returns `text` without any resolved secret."""

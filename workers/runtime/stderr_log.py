@@ -5,8 +5,8 @@
 descriptor 2 goes through a pipe, and `NativeOutput` logs each of its lines. The log itself is
 written to the stream that stderr was before.
 
-Two things are still written as they are: the stacks of a crash (`faulthandler`), and what a C
-library writes in the instant before it ends the process.
+The stacks of a crash (`faulthandler`) are written as they are. `workers/runtime/last_words.py`
+keeps what a C library writes in the instant before it ends the process.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import re
 import select
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from workers.runtime.last_words import LastWords
 from workers.runtime.printable import printable
 
 log = logging.getLogger("fusewatch")
@@ -151,6 +152,12 @@ def _end_collecting() -> None:
         _running.pop().close()
 
 
+def hide(secrets: Collection[str]) -> None:
+    """Keeps the secrets out of what a crash leaves; a filter of the log does it for all else."""
+    for native in _running:
+        native.hide(secrets)
+
+
 def _say(line: str) -> None:
     log.info("%s", line)
 
@@ -172,6 +179,7 @@ class NativeOutput:
         with suppress(OSError):  # the system may allow less
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._wake, self._waking = os.pipe()
+        self._last = _watcher(self._reading, self._saved)
         os.dup2(writing, number)
         os.close(writing)
         self._lines = Lines(say)
@@ -183,6 +191,13 @@ class NativeOutput:
         os.dup2(self._saved, self._number)
         os.close(self._waking)
         self._thread.join(JOIN_TIMEOUT)
+        if self._last is not None and not self._thread.is_alive():
+            self._last.close()
+
+    def hide(self, secrets: Collection[str]) -> None:
+        """Keeps these out of what is shown after a crash; `say` must do it for all else."""
+        if self._last is not None:
+            self._last.secrets(secrets)
 
     def _read(self) -> None:
         """Reads until `close`, and then what is left; a child may hold the pipe open for longer."""
@@ -196,12 +211,27 @@ class NativeOutput:
                 some = os.read(self._reading, MAX_LINE)
             except BlockingIOError:
                 some = b""
-            self._lines.put(some)
-            if ending and not some:
+            if some:
+                self._share(self._lines.rest + some)
+                self._lines.put(some)
+                self._share(self._lines.rest)
+            elif ending:
                 break
         self._lines.end()
         os.close(self._reading)
         os.close(self._wake)
+
+    def _share(self, unlogged: bytes) -> None:
+        if self._last is not None:
+            self._last.unlogged(unlogged)
+
+
+def _watcher(reading: int, saved: int) -> LastWords | None:
+    try:
+        return LastWords(reading, saved)
+    except OSError as error:  # no shell, or no more processes
+        log.warning("what a library writes as it crashes will not be seen: %s", error)
+        return None
 
 
 class Lines:
@@ -209,21 +239,21 @@ class Lines:
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self._say = say
-        self._rest, self._long = b"", 0
+        self.rest, self._long = b"", 0
 
     def put(self, some: bytes) -> None:
         """Adds bytes, and passes on the lines that are complete."""
-        *lines, self._rest = re.split(rb"[\r\n]", self._rest + some)
+        *lines, self.rest = re.split(rb"[\r\n]", self.rest + some)
         for line in lines:
             self._one(line)
-        if len(self._rest) > MAX_LINE:
-            self._long += len(self._rest)
-            self._rest = b""
+        if len(self.rest) > MAX_LINE:
+            self._long += len(self.rest)
+            self.rest = b""
 
     def end(self) -> None:
         """Passes on the last line, which no newline ends."""
-        self._one(self._rest)
-        self._rest = b""
+        self._one(self.rest)
+        self.rest = b""
 
     def _one(self, line: bytes) -> None:
         size, self._long = self._long + len(line), 0
