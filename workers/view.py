@@ -61,7 +61,7 @@ class View:
         self._zones = {name: ZoneInfo(site.timezone) for name, site in sites.items()}
         self._lock = threading.Lock()  # guards the alerts, which a thread of its own sends
         self._alerts: dict[str, Alert] = {}
-        self._incidents: set[str] = set()
+        self._incidents = 0
         self._said: dict[tuple[str, str], str] = {}
         self._away: dict[tuple[str, str], int] = {}  # since when a source is not live, ns
         self._was_lost: set[tuple[str, str]] = set()  # since it was live
@@ -96,7 +96,8 @@ class View:
             self._console.file = stderr_log.original()
             self._secrets.tell(stderr_log.hide)
             self._fitted()
-            self._live = Live(console=self._console, auto_refresh=False)
+            # What is printed to stderr is cleaned on its way through the log.
+            self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False)
             self._live.start()
         self._is_ready = True
         log.info("ready")
@@ -129,15 +130,16 @@ class View:
         with self._lock:
             self._alerts.pop(alert.id, None)
             self._alerts[alert.id] = alert
-            self._incidents.add(alert.id)
+            self._incidents += alert.revision == 0
             while len(self._alerts) > LAST:
                 del self._alerts[next(iter(self._alerts))]
         if not self._live:
             log.warning(
-                "alert %s: %s at %s",
+                "alert %s: %s at %s%s",
                 alert.state,
                 ", ".join(alert.labels),
                 alert.site,
+                f": {_cause(alert)}" if self._is_terminal else "",
                 extra={"data": {"alert": alert.id, "revision": alert.revision}},
             )
 
@@ -219,8 +221,8 @@ class View:
         well = f"{ill} in trouble" if ill else "all well"
         clocks = ", ".join(self._clocks(self._now(snapshot)))
         head = f"fusewatch  {clocks}{' (a scene)' if self._recorded else ''}"
-        head += f"  running for {screen.lasting(now - self._began)}"
         head += f"  {len(rows)} source{'s' if len(rows) != 1 else ''}, {well}" if rows else ""
+        head += f"  up {screen.lasting(now - self._began)}"
         shown = [self._alert(alert, snapshot) for alert in alerts]
         return Screen(head=head, rows=rows, notes=list(_notes(snapshot)), alerts=shown)
 
@@ -285,8 +287,9 @@ class View:
             return ""
         now = self._now(snapshot)
         since = screen.moment(away, self._zone(site), today=now)
-        lasts = screen.lasting((now - away) / SECOND)
-        return f"lost since {since} ({lasts}): {state.reason or 'no reason was given'}"
+        if len(set(self._zones.values())) == 1:  # it stands in the head
+            since = since.rpartition(" ")[0]
+        return f"lost since {since}: {state.reason or 'no reason was given'}"
 
     def _behind(self, site: str, source: str, snapshot: Snapshot) -> float | None:
         """How much later a source is looked at than it is captured, s; None if it is not known.
@@ -309,15 +312,14 @@ class View:
             time=screen.moment(alert.time, self._zone(alert.site), today=self._now(snapshot)),
             severity=alert.severity,
             what=", ".join(alert.labels) + where,
-            cause="; ".join(_CLOCK.sub("", reason) for reason in alert.reasons),
+            cause=_cause(alert),
             closed=alert.state == "closed",
         )
 
     def _last_words(self, snapshot: Snapshot) -> Iterator[str]:
         zone = self._own_zone()
         ran = screen.lasting(time.monotonic() - self._began)
-        alerts = len(self._incidents)
-        told = f"{alerts} alert{'s' if alerts != 1 else ''}"
+        told = f"{self._incidents} alert{'s' if self._incidents != 1 else ''}"
         yield f"stopped at {screen.moment(time.time_ns(), zone, date=True)}, ran for {ran}, {told}"
         lost = [
             f"{site}/{source} {n} of {counts.get('captured', n)}"
@@ -330,6 +332,10 @@ class View:
         for name, waiting in _gauges(snapshot, "pending."):
             plural = "s" if waiting != 1 else ""
             yield f"{waiting:g} alert{plural} for {name} will be sent at the next start"
+
+
+def _cause(alert: Alert) -> str:
+    return "; ".join(_CLOCK.sub("", reason) for reason in alert.reasons)
 
 
 def _cleaned(record: logging.LogRecord) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import reels
 from tests.live.servers import eventually
 from tests.live.terminal import Terminal, terminal
 
@@ -50,7 +51,7 @@ def test_sources_alerts_with_their_cause_and_the_time_of_the_site(
         assert shown.end() == 0
         last = shown.text().splitlines()
     (head,) = (line for line in lines if line.startswith("fusewatch"))
-    assert re.match(r"fusewatch  03:30:\d\d IST \(a scene\)  running for \d+ s  2 sources", head)
+    assert re.match(r"fusewatch  03:30:\d\d IST \(a scene\)  2 sources, all well  up \d+ s$", head)
     (desk,) = (line for line in lines if line.startswith("office/desk "))
     assert re.match(r"office/desk  playing +[\d.]+/s +[\d.]+/s +[\d.]+ s +present$", desk)
     (alert,) = (line for line in lines if "gunshot" in line)
@@ -115,3 +116,43 @@ def test_no_color_has_none(command: Callable[..., list[str]], scene: Scene) -> N
         until(shown, "intrusion")
         assert shown.end() == 0
         assert not re.search(rb"\x1b\[[\d;]*\b(3[0-8]|9[0-7])[;m]", shown.raw)
+
+
+def test_a_lost_source_says_since_when_and_why_and_a_dead_webhook_what_waits(
+    config: Path, tmp_path: Path
+) -> None:
+    config.write_text(
+        LOST.format(film=reels.film(tmp_path / "hall.mkv", [(k / 5, 1) for k in range(300)]))
+    )
+    words = ("run", config, "--state", tmp_path / "state")
+    command = [sys.executable, "-m", "tests.live.noisy_command", "nobody", *map(str, words)]
+    with terminal(command) as shown:
+        until(shown, "soc does not take alerts: ")
+        lines = shown.lines()
+        shown.process.terminate()
+        assert shown.end() == 0
+        last = shown.text()
+    (head,) = (line for line in lines if line.startswith("fusewatch"))
+    assert re.match(r"fusewatch  \d\d:\d\d:\d\d UTC-03  2 sources, 1 in trouble  up \d+ s$", head)
+    (lost,) = (line for line in lines if line.startswith("office/desk"))
+    why = "the camera cannot be reached: Connection"
+    assert re.match(rf"office/desk  lost since \d\d:\d\d:\d\d: {why}", lost), lost
+    (live,) = (line for line in lines if line.startswith("office/hall"))
+    assert re.match(r"office/hall  (live|ended) +[\d.]+/s +[\d.]+/s", live)
+    assert re.search(r"\d+ alerts? for soc will be sent at the next start$", last)
+
+
+LOST = """
+version: 1
+api: {{listen: "127.0.0.1:0"}}
+sites:
+  office:
+    timezone: America/Sao_Paulo
+    cameras:
+      desk: {{source: "rtsp://127.0.0.1:1/live"}}
+      hall: {{source: "{film}"}}
+    incidents: {{lost_after: 2}}
+    fusion: {{head: rules}}
+webhooks:
+  - {{url: "http://127.0.0.1:1/", secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, name: soc}}
+"""

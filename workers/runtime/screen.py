@@ -74,7 +74,9 @@ def lines(screen: Screen, width: int, height: int) -> list[Text]:
     made += notes
     if shown[1]:
         made += [Text(), Text(fit("LAST ALERTS", width), "dim")]
-        made += [_alert(alert, width) for alert in screen.alerts[: shown[1]]]
+        alerts = screen.alerts[: shown[1]]
+        longest = max((cells(clean(alert.time)) for alert in alerts), default=0)
+        made += [_alert(alert, longest, width) for alert in alerts]
         if not screen.alerts:
             made.append(Text(fit("none yet", width), "dim"))
     return made[:room]
@@ -116,11 +118,12 @@ def _sources(rows: Sequence[Row], room: int, width: int) -> list[Text]:
     return (made + more)[: room + 1]
 
 
-def _alert(alert: AlertRow, width: int) -> Text:
+def _alert(alert: AlertRow, longest: int, width: int) -> Text:
     what = f"{alert.what}: {alert.cause}" if alert.cause else alert.what
     if width + 1 >= _DETAILED:
         what = f"{'closed' if alert.closed else alert.severity:8}{_GAP}{what}"
-    text = fit(clean(f"{alert.time}{_GAP}{what}"), width)
+    time = fit(clean(alert.time), longest, pad=True)
+    text = fit(f"{time}{_GAP}{clean(what)}", width)
     return Text(text, "dim" if alert.closed else STYLES.get(alert.severity, "default"))
 
 
