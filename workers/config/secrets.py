@@ -182,7 +182,11 @@ class Redacting(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Cleans message, traceback and stack, and never drops a record."""
-        record.msg, record.args = self._secrets.redact(record.getMessage()), ()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments of a library that do not fit
+            message = f"{record.msg} {record.args!r}"
+        record.msg, record.args = self._secrets.redact(message), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:

@@ -65,7 +65,17 @@ class JsonHandler(logging.StreamHandler[Any]):
         self.setFormatter(JsonLineFormatter())
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Does nothing: a message about a broken stderr would come back to this handler."""
+        """Says that a record cannot be written; nothing can be said where stderr is broken.
+
+        What logging itself prints would come back to this handler.
+        """
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            return
+        line = {"level": "error", "message": f"a record of the log cannot be written: {error!r}"}
+        with suppress(OSError, ValueError):
+            self.stream.write(json.dumps(line) + self.terminator)
+            self.flush()
 
 
 def original() -> TextIO:
