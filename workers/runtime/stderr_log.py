@@ -23,10 +23,12 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from workers.runtime.last_words import LastWords
 from workers.runtime.printable import printable
+
+if TYPE_CHECKING:
+    from workers.runtime.last_words import LastWords
 
 log = logging.getLogger("fusewatch")
 
@@ -237,6 +239,9 @@ class NativeOutput:
 
 
 def _watcher(reading: int, saved: int) -> LastWords | None:
+    # Most commands start no process: loading what can takes them some ms.
+    from workers.runtime.last_words import LastWords  # noqa: PLC0415
+
     try:
         return LastWords(reading, saved)
     except OSError as error:  # no shell, or no more processes
