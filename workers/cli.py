@@ -12,15 +12,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from pipeline.errors import ConfigError
-from workers import cli_outcome, cli_topics, cli_training
+from pipeline.errors import ConfigError, FusewatchError, OutsideError
+from workers import cli_topics, cli_training, cli_weights
 from workers.cli_options import (
     Config,
     Json,
@@ -29,6 +28,7 @@ from workers.cli_options import (
     State,
     command,
     command_group,
+    complain,
     flag,
     misused,
     path_argument,
@@ -36,15 +36,14 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import FOUND, OK, OUTSIDE
+from workers.exit_codes import DEFECT, FOUND, INTERRUPTED, OK, OUTSIDE, WRONG
 from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 webhooks = command_group("Webhook subscribers.")
-weights = command_group("Model files.")
-app.add_typer(weights, name="weights", rich_help_panel=Panel.DAILY)
+app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(webhooks, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
@@ -55,13 +54,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
     with stderr_log.json_stderr() if as_json else nullcontext():
-        code = cli_outcome.flushed(cli_outcome.done(partial(_ran, words)))
+        code = _flushed(_done(words))
     if argv is None and (as_json or any(thread.daemon for thread in threading.enumerate())):
         # One hangs in a device or a decoder: Python would abort as it ends such a thread. And what
         # libraries print as Python ends would be no JSON.
         if sys.stderr is not None:
             sys.stderr.flush()
         os._exit(code)
+    return code
+
+
+def _done(argv: Sequence[str]) -> int:
+    """Run the words; a defect is a traceback, as a JSON line where all lines are."""
+    try:
+        return _told_apart(argv)
+    except Exception:
+        if not stderr_log.is_json():
+            raise
+        logging.getLogger("fusewatch").critical("the command failed", exc_info=True)
+        return DEFECT
+
+
+def _told_apart(argv: Sequence[str]) -> int:
+    """Every error that Fusewatch raises on purpose is one clear line, no trace."""
+    # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
+    # is imported anywhere.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        return _ran(argv)
+    except ConfigError as error:
+        return _told(error, WRONG)
+    except FusewatchError as error:
+        return _told(error, OUTSIDE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing is wrong, and nothing can be said.
+        _drop_output()
+        return OK
+    except OSError as error:
+        # Adapters give their errors words of their own; a full disk may strike anywhere.
+        return _told(OutsideError(f"{error.filename or 'a file'}: {error.strerror}"), OUTSIDE)
+
+
+def _flushed(code: int) -> int:
+    """Write out what was printed; an error would come too late for us when Python ends."""
+    if sys.stdout is None:  # closed by who started us
+        return code
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+    except OSError as error:
+        _drop_output()
+        return _told(OutsideError(f"the output cannot be written: {error.strerror}"), OUTSIDE)
+    return code
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(error: FusewatchError, code: int) -> int:
+    complain(str(error))
     return code
 
 
@@ -273,52 +329,6 @@ def _webhooks_test(
         answer = one.status if one.status is not None else "no answer"
         print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
     return OK if all(one.ok for one in outcomes) else OUTSIDE
-
-
-Names = Annotated[list[str] | None, text_argument("The models (default: all).")]
-
-
-def _known(names: list[str] | None) -> list[str]:
-    from models.registry import REGISTRY
-
-    if unknown := [name for name in names or () if name not in REGISTRY]:
-        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
-        raise ConfigError(msg)
-    return names or list(REGISTRY)
-
-
-@command(weights, "list")
-def _weights_list(names: Names = None, as_json: Json = False) -> int:
-    """Show the models, and where their files are."""
-    from models.weights import list_weights
-
-    named = _known(names)
-    rows = [row for row in list_weights() if row["name"] in named]
-    if as_json:
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            print("  ".join(str(value) for value in row.values()))
-    return OK
-
-
-@command(weights, "pull")
-def _weights_pull(names: Names = None, as_json: Json = False) -> int:
-    """Download what is missing."""
-    from models.weights import pull
-
-    for name in _known(names):
-        print(f"{name}: {pull(name)}")
-    return OK
-
-
-@command(weights, "verify")
-def _weights_verify(names: Names = None, as_json: Json = False) -> int:
-    """Check the hashes of the files."""
-    from models.weights import verify
-
-    _known(names)
-    return OK if verify(names or (), as_json=as_json) else FOUND
 
 
 @command(app, "demo", Panel.DAILY)
