@@ -80,7 +80,6 @@ if __name__ == "__main__":
         return real(*given, **more, encoders=loud)
 
     daemon.run = run
-    sys.argv = [sys.argv[0], *sys.argv[1:]]
     warnings.simplefilter("always")
     words, who = sys.argv[2:], sys.argv[1]
     code = cli.main(words)

@@ -3,7 +3,7 @@
 Lines on stderr go through a pipe that a thread of this process reads
 (`workers/runtime/stderr_log.py`). After a crash nobody would read the rest. So a shell waits for
 the end of the process, and then runs `workers/runtime/after_crash.py`, which writes the rest as
-JSON lines. The shell needs 1 MB of memory. It is killed when the process ends well.
+JSON lines. The shell needs 2 MB of memory. It is killed when the process ends well.
 
 Two pieces of memory are shared with it: the bytes that were read and not logged yet, and the known
 secrets, which are removed here, too.
