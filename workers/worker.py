@@ -123,7 +123,12 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         ),
         secrets=secrets,
         status=status,
-        view=View(status, secrets),
+        view=View(
+            status,
+            secrets,
+            settings.sites,
+            recorded=order.recorded or order.scene is not None,
+        ),
         supervisor=Supervisor(),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -144,6 +145,8 @@ def test_wrong_use_is_one_line_that_says_what_is_right(
     nothing, said = capsys.readouterr()
     assert nothing == ""
     assert said.count("\n") == 1
+    if line.startswith(("run", "worker")):  # JSON, as all that they say
+        said = f"fusewatch: {json.loads(said)['message']}"
     assert said.startswith("fusewatch: ")
     assert says in said
     assert "(usage: fusewatch " in said

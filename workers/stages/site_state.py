@@ -132,6 +132,11 @@ class SiteState:
         """Records that end at or before this cannot change any result. Ns."""
         return self._aligner.floor
 
+    @property
+    def presence(self) -> Mapping[str, Presence]:
+        """The presence of each source at the newest event time of the site."""
+        return self._attendance.presence(self._newest)
+
     def on(self, record: Record, now: int) -> list[Record]:
         """Returns the anomalies of a record, then Progress; `now` is the partition's time (ns)."""
         start = event_start(record)
