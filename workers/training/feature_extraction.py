@@ -11,14 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from models.hearing.voice_activity import FRAME_SAMPLES
-from models.hearing.waveform import Samples
 from models.registry import REGISTRY
 from models.training import dataset
 from pipeline.config.schema import Config, Microphone, Models, Site
@@ -31,6 +28,7 @@ from workers.media import recordings
 from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
+from workers.stages.absent_encoders import no_voice
 from workers.stages.encoders import Encoders, load_encoders
 from workers.stages.site_state import RULES_HEAD, Head
 from workers.training import corruptions
@@ -204,11 +202,6 @@ def _ready(config: str) -> None:
         encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=no_voice)
     _ours.append((settings, encoders))
-
-
-def no_voice(batch: Sequence[Samples]) -> list[Samples]:
-    """A stand-in for the voice model (models/hearing/voice_activity.py) that detects no voice."""
-    return [np.zeros(-(-len(waveform) // FRAME_SAMPLES), np.float32) for waveform in batch]
 
 
 def _work(job: ExtractionJob) -> list[dataset.WindowRow]:
