@@ -1,113 +1,132 @@
-"""The demo: replays a recorded break-in, delivers its alerts, verifies and prints them."""
+"""The demo: replays a recorded break-in, delivers its alerts, verifies them and tells the story."""
 
 from __future__ import annotations
 
 import base64
 import secrets
 import time
+import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.progress import Progress as Bar
 
+from pipeline import topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config.schema import Webhook
-from pipeline.errors import ConfigError
-from pipeline.types import SECOND, Alert, rfc3339
-from workers import daemon
+from pipeline.config.schema import Config, Webhook
+from pipeline.types import Alert
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.cloudevent import event_id
 from workers.delivery.jsonl import write_all
-from workers.delivery.receiver import Receiver
-from workers.delivery.snapshots import SnapshotSink
+from workers.delivery.receiver import Received, Receiver
+from workers.delivery.snapshots import SnapshotSink, least_scores
 from workers.delivery.subscribers import deliver_now
-from workers.replay.scene_replay import Replayed, replay
-from workers.stages.encoders import load_encoders
+from workers.demo import page, terminal
+from workers.demo.story import Chapter, Reader, Story, tell
+from workers.replay.scene_player import scene_of
+from workers.replay.scene_replay import new_records, replay
+from workers.runtime.printable import printable
+from workers.stages.encoders import Encoders, load_available
 
-ROOT = Path(__file__).resolve().parents[1]
-DEVICE = Path("/dev/video0")
+SHIPPED = Path(__file__).parent / "scene"
 OUT_FOLDER = Path("out/demo")
-NO_SCENE = (
-    "there is no recorded scene and no webcam here. Give a scene (docs/guides/scenes.md says how to"
-    " make one of your own clips): fusewatch demo --scene FILE; or plug in a webcam and try again"
-)
+PAGE = OUT_FOLDER / "story.html"
+Browse = Callable[[str], bool]  # opens an address; returns False where there is no browser
 
 
-def example(name: str, root: Path = ROOT) -> Path:
-    """The path of an example config; raises ConfigError if the source tree is not there."""
-    path = root / f"deploy/examples/{name}.yaml"
-    if not path.is_file():
-        msg = (
-            "the example configs come with the sources (deploy/examples) and not with this install;"
-            " name one of yours: fusewatch demo --config FILE --scene FILE, or `fusewatch init`"
-        )
-        raise ConfigError(msg)
-    return path
+def demo(
+    config: Path | None = None,
+    scene: Path | None = None,
+    *,
+    page_file: Path | None = None,
+    open_page: bool = False,
+    browse: Browse = webbrowser.open,
+) -> int:
+    """Plays the shipped scene, or `scene`; returns 0 when every alert arrived, else 3.
 
-
-def demo(config: Path | None, scene: Path | None) -> int:
-    """Replays, delivers, verifies and prints; returns 0 when every alert arrived, else 3.
-
-    Without a scene it runs the daemon on the webcam. Raises ConfigError.
+    `page_file` is where the page is written; it is `PAGE` when only `open_page` is given. Raises
+    ConfigError.
     """
     console = Console(highlight=False, soft_wrap=True)
-    if scene is None:
-        if not DEVICE.exists():
-            raise ConfigError(NO_SCENE)
-        console.print(f"no scene given: watching {DEVICE} until Ctrl-C")
-        return daemon.run(
-            config or example("webcam"), scene=None, state=OUT_FOLDER / "state", speed=None
-        )
-    settings = loader.load(config or example("office"))
+    path = scene or SHIPPED / "scene.yaml"
+    settings = loader.load(config or SHIPPED / "site.yaml")
     began = time.monotonic()
-    encoders = load_encoders(settings.models, recorded=True)
-    console.print(f"models loaded in {time.monotonic() - began:.1f} s; replaying {scene.name} ...")
-    bus = MemoryBus()
-    played = replay(settings, scene, encoders, bus=bus)
-    write_all(OUT_FOLDER / "alerts.jsonl", played.alerts)
-    pictures = SnapshotSink(OUT_FOLDER / "evidence", bus)
-    for alert in played.alerts:
-        pictures.send(alert)
+    scene_of(settings, path)  # its errors come before the models are loaded
+    encoders, left_out = load_available(settings.models, recorded=True)
+    terminal.tell_left_out(console, left_out)
+    console.print(
+        f"models loaded in {time.monotonic() - began:.1f} s; playing {printable(path.stem)} ...\n",
+        markup=False,
+    )
+    story = play(settings, path, encoders, console=console, left_out=left_out)
+    terminal.tell_end(console, story, OUT_FOLDER)
+    if open_page or page_file is not None:
+        _show_page(console, story, page_file or PAGE, browse if open_page else None)
+    terminal.tell_next(console)
+    return 0 if all(chapter.post for chapter in story.chapters) else 3
+
+
+def play(
+    settings: Config,
+    path: Path,
+    encoders: Encoders,
+    *,
+    console: Console,
+    left_out: dict[str, str],
+    folder: Path = OUT_FOLDER,
+) -> Story:
+    """Plays a scene, and prints and delivers each alert as soon as it is there."""
+    scene, bus = scene_of(settings, path), MemoryBus()
+    alerts = bus.reader(topics.ALERTS, "demo")
+    least = least_scores(settings)
+    pictures = SnapshotSink(folder / "evidence", bus, least=least)
+    reader = Reader(folder / "evidence", least)
+    chapters: list[Chapter] = []
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    with Receiver(secret) as receiver:
+    with (
+        Receiver(secret) as receiver,
+        Bar(console=console, transient=True, disable=not console.is_terminal) as bar,
+    ):
         hook = Webhook(url=receiver.url, secret=secret, name="demo")
-        deliver_now(msgspec.structs.replace(settings, webhooks=(hook,)), played.alerts, Secrets())
-        arrived = set(receiver.events)
-    _tell(console, played, arrived)
-    return 0 if arrived == {event_id(alert) for alert in played.alerts} else 3
+        hooked = msgspec.structs.replace(settings, webhooks=(hook,))
+        task = bar.add_task(printable(path.stem), total=1.0)
 
+        def tell_new(done: int = 1, total: int = 1) -> None:
+            bar.update(task, completed=done / total)
+            for alert in new_records(alerts, Alert):
+                pictures.send(alert)
+                deliver_now(hooked, (alert,), Secrets())
+                chapters.append(reader.chapter(alert, _post(receiver, alert)))
+                terminal.tell_chapter(console, scene.start, chapters[-1])
 
-def _tell(console: Console, played: Replayed, arrived: set[str]) -> None:
-    lasted = (played.scene.end - played.scene.start) / SECOND
-    console.print(
-        f"{lasted:g} s of {played.scene.site} in {played.seconds:.1f} s:"
-        f" {played.factor:.1f} times real time\n"
+        played = replay(settings, scene, encoders, bus=bus, heard=tell_new)
+        tell_new()
+    write_all(folder / "alerts.jsonl", played.alerts)
+    credits = path.parent / "CREDITS.md"
+    return tell(
+        scene,
+        settings.sites[scene.site],
+        bus,
+        chapters,
+        left_out=left_out,
+        seconds=played.seconds,
+        credits=credits.read_text() if path.parent == SHIPPED else "",
     )
-    for alert in played.alerts:
-        _tell_one(console, played, alert, event_id(alert) in arrived)
-    console.print(f"{len(arrived)} of {len(played.alerts)} webhooks arrived, signatures verified.")
-    console.print(
-        f"Alerts: {OUT_FOLDER / 'alerts.jsonl'}    pictures with boxes: {OUT_FOLDER / 'evidence'}/"
-    )
 
 
-def _tell_one(console: Console, played: Replayed, alert: Alert, arrived: bool) -> None:
-    after = (alert.time - played.scene.start) / SECOND
-    colour = {"opened": "bold red", "updated": "yellow", "closed": "green"}[alert.state]
-    console.print(
-        f"[{colour}]{after:6.1f} s  {alert.state}[/]  {', '.join(alert.labels)} at {alert.site}"
-        f"  (severity {alert.severity}, score {alert.score:.2f})"
-    )
-    end = "goes on" if alert.end is None else f"to {rfc3339(alert.end)[11:19]}"
-    rules = ", ".join(alert.rules)
-    console.print(f"          from {rfc3339(alert.start)[11:19]}, {end}; rules: {rules}")
-    for reason in alert.reasons:
-        console.print(f"          - {reason}", markup=False)
-    for text in alert.transcript:
-        console.print(f'          "{text}"', markup=False)
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in alert.contributions.items())
-    sources = ", ".join(f"{name} {state.value}" for name, state in alert.presence.items())
-    console.print(f"          because of {shares}; sources: {sources}")
-    verified = "delivered, signature verified" if arrived else "NOT DELIVERED"
-    console.print(f"          webhook-id {event_id(alert)}: {verified}\n")
+def _post(receiver: Receiver, alert: Alert) -> Received | None:
+    """The verified request that brought this revision of an alert; None if none did."""
+    wanted = event_id(alert)
+    found = (post for post in receiver.posts if post.event and post.event["id"] == wanted)
+    return next(found, None) if wanted in receiver.events else None
+
+
+def _show_page(console: Console, story: Story, file: Path, browse: Browse | None) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page.rendered(story), encoding="utf-8")
+    console.print(f"Page of the story: {printable(str(file))}", markup=False)
+    if browse is not None and not browse(file.absolute().as_uri()):
+        console.print("No browser could be started here; open that file in yours.")
