@@ -6,10 +6,10 @@ model; a phrase rule compares meanings, and needs the text model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.config.rule_kinds import PhraseRule
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Model
 from pipeline.stages import ALL_STAGES, TABLE
 
 SEEING, HEARING = ("detector",), ("sound", "sound_head", "voice", "speech")
@@ -40,3 +40,10 @@ def needed_encoders(
         needed.add(TEXT)
     used = {name for row in TABLE if row.name in stages for name in row.encoders}
     return frozenset(needed & used)
+
+
+def needed_models(config: Config, stages: Sequence[str] = ALL_STAGES) -> Mapping[str, Model]:
+    """The settings below `models` that `stages` need, by name."""
+    needed = needed_encoders(config, stages)
+    names = config.models.__struct_fields__
+    return {name: getattr(config.models, name) for name in names if name in needed}

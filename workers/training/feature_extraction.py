@@ -18,6 +18,7 @@ from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.registry import REGISTRY
 from models.training import dataset
+from pipeline.config.model_needs import needed_encoders, needed_models
 from pipeline.config.schema import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.stages import TABLE
@@ -178,10 +179,10 @@ def encode(
 
 def _there(config: Path) -> None:
     """Downloads the weights in this process, where an error fits in one line."""
-    models = loader.load(config).models if config.name else Models()
-    for name in models.__struct_fields__:
-        if (named := getattr(models, name).weights) in REGISTRY:
-            weights.find(named)
+    models = needed_models(loader.load(config)).values() if config.name else [Models().sound]
+    for model in models:
+        if model.weights in REGISTRY:
+            weights.find(model.weights)
 
 
 _films = VideoCache()  # of this process: all scenes use the same few videos
@@ -196,7 +197,7 @@ def _ready(config: str) -> None:
     }
     models = msgspec.structs.replace(settings.models, **single)
     if config:
-        encoders = load_encoders(models, recorded=True)
+        encoders = load_encoders(models, recorded=True, needed=needed_encoders(settings))
         encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
     else:  # a sound clip contains no speech
         encoders = load_encoders(models, recorded=True, stages=("sound",))
