@@ -27,14 +27,14 @@ def events(file: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.splitlines()]
 
 
-@pytest.mark.parametrize("name", (*stored.SCENES, stored.DEMO))
+@pytest.mark.parametrize("name", [*stored.SCENES, stored.DEMO])
 def test_stored_observations_give_the_stored_alerts(name: str) -> None:
     assert stored.judged(name) == stored.alerts_of(name)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights")
-@pytest.mark.parametrize("name", (*stored.SCENES, stored.DEMO))
+@pytest.mark.parametrize("name", [*stored.SCENES, stored.DEMO])
 def test_a_scene_gives_the_stored_observations_and_alerts(scenes: Path, name: str) -> None:
     """To the byte on the kind of processor that wrote them; int8 models round by the processor,
     so elsewhere the same records with other scores, and the same incidents."""

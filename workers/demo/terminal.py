@@ -24,11 +24,11 @@ from workers.runtime.printable import printable
 COLOURS = {"opened": "bold red", "updated": "yellow", "closed": "green"}
 INDENT = " " * 10
 
-# what is next -> the words after `fusewatch`
+# what is next -> the words after `fusewatch`; each writes a file of its own
 NEXT: Mapping[str, str] = {
     "my camera": "init camera.yaml --camera device:0",
     "my microphone": "init microphone.yaml --microphone device:default",
-    "my webhook": "init webhook.yaml --camera device:0 --webhook https://example.org/hook",
+    "my webhook": "init webhook.yaml --webhook http://127.0.0.1:8000/alerts",
 }
 
 
@@ -92,7 +92,7 @@ def tell_end(console: Console, story: Story, folder: Path) -> None:
 def tell_next(console: Console) -> None:
     """Prints three commands to go on with."""
     name = command()
-    console.print("\nNext, with what is yours:")
+    console.print(f"\nNext, with addresses of yours (then: {name} run FILE):", markup=False)
     for what, words in NEXT.items():
         console.print(f"  {what:<14} {name} {words}", markup=False)
 
