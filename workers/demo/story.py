@@ -39,14 +39,16 @@ GAP = SECOND  # ns; shorter pauses between detections do not split a span
 class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     """One revision of an alert.
 
-    `rules`, `reasons` and `words` are those that no earlier revision of the alert had. `picture` is
-    None where no camera showed anything, `post` is None where the webhook did not arrive.
+    `rules`, `reasons` and `words` are those that no earlier revision of the alert had, `sources`
+    the states of sources that changed. `picture` is None where no camera showed anything, `post` is
+    None where the webhook did not arrive.
     """
 
     alert: Alert
     rules: Sequence[str]
     reasons: Sequence[str]
     words: Sequence[str]
+    sources: Sequence[str]
     picture: Path | None
     seen: int  # objects with a box in the picture
     post: Received | None
@@ -102,11 +104,12 @@ class Reader:
     def chapter(self, alert: Alert, post: Received | None) -> Chapter:
         """The chapter of an alert whose snapshots have been written to the evidence folder."""
         told = self._told.setdefault(alert.id, set())
-        rules, reasons, words = (
+        presence = [f"{name} {state.value}" for name, state in alert.presence.items()]
+        rules, reasons, words, sources = (
             [text for text in texts if (kind, text) not in told]
-            for kind, texts in enumerate((alert.rules, alert.reasons, alert.transcript))
+            for kind, texts in enumerate((alert.rules, alert.reasons, alert.transcript, presence))
         )
-        for kind, texts in enumerate((rules, reasons, words)):
+        for kind, texts in enumerate((rules, reasons, words, sources)):
             told |= {(kind, text) for text in texts}
         picture, seen = self._picture(alert)
         return Chapter(
@@ -114,6 +117,7 @@ class Reader:
             rules=rules,
             reasons=reasons,
             words=words,
+            sources=sources,
             picture=picture,
             seen=seen,
             post=post,

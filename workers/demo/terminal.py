@@ -56,8 +56,9 @@ def tell_chapter(console: Console, start: int, chapter: Chapter) -> None:
     if alert.state == "closed" and alert.end is not None:
         lines.append(f"from {rfc3339(alert.start)[11:19]}Z to {rfc3339(alert.end)[11:19]}Z")
     shares = ", ".join(f"{name} {share:.0%}" for name, share in alert.contributions.items())
-    sources = ", ".join(f"{name} {state.value}" for name, state in alert.presence.items())
-    lines.append(f"because of {shares}; sources: {sources}")
+    lines.append(f"because of {shares}")
+    if chapter.sources:
+        lines.append(f"sources: {', '.join(chapter.sources)}")
     arrived = "delivered, signature verified" if chapter.post else "NOT DELIVERED"
     lines.append(f"webhook {event_id(alert)}: {arrived}")
     for line in lines:
