@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pipeline.errors import OutsideError
 from pipeline.types import SECOND, AudioChunk
 from tests.golden import demo_clips
 from tests.graph.conftest import FAKES
@@ -138,6 +139,12 @@ def test_what_cannot_be_had_is_left_out_and_the_rest_is_told(
         assert words in printed
     assert '"your country" said' not in printed
     assert "No browser could be started here" in printed
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(out: Path) -> None:
+    (out.parents[1] / "out").write_text("a file")
+    with pytest.raises(OutsideError, match="out/demo: cannot be written: Not a directory"):
+        demo()
 
 
 def test_the_shipped_clips_are_small_and_have_credits() -> None:

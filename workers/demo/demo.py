@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+import tempfile
 import time
 import webbrowser
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rich.progress import Progress as Bar
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config, Webhook
+from pipeline.errors import OutsideError
 from pipeline.types import Alert
 from workers.config import loader
 from workers.config.secrets import Secrets
@@ -48,13 +50,16 @@ def demo(
     """Plays the shipped scene, or `scene`; returns 0 when every alert arrived, else 3.
 
     `page_file` is where the page is written; it is `PAGE` when only `open_page` is given. Raises
-    ConfigError.
+    ConfigError for a scene that does not fit, OutsideError for a folder that cannot be written.
     """
     console = Console(highlight=False, soft_wrap=True)
     path = scene or SHIPPED / "scene.yaml"
     settings = loader.load(config or SHIPPED / "site.yaml")
     began = time.monotonic()
-    scene_of(settings, path)  # its errors come before the models are loaded
+    # What is wrong with the scene or the folders is said before models are loaded.
+    scene_of(settings, path)
+    page_file = page_file or (PAGE if open_page else None)
+    _make_folders(OUT_FOLDER, page_file.parent if page_file else OUT_FOLDER)
     encoders, left_out = load_available(settings.models, recorded=True)
     terminal.tell_left_out(console, left_out)
     console.print(
@@ -63,8 +68,8 @@ def demo(
     )
     story = play(settings, path, encoders, console=console, left_out=left_out)
     terminal.tell_end(console, story, OUT_FOLDER)
-    if open_page or page_file is not None:
-        _show_page(console, story, page_file or PAGE, browse if open_page else None)
+    if page_file is not None:
+        _show_page(console, story, page_file, browse if open_page else None)
     terminal.tell_next(console)
     return 0 if all(chapter.post for chapter in story.chapters) else 3
 
@@ -117,6 +122,18 @@ def play(
     )
 
 
+def _make_folders(*folders: Path) -> None:
+    """Creates the folders for what the demo writes, and tries them; raises OutsideError."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            msg = f"{folder}: cannot be written: {error.strerror}; start the demo in another folder"
+            raise OutsideError(msg) from error
+
+
 def _post(receiver: Receiver, alert: Alert) -> Received | None:
     """The verified request that brought this revision of an alert; None if none did."""
     wanted = event_id(alert)
@@ -125,7 +142,6 @@ def _post(receiver: Receiver, alert: Alert) -> Received | None:
 
 
 def _show_page(console: Console, story: Story, file: Path, browse: Browse | None) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page.rendered(story), encoding="utf-8")
     console.print(f"Page of the story: {printable(str(file))}", markup=False)
     if browse is not None and not browse(file.absolute().as_uri()):

@@ -80,10 +80,11 @@ def tell_end(console: Console, story: Story, folder: Path) -> None:
     """Prints the summary, the picture, and what to do next."""
     lasted = (story.scene.end - story.scene.start) / SECOND
     arrived = sum(chapter.post is not None for chapter in story.chapters)
+    delivered = f"{arrived} of {len(story.chapters)} webhooks arrived, signatures verified."
     console.print(
         f"{lasted:g} s of {story.scene.site} in {story.seconds:.1f} s:"
         f" {lasted / story.seconds:.1f} times real time."
-        f" {arrived} of {len(story.chapters)} webhooks arrived, signatures verified."
+        f" {delivered if story.chapters else 'No alert was told.'}"
     )
     console.print(f"Alerts: {printable(str(folder / 'alerts.jsonl'))}", markup=False)
     if story.hero is not None and story.hero.picture is not None:
