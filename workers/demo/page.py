@@ -21,7 +21,7 @@ from workers.demo.story import Chapter, Span, Story
 from workers.runtime.printable import printable
 
 TEMPLATE = Path(__file__).parent / "page.html"
-LEFT, RIGHT, HIGH = 130, 990, 34  # of the time line, in units of its view box: 1000 wide
+LEFT, RIGHT, HIGH = 130, 975, 34  # of the time line, in units of its view box: 1000 wide
 QUIET_DB, LOUD_DB = -60.0, -10.0  # dBFS: no bar, and a full one
 COLOURS = {"vision": "seen", "sound": "heard", "speech": "said", "report": "reported"}
 ENVIRONMENT = jinja2.Environment(
