@@ -4,7 +4,6 @@
 PYTHON ?= python3
 SHARED := $(wildcard ../shared)
 ifneq ($(SHARED),)
-DEMO = --scene $(SHARED)/scenes/office-break-in.yaml
 export FUSEWATCH_WEIGHTS ?= $(abspath $(SHARED)/weights)
 endif
 PIP = -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -20,8 +19,8 @@ help: ## what there is
 
 setup: .venv/.light ## install what `fusewatch` needs into .venv
 
-demo: .venv/.light ## replay a break-in, deliver its alerts to a local receiver, tell the story
-	$(BIN)/fusewatch demo $(DEMO)
+demo: .venv/.light ## play a recorded break-in, deliver its alerts, tell the story (ARGS=--open: as a page, too)
+	$(BIN)/fusewatch demo $(ARGS)
 
 check: .venv/.dev ## lint, types and the fast tests
 	$(BIN)/ruff check .

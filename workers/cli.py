@@ -333,13 +333,15 @@ def _webhooks_test(
 
 @command(app, "demo", Panel.DAILY)
 def _demo(
-    scene: Annotated[Path | None, path_option("--scene", "A recorded scene.")] = None,
+    scene: Annotated[Path | None, path_option("--scene", "A scene of your own.")] = None,
     config: Annotated[Path | None, path_option("--config", "The config of its site.")] = None,
+    page: Annotated[Path | None, path_option("--page", "Write the story as a page, too.")] = None,
+    open_page: Annotated[bool, flag("--open", "Write the page and open it in a browser.")] = False,
 ) -> int:
-    """Replay a break-in, deliver it to a local receiver, tell the story."""
-    from workers.demo import demo
+    """Play a recorded break-in, deliver its alerts to a local receiver, tell the story."""
+    from workers.demo.demo import demo
 
-    return demo(config, scene)
+    return demo(config, scene, page_file=page, open_page=open_page)
 
 
 @command(app, "version", Panel.DAILY)

@@ -44,7 +44,7 @@ COMMANDS = {
     "review": "file ID* --all --right --wrong --unsure --label --json",
     "train": "FILE+ --out! --base --network --name --seed --epochs --per-hour --device --json",
     "evaluate": "FILE* --head --config --clips --manifest --report --least --json",
-    "demo": "--scene --config",
+    "demo": "--scene --config --page --open",
     "version": "--json",
 }
 PANELS = {
