@@ -24,6 +24,7 @@ from rich.table import Table
 
 from models import weights
 from pipeline.config.checks import webhook_names
+from pipeline.config.model_needs import needed_models
 from pipeline.config.schema import Camera, Config, Microphone, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, SourceLost
 from pipeline.types import AudioChunk, FrameChunk
@@ -116,10 +117,10 @@ def _microphones(config: Config | None) -> Check:
 
 
 def _names(config: Config | None) -> tuple[str, ...]:
+    """The weights that the config needs; all registered ones without a config."""
     if config is None:
         return weights.DEFAULTS
-    models = (config.models.detector, config.models.sound, config.models.speech, config.models.text)
-    return tuple(dict.fromkeys(model.weights for model in models))
+    return tuple(dict.fromkeys(model.weights for model in needed_models(config).values()))
 
 
 def _weights(name: str, env: Mapping[str, str]) -> Check:

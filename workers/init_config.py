@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError, OutsideError
 from workers.config.loader import load
+from workers.runtime.state_folder import make_private
 
 STATE = "~/.local/state/fusewatch"
 TOKEN, WEBHOOK = "token", "webhook-secret"
@@ -67,7 +68,7 @@ def init(path: Path, state: Path | None, say: Callable[[str], object] = sys.stdo
         secret=json.dumps(f"file:{folder / WEBHOOK}"),
     )
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         token = _made(folder / TOKEN, secrets.token_urlsafe(32))
         hook = _made(
             folder / WEBHOOK, "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import stages
 from pipeline.config import schema
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
@@ -122,7 +123,12 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         ),
         secrets=secrets,
         status=status,
-        view=View(status, secrets),
+        view=View(
+            status,
+            secrets,
+            settings.sites,
+            recorded=order.recorded or order.scene is not None,
+        ),
         supervisor=Supervisor(),
     )
 
@@ -180,7 +186,10 @@ class Worker:
         recorded, faust = self.order.recorded, self.order.faust
         names = stages.WORKERS[self.order.stage]
         connect.check(self.brokers, self.secrets, names, faust=faust)
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=names)
+        needed = needed_encoders(self.settings, names)
+        encoders = encoders or load_encoders(
+            self.settings.models, recorded=recorded, stages=names, needed=needed
+        )
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)

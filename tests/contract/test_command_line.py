@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -30,9 +31,9 @@ COMMANDS = {
     "doctor": "config? --json",
     "report": "site text --author! --config --url --state",
     "webhooks test": "config name?",
-    "weights list": "names* --json",
-    "weights pull": "names* --json",
-    "weights verify": "names* --json",
+    "weights list": "names* --config --json",
+    "weights pull": "names* --config --json",
+    "weights verify": "names* --config --json",
     "topics create": "config --dry-run --grow --shrink",
     "topics list": "config --json",
     "dead list": "config --site --since --state --json",
@@ -43,7 +44,7 @@ COMMANDS = {
     "review": "file ID* --all --right --wrong --unsure --label --json",
     "train": "FILE+ --out! --base --network --name --seed --epochs --per-hour --device --json",
     "evaluate": "FILE* --head --config --clips --manifest --report --least --json",
-    "demo": "--scene --config",
+    "demo": "--scene --config --page --open",
     "version": "--json",
 }
 PANELS = {
@@ -144,6 +145,8 @@ def test_wrong_use_is_one_line_that_says_what_is_right(
     nothing, said = capsys.readouterr()
     assert nothing == ""
     assert said.count("\n") == 1
+    if line.startswith(("run", "worker")):  # JSON, as all that they say
+        said = f"fusewatch: {json.loads(said)['message']}"
     assert said.startswith("fusewatch: ")
     assert says in said
     assert "(usage: fusewatch " in said

@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from pipeline.bus.private import private_file, tighten
 from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import OutsideError, Rejected, Retry
 from pipeline.ports import Bus
@@ -134,7 +135,6 @@ class Jsonl:
     def _open(self) -> None:
         """Opens the file, and remembers the alerts at its end; raises OutsideError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._use()
             except _Damaged as damage:
@@ -152,7 +152,7 @@ class Jsonl:
         if self._path.is_dir():
             msg = f"{self._path}: is a folder"
             raise _Damaged(msg)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._file = self._opened(os.O_RDWR | os.O_APPEND)
         _mend(self._file, self._path)
         self._remember_all(self._before())
         if not self._remember_all(_tail(self._file)):
@@ -160,6 +160,15 @@ class Jsonl:
             if self._ours:
                 raise _Damaged(msg)
             log.warning("%s; new alerts are added behind them", msg)
+
+    def _opened(self, flags: int) -> int:
+        """Opens the file; our own is private, the operator's may be read by its group."""
+        if self._ours:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tighten(self._older)
+            return private_file(self._path, flags)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, flags | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _before(self) -> list[bytes]:
         """The last lines of the rotated file: a crash may repeat their alerts too."""
@@ -227,9 +236,9 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
     part = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"))
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
             for alert in alerts:
                 file.write(cloudevent.event_bytes(alert) + b"\n")
             file.flush()
