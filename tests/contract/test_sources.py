@@ -67,8 +67,13 @@ def media(
 ) -> RecordedSource | MediaSource:
     clock = clock or Clock()
     address = parse(str(path), "camera")
-    how: dict[str, Any] = {"camera": names[0], "microphone": names[1], "clock": clock,
-                           "detect": Detect(fps=fps, width=320), "count": _or_none(told)}  # fmt: skip
+    how: dict[str, Any] = {
+        "camera": names[0],
+        "microphone": names[1],
+        "clock": clock,
+        "detect": Detect(fps=fps, width=320),
+        "count": _or_none(told),
+    }
     if address.scheme == "file":
         return RecordedSource(address, "office", wait=clock.wait, **how)
     return MediaSource(address, "office", **how)
@@ -337,7 +342,7 @@ def test_playlists_and_scripts_are_no_video_whatever_they_are_called(tmp_path: P
         for opened in (pictures, with_sound):
             with pytest.raises(SourceLost):
                 opened(path)
-    assert len(chunks(pictures(film))) == 2
+    assert {reels.number(chunk) for chunk in chunks(pictures(film))} == {1, 2}  # type: ignore[arg-type]
 
 
 def test_no_secret_leaves_by_stderr_or_process_title(tmp_path: Path) -> None:

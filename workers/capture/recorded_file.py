@@ -77,10 +77,11 @@ class RecordedSource:
             msg = f"the file: {str(error).partition(': ')[2]}"
             raise SourceLost(msg) from None
         self._streams = chosen(self._container, site, camera, microphone, track, "file")
+        self._reader = RecordingReader(self._container, self._streams, self._unusable)
 
     def __iter__(self) -> Iterator[Chunk | Progress]:
         self._speed.hold(0)
-        for stream, at, frame in RecordingReader(self._container, self._streams, self._unusable):
+        for stream, at, frame in self._reader:
             try:
                 if stream.type == "audio":
                     yield from self._heard(frame, at)
@@ -102,14 +103,20 @@ class RecordedSource:
         `picture` says that the next picture is that at `due`.
         """
         slack = Fraction(0) if picture else SLACK
+        if self._camera and not picture:
+            yield from self._pictures(self._played - slack)
         while self._played < due:
             at = self._due / self._fps + slack  # when the next picture is to be shown
             step = at if at > self._played else self._played + STEP
-            self._played = min(self._played + STEP, due, step)
-            self._speed.hold(round(self._played * SECOND))
+            self._wait(min(self._played + STEP, due, step))
             if self._camera and (self._played < due or not picture):
                 yield from self._pictures(self._played - slack)
-            yield from self._silence(self._played)
+            yield from self._silence(self._played - SLACK)
+
+    def _wait(self, until: Fraction) -> None:
+        if until > self._played:
+            self._played = until
+            self._speed.hold(round(until * SECOND))
 
     def _seen(self, stream: Any, frame: Any, at: Fraction) -> Iterator[Chunk | Progress]:
         yield from self._until(at, picture=True)
@@ -130,6 +137,8 @@ class RecordedSource:
     def _pictures(self, until: Fraction, *, before: bool = False) -> Iterator[Chunk | Progress]:
         """Yields what is shown at each k/fps up to `until`, or `before` it."""
         while (now := self._due / self._fps) < until or (now == until and not before):
+            if self._streams[0].index in self._reader.ended and now >= self._ends:
+                return
             self._due += 1
             if self._shown is None or now - self._shown[0] > self._held:
                 yield from self._hole(now)
@@ -166,7 +175,8 @@ class RecordedSource:
             return
         mono = recordings.mono_samples(frame, lambda what, _: self._count(self._microphone, what))
         if at is not None:
-            yield from self._until(at + Fraction(frame.samples, rate))
+            yield from self._until(at)
+            self._wait(at + Fraction(frame.samples, rate))
         yield from self._sounds(self._line.push(mono, rate, at))
 
     def _silence(self, until: Fraction) -> Iterator[AudioChunk]:

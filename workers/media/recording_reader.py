@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
@@ -12,7 +13,7 @@ from workers.media.timeline import Timeline
 
 RATES = range(1, 241)  # frame rates that are believed of a recording without times
 USUAL_RATE = Fraction(25)
-INTERLEAVED = Fraction(2)  # s that one track of a file may stand behind another
+READ_AHEAD = 32_000_000  # bytes of packets that wait for another track
 _REMEMBERED = 256  # packets whose frames may still come out of the decoder
 
 
@@ -40,6 +41,7 @@ class RecordingReader:
         self._reached: dict[int, Fraction] = {}  # time of the newest packet
         self._number: dict[int, int] = {}
         self._next: dict[int, int | None] = {}  # the time that a next packet would be counted to
+        self.ended: set[int] = set()  # tracks whose last frame has been given, as far as known
         self._timeless = container.format.name in TIMELESS
 
     def __iter__(self) -> Iterator[tuple[Any, Fraction | None, Any]]:
@@ -93,19 +95,28 @@ class RecordingReader:
     def _in_order(self) -> Iterator[Any]:
         """Yields the packets of all wanted tracks by their time.
 
-        A file may hold one track up to `INTERLEAVED` seconds behind another.
+        It reads on until each track has a later packet, the file ends, or `READ_AHEAD` bytes wait.
         """
         waiting: list[tuple[Fraction, int, Any]] = []
         newest = dict.fromkeys(self._wanted, Fraction(-1))
+        ahead = 0
         for number, packet in enumerate(self._demuxed()):
             index = packet.stream.index
             newest[index] = max(newest[index], self._reached.get(index, Fraction(0)))
             heapq.heappush(waiting, (newest[index], number, packet))
-            ready = max(min(newest.values()), max(newest.values()) - INTERLEAVED)
-            while waiting and waiting[0][0] <= ready:
-                yield heapq.heappop(waiting)[2]
+            ahead += packet.size
+            while waiting and (waiting[0][0] <= min(newest.values()) or ahead > READ_AHEAD):
+                first = heapq.heappop(waiting)[2]
+                ahead -= first.size
+                yield first
+        left = Counter(packet.stream.index for _, _, packet in waiting)
+        self.ended = self._wanted - left.keys()
         while waiting:
-            yield heapq.heappop(waiting)[2]
+            packet = heapq.heappop(waiting)[2]
+            yield packet
+            left[packet.stream.index] -= 1
+            if not left[packet.stream.index]:
+                self.ended.add(packet.stream.index)
 
     def _place(self, packet: Any) -> None:
         ticks = packet.dts if packet.dts is not None else packet.pts
