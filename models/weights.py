@@ -79,6 +79,12 @@ def _complete(weights: Weights, folder: Path, env: Mapping[str, str]) -> None:
             _bring(file, folder, told)
 
 
+def present(name: str, env: Mapping[str, str] = os.environ) -> bool:
+    """Returns whether all files of a registered model are here; reads none of them."""
+    folder = _given(name, env) or cache(env) / "weights" / name
+    return all((folder / file.name).is_file() for file in REGISTRY[name].files)
+
+
 def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | float]]:
     """Returns one row per registered model: description, licence, size and location."""
     rows: list[dict[str, str | float]] = []

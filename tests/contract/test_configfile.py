@@ -220,7 +220,7 @@ def test_a_huge_file_is_refused_before_it_is_read(file: Path) -> None:
         ("# only a comment\n", "is empty"),
         ("[1, 2]\n", "site.yaml:1: must be a mapping"),
         ("just text\n", "site.yaml:1: must be a mapping"),
-        ("a: 1\nb: \0\n", "holds control characters"),
+        ("a: 1\nb: \0\n", "site.yaml:2: holds a control character; remove it"),
         (b"a: 1\nb: \xff\xfe\n", "site.yaml:2: is not UTF-8"),
         ("a: 1\n".encode("utf-16"), "is not UTF-8"),
         ("x: " + "[" * 100_000, f"nested more than {MAX_DEPTH} levels deep"),

@@ -174,7 +174,10 @@ def test_every_rule_with_a_schedule_has_it_checked() -> None:
 def test_objects_are_those_that_the_detector_knows() -> None:
     assert told_of(ZoneRule(zone="floor", objects=("persn",))) == (
         ".objects: `persn` is no object; did you mean `person`?"
+        " (`fusewatch check --words` lists all 80)"
     )
+    for word, known in (("People", "person"), ("bike", "bicycle"), ("lorry", "truck")):
+        assert f"did you mean `{known}`?" in told_of(ZoneRule(zone="floor", objects=(word,)))
     assert "is empty" in told_of(LineRule(line="sill", objects=()))
 
 

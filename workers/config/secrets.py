@@ -1,7 +1,7 @@
 """Resolves the secrets of a config, only where they are used, and keeps them out of logs.
 
 `${NAME}` stands for an environment variable, `file:PATH` for the content of a file. `check` and
-`replay` resolve no secret. Code that needs one calls `Secrets`. `Redacting` is the second layer: it
+`replay` resolve no secret; `check` only looks whether it is there. Code that needs one calls `Secrets`. `Redacting` is the second layer: it
 removes every resolved value from the logs, in case one is written there by accident.
 """
 
@@ -17,7 +17,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from pipeline.config.schema import KafkaBus, Tls, Webhook
+from pipeline.config.problem import Way
+from pipeline.config.schema import Config, KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
 
 MAX_FILE_BYTES = 65_536  # bytes of a secret in a file
@@ -69,7 +70,10 @@ class Secrets:
         """Returns the address of a camera or microphone with its variables resolved."""
         if isinstance(source, str):
             return self._address(source, path)
-        taken = {key: self.expand(value, f"{path}.{key}") for key, value in source.items()}
+        taken = {
+            key: (self.lookup if key == "password" else self.expand)(value, f"{path}.{key}")
+            for key, value in source.items()
+        }
         if "url" in taken:
             self._address(source["url"], f"{path}.url")
         self.remember(*(taken[key].reveal() for key in ("username", "password") if key in taken))
@@ -193,6 +197,35 @@ def _telling(path: str) -> Iterator[str]:
             yield value
         elif not equals and len(part) >= _LONG_PART:
             yield part
+
+
+def references(config: Config) -> Iterator[tuple[Way, str, bool]]:
+    """Yields each setting that may name a variable: its path, its text, and whether `file:` in it
+    names a secret's file."""
+    for site_name, site in config.sites.items():
+        for kind, sources in (("cameras", site.cameras), ("microphones", site.microphones)):
+            for name, settings in sources.items():
+                way: Way = ("sites", site_name, kind, name, "source")
+                if isinstance(settings.source, str):
+                    yield way, settings.source, False
+                else:
+                    for key, text in settings.source.items():
+                        yield (*way, key), text, key == "password"
+    for i, webhook in enumerate(config.webhooks):
+        yield ("webhooks", i, "url"), webhook.url, False
+        given = webhook.secret
+        for secret in (given,) if isinstance(given, str) else given:
+            yield ("webhooks", i, "secret"), secret, True
+    yield ("api", "token"), config.api.token, True
+    if isinstance(config.bus, KafkaBus):
+        for of, part in (("tls", config.bus.tls), ("sasl", config.bus.sasl)):
+            for name in part.__struct_fields__ if part is not None else ():
+                yield ("bus", of, name), getattr(part, name), name == "password"
+
+
+def unset(text: str, env: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables in `text` that the environment does not set."""
+    return [name for name in dict.fromkeys(_VARIABLE.findall(text)) if not env.get(name)]
 
 
 def checkable(source: Source, env: Mapping[str, str]) -> Source | None:

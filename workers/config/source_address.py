@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
@@ -43,6 +44,11 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _IN_URL = re.compile(r"[A-Za-z0-9\-._~:/?&=%!$'()*+,;\[\]@]+")
 _CAMERA_DEVICE = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/[\w:+-][\w.:+-]*)", re.ASCII)
+_BEGINS = {  # of a path -> what to do instead
+    "-": "write `./` before it",
+    "//": "write one slash",
+    "~": "write the whole path from `/` on",
+}
 _UNSAFE_IN_PATH = frozenset('%|*?\\`"<>:')
 
 
@@ -98,7 +104,9 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
     if scheme == "file":
         return _path(rest.removeprefix("//") if rest.startswith("///") else rest, kind, base)
     told = f" `{scheme}:`" if scheme in _TOLD else ""
-    _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}")
+    near = "" if told else nearest(scheme, SCHEMES)
+    renamed = "" if told or near or "://" in text else "; no path may hold a `:`, so rename the file"
+    _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}{near or renamed}")
 
 
 def _shown(url: str) -> str:
@@ -156,8 +164,19 @@ def _device(rest: str, kind: str) -> Address:
 def _path(text: str, kind: str, base: Path | None) -> Address:
     if kind == "camera" and text.startswith("/dev/"):
         return _device(text, kind)
-    if not text or text.startswith(("-", "//", "~")) or _UNSAFE_IN_PATH & set(text):
-        _refuse("is a path that may be read as something else; use letters, digits and `._-/`")
+    if not text:
+        _refuse("names no file after `file:`")
+    for begins, instead in _BEGINS.items():
+        if text.startswith(begins):
+            _refuse(f"is a path that begins with `{begins}`; {instead}")
+    for place, sign in enumerate(text, start=1):
+        if sign in _UNSAFE_IN_PATH:
+            shown = "a backquote" if sign == "`" else f"`{sign}`"
+            _refuse(
+                f"holds {shown} as sign {place}, which no path may hold: it may be read as something "
+                "else; rename the file with `-` in its place. A camera in the network begins with "
+                "rtsp:// or http://"
+            )
     if ",," in text:
         _refuse("holds `,,`, which hands options to FFmpeg")
     path = Path(text)
