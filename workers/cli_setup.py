@@ -118,11 +118,17 @@ def doctor(
     config: Annotated[Path | None, path_argument("The config.")] = None, as_json: Json = False
 ) -> int:
     """Look at devices, weights and each source: a frame, a second of sound."""
-    from workers.config import loader
+    from workers.config.loader import examine
     from workers.setup.doctor import doctor as examined
     from workers.setup.doctor import show
 
-    checks = examined(loader.examine(config, salvage=True), config) if config else examined()
+    if config is None:
+        checks = examined(None)
+    else:
+        found = examine(config, warn=False, salvage=True)
+        if found.config is None:
+            found.settings()  # raises what is wrong
+        checks = examined(found.config, base=config.parent, problems=found.problems)
     show(checks, as_json=as_json)
     return OK if all(each.ok for each in checks) else FOUND
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
@@ -106,7 +107,8 @@ class Daemon:
         """Starts all threads, shows their status, and stops them in order."""
         supervisor, recorded = self.supervisor, played is not None
         who = self._subscribers()
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
+        needed = needed_encoders(self.settings)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]

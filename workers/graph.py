@@ -60,6 +60,12 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     judges: Mapping[str, Head] | None
 
     @property
+    def seen(self) -> set[tuple[str, str]]:
+        """Site and name of every camera."""
+        sites = self.settings.sites
+        return {(name, camera) for name, site in sites.items() for camera in site.cameras}
+
+    @property
     def heard(self) -> set[tuple[str, str]]:
         """Site and name of every microphone."""
         sites = self.settings.sites
@@ -119,7 +125,7 @@ def _alert(of: StageParts) -> AlertStage:
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
-        of.encoders.detector, policy=POLICY[of.recorded], status=of.status
+        of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
     ),
     "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
     "speech": lambda of: SpeechStage(

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import stages
 from pipeline.config import schema
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
@@ -180,7 +181,10 @@ class Worker:
         recorded, faust = self.order.recorded, self.order.faust
         names = stages.WORKERS[self.order.stage]
         connect.check(self.brokers, self.secrets, names, faust=faust)
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=names)
+        needed = needed_encoders(self.settings, names)
+        encoders = encoders or load_encoders(
+            self.settings.models, recorded=recorded, stages=names, needed=needed
+        )
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)

@@ -23,7 +23,7 @@ from pipeline.config.schema import (
     Webhook,
 )
 from tests.reels import mjpeg
-from workers.doctor import Check, doctor, show
+from workers.setup.doctor import Check, doctor, show
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

@@ -443,18 +443,28 @@ def test_the_operator_s_folder_comes_first_and_is_never_written_to(
     assert server.asked == []
 
 
-def test_a_file_that_did_not_change_is_hashed_once_but_verify_reads_it(
+def flip_a_byte(file: Path) -> None:
+    """Changes one byte, and gives the file its old time back: a rotten disk, not a new file."""
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_flipped_byte_is_seen_at_every_start(
     toy: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    weights.find("toy", env)
-    outer = weights.find("toy", env) / "outer.onnx"
-    stat = outer.stat()
-    outer.write_bytes(b"x" * len(DATA))
-    os.utime(outer, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a rotten disk, not a new file
-    assert weights.find("toy", env) == outer.parent, "looked at its size and time only"
+    folder = weights.find("toy", env)
+    flip_a_byte(folder / "outer.onnx")
+    assert weights.list_weights(env)[-1]["state"] == "wrong"
     assert not weights.verify(["toy"], env=env)
-    assert capsys.readouterr().out == f"toy: wrong ({outer.parent})\n"
+    assert capsys.readouterr().out == f"toy: wrong ({folder})\n"
+    assert (weights.find("toy", env) / "outer.onnx").read_bytes() == DATA
+    mine = {**env, "FUSEWATCH_WEIGHTS": str(folder.parent)}
+    flip_a_byte(folder / "outer.onnx")
+    with pytest.raises(WeightsError, match=r"outer\.onnx is not the file of toy"):
+        weights.find("toy", mine)
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(toy: Weights, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from models import weights
 from models.registry import REGISTRY
-from pipeline.config.model_needs import needed_encoders
+from pipeline.config.model_needs import needed_models
 from pipeline.config.problem import Problem, Way, nearest
-from pipeline.config.schema import Config, KafkaBus, Model
+from pipeline.config.schema import Config, KafkaBus
 from pipeline.errors import ConfigError
 from workers.config import source_address
 from workers.config.adapters import ADAPTERS
@@ -40,7 +40,7 @@ def missing(config: Config, env: Env, base: Path) -> Iterator[Problem]:
 
 def downloads(config: Config, env: Env) -> Iterator[Problem]:
     """Yields the registered weights that `run` will download first."""
-    for part, model in _needed(config):
+    for part, model in needed_models(config).items():
         if model.weights in REGISTRY and not weights.present(model.weights, env):
             size = sum(file.size for file in REGISTRY[model.weights].files) / 1e6
             what = f"`{model.weights}` is not here yet; `run` downloads it ({size:.1f} MB)"
@@ -99,15 +99,8 @@ def _source(address: source_address.Address, kind: str) -> Iterator[str]:
         yield f"the file {why}"
 
 
-def _needed(config: Config) -> Iterator[tuple[str, Model]]:
-    needed = needed_encoders(config)
-    for part in ADAPTERS:
-        if part in needed:
-            yield part, getattr(config.models, part)
-
-
 def _models(config: Config) -> Iterator[Problem]:
-    for part, model in _needed(config):
+    for part, model in needed_models(config).items():
         path = Path(model.weights).expanduser()
         if model.weights not in REGISTRY and not os.path.lexists(path):
             known = nearest(model.weights, REGISTRY) or f"; registered are {', '.join(REGISTRY)}"
