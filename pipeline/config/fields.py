@@ -40,7 +40,12 @@ OBJECT_SYNONYMS = {  # other words for objects -> the word of COCO
     **{"vehicle": "car", "auto": "car", "van": "truck", "lorry": "truck", "ship": "boat"},
     **{"phone": "cell phone", "mobile phone": "cell phone", "smartphone": "cell phone"},
     **{"bag": "handbag", "luggage": "suitcase", "sofa": "couch", "television": "tv"},
-    **{"computer": "laptop", "plant": "potted plant", "table": "dining table", "fridge": "refrigerator"},
+    **{
+        "computer": "laptop",
+        "plant": "potted plant",
+        "table": "dining table",
+        "fridge": "refrigerator",
+    },
 }
 PROVIDERS = {  # provider -> its name in ONNX Runtime
     "cpu": "CPUExecutionProvider",

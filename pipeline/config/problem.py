@@ -49,7 +49,7 @@ def nearest(word: str, known: Iterable[str], synonyms: Mapping[str, str] = NO_SY
     return f"; did you mean `{synonyms.get(found, found)}`?" if found else ""
 
 
-def known_only(  # noqa: PLR0913
+def known_only(
     words: Iterable[str],
     known: Iterable[str],
     way: Way,

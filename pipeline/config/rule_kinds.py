@@ -208,9 +208,7 @@ def some_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
 
 def _known_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
     listed = f"`fusewatch check --words` lists all {len(OBJECTS)}"
-    yield from known_only(
-        objects, OBJECTS, way, "object", synonyms=OBJECT_SYNONYMS, listed=listed
-    )
+    yield from known_only(objects, OBJECTS, way, "object", synonyms=OBJECT_SYNONYMS, listed=listed)
 
 
 def _schedule(text: str, here: Way) -> Iterator[Problem]:

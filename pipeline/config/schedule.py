@@ -102,8 +102,8 @@ def _days(text: str) -> frozenset[int]:
         if first not in DAYS or (last or first) not in DAYS or word.endswith("-"):
             near = [day[:3] for day in _LONG for part in (first, last) if _short(day, part)]
             hint = f"; did you mean {'-'.join(near)!r}?" if near else ""
-            msg = f"{word!r} is not a day: they are {', '.join(DAYS)}, or a range like mon-fri{hint}"
-            raise ValueError(msg)
+            msg = f"{word!r} is not a day: they are {', '.join(DAYS)}, or a range like mon-fri"
+            raise ValueError(msg + hint)
         begin, end = DAYS.index(first), DAYS.index(last or first)
         days.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
     return frozenset(days)

@@ -30,9 +30,7 @@ _OPTIONS = {
     "analyzeduration": "500000",
 }
 _ANSWERED = (av.error.HTTPClientError, av.error.HTTPServerError, av.error.TimeoutError)
-_NO_USER = (
-    "asks for a user and a password (401); give them: {url: .., username: .., password: ..}"
-)
+_NO_USER = "asks for a user and a password (401); give them: {url: .., username: .., password: ..}"
 _REASONS: tuple[tuple[type[Exception], str], ...] = (  # FFmpeg's errors with a known cause
     (av.error.HTTPUnauthorizedError, "refuses this user or password (401); see both"),
     (
@@ -57,8 +55,8 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (  # FFmpeg's errors with a 
     ),
 )
 _NO_STREAM = (
-    "answers, and sends nothing that can be read as a stream; see the path: a web page and a single "
-    "picture are none"
+    "answers, and sends nothing that can be read as a stream; see the path: a web page and a "
+    "single picture are none"
 )
 
 
@@ -78,7 +76,9 @@ def open_stream(address: Address) -> Any:
 
 def why(error: Exception, otherwise: str) -> str:
     """Returns the reason for an FFmpeg error, else `otherwise`."""
-    return "the stream " + next((text for kind, text in _REASONS if isinstance(error, kind)), otherwise)
+    return "the stream " + next(
+        (text for kind, text in _REASONS if isinstance(error, kind)), otherwise
+    )
 
 
 def why_unopened(address: Address, kind: str = "picture") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import msgspec
 
 from pipeline.config.problem import Problem, Way
 from pipeline.errors import ConfigError
+
+log = logging.getLogger("fusewatch")
 
 Lines = Mapping[Way, int]  # the line (from 1) of each key and item
 
@@ -67,6 +70,12 @@ def faulty(findings: Iterable[Finding]) -> FaultyFile:
     error = FaultyFile("\n".join(told))
     error.findings = kept
     return error
+
+
+def announce(findings: Iterable[Finding]) -> None:
+    """Logs warnings and notes; it is called before anything slow begins."""
+    for finding in findings:
+        log.log(logging.WARNING if finding.level == WARNING else logging.INFO, "%s", finding)
 
 
 def _line(lines: Lines, way: Way) -> int:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from models import weights
 from models.registry import REGISTRY
+from models.weight_folders import present
 from pipeline.config.model_needs import needed_models
 from pipeline.config.problem import Problem, Way, nearest
 from pipeline.config.schema import Config, KafkaBus
 from pipeline.errors import ConfigError
+from pipeline.stages import ALL_STAGES
 from workers.config import source_address
 from workers.config.adapters import ADAPTERS
+from workers.config.findings import Finding
 from workers.config.secrets import checkable, references, unset
 
 SHIPPED, RULES = "shipped", "rules"  # heads of fusion that need no folder
@@ -41,10 +43,35 @@ def missing(config: Config, env: Env, base: Path) -> Iterator[Problem]:
 def downloads(config: Config, env: Env) -> Iterator[Problem]:
     """Yields the registered weights that `run` will download first."""
     for part, model in needed_models(config).items():
-        if model.weights in REGISTRY and not weights.present(model.weights, env):
+        if model.weights in REGISTRY and not present(model.weights, env):
             size = sum(file.size for file in REGISTRY[model.weights].files) / 1e6
             what = f"`{model.weights}` is not here yet; `run` downloads it ({size:.1f} MB)"
             yield Problem(("models", part, "weights"), what)
+
+
+def concerning(
+    config: Config,
+    findings: Iterable[Finding],
+    *,
+    stages: Sequence[str] = ALL_STAGES,
+    sources: bool = True,
+    deliveries: bool = True,
+) -> list[Finding]:
+    """Returns the findings of a process that runs `stages`, captures `sources`, or delivers."""
+    models = needed_models(config, stages)
+
+    def concerns(finding: Finding) -> bool:
+        part, *rest = finding.path.split(".")
+        match part:
+            case "models":
+                return rest[0] in models
+            case "sites":
+                return "fusion" in stages if "fusion" in rest else sources
+            case "webhooks":
+                return deliveries
+        return part != "api" or sources
+
+    return [finding for finding in findings if concerns(finding)]
 
 
 def _secrets(config: Config, env: Env, base: Path) -> Iterator[Problem]:

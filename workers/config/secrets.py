@@ -1,8 +1,9 @@
 """Resolves the secrets of a config, only where they are used, and keeps them out of logs.
 
 `${NAME}` stands for an environment variable, `file:PATH` for the content of a file. `check` and
-`replay` resolve no secret; `check` only looks whether it is there. Code that needs one calls `Secrets`. `Redacting` is the second layer: it
-removes every resolved value from the logs, in case one is written there by accident.
+`replay` resolve no secret; `check` only looks whether it is there. Code that needs one calls
+`Secrets`. `Redacting` is the second layer: it removes every resolved value from the logs, in case
+one is written there by accident.
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
         return _path(rest.removeprefix("//") if rest.startswith("///") else rest, kind, base)
     told = f" `{scheme}:`" if scheme in _TOLD else ""
     near = "" if told else nearest(scheme, SCHEMES)
-    renamed = "" if told or near or "://" in text else "; no path may hold a `:`, so rename the file"
+    renamed = (
+        "" if told or near or "://" in text else "; no path may hold a `:`, so rename the file"
+    )
     _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}{near or renamed}")
 
 
@@ -173,9 +175,9 @@ def _path(text: str, kind: str, base: Path | None) -> Address:
         if sign in _UNSAFE_IN_PATH:
             shown = "a backquote" if sign == "`" else f"`{sign}`"
             _refuse(
-                f"holds {shown} as sign {place}, which no path may hold: it may be read as something "
-                "else; rename the file with `-` in its place. A camera in the network begins with "
-                "rtsp:// or http://"
+                f"holds {shown} as sign {place}, which no path may hold: it may be read as "
+                "something else; rename the file with `-` in its place. A camera in the network "
+                "begins with rtsp:// or http://"
             )
     if ",," in text:
         _refuse("holds `,,`, which hands options to FFmpeg")

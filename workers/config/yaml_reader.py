@@ -8,7 +8,6 @@ or expand in memory, and its size and depth are limited. No message quotes a val
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -101,6 +102,27 @@ def try_connection(
             raise
     pause(RETRY_AFTER)
     return once()
+
+
+def within(seconds: float, try_it: Callable[[], Trial]) -> Trial:
+    """Returns what `try_it` returns; after `seconds` abandons it and raises OutsideError."""
+    outcome: list[Trial | Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(try_it())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name="trial", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        msg = f"gave nothing within {seconds:g} s"
+        raise OutsideError(msg)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 def _once(address: Address, site_name: str, site: Site, camera: str, microphone: str) -> Trial:
