@@ -92,11 +92,11 @@ def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | fl
 
 
 def verify(
-    names: Sequence[str] = (), *, as_json: bool = False, env: Mapping[str, str] = os.environ
+    names: Sequence[str] = DEFAULTS, *, as_json: bool = False, env: Mapping[str, str] = os.environ
 ) -> bool:
     """Hashes all bytes of the models (default: all), prints and returns whether they are right."""
     rows = []
-    for name in names or DEFAULTS:
+    for name in names:
         state, folder = _whereabouts(_registered(name), env)
         rows.append({"name": name, "state": state, "folder": str(folder)})
     if as_json:

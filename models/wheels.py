@@ -121,6 +121,6 @@ def _reason(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
     why = (errors or lines[-1:] or ["it says nothing"])[0]
-    if "NewConnectionError" in said or "ConnectTimeoutError" in said:
+    if "after connection broken by" in said:  # words of a warning for each retry
         why = f"the package index cannot be reached; {why}"
     return "pip: " + re.sub(r"://[^/@\s]+@", "://***@", why)[:500]

@@ -17,7 +17,7 @@ import typer
 from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
-from workers import cli_setup, cli_topics, cli_training
+from workers import cli_setup, cli_topics, cli_training, cli_weights
 from workers.cli_options import (
     Config,
     Json,
@@ -33,14 +33,13 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import FOUND, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.exit_codes import INTERRUPTED, OK, OUTSIDE, WRONG
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 webhooks = command_group("Webhook subscribers.")
-weights = command_group("Model files.")
-app.add_typer(weights, name="weights", rich_help_panel=Panel.DAILY)
+app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(webhooks, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
@@ -234,52 +233,6 @@ def _webhooks_test(
         answer = one.status if one.status is not None else "no answer"
         print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
     return OK if all(one.ok for one in outcomes) else OUTSIDE
-
-
-Names = Annotated[list[str] | None, text_argument("The models (default: all).")]
-
-
-def _known(names: list[str] | None) -> list[str]:
-    from models.registry import REGISTRY
-
-    if unknown := [name for name in names or () if name not in REGISTRY]:
-        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
-        raise ConfigError(msg)
-    return names or list(REGISTRY)
-
-
-@command(weights, "list")
-def _weights_list(names: Names = None, as_json: Json = False) -> int:
-    """Show the models, and where their files are."""
-    from models.weights import list_weights
-
-    named = _known(names)
-    rows = [row for row in list_weights() if row["name"] in named]
-    if as_json:
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            print("  ".join(str(value) for value in row.values()))
-    return OK
-
-
-@command(weights, "pull")
-def _weights_pull(names: Names = None, as_json: Json = False) -> int:
-    """Download what is missing."""
-    from models.weights import pull
-
-    for name in _known(names):
-        print(f"{name}: {pull(name)}")
-    return OK
-
-
-@command(weights, "verify")
-def _weights_verify(names: Names = None, as_json: Json = False) -> int:
-    """Check the hashes of the files."""
-    from models.weights import verify
-
-    _known(names)
-    return OK if verify(names or (), as_json=as_json) else FOUND
 
 
 @command(app, "demo", Panel.DAILY)

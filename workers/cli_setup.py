@@ -96,10 +96,14 @@ def check(
     warns = any(finding.level == WARNING for finding in found.warnings)
     good = not found.problems and not (strict and warns)
     if as_json:
-        import msgspec
+        from msgspec.structs import asdict
 
-        told = {"ok": good, "problems": found.problems, "warnings": found.warnings}
-        print(msgspec.json.encode(told).decode())
+        told = {
+            "ok": good,
+            "problems": [asdict(finding) for finding in found.problems],
+            "warnings": [asdict(finding) for finding in found.warnings],
+        }
+        print(json.dumps(told))
         return OK if good else FOUND
     for finding in (*found.problems, *found.warnings):
         print(finding, file=sys.stderr)

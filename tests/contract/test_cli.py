@@ -535,9 +535,34 @@ def test_weights_that_are_missing_or_wrong_are_found(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("FUSEWATCH_WEIGHTS", str(tmp_path))
-    assert fusewatch("weights", "verify", "yolox_nano").code == 1
-    rows = json.loads(fusewatch("weights", "list", "yolox_nano", "--json").out)
-    assert [(row["name"], row["state"]) for row in rows] == [("yolox_nano", "missing")]
+    name = "faster-whisper-tiny.en"
+    assert fusewatch("weights", "verify", name).code == 1
+    rows = json.loads(fusewatch("weights", "list", name, "--json").out)
+    assert [(row["name"], row["state"]) for row in rows] == [(name, "missing")]
+
+
+CAMERA_ONLY = """
+version: 1
+sites:
+  yard:
+    cameras: {gate: {source: "device:0"}}
+    rules: [{rule: keyword, words: {en: [help]}}]
+"""
+
+
+@pytest.mark.parametrize("action", ["list", "pull", "verify"])
+def test_weights_of_a_config_are_those_that_it_needs(
+    fusewatch: Fusewatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FUSEWATCH_WEIGHTS", raising=False)
+    config = tmp_path / "yard.yaml"
+    config.write_text(CAMERA_ONLY)
+    said = fusewatch("weights", action, "--config", config, "--json")
+    assert (said.code, said.err) == (0, "")
+    assert [row["name"] for row in json.loads(said.out)] == ["yolox_nano"]
+    both = fusewatch("weights", action, "yamnet", "--config", config)
+    assert (both.code, "either names of models, or --config" in both.err) == (2, True)
 
 
 def test_doctor_looks_for_relative_files_beside_the_config(

@@ -22,17 +22,17 @@ SLOW = {*HEAVY, "numpy", "rich", "pydantic"}  # to load these takes longer than 
 
 # Scripts of users hold these names. ?: may be left out, *: may be none, +: one or more, !: needed
 COMMANDS = {
-    "init": "config? --state",
+    "init": "config? --camera --microphone --site --timezone --webhook --state --yes",
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
-    "check": "config --json",
+    "check": "config --strict --words --json",
     "doctor": "config? --json",
     "report": "site text --author! --config --url --state",
     "webhooks test": "config name?",
-    "weights list": "names* --json",
-    "weights pull": "names* --json",
-    "weights verify": "names* --json",
+    "weights list": "names* --config --json",
+    "weights pull": "names* --config --json",
+    "weights verify": "names* --config --json",
     "topics create": "config --dry-run --grow --shrink",
     "topics list": "config --json",
     "dead list": "config --site --since --state --json",
@@ -293,10 +293,10 @@ INSIDE = """
 import signal, sys
 from workers import cli
 from workers.config import loader
-def load(path):
+def examine(path):
     key = "".join(reversed("wpterc3s"))
     {happens}
-loader.load = load
+loader.examine = examine
 sys.exit(cli.main())
 """
 

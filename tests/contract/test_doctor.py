@@ -43,18 +43,34 @@ def test_weights_are_present_or_told_how_to_get(weights: Path, tmp_path: Path) -
     assert there["weights yolox_nano"] == Check(
         "weights yolox_nano", True, str(weights / "yolox_nano")
     )
-    gone = checked(None, tmp_path)["weights yolox_nano"]
-    assert gone == Check(
-        "weights yolox_nano", False, "missing; download it: fusewatch weights pull yolox_nano"
+    name = "faster-whisper-tiny.en"
+    gone = checked(None, tmp_path)
+    assert gone[f"weights {name}"] == Check(
+        f"weights {name}", False, f"missing; download it: fusewatch weights pull {name}"
     )
+    assert gone["weights yolox_nano"].ok, "it comes with Fusewatch"
+
+
+def test_only_the_weights_that_a_config_needs_are_asked_for(tmp_path: Path) -> None:
+    yard = Site(cameras={"gate": Camera(source="file:none.mp4")})
+    hall = Site(microphones={"room": Microphone(source="file:none.wav")})
+    asked = {
+        name: {check for check in checked(config_of(tmp_path, sites=sites), tmp_path)}
+        for name, sites in (("yard", {"yard": yard}), ("hall", {"hall": hall}))
+    }
+    heard = {"weights faster-whisper-tiny.en", "weights yamnet", "weights all-MiniLM-L6-v2-int8"}
+    assert {name for name in asked["yard"] if name.startswith("weights")} == {"weights yolox_nano"}
+    assert {name for name in asked["hall"] if name.startswith("weights")} == heard
 
 
 def test_a_path_to_weights_must_exist(tmp_path: Path) -> None:
     models = Models(detector=Model(kind="onnx", weights=str(tmp_path / "my.onnx")))
     name = f"weights {tmp_path}/my.onnx"
-    assert not checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+    sites = {"yard": Site(cameras={"gate": Camera(source="file:none.mp4")})}
+    config = config_of(tmp_path, models=models, sites=sites)
+    assert not checked(config, tmp_path)[name].ok
     (tmp_path / "my.onnx").write_bytes(b"x")
-    assert checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+    assert checked(config, tmp_path)[name].ok
 
 
 def test_cameras_of_this_machine_are_listed(tmp_path: Path) -> None:
