@@ -89,7 +89,8 @@ def test_each_source_gives_a_frame_or_a_second(media: Path, tmp_path: Path) -> N
     )
     found = checked(config_of(tmp_path, sites={"office": site}), tmp_path)
     assert found["camera office/desk"].ok
-    assert "a frame of 640 x 360" in found["camera office/desk"].detail
+    assert "a frame of 768 x 432" in found["camera office/desk"].detail
+    assert "looked at as 640 x 360" in found["camera office/desk"].detail
     assert found["microphone office/room"].ok
     assert "a second of sound, peak" in found["microphone office/room"].detail
 
@@ -105,7 +106,8 @@ def test_a_source_that_fails_is_told_without_its_password(tmp_path: Path) -> Non
     )
     found = checked(config_of(tmp_path, sites={"office": site}), tmp_path, SET="hunter2")
     assert found["camera office/dead"].detail == (
-        "the camera cannot be reached: Connection refused"
+        "the host cannot be reached: Connection refused; nothing listens on port 1 there: "
+        "see the port, and whether its stream is turned on"
     )
     assert "variable PW is not set" in found["camera office/unset"].detail
     assert not any(found[f"camera office/{name}"].ok for name in site.cameras)

@@ -205,7 +205,7 @@ def test_no_command_shows_a_secret(tmp_path: Path, host: str) -> None:
         "doctor --json": 1,
         "webhooks test": 3,
     }
-    assert "wrong path, user or password" in " ".join(told["doctor"][1].split())
+    assert "refuses this user or password" in " ".join(told["doctor"][1].split())
     checks = {check["name"]: check for check in msgspec.json.decode(told["doctor --json"][1])}
     for name, (_, right) in CAMERAS.items():
         check = checks[f"camera office/{name}"]

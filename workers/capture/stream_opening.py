@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,9 +30,14 @@ _OPTIONS = {
     "format_whitelist": f"rtsp,rtp,sdp,{recordings.FORMATS}",
     "analyzeduration": "500000",
 }
-_ANSWERED = (av.error.HTTPClientError, av.error.HTTPServerError, av.error.TimeoutError)
+_SILENT = (av.error.TimeoutError, av.error.ExitError)  # ExitError: PyAV has ended the wait
+_ANSWERED = (av.error.HTTPClientError, av.error.HTTPServerError, *_SILENT)
+_NO_ANSWER = (
+    f"does not answer within {STREAM_TIMEOUT:g} s; see the address, the port and the firewall"
+)
 _NO_USER = "asks for a user and a password (401); give them: {url: .., username: .., password: ..}"
-_REASONS: tuple[tuple[type[Exception], str], ...] = (  # FFmpeg's errors with a known cause
+_Kinds = type[Exception] | tuple[type[Exception], ...]
+_REASONS: tuple[tuple[_Kinds, str], ...] = (  # FFmpeg's errors with a known cause
     (av.error.HTTPUnauthorizedError, "refuses this user or password (401); see both"),
     (
         av.error.HTTPForbiddenError,
@@ -49,10 +55,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (  # FFmpeg's errors with a 
         av.error.HTTPServerError,
         "answers that it failed (an error 5xx); it may have too many viewers: try again later",
     ),
-    (
-        av.error.TimeoutError,
-        f"does not answer within {STREAM_TIMEOUT:g} s; see the address, the port and the firewall",
-    ),
+    (_SILENT, _NO_ANSWER),
 )
 _NO_STREAM = (
     "answers, and sends nothing that can be read as a stream; see the path: a web page and a "
@@ -68,10 +71,13 @@ def open_stream(address: Address) -> Any:
     target = address.target
     if address.scheme == "file":
         target = f"file:{Path(target).absolute()}"
+    began = time.monotonic()
     try:
         return av.open(target, options=_OPTIONS, timeout=STREAM_TIMEOUT)
     except BROKEN as error:
-        raise SourceLost(_why_closed(address, error)) from None  # the cause quotes the address
+        late = time.monotonic() - began >= STREAM_TIMEOUT  # over RTSP it has no error of its own
+        msg = f"the stream {_NO_ANSWER}" if late else _why_closed(address, error)
+        raise SourceLost(msg) from None  # the cause quotes the address
 
 
 def why(error: Exception, otherwise: str) -> str:
@@ -81,16 +87,24 @@ def why(error: Exception, otherwise: str) -> str:
     )
 
 
-def why_unopened(address: Address, kind: str = "picture") -> str:
+def why_unopened(address: Address) -> str:
     """Returns why OpenCV could not open a stream or file with pictures."""
     try:
         container = open_stream(address)
     except SourceLost as error:
         return str(error)
     try:
-        return without_decoder(container, kind) or f"the stream's {kind}s cannot be decoded"
+        return without_decoder(container, "picture") or _not_taken(container)
     finally:
         container.close()
+
+
+def _not_taken(container: Any) -> str:
+    codec = container.streams.video[0].codec_context.name
+    return (
+        f"the reader of cameras does not take {codec} in {container.format.name}; use H.264 in "
+        "RTSP, MPEG-TS, MP4 or MKV"
+    )
 
 
 def without_decoder(container: Any, kind: str) -> str:
@@ -100,10 +114,7 @@ def without_decoder(container: Any, kind: str) -> str:
         return f"the stream carries no {kind}"
     if streams[0].codec_context is None:
         better = "H.264" if kind == "picture" else "AAC"
-        return (
-            f"the stream's {kind} has a format (codec) that cannot be decoded here; set {better} "
-            "in the camera"
-        )
+        return f"the stream's {kind} has a codec that cannot be decoded here; use {better}"
     return ""
 
 
@@ -114,23 +125,23 @@ def reach(address: Address, timeout: float = STREAM_TIMEOUT) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout).close()
     except socket.gaierror as error:
-        msg = "the camera's host name is not known; see how it is written, and the name server"
+        msg = "the host's name is not known; see how it is written, and the name server"
         raise SourceLost(msg) from error
     except TimeoutError as error:
         msg = (
-            f"the camera's host does not answer within {timeout:g} s; see the address, the network "
+            f"the host does not answer within {timeout:g} s; see the address, the network "
             "and the firewall"
         )
         raise SourceLost(msg) from error
     except ConnectionRefusedError as error:
         msg = (
-            f"the camera cannot be reached: Connection refused; nothing listens on port {port} "
-            "there: see the port, and whether the camera's stream is turned on"
+            f"the host cannot be reached: Connection refused; nothing listens on port {port} "
+            "there: see the port, and whether its stream is turned on"
         )
         raise SourceLost(msg) from error
     except OSError as error:
         msg = (
-            f"the camera cannot be reached: {error.strerror or 'no connection'}; see the address "
+            f"the host cannot be reached: {error.strerror or 'no connection'}; see the address "
             "and the network"
         )
         raise SourceLost(msg) from error
@@ -147,7 +158,7 @@ def _why_closed(address: Address, error: Exception) -> str:
         reach(address)
     except SourceLost as unreached:
         return str(unreached)
-    return f"the camera {_NO_STREAM}"
+    return f"the host {_NO_STREAM}"
 
 
 def _why_no_file(path: Path) -> str:

@@ -44,8 +44,8 @@ def report_target(
     daemons = running(env)
     if state is not None:
         same = [each for each in daemons if _same(each.state, state)]
-        found = url or (same[0].url if same else _url(Api().listen))
-        return ReportTarget(found, read_token(state))
+        found = same[0].url if same else _url(Api().listen)
+        return ReportTarget(found if url is None else url, read_token(state))
     if url is not None:
         same = [each for each in daemons if each.url == url.rstrip("/")]
         return ReportTarget(url, _token(same[0], env) if same else read_token(None))
@@ -70,7 +70,7 @@ def _by_config(
         token = secrets.lookup(settings.api.token, "api.token").reveal()
     else:
         token = read_token(state or Path(settings.state))
-    return ReportTarget(url or _url(settings.api.listen), token)
+    return ReportTarget(_url(settings.api.listen) if url is None else url, token)
 
 
 def _chosen(site: str, daemons: Sequence[RunningDaemon]) -> RunningDaemon:

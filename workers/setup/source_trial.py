@@ -16,7 +16,7 @@ from workers.capture import factory
 from workers.config.source_address import NETWORK_SCHEMES, Address
 
 TRIAL_TIMEOUT = 20.0  # s for a source to give its picture or second
-RETRY_AFTER = 1.0  # s after which a network source that failed is tried once more
+SOON, RETRY_AFTER = 4.0, 1.0  # s; a network source that failed so soon is tried again then
 MUTED_BELOW = 3  # of 32768; a microphone that stays below is muted or dead
 
 
@@ -88,17 +88,19 @@ def try_connection(
 ) -> Trial:
     """Connects to `address` and reads a picture for `camera`, a second for `microphone`.
 
-    A network source that fails is tried once more: a camera may still be busy with a viewer that
-    has just left. Raises SourceLost.
+    A network source that fails soon is tried once more: a camera may still be busy with a viewer
+    that has just left. Raises SourceLost.
     """
 
     def once() -> Trial:
         return _once(address, site_name, site, camera, microphone)
 
+    began = time.monotonic()
     try:
         return once()
     except SourceLost:
-        if address.scheme not in NETWORK_SCHEMES:
+        late = time.monotonic() - began > SOON
+        if late or address.scheme not in NETWORK_SCHEMES:
             raise
     pause(RETRY_AFTER)
     return once()

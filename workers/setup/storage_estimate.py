@@ -3,7 +3,7 @@
 The size of a picture is that of the pictures which the cameras have just given. The sizes of
 observations were measured on the recorded scenes of the tests, with the log's own bytes: a picture
 that is looked at takes 0.8 kB in a quiet office and 2.4 kB in a busy shop, a second of sound 1.9
-kB. The larger ones are used here.
+kB. The estimate gives both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline import topics
 from pipeline.config.schema import Config, size_bytes
 from pipeline.config.topic_plan import DAY, shares
 
-PICTURE_OBSERVED = 2400  # bytes in the log for each picture that is looked at
+QUIET, BUSY = 800, 2400  # bytes in the log for each picture that is looked at
 SOUND_OBSERVED = 1900  # bytes in the log for each second of sound
 SOUND_BYTES = 32_500  # bytes of a second of captured sound: 16 kHz, 16 bits, mono
 EVIDENCE_SHARE = 10  # the cap divided by this is for pictures of alerts
@@ -29,7 +29,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What `room` bytes hold; times are seconds, and none is longer than what is kept."""
 
     room: int
-    observations: float
+    observations: tuple[float, float]  # of a busy place, and of a quiet one
     pictures: float
     sound: float
     evidence: float  # pictures of alerts, at ALERTS_A_DAY alerts with a picture of each camera
@@ -45,17 +45,20 @@ def estimate(config: Config, pictures: Pictures, room: int) -> Estimate:
         for name, camera in site.cameras.items()
     }
     rooms = sum(len(site.microphones) for site in config.sites.values())
-    observed = sum(fps.values()) * PICTURE_OBSERVED + rooms * SOUND_OBSERVED
     seen = sum(pictures.get(camera, 0) * rate for camera, rate in fps.items())
 
     def lasts(topic: str, rate: float) -> float:
         size, most = kept[topic]
         return min(most, size * share / rate) if rate else 0.0
 
+    busy, quiet = (
+        lasts(topics.OBSERVATIONS, sum(fps.values()) * size + rooms * SOUND_OBSERVED)
+        for size in (BUSY, QUIET)
+    )
     alerts = ALERTS_A_DAY * sum(pictures.values()) / max(1, len(config.sites))
     return Estimate(
         room=room,
-        observations=lasts(topics.OBSERVATIONS, observed),
+        observations=(busy, quiet),
         pictures=lasts(topics.FRAMES, seen),
         sound=lasts(topics.AUDIO, rooms * SOUND_BYTES),
         evidence=room / EVIDENCE_SHARE / alerts * DAY if alerts else 0.0,
@@ -73,7 +76,8 @@ def told(config: Config, pictures: Pictures, free: int, used: int) -> str:
 
 
 def _words(found: Estimate) -> str:
-    parts = [f"{_span(found.observations)} of observations"] if found.observations else []
+    busy, quiet = (_span(seconds) for seconds in found.observations)
+    parts = [f"{busy if busy == quiet else f'{busy} (busy) to {quiet} (quiet)'} of observations"]
     if found.pictures:
         parts.append(f"{_span(found.pictures)} of pictures")
     if found.sound:
@@ -82,7 +86,7 @@ def _words(found: Estimate) -> str:
         parts.append(
             f"{_span(found.evidence)} of alerts' pictures at {ALERTS_A_DAY} alerts a day and site"
         )
-    return ", ".join(parts) or "no source's data: none gave any"
+    return ", ".join(parts)
 
 
 def _span(seconds: float) -> str:
