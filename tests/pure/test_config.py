@@ -419,7 +419,7 @@ def test_pictures_that_may_outgrow_a_message_are_refused() -> None:
 def test_models_are_of_kinds_that_have_an_adapter() -> None:
     model = Model(kind="yolo", weights="x", providers=("metal",))
     assert with_top(models=Models(detector=model)) == [
-        "models.detector.kind: `yolo` is no adapter; did you mean `yolox`?",
+        "models.detector.kind: `yolo` is no kind of detector; did you mean `yolox`?",
         "models.detector.providers: `metal` is no provider; known: cpu, cuda, tensorrt, openvino",
     ]
 

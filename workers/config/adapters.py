@@ -54,7 +54,7 @@ def problems(models: Models) -> Iterator[Problem]:
         model: Model = getattr(models, part)
         way: Way = ("models", part, "providers")
         adapter = kinds.get(model.kind)
-        yield from known_only((model.kind,), kinds, ("models", part, "kind"), "adapter")
+        yield from known_only((model.kind,), kinds, ("models", part, "kind"), f"kind of {part}")
         usable, of = (adapter.providers, f" of {model.kind}") if adapter else (ONNX, "")
         yield from known_only(model.providers, usable, way, f"provider{of}")
         if not model.providers:

@@ -33,6 +33,7 @@ SHORT: Mapping[type, str] = {Fusion: "head"}  # the field that a single word set
 T = TypeVar("T")
 
 _ONE_OF = re.compile(r"\^\(([\w|-]+)\)\\Z")
+_NUMBER = re.compile(r"[-+]?\d")
 _MISSING = object()
 
 
@@ -258,6 +259,8 @@ def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:
         type(None): "nothing",
     }[type(data)]
     hint = "; put it in quotes" if wanted == "text" and isinstance(data, (int, float)) else ""
+    if wanted in ("a number", "a whole number") and isinstance(data, str) and _NUMBER.match(data):
+        hint = "; write the number alone, without quotes and unit"
     found.append(Problem(way, f"must be {wanted}, and is {given}{hint}"))
 
 

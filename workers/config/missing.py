@@ -23,6 +23,7 @@ from workers.config import source_address
 from workers.config.adapters import ADAPTERS
 from workers.config.findings import Finding
 from workers.config.secrets import checkable, references, unset
+from workers.config.source_address import host_hint
 
 SHIPPED, RULES = "shipped", "rules"  # heads of fusion that need no folder
 _STILL = re.compile(r"\.(jpe?g|png|bmp|gif|webp|tiff?)\Z", re.IGNORECASE)
@@ -108,10 +109,12 @@ def _sources(config: Config, env: Env, base: Path) -> Iterator[Problem]:
                 except ConfigError:
                     continue  # a problem, and told as one
                 if isinstance(address, source_address.Address):
-                    yield from (Problem(way, what) for what in _source(address, kind))
+                    hint = host_hint(given) if isinstance(given, str) else ""
+                    told = _source(address, kind, f"; the address {hint}" if hint else "")
+                    yield from (Problem(way, what) for what in told)
 
 
-def _source(address: source_address.Address, kind: str) -> Iterator[str]:
+def _source(address: source_address.Address, kind: str, hint: str) -> Iterator[str]:
     if address.scheme == "device":
         if kind == "microphone" and find_spec("pyaudio") is None:
             yield "needs a package: pip install 'fusewatch[microphone]' (apt: portaudio19-dev)"
@@ -123,7 +126,7 @@ def _source(address: source_address.Address, kind: str) -> Iterator[str]:
             "MPEG-TS over http:) or a video file"
         )
     if address.scheme == "file" and (why := _unreadable(Path(address.target))):
-        yield f"the file {why}"
+        yield f"the file {why}{hint}"
 
 
 def _models(config: Config) -> Iterator[Problem]:

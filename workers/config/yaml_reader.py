@@ -7,6 +7,7 @@ or expand in memory, and its size and depth are limited. No message quotes a val
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def _text(path: Path, limit: int) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise _fault(path, line, "is not UTF-8; save the file in that encoding") from None
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = f"is {'UTF-16, and ' if wide else ''}not UTF-8; save the file in that encoding"
+        raise _fault(path, line, what) from None
 
 
 def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> FaultyFile:
@@ -88,7 +91,12 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Fault
         line = error.context_mark.line + 1 if error.context_mark else line
         problem = "a quote that begins here has no end"
     elif problem.startswith(("did not find expected", "expected ")):
-        problem = "a bracket, quote or dash does not match what is before it; see the indentation"
+        begun = error.context_mark.line + 1 if error.context_mark else line
+        problem = (
+            f"a bracket or comma is missing in the `{{..}}` or `[..]` that begins in line {begun}"
+            if "flow" in (error.context or "")
+            else "does not fit the lines above: see its indentation, and the quotes above"
+        )
     elif "mapping values are not allowed" in problem:
         before = _without_colon(rows, line - 1)
         if before < line and not _KEY.search(rows[before - 1]):

@@ -24,7 +24,7 @@ from pipeline.config.schema import Camera, Microphone, Site, Webhook
 from pipeline.errors import ConfigError, OutsideError
 from workers.config import source_address, ssrf_guard
 from workers.config.secrets import Secrets, checkable
-from workers.config.source_address import NETWORK_SCHEMES
+from workers.config.source_address import NETWORK_SCHEMES, host_hint
 from workers.setup.init_config import (
     DEFAULT_CAMERA,
     DEFAULT_MICROPHONE,
@@ -40,7 +40,6 @@ NONE, SAME = "none", "same"
 SOUND_LOOKED_FOR = 8.0  # s that the camera's stream may take to show that it has sound
 WEBCAM = Path("/dev/video0")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_HOST = re.compile(r"(\d{1,3}\.){3}\d{1,3}\b|[\w-]+(\.[\w-]+)+/")
 
 Use = Callable[[str], str]  # returns the value to use of a typed one; raises ConfigError
 
@@ -216,7 +215,9 @@ class _Conversation:
         self.print(f"  {error}\n")
 
     def _prompt(self, question: str, default: str) -> str:
-        return Prompt.ask(Text(question), console=self._console, default=default)
+        return Prompt.ask(
+            Text(question), console=self._console, default=default, show_default=bool(default)
+        )
 
 
 def parsed(kind: str, typed: str, camera: NewSource | None = None) -> NewSource | None:
@@ -271,10 +272,9 @@ def tried(
         msg = f"it needs a package ({error.name}): pip install 'fusewatch[microphone]'"
         raise OutsideError(msg) from error
     except OutsideError as error:
-        if address.scheme == "file" and not Path(address.target).exists():
-            host = _HOST.match(os.path.relpath(address.target))
-            hint = "; a camera in the network begins with rtsp:// or http://" if host else ""
-            msg = f"{error}{hint}"
+        hint = host_hint(os.path.relpath(address.target)) if address.scheme == "file" else ""
+        if hint:
+            msg = f"{error}; the address {hint}"
             raise OutsideError(msg) from error
         raise
     return trial.camera() if kind == "camera" else trial.microphone()
