@@ -62,7 +62,7 @@ def concerning(
     models = needed_models(config, stages)
 
     def concerns(finding: Finding) -> bool:
-        part, *rest = finding.path.split(".")
+        part, *rest = re.split(r"[.\[]", finding.path)
         match part:
             case "models":
                 return rest[0] in models
