@@ -43,7 +43,8 @@ def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(path, text, error) from None  # the cause would quote the file
     except yaml.YAMLError:
-        line = text[: _CONTROL.search(text).start()].count("\n") + 1 if _CONTROL.search(text) else 1
+        sign = _CONTROL.search(text)
+        line = text[: sign.start()].count("\n") + 1 if sign else 1
         raise _fault(path, line, "holds a control character; remove it") from None
     if reader.documents == 0 or reader.data is None:
         raise _fault(path, 1, "is empty; `fusewatch init` writes a config to start from")

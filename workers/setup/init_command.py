@@ -261,13 +261,13 @@ def tried(
     given = Secrets(env).source(_setting(source), source.name)
     address = source_address.parse(given, kind, Path.cwd())
     if kind == "camera":
-        site = Site(cameras={source.name: Camera(source="")})
-        names = {"camera": source.name}
+        site, camera, room = Site(cameras={source.name: Camera(source="")}), source.name, ""
     else:
-        site = Site(microphones={source.name: Microphone(source="")})
-        names = {"microphone": source.name}
+        site, camera, room = Site(microphones={source.name: Microphone(source="")}), "", source.name
     try:
-        trial = within(timeout, lambda: try_connection(address, "home", site, **names))
+        trial = within(
+            timeout, lambda: try_connection(address, "home", site, camera=camera, microphone=room)
+        )
     except ImportError as error:
         msg = f"it needs a package ({error.name}): pip install 'fusewatch[microphone]'"
         raise OutsideError(msg) from error
