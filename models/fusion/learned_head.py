@@ -26,6 +26,9 @@ from pipeline.errors import WeightsError
 from pipeline.types import Presence
 
 MODEL_FILE, CARD_FILE, WEIGHTS_FILE = "head.onnx", "card.json", "head.safetensors"
+# The key in ONNX's `external_data` of a tensor that names a file. It has no other encoding, and no
+# part of a head made by `fusewatch train` has this name.
+EXTERNAL_KEY = b"location"
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
 SCORE_DIGITS = 4  # of a score; thresholds with few false alarms are close to 1
 MIN_THRESHOLD = 0.3  # a site may set a lower threshold than the head's own
@@ -62,6 +65,12 @@ class LearnedHead:
 
     def __init__(self, card: Card, model: bytes) -> None:
         self.card = card
+        if EXTERNAL_KEY in model:
+            msg = (
+                f"{MODEL_FILE} keeps a part of its weights in another file, which {CARD_FILE} does "
+                "not vouch for: save it as one file"
+            )
+            raise WeightsError(msg)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         try:
