@@ -15,6 +15,8 @@ from pipeline.config.schema import Camera, Config, Detect, Microphone, Site, Sto
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import Detections, Sound
 from workers.config.loader import load
+from workers.config.secrets import Secrets
+from workers.config.source_address import parse
 from workers.setup.init_command import Given, parsed, run_init
 from workers.setup.init_config import NewConfig, NewSource, write_config
 from workers.setup.machine_timezone import machine_timezone
@@ -87,6 +89,14 @@ CASES = {
         NewSource(name="camera", url="rtsp://h/x", username="ops", password='p"\\w: #\u20ac'),
         NewSource(name="microphone", url="rtsp://h/x", username="ops", password='p"\\w: #\u20ac'),
     ),
+    "a password in the query": (
+        NewSource(name="camera", url="http://h/flv?user=ops&password=s3cretpw&ch=1"),
+        NewSource(name="microphone", url="http://h/flv?user=ops&password=s3cretpw&ch=1"),
+    ),
+    "a password in the path": (
+        NewSource(name="camera", url="rtsp://h/user=ops_password=s3cretpw_channel=1.sdp"),
+        None,
+    ),
     "a user alone": (NewSource(name="camera", url="http://h/x", username="ops"), None),
 }
 
@@ -112,7 +122,15 @@ def test_every_new_config_is_right(tmp_path: Path, case: str, webhook: str) -> N
     )
     assert bool(config.webhooks) == bool(webhook)
     text = (tmp_path / "it's.yaml").read_text()
-    for source in filter(None, (camera, microphone)):
+    assert "s3cretpw" not in text + "".join(said)
+    kinds = (("camera", camera, site.cameras), ("microphone", microphone, site.microphones))
+    for kind, source, named in kinds:
+        if source is None:
+            continue
+        resolved = Secrets({}, tmp_path).source(named[source.name].source, "source")
+        login = {"username": source.username, "password": source.password}
+        meant = {"url": source.url, **login} if source.username else source.url
+        assert parse(resolved, kind) == parse(meant, kind)
         if source.password:
             assert source.password not in text + "".join(said)
             secret = tmp_path / "a state #1/camera-password"

@@ -22,7 +22,7 @@ from pipeline.stages import ALL_STAGES
 from workers.config import source_address
 from workers.config.adapters import ADAPTERS
 from workers.config.findings import Finding
-from workers.config.secrets import checkable, references, unset
+from workers.config.secrets import checkable, files, references, unset
 from workers.config.source_address import host_hint
 
 SHIPPED, RULES = "shipped", "rules"  # heads of fusion that need no folder
@@ -77,12 +77,10 @@ def concerning(
 
 def _secrets(config: Config, env: Env, base: Path) -> Iterator[Problem]:
     for way, text, may_be_file in references(config):
-        names = unset(text, env)
-        for name in names:
+        for name in unset(text, env):
             yield Problem(way, f"the environment variable {name} is not set")
-        if may_be_file and text.startswith("file:") and not names:
-            given = checkable(text, env)
-            file = base / Path(str(given).removeprefix("file:")).expanduser()
+        for path in files(text, env, whole=may_be_file):
+            file = base / Path(path).expanduser()
             if why := _unreadable(file):
                 yield Problem(way, f"the secret's file {file} {why}")
 
@@ -118,6 +116,9 @@ def _source(address: source_address.Address, kind: str, hint: str) -> Iterator[s
     if address.scheme == "device":
         if kind == "microphone" and find_spec("pyaudio") is None:
             yield "needs a package: pip install 'fusewatch[microphone]' (apt: portaudio19-dev)"
+        device = f"/dev/video{address.target}" if address.target.isdecimal() else address.target
+        if kind == "camera" and not os.path.exists(device):
+            yield f"there is no {device} on this machine; `fusewatch doctor` lists the cameras"
         return
     path = re.split(r"[?#]", address.target)[0]
     if kind == "camera" and _STILL.search(path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -73,6 +74,11 @@ _NO_WEBHOOK = """\
 """
 
 
+_SECRET_IN_URL = re.compile(  # what many cameras and recorders take in the path or the query
+    r"((?:passw?o?r?d?|passwd|pwd|token|secret|api_?key|auth)=)([^&;/?#\s${}]+)", re.IGNORECASE
+)
+
+
 class NewSource(msgspec.Struct, frozen=True, kw_only=True):
     """A camera or microphone for a new config: its name, address, and login if it needs one."""
 
@@ -125,8 +131,11 @@ def write_config(
     """
     refuse_existing(path)
     folder = new.folder
-    if not str(folder).isprintable():
-        msg = "the state folder's name holds a control character, or is no UTF-8; name another one"
+    if not str(folder).isprintable() or set("${}") & set(str(folder)):
+        msg = (
+            "the state folder's name holds `$`, `{`, `}` or a control character, or is no UTF-8; "
+            "name another one"
+        )
         raise ConfigError(msg)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -167,7 +176,10 @@ def _text(path: Path, new: NewConfig, folder: Path, passwords: Mapping[str, Path
 
 
 def _source(source: NewSource, passwords: Mapping[str, Path]) -> str:
-    url = json.dumps(source.url, ensure_ascii=False)
+    def named(found: re.Match[str]) -> str:
+        return f"{found[1]}${{file:{passwords[found[2]]}}}"
+
+    url = json.dumps(_SECRET_IN_URL.sub(named, source.url), ensure_ascii=False)
     if not source.username and not source.password:
         return url
     login = f"username: {json.dumps(source.username, ensure_ascii=False)}"
@@ -180,14 +192,18 @@ def _source(source: NewSource, passwords: Mapping[str, Path]) -> str:
 def _passwords(new: NewConfig, folder: Path) -> dict[str, Path]:
     """Stores each password in a file of its own; an equal one that is there is used."""
     stored: dict[str, Path] = {}
-    for source in (new.camera, new.microphone):
-        if source is None or not source.password or source.password in stored:
-            continue
-        for n in count(1):
-            file = folder / f"{source.name}-password{'' if n == 1 else f'-{n}'}"
-            if _made(file, source.password) or _holds(file, source.password):
-                stored[source.password] = file
-                break
+    for source in filter(None, (new.camera, new.microphone)):
+        in_url = [secret for _, secret in _SECRET_IN_URL.findall(source.url)]
+        for password in filter(None, (source.password, *in_url)):
+            if password != password.strip():
+                msg = "a password that begins or ends with a space cannot be kept in a file"
+                raise ConfigError(msg)
+            numbered = (f"{source.name}-password{'' if n == 1 else f'-{n}'}" for n in count(1))
+            if password not in stored:
+                files = (folder / name for name in numbered)
+                stored[password] = next(
+                    file for file in files if _made(file, password) or _holds(file, password)
+                )
     return stored
 
 
