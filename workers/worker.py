@@ -117,16 +117,14 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         raise ConfigError(msg)
     secrets, status = Secrets(base=path.parent), Status()
     view = View(status, secrets)
-    names, of = stages.WORKERS[order.stage], order.stage
-    announce(
-        concerning(
-            settings,
-            found.warnings,
-            stages=names,
-            sources=of == stages.CAPTURE,
-            deliveries=of == stages.DELIVERY,
-        )
+    needs = concerning(
+        settings,
+        found.warnings,
+        stages=stages.WORKERS[order.stage],
+        sources=order.stage == stages.CAPTURE,
+        deliveries=order.stage == stages.DELIVERY,
     )
+    announce(needs)
     return Worker(
         order=order,
         settings=settings,

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config.schema import KafkaBus, Sasl, Tls, Webhook
 from pipeline.errors import ConfigError
-from workers.config.secrets import Redacting, Secret, Secrets
+from workers.config.secrets import Redacting, Secret, Secrets, checkable
 from workers.config.source_address import parse
 
 PASSWORD = 'hunter2/ö"x'
