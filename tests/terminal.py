@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,13 @@ class Terminal:
             assert left > 0, f"no {text!r} in {self.shown[self._read_to :]!r}"
             self._fill(left)
         self._read_to = found + len(text)
+
+    def expect_no_echo(self, within: float = 60.0) -> None:
+        """Waits until what is typed is not shown: the program asks for a password."""
+        deadline = time.monotonic() + within
+        while termios.tcgetattr(self._end)[3] & termios.ECHO:
+            assert time.monotonic() < deadline, "what is typed would be shown"
+            self._fill(0.05)
 
     def type(self, line: str) -> None:
         os.write(self._end, f"{line}\n".encode())

@@ -64,7 +64,9 @@ def test_a_conversation_tries_each_address_and_ends_with_a_config_that_is_right(
             talk.expect("asks for a user and a password (401)")
             answer(talk, "keep it as it is", "login")
             answer(talk, "User", "ops")
-            answer(talk, "Password", PASSWORD)
+            talk.expect("Password")
+            talk.expect_no_echo()
+            talk.type(PASSWORD)
             talk.expect("a frame of 768 x 432")
             answer(talk, "Microphone: same", "")  # the stream has sound
             talk.expect("a second of sound")
