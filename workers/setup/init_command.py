@@ -176,7 +176,8 @@ class _Conversation:
             question = "Camera: rtsp://.., http://.., device:0, a video file, or none"
         else:
             default = self._default_microphone(camera)
-            same = f"{SAME} (the sound of the camera's stream), " if camera else ""
+            streamed = camera is not None and not camera.url.startswith("device:")
+            same = f"{SAME} (the sound of the camera's stream), " if streamed else ""
             question = f"Microphone: {same}device:default, rtsp://.., a sound file, or none"
         while not (typed := self._prompt(question, default).strip()):
             self.print(f"  write an address, or `{NONE}`\n")
