@@ -6,10 +6,12 @@ Exit codes: those of `workers/exit_codes.py`, and 70 when a defect of ours ended
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +28,7 @@ from workers.cli_options import (
     State,
     command,
     command_group,
+    complain,
     flag,
     misused,
     path_argument,
@@ -33,7 +36,8 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
@@ -47,15 +51,31 @@ app.add_typer(cli_topics.app)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; without `argv`, this process is the command's own."""
-    code = _flushed(_done(sys.argv[1:] if argv is None else argv))
-    if argv is None and any(thread.daemon for thread in threading.enumerate()):
-        # One hangs in a device or a decoder: Python would abort as it ends such a thread.
-        sys.stderr.flush()
+    words = sys.argv[1:] if argv is None else argv
+    as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
+    with stderr_log.json_stderr() if as_json else nullcontext():
+        code = _flushed(_done(words))
+    if argv is None and (as_json or any(thread.daemon for thread in threading.enumerate())):
+        # One hangs in a device or a decoder: Python would abort as it ends such a thread. And what
+        # libraries print as Python ends would be no JSON.
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os._exit(code)
     return code
 
 
 def _done(argv: Sequence[str]) -> int:
+    """Run the words; a defect is a traceback, as a JSON line where all lines are."""
+    try:
+        return _told_apart(argv)
+    except Exception:
+        if not stderr_log.is_json():
+            raise
+        logging.getLogger("fusewatch").critical("the command failed", exc_info=True)
+        return DEFECT
+
+
+def _told_apart(argv: Sequence[str]) -> int:
     """Every error that Fusewatch raises on purpose is one clear line, no trace."""
     # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
     # is imported anywhere.
@@ -96,6 +116,11 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _told(error: FusewatchError, code: int) -> int:
+    complain(str(error))
+    return code
+
+
 def _ran(argv: Sequence[str]) -> int:
     """Parse the words and run their command.
 
@@ -113,11 +138,6 @@ def _ran(argv: Sequence[str]) -> int:
         return ended.exit_code
     except typer.TyperException as error:
         return misused(error)
-
-
-def _told(error: FusewatchError, code: int) -> int:
-    print(f"fusewatch: {error}", file=sys.stderr)
-    return code
 
 
 def _show_version(asked: bool) -> None:
@@ -138,8 +158,8 @@ def _start(
     ] = False,
 ) -> None:
     """What takes time on the way, like a download, is told on stderr; `run` has its own view."""
-    import logging
-
+    if stderr_log.is_json():
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("fusewatch: %(message)s"))
     log = logging.getLogger("fusewatch")
@@ -237,13 +257,15 @@ def _webhooks_test(
 
 @command(app, "demo", Panel.DAILY)
 def _demo(
-    scene: Annotated[Path | None, path_option("--scene", "A recorded scene.")] = None,
+    scene: Annotated[Path | None, path_option("--scene", "A scene of your own.")] = None,
     config: Annotated[Path | None, path_option("--config", "The config of its site.")] = None,
+    page: Annotated[Path | None, path_option("--page", "Write the story as a page, too.")] = None,
+    open_page: Annotated[bool, flag("--open", "Write the page and open it in a browser.")] = False,
 ) -> int:
-    """Replay a break-in, deliver it to a local receiver, tell the story."""
-    from workers.demo import demo
+    """Play a recorded break-in, deliver its alerts to a local receiver, tell the story."""
+    from workers.demo.demo import demo
 
-    return demo(config, scene)
+    return demo(config, scene, page_file=page, open_page=open_page)
 
 
 @command(app, "version", Panel.DAILY)

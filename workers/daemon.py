@@ -80,7 +80,7 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     bus = local_log(settings, folder)
-    view = View(status, secrets)
+    view = View(status, secrets, settings.sites, recorded=played is not None)
     announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     supervisor = Supervisor()

@@ -116,7 +116,8 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         )
         raise ConfigError(msg)
     secrets, status = Secrets(base=path.parent), Status()
-    view = View(status, secrets)
+    recorded = order.recorded or order.scene is not None
+    view = View(status, secrets, settings.sites, recorded=recorded)
     needs = concerning(
         settings,
         found.warnings,

@@ -44,7 +44,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
     """The settings that every rule has."""
 
     name: OwnName = ""  # default: made of the rule's kind and its subject
-    severity: Severity = "medium"
+    severity: Severity = "medium"  # the severity of the alert
 
     def subject(self) -> str:
         """What it looks at, for its default name; empty: nothing with a name."""
@@ -58,7 +58,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
 class ZoneKind(RuleKind, frozen=True, kw_only=True):
     """A rule of a zone."""
 
-    zone: str
+    zone: str  # the name of a zone, at one camera or several
     objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
     schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
 
@@ -74,7 +74,7 @@ class ZoneKind(RuleKind, frozen=True, kw_only=True):
 class LastingKind(ZoneKind, frozen=True, kw_only=True):
     """A rule of what goes on in a zone for `seconds`."""
 
-    seconds: Seconds
+    seconds: Seconds  # s; how long it must last; at most the horizon
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from super().problems(site, here)
@@ -86,25 +86,25 @@ class LastingKind(ZoneKind, frozen=True, kw_only=True):
 class ZoneRule(ZoneKind, tag="zone", frozen=True, kw_only=True):
     """An object is in a zone while the schedule (site's time zone) holds."""
 
-    min_score: Fraction = 0.0
-    label: Label = "intrusion"
+    min_score: Fraction = 0.0  # objects with a lower score do not count
+    label: Label = "intrusion"  # the name of the alert
 
 
 class LoiteringRule(LastingKind, tag="loitering", frozen=True, kw_only=True):
     """An object stays in a zone for `seconds`."""
 
-    label: Label = "loitering"
+    label: Label = "loitering"  # the name of the alert
 
 
 class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
     """An object crosses a line; to count, it must leave the line by `hysteresis` of the frame."""
 
-    line: str
-    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
-    objects: tuple[str, ...] = ("person",)
-    schedule: str = ""
-    hysteresis: Fraction = 0.02
-    label: Label = "line-crossed"
+    line: str  # the name of a line, at one camera or several
+    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"  # in, out or both
+    objects: tuple[str, ...] = ("person",)  # the classes of objects that count
+    schedule: str = ""  # when the rule holds; empty: always
+    hysteresis: Fraction = 0.02  # the distance from the line that it must reach
+    label: Label = "line-crossed"  # the name of the alert
 
     def subject(self) -> str:
         return self.line
@@ -118,16 +118,16 @@ class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
 class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
     """At least `count` objects are in a zone for `seconds`."""
 
-    count: Annotated[int, Meta(ge=1, le=1000)]
-    seconds: Seconds = 2
-    label: Label = "crowd"
+    count: Annotated[int, Meta(ge=1, le=1000)]  # objects at the same time
+    seconds: Seconds = 2  # s; how long it must last; at most the horizon
+    label: Label = "crowd"  # the name of the alert
 
 
 class SoundRule(RuleKind, tag="sound", frozen=True, kw_only=True):
     """A sound reaches its label's threshold (calibrated probability); it labels the alert."""
 
-    labels: Mapping[Label, Fraction]
-    schedule: str = ""
+    labels: Mapping[Label, Fraction]  # sound -> the probability from which it counts, more than 0
+    schedule: str = ""  # when the rule holds; empty: always
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         if not self.labels:
@@ -146,9 +146,9 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
     words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
-    on: tuple[str, ...] = WORD_MODALITIES
-    min_confidence: Fraction = 0.4
-    label: Label = "keyword"
+    on: tuple[str, ...] = WORD_MODALITIES  # where the words are looked for: speech, report
+    min_confidence: Fraction = 0.4  # speech that was understood with less confidence is ignored
+    label: Label = "keyword"  # the name of the alert
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from _on(self.on, here)
@@ -168,10 +168,10 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
 class PhraseRule(RuleKind, tag="phrase", frozen=True, kw_only=True):
     """A report has about the meaning of one of the phrases (cosine of sentence embeddings)."""
 
-    phrases: tuple[Text, ...]
-    min_similarity: Fraction = 0.55
-    on: tuple[str, ...] = ("report",)
-    label: Label = "report"
+    phrases: tuple[Text, ...]  # sentences with the meaning to look for
+    min_similarity: Fraction = 0.55  # the cosine of two sentences from which they mean the same
+    on: tuple[str, ...] = ("report",)  # where the meaning is looked for: speech, report
+    label: Label = "report"  # the name of the alert
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from _on(self.on, here)

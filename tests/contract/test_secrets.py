@@ -189,3 +189,25 @@ def test_nothing_is_looked_up_before_it_is_asked_for(tmp_path: Path) -> None:
             raise AssertionError(given)
 
     assert Secrets(Watched(), tmp_path).redact("x") == "x"
+
+
+def test_each_line_of_a_secret_with_several_is_hidden() -> None:
+    secrets = Secrets(env={"KEY": "first-line\nsecond-line"})
+    secrets.expand("${KEY}", "x")
+    assert secrets.redact("a second-line\nb first-line") == "a ***\nb ***"
+
+
+def test_whoever_asks_is_told_of_every_secret_at_once_and_later() -> None:
+    told: list[frozenset[str]] = []
+    secrets = Secrets(env={"KEY": "value-1"})
+    secrets.tell(told.append)
+    secrets.expand("${KEY}", "x")
+    assert told == [frozenset(), frozenset({"value-1"})]
+
+
+def test_a_record_whose_arguments_do_not_fit_is_cleaned_and_not_an_error() -> None:
+    secrets = Secrets(env={"KEY": "value-1"})
+    secrets.expand("${KEY}", "x")
+    record = logging.LogRecord("theirs", logging.INFO, "", 1, "%d of %d", ("value-1",), None)
+    assert Redacting(secrets).filter(record)
+    assert record.getMessage() == "%d of %d ('***',)"

@@ -95,7 +95,8 @@ def _own(folder: Path) -> bool:
 
 def _written(path: Path, data: bytes) -> int:
     """Writes and locks the file before it has its name; returns its descriptor."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (path.parent.parent, path.parent):  # `parents` would use the umask alone
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = path.with_suffix(".part")
     opened = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

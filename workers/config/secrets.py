@@ -66,6 +66,7 @@ class Secrets:
         self._env, self._base = env, base
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._told: Callable[[frozenset[str]], object] = lambda known: None
 
     def source(self, source: Source, path: str) -> Source:
         """Returns the address of a camera or microphone with its variables resolved."""
@@ -131,10 +132,17 @@ class Secrets:
     def remember(self, *secrets: str) -> None:
         """Registers values that `redact` removes from now on, in all their spellings."""
         for secret in secrets:
-            forms = {secret, quote(secret, safe=""), unquote(secret)}
+            # Logs are written line by line, also those of a secret with several lines.
+            forms = {secret, *secret.splitlines(), quote(secret, safe=""), unquote(secret)}
             forms |= {json.dumps(form)[1:-1] for form in forms}
             self._known |= {form for form in forms if len(form) >= MIN_HIDDEN_LENGTH}
         self._pattern = None
+        self._told(frozenset(self._known))
+
+    def tell(self, told: Callable[[frozenset[str]], object]) -> None:
+        """Calls `told` with all values to hide: now, and whenever there are more."""
+        self._told = told
+        told(frozenset(self._known))
 
     def redact(self, text: str) -> str:
         """Returns `text` without any resolved secret."""
@@ -184,7 +192,11 @@ class Redacting(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Cleans message, traceback and stack, and never drops a record."""
-        record.msg, record.args = self._secrets.redact(record.getMessage()), ()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments of a library that do not fit
+            message = f"{record.msg} {record.args!r}"
+        record.msg, record.args = self._secrets.redact(message), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:

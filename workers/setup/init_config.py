@@ -23,6 +23,7 @@ import msgspec
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from workers.config.loader import load
+from workers.runtime.state_folder import make_private
 
 STATE = "~/.local/state/fusewatch"
 TOKEN, WEBHOOK = "token", "webhook-secret"
@@ -138,7 +139,7 @@ def write_config(
         )
         raise ConfigError(msg)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         token = _made(folder / TOKEN, secrets.token_urlsafe(32))
         hook = _made(
             folder / WEBHOOK, "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
