@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,29 +179,12 @@ def test_a_worker_is_told_what_it_needs_itself(file: Path) -> None:
     }
 
 
-class _Kept(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the daemon logs from its first line on."""
-    kept = _Kept()
-    monkeypatch.setattr("logging.StreamHandler", lambda *_: kept)
-    yield kept.lines
-    logging.getLogger("fusewatch").handlers.clear()
-
-
-def test_run_warns_before_it_loads_a_model(file: Path, said: list[str]) -> None:
+def test_run_warns_before_it_loads_a_model(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="webhooks"):  # what it looks up before it loads models
         daemon.run(file)
-    assert any("yolox_giant is not there; did you mean `yolox_nano`?" in line for line in said)
-    assert any("variable DOOR is not set" in line for line in said)
+    said = capsys.readouterr().err
+    assert "yolox_giant is not there; did you mean `yolox_nano`?" in said
+    assert "variable DOOR is not set" in said
 
 
 def test_a_person_can_list_the_words_that_a_config_may_hold(
