@@ -114,7 +114,7 @@ def without_decoder(container: Any, kind: str) -> str:
         return f"the stream carries no {kind}"
     if streams[0].codec_context is None:
         better = "H.264" if kind == "picture" else "AAC"
-        return f"the stream's {kind} has a codec that cannot be decoded here; use {better}"
+        return f"the stream's {kind} has a format (codec) that cannot be decoded here; use {better}"
     return ""
 
 
