@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -35,6 +36,8 @@ from workers.setup import storage_estimate
 from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.stages.site_plan import load_head
+
+_SOURCE = re.compile(r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.source")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -67,13 +70,22 @@ def doctor(
         found += tried.checks.values()
         found += _webhooks(config, secrets)
         found += _storage(config, tried.pictures)
-    told = {check.detail for check in found}
-    found += [
-        Check(f"config line {problem.line}", False, f"{problem.path}: {problem.message}")
-        for problem in problems
-        if problem.message not in told
-    ]
+    found = _with_lines(found, problems)
     return [msgspec.structs.replace(one, detail=secrets.redact(one.detail)) for one in found]
+
+
+def _with_lines(found: Sequence[Check], problems: Sequence[Finding]) -> list[Check]:
+    """Adds the lines of the config's problems to the checks that tell them, or tells them."""
+    told = {check.name: check for check in found}
+    for problem in problems:
+        line = f"{Path(problem.file).name}:{problem.line}"
+        of = _SOURCE.fullmatch(problem.path)
+        name = f"{of[2]} {of[1]}/{of[3]}" if of else ""
+        if name in told and told[name].detail == problem.message:
+            told[name] = Check(name, False, f"{line}: {problem.message}")
+        else:
+            told[f"{line} {problem}"] = Check(line, False, f"{problem.path}: {problem.message}")
+    return list(told.values())
 
 
 def show(checks: list[Check], *, as_json: bool) -> None:
