@@ -49,6 +49,7 @@ from pipeline.types import (
     rfc3339,
 )
 from pipeline.zones import Polygon
+from workers.stages.anomalies import anomaly_of, gravity
 
 WINDOW_SOURCE = "window"
 # ns; findings with no longer gap are one event, with its reason given once
@@ -213,7 +214,7 @@ class SiteState:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
                 told = self._overheard(self._news(finding))
-                said.append(_anomaly(self._site, told, ordinal, presence, _version(head)))
+                said.append(anomaly_of(self._site, told, ordinal, presence, _version(head)))
         return said
 
     def _news(self, finding: Finding) -> Finding:
@@ -316,7 +317,7 @@ class SiteState:
             if now.score < threshold:
                 return []
         # If a rule has a label for the event, it is used; the head only gives the score.
-        named = max((f for f in question.findings if f.sure), key=_graver, default=None)
+        named = max((f for f in question.findings if f.sure), key=gravity, default=None)
         if named is None:
             return [self._whole(question.window, verdict, self._plan.severity, "learned")]
         verdict = msgspec.structs.replace(verdict, label=named.label)
@@ -364,31 +365,6 @@ class SiteState:
 
 def _version(head: Head | None) -> str:
     return RULES_HEAD if head is None else head.version
-
-
-def _graver(finding: Finding) -> tuple[int, float, int, str]:
-    return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
-
-
-def _anomaly(
-    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence], head: str
-) -> Anomaly:
-    return Anomaly(
-        site=site,
-        source=finding.source,
-        id=content_id(site, finding.rule, finding.source, finding.start, ordinal),
-        start=finding.start,
-        end=finding.end,
-        rule=finding.rule,
-        label=finding.label,
-        severity=finding.severity,
-        score=finding.score,
-        presence=presence,
-        text=finding.text,
-        reasons=(finding.reason,) if finding.reason else (),
-        contributions={finding.modality: 1.0},
-        head=head,
-    )
 
 
 def rejected(record: Record, reason: str) -> DeadLetter:
