@@ -19,7 +19,7 @@ import typer
 from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
-from workers import cli_topics, cli_training, cli_weights
+from workers import cli_setup, cli_topics, cli_training, cli_weights
 from workers.cli_options import (
     Config,
     Json,
@@ -36,7 +36,7 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import DEFECT, FOUND, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
 from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
@@ -172,19 +172,7 @@ Scene = Annotated[
 ]
 
 
-@command(app, "init", Panel.DAILY)
-def _init(
-    config: Annotated[Path, path_argument("The file to write.")] = Path("fusewatch.yaml"),
-    state: Annotated[
-        Path | None,
-        path_option("--state", "State folder (default: ~/.local/state/fusewatch).", "DIR"),
-    ] = None,
-) -> int:
-    """Write a commented config, a token and a webhook secret."""
-    from workers.init_config import init
-
-    init(config, state)
-    return OK
+command(app, "init", Panel.DAILY)(cli_setup.init)
 
 
 @command(app, "run", Panel.DAILY)
@@ -238,76 +226,12 @@ def _replay(
     )
 
 
-@command(app, "check", Panel.DAILY)
-def _check(config: Config, as_json: Json = False) -> int:
-    """Read a config and say everything that is wrong with it."""
-    from workers.config import loader
-
-    try:
-        settings = loader.load(config)
-    except ConfigError as error:
-        if isinstance(error.__cause__, OSError):
-            raise  # nothing was found in the config: it could not be read
-        if as_json:
-            print(json.dumps({"ok": False, "problems": str(error).splitlines()}))
-        else:
-            print(error, file=sys.stderr)
-        return FOUND
-    sites = ", ".join(
-        f"{name} ({len(site.cameras)} cameras, {len(site.microphones)} microphones,"
-        f" {len(site.rules)} rules)"
-        for name, site in settings.sites.items()
-    )
-    print(json.dumps({"ok": True}) if as_json else f"{config}: fine. {sites}")
-    return OK
-
-
-@command(app, "doctor", Panel.DAILY)
-def _doctor(
-    config: Annotated[Path | None, path_argument("The config.")] = None, as_json: Json = False
-) -> int:
-    """Look at devices, weights and each source: a frame, a second of sound."""
-    from workers.config import loader
-    from workers.doctor import doctor, show
-
-    checks = doctor(loader.load(config), base=config.parent) if config else doctor(None)
-    show(checks, as_json=as_json)
-    return OK if all(check.ok for check in checks) else FOUND
-
-
-@command(app, "report", Panel.DAILY)
-def _report(
-    site: Annotated[str, text_argument("The site where you saw it.")],
-    said: Annotated[str, text_argument("What you saw.", metavar="text")],
-    author: Annotated[str, text_option("--author", "NAME", "Who you are.")],
-    config: Annotated[
-        Path | None,
-        path_option("--config", "The daemon's config, with address and token."),
-    ] = None,
-    url: Annotated[
-        str | None,
-        text_option("--url", "URL", "The daemon's address (default: http://127.0.0.1:8674)."),
-    ] = None,
-    state: Annotated[
-        Path | None, path_option("--state", "The state folder that holds the token.", "DIR")
-    ] = None,
-) -> int:
-    """Tell a running daemon what you saw."""
-    from pipeline.config.schema import Api
-    from workers.capture.report_client import read_token, send_report
-    from workers.config import loader
-    from workers.config.secrets import Secrets
-
-    settings = loader.load(config) if config else None
-    if config and settings and settings.api.token and not state:
-        secrets = Secrets(base=config.parent)
-        token = secrets.lookup(settings.api.token, "api.token").reveal()
-    else:
-        token = read_token(state or (Path(settings.state) if settings else None))
-    listen = settings.api.listen if settings else Api().listen
-    send_report(f"http://{listen}" if url is None else url, token, site, said, author)
-    print("accepted")
-    return OK
+for name, function in (
+    ("check", cli_setup.check),
+    ("doctor", cli_setup.doctor),
+    ("report", cli_setup.report),
+):
+    command(app, name, Panel.DAILY)(function)
 
 
 @command(webhooks, "test")

@@ -230,8 +230,10 @@ def _secrets() -> str:
         "## Secrets\n\n"
         + wrapped(
             "`${NAME}` stands for the environment variable NAME, in a source, a webhook's `url` and `secret`, `bus.sasl`"
-            " and `bus.tls`. `file:PATH` stands for what the file holds, as a webhook's `secret`, as `api.token` and as"
-            " `bus.sasl.password`. Secrets are read when they are needed: `check` and `replay` need none. No message, log"
+            " and `bus.tls`. `file:PATH` stands for what the file holds, as a webhook's `secret`, as `api.token`, as"
+            " `bus.sasl.password` and as the `password` of a source. Inside of a text, `${file:PATH}` stands for it."
+            " Secrets are read when they are needed: `check` and `replay` need none, and `check` warns of one that is"
+            " not there. No message, log"
             " line or record shows them."
         )
         + "\n"

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from pipeline.config.fields import (
     LANGUAGES,
+    OBJECT_SYNONYMS,
     OBJECTS,
     SOUNDS,
     Fraction,
@@ -23,7 +24,7 @@ from pipeline.config.fields import (
     Settings,
     Text,
 )
-from pipeline.config.problem import Problem, Way, known_only, tried
+from pipeline.config.problem import Problem, Way, known_only, nearest, tried
 from pipeline.config.schedule import Schedule
 from pipeline.types import Severity
 
@@ -67,7 +68,7 @@ class ZoneKind(RuleKind, frozen=True, kw_only=True):
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from known_only((self.zone,), site.zones, (*here, "zone"), "zone of a camera here")
         yield from _schedule(self.schedule, here)
-        yield from known_only(self.objects, OBJECTS, (*here, "objects"), "object")
+        yield from _known_objects(self.objects, (*here, "objects"))
 
 
 class LastingKind(ZoneKind, frozen=True, kw_only=True):
@@ -156,8 +157,8 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
         codes = {name: code for code, name in LANGUAGES.items()}
         for language, words in self.words.items():
             if language not in LANGUAGES:
-                code = codes.get(language.lower())
-                hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(LANGUAGES)}"
+                hint = nearest(language, LANGUAGES, codes)
+                hint = hint or f"; known: {', '.join(LANGUAGES)}"
                 yield Problem((*here, "words", language), f"is no language code{hint}")
             for k, word in enumerate(words):
                 if not any(letter.isalnum() for letter in word):
@@ -200,9 +201,14 @@ def rule_names(rules: Sequence[RuleKind]) -> tuple[str, ...]:
 
 def some_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
     """What is wrong with objects of which there must be one."""
-    yield from known_only(objects, OBJECTS, way, "object")
+    yield from _known_objects(objects, way)
     if not objects:
         yield Problem(way, "is empty; name what to look for, like [person]")
+
+
+def _known_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
+    listed = f"`fusewatch check --words` lists all {len(OBJECTS)}"
+    yield from known_only(objects, OBJECTS, way, "object", synonyms=OBJECT_SYNONYMS, listed=listed)
 
 
 def _schedule(text: str, here: Way) -> Iterator[Problem]:

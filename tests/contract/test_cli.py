@@ -175,12 +175,21 @@ def test_a_config_with_a_fault_is_wrong_and_check_has_found_it(
     assert fusewatch("check", config).code == 1
     found = json.loads(fusewatch("check", config, "--json").out)
     assert not found["ok"]
-    assert "did you mean `microphones`" in found["problems"][0]
+    assert found["problems"] == [
+        {
+            "level": "problem",
+            "file": str(config),
+            "line": 5,
+            "path": "sites.office.microphone",
+            "message": "is not a setting; did you mean `microphones`?",
+        }
+    ]
 
 
 def test_a_config_without_fault_is_fine(fusewatch: Fusewatch, config: Path) -> None:
     assert fusewatch("check", config).code == 0
-    assert json.loads(fusewatch("check", config, "--json").out) == {"ok": True}
+    found = json.loads(fusewatch("check", config, "--json").out)
+    assert (found["ok"], found["problems"]) == (True, [])
 
 
 COMMANDS = ["run {c} --scene {s} --state st", "replay {c} {s} --out out/"]

@@ -20,8 +20,8 @@ from workers.bus.spool import Spool
 from workers.capture.report_client import own_token
 from workers.config import loader
 from workers.delivery.jsonl import Jsonl, subscribers, write_all
-from workers.init_config import init
 from workers.runtime.state_folder import make_private
+from workers.setup.init_config import NewConfig, NewSource, write_config
 
 
 @pytest.fixture(autouse=True, params=[0o022, 0o000], ids=oct)
@@ -93,7 +93,10 @@ def test_the_token_is_private_also_if_it_was_not(tmp_path: Path) -> None:
 def test_init_makes_a_private_state_folder_of_an_open_one(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o755)
-    init(tmp_path / "site.yaml", state, say=lambda _: None)
+    camera = NewSource(name="camera", url="rtsp://h/x", username="ops", password="pw")
+    new = NewConfig(camera=camera, state=state)
+    write_config(tmp_path / "site.yaml", new, say=lambda _: None)
+    assert (state / "camera-password").exists()
     assert not {name for name in modes(tmp_path) if name.startswith("state")}
     assert stat.S_IMODE((tmp_path / "site.yaml").stat().st_mode) == 0o600
 

@@ -31,7 +31,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/graph.py",),
     ("workers/replay/*",),
     ("workers/training/*",),
-    ("workers/demo/*",),
+    ("workers/setup/*", "workers/demo/*"),
     ("workers/*",),
 )
 MOST_FILES, MOST_LINES = 16, 400  # of a folder, of a file
@@ -51,6 +51,7 @@ HEAVY = {
     "av": {
         "models/training/sound_clips.py",
         "workers/capture/av_stream.py",
+        "workers/capture/stream_opening.py",
         "workers/media/containers.py",
     },  # the first: to learn
     "onnxruntime": {

@@ -14,25 +14,15 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
-from workers.capture.reach import reach
+from workers.capture.stream_opening import STREAM_TIMEOUT, open_stream, why
 from workers.capture.tracks import chosen
-from workers.config.source_address import NETWORK_SCHEMES, Address
-from workers.media import containers, recordings
+from workers.config.source_address import Address
+from workers.media import recordings
 from workers.media.containers import BROKEN, TIMELESS
 from workers.media.jpeg import MAX_SIDE, encoded
 from workers.media.pcm import SOURCE_RATES, Chunks
 
-STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
-
-_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known cause
-    av.error.HTTPUnauthorizedError: "refuses user or password",
-    av.error.HTTPForbiddenError: "refuses user or password",
-    av.error.HTTPNotFoundError: "has no stream of that path",
-    av.error.TimeoutError: "does not answer in time",
-    av.error.ExitError: "does not answer in time",
-    av.error.ConnectionRefusedError: "refuses the connection",
-}
 
 
 class MediaSource:
@@ -67,8 +57,9 @@ class MediaSource:
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._sound = _Gathered(site, microphone)
-        self._container = (opened or _opened)(address, patience)
+        self._container = (opened or open_stream)(address, patience)
         self._streams = chosen(self._container, site, camera, microphone, track, "stream")
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
@@ -99,7 +90,7 @@ class MediaSource:
             except (StopIteration, av.error.EOFError):
                 return
             except BROKEN as error:
-                raise SourceLost(_why(error, "broke off")) from None
+                raise SourceLost(why(error, "broke off")) from None
             try:
                 frames = packet.decode()
             except BROKEN:
@@ -122,6 +113,7 @@ class MediaSource:
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
             self._count(self._camera, "dropped.size")
             return None
+        self.native = frame.width, frame.height
         shape = recordings.stretch_of(stream, frame, self._aspect)
         pixels = recordings.Picture(frame, self._detect.width, shape).pixels()
         return FrameChunk(
@@ -192,23 +184,3 @@ def _length(frame: Any) -> Fraction:
 
 def _ns(seconds: Fraction | None) -> int | None:
     return None if seconds is None else round(seconds * SECOND)
-
-
-def _opened(address: Address, patience: float) -> Any:
-    if address.scheme not in NETWORK_SCHEMES:
-        msg = "a device carries no stream"
-        raise SourceLost(msg)
-    reach(address, STREAM_TIMEOUT)
-    try:
-        return av.open(
-            address.target,
-            options=containers.options(address.scheme),
-            timeout=(STREAM_TIMEOUT, patience),
-        )
-    except BROKEN as error:
-        raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
-
-
-def _why(error: Exception, otherwise: str) -> str:
-    """Our text for an FFmpeg error; FFmpeg's own text quotes the address."""
-    return "the stream " + _HOPELESS.get(type(error), otherwise)

@@ -6,7 +6,9 @@ reports (size, time) are untrusted input and are checked before use.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,7 +24,6 @@ from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost reports it once
 
 MAX_BROKEN_PICTURES = 10  # broken pictures in a row until a camera is lost
-NO_CAMERA = "there is no such camera, it is in use, or this user may not read it (group `video`)"
 
 
 class CameraSource:
@@ -50,6 +51,7 @@ class CameraSource:
         self._clock = clock
         self._count = count
         self._timed = False
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._camera = (opened or _opened)(address)
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -129,6 +131,7 @@ class CameraSource:
             return None
         if pixels.ndim != 3:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+        self.native = pixels.shape[1], pixels.shape[0]
         small = shrunk(pixels.astype(np.uint8, copy=False), self._detect.width)
         return small.shape[1], small.shape[0], encoded(small)
 
@@ -144,5 +147,14 @@ def _opened(address: Address) -> cv2.VideoCapture:
         raise SourceLost(msg) from None
     if not done:
         camera.release()
-        raise SourceLost(NO_CAMERA)
+        raise SourceLost(_why(address))
     return camera
+
+
+def _why(address: Address) -> str:
+    device = Path(f"/dev/video{address.target}" if address.target.isdecimal() else address.target)
+    if not device.exists():
+        return f"there is no {device} on this machine; `fusewatch doctor` lists the cameras"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"this user may not open {device}; add the user to the group `video`"
+    return f"{device} gives no picture: another program uses it, or it is no camera"

@@ -20,6 +20,7 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress
 from workers.capture.clock import Clock, PlaybackPacer, StreamClock
+from workers.capture.stream_opening import why_no_file
 from workers.capture.tracks import chosen
 from workers.config.source_address import Address
 from workers.media import recordings
@@ -65,6 +66,7 @@ class RecordedSource:
         self._line = Resampler()
         self._chunks = Chunks(site, microphone, RATE)
         self._block = np.zeros(0, np.float32)
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._seq = 0
         self._due = 0  # the next picture is that at _due / fps
         self._shown: tuple[Fraction, recordings.Picture] | None = None
@@ -73,9 +75,8 @@ class RecordedSource:
         self._ends = Fraction(0)  # s; end of the last picture
         try:
             self._container = open_file(Path(address.target))
-        except Unplayable as error:
-            msg = f"the file: {str(error).partition(': ')[2]}"
-            raise SourceLost(msg) from None
+        except Unplayable:
+            raise SourceLost(why_no_file(Path(address.target))) from None
         self._streams = chosen(self._container, site, camera, microphone, track, "file")
         self._reader = RecordingReader(self._container, self._streams, self._unusable)
 
@@ -130,6 +131,7 @@ class RecordedSource:
         gap = recordings.MIN_ROUND if self._shown is None else at - self._shown[0]
         length = (frame.duration or 0) * (frame.time_base or Fraction(0))
         self._ends = at + max(length, gap)
+        self.native = frame.width, frame.height
         shape = recordings.stretch_of(stream, frame, self._aspect)
         self._shown = (at, recordings.Picture(frame, self._detect.width, shape))
         yield from self._pictures(at)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
 from workers.capture.reports import ReportSource
 
@@ -116,7 +117,10 @@ class ReportApi:
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:
-            return error_answer(404, f"no such site; there is {', '.join(self._reports.sites)}")
+            sites = self._reports.sites
+            return error_answer(
+                404, f"no such site{nearest(given.site, sites)}; there is {', '.join(sites)}"
+            )
         text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
         if len(text.encode()) > MAX_TEXT_BYTES:
             return error_answer(413, f"a text has {MAX_TEXT_BYTES} bytes at most")

@@ -99,7 +99,8 @@ def timed(stream: Any) -> bool:
 
 def _decodable(stream: Any, kind: str) -> Any:
     if stream.codec_context is None:
-        msg = f"has {kind} in a format that no decoder here knows"
+        better = "H.264" if kind == "picture" else "AAC"
+        msg = f"has {kind} in a format (codec) that cannot be decoded here; use {better}"
         raise LookupError(msg)
     stream.codec_context.thread_count = 1  # each further thread delays a stream by a frame
     return stream

@@ -19,7 +19,9 @@ from pipeline.errors import OutsideError
 log = logging.getLogger("fusewatch")
 
 # what Fusewatch keeps in a state folder; `lost+found` is the file system's
-_OURS = re.compile(r"log|evidence|token|webhook-secret|alerts\.jsonl.*|spool\..*")
+_OURS = re.compile(
+    r"log|evidence|token|webhook-secret|\w+-password(-\d+)?|running|alerts\.jsonl.*|spool\..*"
+)
 _NOBODYS = {"lost+found"}
 
 
