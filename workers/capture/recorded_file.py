@@ -89,7 +89,7 @@ class RecordedSource:
                 elif at is not None:
                     yield from self._seen(stream, frame, at)
             except BROKEN:  # the frame was decoded but cannot be converted or encoded again
-                self._unusable(stream, "undecodable")
+                self._unusable(stream, "unusable.undecodable")
         if self._camera:
             yield from self._until(self._ends, picture=True)
         yield from self._sounds(self._line.end(), whole=True)
@@ -122,10 +122,10 @@ class RecordedSource:
     def _seen(self, stream: Any, frame: Any, at: Fraction) -> Iterator[Chunk | Progress]:
         yield from self._until(at, picture=True)
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
-            self._unusable(stream, "size")
+            self._unusable(stream, "unusable.size")
             return
         if self._shown is not None and at <= self._shown[0]:
-            self._unusable(stream, "rewound")
+            self._unusable(stream, "unusable.rewound")
             return
         yield from self._pictures(at, before=True)
         gap = recordings.MIN_ROUND if self._shown is None else at - self._shown[0]
@@ -199,4 +199,4 @@ class RecordedSource:
 
     def _unusable(self, stream: Any, what: str) -> None:
         source = self._camera if stream.type == "video" else self._microphone
-        self._count(source, f"unusable.{what}")
+        self._count(source, what)

@@ -22,7 +22,7 @@ class RecordingReader:
 
     All tracks are read, decoded or not, because the line is that of the whole recording: two
     readers of one file with different tracks see the same times. `count(stream, what)` counts what
-    is unusable: packets that are undecodable, pictures that are untimed.
+    is unusable.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class RecordingReader:
             try:
                 frames = packet.decode()
             except BROKEN:
-                self._count(stream, "undecodable")
+                self._count(stream, "unusable.undecodable")
                 continue
             guessed = self._guessed(packet, frames)
             for frame in frames:
                 at = None if guessed else self._at(stream, frame)
                 if at is None and stream.type == "video":
-                    self._count(stream, "untimed")
+                    self._count(stream, "unusable.untimed")
                 else:
                     yield stream, at, frame
 

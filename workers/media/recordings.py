@@ -157,15 +157,15 @@ class Video:
         last: Fraction | None = None
         with closing(open_file(self._path)) as container:
             stream = _track(container, self._path, "picture")
-            told = RecordingReader(container, [stream], lambda _, what: self._unusable(what))
+            told = RecordingReader(container, [stream], lambda _, what: self._count(what))
             for _, at, frame in told:
                 if at is None:
                     continue  # counted by the reader
                 if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
-                    self._unusable("size")
+                    self._count("unusable.size")
                     continue
                 if last is not None and at <= last:
-                    self._unusable("rewound")
+                    self._count("unusable.rewound")
                     continue
                 gap = MIN_ROUND if last is None else at - last
                 last = at
@@ -173,9 +173,6 @@ class Video:
                 self._lasts = at + max(length, gap)
                 shape = stretch_of(stream, frame, self._aspect)
                 yield at, Picture(frame, self._longest, shape)
-
-    def _unusable(self, what: str) -> None:
-        self._count(f"unusable.{what}")
 
 
 class AudioMix:
@@ -250,7 +247,7 @@ def sound(path: Path, count: Callable[[str, int], None], track: int = 1) -> Iter
     line = Resampler()
     with closing(open_file(path)) as container:
         stream = _track(container, path, "sound", track)
-        told = RecordingReader(container, [stream], lambda _, what: count(f"unusable.{what}", 1))
+        told = RecordingReader(container, [stream], lambda _, what: count(what, 1))
         for _, at, frame in told:
             if frame.sample_rate not in SOURCE_RATES:
                 count("unusable.rate", 1)
