@@ -46,6 +46,7 @@ class SceneClip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     file: str
     at: _Second = 0
+    track: Annotated[int, Meta(ge=1)] | None = None  # of the file's sound tracks; else the first
     gain_db: Annotated[float, Meta(ge=-120, le=60)] = 0
 
 
@@ -149,7 +150,9 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
         for i, clip in enumerate(clips):
             way = ("microphones", name, i, "file")
             try:
-                lasts = recordings.clip_length(path.parent / clip.file, whole=read.duration is None)
+                lasts = recordings.clip_length(
+                    path.parent / clip.file, whole=read.duration is None, track=clip.track or 1
+                )
                 yield exact(clip.at) + lasts
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))
