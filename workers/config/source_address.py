@@ -15,6 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from pipeline.errors import ConfigError
+from workers.config.system_files import system_file
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SCHEMES = (*NETWORK_SCHEMES, "device", "file")
@@ -43,6 +44,7 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _IN_URL = re.compile(r"[A-Za-z0-9\-._~:/?&=%!$'()*+,;\[\]@]+")
 _CAMERA_DEVICE = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/[\w:+-][\w.:+-]*)", re.ASCII)
+_SYSTEM_FOLDERS = (("/", "dev"), ("/", "proc"), ("/", "sys"))
 _UNSAFE_IN_PATH = frozenset('%|*?\\`"<>:')
 
 
@@ -160,10 +162,10 @@ def _path(text: str, kind: str, base: Path | None) -> Address:
         _refuse("is a path that may be read as something else; use letters, digits and `._-/`")
     if ",," in text:
         _refuse("holds `,,`, which hands options to FFmpeg")
-    path = Path(text)
-    if path.parts[:2] in (("/", "dev"), ("/", "proc"), ("/", "sys")):
+    path = Path(text) if base is None else base / text
+    if Path(text).parts[:2] in _SYSTEM_FOLDERS or system_file(path):
         _refuse("names a device or a system file; cameras are device:N, microphones device:NAME")
-    return Address("file", str(path if path.is_absolute() or base is None else base / path))
+    return Address("file", str(path))
 
 
 def _joined(source: Mapping[object, object]) -> str:
