@@ -34,7 +34,8 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	$(BIN)/pytest -m "live or slow"
 	@# One thread in each process: the threads of networks this small cost more than they give
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
-		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
+		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py \
+		tests/contract/test_network_training.py
 
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/explanations/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py

@@ -11,6 +11,7 @@ variables only once, when they are loaded. Child processes inherit them.
 """
 
 import os
+import sys
 
 os.environ |= {
     # ONNX Runtime looks up its maker's host and keeps a device id and a database in the user's
@@ -26,3 +27,6 @@ os.environ |= {
     # https://consoledonottrack.com: what is added later may heed it
     "DO_NOT_TRACK": "1",
 }
+# OpenVINO, which ultralytics may use, tells Google Analytics of each import, and no variable turns
+# that off. It goes without this package where the package is absent.
+sys.modules.setdefault("openvino_telemetry", None)

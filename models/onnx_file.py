@@ -43,7 +43,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
 
 
 def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
-    """Returns the bytes of a file; raises OSError for a device, a pipe or more than `most` bytes."""
+    """Returns the bytes of a file; raises OSError for a device, a pipe or over `most` bytes."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
