@@ -20,10 +20,10 @@ from pathlib import Path
 from models.download import digest, file_lock
 from models.file_sources import complete
 from models.registry import REGISTRY, File, Weights
+from models.weight_folders import SHIPPED, cache, given
 from pipeline.errors import WeightsError
 
 DEFAULTS = tuple(REGISTRY)
-SHIPPED = Path(__file__).with_name("shipped_weights")
 log = logging.getLogger("fusewatch.weights")
 
 
@@ -33,16 +33,16 @@ def find(name: str, env: Mapping[str, str] = os.environ) -> Path:
     Raises WeightsError for an unknown name, a file with a wrong hash, or a failed download.
     """
     weights = _registered(name)
-    given = _given(name, env)
-    if given is not None:
+    found = given(name, env)
+    if found is not None:
         for file in weights.files:
-            if _state(given / file.name, file) != "right":
+            if _state(found / file.name, file) != "right":
                 msg = (
-                    f"{given / file.name} is not the file of {name} that it should be (wrong "
+                    f"{found / file.name} is not the file of {name} that it should be (wrong "
                     "SHA-256, or missing); replace it, or unset FUSEWATCH_WEIGHTS to download it"
                 )
                 raise WeightsError(msg)
-        return given
+        return found
     return pull(name, env)
 
 
@@ -107,13 +107,6 @@ def verify(
     return all(row["state"] == "right" for row in rows)
 
 
-def cache(env: Mapping[str, str] = os.environ) -> Path:
-    """Returns the user's cache folder of Fusewatch (XDG Base Directory Specification)."""
-    base = env.get("XDG_CACHE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path(env.get("HOME") or Path.home()) / ".cache"
-    return home / "fusewatch"
-
-
 def _registered(name: str) -> Weights:
     if name in REGISTRY:
         return REGISTRY[name]
@@ -123,17 +116,11 @@ def _registered(name: str) -> Weights:
     raise WeightsError(msg)
 
 
-def _given(name: str, env: Mapping[str, str]) -> Path | None:
-    """Returns the model's folder under FUSEWATCH_WEIGHTS, or None if it does not exist."""
-    folder = Path(env["FUSEWATCH_WEIGHTS"]).expanduser() if env.get("FUSEWATCH_WEIGHTS") else None
-    return folder / name if folder is not None and (folder / name).is_dir() else None
-
-
 def _whereabouts(weights: Weights, env: Mapping[str, str]) -> tuple[str, Path]:
     """Returns the state of a model and its folder: the one that `find` would use."""
     folders = (SHIPPED / weights.name, cache(env) / "weights" / weights.name)
-    given = _given(weights.name, env)
-    for folder in folders if given is None else (given,):
+    found = given(weights.name, env)
+    for folder in folders if found is None else (found,):
         states = {_state(folder / file.name, file) for file in weights.files}
         if states == {"right"}:
             break

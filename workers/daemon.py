@@ -27,6 +27,8 @@ from workers.bus.publish import publish_all
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
+from workers.config.findings import announce
+from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
@@ -64,7 +66,8 @@ def run(
     a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
     the disk fails, or a stage or a delivery has stalled.
     """
-    settings = loader.load(path)
+    found = loader.examine(path)
+    settings = found.settings()
     if not isinstance(settings.bus, LocalBus):
         msg = (
             f"{path}: bus: `fusewatch run` is the whole pipeline in one process, over a log of its "
@@ -77,7 +80,8 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     bus = local_log(settings, folder)
-    view = View(status, secrets)
+    view = View(status, secrets, settings.sites, recorded=played is not None)
+    announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     supervisor = Supervisor()
     daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
@@ -196,7 +200,7 @@ class Daemon:
     def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
-            base=self.path.parent,
+            path=self.path,
             folder=self.folder,
             secrets=self.secrets,
             status=self.status,

@@ -111,7 +111,8 @@ def _fusion(of: StageParts) -> FusionStage:
         name: site_plan(site, of.encoders.text, recorded=of.recorded)
         for name, site in of.settings.sites.items()
     }
-    return FusionStage(plans, load_heads(of.settings) if of.judges is None else of.judges)
+    heads = load_heads(of.settings) if of.judges is None else of.judges
+    return FusionStage(plans, heads, of.status.presence)
 
 
 def _alert(of: StageParts) -> AlertStage:

@@ -58,7 +58,6 @@ REFUSED = [
     "/usr/../dev/mem",
     "/var/../sys/class",
     "/proc",
-    "/proc/../tmp/x.mp4",
     "../" * 40 + "proc/self/environ",
     "file:" + "../" * 40 + "dev/zero",
     "~/x.mp4",

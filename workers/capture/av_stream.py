@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import av
@@ -15,28 +14,13 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
-from workers.config.source_address import NETWORK_SCHEMES, Address
+from workers.capture.stream_opening import BROKEN, open_stream, why, without_decoder
+from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.jpeg import MAX_SIDE, encoded
 from workers.media.pcm import SOURCE_RATES, Chunks
 
-STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
-
-_OPTIONS = {
-    "rtsp_transport": "tcp",
-    "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
-    "format_whitelist": f"rtsp,rtp,sdp,{recordings.FORMATS}",
-    "analyzeduration": "500000",
-}
-_BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
-_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known cause
-    av.error.HTTPUnauthorizedError: "refuses user or password",
-    av.error.HTTPForbiddenError: "refuses user or password",
-    av.error.HTTPNotFoundError: "has no stream of that path",
-    av.error.TimeoutError: f"does not answer within {STREAM_TIMEOUT:g} s",
-    av.error.ConnectionRefusedError: "refuses the connection",
-}
 
 
 class MediaSource:
@@ -71,8 +55,9 @@ class MediaSource:
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._sound: _Gathered | None = None
-        self._container = (opened or _opened)(address)
+        self._container = (opened or open_stream)(address)
         self._streams = self._chosen()
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
@@ -83,7 +68,7 @@ class MediaSource:
             made = self._seen if stream.type == "video" else self._heard
             try:
                 chunk = made(frame, position)
-            except _BROKEN:  # the frame was decoded but cannot be converted or encoded again
+            except BROKEN:  # the frame was decoded but cannot be converted or encoded again
                 self._bad(stream)
                 continue
             if chunk is not None:
@@ -102,10 +87,9 @@ class MediaSource:
             (self._camera, "picture", self._container.streams.video),
             (self._microphone, "sound", self._container.streams.audio),
         ):
-            if name and not found:
+            if name and (reason := without_decoder(self._container, kind)):
                 self._container.close()
-                msg = f"the stream carries no {kind}"
-                raise SourceLost(msg)
+                raise SourceLost(reason)
             if name:
                 found[0].codec_context.thread_count = 1  # each further thread delays by a frame
                 streams.append(found[0])
@@ -119,11 +103,11 @@ class MediaSource:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
                 return
-            except _BROKEN as error:
-                raise SourceLost(_why(error, "broke off")) from None
+            except BROKEN as error:
+                raise SourceLost(why(error, "broke off")) from None
             try:
                 frames = packet.decode()
-            except _BROKEN:
+            except BROKEN:
                 self._damaged(packet.stream)
                 continue
             yield from ((packet.stream, frame) for frame in frames)
@@ -147,6 +131,7 @@ class MediaSource:
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
             self._count(self._camera, "dropped.size")
             return None
+        self.native = frame.width, frame.height
         pixels = recordings.Picture(frame, self._detect.width).pixels()
         return FrameChunk(
             site=self._site,
@@ -205,21 +190,3 @@ def _ended(frame: Any) -> int | None:
     if isinstance(frame, av.AudioFrame) and frame.sample_rate > 0:
         position += frame.samples * SECOND // frame.sample_rate
     return int(position)
-
-
-def _opened(address: Address) -> Any:
-    target = address.target
-    if address.scheme == "file":
-        target = f"file:{Path(target).absolute()}"
-    elif address.scheme not in NETWORK_SCHEMES:
-        msg = "a device carries no stream"
-        raise SourceLost(msg)
-    try:
-        return av.open(target, options=_OPTIONS, timeout=STREAM_TIMEOUT)
-    except _BROKEN as error:
-        raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
-
-
-def _why(error: Exception, otherwise: str) -> str:
-    """Our text for an FFmpeg error; FFmpeg's own text quotes the address."""
-    return "the stream " + _HOPELESS.get(type(error), otherwise)

@@ -7,11 +7,10 @@ reports (frame rate, size, time) are untrusted input and are checked before use.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 # Set before the import of OpenCV, which reads them. FFmpeg may open only what is named here. Its
 # log is off because its lines quote addresses.
@@ -33,6 +32,7 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
+from workers.capture.stream_opening import reach, why_unopened
 from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
@@ -40,7 +40,6 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost 
 
 OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
 MAX_BROKEN_PICTURES = 10  # broken pictures in a row until a stream is lost
-_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _FILE_FPS = range(1, 241)  # frame rates that are believed of a file without timestamps
 
 
@@ -72,6 +71,7 @@ class CameraSource:
         self._count = count
         self._speed = PlaybackPacer(clock, wait)
         self._timed = False
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._camera = (opened or _opened)(address)
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -164,30 +164,9 @@ class CameraSource:
             return None
         if pixels.ndim != 3:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+        self.native = pixels.shape[1], pixels.shape[0]
         small = shrunk(pixels.astype(np.uint8, copy=False), self._detect.width)
         return small.shape[1], small.shape[0], encoded(small)
-
-
-def reach(address: Address, timeout: float = OPEN_TIMEOUT / 1000) -> None:
-    """Connects to a network camera's port and closes; raises SourceLost with the cause.
-
-    OpenCV reports only that it could not open a stream. This check separates an unreachable host
-    from a wrong password.
-    """
-    parts = urlsplit(address.target)
-    try:
-        socket.create_connection(
-            (parts.hostname, parts.port or _PORTS[address.scheme]), timeout
-        ).close()
-    except socket.gaierror as error:
-        msg = "the camera's host name is not known"
-        raise SourceLost(msg) from error
-    except TimeoutError as error:
-        msg = f"the camera's host does not answer within {timeout:g} s"
-        raise SourceLost(msg) from error
-    except OSError as error:
-        msg = f"the camera cannot be reached: {error.strerror or 'no connection'}"
-        raise SourceLost(msg) from error
 
 
 def _opened(address: Address) -> cv2.VideoCapture:
@@ -210,15 +189,19 @@ def _opened(address: Address) -> cv2.VideoCapture:
         raise SourceLost(msg) from None
     if not done:
         camera.release()
-        raise SourceLost(_WHY.get(address.scheme, _WHY["rtsp"]))
+        raise SourceLost(_why(address))
     return camera
 
 
-_WHY = {
-    "device": "there is no such camera, it is in use, or this user may not read it (group `video`)",
-    "rtsp": "the camera answers, but gives no picture: wrong path, user or password, or format",
-    "file": "the file is not there or is no video that OpenCV can read",
-}
+def _why(address: Address) -> str:
+    if address.scheme != "device":
+        return why_unopened(address)
+    device = Path(f"/dev/video{address.target}" if address.target.isdecimal() else address.target)
+    if not device.exists():
+        return f"there is no {device} on this machine; `fusewatch doctor` lists the cameras"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"this user may not open {device}; add the user to the group `video`"
+    return f"{device} gives no picture: another program uses it, or it is no camera"
 
 
 def _url(address: Address) -> str:

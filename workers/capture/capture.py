@@ -177,6 +177,7 @@ class Capture:
             self._status.count(site, source, "gated.rate", passed - self._vain[source])
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
+            self._status.reach(site, source, "captured", chunk.start)
         with self._lock:
             self._heard[source] = self._clock()
             self._state, self._reason = "live", ""

@@ -56,12 +56,7 @@ def captures(  # noqa: PLR0913
         of: parse(expand(room.source, f"sites.{name}.microphones.{of}.source"), "microphone", base)
         for of, room in site.microphones.items()
     }
-    made = []
-    for of, address in cameras.items():
-        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
-        rooms.pop(shared, None)
-        made.append((of, shared, address))
-    made += [("", room, address) for room, address in rooms.items()]
+    made = connections(cameras, rooms)
     if any(not camera and not address.streamed for camera, _, address in made):
         _need_microphone(load)
     return [
@@ -82,6 +77,22 @@ def captures(  # noqa: PLR0913
         )
         for camera, room, address in made
     ]
+
+
+def connections(
+    cameras: Mapping[str, Address], microphones: Mapping[str, Address]
+) -> list[tuple[str, str, Address]]:
+    """Returns (camera, microphone, address) of each connection of a site; either may be empty.
+
+    A camera and a microphone with the same stream or file are one connection.
+    """
+    rooms = dict(microphones)
+    made = []
+    for of, address in cameras.items():
+        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
+        rooms.pop(shared, None)
+        made.append((of, shared, address))
+    return made + [("", room, address) for room, address in rooms.items()]
 
 
 def sources(site: Site) -> Mapping[str, Iterable[str]]:

@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
 from workers.capture.reports import ReportSource
 
 MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
 MAX_AUTHOR_LENGTH = 100  # characters
 MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
+ROUTES = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}  # path -> method
 Headers = Mapping[str, str]  # names in lower case
 
 
@@ -78,13 +80,12 @@ class ReportApi:
         """The error answer for a request that is refused before its body is read, or None."""
         if not _local(headers.get("host", "")) or "origin" in headers:
             return error_answer(403, "only programs of this machine may ask, by a loopback address")
-        known = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}
-        if path not in known:
-            return error_answer(404, f"there is {', '.join(known)}")
+        if path not in ROUTES:
+            return error_answer(404, f"there is {', '.join(ROUTES)}")
         if path != "/healthz" and not self._known(headers.get("authorization", "")):
             return error_answer(401, "a token is needed: `Authorization: Bearer TOKEN`")
-        if method != known[path]:
-            return error_answer(405, f"{path} is for {known[path]}")
+        if method != ROUTES[path]:
+            return error_answer(405, f"{path} is for {ROUTES[path]}")
         return None
 
     def answer(self, path: str, headers: Headers, body: bytes) -> Answer:
@@ -105,7 +106,10 @@ class ReportApi:
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:
-            return error_answer(404, f"no such site; there is {', '.join(self._reports.sites)}")
+            sites = self._reports.sites
+            return error_answer(
+                404, f"no such site{nearest(given.site, sites)}; there is {', '.join(sites)}"
+            )
         text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
         if len(text.encode()) > MAX_TEXT_BYTES:
             return error_answer(413, f"a text has {MAX_TEXT_BYTES} bytes at most")

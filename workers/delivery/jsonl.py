@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from pipeline.bus.private import private_file, tighten
 from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
 from pipeline.ports import Bus
@@ -110,10 +111,7 @@ class Jsonl:
 
     def _open(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-            )
+            self._file = self._opened(os.O_RDWR | os.O_APPEND)
             _mend(self._file, self._path)
             for line in [*self._before(), *_tail(self._file)]:
                 self._remember(_named.decode(line).id)
@@ -127,6 +125,15 @@ class Jsonl:
         except ConfigError:
             self.close()
             raise
+
+    def _opened(self, flags: int) -> int:
+        """Opens the file; our own is private, the operator's may be read by its group."""
+        if self._most is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tighten(self._older)
+            return private_file(self._path, flags)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, flags | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _before(self) -> list[bytes]:
         """The last lines of the rotated file: a crash may repeat their alerts too."""
@@ -173,9 +180,9 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
     part = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"))
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
             for alert in alerts:
                 file.write(cloudevent.event_bytes(alert) + b"\n")
             file.flush()

@@ -34,9 +34,12 @@ CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is wor
 
 
 class Uncounted:
-    """A ledger that discards all counts."""
+    """A ledger that discards everything."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
+        """Does nothing."""
+
+    def reach(self, site: str, source: str, what: str, time: int) -> None:
         """Does nothing."""
 
 
@@ -177,6 +180,7 @@ class _VisionState:
             return ()
         site, source = record.site, record.source
         moved = Progress(site=site, source=source, upto=record.start + 1)
+        self._status.reach(site, source, "processed", record.start)
         match inferred:
             case VisionResult(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")
