@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.live.servers import need
+from tests.live.servers import eventually, need
 
+SECONDS = 12  # ONNX Runtime looks its maker up 6 to 9 s after a start
 ROOT = Path(__file__).resolve().parents[1]
 # ONNX Runtime is silent where it takes itself to be tested; ultralytics does the same for pytest.
 TESTED = (
@@ -75,9 +76,16 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def watched(
-    words: Sequence[str], log: Path, env: Mapping[str, str], *, seconds: float = 0
+    words: Sequence[str],
+    log: Path,
+    env: Mapping[str, str],
+    *,
+    ready: Callable[[str], object] | None = None,
 ) -> tuple[Traffic, str]:
-    """Runs Python with `words` to its end, or for `seconds`; gives its traffic and its stderr."""
+    """Runs Python with `words`; gives its traffic and its stderr.
+
+    It runs to its end, or for `SECONDS` after its stderr is what `ready` wants.
+    """
     need("strace")
     if subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode:
         pytest.skip("this machine lets nobody trace a process: the network was NOT watched")
@@ -88,8 +96,9 @@ def watched(
         cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True,
     ) as tracer:  # fmt: skip
         try:
-            if seconds:
-                time.sleep(seconds)
+            if ready is not None:
+                eventually(lambda: ready(said.read_text()), within=120, every=0.2)
+                time.sleep(SECONDS)
                 os.kill(_traced(tracer.pid), signal.SIGTERM)
             status = tracer.wait(180)
         finally:
