@@ -126,7 +126,7 @@ class Daemon:
                 reload_heads(self.path, nodes)
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up)
+        captures = [] if recorded else self._captures(keeps_up, deliveries)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             consumers.start(all_, supervisor, offsets, self.settings.bus.stall)
@@ -197,7 +197,9 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+    def _captures(
+        self, healthy: Callable[[], bool], deliveries: Sequence[Delivery]
+    ) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
             path=self.path,
@@ -207,7 +209,13 @@ class Daemon:
             clock=self.clock,
             stop=self.supervisor.stop,
         )
-        return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
+        return live.threads(
+            place,
+            store=self._store,
+            last=self.bus.last,
+            healthy=healthy,
+            degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
+        )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
         """Stores captured records; if the disk is full, stores none of them."""

@@ -74,11 +74,18 @@ OTHER = (
     Metric("ahead", "blocks", "Sound that came faster than time and was left out."),
     Metric("damaged", "packets", "Sound of a stream that could not be decoded."),
     Metric("repaired.not-finite", "samples", "Were no numbers, and are zero now."),
+    Metric(
+        "repaired.opposite-phase",
+        "blocks",
+        "Sound whose channels cancel each other: the loudest one was taken.",
+    ),
+    Metric("defects", "lives", "Of a source: ended by an unexpected error."),
     Metric("repeated.samples", "samples", "Came twice; the second was ignored."),
     Metric("unusable.untimed", "frames", "Of a recording: had no time."),
     Metric("unusable.rewound", "frames", "Of a recording: were out of order."),
     Metric("unusable.size", "frames", "Of a recording: were too large."),
-    Metric("unusable.undecodable", "frames", "Of a recording: were damaged."),
+    Metric("unusable.undecodable", "packets", "Of a recording: were damaged."),
+    Metric("unusable.rate", "frames", "Sound of a recording: had an unbelievable sample rate."),
 )
 SPEECH = (
     Metric("utterances", "utterances", "Were transcribed and published."),

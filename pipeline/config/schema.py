@@ -35,6 +35,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     width: Annotated[int, Meta(ge=64, le=3840)] = 640  # px; longest side of the published JPEG
     min_score: Fraction = 0.4  # objects with a lower score are ignored
     min_height: Fraction = 0.0  # objects that are lower than this part of the frame are ignored
+    # the picture's width by its height, like "16:9", for a recorder whose stream does not say that
+    # its pixels are not square
+    aspect: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")] | None = None
 
 
 class Zone(Settings, frozen=True, kw_only=True):
@@ -69,6 +72,8 @@ class Microphone(Settings, frozen=True, kw_only=True):
     # An address, or a mapping of `url`, `username` and `password`. A camera and a microphone with
     # the same address share one connection and one clock
     source: str | Mapping[str, str]
+    # which of several sound tracks of one stream or file, counted from 1; the first by default
+    track: Annotated[int, Meta(ge=1, le=64)] | None = None
 
 
 class Windows(Settings, frozen=True, kw_only=True):

@@ -109,7 +109,6 @@ def test_a_closed_port_an_unknown_host_and_silence_are_three_causes(
         f"{scheme}://ops:{PASSWORD}@127.0.0.1:1/live", kind
     )
     assert "the host's name is not known" in reason(f"{scheme}://no-such-host.invalid/live", kind)
-    monkeypatch.setattr("workers.capture.camera.OPEN_TIMEOUT", 500)
     monkeypatch.setattr(stream_opening, "STREAM_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls, and never answers
         port = silent.getsockname()[1]
@@ -135,7 +134,7 @@ def test_a_file_that_cannot_be_played_is_told_why(
 
 def test_a_film_without_sound_is_no_microphone(tmp_path: Path) -> None:
     film(tmp_path / "x.mkv", [(n / 10, n) for n in range(10)])
-    assert reason(f"file:{tmp_path}/x.mkv", "microphone") == "the stream carries no sound"
+    assert reason(f"file:{tmp_path}/x.mkv", "microphone") == "the file holds no sound"
 
 
 def test_a_camera_of_this_machine_that_is_not_there_is_named() -> None:

@@ -60,4 +60,4 @@ def test_a_wrong_password_a_missing_one_and_a_wrong_path_are_three_causes(
     assert "refuses this user or password (401)" in details["wrong"]
     assert "asks for a user and a password (401)" in details["none"]
     assert "has nothing at this path (404)" in details["path"]
-    assert found["microphone office/mute"].detail == "the stream carries no sound"
+    assert found["microphone office/mute"].detail == "the stream holds no sound"

@@ -52,7 +52,7 @@ HEAVY = {
         "models/training/sound_clips.py",
         "workers/capture/av_stream.py",
         "workers/capture/stream_opening.py",
-        "workers/media/recordings.py",
+        "workers/media/containers.py",
     },  # the first: to learn
     "onnxruntime": {
         "models/vision/detector.py",

@@ -64,7 +64,12 @@ def select_sites(settings: Config, sites: Sequence[str]) -> Config:
 
 
 def threads(
-    place: CaptureContext, *, store: Publish, last: Last, healthy: Callable[[], bool]
+    place: CaptureContext,
+    *,
+    store: Publish,
+    last: Last,
+    healthy: Callable[[], bool],
+    degraded: Callable[[], int] = lambda: 0,
 ) -> list[Thread]:
     """Returns the threads of a live capture; nothing is published before they run.
 
@@ -87,7 +92,9 @@ def threads(
     bodies = _captures(place, watch, publish)
     reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)))
     status = place.status
-    api = ReportApi(reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
+    api = ReportApi(
+        reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy, degraded
+    )
     endpoint = Endpoint(place.settings.api.listen, api, reports)
     return [
         *bodies,

@@ -57,7 +57,8 @@ def cleaned(text: str) -> str:
 class ReportApi:
     """Answers the requests of the local endpoint.
 
-    `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy.
+    `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy;
+    `degraded` returns the number of subscribers that fail, which a restart would not mend.
     Raises ConfigError for a token of fewer than 16 characters.
     """
 
@@ -67,6 +68,7 @@ class ReportApi:
         token: str,
         status: Callable[[], Mapping[str, Any]] = dict,
         healthy: Callable[[], bool] = lambda: True,
+        degraded: Callable[[], int] = lambda: 0,
     ) -> None:
         if len(token) < 16:
             msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
@@ -75,6 +77,7 @@ class ReportApi:
         self._token = token.encode()
         self._status = status
         self._healthy = healthy
+        self._degraded = degraded
 
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
         """The error answer for a request that is refused before its body is read, or None."""
@@ -92,8 +95,7 @@ class ReportApi:
         """The answer to a request that was not refused; raises OutsideError when the log fails."""
         match path:
             case "/healthz":
-                well = self._healthy()
-                return Answer(200 if well else 503, {"status": "ok" if well else "failing"})
+                return self._health()
             case "/v1/status":
                 return Answer(200, self._status())
         if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
@@ -103,6 +105,15 @@ class ReportApi:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return error_answer(400, f"not a report: {error}")
         return self._submit(given)
+
+    def _health(self) -> Answer:
+        """503 asks for a restart; failing subscribers are said, and the answer stays 200."""
+        if not self._healthy():
+            return Answer(503, {"status": "failing"})
+        failing = self._degraded()
+        if failing:
+            return Answer(200, {"status": "degraded", "failing_subscribers": failing})
+        return Answer(200, {"status": "ok"})
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:

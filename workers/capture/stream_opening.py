@@ -1,8 +1,6 @@
-"""Opens streams and files by PyAV, and says in words why one cannot be opened.
+"""Opens network streams by PyAV, and says in words why a stream or file cannot be opened.
 
-OpenCV reports only that it could not open a stream. So a camera that it cannot open is opened once
-more here, with the same limits, to learn the reason. No message quotes an address: FFmpeg's own
-texts do.
+No message quotes an address: FFmpeg's own texts do.
 """
 
 from __future__ import annotations
@@ -18,18 +16,11 @@ import av
 
 from pipeline.errors import SourceLost
 from workers.config.source_address import NETWORK_SCHEMES, Address
-from workers.media import recordings
+from workers.media.containers import BROKEN, options
 
 STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
-BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what a bad stream, packet or frame may raise
 
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_OPTIONS = {
-    "rtsp_transport": "tcp",
-    "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
-    "format_whitelist": f"rtsp,rtp,sdp,{recordings.FORMATS}",
-    "analyzeduration": "500000",
-}
 _SILENT = (av.error.TimeoutError, av.error.ExitError)  # ExitError: PyAV has ended the wait
 _ANSWERED = (av.error.HTTPClientError, av.error.HTTPServerError, *_SILENT)
 _NO_ANSWER = (
@@ -63,17 +54,19 @@ _NO_STREAM = (
 )
 
 
-def open_stream(address: Address) -> Any:
-    """Opens the stream or file with the reader's limits; raises SourceLost with the reason."""
-    if address.scheme not in (*NETWORK_SCHEMES, "file"):
+def open_stream(address: Address, patience: float = STREAM_TIMEOUT) -> Any:
+    """Opens the stream; `patience` is how many seconds it may then send nothing.
+
+    Raises SourceLost with the reason.
+    """
+    if address.scheme not in NETWORK_SCHEMES:
         msg = "a device carries no stream"
         raise SourceLost(msg)
-    target = address.target
-    if address.scheme == "file":
-        target = f"file:{Path(target).absolute()}"
     began = time.monotonic()
     try:
-        return av.open(target, options=_OPTIONS, timeout=STREAM_TIMEOUT)
+        return av.open(
+            address.target, options=options(address.scheme), timeout=(STREAM_TIMEOUT, patience)
+        )
     except BROKEN as error:
         late = time.monotonic() - began >= STREAM_TIMEOUT  # over RTSP it has no error of its own
         msg = f"the stream {_NO_ANSWER}" if late else _why_closed(address, error)
@@ -85,37 +78,6 @@ def why(error: Exception, otherwise: str) -> str:
     return "the stream " + next(
         (text for kind, text in _REASONS if isinstance(error, kind)), otherwise
     )
-
-
-def why_unopened(address: Address) -> str:
-    """Returns why OpenCV could not open a stream or file with pictures."""
-    try:
-        container = open_stream(address)
-    except SourceLost as error:
-        return str(error)
-    try:
-        return without_decoder(container, "picture") or _not_taken(container)
-    finally:
-        container.close()
-
-
-def _not_taken(container: Any) -> str:
-    codec = container.streams.video[0].codec_context.name
-    return (
-        f"the reader of cameras does not take {codec} in {container.format.name}; use H.264 in "
-        "RTSP, MPEG-TS, MP4 or MKV"
-    )
-
-
-def without_decoder(container: Any, kind: str) -> str:
-    """Returns why a container gives no `picture` or no `sound`, or ""."""
-    streams = container.streams.video if kind == "picture" else container.streams.audio
-    if not streams:
-        return f"the stream carries no {kind}"
-    if streams[0].codec_context is None:
-        better = "H.264" if kind == "picture" else "AAC"
-        return f"the stream's {kind} has a format (codec) that cannot be decoded here; use {better}"
-    return ""
 
 
 def reach(address: Address, timeout: float = STREAM_TIMEOUT) -> None:
@@ -148,8 +110,6 @@ def reach(address: Address, timeout: float = STREAM_TIMEOUT) -> None:
 
 
 def _why_closed(address: Address, error: Exception) -> str:
-    if address.scheme == "file":
-        return _why_no_file(Path(address.target))
     if isinstance(error, av.error.HTTPUnauthorizedError) and "@" not in address.target:
         return f"the stream {_NO_USER}"
     if isinstance(error, _ANSWERED):
@@ -161,7 +121,8 @@ def _why_closed(address: Address, error: Exception) -> str:
     return f"the host {_NO_STREAM}"
 
 
-def _why_no_file(path: Path) -> str:
+def why_no_file(path: Path) -> str:
+    """Returns why a file cannot be played."""
     if not path.exists():
         return "the file is not there"
     if not path.is_file():

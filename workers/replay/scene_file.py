@@ -47,6 +47,7 @@ class SceneClip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     file: str
     at: _Second = 0
+    track: Annotated[int, Meta(ge=1)] | None = None  # of the file's sound tracks; else the first
     gain_db: Annotated[float, Meta(ge=-120, le=60)] = 0
 
 
@@ -154,7 +155,9 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
             if _system(path.parent / clip.file, way, found):
                 continue
             try:
-                lasts = recordings.clip_length(path.parent / clip.file, whole=read.duration is None)
+                lasts = recordings.clip_length(
+                    path.parent / clip.file, whole=read.duration is None, track=clip.track or 1
+                )
                 yield exact(clip.at) + lasts
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))

@@ -131,7 +131,14 @@ def _once(address: Address, site_name: str, site: Site, camera: str, microphone:
     begun = time.monotonic()
     settings = site.cameras[camera] if camera else site.microphones[microphone]
     source = factory.source(
-        address, site_name, camera, microphone, settings, clock=time.time_ns, count=lambda *_: None
+        address,
+        site_name,
+        camera,
+        microphone,
+        settings,
+        track=site.microphones[microphone].track if microphone else None,
+        clock=time.time_ns,
+        count=lambda *_: None,
     )
     seen: Seen | None = None
     peak: int | None = None
