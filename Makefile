@@ -37,7 +37,7 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 		tests/contract/test_network_training.py
 
 docs: .venv-docs/.done ## the docs as a site in build/site; a dead link or anchor fails
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 	@echo "build/site/index.html; with search: $(PYTHON) -m http.server -b 127.0.0.1 -d build/site"
 
 reference: .venv/.dev ## write the pages and figures of docs/ that are made of the code

@@ -17,6 +17,11 @@ The message of an error says what the user can do. No message holds a secret.
 from __future__ import annotations
 
 
+def install_hint(extra: str) -> str:
+    """How to install an extra. Fusewatch is not on PyPI: a package of its name there is another."""
+    return f"in the folder of Fusewatch's sources: pip install -c constraints.txt '.[{extra}]'"
+
+
 class FusewatchError(Exception):
     """The base class of all these errors."""
 

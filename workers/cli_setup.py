@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated
 
@@ -110,12 +111,16 @@ def check(
         print(finding, file=sys.stderr)
     if found.config is not None and not found.problems:
         sites = ", ".join(
-            f"{name} ({len(site.cameras)} cameras, {len(site.microphones)} microphones,"
-            f" {len(site.rules)} rules)"
+            f"{name} ({_counted(site.cameras, 'camera')},"
+            f" {_counted(site.microphones, 'microphone')}, {_counted(site.rules, 'rule')})"
             for name, site in found.config.sites.items()
         )
         print(f"{config}: {'right, with warnings' if warns else 'fine'}. {sites}")
     return OK if good else FOUND
+
+
+def _counted(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def doctor(

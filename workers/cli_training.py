@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, install_hint
 from workers.cli_options import (
     Config,
     Json,
@@ -240,7 +240,7 @@ def _of_extra(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        msg = f"this needs the package {error.name}: pip install 'fusewatch[train]'"
+        msg = f"this needs the package {error.name}: {install_hint('train')}"
         raise ConfigError(msg) from error
 
 

@@ -36,7 +36,7 @@ fetch() {
     mkdir -p "$cache"
     # A folder of its own, renamed when it is whole: two tests may start at once, or one be interrupted
     new=$(mktemp -d "$cache/libs.XXXXXX")
-    mvn -B -q -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
+    mvn -B -q -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
         -DoutputDirectory="$new" >&2 || { rm -rf "$new"; fail "Maven could not fetch Apache Kafka $version"; }
     chmod 755 "$new"
     mv -T "$new" "$cache/libs" 2>/dev/null || rm -rf "$new"

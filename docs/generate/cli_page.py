@@ -12,7 +12,6 @@ from docs.generate.fields import NOTE, comments_of, sentence, table, wrapped
 from workers import exit_codes
 from workers.cli import app
 from workers.cli_options import Panel
-from workers.runtime import supervisor
 
 HEAD = """\
 # Command line reference
@@ -45,10 +44,8 @@ def commands() -> list[str]:
 
 
 def _codes() -> str:
-    told = comments_of(exit_codes.__file__) | {
-        "BUG": comments_of(supervisor.__file__)["BUG"].removeprefix("exit code for ")
-    }
-    codes = {name: getattr(exit_codes, name, supervisor.BUG) for name in told}
+    told = comments_of(exit_codes.__file__)
+    codes = {name: getattr(exit_codes, name) for name in told}
     rows = [
         (str(code), sentence(told[name]))
         for name, code in sorted(codes.items(), key=lambda c: c[1])

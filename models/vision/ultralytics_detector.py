@@ -16,7 +16,7 @@ import numpy as np
 
 from models.vision.boxes import boxes
 from pipeline.config.schema import Model
-from pipeline.errors import ConfigError, OutsideError, WeightsError
+from pipeline.errors import ConfigError, OutsideError, WeightsError, install_hint
 from pipeline.types import Box
 
 DEVICES = {"cpu": "cpu", "openvino": "cpu", "cuda": "cuda:0", "tensorrt": "cuda:0"}
@@ -131,7 +131,7 @@ def _load(path: Path, threads: int) -> Any:
         import torch  # noqa: PLC0415 - optional, and heavy
         from ultralytics import YOLO  # noqa: PLC0415
     except ImportError as error:
-        msg = f"ultralytics cannot be imported ({error.name}): pip install 'fusewatch[ultralytics]'"
+        msg = f"ultralytics cannot be imported ({error.name}): {install_hint('ultralytics')}"
         raise OutsideError(msg) from error
     if threads:
         torch.set_num_threads(threads)

@@ -398,7 +398,7 @@ def test_a_package_that_a_microphone_needs_is_named_before_anything_is_opened() 
         raise ModuleNotFoundError(msg)
 
     device = Site(microphones={"m": Microphone(source="device:0")})
-    with pytest.raises(ConfigError, match=r"pip install 'fusewatch\[microphone\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -c constraints.txt '\.\[microphone\]'"):
         planned(device, missing)
     stream = Site(microphones={"m": Microphone(source="rtsp://h/live")})
     assert planned(stream, missing) == [{"m": "audio.v1"}]

@@ -59,7 +59,7 @@ def speech(
     if request.param == "faster-whisper":
         return FasterWhisper(weights / NAME, threads=2)
     if importlib.util.find_spec("whisper") is None:
-        pytest.skip("openai-whisper is not installed: pip install 'fusewatch[whisper]'")
+        pytest.skip("openai-whisper is not installed: pip install '.[whisper]'")
     from models.hearing.openai_speech import OpenAIWhisper
 
     target = tmp_path_factory.mktemp("weights") / "tiny.en.pt"

@@ -59,10 +59,10 @@ def test_a_conversation_tries_each_address_and_ends_with_a_config_that_is_right(
             talk.expect("did you mean `rtsps`?")
             answer(talk, "Camera", "rtsp://127.0.0.1:1/live")
             talk.expect("Connection refused")
-            answer(talk, "keep it as it is", "again")
+            answer(talk, "Another address", "again")
             answer(talk, "Camera", address)
             talk.expect("asks for a user and a password (401)")
-            answer(talk, "keep it as it is", "login")
+            answer(talk, "Another address", "login")
             answer(talk, "User", "ops")
             talk.expect("Password")
             talk.expect_no_echo()
@@ -117,7 +117,7 @@ def test_an_address_that_fails_is_kept_if_the_user_says_so(
     given = ["--camera", "rtsp://ops:s3cret@127.0.0.1:1/live?key=s3cret", "--microphone", "none"]
     with terminal([*FUSEWATCH, "init", "a.yaml", *given], cwd=tmp_path, env=env) as talk:
         talk.expect("Connection refused")
-        answer(talk, "keep it as it is", "keep")
+        answer(talk, "Another address", "keep")
         for question in ("Name of the site", "Time zone", "Webhook"):
             answer(talk, question, "")
         assert talk.ended() == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config import schema
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, install_hint
 from workers.bus.preflight import check_group, check_topics
 from workers.config import loader
 from workers.config.secrets import Secrets
@@ -69,5 +69,5 @@ def _extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        msg = f"bus.kind: kafka needs another package ({error}): pip install 'fusewatch[kafka]'"
+        msg = f"bus.kind: kafka needs another package ({error}): {install_hint('kafka')}"
         raise ConfigError(msg) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline import codec
 from pipeline.config.schema import Camera, Microphone, Site
-from pipeline.errors import ConfigError, DecodeError
+from pipeline.errors import ConfigError, DecodeError, install_hint
 from pipeline.ports import Source
 from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
@@ -193,10 +193,7 @@ def _need_microphone(load: Callable[[str], object]) -> None:
     try:
         load("workers.capture.microphone")
     except ImportError as error:
-        msg = (
-            f"a microphone of this machine needs PyAudio ({error}): "
-            "pip install 'fusewatch[microphone]'"
-        )
+        msg = f"a microphone of this machine needs PyAudio ({error}): {install_hint('microphone')}"
         raise ConfigError(msg) from error
 
 

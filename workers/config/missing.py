@@ -17,7 +17,7 @@ from models.weight_folders import present
 from pipeline.config.model_needs import needed_models
 from pipeline.config.problem import Problem, Way, nearest
 from pipeline.config.schema import Config, KafkaBus
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, install_hint
 from pipeline.stages import ALL_STAGES
 from workers.config import source_address
 from workers.config.adapters import ADAPTERS
@@ -38,7 +38,7 @@ def missing(config: Config, env: Env, base: Path) -> Iterator[Problem]:
     yield from _models(config)
     yield from _heads(config)
     if isinstance(config.bus, KafkaBus) and find_spec("kafka") is None:
-        yield Problem(("bus", "kind"), "needs a package: pip install 'fusewatch[kafka]'")
+        yield Problem(("bus", "kind"), f"needs a package: {install_hint('kafka')}")
 
 
 def downloads(config: Config, env: Env) -> Iterator[Problem]:
@@ -115,7 +115,7 @@ def _sources(config: Config, env: Env, base: Path) -> Iterator[Problem]:
 def _source(address: source_address.Address, kind: str, hint: str) -> Iterator[str]:
     if address.scheme == "device":
         if kind == "microphone" and find_spec("pyaudio") is None:
-            yield "needs a package: pip install 'fusewatch[microphone]' (apt: portaudio19-dev)"
+            yield f"needs a package: deploy/apt.sh run; {install_hint('microphone')}"
         device = f"/dev/video{address.target}" if address.target.isdecimal() else address.target
         if kind == "camera" and not os.path.exists(device):
             yield f"there is no {device} on this machine; `fusewatch doctor` lists the cameras"
@@ -141,7 +141,7 @@ def _models(config: Config) -> Iterator[Problem]:
             )
         adapter = ADAPTERS[part].get(model.kind)
         if adapter and adapter.package and find_spec(adapter.package) is None:
-            what = f"needs a package: pip install 'fusewatch[{adapter.extra}]'"
+            what = f"needs a package: {install_hint(adapter.extra)}"
             yield Problem(("models", part, "kind"), what)
 
 

@@ -103,7 +103,8 @@ def play(
             bar.update(task, completed=done / total)
             for alert in new_records(alerts, Alert):
                 pictures.send(alert)
-                deliver_now(hooked, (alert,), Secrets())
+                if all(chapter.post for chapter in chapters):  # else the receiver is out of reach
+                    deliver_now(hooked, (alert,), Secrets())
                 chapters.append(reader.chapter(alert, _post(receiver, alert)))
                 terminal.tell_chapter(console, scene.start, chapters[-1])
 
@@ -142,7 +143,14 @@ def _post(receiver: Receiver, alert: Alert) -> Received | None:
 
 
 def _show_page(console: Console, story: Story, file: Path, browse: Browse | None) -> None:
-    file.write_text(page.rendered(story), encoding="utf-8")
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(page.rendered(story), encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        msg = f"{file}: cannot be written: {error.strerror}"
+        raise OutsideError(msg) from error
     console.print(f"Page of the story: {printable(str(file))}", markup=False)
     if browse is not None and not browse(file.absolute().as_uri()):
         console.print("No browser could be started here; open that file in yours.")

@@ -32,6 +32,7 @@ _COLUMNS = (
 )
 _GAP = "  "
 _MIN_NAME = 8  # cells of a source's name
+MOST_CAUSES = 3  # lines below an alert
 _DETAILED = 60  # columns from which an alert's line has its severity, or that it is closed
 _JOINING = dict.fromkeys([0x200C, 0x200D, *range(0xFE00, 0xFE10)])
 
@@ -76,7 +77,11 @@ def lines(screen: Screen, width: int, height: int) -> list[Text]:
         made += [Text(), Text(fit("LAST ALERTS", width), "dim")]
         alerts = screen.alerts[: shown[1]]
         longest = max((cells(clean(alert.time)) for alert in alerts), default=0)
-        made += [_alert(alert, longest, width) for alert in alerts]
+        spare = room - len(made) - len(alerts)
+        for alert in alerts:
+            told = _alert(alert, longest, width, spare)
+            spare -= len(told) - 1
+            made += told
         if not screen.alerts:
             made.append(Text(fit("none yet", width), "dim"))
     return made[:room]
@@ -118,8 +123,23 @@ def _sources(rows: Sequence[Row], room: int, width: int) -> list[Text]:
     return (made + more)[: room + 1]
 
 
-def _alert(alert: AlertRow, longest: int, width: int) -> Text:
-    what = f"{alert.what}: {alert.cause}" if alert.cause else alert.what
+def _alert(alert: AlertRow, longest: int, width: int, spare: int) -> list[Text]:
+    """An alert on a line; the newest causes stand below it where they do not fit and lines are
+    left."""
+    made = [_alert_line(alert, longest, width, alert.cause)]
+    whole = _alert_line(alert, longest, math.inf, alert.cause)
+    if spare <= 0 or width + 1 < _DETAILED or whole.plain == made[0].plain:
+        return made
+    indent = " " * (longest + len(_GAP))
+    causes = alert.cause.split("; ")[-min(spare, MOST_CAUSES) :]
+    return [
+        _alert_line(alert, longest, width, ""),
+        *(Text(fit(f"{indent}{clean(cause)}", width), made[0].style) for cause in causes),
+    ]
+
+
+def _alert_line(alert: AlertRow, longest: int, width: float, cause: str) -> Text:
+    what = f"{alert.what}: {cause}" if cause else alert.what
     if width + 1 >= _DETAILED:
         what = f"{'closed' if alert.closed else alert.severity:8}{_GAP}{what}"
     time = fit(clean(alert.time), longest, pad=True)
@@ -147,7 +167,7 @@ def _width(character: str) -> int:
     return max(get_character_cell_size(character), 2 if ambiguous else 1)
 
 
-def fit(text: str, width: int, *, pad: bool = False) -> str:
+def fit(text: str, width: float, *, pad: bool = False) -> str:
     """`text` in at most `width` cells, cut with an ellipsis; `pad` fills it with spaces."""
     if (size := cells(text)) > width:
         kept, size = "", 1
@@ -156,7 +176,7 @@ def fit(text: str, width: int, *, pad: bool = False) -> str:
                 break
             kept, size = kept + character, size + _width(character)
         text = kept + CUT if width else ""
-    return text + " " * (width - size) if pad else text
+    return text + " " * int(width - size) if pad else text
 
 
 def fit_name(site: str, source: str, width: int) -> str:

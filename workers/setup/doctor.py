@@ -27,7 +27,7 @@ from models import weights
 from pipeline.config.checks import webhook_names
 from pipeline.config.model_needs import needed_models
 from pipeline.config.schema import Config, Site, size_bytes
-from pipeline.errors import ConfigError, FusewatchError, OutsideError
+from pipeline.errors import ConfigError, FusewatchError, OutsideError, install_hint
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
 from workers.config.findings import Finding
@@ -37,6 +37,7 @@ from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.stages.site_plan import load_head
 
+PIPE_WIDTH = 1000  # columns
 _SOURCE = re.compile(r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.source")
 
 
@@ -99,7 +100,8 @@ def show(checks: list[Check], *, as_json: bool) -> None:
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[bold red]problem[/]"
         table.add_row(mark, escape(check.name), escape(check.detail))
-    Console(file=sys.stdout).print(table)
+    # A pipe has no width: its lines are not folded
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def _cameras(devices: Path) -> Check:
@@ -125,9 +127,7 @@ def _microphones(config: Config | None) -> Check:
     )
     needed = any(str(room.source).startswith("device:") for room in rooms)
     if importlib.util.find_spec("pyaudio") is None:
-        detail = (
-            "PyAudio is not installed: pip install 'fusewatch[microphone]' (apt: portaudio19-dev)"
-        )
+        detail = f"PyAudio is not installed: deploy/apt.sh run; {install_hint('microphone')}"
         return Check("microphones", not needed, detail)
     from workers.capture.microphone import microphones  # noqa: PLC0415 - an extra, may be left out
 
@@ -200,7 +200,9 @@ def _state(config: Config) -> Iterator[Check]:
         )
     free, used = _room(config)
     cap = size_bytes(config.storage.cap)
-    detail = f"{free / 1e9:.1f} GB are free, {used / 1e9:.1f} used; the cap is {cap / 1e9:.1f}"
+    detail = (
+        f"{free / 1e9:.1f} GB are free, {used / 1e9:.1f} GB used; the cap is {cap / 1e9:.1f} GB"
+    )
     yield Check(
         "disk", free + used >= cap, detail if free + used >= cap else f"{detail}: lower storage.cap"
     )

@@ -21,7 +21,7 @@ from rich.text import Text
 from pipeline.config.checks import nearest_timezone
 from pipeline.config.fields import NAME
 from pipeline.config.schema import Camera, Microphone, Site, Webhook
-from pipeline.errors import ConfigError, OutsideError
+from pipeline.errors import ConfigError, OutsideError, install_hint
 from workers.config import source_address, ssrf_guard
 from workers.config.secrets import Secrets, checkable
 from workers.config.source_address import NETWORK_SCHEMES, host_hint
@@ -135,12 +135,18 @@ class _Conversation:
             except ConfigError as error:
                 self._refuse(f"--{kind}", error)
             else:
-                if source is None or (source := self._tried(kind, source)) is not None:
-                    return source
+                if source is None:
+                    return None
+                outcome = self._tried(kind, source)
+                if isinstance(outcome, NewSource):
+                    return outcome
+                typed = outcome
+                continue
             typed = None
 
-    def _tried(self, kind: str, source: NewSource) -> NewSource | None:
-        """Tries a source; returns it, with a login if it needs one, or None: type it again."""
+    def _tried(self, kind: str, source: NewSource) -> NewSource | str | None:
+        """Tries a source; returns it, with a login if it needs one, or another address, or None:
+        ask again."""
         while True:
             shown = str(source_address.parse(_setting(source), kind, Path.cwd()))
             self.print(f"  trying {shown} ...\n")
@@ -156,14 +162,15 @@ class _Conversation:
             answers = ["again", "keep"]
             if "(401)" in failed:
                 answers = ["login", *answers]
-            answer = Prompt.ask(
-                "  Type the address again, or keep it as it is",
-                console=self._console,
-                choices=answers,
-                default=answers[0],
-            )
-            if answer != "login":
-                return source if answer == "keep" else None
+            answer = self._prompt(
+                f"  Another address, or one of: {', '.join(answers)}", answers[0]
+            ).strip()
+            if answer == "again":
+                return None
+            if answer not in answers:
+                return answer
+            if answer == "keep":
+                return source
             source = msgspec.structs.replace(
                 source,
                 username=self._prompt("  User", ""),
@@ -270,7 +277,7 @@ def tried(
             timeout, lambda: try_connection(address, "home", site, camera=camera, microphone=room)
         )
     except ImportError as error:
-        msg = f"it needs a package ({error.name}): pip install 'fusewatch[microphone]'"
+        msg = f"it needs a package ({error.name}): {install_hint('microphone')}"
         raise OutsideError(msg) from error
     except OutsideError as error:
         hint = host_hint(os.path.relpath(address.target)) if address.scheme == "file" else ""
