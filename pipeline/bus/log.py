@@ -2,29 +2,43 @@
 
 It survives `kill -9` at any moment; a `durable` topic also survives a power cut. Every topic has
 one partition. https://www.sqlite.org/wal.html describes the guarantees of WAL.
+
+When the disk or the log is full, the topics that give way lose their oldest entries: first those
+that were read, then files that others give up (`give`), then entries that were not read. Only then
+does a writer wait, or is refused.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from sqlite3 import Connection, connect
 from sqlite3 import Error as SqliteError
-from threading import Lock, local
+from threading import Event, Lock, local
+from typing import TypeVar
 from urllib.parse import quote
 
+from pipeline.bus.disk_space import DiskSpace
 from pipeline.bus.log_table import Retention, Table
 from pipeline.bus.sqlite_file import lock
-from pipeline.errors import OutsideError
+from pipeline.bus.waits import Waits
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
 __all__ = ["LocalLog", "LogReader", "Retention", "appended", "between"]
 
+log = logging.getLogger("fusewatch.log")
+T = TypeVar("T")
+
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _AT_ONCE = 500
+_STEP = 1 << 20  # bytes that give way at a time
 _SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
     (SELECT max(offset) FROM entries WHERE start < ?)"""
 _BEFORE = """SELECT coalesce(
@@ -49,8 +63,11 @@ class _Unflushed(local):
 class LocalLog:
     """The topics stored in `folder`.
 
-    `clock` returns ns UTC; it is called only when entries are appended. Raises OutsideError when
-    another process uses the folder, or when a file in it is not a Fusewatch log.
+    `clock` returns ns UTC; it is called only when entries are appended. `spare` bytes of the disk
+    stay free, and some more are held in a file; topics that give way make room for that. `give`
+    frees about so many bytes of other files, and returns how many. Waits for the disk or for a
+    lock of another program end when `stop` is set. Raises OutsideError when another process uses
+    the folder, or when a file in it is not a Fusewatch log.
     """
 
     def __init__(
@@ -60,8 +77,15 @@ class LocalLog:
         clock: Callable[[], int],
         retention: Mapping[str, Retention] | None = None,
         default: Retention | None = None,
+        spare: int = 0,
+        give: Callable[[int], int] = lambda wanted: 0,
+        stop: Event | None = None,
     ) -> None:
         self._folder = folder
+        self._give = give
+        self._waits = Waits(stop)
+        self._evicting = Lock()
+        self._space = DiskSpace(folder, spare)
         self._clock = clock
         self._retention = dict(retention or {})
         self._default = default or Retention()
@@ -71,11 +95,27 @@ class LocalLog:
         self._reading: set[tuple[str, str]] = set()
         self._lock = lock(folder / "lock", folder)
         try:
-            for path in sorted(folder.glob("*.db")):
-                self._table(path.stem)
+            self._open_all()
+            self.keep_free()
         except BaseException:
             self.close()
             raise
+
+    def _open_all(self) -> None:
+        """Opens what is there; topics that give way come first, as they can make room."""
+        found = [path.stem for path in self._folder.glob("*.db")]
+        for topic in sorted(found, key=lambda topic: (self._rank(topic), topic)):
+            try:
+                self._roomy(lambda topic=topic: self._table(topic))  # type: ignore[misc]
+            except DiskFull as full:
+                if self._rank(topic) == math.inf:
+                    raise
+                log.warning("%s: its records are deleted, so that the others can be read", full)
+                for path in self._folder.glob(f"{topic}.db*"):
+                    path.unlink()
+
+    def _rank(self, topic: str) -> float:
+        return self._retention.get(topic, self._default).gives_way or math.inf
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Buffers in this thread until `flush`; a large buffer is flushed early."""
@@ -93,8 +133,11 @@ class LocalLog:
             self._flush(topic)
 
     def _flush(self, topic: str) -> None:
-        self._table(topic).append(self._buffer.rows[topic])
-        del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on DiskFull
+        rows = self._buffer.rows[topic]
+        table = self._table(topic)
+        told = table.retention.urgent or table.retention.gives_way > 0
+        self._roomy(lambda: table.append(rows), wait=not told)
+        del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on an error
 
     def discard(self) -> None:
         """Drops what this thread published and could not flush (DiskFull)."""
@@ -111,7 +154,8 @@ class LocalLog:
             if (topic, group) in self._reading:
                 msg = f"group {group} reads {topic} already: close its reader first"
                 raise RuntimeError(msg)
-            reader = LogReader(table, group, lambda: self._reading.discard((topic, group)))
+            release = partial(self._reading.discard, (topic, group))
+            reader = LogReader(table, group, release, partial(self._roomy, wait=True))
             self._reading.add((topic, group))
         return reader
 
@@ -151,6 +195,70 @@ class LocalLog:
         for table in list(self._tables.values()):
             table.trim()
 
+    def resize(self, retention: Mapping[str, Retention]) -> None:
+        """Changes the limits of topics; the next append or `trim` applies them."""
+        self._retention.update(retention)
+        for topic, table in list(self._tables.items()):
+            if topic in retention:
+                table.resize(retention[topic])
+
+    def read_below(self, topic: str) -> int:
+        """The offset below which every group of the topic has committed; the end without one."""
+        table = self._table(topic)
+        return min(list(table.committed.values()), default=table.end)
+
+    def room(self) -> float:
+        """Bytes that the log may still grow by, within the disk and the sum of its retentions."""
+        cap = sum(each.max_bytes for each in self._retention.values()) or math.inf
+        room = cap - sum(table.size() for table in list(self._tables.values()))
+        if self._space.spare:
+            room = min(room, self._space.free() - self._space.spare)
+        return room
+
+    def keep_free(self) -> bool:
+        """Makes room until the spare bytes of the disk are free; returns whether they are."""
+        if not self._space.spare:
+            return True
+        while (missing := self._space.spare - self._space.free()) > 0:
+            if not self.make_room(missing):
+                return False
+        self._space.hold()
+        return True
+
+    def make_room(self, wanted: int = _STEP) -> bool:
+        """Frees about `wanted` bytes, 1 MiB at most, of what gives way; returns whether it did."""
+        with self._evicting:
+            wanted = min(wanted, _STEP)
+            released = self._space.release()
+            try:
+                return (
+                    self._evict(wanted, unread=False)
+                    or self._give(wanted) > 0
+                    or (self._evict(wanted, unread=True) or released)
+                )
+            except DiskFull:  # another program was faster
+                return released
+
+    def _evict(self, wanted: int, *, unread: bool) -> bool:
+        ranked = sorted((self._rank(topic), topic) for topic in list(self._tables))
+        tables = [self._tables[topic] for rank, topic in ranked if rank < math.inf]
+        return any(table.evict(wanted, unread=unread) for table in tables)
+
+    def _roomy(self, work: Callable[[], T], *, wait: bool = False) -> T:
+        """The result of `work`, for which records give way; with `wait` it waits for the disk."""
+
+        def once() -> T:
+            while True:
+                try:
+                    return work()
+                except DiskFull:
+                    if not self.make_room():
+                        raise
+
+        if not wait:
+            return once()
+        return self._waits.retried(once, DiskFull, f"the disk of {self._folder} is full")
+
     def size(self) -> int:
         """Returns the bytes on disk, WAL files included."""
         return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
@@ -171,7 +279,8 @@ class LocalLog:
                     msg = f"{topic!r} is no name of a topic"
                     raise ValueError(msg)
                 retention = self._retention.get(topic, self._default)
-                self._tables[topic] = Table(self._folder / f"{topic}.db", retention, self._clock)
+                path = self._folder / f"{topic}.db"
+                self._tables[topic] = Table(path, retention, self._clock, self.room, self._waits)
             return self._tables[topic]
 
 
@@ -179,8 +288,15 @@ class LogReader:
     """Reads one topic for one group; `lost` counts entries that retention deleted before the
     read."""
 
-    def __init__(self, table: Table, group: str, release: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        group: str,
+        release: Callable[[], object],
+        roomy: Callable[[Callable[[], None]], None],
+    ) -> None:
         self.lost = 0
+        self._roomy = roomy
         self._table = table
         self._group = group
         self._release = release
@@ -208,9 +324,12 @@ class LogReader:
         return [Entry(0, *row) for row in rows]
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """Stores in one transaction where a restart of this group continues, and its note."""
+        """Stores in one transaction where a restart of this group continues, and its note.
+
+        Waits while the disk is full or the file is locked.
+        """
         _check_partition(partition)
-        self._table.commit(self._group, offset, note)
+        self._roomy(lambda: self._table.commit(self._group, offset, note))
 
     def behind(self, partition: int) -> int:
         """Entries that wait to be polled; at least 1 before the first poll."""

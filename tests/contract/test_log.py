@@ -338,7 +338,7 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_full_disk_did_not_take_can_be_discarded(opened: Opener) -> None:
-    log = opened()
+    log = opened(t=Retention(urgent=True))
     put(log, b"a")
     writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
@@ -360,7 +360,7 @@ def test_a_full_disk_that_does_not_take_the_pid_keeps_nobody_from_starting(tmp_p
 
 
 def test_a_full_disk_says_what_to_do_and_loses_nothing(opened: Opener) -> None:
-    log = opened()
+    log = opened(t=Retention(urgent=True))
     put(log, b"a")
     writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
