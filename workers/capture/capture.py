@@ -222,8 +222,26 @@ class Capture:
                 start = min(now, *(chunk.start for chunk in mine)) if mine else now
                 records = [self._roster(source, start), *records]
             what = self._stored(topic, records)
+            if what != "published":
+                self._roster_due = -1
+                self._blind(topic, source, now)
             self._status.source(self._settings.site, source, *self._how(source, now))
             self._status.count(self._settings.site, source, what, len(mine))
+
+    def _blind(self, topic: str, source: str, now: int) -> None:
+        """Says that the source was lost up to now, as its chunks were not stored.
+
+        A record that small finds its place sooner than chunks; the site's windows wait for it.
+        """
+        gone = Progress(
+            site=self._settings.site,
+            source=source,
+            upto=max(now, self._upto[source]),
+            alive=False,
+            reason="no space left on the disk",
+        )
+        if self._stored(topic, [gone]) == "published":
+            self._upto[source] = gone.upto
 
     def _stored(self, topic: str, records: Sequence[Record]) -> str:
         """Publishes the records; returns the count that their chunks belong to."""
