@@ -108,8 +108,7 @@ class Daemon:
     def work(self, played: Scene | None, speed: float | None, encoders: Encoders | None) -> None:
         """Starts all threads, shows their status, and stops them in order."""
         supervisor, recorded = self.supervisor, played is not None
-        who = subscribers.every(self.settings, self.secrets, self.folder, self.bus)
-        who.append(self.view.subscriber())
+        who = self._subscribers()
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         self._forget(nodes, who)
@@ -159,6 +158,12 @@ class Daemon:
 
     def _delivery(self, who: Subscriber) -> Delivery:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
+
+    def _subscribers(self) -> list[Subscriber]:
+        return [
+            *subscribers.every(self.settings, self.secrets, self.folder, self.bus),
+            self.view.subscriber(),
+        ]
 
     def _forget(self, nodes: Sequence[graph.Node], who: Sequence[Subscriber]) -> None:
         """The log stops holding records for stages and subscribers that left the config."""

@@ -79,6 +79,7 @@ def local_log(
     `give` frees about so many bytes of other files when the disk is full. Waits of the log end
     when `stop` is set.
     """
+    state_folder(settings, folder)
     return LocalLog(
         folder / "log",
         clock=time.time_ns,
