@@ -13,7 +13,7 @@ from pathlib import Path
 
 SHARE = 16  # a sixteenth of the disk is kept free,
 MOST_FREE = 256 << 20  # or so many bytes of a large one
-MOST_HELD = 8 << 20  # bytes; the largest file that holds space
+MOST_HELD = 16 << 20  # bytes; the largest file that holds space
 
 
 class DiskSpace:
@@ -24,30 +24,42 @@ class DiskSpace:
 
     def __init__(self, folder: Path, spare: int = 0) -> None:
         self.spare = spare
+        self.held = min(spare, MOST_HELD)
         self._folder = folder
-        self._held = folder / "reserve"
+        self._file = folder / "reserve"
 
     def free(self) -> int:
         """Bytes that a user without privileges can still write."""
         return shutil.disk_usage(self._folder).free
 
+    def missing(self) -> int:
+        """Bytes that must be freed to keep `spare` free and the file full; 0 or less for none."""
+        held = 0 if self._file.exists() else self.held
+        return self.spare + held - self.free()
+
+    def most_wal(self, wanted: int) -> int:
+        """The largest WAL of a file whose records are to give way, `wanted` bytes at most.
+
+        On a full disk it must still fit into its file, in the space that is held back.
+        """
+        return min(wanted, self.held // 2) if self.spare else wanted
+
     def release(self) -> bool:
         """Gives the file's space back to the disk; returns whether there was a file."""
         try:
-            self._held.unlink()
+            self._file.unlink()
         except OSError:
             return False
         return True
 
     def hold(self) -> None:
         """Makes the file again where the disk has room for it."""
-        size = min(self.spare, MOST_HELD)
-        if not size or self._held.exists() or self.free() < size + self.spare:
+        if not self.held or self._file.exists() or self.missing() > 0:
             return
         with suppress(OSError):  # the next call tries again
-            file = os.open(self._held, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.posix_fallocate(file, 0, size)
+                os.posix_fallocate(file, 0, self.held)
             finally:
                 os.close(file)
 

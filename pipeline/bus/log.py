@@ -216,10 +216,10 @@ class LocalLog:
         return room
 
     def keep_free(self) -> bool:
-        """Makes room until the spare bytes of the disk are free; returns whether they are."""
+        """Makes room until the spare bytes of the disk are free and held; returns whether so."""
         if not self._space.spare:
             return True
-        while (missing := self._space.spare - self._space.free()) > 0:
+        while (missing := self._space.missing()) > 0:
             if not self.make_room(missing):
                 return False
         self._space.hold()
@@ -280,7 +280,9 @@ class LocalLog:
                     raise ValueError(msg)
                 retention = self._retention.get(topic, self._default)
                 path = self._folder / f"{topic}.db"
-                self._tables[topic] = Table(path, retention, self._clock, self.room, self._waits)
+                self._tables[topic] = Table(
+                    path, retention, self._clock, self.room, self._space.most_wal, self._waits
+                )
             return self._tables[topic]
 
 

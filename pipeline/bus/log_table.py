@@ -82,7 +82,8 @@ class Table:
     """The file of one topic; raises OutsideError (DiskFull) for errors of the disk or the file.
 
     `clock` returns the append time, ns UTC; no other time is used here. `room` returns how many
-    bytes the log may still grow by; less than 0 where it is too large.
+    bytes the log may still grow by; less than 0 where it is too large. `most_wal` bounds the WAL
+    of a topic that gives way.
     """
 
     def __init__(
@@ -91,11 +92,13 @@ class Table:
         retention: Retention,
         clock: Callable[[], int],
         room: Callable[[], float] = lambda: math.inf,
+        most_wal: Callable[[int], int] = lambda wanted: wanted,
         waits: Waits | None = None,
     ) -> None:
         self.path = path
         self._clock = clock
         self._room = room
+        self._most_wal = most_wal
         self.resize(retention)
         self.arrived = Condition()
         self.closed = False
@@ -118,6 +121,8 @@ class Table:
             raise ValueError(msg)
         self.retention = retention
         self._wal = min(retention.max_bytes // 4, 8 << 20)
+        if retention.gives_way:
+            self._wal = self._most_wal(self._wal)
         self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
         self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
 
@@ -250,12 +255,14 @@ class Table:
         Entries that a group has not committed stay unless `unread`. Returns whether it could.
         """
         with self._writing:
+            self._file.checkpoint()  # its space is needed for what is deleted and moved
             limit = self.end if unread else min(self.committed.values(), default=self.end)
             with self._file.transaction():
                 deleted = self._delete_oldest(wanted, limit)
                 oldest = self._find_oldest()
             with self.arrived:
                 self.oldest = oldest
+            self._file.checkpoint()
             shrunk = self._file.shrink(0, max(16, wanted // 4096))
             self._file.checkpoint()
             return deleted or shrunk

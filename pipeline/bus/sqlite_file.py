@@ -32,6 +32,7 @@ _OUTSIDE = {3, 7, 8, 10, 14}  # PERM NOMEM READONLY IOERR CANTOPEN
 _LOCK_TIMEOUT = 2.0  # s that SQLite itself waits for a lock
 _CHECKPOINT_TIMEOUT = 100  # ms that a checkpoint waits for readers
 _CHECKPOINT_AGAIN = 1.0  # s after one that a reader prevented
+_BATCH = 32  # pages that move in one transaction
 _PROBE = bytes(64 << 10)
 
 T = TypeVar("T")
@@ -163,14 +164,25 @@ class SqliteFile:
     def shrink(self, spare: int, pages: int) -> bool:
         """Gives at most `pages` free pages back to the disk if more than `spare` bytes are free.
 
-        Returns whether it did.
+        Returns whether it did. Outside a transaction a full disk ends it early: a page that moves
+        is in the WAL first.
         """
         if self.free() <= spare:
             return False
+        before = self.allocated()
+        if self.connection.in_transaction:
+            self._vacuum(pages)
+        else:
+            with suppress(DiskFull):
+                for left in range(pages, 0, -_BATCH):
+                    with self.transaction():
+                        self._vacuum(min(left, _BATCH))
+        return self.allocated() < before
+
+    def _vacuum(self, pages: int) -> None:
         with self.outside():
             for _ in range(pages):  # one a call: Python takes one step of such a PRAGMA
                 self.execute("PRAGMA incremental_vacuum(1)")
-        return True
 
     def size(self) -> int:
         """Bytes of the file on disk, without its WAL; any thread may call it."""

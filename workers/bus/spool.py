@@ -89,9 +89,10 @@ class Spool:
             msg = f"a spool of {cap} bytes is too small: {SMALLEST_CAP} at least"
             raise ValueError(msg)
         self.path = path
+        self._space = DiskSpace(path.parent, spare)
+        self._wal = self._space.most_wal(_WAL)
         self._budget = cap - _WAL - (64 << 10)  # 32 KiB of -shm, and slack
         self._dropped = dropped
-        self._space = DiskSpace(path.parent, spare)
         self._changed = threading.Condition()
         self._taken = 0  # the highest id that a broker may have; up to it nothing is evicted
         self._done = 0  # the highest id that the brokers have; a full disk may still hold it
@@ -168,6 +169,7 @@ class Spool:
         """Evicts some of what may be evicted, for a full disk; returns whether it made room."""
         released, gone = self._space.release(), Counter[str]()
         with self._changed:
+            self._file.checkpoint()  # its space is needed for what is deleted and moved
             try:
                 with self._file.transaction():
                     left, freed = self._make_room(_STEP << 14, gone)
@@ -175,7 +177,8 @@ class Spool:
                 return released
             self._waiting -= left
             self._bytes -= freed
-            shrunk = self._file.shrink(0, _STEP * 4)
+            self._file.checkpoint()
+            shrunk = self._file.shrink(0, _STEP * 2)
             self._file.checkpoint()
         self._count(gone)
         return released or shrunk or bool(gone)
@@ -294,8 +297,6 @@ class Spool:
                     excess -= length - len(mark)
                 if excess <= 0:
                     excess = self._file.live() + incoming - most
-        if self._file.allocated() > most:
-            self._file.shrink(0, _STEP * 4)
         return rows, size
 
     def _most(self) -> int:
@@ -303,7 +304,7 @@ class Spool:
         if not self._space.spare:
             return self._budget
         ours = self._file.size() + self._file.wal_size()
-        return min(self._budget, ours + self._space.free() - self._space.spare - _WAL)
+        return min(self._budget, ours + self._space.free() - self._space.spare - self._wal)
 
     def _oldest(self, kind: int, wanted: int) -> list[tuple[int, int, int, str, str]]:
         """The oldest records of a kind, about `wanted` bytes; none that a broker may have."""
@@ -337,7 +338,7 @@ class Spool:
     def _bound_wal(self) -> None:
         """Checkpoints the WAL into the file when it has grown, unless the disk has no room."""
         with suppress(DiskFull):
-            self._file.bound_wal(_WAL // 2)
+            self._file.bound_wal(self._wal // 2)
 
 
 def _row(topic: str, record: Record) -> tuple[int, int, int, str, str, str, bytes]:
