@@ -21,7 +21,7 @@ from pathlib import Path
 from sqlite3 import Connection, connect
 from sqlite3 import Error as SqliteError
 from threading import Event, Lock, local
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pipeline.bus.disk_space import DiskSpace
@@ -119,7 +119,7 @@ class LocalLog:
 
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Buffers in this thread until `flush`; a large buffer is flushed early."""
-        table = self._table(topic)
+        table = self._ready(topic)
         size = self._buffer.sizes.get(topic, 0)
         if size and size + len(value) > table.flush_bytes:
             self._flush(topic)
@@ -133,11 +133,19 @@ class LocalLog:
             self._flush(topic)
 
     def _flush(self, topic: str) -> None:
-        rows = self._buffer.rows[topic]
-        table = self._table(topic)
-        told = table.retention.urgent or table.retention.gives_way > 0
-        self._roomy(lambda: table.append(rows), wait=not told)
+        rows, table = self._buffer.rows[topic], self._ready(topic)
+        self._roomy(lambda: table.append(rows), wait=not self._is_told(topic))
         del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on an error
+
+    def _is_told(self, topic: str) -> bool:
+        """Whether who appends to the topic is told of a full disk, and does not wait."""
+        of = self._retention.get(topic, self._default)
+        return of.urgent or of.gives_way > 0
+
+    def _ready(self, topic: str) -> Table:
+        """The table of a topic; a new one may have to wait for the disk."""
+        known = self._tables.get(topic)
+        return known or self._roomy(lambda: self._table(topic), wait=not self._is_told(topic))
 
     def discard(self) -> None:
         """Drops what this thread published and could not flush (DiskFull)."""
@@ -149,7 +157,7 @@ class LocalLog:
 
         Raises RuntimeError while another reader of the group is open.
         """
-        table = self._table(topic)
+        table = self._ready(topic)
         with self._opening:
             if (topic, group) in self._reading:
                 msg = f"group {group} reads {topic} already: close its reader first"
@@ -295,7 +303,7 @@ class LogReader:
         table: Table,
         group: str,
         release: Callable[[], object],
-        roomy: Callable[[Callable[[], None]], None],
+        roomy: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self.lost = 0
         self._roomy = roomy
@@ -303,7 +311,7 @@ class LogReader:
         self._group = group
         self._release = release
         self._link = table.connect()
-        self._next, self._note = table.join(group)
+        self._next, self._note = roomy(lambda: table.join(group))
         self._told = False
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:

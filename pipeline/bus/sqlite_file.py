@@ -84,17 +84,20 @@ class SqliteFile:
             self.close()
             raise
 
-    def patiently(self, work: Callable[[], T], longest: float = math.inf) -> T:
+    def patiently(
+        self, work: Callable[[], T], longest: float = math.inf, *, writes: bool = False
+    ) -> T:
         """The result of `work`, which is tried again while another program has the file locked.
 
-        Raises FileBusy after `longest` seconds, or when the process is to stop.
+        A lock against writers lets readers go on. Raises FileBusy after `longest` seconds, or when
+        the process is to stop.
         """
 
         def once() -> T:
             with self.outside():
                 return work()
 
-        what = f"{self._path} is locked by another program"
+        what = f"{self._path} is locked by another program{'' if writes else ', for readers too,'}"
         return self._waits.retried(once, FileBusy, what, longest)
 
     def _open(self) -> None:
@@ -134,7 +137,7 @@ class SqliteFile:
             if durable:
                 self.execute("PRAGMA synchronous = FULL")
             try:
-                self.patiently(lambda: self.execute("BEGIN IMMEDIATE"), longest)
+                self.patiently(lambda: self.execute("BEGIN IMMEDIATE"), longest, writes=True)
                 yield self.connection
                 self.execute("COMMIT")
             except BaseException:

@@ -41,32 +41,40 @@ class Waits:
         names the state that is waited for, for the log.
         """
         began: float | None = None
+        over = False
         try:
             while True:
                 try:
-                    return work()
+                    result = work()
                 except on as error:
                     if began is None:
                         began = time.monotonic()
                         self._begins(what, error, began)
                     if time.monotonic() - began >= longest or self._stop.wait(PAUSE):
                         raise
+                else:
+                    over = True
+                    return result
         finally:
-            if began is not None:
-                self._ends(what)
+            if began is not None or (over and what in self._waiting):
+                self._ends(what, 1 if began is not None else 0, over=over)
 
     def _begins(self, what: str, error: OutsideError, now: float) -> None:
         with self._lock:
+            known = what in self._waiting
             threads, since = self._waiting.get(what, (0, now))
             self._waiting[what] = (threads + 1, since)
-        if threads == 0:
+        if not known:
             log.warning("%s; what is to be written waits", error)
 
-    def _ends(self, what: str) -> None:
+    def _ends(self, what: str, threads: int, *, over: bool) -> None:
+        """Fewer threads wait; who gave up has not seen the end of it, and the next one will."""
         with self._lock:
-            threads, since = self._waiting[what]
-            if threads > 1:
-                self._waiting[what] = (threads - 1, since)
+            waiting, since = self._waiting.get(what, (0, 0.0))
+            left = waiting - threads
+            if left > 0 or not over:
+                self._waiting[what] = (left, since)
                 return
-            del self._waiting[what]
+            if self._waiting.pop(what, None) is None:
+                return
         log.warning("%s no longer, after %.0f s: all goes on", what, time.monotonic() - since)

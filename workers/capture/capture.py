@@ -223,7 +223,6 @@ class Capture:
                 records = [self._roster(source, start), *records]
             what = self._stored(topic, records)
             if what != "published":
-                self._roster_due = -1
                 self._blind(topic, source, now)
             self._status.source(self._settings.site, source, *self._how(source, now))
             self._status.count(self._settings.site, source, what, len(mine))
@@ -231,7 +230,7 @@ class Capture:
     def _blind(self, topic: str, source: str, now: int) -> None:
         """Says that the source was lost up to now, as its chunks were not stored.
 
-        A record that small finds its place sooner than chunks; the site's windows wait for it.
+        Records that small find their place sooner than chunks; the site's windows wait for them.
         """
         gone = Progress(
             site=self._settings.site,
@@ -240,8 +239,10 @@ class Capture:
             alive=False,
             reason="no space left on the disk",
         )
-        if self._stored(topic, [gone]) == "published":
+        if self._stored(topic, [self._roster(source, now), gone]) == "published":
             self._upto[source] = gone.upto
+        else:
+            self._roster_due = -1
 
     def _stored(self, topic: str, records: Sequence[Record]) -> str:
         """Publishes the records; returns the count that their chunks belong to."""
