@@ -263,9 +263,8 @@ class LocalLog:
                     if not self.make_room():
                         raise
 
-        if not wait:
-            return once()
-        return self._waits.retried(once, DiskFull, f"the disk of {self._folder} is full")
+        what = f"the disk of {self._folder} is full"
+        return self._waits.retried(once, DiskFull, what) if wait else once()
 
     def size(self) -> int:
         """Returns the bytes on disk, WAL files included."""
@@ -311,7 +310,8 @@ class LogReader:
         self._group = group
         self._release = release
         self._link = table.connect()
-        self._next, self._note = roomy(lambda: table.join(group))
+        place: tuple[int, bytes] = roomy(lambda: table.join(group))
+        self._next, self._note = place
         self._told = False
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
