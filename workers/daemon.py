@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
@@ -27,6 +28,8 @@ from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.capture.reports import ReportBacklog
 from workers.config import loader
+from workers.config.findings import announce
+from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import snapshots, subscribers
@@ -35,8 +38,9 @@ from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime.lag import KeepingUp, LocalOffsets, StageLag, caught_up
-from workers.runtime.state_folder import HELD, StorageCap, local_log, retention, state_folder
+from workers.runtime.state_folder import HELD, local_log, retention, state_folder
 from workers.runtime.status import Status
+from workers.runtime.storage_cap import StorageCap
 from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
@@ -65,7 +69,8 @@ def run(
     a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
     the disk fails, or a stage or a delivery has stalled.
     """
-    settings = loader.load(path)
+    found = loader.examine(path)
+    settings = found.settings()
     if not isinstance(settings.bus, LocalBus):
         msg = (
             f"{path}: bus: `fusewatch run` is the whole pipeline in one process, over a log of its "
@@ -78,9 +83,10 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     supervisor = Supervisor()
-    view = View(status, secrets)
     give = partial(snapshots.evict, folder / "evidence")
     bus = local_log(settings, folder, give=give, stop=supervisor.stop)
+    view = View(status, secrets, settings.sites, recorded=played is not None)
+    announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
 
@@ -109,7 +115,8 @@ class Daemon:
         """Starts all threads, shows their status, and stops them in order."""
         supervisor, recorded = self.supervisor, played is not None
         who = self._subscribers()
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
+        needed = needed_encoders(self.settings)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         self._forget(nodes, who)
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
@@ -124,7 +131,7 @@ class Daemon:
                 reload_heads(self.path, nodes)
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up)
+        captures = [] if recorded else self._captures(keeps_up, deliveries)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
@@ -215,22 +222,28 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+    def _captures(
+        self, healthy: Callable[[], bool], deliveries: Sequence[Delivery]
+    ) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
-            base=self.path.parent,
+            path=self.path,
             folder=self.folder,
             secrets=self.secrets,
             status=self.status,
             clock=self.clock,
             stop=self.supervisor.stop,
         )
-        backlog = ReportBacklog(
-            end=partial(self.bus.end, topics.REPORTS),
-            read=partial(self.bus.read_below, topics.REPORTS),
-        )
         return live.threads(
-            place, store=self._store, last=self.bus.last, healthy=healthy, backlog=backlog
+            place,
+            store=self._store,
+            last=self.bus.last,
+            healthy=healthy,
+            backlog=ReportBacklog(
+                end=partial(self.bus.end, topics.REPORTS),
+                read=partial(self.bus.read_below, topics.REPORTS),
+            ),
+            degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
         )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:

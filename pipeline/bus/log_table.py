@@ -353,7 +353,7 @@ class Table:
         return [row[0] for row in rows]
 
     def place(self, group: str) -> tuple[int, bytes] | None:
-        """Where `group` goes on, and its note; None for a group that has never read."""
+        """Returns the committed offset and note of `group`; None if it has never read."""
         sql = "SELECT offset, note FROM commits WHERE reader = ?"
         rows = self._queried(sql, (group,))
         return (int(rows[0][0]), bytes(rows[0][1])) if rows else None

@@ -1,4 +1,4 @@
-"""A SQLite file in WAL mode: opened, checked, written to and kept below a size.
+"""Opens, checks and writes a SQLite file in WAL mode, and limits its size.
 
 The local log and the spool use it. Errors of the disk and of the file are raised as OutsideError,
 with a message for the operator. A lock of another program (a backup, a copy) is waited for.
@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+from pipeline.bus.private import FILE, private_file, tighten
 from pipeline.bus.waits import Waits
 from pipeline.errors import DiskFull, FileBusy, OutsideError
 
@@ -44,16 +45,16 @@ class FileKind(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # for errors: "log", "spool"
     application: int  # in the file's header, as https://www.sqlite.org/fileformat.html says
     schema: str  # of the newest version
-    upgrades: tuple[str, ...] = ()  # the first makes version 2 out of version 1, and so on
+    upgrades: tuple[str, ...] = ()  # the first one upgrades version 1 to version 2, and so on
     page_size: int = 4096  # bytes
     secure_delete: Literal["OFF", "FAST"]  # Debian's default rewrites every page that it frees
-    cap: str  # the setting that bounds the file
-    anew: str  # what moving a damaged file away does
-    refusal: str  # of a database that is none of ours; may name {path}, {version} and {expected}
+    cap: str  # the setting that limits the size of the file
+    anew: str  # for errors: the effect of moving a damaged file away
+    refusal: str  # the error for a foreign database; may use {path}, {version} and {expected}
 
     @property
     def version(self) -> int:
-        """The newest version, which is the one that we write."""
+        """The newest version; files are always written in this version."""
         return 1 + len(self.upgrades)
 
 
@@ -75,6 +76,7 @@ class SqliteFile:
         self._waits = waits or Waits()
         self._checkpoint_due = 0.0
         with self.outside():
+            _make_private(path)
             self.connection = connect(path)
             self.execute = self.connection.execute
         try:
@@ -149,23 +151,23 @@ class SqliteFile:
                     self.execute("PRAGMA synchronous = NORMAL")
 
     def pragma(self, name: str) -> int:
-        """The number that SQLite answers to `PRAGMA name`."""
+        """Returns the number that SQLite gives for `PRAGMA name`."""
         return int(self.execute(f"PRAGMA {name}").fetchone()[0])
 
     def allocated(self) -> int:
-        """Bytes of all pages of the file, in use or free."""
+        """Returns the bytes of all pages of the file, used and free."""
         return self.pragma("page_count") * self._page_size
 
     def free(self) -> int:
-        """Bytes of the pages that will be used again."""
+        """Returns the bytes of the free pages, which SQLite will use again."""
         return self.pragma("freelist_count") * self._page_size
 
     def live(self) -> int:
-        """Bytes of the pages that are in use."""
+        """Returns the bytes of the pages that are in use."""
         return self.allocated() - self.free()
 
     def shrink(self, spare: int, pages: int) -> bool:
-        """Gives at most `pages` free pages back to the disk if more than `spare` bytes are free.
+        """Returns at most `pages` free pages to the disk if more than `spare` bytes are free.
 
         Returns whether it did. Outside a transaction a full disk ends it early: a page that moves
         is in the WAL first.
@@ -184,7 +186,7 @@ class SqliteFile:
 
     def _vacuum(self, pages: int) -> None:
         with self.outside():
-            for _ in range(pages):  # one a call: Python takes one step of such a PRAGMA
+            for _ in range(pages):  # one page per call: Python runs only one step of such a PRAGMA
                 self.execute("PRAGMA incremental_vacuum(1)")
 
     def size(self) -> int:
@@ -247,6 +249,18 @@ class SqliteFile:
             raise OutsideError(msg) from error
 
 
+def _make_private(path: Path) -> None:
+    """Creates the file for this user alone; -wal and -shm get the mode of the file."""
+    try:
+        # Only a new file is opened: closing an open one would drop SQLite's locks on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))
+    except FileExistsError:
+        for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            tighten(each)
+    except OSError:
+        pass  # SQLite's own message is better
+
+
 def connect(path: Path) -> sqlite3.Connection:
     """A connection that any thread may use, and that begins no transaction by itself."""
     return sqlite3.connect(
@@ -273,13 +287,14 @@ def disk_is_full(folder: Path) -> bool:
 
 
 def lock(file: Path, folder: Path) -> int:
-    """An open `file` that keeps other processes out until it is closed, however we end.
+    """Locks `file` against other processes and returns its descriptor; closing it unlocks it.
 
-    Makes its folder. Raises OutsideError, which says that `folder` is in use and by whom.
+    The lock ends with the process, also after a kill. Creates the folder of `file` if it is
+    missing. Raises OutsideError if another process has the lock; the error names its pid.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        held = private_file(file, os.O_RDWR)
     except OSError as error:
         msg = f"cannot write in {file.parent}: {error.strerror}"
         raise OutsideError(msg) from error
@@ -290,7 +305,9 @@ def lock(file: Path, folder: Path) -> int:
         os.close(held)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
         raise OutsideError(msg) from error
-    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
+    with suppress(
+        OSError
+    ):  # the pid is only for the error of other processes: a full disk must not end this one
         os.ftruncate(held, 0)
         os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
     return held

@@ -26,7 +26,8 @@ from tests import make
 from tests.small_disk import fill, small_disk
 from workers.bus.spool import SMALLEST_CAP, Spool
 from workers.delivery import snapshots
-from workers.runtime.state_folder import HELD, StorageCap, retention
+from workers.runtime.state_folder import HELD, retention
+from workers.runtime.storage_cap import StorageCap
 
 MIB = 1 << 20
 FRAMES, AUDIO, REPORTS = topics.FRAMES, topics.AUDIO, topics.REPORTS

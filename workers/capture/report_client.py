@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.bus.private import tighten
 from pipeline.errors import ConfigError, OutsideError
 from workers.capture.report_api import MAX_BODY_BYTES
 
@@ -69,6 +70,7 @@ def own_token(folder: Path) -> str:
     path = folder / "token"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tighten(path)
         with suppress(FileExistsError):
             made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(made, "w") as file:

@@ -1,8 +1,11 @@
-"""Creates the state folder, bounds it, and opens the daemon's log in it."""
+"""Creates the state folder, keeps it private and bounded, and opens the daemon's log in it."""
 
 from __future__ import annotations
 
-import shutil
+import logging
+import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -11,59 +14,74 @@ from pathlib import Path
 from pipeline import topics
 from pipeline.bus.disk_space import usual_spare
 from pipeline.bus.log import LocalLog, Retention
-from pipeline.config.schema import Config, size_bytes
+from pipeline.bus.private import FOLDER, OTHERS, tighten
+from pipeline.config.schema import Config
 from pipeline.config.topic_plan import shares
 from pipeline.errors import OutsideError
+from workers.runtime.storage_cap import StorageCap
 
-CAP_EVERY = 30.0  # s between two looks at how large the state folder may be
 HELD = (topics.REPORTS, topics.OBSERVATIONS, topics.ANOMALIES, topics.ALERTS)  # until they are read
 GIVES_WAY = {topics.FRAMES: 1, topics.AUDIO: 2}  # when the disk is full; frames first
 
+log = logging.getLogger("fusewatch")
+
+# what Fusewatch keeps in a state folder; `lost+found` is the file system's
+_OURS = re.compile(
+    r"log|evidence|token|webhook-secret|\w+-password(-\d+)?|running|alerts\.jsonl.*|spool\..*"
+    r"|reserve"
+)
+_NOBODYS = {"lost+found"}
+
 
 def state_folder(settings: Config, given: Path | None = None) -> Path:
-    """Returns the folder `given`, else the config's, and creates it; raises OutsideError."""
+    """Returns the folder `given`, else the config's, made private; raises OutsideError."""
     folder = (given or Path(settings.state)).expanduser()
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
     except OSError as error:
         msg = f"{folder}: cannot be made: {error.strerror}; choose another state folder: --state"
         raise OutsideError(msg) from error
     return folder
 
 
-class StorageCap:
-    """The bytes that the state folder may take now: `storage.cap`, or less on a smaller disk.
+def make_private(folder: Path) -> None:
+    """Creates the state folder, or tightens it and all that Fusewatch kept in it before.
 
-    A disk counts with what it has free, less what is to stay free, and with what the folder takes
-    already. Thread safe; it looks every `CAP_EVERY` s.
+    A folder that holds other things too, or is another user's, keeps its mode: it may be somebody's
+    home. What we keep in it is private all the same. A folder in which every user may write is
+    refused, because others could replace what is kept. Raises OSError and OutsideError.
     """
+    folder.mkdir(parents=True, exist_ok=True, mode=FOLDER)
+    names = set(os.listdir(folder)) - _NOBODYS
+    ours = {name for name in names if _OURS.fullmatch(name)}
+    for name in ours:
+        _tighten_all(folder / name)
+    status = folder.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & OTHERS:
+        return
+    if names == ours and status.st_uid == os.geteuid():
+        folder.chmod(mode & ~OTHERS)
+    elif mode & stat.S_IWOTH:
+        msg = (
+            f"{folder}: every user may write in it, so others could replace what is kept there; "
+            "choose another state folder: --state"
+        )
+        raise OutsideError(msg)
+    else:
+        log.warning(
+            "%s may be listed by other users (mode %03o), and is left so, because it holds other "
+            "things too or is another user's; what is kept in it is for this user only",
+            folder,
+            mode,
+        )
 
-    def __init__(self, settings: Config, folder: Path) -> None:
-        self._cap = size_bytes(settings.storage.cap)
-        self._folder = folder
-        self._lock = threading.Lock()
-        self._known, self._due = 0, 0.0
 
-    def __call__(self) -> int:
-        with self._lock:
-            if time.monotonic() >= self._due:
-                self._known, self._due = self._measured(), time.monotonic() + CAP_EVERY
-            return self._known
-
-    def _measured(self) -> int:
-        free = shutil.disk_usage(self._folder).free - usual_spare(self._folder)
-        return min(self._cap, max(0, _size(self._folder) + free))
-
-
-def _size(folder: Path) -> int:
-    """Bytes of the files below a folder; a file that goes away meanwhile does not count."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size if path.is_file() else 0
-        except OSError:
-            continue
-    return total
+def _tighten_all(path: Path) -> None:
+    tighten(path)
+    if path.is_dir() and not path.is_symlink():
+        for each in path.rglob("*"):
+            tighten(each)
 
 
 def local_log(
