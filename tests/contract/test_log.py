@@ -14,7 +14,8 @@ from threading import Thread
 import pytest
 
 from pipeline import codec
-from pipeline.bus.log import LocalLog, LogReader, Retention, between
+from pipeline.bus.log import LocalLog, LogReader, Retention
+from pipeline.bus.log_search import between
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry
 from pipeline.types import Record, ns
