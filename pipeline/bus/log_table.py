@@ -44,7 +44,7 @@ _KIND = FileKind(
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
-URGENT = 4.0  # s that an append to an `urgent` topic waits for another program's lock
+URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     `gives_way` topics lose their oldest entries when the disk or the log is full, read or not; a
     topic with 1 loses them before a topic with 2. `urgent`: whoever appends is told at once that
-    the disk is full (DiskFull), and after `URGENT` seconds that a file is locked (FileBusy). An
+    the disk is full (DiskFull), and after 2 seconds that a file is locked (FileBusy). An
     append to any other topic waits, but for chunks (`gives_way`), which are told of a full disk.
     """
 

@@ -23,7 +23,7 @@ from workers.capture.clock import Clock
 # Reports of one site that wait to be read: so many at most, and so many bytes of their texts. The
 # text stage reads some seven of the longest in a second.
 MAX_WAITING, MAX_WAITING_BYTES = 100, 256 << 10
-BUSY_TIMEOUT = 4.0  # s that a report waits for those before it to be stored
+BUSY_TIMEOUT = 2.5  # s that a report waits for those before it to be stored
 
 
 class ReportBacklog(msgspec.Struct, frozen=True, kw_only=True):
