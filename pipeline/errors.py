@@ -6,8 +6,10 @@
     +-- OutsideError     a device, file, address or registry failed: exit code 3
     |   +-- SourceLost   a camera, microphone or stream is lost; capture reconnects
     |   +-- DiskFull     the log has no space; capture drops and counts records until it has
+    |   +-- FileBusy     another program has locked a file of ours for long; try again
     |   +-- BrokersAway  Kafka does not answer; capture spools until it does
     |   +-- WeightsError a model file is missing or does not match its hash
+    +-- TooManyReports   a site sends reports faster than they are read: it is to wait
     +-- Retry            a sink asks for a later retry
     +-- Rejected         a sink refuses this alert for good: it goes to the dead letters
 
@@ -47,12 +49,20 @@ class DiskFull(OutsideError):
     """The disk has no space left for the log; acknowledged records are not lost."""
 
 
+class FileBusy(OutsideError):
+    """Another program has locked a file of ours; a later attempt may succeed."""
+
+
 class BrokersAway(OutsideError):
     """No broker answers, or none can serve; a later attempt may succeed without any action."""
 
 
 class WeightsError(OutsideError):
     """A model file is missing, truncated or altered."""
+
+
+class TooManyReports(FusewatchError):
+    """Too many reports of one site wait to be read; those of other sites are taken."""
 
 
 class Retry(FusewatchError):

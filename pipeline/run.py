@@ -132,7 +132,11 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
             site=made.site, source=made.source, topic=runner.topic, entry=entry, reason=reason
         )
         topic, value = topics.DEAD, codec.encode(made)
-    runner.bus.publish(topic, topics.key_of(topic, made), value, hop)
+    runner.settling = True  # a large buffer is flushed here, which may wait
+    try:
+        runner.bus.publish(topic, topics.key_of(topic, made), value, hop)
+    finally:
+        runner.settling = False
 
 
 def _topic_of(record: Record, out: str) -> str:

@@ -20,25 +20,27 @@ from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, LocalBus
-from pipeline.errors import ConfigError, DiskFull, OutsideError
+from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
 from workers.bus.publish import publish_all
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
+from workers.capture.reports import ReportBacklog
 from workers.config import loader
 from workers.config.findings import announce
 from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
-from workers.delivery import subscribers
+from workers.delivery import snapshots, subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
 from workers.runtime.lag import KeepingUp, LocalOffsets, StageLag, caught_up
-from workers.runtime.state_folder import local_log, state_folder
+from workers.runtime.state_folder import HELD, local_log, retention, state_folder
 from workers.runtime.status import Status
+from workers.runtime.storage_cap import StorageCap
 from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
 from workers.view import View
@@ -47,6 +49,7 @@ log = logging.getLogger("fusewatch")
 
 # s to work off the log's backlog: without a message, and at most
 QUIET_CATCH_UP, MAX_CATCH_UP = 1.0, 60.0
+TRIM_EVERY = 60.0  # s
 # s that alerting gets to report a failed stage before the process ends
 FAILURE_REPORT_TIMEOUT = 3.0
 
@@ -79,11 +82,12 @@ def run(
     secrets = Secrets(base=path.parent)
     status = Status()
     folder = state_folder(settings, state)
-    bus = local_log(settings, folder)
+    supervisor = Supervisor()
+    give = partial(snapshots.evict, folder / "evidence")
+    bus = local_log(settings, folder, give=give, stop=supervisor.stop)
     view = View(status, secrets, settings.sites, recorded=played is not None)
     announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
-    supervisor = Supervisor()
     daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
 
     def close() -> None:
@@ -114,6 +118,7 @@ class Daemon:
         needed = needed_encoders(self.settings)
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
+        self._forget(nodes, who)
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
         stages = [stage_consumer(runner) for runner in runners]
@@ -129,7 +134,8 @@ class Daemon:
         captures = [] if recorded else self._captures(keeps_up, deliveries)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
-            consumers.start(all_, supervisor, offsets, self.settings.bus.stall)
+            gauge = self.status.gauge
+            consumers.start(all_, supervisor, offsets, self.settings.bus.stall, gauge)
             if played is not None:
                 player = ScenePlayer(
                     self.settings,
@@ -146,7 +152,7 @@ class Daemon:
                 self._catch_up(positions, show)
                 for name, body in captures:
                     supervisor.start(name, body)
-            supervisor.start("retention", partial(_trim, supervisor, self.bus))
+            supervisor.start("retention", self._retain)
             self.view.ready()
             while not supervisor.stop.wait(LOOK_EVERY) and not over():
                 show()
@@ -161,14 +167,33 @@ class Daemon:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
 
     def _subscribers(self) -> list[Subscriber]:
-        """The subscribers; the log stops holding alerts for a subscriber that left the config."""
-        who = [
+        return [
             *subscribers.every(self.settings, self.secrets, self.folder, self.bus),
             self.view.subscriber(),
         ]
-        for group in set(self.bus.groups(topics.ALERTS)) - {one.group for one in who}:
-            self.bus.forget(topics.ALERTS, group)
-        return who
+
+    def _forget(self, nodes: Sequence[graph.Node], who: Sequence[Subscriber]) -> None:
+        """The log stops holding records for stages and subscribers that left the config."""
+        reads = {(node.topic, node.name) for node in nodes}
+        reads |= {(topics.ALERTS, one.group) for one in who}
+        for topic in HELD:
+            for group in self.bus.groups(topic):
+                if (topic, group) not in reads:
+                    self.bus.forget(topic, group)
+
+    def _retain(self) -> None:
+        """Keeps the disk from filling up, each second; applies retention, once a minute.
+
+        Appending applies it too, but a topic may receive no entries for long.
+        """
+        cap, stop, due = StorageCap(self.settings, self.folder), self.supervisor.stop, 0.0
+        while not stop.wait(1.0):
+            with suppress(DiskFull, FileBusy):  # a delete needs space too; a later turn does it
+                if self.bus.keep_free() and time.monotonic() < due:
+                    continue
+                due = time.monotonic() + TRIM_EVERY
+                self.bus.resize(retention(self.settings, cap()))
+                self.bus.trim()
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Lets the stages work off the backlog of the log before the sources start.
@@ -214,14 +239,18 @@ class Daemon:
             store=self._store,
             last=self.bus.last,
             healthy=healthy,
+            backlog=ReportBacklog(
+                end=partial(self.bus.end, topics.REPORTS),
+                read=partial(self.bus.read_below, topics.REPORTS),
+            ),
             degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
         )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
-        """Stores captured records; if the disk is full, stores none of them."""
+        """Stores captured records; if the disk is full or a file is locked, stores none of them."""
         try:
             publish_all(self.bus, topic, records)
-        except DiskFull:
+        except (DiskFull, FileBusy):
             self.bus.discard()
             raise
 
@@ -297,10 +326,3 @@ def _over(
         return False
     end = bus.end(topics.ALERTS)  # no stage adds to it any more
     return all(delivery.reached >= end for delivery in deliveries)
-
-
-def _trim(supervisor: Supervisor, bus: LocalLog) -> None:
-    """Applies retention once a minute, also to topics without new entries."""
-    while not supervisor.stop.wait(60.0):
-        with suppress(DiskFull):  # a delete needs space too; the next turn tries again
-            bus.trim()

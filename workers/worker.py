@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pipeline import stages
+from pipeline.bus.disk_space import usual_spare
 from pipeline.config import schema
 from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
@@ -236,6 +237,7 @@ class Worker:
             folder / "spool.db",
             cap=schema.size_bytes(cap),
             dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
+            spare=usual_spare(folder),
         )
         after.callback(spool.close)
         after.callback(self._gauge, spool)

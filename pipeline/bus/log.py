@@ -2,41 +2,39 @@
 
 It survives `kill -9` at any moment; a `durable` topic also survives a power cut. Every topic has
 one partition. https://www.sqlite.org/wal.html describes the guarantees of WAL.
+
+When the disk or the log is full, the topics that give way lose their oldest entries: first those
+that were read, then files that others give up (`give`), then entries that were not read. Only then
+does a writer wait, or is refused.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from sqlite3 import Connection, connect
-from sqlite3 import Error as SqliteError
-from threading import Lock, local
-from urllib.parse import quote
+from threading import Event, Lock, local
+from typing import Any, TypeVar
 
+from pipeline.bus.disk_space import DiskSpace
 from pipeline.bus.log_table import Retention, Table
 from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
-from pipeline.errors import OutsideError
+from pipeline.bus.waits import Waits
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 
-__all__ = ["LocalLog", "LogReader", "Retention", "appended", "between"]
+__all__ = ["LocalLog", "LogReader", "Retention"]
+
+log = logging.getLogger("fusewatch.log")
+T = TypeVar("T")
 
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_AT_ONCE = 500
-_SPAN = """SELECT (SELECT min(offset) FROM entries WHERE start >= ?),
-    (SELECT max(offset) FROM entries WHERE start < ?)"""
-_BEFORE = """SELECT coalesce(
-    (SELECT max(offset) + 1 FROM entries WHERE offset < ? AND start NOT NULL),
-    (SELECT min(offset) FROM entries))"""
-_BEYOND = """SELECT coalesce((SELECT min(offset) - 1 FROM entries WHERE offset > ? AND start >= ?),
-    (SELECT max(offset) FROM entries))"""
-_ROWS = """SELECT offset, key, value, trace FROM entries
-    WHERE offset >= ? AND offset <= ? ORDER BY offset LIMIT ?"""
-_APPENDED = """SELECT appended, offset, key, value, trace FROM entries
-    WHERE offset >= ? AND appended >= ? AND appended < ? ORDER BY offset LIMIT ?"""
+_STEP = 1 << 20  # bytes that give way at a time
 
 
 class _Unflushed(local):
@@ -50,8 +48,11 @@ class _Unflushed(local):
 class LocalLog:
     """The topics stored in `folder`.
 
-    `clock` returns ns UTC; it is called only when entries are appended. Raises OutsideError when
-    another process uses the folder, or when a file in it is not a Fusewatch log.
+    `clock` returns ns UTC; it is called only when entries are appended. `spare` bytes of the disk
+    stay free, and some more are held in a file; topics that give way make room for that. `give`
+    frees about so many bytes of other files, and returns how many. Waits for the disk or for a
+    lock of another program end when `stop` is set. Raises OutsideError when another process uses
+    the folder, or when a file in it is not a Fusewatch log.
     """
 
     def __init__(
@@ -61,8 +62,15 @@ class LocalLog:
         clock: Callable[[], int],
         retention: Mapping[str, Retention] | None = None,
         default: Retention | None = None,
+        spare: int = 0,
+        give: Callable[[int], int] = lambda wanted: 0,
+        stop: Event | None = None,
     ) -> None:
         self._folder = folder
+        self._give = give
+        self._waits = Waits(stop)
+        self._evicting = Lock()
+        self._space = DiskSpace(folder, spare)
         self._clock = clock
         self._retention = dict(retention or {})
         self._default = default or Retention()
@@ -77,15 +85,31 @@ class LocalLog:
             raise OutsideError(msg) from error
         self._lock = lock(folder / "lock", folder)
         try:
-            for path in sorted(folder.glob("*.db")):
-                self._table(path.stem)
+            self._open_all()
+            self.keep_free()
         except BaseException:
             self.close()
             raise
 
+    def _open_all(self) -> None:
+        """Opens what is there; topics that give way come first, as they can make room."""
+        found = [path.stem for path in self._folder.glob("*.db")]
+        for topic in sorted(found, key=lambda topic: (self._rank(topic), topic)):
+            try:
+                self._roomy(lambda topic=topic: self._table(topic))  # type: ignore[misc]
+            except DiskFull as full:
+                if self._rank(topic) == math.inf:
+                    raise
+                log.warning("%s: its records are deleted, so that the others can be read", full)
+                for path in self._folder.glob(f"{topic}.db*"):
+                    path.unlink()
+
+    def _rank(self, topic: str) -> float:
+        return self._retention.get(topic, self._default).gives_way or math.inf
+
     def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
         """Buffers in this thread until `flush`; a large buffer is flushed early."""
-        table = self._table(topic)
+        table = self._ready(topic)
         size = self._buffer.sizes.get(topic, 0)
         if size and size + len(value) > table.flush_bytes:
             self._flush(topic)
@@ -99,8 +123,19 @@ class LocalLog:
             self._flush(topic)
 
     def _flush(self, topic: str) -> None:
-        self._table(topic).append(self._buffer.rows[topic])
-        del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on DiskFull
+        rows, table = self._buffer.rows[topic], self._ready(topic)
+        self._roomy(lambda: table.append(rows), wait=not self._is_told(topic))
+        del self._buffer.rows[topic], self._buffer.sizes[topic]  # kept on an error
+
+    def _is_told(self, topic: str) -> bool:
+        """Whether who appends to the topic is told of a full disk, and does not wait."""
+        of = self._retention.get(topic, self._default)
+        return of.urgent or of.gives_way > 0
+
+    def _ready(self, topic: str) -> Table:
+        """The table of a topic; a new one may have to wait for the disk."""
+        known = self._tables.get(topic)
+        return known or self._roomy(lambda: self._table(topic), wait=not self._is_told(topic))
 
     def discard(self) -> None:
         """Drops what this thread published and could not flush (DiskFull)."""
@@ -112,12 +147,13 @@ class LocalLog:
 
         Raises RuntimeError while another reader of the group is open.
         """
-        table = self._table(topic)
+        table = self._ready(topic)
         with self._opening:
             if (topic, group) in self._reading:
                 msg = f"group {group} reads {topic} already: close its reader first"
                 raise RuntimeError(msg)
-            reader = LogReader(table, group, lambda: self._reading.discard((topic, group)))
+            release = partial(self._reading.discard, (topic, group))
+            reader = LogReader(table, group, release, partial(self._roomy, wait=True))
             self._reading.add((topic, group))
         return reader
 
@@ -157,6 +193,69 @@ class LocalLog:
         for table in list(self._tables.values()):
             table.trim()
 
+    def resize(self, retention: Mapping[str, Retention]) -> None:
+        """Changes the limits of topics; the next append or `trim` applies them."""
+        self._retention.update(retention)
+        for topic, table in list(self._tables.items()):
+            if topic in retention:
+                table.resize(retention[topic])
+
+    def read_below(self, topic: str) -> int:
+        """The offset below which every group of the topic has committed; the end without one."""
+        table = self._table(topic)
+        return min(list(table.committed.values()), default=table.end)
+
+    def room(self) -> float:
+        """Bytes that the log may still grow by, within the disk and the sum of its retentions."""
+        cap = sum(each.max_bytes for each in self._retention.values()) or math.inf
+        room = cap - sum(table.size() for table in list(self._tables.values()))
+        if self._space.spare:
+            room = min(room, self._space.free() - self._space.spare)
+        return room
+
+    def keep_free(self) -> bool:
+        """Makes room until the spare bytes of the disk are free and held; returns whether so."""
+        if not self._space.spare:
+            return True
+        while (missing := self._space.missing()) > 0:
+            if not self.make_room(missing):
+                return False
+        self._space.hold()
+        return True
+
+    def make_room(self, wanted: int = _STEP) -> bool:
+        """Frees about `wanted` bytes, 1 MiB at most, of what gives way; returns whether it did."""
+        with self._evicting:
+            wanted = min(wanted, _STEP)
+            released = self._space.release()
+            try:
+                return (
+                    self._evict(wanted, unread=False)
+                    or self._give(wanted) > 0
+                    or (self._evict(wanted, unread=True) or released)
+                )
+            except DiskFull:  # another program was faster
+                return released
+
+    def _evict(self, wanted: int, *, unread: bool) -> bool:
+        ranked = sorted((self._rank(topic), topic) for topic in list(self._tables))
+        tables = [self._tables[topic] for rank, topic in ranked if rank < math.inf]
+        return any(table.evict(wanted, unread=unread) for table in tables)
+
+    def _roomy(self, work: Callable[[], T], *, wait: bool = False) -> T:
+        """The result of `work`, for which records give way; with `wait` it waits for the disk."""
+
+        def once() -> T:
+            while True:
+                try:
+                    return work()
+                except DiskFull:
+                    if not self.make_room():
+                        raise
+
+        what = f"the disk of {self._folder} is full"
+        return self._waits.retried(once, DiskFull, what) if wait else once()
+
     def size(self) -> int:
         """Returns the bytes on disk, WAL files included."""
         return sum(path.stat().st_size for path in self._folder.iterdir() if path.is_file())
@@ -177,7 +276,10 @@ class LocalLog:
                     msg = f"{topic!r} is no name of a topic"
                     raise ValueError(msg)
                 retention = self._retention.get(topic, self._default)
-                self._tables[topic] = Table(self._folder / f"{topic}.db", retention, self._clock)
+                path = self._folder / f"{topic}.db"
+                self._tables[topic] = Table(
+                    path, retention, self._clock, self.room, self._space.most_wal, self._waits
+                )
             return self._tables[topic]
 
 
@@ -185,13 +287,21 @@ class LogReader:
     """Reads one topic for one group; `lost` counts entries that retention deleted before the
     read."""
 
-    def __init__(self, table: Table, group: str, release: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        group: str,
+        release: Callable[[], object],
+        roomy: Callable[[Callable[[], Any]], Any],
+    ) -> None:
         self.lost = 0
+        self._roomy = roomy
         self._table = table
         self._group = group
         self._release = release
         self._link = table.connect()
-        self._next, self._note = table.join(group)
+        place: tuple[int, bytes] = roomy(lambda: table.join(group))
+        self._next, self._note = place
         self._told = False
 
     def poll(self, limit: int, wait: float = 0.0) -> Sequence[Assigned | Entry | Revoked]:
@@ -214,9 +324,12 @@ class LogReader:
         return [Entry(0, *row) for row in rows]
 
     def commit(self, partition: int, offset: int, note: bytes) -> None:
-        """Stores in one transaction where a restart of this group continues, and its note."""
+        """Stores in one transaction where a restart of this group continues, and its note.
+
+        Waits while the disk is full or the file is locked.
+        """
         _check_partition(partition)
-        self._table.commit(self._group, offset, note)
+        self._roomy(lambda: self._table.commit(self._group, offset, note))
 
     def behind(self, partition: int) -> int:
         """Returns the number of entries not polled yet; at least 1 before the first poll."""
@@ -234,44 +347,3 @@ def _check_partition(partition: int) -> None:
     if partition != 0:
         msg = f"the local log has one partition, not {partition}"
         raise ValueError(msg)
-
-
-def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
-    """Yields the entries that start in `[start, end)` (event time, ns UTC), and their neighbours.
-
-    The neighbours are the adjacent entries without a start: rosters before, and promises after,
-    which close the open windows. Works while a daemon uses the log. Raises OutsideError when there
-    is no such log.
-    """
-    with _looking(folder, topic) as link:
-        first, last = link.execute(_SPAN, (start, end)).fetchone()
-        if first is not None:
-            (first,) = link.execute(_BEFORE, (first,)).fetchone()
-        if last is not None:
-            (last,) = link.execute(_BEYOND, (last, end)).fetchone()
-        while first is not None and last is not None and first <= last:
-            rows = link.execute(_ROWS, (first, last, _AT_ONCE)).fetchall()
-            yield from (Entry(0, *row) for row in rows)
-            first = rows[-1][0] + 1 if rows else None
-
-
-def appended(folder: Path, topic: str, start: int, end: int) -> Iterator[tuple[int, Entry]]:
-    """Yields (append time, entry) for `[start, end)` ns UTC; raises as `between` does."""
-    if folder.is_dir() and not (folder / f"{topic}.db").exists():
-        return  # nothing was ever published to this topic
-    with _looking(folder, topic) as link:
-        first = 0
-        while rows := link.execute(_APPENDED, (first, start, end, _AT_ONCE)).fetchall():
-            yield from ((when, Entry(0, *row)) for when, *row in rows)
-            first = rows[-1][1] + 1
-
-
-@contextmanager
-def _looking(folder: Path, topic: str) -> Iterator[Connection]:
-    path = folder / f"{topic}.db"
-    try:
-        with closing(connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as link:
-            yield link
-    except SqliteError as error:
-        msg = f"{path} cannot be read ({error}); is this the state folder of a daemon?"
-        raise OutsideError(msg) from error

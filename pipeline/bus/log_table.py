@@ -6,14 +6,19 @@ connection writes, under a lock. Every reader has its own connection; WAL lets i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from threading import Condition, RLock
+from typing import Any
 
 import msgspec
 
 from pipeline import codec
 from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
+from pipeline.bus.waits import Waits
+from pipeline.errors import DiskFull
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -39,6 +44,7 @@ _KIND = FileKind(
 _POLL_BYTES = 32 << 20
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
+URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +52,22 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_bytes` limits the size on disk, the WAL included; `max_age` is seconds since an entry was
     appended. `hold` keeps entries that a known group has not committed, whatever their age and
-    size. `durable` makes every flush survive a power cut (fsync), not only a killed process.
+    size; with `capped` no entry is taken then that the log has no room for (DiskFull). `durable`
+    makes every flush survive a power cut (fsync), not only a killed process.
+
+    `gives_way` topics lose their oldest entries when the disk or the log is full, read or not; a
+    topic with 1 loses them before a topic with 2. `urgent`: whoever appends is told at once that
+    the disk is full (DiskFull), and after 2 seconds that a file is locked (FileBusy). An
+    append to any other topic waits, but for chunks (`gives_way`), which are told of a full disk.
     """
 
     max_bytes: int = 1 << 30
     max_age: float = 30 * 86400
     hold: bool = False
+    capped: bool = False
     durable: bool = False
+    gives_way: int = 0
+    urgent: bool = False
 
 
 class LockedConnection:
@@ -66,32 +81,50 @@ class LockedConnection:
 class Table:
     """The file of one topic; raises OutsideError (DiskFull) for errors of the disk or the file.
 
-    `clock` returns the append time, ns UTC; no other time is used here.
+    `clock` returns the append time, ns UTC; no other time is used here. `room` returns how many
+    bytes the log may still grow by; less than 0 where it is too large. `most_wal` bounds the WAL
+    of a topic that gives way.
     """
 
-    def __init__(self, path: Path, retention: Retention, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        retention: Retention,
+        clock: Callable[[], int],
+        room: Callable[[], float] = lambda: math.inf,
+        most_wal: Callable[[int], int] = lambda wanted: wanted,
+        waits: Waits | None = None,
+    ) -> None:
         self.path = path
-        self._retention = retention
         self._clock = clock
-        if retention.max_bytes < 1 << 20:
-            msg = f"{path.stem}: {retention.max_bytes} bytes are too few for a topic; 1 MiB will do"
-            raise ValueError(msg)
-        self._wal = min(retention.max_bytes // 4, 8 << 20)
-        self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
-        self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
+        self._room = room
+        self._most_wal = most_wal
+        self.resize(retention)
         self.arrived = Condition()
         self.closed = False
         self._links: list[LockedConnection] = []
-        self._file = SqliteFile(path, _KIND, durable=retention.durable)
+        self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
         try:
-            with self._file.outside():
-                link = self.connect()
-                self._query, self._querying = link.connection, link.lock
-                self._load()
+            link = self.connect()
+            self._query, self._querying = link.connection, link.lock
+            self._file.patiently(self._load)
         except BaseException:
             self.close()
             raise
+
+    def resize(self, retention: Retention) -> None:
+        """Changes the limits; the next append or `trim` applies them."""
+        if retention.max_bytes < 1 << 20:
+            msg = f"{self.path.stem}: {retention.max_bytes} bytes are too few for a topic; "
+            msg += "1 MiB will do"
+            raise ValueError(msg)
+        self.retention = retention
+        self._wal = min(retention.max_bytes // 4, 8 << 20)
+        if retention.gives_way:
+            self._wal = self._most_wal(self._wal)
+        self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
+        self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
 
     def connect(self) -> LockedConnection:
         """Opens a connection for one reader."""
@@ -131,7 +164,8 @@ class Table:
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
             ]
-            with self._file.transaction() as run:
+            longest = URGENT if self.retention.urgent else math.inf
+            with self._file.transaction(longest=longest) as run:
                 self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
                 oldest = self._find_oldest()
@@ -157,8 +191,7 @@ class Table:
         """
         with self._writing:
             sql = "SELECT offset, note FROM commits WHERE reader = ?"
-            with self._file.outside():
-                row = self._file.execute(sql, (group,)).fetchone()
+            row = self._file.patiently(lambda: self._file.execute(sql, (group,)).fetchone())
             if row is None:
                 row = (self.oldest, b"")
                 self.commit(group, *row)
@@ -183,19 +216,56 @@ class Table:
                     oldest = self._find_oldest()
                 with self.arrived:
                     self.oldest = oldest
-                trimmed = oldest > before or self._shrink()
+                trimmed = oldest > before or self._shrink(self._most())
                 self._file.bound_wal(self._wal // 2 if trimmed else 0)
 
     def _make_room(self, incoming: int, now: int) -> None:
         """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
         transaction."""
-        self._delete_aged(now - ns(self._retention.max_age))
+        self._delete_aged(now - ns(self.retention.max_age))
+        most = self._most()
         for _ in range(_STEPS):
-            excess = self._file.live() + incoming - self._budget
-            if excess <= 0 or not self._delete_oldest(excess):
+            excess = self._file.live() + incoming - most
+            if excess <= 0:
                 break
-        if self._file.allocated() > self._budget:
-            self._shrink()
+            if not self._delete_oldest(excess, self._limit()):
+                self._check_cap(incoming, excess)
+                break
+        if self._file.allocated() > most:
+            self._shrink(most)
+
+    def _check_cap(self, incoming: int, excess: float) -> None:
+        """Raises DiskFull where a `capped` topic would grow beyond its share and the log's room."""
+        if incoming and self.retention.capped and excess > self._room():
+            msg = (
+                f"no room for {self.path.stem}: what waits there to be read takes its share of "
+                "`storage.cap`, and nothing gives way any more"
+            )
+            raise DiskFull(msg)
+
+    def _most(self) -> float:
+        """Returns the bytes of pages that the topic may have now."""
+        if not self.retention.gives_way:
+            return self._budget
+        return min(self._budget, self.size() + self._room() - self._wal)
+
+    def evict(self, wanted: int, *, unread: bool) -> bool:
+        """Deletes about `wanted` bytes of the oldest entries, and returns them to the disk.
+
+        Entries that a group has not committed stay unless `unread`. Returns whether it could.
+        """
+        with self._writing:
+            self._file.checkpoint()  # its space is needed for what is deleted and moved
+            limit = self.end if unread else min(self.committed.values(), default=self.end)
+            with self._file.transaction():
+                deleted = self._delete_oldest(wanted, limit)
+                oldest = self._find_oldest()
+            with self.arrived:
+                self.oldest = oldest
+            self._file.checkpoint()
+            shrunk = self._file.shrink(0, max(16, wanted // 4096))
+            self._file.checkpoint()
+            return deleted or shrunk
 
     def _delete_aged(self, before: int) -> None:
         head = "SELECT appended FROM entries ORDER BY offset LIMIT 1"
@@ -211,10 +281,10 @@ class Table:
         if last is not None:
             self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
 
-    def _delete_oldest(self, wanted: int) -> bool:
+    def _delete_oldest(self, wanted: float, limit: int) -> bool:
         sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
         last, freed = None, 0
-        for offset, size in self._file.execute(sql, (self._limit(), _STEP)):
+        for offset, size in self._file.execute(sql, (limit, _STEP)):
             last, freed = offset, freed + size
             if freed >= wanted:
                 break
@@ -225,7 +295,7 @@ class Table:
 
     def _limit(self) -> int:
         """Returns the first offset that must not be deleted."""
-        if not self._retention.hold:
+        if not self.retention.hold:
             return self.end
         return min(self.committed.values(), default=self.end)
 
@@ -236,9 +306,9 @@ class Table:
             return size + size // 2 + 256
         return size + size // 256 + 4608  # overflow pages, of which the last is half empty
 
-    def _shrink(self) -> bool:
+    def _shrink(self, most: float) -> bool:
         """Returns some free pages to the disk if too many are free; returns whether it did."""
-        fits = self._file.allocated() <= self._budget
+        fits = self._file.allocated() <= most
         spare = max(1 << 20, self._file.live() // 2) if fits else 0
         return self._file.shrink(spare, _STEP)
 
@@ -253,18 +323,22 @@ class Table:
         end = self.end
         columns = "offset, key, value, trace"
         sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
-        rows: list[Row] = []
-        size = 0
-        with link.lock, self._file.outside():
+
+        def some() -> list[Row]:
+            rows: list[Row] = []
+            size = 0
+            with closing(link.connection.execute(sql, (offset, limit))) as cursor:
+                for row in cursor:
+                    rows.append(row)
+                    size += len(row[2])
+                    if size >= _POLL_BYTES:
+                        break
+            return rows
+
+        with link.lock:
             if self.closed:
                 return 0, []
-            cursor = link.connection.execute(sql, (offset, limit))
-            for row in cursor:
-                rows.append(row)
-                size += len(row[2])
-                if size >= _POLL_BYTES:
-                    break
-            cursor.close()
+            rows = self._file.patiently(some)
         return max(0, (rows[0][0] if rows else end) - offset), rows
 
     def wait_beyond(self, offset: int, wait: float) -> None:
@@ -275,22 +349,28 @@ class Table:
     def fetch(self, key: str, start: int, end: int) -> list[bytes]:
         """Returns the values of `key` whose event span overlaps `[start, end)`, oldest first."""
         sql = "SELECT value FROM entries WHERE key = ? AND start < ? AND stop > ? ORDER BY offset"
-        with self._querying, self._file.outside():
-            return [row[0] for row in self._query.execute(sql, (key, end, start))]
+        rows = self._queried(sql, (key, end, start))
+        return [row[0] for row in rows]
 
     def place(self, group: str) -> tuple[int, bytes] | None:
         """Returns the committed offset and note of `group`; None if it has never read."""
         sql = "SELECT offset, note FROM commits WHERE reader = ?"
-        with self._querying, self._file.outside():
-            row = self._query.execute(sql, (group,)).fetchone()
-        return (int(row[0]), bytes(row[1])) if row else None
+        rows = self._queried(sql, (group,))
+        return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def last(self, key: str) -> bytes | None:
         """Returns the newest value of `key`, or None."""
         sql = "SELECT value FROM entries WHERE key = ? ORDER BY offset DESC LIMIT 1"
-        with self._querying, self._file.outside():
-            row = self._query.execute(sql, (key,)).fetchone()
-        return bytes(row[0]) if row else None
+        rows = self._queried(sql, (key,))
+        return bytes(rows[0][0]) if rows else None
+
+    def _queried(self, sql: str, values: tuple[object, ...]) -> list[Any]:
+        with self._querying:
+            return self._file.patiently(lambda: self._query.execute(sql, values).fetchall())
+
+    def size(self) -> int:
+        """Returns the bytes of its files on disk; any thread may call it."""
+        return self._file.size() + self._file.wal_size()
 
     def close(self) -> None:
         """Wakes all waiting readers and closes every connection."""

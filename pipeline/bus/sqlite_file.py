@@ -1,27 +1,42 @@
 """Opens, checks and writes a SQLite file in WAL mode, and limits its size.
 
 The local log and the spool use it. Errors of the disk and of the file are raised as OutsideError,
-with a message for the operator. `lock` keeps other processes out.
+with a message for the operator. A lock of another program (a backup, a copy) is waited for.
+`lock` keeps other processes of ours out.
 https://www.sqlite.org/wal.html documents WAL, https://www.sqlite.org/pragma.html the settings.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import math
 import os
 import sqlite3
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from pipeline.bus.private import FILE, private_file, tighten
-from pipeline.errors import DiskFull, OutsideError
+from pipeline.bus.waits import Waits
+from pipeline.errors import DiskFull, FileBusy, OutsideError
 
 _FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
-_OUTSIDE = {3, 5, 6, 7, 8, 10, 14}  # PERM BUSY LOCKED NOMEM READONLY IOERR CANTOPEN
+_BUSY = {5, 6}  # BUSY LOCKED
+_UNSURE = {10, 14}  # IOERR CANTOPEN: the disk may be full
+_OUTSIDE = {3, 7, 8, 10, 14}  # PERM NOMEM READONLY IOERR CANTOPEN
+_LOCK_TIMEOUT = 2.0  # s that SQLite itself waits for a lock
+_CHECKPOINT_TIMEOUT = 100  # ms that a checkpoint waits for readers
+_CHECKPOINT_AGAIN = 1.0  # s after one that a reader prevented
+_BATCH = 32  # pages that move in one transaction
+_PROBE = bytes(64 << 10)
+
+T = TypeVar("T")
 
 
 class FileKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,26 +61,46 @@ class FileKind(msgspec.Struct, frozen=True, kw_only=True):
 class SqliteFile:
     """The connection that writes a file. It has no lock: one thread at a time may use it.
 
-    A new file gets the schema, an older one is upgraded. Committed data survives a kill of the
-    process, and with `durable` also a power cut (fsync). Raises OutsideError for errors of the disk
-    (DiskFull if it is full) or the file, for a file of another kind, and for a newer version.
+    A new file gets the schema, an older one is upgraded. What is written outlives a killed process,
+    and with `durable` a power cut too (fsync). Raises OutsideError (DiskFull, FileBusy) for what
+    disk or file do to us, also when the file is of another kind or of a version to come.
     """
 
-    def __init__(self, path: Path, kind: FileKind, *, durable: bool = False) -> None:
+    def __init__(
+        self, path: Path, kind: FileKind, *, durable: bool = False, waits: Waits | None = None
+    ) -> None:
         self._path = path
         self._wal = Path(f"{path}-wal")
         self._kind = kind
         self._durable = durable
+        self._waits = waits or Waits()
+        self._checkpoint_due = 0.0
         with self.outside():
             _make_private(path)
             self.connection = connect(path)
             self.execute = self.connection.execute
-            try:
-                self._open()
-                self._page_size = self.pragma("page_size")
-            except BaseException:
-                self.close()
-                raise
+        try:
+            self.patiently(self._open)
+            self._page_size = self.patiently(lambda: self.pragma("page_size"))
+        except BaseException:
+            self.close()
+            raise
+
+    def patiently(
+        self, work: Callable[[], T], longest: float = math.inf, *, writes: bool = False
+    ) -> T:
+        """The result of `work`, which is tried again while another program has the file locked.
+
+        A lock against writers lets readers go on. Raises FileBusy after `longest` seconds, or when
+        the process is to stop.
+        """
+
+        def once() -> T:
+            with self.outside():
+                return work()
+
+        what = f"{self._path} is locked by another program{'' if writes else ', for readers too,'}"
+        return self._waits.retried(once, FileBusy, what, longest)
 
     def _open(self) -> None:
         run, kind = self.execute, self._kind
@@ -92,14 +127,19 @@ class SqliteFile:
         self.connection.executescript(f"BEGIN; {script} PRAGMA user_version = {version}; COMMIT;")
 
     @contextmanager
-    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """Commits everything or nothing; with `durable` this transaction survives a power cut."""
-        durable = durable and not self._durable  # if all transactions are durable, this one is, too
+    def transaction(
+        self, *, durable: bool = False, longest: float = math.inf
+    ) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; `durable` makes this one outlive a power cut.
+
+        Waits `longest` seconds for another program's lock, then raises FileBusy.
+        """
+        durable = durable and not self._durable  # where each one does, nothing is to be done
         with self.outside():
             if durable:
                 self.execute("PRAGMA synchronous = FULL")
             try:
-                self.execute("BEGIN IMMEDIATE")
+                self.patiently(lambda: self.execute("BEGIN IMMEDIATE"), longest, writes=True)
                 yield self.connection
                 self.execute("COMMIT")
             except BaseException:
@@ -129,20 +169,53 @@ class SqliteFile:
     def shrink(self, spare: int, pages: int) -> bool:
         """Returns at most `pages` free pages to the disk if more than `spare` bytes are free.
 
-        Returns whether it did.
+        Returns whether it did. Outside a transaction a full disk ends it early: a page that moves
+        is in the WAL first.
         """
         if self.free() <= spare:
             return False
+        before = self.allocated()
+        if self.connection.in_transaction:
+            self._vacuum(pages)
+        else:
+            with suppress(DiskFull):
+                for left in range(pages, 0, -_BATCH):
+                    with self.transaction():
+                        self._vacuum(min(left, _BATCH))
+        return self.allocated() < before
+
+    def _vacuum(self, pages: int) -> None:
         with self.outside():
             for _ in range(pages):  # one page per call: Python runs only one step of such a PRAGMA
                 self.execute("PRAGMA incremental_vacuum(1)")
-        return True
+
+    def size(self) -> int:
+        """Bytes of the file on disk, without its WAL; any thread may call it."""
+        return _size(self._path)
+
+    def wal_size(self) -> int:
+        """Bytes of the WAL on disk; any thread may call it."""
+        return _size(self._wal)
 
     def bound_wal(self, most: int) -> None:
-        """Writes the WAL into the file if it is longer than `most` bytes."""
-        if self._wal.exists() and self._wal.stat().st_size > most:
-            with self.outside():
-                self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        """Moves the WAL into the file when it is longer than `most` bytes.
+
+        Where a reader of another program or a full disk prevents it, a later call does it: what is
+        in the WAL is safe.
+        """
+        if self.wal_size() > most and time.monotonic() >= self._checkpoint_due:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Moves the WAL into the file now, unless a reader or a full disk prevents it."""
+        done = False
+        with suppress(DiskFull, FileBusy), self.outside():
+            self.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
+            try:
+                done = not self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self.execute(f"PRAGMA busy_timeout = {round(1000 * _LOCK_TIMEOUT)}")
+        self._checkpoint_due = 0.0 if done else time.monotonic() + _CHECKPOINT_AGAIN
 
     def close(self) -> None:
         """Closes the connection."""
@@ -155,10 +228,13 @@ class SqliteFile:
             yield
         except sqlite3.Error as error:
             code, path, kind = getattr(error, "sqlite_errorcode", 0) & 0xFF, self._path, self._kind
-            if code == _FULL:
+            if code in _BUSY:
+                msg = f"{path} is locked by another program ({error})"
+                raise FileBusy(msg) from error
+            if code == _FULL or (code in _UNSURE and disk_is_full(path.parent)):
                 msg = (
                     f"no space left for {path}: free some, or lower `{kind.cap}` in the config. "
-                    "Nothing that was acknowledged is lost"
+                    f"Nothing that was acknowledged is lost (ENOSPC; SQLite says: {error})"
                 )
                 raise DiskFull(msg) from error
             if code in (_CORRUPT, _NOT_A_DATABASE):
@@ -186,8 +262,28 @@ def _make_private(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Returns a connection that any thread may use; it begins no transaction by itself."""
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    """A connection that any thread may use, and that begins no transaction by itself."""
+    return sqlite3.connect(
+        path, timeout=_LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether the disk or a quota of it refuses 64 KiB in `folder`; SQLite does not tell."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(_PROBE)
+            probe.flush()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def lock(file: Path, folder: Path) -> int:

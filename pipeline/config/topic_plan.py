@@ -55,13 +55,13 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def shares(settings: Config) -> dict[str, tuple[int, float]]:
-    """Returns topic -> (bytes of storage.cap that it may keep, seconds).
+def shares(settings: Config, cap: int | None = None) -> dict[str, tuple[int, float]]:
+    """Returns topic -> (bytes of `cap` that it may keep, seconds); storage.cap unless given.
 
     Raw chunks are kept for evidence and for workers that return after an outage; small records are
     kept for long. The rest of the cap is for evidence and files.
     """
-    cap = size_bytes(settings.storage.cap)
+    cap = size_bytes(settings.storage.cap) if cap is None else cap
     chunks = settings.storage.frames
     percent = {
         topics.FRAMES: (50, chunks),

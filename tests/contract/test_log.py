@@ -14,7 +14,8 @@ from threading import Thread
 import pytest
 
 from pipeline import codec
-from pipeline.bus.log import LocalLog, LogReader, Retention, between
+from pipeline.bus.log import LocalLog, LogReader, Retention
+from pipeline.bus.log_search import between
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.ports import Assigned, Entry
 from pipeline.types import Record, ns
@@ -338,7 +339,7 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_full_disk_did_not_take_can_be_discarded(opened: Opener) -> None:
-    log = opened()
+    log = opened(t=Retention(urgent=True))
     put(log, b"a")
     writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]
@@ -360,7 +361,7 @@ def test_a_full_disk_that_does_not_take_the_pid_keeps_nobody_from_starting(tmp_p
 
 
 def test_a_full_disk_says_what_to_do_and_loses_nothing(opened: Opener) -> None:
-    log = opened()
+    log = opened(t=Retention(urgent=True))
     put(log, b"a")
     writer = log._table("t")._file
     pages = writer.execute("PRAGMA page_count").fetchone()[0]

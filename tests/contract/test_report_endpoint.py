@@ -14,7 +14,7 @@ from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Camera, Microphone, Site
-from pipeline.errors import ConfigError, OutsideError
+from pipeline.errors import ConfigError, DiskFull, OutsideError, TooManyReports
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
 from tests import hostile_clients
@@ -22,7 +22,7 @@ from tests.live.servers import eventually
 from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi, cleaned
 from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import MAX_CONNECTIONS, Endpoint
-from workers.capture.reports import ReportSource, last_promises
+from workers.capture.reports import MAX_WAITING, ReportBacklog, ReportSource, last_promises
 
 TOKEN = "a-token-of-sufficient-length"
 SITES = {
@@ -59,9 +59,9 @@ class Kept:
 
 
 class Daemon:
-    def __init__(self, **given):
+    def __init__(self, backlog=None, **given):
         self.kept, self.clock, self.stop = Kept(), Clock(), threading.Event()
-        desk = ReportSource(SITES, self.kept, self.clock)
+        desk = ReportSource(SITES, self.kept, self.clock, backlog=backlog)
         self.endpoint = Endpoint("127.0.0.1:0", ReportApi(desk, TOKEN, **given), desk)
         self.port = self.endpoint.server_address[1]
         self.error = None
@@ -576,3 +576,83 @@ def test_a_token_is_made_once_and_for_its_owner_only(tmp_path):
     assert own_token(tmp_path / "state") == read_token(tmp_path / "state") == made
     assert len(made) > 40
     assert (tmp_path / "state" / "token").stat().st_mode & 0o777 == 0o600
+
+
+class Reading:
+    """How far the text stage is, in a log that holds only reports."""
+
+    def __init__(self):
+        self.end = self.read = 0
+
+    def backlog(self):
+        def end():
+            self.end += 1
+            return self.end
+
+        return ReportBacklog(end=end, read=lambda: self.read)
+
+
+def test_a_site_whose_reports_are_not_read_has_to_wait_and_the_other_does_not():
+    reading = Reading()
+    with Daemon(backlog=reading.backlog()) as daemon:
+        body = {"site": "office", "text": "x" * MAX_TEXT_BYTES}
+        answers = [daemon.ask(body=body) for _ in range(18)]
+        assert [status for status, _ in answers] == [202] * 16 + [429] * 2
+        assert "16 reports of office wait to be read" in answers[-1][1]["error"]
+        assert daemon.ask(body={"site": "lobby", "text": "x"})[0] == 202
+        reading.read = 1
+        assert daemon.ask(body=body)[0] == 202
+        assert daemon.ask(body=body)[0] == 429
+        reading.read = reading.end
+        assert daemon.ask(body=body)[0] == 202
+        assert len(daemon.kept.only(Report)) == 18
+
+
+def test_many_short_reports_are_bounded_too():
+    reading = Reading()
+    source = ReportSource(SITES, Kept(), Clock(), backlog=reading.backlog())
+    for _ in range(MAX_WAITING):
+        source.submit("office", "", "x")
+    with pytest.raises(TooManyReports):
+        source.submit("office", "", "x")
+
+
+def test_who_has_to_wait_is_told_for_how_long():
+    reading = Reading()
+    with Daemon(backlog=reading.backlog()) as daemon:
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=10)
+        head = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        daemon.kept.fails = True
+        body = json.dumps({"site": "office", "text": "x"})
+        connection.request("POST", "/v1/reports", body, head)
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("Retry-After")) == (503, "5")
+        connection.close()
+
+
+def test_a_refused_report_is_an_outside_error_for_the_client():
+    reading = Reading()
+    with Daemon(backlog=reading.backlog()) as daemon:
+        url = f"http://127.0.0.1:{daemon.port}"
+        for _ in range(16):
+            send_report(url, TOKEN, "office", "x" * MAX_TEXT_BYTES, "")
+        with pytest.raises(OutsideError, match="wait to be read"):
+            send_report(url, TOKEN, "office", "x" * MAX_TEXT_BYTES, "")
+
+
+def test_progress_and_roster_that_a_full_disk_refused_come_later():
+    kept, clock = Kept(), Clock()
+    full = [True]
+
+    def publish(topic, records):
+        if full[0]:
+            raise DiskFull
+        kept(topic, records)
+
+    source = ReportSource(SITES, publish, clock)
+    source.beat()
+    with pytest.raises(DiskFull):
+        source.submit("office", "", "x")
+    full[0] = False
+    source.beat()
+    assert len(kept.only(Roster)) == len(kept.only(Progress)) == 1

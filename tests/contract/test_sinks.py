@@ -492,7 +492,7 @@ def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
     outside = tmp_path.parent / f"{tmp_path.name}-outside_0_desk.jpg"
     outside.write_bytes(b"x")
     (tmp_path / "office" / "00aa_0_desk.jpg").symlink_to(outside)
-    sink = SnapshotSink(tmp_path, bus, cap=40_000)
+    sink = SnapshotSink(tmp_path, bus, cap=lambda: 40_000)
     for n in range(60):
         sink.send(with_evidence(id=f"{n:04x}"))
         for path in (tmp_path / "office").glob(f"{n:04x}_*"):
@@ -509,7 +509,7 @@ def test_the_oldest_of_its_own_files_give_way_and_nothing_else(tmp_path):
 
 def test_a_folder_that_is_gone_is_made_again(tmp_path):
     folder = tmp_path / "evidence"
-    sink = SnapshotSink(folder, recorded(frame(1000.0)), cap=20_000)
+    sink = SnapshotSink(folder, recorded(frame(1000.0)), cap=lambda: 20_000)
     sink.send(with_evidence())
     shutil.rmtree(folder)
     for n in range(5):

@@ -84,7 +84,7 @@ class Bench:
         self.status = Status()
         self.out: list[tuple[str, Record]] = []
         self.lives: list[Fake | SourceLost] = []
-        self.full = False
+        self.full, self.small = False, False  # a full disk; one that still takes small records
         self.drop: Count = lambda *_: None
         self.capture = Capture(
             CaptureSettings(site="office", sources=("desk", "reports"), **settings),
@@ -97,7 +97,8 @@ class Bench:
         )
 
     def _stored(self, topic: str, records: Sequence[Record]) -> None:
-        if self.full:
+        small = not any(isinstance(record, (FrameChunk, AudioChunk)) for record in records)
+        if self.full and not (self.small and small):
             msg = "no space left"
             raise DiskFull(msg)
         self.out.extend((topic, record) for record in records)
@@ -405,3 +406,14 @@ def test_the_watch_speaks_for_a_capture_that_fell_silent_until_it_speaks_again()
     assert [type(r) for _, r in watch.speak()] == [Progress]
     watch.saw(FRAMES, [Progress(site="office", source="desk", upto=1, alive=False)])
     assert watch.speak() == []
+
+
+def test_where_a_full_disk_takes_no_frame_the_site_is_told_that_it_is_blind() -> None:
+    bench = Bench()
+    bench.full, bench.small = True, True
+    bench.run([bench.frame(0), bench.stop.set])
+    (blind,) = bench.publish()
+    assert isinstance(blind, Progress)
+    assert (blind.alive, blind.reason) == (False, "no space left on the disk")
+    assert blind.upto == bench.clock.now
+    assert bench.counts() == {"captured": 1, "dropped.disk-full": 1}

@@ -13,7 +13,7 @@ from hypothesis import given
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from pipeline import topics
-from pipeline.bus.log import between
+from pipeline.bus.log_search import between
 from pipeline.config import schema
 from pipeline.host import Host
 from pipeline.ports import Assigned

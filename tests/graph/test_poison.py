@@ -181,7 +181,7 @@ def in_memory(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]
 
 
 def in_the_log(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    from pipeline.bus.log import appended
+    from pipeline.bus.log_search import appended
 
     bus = LocalLog(tmp_path / "log", clock=lambda: ns(1))
     yield World(bus, lambda topic: list(appended(tmp_path / "log", topic, 0, ns(9))))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import topics
-from pipeline.bus.log import between
+from pipeline.bus.log_search import between
 from pipeline.errors import OutsideError
 from pipeline.types import ns
 from tests.graph.conftest import FAKES, run_edge

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from pipeline import codec, topics, trace
-from pipeline.bus.log import between
+from pipeline.bus.log_search import between
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Webhook as Settings
 from pipeline.ports import Entry

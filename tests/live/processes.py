@@ -5,11 +5,12 @@ Not called `workers.py`: pytest puts this folder on the path, where that would h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ class Process:
         alive = self.alive
         self._process.kill()
         self.kills += (self._process.wait() == KILLED) and alive
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It does not run meanwhile: SIGSTOP, and then SIGCONT."""
+        assert self._process is not None, f"{self.name} never ran"
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self, within: float) -> int:
         """By SIGTERM; the code with which it ended. One that takes longer is killed, and fails."""

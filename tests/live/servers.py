@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,12 @@ def eventually(what: Callable[[], object], *, within: float, every: float = 0.02
         assert time.monotonic() < deadline, f"not within {within} s"
         time.sleep(every)
     return found
+
+
+def free_port() -> int:
+    """A port on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @contextlib.contextmanager

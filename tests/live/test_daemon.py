@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.live.daemon import SECRET, daemon, office, said
-from tests.live.servers import eventually, rtsp_server, virtual_microphone
+from tests.live.servers import eventually, free_port, rtsp_server, virtual_microphone
 from workers.capture.report_client import read_token, send_report
 from workers.delivery.receiver import Receiver
 
 pytest.importorskip("pyaudio", reason="extra `microphone` is not installed")
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.usefixtures("weights")]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def told(receiver: Receiver, label: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pipeline import topics
-from pipeline.bus import log
+from pipeline.bus import log_search
 from pipeline.config.schema import Config, KafkaBus
 from pipeline.errors import OutsideError
 from pipeline.ports import Bus, Sink
@@ -37,7 +37,7 @@ def stored_letters(
             yield dead_letters.read(bus.appended(topics.DEAD, *_span(since)), site=site)
     else:
         folder = _folder(settings, state) / "log"
-        yield dead_letters.read(log.appended(folder, topics.DEAD, *_span(since)), site=site)
+        yield dead_letters.read(log_search.appended(folder, topics.DEAD, *_span(since)), site=site)
 
 
 def retry(
@@ -88,7 +88,7 @@ def _writing(
             msg = f"{folder} holds no log of a daemon; give its state folder: --state DIR"
             raise OutsideError(msg)
         with closing(local_log(settings, folder)) as local:
-            yield local, log.appended(folder / "log", topics.DEAD, *_span(since))
+            yield local, log_search.appended(folder / "log", topics.DEAD, *_span(since))
 
 
 def _folder(settings: Config, state: Path | None) -> Path:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline import topics
-from pipeline.bus.log import between
+from pipeline.bus.log_search import between
 from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError

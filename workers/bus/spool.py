@@ -3,23 +3,27 @@
 It is one SQLite file with one order over all topics. Capture writes only here, so that it needs no
 broker; `workers/bus/spool_forwarder.py` takes records from the front and publishes them.
 
-At the cap, records are evicted in this order: the oldest frames, then the oldest audio. A
-`Progress(alive=False)` replaces them, one a second of event time, so that the site's windows still
-close, with the source lost. Reports, Progress and Roster are never evicted.
+At the cap, and when the disk is full before, records are evicted in this order: the oldest frames,
+then the oldest audio. A `Progress(alive=False)` replaces them, one a second of event time, so that
+the site's windows still close, with the source lost. Reports, Progress and Roster are never
+evicted.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from pipeline import codec, topics, trace
+from pipeline.bus.disk_space import DiskSpace
+from pipeline.bus.log_table import URGENT
 from pipeline.bus.sqlite_file import FileKind, SqliteFile, lock
 from pipeline.errors import DiskFull
 from pipeline.sources import first_free
@@ -68,18 +72,25 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 class Spool:
     """The records that wait for the brokers, in `path`; thread safe, for one process at a time.
 
-    `cap` is bytes on disk; `dropped` counts the evicted frames and audio chunks. Raises ValueError
-    for a cap below `SMALLEST_CAP`, OutsideError when another process has the file or it is not a
-    spool.
+    `cap` is bytes on disk; `dropped` counts the evicted frames and audio chunks. `spare` bytes of
+    the disk stay free, and some more are held in a file (`DiskSpace`). Raises ValueError for a cap
+    below `SMALLEST_CAP`, OutsideError when another process has the file or it is not a spool.
     """
 
     def __init__(
-        self, path: Path, *, cap: int, dropped: Dropped = lambda site, source, n: None
+        self,
+        path: Path,
+        *,
+        cap: int,
+        dropped: Dropped = lambda site, source, n: None,
+        spare: int = 0,
     ) -> None:
         if cap < SMALLEST_CAP:
             msg = f"a spool of {cap} bytes is too small: {SMALLEST_CAP} at least"
             raise ValueError(msg)
         self.path = path
+        self._space = DiskSpace(path.parent, spare)
+        self._wal = self._space.most_wal(_WAL)
         self._budget = cap - _WAL - (64 << 10)  # 32 KiB of -shm, and slack
         self._dropped = dropped
         self._changed = threading.Condition()
@@ -88,7 +99,7 @@ class Spool:
         self._marks: dict[tuple[str, str], int] = {}  # (topic, key) -> `upto` of its last mark, ns
         self._held = lock(path.with_suffix(".lock"), path)
         try:
-            self._file = SqliteFile(path, _KIND)
+            self._file = self._opened()
         except BaseException:
             os.close(self._held)
             raise
@@ -98,6 +109,14 @@ class Spool:
         except BaseException:
             self.close()
             raise
+
+    def _opened(self) -> SqliteFile:
+        try:
+            return SqliteFile(self.path, _KIND)
+        except DiskFull:
+            if not self._space.release():
+                raise
+            return SqliteFile(self.path, _KIND)
 
     def _load(self) -> None:
         sql = "SELECT count(*), total(size), max(id) FROM waiting"
@@ -109,15 +128,27 @@ class Spool:
     def put(self, topic: str, records: Sequence[Record]) -> None:
         """Stores records; on return they survive a crash, and with a Report a power cut (fsync).
 
-        Raises DiskFull, and then stores none of them.
+        On a full disk older frames and audio give way. Raises DiskFull where none are left, or with
+        a Report FileBusy where another program has locked the file; then stores none of them.
         """
+        while True:
+            try:
+                self._put(topic, records)
+                self._space.hold()
+                return
+            except DiskFull:
+                if not self._give_way():
+                    raise
+
+    def _put(self, topic: str, records: Sequence[Record]) -> None:
         rows = [_row(topic, record) for record in records]
         newest = {topics.key_of(topic, record): _place(record) for record in records}
         durable = any(isinstance(record, Report) for record in records)
         gone = Counter[str]()
         with self._changed:
             first = self._last + 1
-            with self._file.transaction(durable=durable) as run:
+            longest = URGENT if durable else math.inf
+            with self._file.transaction(durable=durable, longest=longest) as run:
                 left, freed = self._make_room(sum(_cost(len(row[-1])) for row in rows), gone)
                 run.executemany(
                     "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -132,6 +163,27 @@ class Spool:
             self._bytes += sum(len(row[-1]) for row in rows) - freed
             self._changed.notify_all()
             self._bound_wal()
+        self._count(gone)
+
+    def _give_way(self) -> bool:
+        """Evicts some of what may be evicted, for a full disk; returns whether it made room."""
+        released, gone = self._space.release(), Counter[str]()
+        with self._changed:
+            self._file.checkpoint()  # its space is needed for what is deleted and moved
+            try:
+                with self._file.transaction():
+                    left, freed = self._make_room(_STEP << 14, gone)
+            except DiskFull:
+                return released
+            self._waiting -= left
+            self._bytes -= freed
+            self._file.checkpoint()
+            shrunk = self._file.shrink(0, _STEP * 2)
+            self._file.checkpoint()
+        self._count(gone)
+        return released or shrunk or bool(gone)
+
+    def _count(self, gone: Mapping[str, int]) -> None:
         for key, n in gone.items():
             site, _, source = key.partition("/")
             self._dropped(site, source, n)
@@ -206,7 +258,7 @@ class Spool:
     def share(self) -> float:
         """The share of the cap in use; near 1, records are evicted."""
         with self._changed, self._file.outside():
-            return self._file.live() / self._budget
+            return self._file.live() / max(self._most(), 1)
 
     def chunks(self) -> dict[str, int]:
         """The number of waiting frames and audio chunks by key, for the balance of counts."""
@@ -228,7 +280,8 @@ class Spool:
         Returns the number of rows and bytes that are gone; `gone` counts evictions by key.
         """
         rows = size = 0
-        excess = self._file.live() + incoming - self._budget
+        most = self._most()
+        excess = self._file.live() + incoming - most
         for kind in (FRAME, SOUND):
             while excess > 0 and (oldest := self._oldest(kind, excess)):
                 for number, length, upto, topic, key in oldest:
@@ -243,8 +296,15 @@ class Spool:
                     size += length - len(mark)
                     excess -= length - len(mark)
                 if excess <= 0:
-                    excess = self._file.live() + incoming - self._budget
+                    excess = self._file.live() + incoming - most
         return rows, size
+
+    def _most(self) -> int:
+        """Bytes of pages that the spool may have now: less than its cap on a disk that is full."""
+        if not self._space.spare:
+            return self._budget
+        ours = self._file.size() + self._file.wal_size()
+        return min(self._budget, ours + self._space.free() - self._space.spare - self._wal)
 
     def _oldest(self, kind: int, wanted: int) -> list[tuple[int, int, int, str, str]]:
         """The oldest records of a kind, about `wanted` bytes; none that a broker may have."""
@@ -278,7 +338,7 @@ class Spool:
     def _bound_wal(self) -> None:
         """Checkpoints the WAL into the file when it has grown, unless the disk has no room."""
         with suppress(DiskFull):
-            self._file.bound_wal(_WAL // 2)
+            self._file.bound_wal(self._wal // 2)
 
 
 def _row(topic: str, record: Record) -> tuple[int, int, int, str, str, str, bytes]:

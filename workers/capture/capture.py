@@ -254,8 +254,27 @@ class Capture:
                 start = min(now, *(chunk.start for chunk in mine)) if mine else now
                 records = [self._roster(source, start), *records]
             what = self._stored(topic, records)
+            if what != "published":
+                self._blind(topic, source, now)
             self._status.source(self._settings.site, source, *self._how(source, now))
             self._status.count(self._settings.site, source, what, len(mine))
+
+    def _blind(self, topic: str, source: str, now: int) -> None:
+        """Says that the source was lost up to now, as its chunks were not stored.
+
+        Records that small find their place sooner than chunks; the site's windows wait for them.
+        """
+        gone = Progress(
+            site=self._settings.site,
+            source=source,
+            upto=max(now, self._upto[source]),
+            alive=False,
+            reason="no space left on the disk",
+        )
+        if self._stored(topic, [self._roster(source, now), gone]) == "published":
+            self._upto[source] = gone.upto
+        else:
+            self._roster_due = -1
 
     def _stored(self, topic: str, records: Sequence[Record]) -> str:
         """Publishes the records; returns the count that their chunks belong to."""

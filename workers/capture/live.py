@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.config.schema import Config
-from pipeline.errors import ConfigError, DiskFull
+from pipeline.errors import ConfigError, DiskFull, FileBusy
 from pipeline.sources import roster
 from pipeline.topics import FRAMES
 from pipeline.types import SECOND, Record
@@ -28,7 +28,7 @@ from workers.capture.heartbeat import HeartbeatMonitor
 from workers.capture.report_api import ReportApi
 from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
-from workers.capture.reports import ReportSource, last_promises
+from workers.capture.reports import ReportBacklog, ReportSource, last_promises
 from workers.capture.running_daemons import RunningDaemon, registered
 from workers.config.secrets import Secrets
 from workers.runtime.rate_limited_log import RateLimitedLog
@@ -69,11 +69,13 @@ def threads(
     store: Publish,
     last: Last,
     healthy: Callable[[], bool],
+    backlog: ReportBacklog | None = None,
     degraded: Callable[[], int] = lambda: 0,
 ) -> list[Thread]:
     """Returns the threads of a live capture; nothing is published before they run.
 
-    `store` is durable when it returns, or raises DiskFull. Errors of the config are raised here and
+    `store` is durable when it returns, or raises DiskFull or FileBusy. With a `backlog` a site
+    whose reports are not read fast enough has to wait. Errors of the config are raised here and
     not in the threads: ConfigError, or OutsideError for an address that is in use.
     """
     clock, stop, sites = place.clock, place.stop, place.settings.sites
@@ -90,7 +92,7 @@ def threads(
         keep(topic, records)
 
     bodies = _captures(place, watch, publish)
-    reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)))
+    reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)), backlog)
     status = place.status
     api = ReportApi(
         reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy, degraded
@@ -163,7 +165,7 @@ def _speak(stop: threading.Event, watch: HeartbeatMonitor, store: Publish) -> No
     """Publishes the records of the heartbeat monitor once a second."""
     while not stop.wait(1.0):
         for topic, record in watch.speak():
-            with suppress(DiskFull):  # `store` has warned, and the next second tries again
+            with suppress(DiskFull, FileBusy):  # a warning was logged; the next second tries again
                 store(topic, [record])
 
 

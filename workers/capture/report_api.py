@@ -1,6 +1,7 @@
 """Answers HTTP requests about reports and status; opens no socket.
 
-POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202 when it is durable
+POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202 when it is durable;
+                  429 while too many reports of the site wait to be read
 GET  /v1/status   the daemon's status
 GET  /healthz     needs no token
 """
@@ -17,21 +18,23 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.config.problem import nearest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TooManyReports
 from workers.capture.reports import ReportSource
 
 MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
 MAX_AUTHOR_LENGTH = 100  # characters
+RETRY_AFTER = 5  # s; told with 429 and 503
 MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
 ROUTES = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}  # path -> method
 Headers = Mapping[str, str]  # names in lower case
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An HTTP response: a status and a JSON object."""
+    """An HTTP response: a status, a JSON object, and the header Retry-After in s (0: none)."""
 
     status: int
     body: Mapping[str, Any]
+    retry_after: int = 0
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,7 +132,10 @@ class ReportApi:
                 "no text" if not text else f"an author has {MAX_AUTHOR_LENGTH} characters at most"
             )
             return error_answer(400, reason)
-        report = self._reports.submit(given.site, author, text)
+        try:
+            report = self._reports.submit(given.site, author, text)
+        except TooManyReports as busy:
+            return error_answer(429, str(busy))
         return Answer(202, {"site": report.site, "start": report.start})
 
     def _known(self, header: str) -> bool:
@@ -141,7 +147,7 @@ class ReportApi:
 
 def error_answer(status: int, reason: str) -> Answer:
     """An error answer with its reason."""
-    return Answer(status, {"error": reason})
+    return Answer(status, {"error": reason}, RETRY_AFTER if status in (429, 503) else 0)
 
 
 def _local(host: str) -> bool:

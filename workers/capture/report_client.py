@@ -25,8 +25,8 @@ def send_report(
 ) -> None:
     """Sends a report to a running daemon; on return it is durable there.
 
-    Raises OutsideError when no daemon answers or the daemon fails (status 500 and above), and
-    ConfigError when it refuses the report.
+    Raises OutsideError when no daemon answers, or the daemon fails or is too busy (status 500 and
+    above, 429), and ConfigError when it refuses the report.
     """
     try:
         place = urlsplit(url)
@@ -62,7 +62,7 @@ def send_report(
         msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
         raise ConfigError(msg)
     msg = f"the report was not taken: {_said(body, status)}"
-    raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
+    raise (OutsideError(msg) if status >= 500 or status == 429 else ConfigError(msg))
 
 
 def own_token(folder: Path) -> str:

@@ -214,6 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.send_header("Cache-Control", "no-store")
+        if answer.retry_after:
+            self.send_header("Retry-After", str(answer.retry_after))
         if answer.status == 401:
             self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()

@@ -6,16 +6,54 @@ It has no HTTP: `report_api` answers requests, and `report_server` has the socke
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
 
 from pipeline import codec, topics
 from pipeline.config.schema import Site
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, DiskFull, FileBusy, TooManyReports
 from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.types import ROSTER_EVERY, Progress, Record, Report, Roster, ns
 from workers.capture.capture import Publish
 from workers.capture.clock import Clock
+
+# Reports of one site that wait to be read: so many at most, and so many bytes of their texts. The
+# text stage reads some seven of the longest in a second.
+MAX_WAITING, MAX_WAITING_BYTES = 100, 256 << 10
+BUSY_TIMEOUT = 2.5  # s that a report waits for those before it to be stored
+
+
+class ReportBacklog(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the reports of a log are: `end` is the offset of the next record, and all records
+    below `read` were read."""
+
+    end: Callable[[], int]
+    read: Callable[[], int]
+
+
+class _Waiting:
+    """The reports of each site that the text stage has not read."""
+
+    def __init__(self, backlog: ReportBacklog) -> None:
+        self._backlog = backlog
+        self._reports: dict[str, deque[tuple[int, int]]] = {}  # site -> (end offset, bytes)
+
+    def check(self, site: str) -> None:
+        """Raises TooManyReports where too many reports of the site wait."""
+        waiting, read = self._reports.setdefault(site, deque()), self._backlog.read()
+        while waiting and waiting[0][0] <= read:
+            waiting.popleft()
+        if len(waiting) >= MAX_WAITING or sum(size for _, size in waiting) >= MAX_WAITING_BYTES:
+            msg = f"{len(waiting)} reports of {site} wait to be read; send this one again later"
+            raise TooManyReports(msg)
+
+    def add(self, report: Report) -> None:
+        """Notes a report that was just published."""
+        place = self._backlog.end(), len(report.text.encode())
+        self._reports.setdefault(report.site, deque()).append(place)
 
 
 class ReportSource:
@@ -23,7 +61,8 @@ class ReportSource:
 
     A report starts when it is received, but never before the published progress and never at the
     same ns as the report before: both would be taken for a repeat. `promised` is site -> the first
-    free ns in the log, so that no report is lost when the clock is set back over a restart.
+    free ns in the log, so that no report is lost when the clock is set back over a restart. With a
+    `backlog` a site whose reports are not read fast enough has to wait.
     """
 
     def __init__(
@@ -32,10 +71,12 @@ class ReportSource:
         publish: Publish,
         clock: Clock,
         promised: Mapping[str, int] | None = None,
+        backlog: ReportBacklog | None = None,
     ) -> None:
         self._sites = sites
         self._publish = publish
         self._clock = clock
+        self._waiting = _Waiting(backlog) if backlog else None
         self._lock = threading.Lock()
         self._next = {site: (promised or {}).get(site, 0) for site in sites}  # ns; next free start
         self._beat = dict.fromkeys(sites, -1)
@@ -47,8 +88,13 @@ class ReportSource:
         return tuple(self._sites)
 
     def submit(self, site: str, author: str, text: str) -> Report:
-        """Publishes a report, durable on return; raises KeyError for an unknown site."""
-        with self._lock:
+        """Publishes a report, durable on return; raises KeyError for an unknown site.
+
+        Raises TooManyReports, DiskFull, or FileBusy; the report is not kept then.
+        """
+        with self._locked():
+            if self._waiting:
+                self._waiting.check(site)
             start = max(self._clock(), self._next[site])
             report = Report(
                 site=site,
@@ -58,23 +104,46 @@ class ReportSource:
                 author=author,
                 text=text,
             )
-            self._publish(topics.REPORTS, [*self._roster_due(site, start), report])
+            self._store(site, [*self._roster_due(site, start), report])
             self._next[site] = start + 1
+            if self._waiting:
+                self._waiting.add(report)
             return report
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=BUSY_TIMEOUT):
+            msg = "the reports before this one wait for the disk"
+            raise FileBusy(msg)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def beat(self) -> None:
-        """Publishes, once a hop, that no report starts before now; and the site's roster if due."""
-        with self._lock:
+        """Publishes, once a hop, that no report starts before now; and the site's roster if due.
+
+        Where they cannot be stored now, the next call publishes them.
+        """
+        with suppress(DiskFull, FileBusy), self._lock:
             now = self._clock()
             for name, site in self._sites.items():
                 records = self._roster_due(name, now)
-                if now >= self._beat[name]:
-                    self._beat[name] = now + ns(site.windows.hop)
-                    upto = max(now, self._next[name])
+                due = now >= self._beat[name]
+                upto = max(now, self._next[name])
+                if due:
                     records.append(Progress(site=name, source=REPORTS_SOURCE, upto=upto))
-                    self._next[name] = upto
                 if records:
-                    self._publish(topics.REPORTS, records)
+                    self._store(name, records)
+                if due:
+                    self._beat[name], self._next[name] = now + ns(site.windows.hop), upto
+
+    def _store(self, site: str, records: Sequence[Record]) -> None:
+        try:
+            self._publish(topics.REPORTS, records)
+        except (DiskFull, FileBusy):
+            self._roster[site] = -1  # a roster among them is due again
+            raise
 
     def _roster_due(self, name: str, now: int) -> list[Record]:
         if now < self._roster[name]:

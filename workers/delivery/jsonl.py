@@ -24,11 +24,13 @@ from pipeline.ports import Bus
 from pipeline.types import Alert, content_id
 from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
+from workers.runtime.storage_cap import StorageCap
 
 LINE_BEGIN = b'{"specversion":"1.0",'
 # bytes at the end whose ids are read; a crash repeats at most one step's alerts
 TAIL_BYTES = 4 << 20
 MAX_REMEMBERED_IDS = 10_000  # ids
+LEAST = 1 << 20  # bytes of alerts.jsonl, however small the disk
 MAX_ASIDE = 100  # damaged files that are kept; with more the subscriber fails
 
 _BLOCK = 64 << 10
@@ -53,7 +55,8 @@ def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
     `alerts.jsonl` and the older `alerts.jsonl.1` take at most a hundredth of the cap each. A file
     of the config belongs to the operator and grows without a limit.
     """
-    most = size_bytes(settings.storage.cap) // 100
+    cap = StorageCap(settings, folder)
+    most = min(size_bytes(settings.storage.cap) // 100, max(cap() // 100, LEAST))
     given = [  # a name is a consumer group: another file before it must not change it
         (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
         for one in settings.jsonl

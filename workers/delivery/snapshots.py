@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.bus.private import private_file, private_folder
-from pipeline.config.schema import Config, size_bytes
+from pipeline.config.schema import Config
 from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Detections, FrameChunk, rfc3339
 from workers.delivery.delivery import Subscriber
 from workers.media import jpeg
 from workers.media.jpeg import decoded
+from workers.runtime.storage_cap import StorageCap
 
 SHOWN_BEFORE = 3 * SECOND  # ns before the alert's time; a frame in this span still shows the event
 SHOWN_AFTER = 1 * SECOND  # ns after it
@@ -57,8 +58,9 @@ def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -
 
 def subscribers(settings: Config, folder: Path, bus: Bus) -> Iterator[Subscriber]:
     """Yields the subscriber that writes `evidence/` in the state folder, a tenth of the cap."""
-    cap = size_bytes(settings.storage.cap) // 10
-    sink = SnapshotSink(folder / "evidence", bus, cap, least_scores(settings))
+    cap = StorageCap(settings, folder)
+    most = lambda: cap() // 10  # noqa: E731
+    sink = SnapshotSink(folder / "evidence", bus, most, least_scores(settings))
     yield Subscriber(name="evidence", sink=sink)
 
 
@@ -74,17 +76,17 @@ def least_scores(settings: Config) -> Mapping[tuple[str, str], float]:
 class SnapshotSink:
     """A Sink that writes the snapshots of each alert into `folder`; a missing frame is no error.
 
-    `cap` bounds the folder in bytes: the oldest files are deleted first, only files that this class
-    names, and only below `folder`. A box is drawn from the camera's score in `least` on; the
-    manifest lists all boxes. Raises Rejected when the site or the id cannot be part of a file name,
-    Retry when the disk does not take a file or the brokers are away.
+    `cap` returns the most bytes of the folder: the oldest files are deleted first, only files that
+    this class names, and only below `folder`. A box is drawn from the camera's score in `least` on;
+    the manifest lists all boxes. Raises Rejected when the site or the id cannot be part of a file
+    name, Retry when the disk does not take a file or the brokers are away.
     """
 
     def __init__(
         self,
         folder: Path,
         bus: Bus,
-        cap: int = FOLDER_CAP,
+        cap: Callable[[], int] = lambda: FOLDER_CAP,
         least: Mapping[tuple[str, str], float] | None = None,
     ) -> None:
         self._folder = folder
@@ -180,16 +182,26 @@ class SnapshotSink:
         self._size += len(data)
 
     def _trim(self) -> None:
-        """Deletes the oldest files when the folder is too large; a missing file is no error."""
-        if self._size <= self._cap:
+        """Deletes the oldest files when the folder is too large."""
+        cap = self._cap()
+        if self._size <= cap:
             return
-        files = sorted(_files(self._folder))
-        self._size = sum(size for _, size, _ in files)
-        for _, size, path in files:
-            if self._size <= self._cap * KEPT_SHARE:
-                return
-            path.unlink(missing_ok=True)
-            self._size -= size
+        self._size = sum(size for _, size, _ in _files(self._folder))  # `evict` may have deleted
+        self._size -= evict(self._folder, round(self._size - cap * KEPT_SHARE))
+
+
+def evict(folder: Path, wanted: int) -> int:
+    """Deletes the oldest files of this class until `wanted` bytes are freed, for a full disk.
+
+    Returns how many bytes are. A missing file is no error.
+    """
+    freed = 0
+    for _, size, path in sorted(_files(folder)):
+        if freed >= wanted:
+            break
+        path.unlink(missing_ok=True)
+        freed += size
+    return freed
 
 
 def drawn(frame: FrameChunk, boxes: Sequence[Box]) -> bytes:

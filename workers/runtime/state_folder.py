@@ -1,4 +1,4 @@
-"""Creates the state folder, keeps it private, and opens the daemon's log in it."""
+"""Creates the state folder, keeps it private and bounded, and opens the daemon's log in it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import logging
 import os
 import re
 import stat
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import topics
+from pipeline.bus.disk_space import usual_spare
 from pipeline.bus.log import LocalLog, Retention
 from pipeline.bus.private import FOLDER, OTHERS, tighten
 from pipeline.config.schema import Config
 from pipeline.config.topic_plan import shares
 from pipeline.errors import OutsideError
+from workers.runtime.storage_cap import StorageCap
+
+HELD = (topics.REPORTS, topics.OBSERVATIONS, topics.ANOMALIES, topics.ALERTS)  # until they are read
+GIVES_WAY = {topics.FRAMES: 1, topics.AUDIO: 2}  # when the disk is full; frames first
 
 log = logging.getLogger("fusewatch")
 
 # what Fusewatch keeps in a state folder; `lost+found` is the file system's
 _OURS = re.compile(
     r"log|evidence|token|webhook-secret|\w+-password(-\d+)?|running|alerts\.jsonl.*|spool\..*"
+    r"|reserve"
 )
 _NOBODYS = {"lost+found"}
 
@@ -76,20 +84,42 @@ def _tighten_all(path: Path) -> None:
             tighten(each)
 
 
-def local_log(settings: Config, folder: Path) -> LocalLog:
+def local_log(
+    settings: Config,
+    folder: Path,
+    *,
+    give: Callable[[int], int] = lambda wanted: 0,
+    stop: threading.Event | None = None,
+) -> LocalLog:
     """Opens the daemon's log in the state folder `folder`; raises OutsideError while another
-    process has it."""
-    return LocalLog(folder / "log", clock=time.time_ns, retention=_retention(settings))
+    process has it.
+
+    `give` frees about so many bytes of other files when the disk is full. Waits of the log end
+    when `stop` is set.
+    """
+    state_folder(settings, folder)
+    return LocalLog(
+        folder / "log",
+        clock=time.time_ns,
+        retention=retention(settings, StorageCap(settings, folder)()),
+        spare=usual_spare(folder),
+        give=give,
+        stop=stop,
+    )
 
 
-def _retention(settings: Config) -> dict[str, Retention]:
-    """Each topic's share of the cap on disk; evidence gets the rest."""
+def retention(settings: Config, cap: int) -> dict[str, Retention]:
+    """Each topic's share of `cap` bytes on disk; evidence gets the rest."""
     return {
         topic: Retention(
             max_bytes=max(1 << 20, size),  # less is too little for a topic
             max_age=age,
-            hold=topic == topics.ALERTS,
+            hold=topic in HELD,
+            # Stages may always write what they make of records that are held, or nobody moves.
+            capped=topic in (topics.REPORTS, topics.OBSERVATIONS),
             durable=topic in (topics.ALERTS, topics.REPORTS),
+            gives_way=GIVES_WAY.get(topic, 0),
+            urgent=topic == topics.REPORTS,
         )
-        for topic, (size, age) in shares(settings).items()
+        for topic, (size, age) in shares(settings, cap).items()
     }

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from pipeline.errors import FusewatchError
+from pipeline.errors import FusewatchError, OutsideError
 from workers.runtime.stderr_log import on_terminal
 
 log = logging.getLogger("fusewatch")
@@ -112,6 +112,11 @@ class Supervisor:
     def _guarded(self, name: str, body: Callable[[], None]) -> None:
         try:
             body()
+        except OutsideError as error:
+            if self.stop.is_set():  # a wait for the disk or the brokers ends with the process
+                log.warning("%s ended before its turn was over: %s", name, error)
+            else:
+                self.blame(name, error)
         except BaseException as error:
             self.blame(name, error)
 

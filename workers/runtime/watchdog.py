@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from pipeline.errors import OutsideError
 from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
+from workers.runtime.loss_log import LossLog
 
 log = logging.getLogger("fusewatch")
 
@@ -59,7 +60,7 @@ def watch(
     answered all that time and the process was not paused.
     """
     stalls = [Stall(monotonic) for _ in jobs]
-    lost = dict.fromkeys(jobs, 0)
+    losses = [LossLog(job.group, job.topic, monotonic) for job in jobs]
     while True:
         asked = monotonic()
         if stop.wait(every):
@@ -67,11 +68,8 @@ def watch(
         if monotonic() - asked > every + PAUSE:
             for stall in stalls:
                 stall.excuse()
-        for job, stall in zip(jobs, stalls, strict=True):
-            if job.lost > lost[job]:
-                said = "%s came too late: retention took %d entries of %s before they were read"
-                log.warning(said, job.group, job.lost - lost[job], job.topic)
-                lost[job] = job.lost
+        for job, stall, loss in zip(jobs, stalls, losses, strict=True):
+            loss.saw(job.lost)
             gauge(f"lost.{job.group}", job.lost)
             try:
                 waiting, place = job.look(bus)
