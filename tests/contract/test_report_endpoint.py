@@ -18,7 +18,8 @@ from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
-from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi, cleaned
+from pipeline.words import cleaned
+from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi
 from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import MAX_REQUESTS, Endpoint
 from workers.capture.reports import ReportSource, last_promises
