@@ -1,10 +1,9 @@
-# Three environments: .venv is the light install with development tools; .venv-torch adds the optional
-# adapters (ultralytics, openai-whisper) and training, which bring torch; .venv-mutate is for mutation
-# testing alone. apt packages: deploy/apt.txt.
+# Environments: .venv is the light install with development tools; .venv-torch adds the optional
+# adapters (ultralytics, openai-whisper) and training, which bring torch; .venv-docs builds the docs;
+# .venv-mutate is for mutation testing alone. apt packages: deploy/apt.txt.
 PYTHON ?= python3
 SHARED := $(wildcard ../shared)
 ifneq ($(SHARED),)
-DEMO = --scene $(SHARED)/scenes/office-break-in.yaml
 export FUSEWATCH_WEIGHTS ?= $(abspath $(SHARED)/weights)
 endif
 PIP = -m pip install -q --disable-pip-version-check -c constraints.txt
@@ -13,15 +12,15 @@ TWO = -n 2 --dist worksteal
 FAST = $(TWO) -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test soak kafka bench mutate head shared light clean
+.PHONY: help setup demo check test docs reference soak kafka bench mutate head shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.light ## install what `fusewatch` needs into .venv
 
-demo: .venv/.light ## replay a break-in, deliver its alerts to a local receiver, tell the story
-	$(BIN)/fusewatch demo $(DEMO)
+demo: .venv/.light ## play a recorded break-in, deliver its alerts, tell the story (ARGS=--open: as a page, too)
+	$(BIN)/fusewatch demo $(ARGS)
 
 check: .venv/.dev ## lint, types and the fast tests
 	$(BIN)/ruff check .
@@ -34,7 +33,15 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	$(BIN)/pytest -m "live or slow"
 	@# One thread in each process: the threads of networks this small cost more than they give
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
-		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py
+		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py \
+		tests/contract/test_network_training.py
+
+docs: .venv-docs/.done ## the docs as a site in build/site; a dead link or anchor fails
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict -q
+	@echo "build/site/index.html; with search: $(PYTHON) -m http.server -b 127.0.0.1 -d build/site"
+
+reference: .venv/.dev ## write the pages and figures of docs/ that are made of the code
+	$(BIN)/python -m docs.generate
 
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/explanations/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
@@ -58,7 +65,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media
 
-mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/properties.md)
+mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/mutation-testing.md)
 	.venv-mutate/bin/python -m tests.mutate $(ARGS)
 
 head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/guides/training.md)
@@ -79,7 +86,7 @@ light: ## the size of the light install, in a fresh environment of its own
 	@du -sh build/light
 
 clean: ## remove what make made
-	rm -rf .venv .venv-torch .venv-mutate build out *.egg-info
+	rm -rf .venv .venv-torch .venv-docs .venv-mutate build out *.egg-info
 
 build/.apt-run: deploy/apt.txt
 	@mkdir -p build
@@ -103,6 +110,11 @@ build/.apt-test: deploy/apt.txt
 .venv-torch/.done: pyproject.toml constraints.txt | build/.apt-test
 	$(PYTHON) -m venv .venv-torch
 	.venv-torch/bin/python $(PIP) -e '.[ultralytics,whisper,train,dev]'
+	@touch $@
+
+.venv-docs/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(PIP) -e '.[docs]'
 	@touch $@
 
 .venv-mutate/.done: pyproject.toml constraints.txt

@@ -35,7 +35,8 @@ from models.hearing.sound import BANDS, PATCH_FRAMES, PATCH_STEP, SoundHead, Yam
 from models.hearing.sound import YAMNET_FILE as YAMNET
 from models.hearing.speech import SILENCE
 from models.hearing.transcript import Transcript, most_tokens
-from models.hearing.voice_activity import FRAME_SAMPLES, VoiceActivity
+from models.hearing.voice_activity import VoiceActivity
+from models.hearing.waveform import FRAME_SAMPLES
 from models.language.text import TextEncoder
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog

@@ -57,7 +57,7 @@ def onset(clip: Path) -> float:
 
     samples = (
         np.frombuffer(
-            AudioMix([(clip, Fraction(0), 0.0)], 2 * RATE, lambda what, n: None).between(
+            AudioMix([(clip, Fraction(0), 0.0, 1)], 2 * RATE, lambda what, n: None).between(
                 0, 2 * RATE
             ),
             "<i2",

@@ -23,12 +23,23 @@ from pipeline import backoff
 from pipeline.errors import WeightsError
 
 MAX_TRIES = 5  # limit of consecutive tries without a byte
+HURRIED_TRIES = 2  # the same for a file that has another source
 RETRY_DELAYS = backoff.doubling(first=2.0, longest=30.0)  # s
 SPARE_BYTES = 50_000_000  # bytes that must stay free on the disk
 TIMEOUT = httpx.Timeout(30, connect=20)  # s between two bytes; the total is not limited
+HURRIED_TIMEOUT = httpx.Timeout(30, connect=8)
+UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Told = Callable[[int], None]  # number of bytes downloaded so far
+
+
+class HostUnreachable(WeightsError):
+    """No connection to `host` could be made."""
+
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(f"{host} cannot be reached ({reason})")
+        self.host, self.reason = host, reason
 
 
 class Wanted:
@@ -43,14 +54,17 @@ def fetch(
     target: Path,
     told: Told = lambda _: None,
     *,
-    timeout: httpx.Timeout = TIMEOUT,
+    hurry: bool = False,
+    timeout: httpx.Timeout | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
     """Downloads `wanted` to `target` atomically; raises WeightsError and never leaves wrong bytes.
 
     Allows only https (and http on this machine), for redirects too. When two processes fetch the
-    same file, the second waits for the first.
+    same file, the second waits for the first. With `hurry` there is another source: a host that
+    cannot be reached raises HostUnreachable at once, and a busy one is asked only twice.
     """
+    timeout = timeout or (HURRIED_TIMEOUT if hurry else TIMEOUT)
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +72,7 @@ def fetch(
             if target.exists() and digest(target) == wanted.sha256:
                 return
             _room(wanted, part)
-            _download(wanted, part, told, timeout, wait)
+            _download(wanted, part, told, timeout, wait, hurry=hurry)
             _accept(wanted, part, target)
     except OSError as error:
         msg = f"{target} cannot be written: {error.strerror or error}"
@@ -88,7 +102,13 @@ def _room(wanted: Wanted, part: Path) -> None:
 
 
 def _download(
-    wanted: Wanted, part: Path, told: Told, timeout: httpx.Timeout, wait: Callable[[float], None]
+    wanted: Wanted,
+    part: Path,
+    told: Told,
+    timeout: httpx.Timeout,
+    wait: Callable[[float], None],
+    *,
+    hurry: bool,
 ) -> None:
     """Downloads until `part` has the right size; a try that brings bytes resets the failure
     count."""
@@ -98,7 +118,7 @@ def _download(
     with httpx.Client(
         follow_redirects=True, max_redirects=5, timeout=timeout, event_hooks=hooks
     ) as client:
-        while failed < MAX_TRIES:
+        while failed < (HURRIED_TRIES if hurry else MAX_TRIES):
             before = _size(part)
             if before == wanted.size:
                 return
@@ -110,12 +130,13 @@ def _download(
                 msg = f"{wanted.url}: redirects in circles"
                 raise WeightsError(msg) from None
             except httpx.HTTPError as error:
+                if hurry and isinstance(error, UNREACHABLE) and _size(part) == before:
+                    raise HostUnreachable(host, str(error) or type(error).__name__) from error
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
             failed = 0 if _size(part) > before else failed + 1
-    msg = (
-        f"{part.stem} cannot be downloaded from {host}: {reason}; try again later, "
-        f"or bring it from another machine to {part.with_suffix('')}"
-    )
+    msg = f"{part.stem} cannot be downloaded from {host}: {reason}"
+    if not hurry:
+        msg += f"; try again later, or bring it from another machine to {part.with_suffix('')}"
     raise WeightsError(msg)
 
 
@@ -134,6 +155,7 @@ def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
         if answer.status_code not in (200, 206):
             msg = f"{answer.url.host} answers {answer.status_code} for {wanted.url}"
             raise WeightsError(msg)
+        _plausible(answer, wanted)
         if answer.status_code == 200:
             have = 0  # the server does not support ranges: start again
         with part.open("r+b" if have else "wb") as file:
@@ -147,6 +169,22 @@ def _once(client: httpx.Client, wanted: Wanted, part: Path, told: Told) -> str:
                 file.write(piece)
                 told(have)
     return "" if have == wanted.size else "it ended early"
+
+
+def _plausible(answer: httpx.Response, wanted: Wanted) -> None:
+    """Refuses what is not the file, such as the page of a proxy or of a login to a network."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if answer.status_code == 206:
+        size = answer.headers.get("content-range", "").rpartition("/")[2]
+    else:
+        size = answer.headers.get("content-length", "")
+    if kind == "text/html" or (size.isdecimal() and int(size) != wanted.size):
+        what = f"a web page ({kind})" if kind == "text/html" else f"{size} bytes"
+        msg = (
+            f"{answer.url.host} answers with {what} in place of the {wanted.size} bytes of the "
+            "file; a proxy or a login page may stand between"
+        )
+        raise WeightsError(msg)
 
 
 def _goes_on(answer: httpx.Response, have: int) -> bool:

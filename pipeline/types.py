@@ -51,8 +51,8 @@ def rfc3339(time: int) -> str:
 class Record(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The base of all records: the site and source that it comes from."""
 
-    site: str
-    source: str
+    site: str  # the name of the site
+    source: str  # the name of the source
 
 
 class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
@@ -61,9 +61,9 @@ class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
     start: Whole
     end: Whole
     seq: Whole  # counts every captured frame of the source, also those not published
-    width: Whole
-    height: Whole
-    data: bytes
+    width: Whole  # px; of the picture
+    height: Whole  # px; of the picture
+    data: bytes  # the JPEG
 
 
 class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
@@ -71,10 +71,10 @@ class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    seq: Whole
-    rate: Whole
-    channels: Whole
-    data: bytes
+    seq: Whole  # counts every captured chunk of the source
+    rate: Whole  # Hz; samples per second of one channel
+    channels: Whole  # interleaved in `data`
+    data: bytes  # the PCM
 
 
 class Report(Record, frozen=True, kw_only=True, tag=True):
@@ -82,19 +82,19 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    author: str
-    text: str
+    author: str  # who wrote it; may be empty
+    text: str  # what was written
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
     """One detected object; score and corners are rounded to 1e-3 before any threshold."""
 
-    label: str
-    score: Number
-    x1: Number
-    y1: Number
-    x2: Number
-    y2: Number
+    label: str  # the class of the object
+    score: Number  # 0 to 1
+    x1: Number  # the left edge, 0 to 1
+    y1: Number  # the top edge, 0 to 1
+    x2: Number  # the right edge, 0 to 1
+    y2: Number  # the bottom edge, 0 to 1
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):
@@ -107,10 +107,10 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Box, ...] = ()  # the objects
     embedding: bytes = b""
-    luma: Number = -1.0
-    sharpness: Number = -1.0
+    luma: Number = -1.0  # mean of the frame, 0 to 1
+    sharpness: Number = -1.0  # `log10(1 + v)`, see above
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):
@@ -118,9 +118,9 @@ class Utterance(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    text: str
-    language: str
-    confidence: Number
+    text: str  # what was said
+    language: str  # its code, such as `en`
+    confidence: Number  # mean token probability, 0 to 1
     embedding: bytes = b""
 
 
@@ -134,11 +134,11 @@ class Sound(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    labels: Mapping[str, Number] = {}
-    loudness_db: Number = -120.0
+    labels: Mapping[str, Number] = {}  # label -> calibrated probability
+    loudness_db: Number = -120.0  # dBFS; RMS of the second
     embedding: bytes = b""
-    clipped: Number = 0.0
-    floor_db: Number = -120.0
+    clipped: Number = 0.0  # share of samples at full scale, 0 to 1
+    floor_db: Number = -120.0  # dBFS; the noise floor
 
 
 class Described(Record, frozen=True, kw_only=True, tag=True):
@@ -146,8 +146,8 @@ class Described(Record, frozen=True, kw_only=True, tag=True):
 
     start: Whole
     end: Whole
-    text: str
-    author: str
+    text: str  # what was written
+    author: str  # who wrote it; may be empty
     embedding: bytes = b""
 
 
@@ -157,9 +157,9 @@ class Progress(Record, frozen=True, kw_only=True, tag=True):
     `alive=False` is published on behalf of a lost source, and `reason` says why it is lost.
     """
 
-    upto: Whole
-    alive: bool = True
-    reason: str = ""
+    upto: Whole  # ns; no later record of this source starts before it
+    alive: bool = True  # false: it is published on behalf of a lost source
+    reason: str = ""  # why the source is lost
 
 
 class Roster(Record, frozen=True, kw_only=True, tag=True):
@@ -168,8 +168,8 @@ class Roster(Record, frozen=True, kw_only=True, tag=True):
     A microphone `room` gives two observation sources: `room` (sound) and `room/speech`.
     """
 
-    sources: tuple[str, ...]
-    start: Whole
+    sources: tuple[str, ...]  # the names of the observation sources
+    start: Whole  # ns; the roster is valid from here on
 
 
 class Presence(str, Enum):
@@ -199,33 +199,33 @@ class Late(Record, frozen=True, kw_only=True, tag=True):
     """A record below a promise made on behalf of its source; `record` is its encoding."""
 
     start: Whole
-    kind: str
-    record: bytes
+    kind: str  # the type of the record
+    record: bytes  # its encoding
 
 
 class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
     """A record that could not be used: its position, the reason and its bytes."""
 
-    topic: str
-    partition: Whole
-    offset: Whole
-    reason: str
-    value: bytes
+    topic: str  # where it was
+    partition: Whole  # where it was
+    offset: Whole  # where it was
+    reason: str  # why it could not be used
+    value: bytes  # its first 256 kB
 
 
 class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     """One result of a rule or of the fusion head: what it found in `[start, end)`."""
 
-    id: str
+    id: str  # depends only on its content
     start: Whole
     end: Whole
-    rule: str
-    label: str
-    severity: Severity
-    score: Number
-    presence: Mapping[str, Presence] = {}
+    rule: str  # the name of the rule, or the head
+    label: str  # what was found
+    severity: Severity  # low, medium, high or critical
+    score: Number  # 0 to 1
+    presence: Mapping[str, Presence] = {}  # source -> present, silent or lost
     text: str = ""  # the spoken or reported text, if words were the reason
-    reasons: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()  # for a person to read
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
     head: str = ""  # name and version of the stage's fusion head, if any
 
@@ -233,22 +233,22 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
 class Alert(Record, frozen=True, kw_only=True, tag=True):
     """One revision of an incident; `time` is the event time of the record that caused it."""
 
-    id: str
-    revision: Whole
+    id: str  # of the incident
+    revision: Whole  # counts from 0
     state: str  # opened | updated | closed
-    time: Whole
-    label: str
-    labels: tuple[str, ...]
-    rules: tuple[str, ...]
-    severity: Severity
-    score: Number
-    start: Whole
-    end: Whole | None
-    presence: Mapping[str, Presence] = {}
-    transcript: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    contributions: Mapping[str, Number] = {}
-    evidence: tuple[str, ...] = ()
+    time: Whole  # ns; event time of the record that caused it
+    label: str  # the label with the highest severity
+    labels: tuple[str, ...]  # all labels, sorted
+    rules: tuple[str, ...]  # the names of all rules, sorted
+    severity: Severity  # the highest so far
+    score: Number  # the highest so far, 0 to 1
+    start: Whole  # ns; of the earliest evidence
+    end: Whole | None  # ns; of the last evidence; none while it is open
+    presence: Mapping[str, Presence] = {}  # source -> lost if ever, else present if ever
+    transcript: tuple[str, ...] = ()  # what was said and reported
+    reasons: tuple[str, ...] = ()  # for a person to read
+    contributions: Mapping[str, Number] = {}  # modality -> share of the verdict
+    evidence: tuple[str, ...] = ()  # files below `evidence/` in the state folder
     heads: tuple[str, ...] = ()  # of its anomalies, sorted; several if one was replaced meanwhile
 
 

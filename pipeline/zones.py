@@ -32,6 +32,8 @@ def parse_points(text: str) -> tuple[Point, ...]:
             raise ValueError(msg) from None
         if not 0 <= number <= 1:  # also true for NaN
             msg = f"number {place} of the coordinates is {word}: a fraction of the frame, 0 to 1"
+            if number > 1:
+                msg += "; divide pixels by the width (x) or the height (y) of the picture"
             raise ValueError(msg)
         numbers.append(number)
     if len(numbers) % 2:

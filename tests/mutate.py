@@ -3,7 +3,7 @@
 A mutant is one small change of one module, made in a copy of the tree: a comparison moved by one, a
 number changed, a condition reversed, `min` for `max`, a statement left out. The tests of the module
 run until one fails. A mutant that no test fails has survived. Then either the change cannot be
-seen, or a test is missing; docs/explanations/properties.md judges each one.
+seen, or a test is missing; docs/explanations/mutation-testing.md judges each one.
 
 The seed decides the order in which mutants are tried. No mutant is begun after the minutes that are
 given, so what was tried is a fair sample. cosmic-ray makes the mutants and keeps the results.

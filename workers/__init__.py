@@ -1,7 +1,7 @@
 """All code with side effects: devices, threads, files, sockets, brokers and the command line.
 
-The commands of a user are here: `cli`, `daemon`, `worker`, `demo`, `doctor`. `graph` maps stages to
-topics. Packages, from the lowest layer up: `config` and `media`; `runtime`; `capture`, `stages` and
-`delivery`; `bus`; then `graph`; then `replay`; then `training`.
+The commands of a user are here: `cli`, `daemon`, `worker`. `graph` maps stages to topics.
+Packages, from the lowest layer up: `config` and `media`; `runtime`; `capture`, `stages` and
+`delivery`; `bus`; then `graph`; then `replay`; then `training`, `demo` and `setup`.
 May import: `models/` and `pipeline/`.
 """

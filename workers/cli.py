@@ -6,10 +6,12 @@ Exit codes: those of `workers/exit_codes.py`, and 70 when a defect of ours ended
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ import typer
 from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
-from workers import cli_topics, cli_training
+from workers import cli_setup, cli_topics, cli_training, cli_weights
 from workers.cli_options import (
     Config,
     Json,
@@ -26,6 +28,7 @@ from workers.cli_options import (
     State,
     command,
     command_group,
+    complain,
     flag,
     misused,
     path_argument,
@@ -33,14 +36,14 @@ from workers.cli_options import (
     text_argument,
     text_option,
 )
-from workers.exit_codes import FOUND, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
+from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 webhooks = command_group("Webhook subscribers.")
-weights = command_group("Model files.")
-app.add_typer(weights, name="weights", rich_help_panel=Panel.DAILY)
+app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(webhooks, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
@@ -48,15 +51,31 @@ app.add_typer(cli_topics.app)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; without `argv`, this process is the command's own."""
-    code = _flushed(_done(sys.argv[1:] if argv is None else argv))
-    if argv is None and any(thread.daemon for thread in threading.enumerate()):
-        # One hangs in a device or a decoder: Python would abort as it ends such a thread.
-        sys.stderr.flush()
+    words = sys.argv[1:] if argv is None else argv
+    as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
+    with stderr_log.json_stderr() if as_json else nullcontext():
+        code = _flushed(_done(words))
+    if argv is None and (as_json or any(thread.daemon for thread in threading.enumerate())):
+        # One hangs in a device or a decoder: Python would abort as it ends such a thread. And what
+        # libraries print as Python ends would be no JSON.
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os._exit(code)
     return code
 
 
 def _done(argv: Sequence[str]) -> int:
+    """Run the words; a defect is a traceback, as a JSON line where all lines are."""
+    try:
+        return _told_apart(argv)
+    except Exception:
+        if not stderr_log.is_json():
+            raise
+        logging.getLogger("fusewatch").critical("the command failed", exc_info=True)
+        return DEFECT
+
+
+def _told_apart(argv: Sequence[str]) -> int:
     """Every error that Fusewatch raises on purpose is one clear line, no trace."""
     # OpenCV and FFmpeg print addresses with their passwords: they are told to be quiet before cv2
     # is imported anywhere.
@@ -97,6 +116,11 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _told(error: FusewatchError, code: int) -> int:
+    complain(str(error))
+    return code
+
+
 def _ran(argv: Sequence[str]) -> int:
     """Parse the words and run their command.
 
@@ -114,11 +138,6 @@ def _ran(argv: Sequence[str]) -> int:
         return ended.exit_code
     except typer.TyperException as error:
         return misused(error)
-
-
-def _told(error: FusewatchError, code: int) -> int:
-    print(f"fusewatch: {error}", file=sys.stderr)
-    return code
 
 
 def _show_version(asked: bool) -> None:
@@ -139,8 +158,8 @@ def _start(
     ] = False,
 ) -> None:
     """What takes time on the way, like a download, is told on stderr; `run` has its own view."""
-    import logging
-
+    if stderr_log.is_json():
+        return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("fusewatch: %(message)s"))
     log = logging.getLogger("fusewatch")
@@ -153,19 +172,7 @@ Scene = Annotated[
 ]
 
 
-@command(app, "init", Panel.DAILY)
-def _init(
-    config: Annotated[Path, path_argument("The file to write.")] = Path("fusewatch.yaml"),
-    state: Annotated[
-        Path | None,
-        path_option("--state", "State folder (default: ~/.local/state/fusewatch).", "DIR"),
-    ] = None,
-) -> int:
-    """Write a commented config, a token and a webhook secret."""
-    from workers.init_config import init
-
-    init(config, state)
-    return OK
+command(app, "init", Panel.DAILY)(cli_setup.init)
 
 
 @command(app, "run", Panel.DAILY)
@@ -219,76 +226,12 @@ def _replay(
     )
 
 
-@command(app, "check", Panel.DAILY)
-def _check(config: Config, as_json: Json = False) -> int:
-    """Read a config and say everything that is wrong with it."""
-    from workers.config import loader
-
-    try:
-        settings = loader.load(config)
-    except ConfigError as error:
-        if isinstance(error.__cause__, OSError):
-            raise  # nothing was found in the config: it could not be read
-        if as_json:
-            print(json.dumps({"ok": False, "problems": str(error).splitlines()}))
-        else:
-            print(error, file=sys.stderr)
-        return FOUND
-    sites = ", ".join(
-        f"{name} ({len(site.cameras)} cameras, {len(site.microphones)} microphones,"
-        f" {len(site.rules)} rules)"
-        for name, site in settings.sites.items()
-    )
-    print(json.dumps({"ok": True}) if as_json else f"{config}: fine. {sites}")
-    return OK
-
-
-@command(app, "doctor", Panel.DAILY)
-def _doctor(
-    config: Annotated[Path | None, path_argument("The config.")] = None, as_json: Json = False
-) -> int:
-    """Look at devices, weights and each source: a frame, a second of sound."""
-    from workers.config import loader
-    from workers.doctor import doctor, show
-
-    checks = doctor(loader.load(config), base=config.parent) if config else doctor(None)
-    show(checks, as_json=as_json)
-    return OK if all(check.ok for check in checks) else FOUND
-
-
-@command(app, "report", Panel.DAILY)
-def _report(
-    site: Annotated[str, text_argument("The site where you saw it.")],
-    said: Annotated[str, text_argument("What you saw.", metavar="text")],
-    author: Annotated[str, text_option("--author", "NAME", "Who you are.")],
-    config: Annotated[
-        Path | None,
-        path_option("--config", "The daemon's config, with address and token."),
-    ] = None,
-    url: Annotated[
-        str | None,
-        text_option("--url", "URL", "The daemon's address (default: http://127.0.0.1:8674)."),
-    ] = None,
-    state: Annotated[
-        Path | None, path_option("--state", "The state folder that holds the token.", "DIR")
-    ] = None,
-) -> int:
-    """Tell a running daemon what you saw."""
-    from pipeline.config.schema import Api
-    from workers.capture.report_client import read_token, send_report
-    from workers.config import loader
-    from workers.config.secrets import Secrets
-
-    settings = loader.load(config) if config else None
-    if config and settings and settings.api.token and not state:
-        secrets = Secrets(base=config.parent)
-        token = secrets.lookup(settings.api.token, "api.token").reveal()
-    else:
-        token = read_token(state or (Path(settings.state) if settings else None))
-    listen = settings.api.listen if settings else Api().listen
-    send_report(f"http://{listen}" if url is None else url, token, site, said, author)
-    print("accepted")
-    return OK
+for name, function in (
+    ("check", cli_setup.check),
+    ("doctor", cli_setup.doctor),
+    ("report", cli_setup.report),
+):
+    command(app, name, Panel.DAILY)(function)
 
 
 @command(webhooks, "test")
@@ -312,61 +255,17 @@ def _webhooks_test(
     return OK if all(one.ok for one in outcomes) else OUTSIDE
 
 
-Names = Annotated[list[str] | None, text_argument("The models (default: all).")]
-
-
-def _known(names: list[str] | None) -> list[str]:
-    from models.registry import REGISTRY
-
-    if unknown := [name for name in names or () if name not in REGISTRY]:
-        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
-        raise ConfigError(msg)
-    return names or list(REGISTRY)
-
-
-@command(weights, "list")
-def _weights_list(names: Names = None, as_json: Json = False) -> int:
-    """Show the models, and where their files are."""
-    from models.weights import list_weights
-
-    named = _known(names)
-    rows = [row for row in list_weights() if row["name"] in named]
-    if as_json:
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            print("  ".join(str(value) for value in row.values()))
-    return OK
-
-
-@command(weights, "pull")
-def _weights_pull(names: Names = None, as_json: Json = False) -> int:
-    """Download what is missing."""
-    from models.weights import pull
-
-    for name in _known(names):
-        print(f"{name}: {pull(name)}")
-    return OK
-
-
-@command(weights, "verify")
-def _weights_verify(names: Names = None, as_json: Json = False) -> int:
-    """Check the hashes of the files."""
-    from models.weights import verify
-
-    _known(names)
-    return OK if verify(names or (), as_json=as_json) else FOUND
-
-
 @command(app, "demo", Panel.DAILY)
 def _demo(
-    scene: Annotated[Path | None, path_option("--scene", "A recorded scene.")] = None,
+    scene: Annotated[Path | None, path_option("--scene", "A scene of your own.")] = None,
     config: Annotated[Path | None, path_option("--config", "The config of its site.")] = None,
+    page: Annotated[Path | None, path_option("--page", "Write the story as a page, too.")] = None,
+    open_page: Annotated[bool, flag("--open", "Write the page and open it in a browser.")] = False,
 ) -> int:
-    """Replay a break-in, deliver it to a local receiver, tell the story."""
-    from workers.demo import demo
+    """Play a recorded break-in, deliver its alerts to a local receiver, tell the story."""
+    from workers.demo.demo import demo
 
-    return demo(config, scene)
+    return demo(config, scene, page_file=page, open_page=open_page)
 
 
 @command(app, "version", Panel.DAILY)

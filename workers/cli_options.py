@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import ArgumentInfo, OptionInfo
 
 from workers.exit_codes import WRONG
+from workers.runtime import stderr_log
+from workers.runtime.printable import printable
 
 if TYPE_CHECKING:
     from typer import TyperException
@@ -282,10 +285,18 @@ Speed = Annotated[
 def misused(error: TyperException) -> int:
     """Say in one line what is wrong with the command line, and how it is meant."""
     message = error.format_message().rstrip(".")
-    line = f"fusewatch: {message[:1].lower()}{message[1:]}"
+    line = f"{message[:1].lower()}{message[1:]}"
     context: Context | None = getattr(error, "ctx", None)
     if context is not None:
         pieces = " ".join(context.command.collect_usage_pieces(context))
         line += f" (usage: {context.command_path} {pieces}; --help says more)"
-    print(" ".join(line.split()), file=sys.stderr)
+    complain(" ".join(line.split()))
     return WRONG
+
+
+def complain(message: str) -> None:
+    """Say on stderr why the command ends: as a JSON line where all lines are, else as text."""
+    if stderr_log.is_json():
+        logging.getLogger("fusewatch").critical("%s", message)
+    else:
+        print(f"fusewatch: {printable(message, newlines=True)}", file=sys.stderr)

@@ -16,12 +16,12 @@ from workers.runtime import watchdog
 from workers.runtime.lag import ConsumerOffsets, ConsumerProgress
 from workers.runtime.supervisor import IDLE_WAIT, Supervisor
 
-WATCHDOG = "watchdog"  # its thread, by which a failure is told
+WATCHDOG = "watchdog"  # the name of its thread, which errors show
 
 
 @dataclass(frozen=True)
 class Consumer:
-    """A stage or a delivery: thread name, progress, the function of one turn, and `close`."""
+    """A stage or a delivery, with its thread's name, its progress, and functions to run it."""
 
     name: str
     progress: ConsumerProgress
@@ -30,7 +30,7 @@ class Consumer:
 
 
 def stage_consumer(runner: Runner) -> Consumer:
-    """A stage as a consumer; while it rebuilds its state, its offset need not advance."""
+    """Returns the consumer of a stage; its offset need not advance while it rebuilds its state."""
     progress = ConsumerProgress(
         runner.topic,
         runner.group,
@@ -41,7 +41,7 @@ def stage_consumer(runner: Runner) -> Consumer:
 
 
 def delivery_consumer(delivery: Delivery) -> Consumer:
-    """A delivery as a consumer; while alerts wait for a retry, its offset need not advance."""
+    """Returns the consumer of a delivery; its offset need not advance while alerts wait."""
     progress = ConsumerProgress(
         topics.ALERTS,
         delivery.group,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
@@ -26,6 +27,8 @@ from workers.bus.publish import publish_all
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
+from workers.config.findings import announce
+from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
@@ -63,7 +66,8 @@ def run(
     a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
     the disk fails, or a stage or a delivery has stalled.
     """
-    settings = loader.load(path)
+    found = loader.examine(path)
+    settings = found.settings()
     if not isinstance(settings.bus, LocalBus):
         msg = (
             f"{path}: bus: `fusewatch run` is the whole pipeline in one process, over a log of its "
@@ -76,7 +80,8 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     bus = local_log(settings, folder)
-    view = View(status, secrets)
+    view = View(status, secrets, settings.sites, recorded=played is not None)
+    announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
     supervisor = Supervisor()
     daemon = Daemon(settings, path, folder, bus, secrets, status, view, supervisor, clock)
@@ -106,7 +111,8 @@ class Daemon:
         """Starts all threads, shows their status, and stops them in order."""
         supervisor, recorded = self.supervisor, played is not None
         who = self._subscribers()
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded)
+        needed = needed_encoders(self.settings)
+        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
@@ -120,7 +126,7 @@ class Daemon:
                 reload_heads(self.path, nodes)
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up)
+        captures = [] if recorded else self._captures(keeps_up, deliveries)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             consumers.start(all_, supervisor, offsets, self.settings.bus.stall)
@@ -191,17 +197,25 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+    def _captures(
+        self, healthy: Callable[[], bool], deliveries: Sequence[Delivery]
+    ) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
-            base=self.path.parent,
+            path=self.path,
             folder=self.folder,
             secrets=self.secrets,
             status=self.status,
             clock=self.clock,
             stop=self.supervisor.stop,
         )
-        return live.threads(place, store=self._store, last=self.bus.last, healthy=healthy)
+        return live.threads(
+            place,
+            store=self._store,
+            last=self.bus.last,
+            healthy=healthy,
+            degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
+        )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
         """Stores captured records; if the disk is full, stores none of them."""

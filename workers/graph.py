@@ -60,6 +60,12 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     judges: Mapping[str, Head] | None
 
     @property
+    def seen(self) -> set[tuple[str, str]]:
+        """Site and name of every camera."""
+        sites = self.settings.sites
+        return {(name, camera) for name, site in sites.items() for camera in site.cameras}
+
+    @property
     def heard(self) -> set[tuple[str, str]]:
         """Site and name of every microphone."""
         sites = self.settings.sites
@@ -105,7 +111,8 @@ def _fusion(of: StageParts) -> FusionStage:
         name: site_plan(site, of.encoders.text, recorded=of.recorded)
         for name, site in of.settings.sites.items()
     }
-    return FusionStage(plans, load_heads(of.settings) if of.judges is None else of.judges)
+    heads = load_heads(of.settings) if of.judges is None else of.judges
+    return FusionStage(plans, heads, of.status.presence)
 
 
 def _alert(of: StageParts) -> AlertStage:
@@ -119,7 +126,7 @@ def _alert(of: StageParts) -> AlertStage:
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
-        of.encoders.detector, policy=POLICY[of.recorded], status=of.status
+        of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
     ),
     "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
     "speech": lambda of: SpeechStage(

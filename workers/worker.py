@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import stages
 from pipeline.config import schema
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
@@ -32,6 +33,8 @@ from workers.bus.spool_forwarder import Forwarder
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.config import loader
+from workers.config.findings import announce
+from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import delivery_consumer, stage_consumer
 from workers.delivery import subscribers
@@ -104,7 +107,8 @@ def run(order: WorkerOptions, path: Path, encoders: Encoders | None = None) -> i
 def prepared(order: WorkerOptions, path: Path) -> Worker:
     """Creates the worker that `order` asks for, without starting it; raises ConfigError."""
     order.check()
-    settings = live.select_sites(loader.load(path), order.sites)
+    found = loader.examine(path)
+    settings = live.select_sites(found.settings(), order.sites)
     if not isinstance(settings.bus, schema.KafkaBus):
         msg = (
             f"{path}: bus: a worker needs brokers: `bus: {{kind: kafka, brokers: [...]}}`; on one "
@@ -112,6 +116,16 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         )
         raise ConfigError(msg)
     secrets, status = Secrets(base=path.parent), Status()
+    recorded = order.recorded or order.scene is not None
+    view = View(status, secrets, settings.sites, recorded=recorded)
+    needs = concerning(
+        settings,
+        found.warnings,
+        stages=stages.WORKERS[order.stage],
+        sources=order.stage == stages.CAPTURE,
+        deliveries=order.stage == stages.DELIVERY,
+    )
+    announce(needs)
     return Worker(
         order=order,
         settings=settings,
@@ -122,7 +136,7 @@ def prepared(order: WorkerOptions, path: Path) -> Worker:
         ),
         secrets=secrets,
         status=status,
-        view=View(status, secrets),
+        view=view,
         supervisor=Supervisor(),
     )
 
@@ -180,7 +194,10 @@ class Worker:
         recorded, faust = self.order.recorded, self.order.faust
         names = stages.WORKERS[self.order.stage]
         connect.check(self.brokers, self.secrets, names, faust=faust)
-        encoders = encoders or load_encoders(self.settings.models, recorded=recorded, stages=names)
+        needed = needed_encoders(self.settings, names)
+        encoders = encoders or load_encoders(
+            self.settings.models, recorded=recorded, stages=names, needed=needed
+        )
         bus: Bus = self._by_faust() if faust else self.bus
         if not recorded:
             absent = ns(self.brokers.absent)
@@ -244,7 +261,7 @@ class Worker:
         """Captures all sources into the spool; this is never over."""
         place = live.CaptureContext(
             settings=self.settings,
-            base=self.path.parent,
+            path=self.path,
             folder=folder,
             secrets=self.secrets,
             status=self.status,

@@ -13,9 +13,7 @@ import numpy as np
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
-from models.hearing.waveform import Samples
-
-FRAME_SAMPLES = 512  # samples
+from models.hearing.waveform import FRAME_SAMPLES, Samples
 
 Probabilities = NDArray[np.float32]
 

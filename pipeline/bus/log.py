@@ -17,6 +17,7 @@ from threading import Lock, local
 from urllib.parse import quote
 
 from pipeline.bus.log_table import Retention, Table
+from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
@@ -69,6 +70,11 @@ class LocalLog:
         self._tables: dict[str, Table] = {}
         self._buffer = _Unflushed()
         self._reading: set[tuple[str, str]] = set()
+        try:
+            private_folder(folder)
+        except OSError as error:
+            msg = f"cannot write in {folder}: {error.strerror}"
+            raise OutsideError(msg) from error
         self._lock = lock(folder / "lock", folder)
         try:
             for path in sorted(folder.glob("*.db")):
@@ -128,11 +134,11 @@ class LocalLog:
         return self._table(topic).end
 
     def oldest(self, topic: str) -> int:
-        """The offset of the oldest entry that is still held; the end where none is."""
+        """Returns the offset of the oldest stored entry; the end offset if there is none."""
         return self._table(topic).oldest
 
     def committed(self, topic: str, group: str) -> tuple[int, bytes]:
-        """Offset and note of the group's commit; 0 and none where it has never read the topic."""
+        """Returns the committed offset and note of the group; 0 and no note if it never read."""
         return self._table(topic).place(group) or (0, b"")
 
     def groups(self, topic: str) -> list[str]:
@@ -213,7 +219,7 @@ class LogReader:
         self._table.commit(self._group, offset, note)
 
     def behind(self, partition: int) -> int:
-        """Entries that wait to be polled; at least 1 before the first poll."""
+        """Returns the number of entries not polled yet; at least 1 before the first poll."""
         _check_partition(partition)
         waiting = self._table.end - max(self._next, self._table.oldest)
         return waiting if self._told else max(1, waiting)

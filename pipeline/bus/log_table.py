@@ -279,7 +279,7 @@ class Table:
             return [row[0] for row in self._query.execute(sql, (key, end, start))]
 
     def place(self, group: str) -> tuple[int, bytes] | None:
-        """Where `group` goes on, and its note; None for a group that has never read."""
+        """Returns the committed offset and note of `group`; None if it has never read."""
         sql = "SELECT offset, note FROM commits WHERE reader = ?"
         with self._querying, self._file.outside():
             row = self._query.execute(sql, (group,)).fetchone()

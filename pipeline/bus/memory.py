@@ -130,7 +130,7 @@ class MemoryBus:
 
 
 class MemoryReader:
-    """Reads all partitions, one entry of each in turn; never waits: nobody else could publish.
+    """Reads all partitions, one entry of each in turn; never waits, as there is only one thread.
 
     `lost` counts entries that were trimmed before it came: only a group that commits an older
     offset than before can lose any.
@@ -177,7 +177,7 @@ class MemoryReader:
         self._bus.commit(self._topic, self._group, partition, offset, note)
 
     def behind(self, partition: int) -> int:
-        """Entries of the partition that wait to be polled; at least 1 before it is assigned."""
+        """Returns the number of entries not polled yet; at least 1 before the first poll."""
         part = self._bus.partitions(self._topic)[partition]
         if partition not in self._next:
             return max(1, part.end - part.base)

@@ -1,4 +1,4 @@
-"""A SQLite file in WAL mode: opened, checked, written to and kept below a size.
+"""Opens, checks and writes a SQLite file in WAL mode, and limits its size.
 
 The local log and the spool use it. Errors of the disk and of the file are raised as OutsideError,
 with a message for the operator. `lock` keeps other processes out.
@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from pipeline.bus.private import FILE, private_file, tighten
 from pipeline.errors import DiskFull, OutsideError
 
 _FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
@@ -29,25 +30,25 @@ class FileKind(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # for errors: "log", "spool"
     application: int  # in the file's header, as https://www.sqlite.org/fileformat.html says
     schema: str  # of the newest version
-    upgrades: tuple[str, ...] = ()  # the first makes version 2 out of version 1, and so on
+    upgrades: tuple[str, ...] = ()  # the first one upgrades version 1 to version 2, and so on
     page_size: int = 4096  # bytes
     secure_delete: Literal["OFF", "FAST"]  # Debian's default rewrites every page that it frees
-    cap: str  # the setting that bounds the file
-    anew: str  # what moving a damaged file away does
-    refusal: str  # of a database that is none of ours; may name {path}, {version} and {expected}
+    cap: str  # the setting that limits the size of the file
+    anew: str  # for errors: the effect of moving a damaged file away
+    refusal: str  # the error for a foreign database; may use {path}, {version} and {expected}
 
     @property
     def version(self) -> int:
-        """The newest version, which is the one that we write."""
+        """The newest version; files are always written in this version."""
         return 1 + len(self.upgrades)
 
 
 class SqliteFile:
     """The connection that writes a file. It has no lock: one thread at a time may use it.
 
-    A new file gets the schema, an older one is upgraded. What is written outlives a killed process,
-    and with `durable` a power cut too (fsync). Raises OutsideError (DiskFull) for what disk or file
-    do to us, also when the file is of another kind or of a version to come.
+    A new file gets the schema, an older one is upgraded. Committed data survives a kill of the
+    process, and with `durable` also a power cut (fsync). Raises OutsideError for errors of the disk
+    (DiskFull if it is full) or the file, for a file of another kind, and for a newer version.
     """
 
     def __init__(self, path: Path, kind: FileKind, *, durable: bool = False) -> None:
@@ -56,6 +57,7 @@ class SqliteFile:
         self._kind = kind
         self._durable = durable
         with self.outside():
+            _make_private(path)
             self.connection = connect(path)
             self.execute = self.connection.execute
             try:
@@ -91,8 +93,8 @@ class SqliteFile:
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing; `durable` makes this one outlive a power cut."""
-        durable = durable and not self._durable  # where each one does, nothing is to be done
+        """Commits everything or nothing; with `durable` this transaction survives a power cut."""
+        durable = durable and not self._durable  # if all transactions are durable, this one is, too
         with self.outside():
             if durable:
                 self.execute("PRAGMA synchronous = FULL")
@@ -109,35 +111,35 @@ class SqliteFile:
                     self.execute("PRAGMA synchronous = NORMAL")
 
     def pragma(self, name: str) -> int:
-        """The number that SQLite answers to `PRAGMA name`."""
+        """Returns the number that SQLite gives for `PRAGMA name`."""
         return int(self.execute(f"PRAGMA {name}").fetchone()[0])
 
     def allocated(self) -> int:
-        """Bytes of all pages of the file, in use or free."""
+        """Returns the bytes of all pages of the file, used and free."""
         return self.pragma("page_count") * self._page_size
 
     def free(self) -> int:
-        """Bytes of the pages that will be used again."""
+        """Returns the bytes of the free pages, which SQLite will use again."""
         return self.pragma("freelist_count") * self._page_size
 
     def live(self) -> int:
-        """Bytes of the pages that are in use."""
+        """Returns the bytes of the pages that are in use."""
         return self.allocated() - self.free()
 
     def shrink(self, spare: int, pages: int) -> bool:
-        """Gives at most `pages` free pages back to the disk if more than `spare` bytes are free.
+        """Returns at most `pages` free pages to the disk if more than `spare` bytes are free.
 
         Returns whether it did.
         """
         if self.free() <= spare:
             return False
         with self.outside():
-            for _ in range(pages):  # one a call: Python takes one step of such a PRAGMA
+            for _ in range(pages):  # one page per call: Python runs only one step of such a PRAGMA
                 self.execute("PRAGMA incremental_vacuum(1)")
         return True
 
     def bound_wal(self, most: int) -> None:
-        """Moves the WAL into the file when it is longer than `most` bytes."""
+        """Writes the WAL into the file if it is longer than `most` bytes."""
         if self._wal.exists() and self._wal.stat().st_size > most:
             with self.outside():
                 self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -171,19 +173,32 @@ class SqliteFile:
             raise OutsideError(msg) from error
 
 
+def _make_private(path: Path) -> None:
+    """Creates the file for this user alone; -wal and -shm get the mode of the file."""
+    try:
+        # Only a new file is opened: closing an open one would drop SQLite's locks on it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE))
+    except FileExistsError:
+        for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            tighten(each)
+    except OSError:
+        pass  # SQLite's own message is better
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that any thread may use, and that begins no transaction by itself."""
+    """Returns a connection that any thread may use; it begins no transaction by itself."""
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def lock(file: Path, folder: Path) -> int:
-    """An open `file` that keeps other processes out until it is closed, however we end.
+    """Locks `file` against other processes and returns its descriptor; closing it unlocks it.
 
-    Makes its folder. Raises OutsideError, which says that `folder` is in use and by whom.
+    The lock ends with the process, also after a kill. Creates the folder of `file` if it is
+    missing. Raises OutsideError if another process has the lock; the error names its pid.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        held = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        held = private_file(file, os.O_RDWR)
     except OSError as error:
         msg = f"cannot write in {file.parent}: {error.strerror}"
         raise OutsideError(msg) from error
@@ -194,7 +209,9 @@ def lock(file: Path, folder: Path) -> int:
         os.close(held)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
         raise OutsideError(msg) from error
-    with suppress(OSError):  # the pid only helps whoever is kept out: a full disk must not end us
+    with suppress(
+        OSError
+    ):  # the pid is only for the error of other processes: a full disk must not end this one
         os.ftruncate(held, 0)
         os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
     return held

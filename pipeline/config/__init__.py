@@ -1,6 +1,6 @@
-"""The settings: their types, what is wrong with them, and what follows from them.
+"""The settings: their types, their checks, and the topics that they need.
 
-`schema` has the types, and `rule_kinds` those of rules. `checks` and `checks_kafka` look at fields
-together, `schedule` at the hours of a rule. `topic_plan` has the topics that brokers should have.
+`schema` has the types, and `rule_kinds` the types of rules. `checks` and `checks_kafka` check
+fields against each other. `schedule` has the hours of a rule. `topic_plan` plans Kafka's topics.
 May import: the files of `pipeline/`.
 """

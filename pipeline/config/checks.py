@@ -150,7 +150,7 @@ def _times(site: Site, way: Way) -> Iterator[Problem]:
     try:
         ZoneInfo(site.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        hint = nearest(site.timezone, available_timezones())
+        hint = nearest_timezone(site.timezone)
         yield Problem((*way, "timezone"), f"is not a time zone, like Europe/Berlin{hint}")
     windows = site.windows
     if ns(windows.size) % ns(windows.hop):
@@ -163,6 +163,13 @@ def _times(site: Site, way: Way) -> Iterator[Problem]:
         yield Problem((*way, "stationary", "after"), "is longer than windows.horizon")
     if site.incidents.lost_after > windows.horizon:
         yield Problem((*way, "incidents", "lost_after"), "is longer than windows.horizon")
+
+
+def nearest_timezone(word: str) -> str:
+    """Returns `; did you mean ...?` for a similar time zone or its city, else ""."""
+    zones = sorted(available_timezones())
+    cities = {zone.rpartition("/")[2]: zone for zone in zones if "/" in zone}
+    return nearest(word, zones, cities)
 
 
 def _webhooks(config: Config) -> Iterator[Problem]:

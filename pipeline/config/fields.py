@@ -34,6 +34,19 @@ OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book"),
     *("clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush"),
 )
+OBJECT_SYNONYMS = {  # other words for objects -> the word of COCO
+    **dict.fromkeys(("people", "human", "pedestrian", "man", "woman", "child"), "person"),
+    **{"bike": "bicycle", "motorbike": "motorcycle", "scooter": "motorcycle", "plane": "airplane"},
+    **{"vehicle": "car", "auto": "car", "van": "truck", "lorry": "truck", "ship": "boat"},
+    **{"phone": "cell phone", "mobile phone": "cell phone", "smartphone": "cell phone"},
+    **{"bag": "handbag", "luggage": "suitcase", "sofa": "couch", "television": "tv"},
+    **{
+        "computer": "laptop",
+        "plant": "potted plant",
+        "table": "dining table",
+        "fridge": "refrigerator",
+    },
+}
 PROVIDERS = {  # provider -> its name in ONNX Runtime
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
 WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ .-]{0,39}")
+
+MAX_LISTED = 8  # known words that a message lists
+NO_SYNONYMS: Mapping[str, str] = MappingProxyType({})
 
 Way = tuple[str | int, ...]
 T = TypeVar("T")
@@ -21,33 +25,52 @@ class Problem(msgspec.Struct, frozen=True):
     path: Way
     message: str
 
-    def __str__(self) -> str:
-        """`sites.office.rules[0].zone: what is wrong`; hides a step that is not a plain word."""
+    @property
+    def where(self) -> str:
+        """The path as text, `sites.office.rules[0].zone`; hides a step that is not a plain word."""
         way = ""
         for step in self.path:
             if isinstance(step, int):
                 way += f"[{step}]"
             else:
                 way += ("." if way else "") + (step if WORD.fullmatch(step) else "(not a word)")
-        return f"{way}: {self.message}" if way else self.message
+        return way
+
+    def __str__(self) -> str:
+        """`sites.office.rules[0].zone: what is wrong`."""
+        return f"{self.where}: {self.message}" if self.path else self.message
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns `; did you mean ...?` if a known word is similar, else ""."""
-    close = difflib.get_close_matches(word[:60], list(known), n=1, cutoff=0.6)
-    return f"; did you mean `{close[0]}`?" if close else ""
+def nearest(word: str, known: Iterable[str], synonyms: Mapping[str, str] = NO_SYNONYMS) -> str:
+    """Returns `; did you mean ...?` if a known word is similar or means the same, else ""."""
+    words = {each.lower(): each for each in (*synonyms, *known)}
+    close = difflib.get_close_matches(word[:60].lower(), words, n=1, cutoff=0.6)
+    found = words[close[0]] if close else ""
+    return f"; did you mean `{synonyms.get(found, found)}`?" if found else ""
 
 
 def known_only(
-    words: Iterable[str], known: Iterable[str], way: Way, what: str, *, keys: bool = False
+    words: Iterable[str],
+    known: Iterable[str],
+    way: Way,
+    what: str,
+    *,
+    keys: bool = False,
+    synonyms: Mapping[str, str] = NO_SYNONYMS,
+    listed: str = "",
 ) -> Iterator[Problem]:
-    """Yields a problem for each unknown word, with the most similar known word."""
+    """Yields a problem for each unknown word, with the most similar known word.
+
+    `listed` says where the list of known words is, if it is too long for a message.
+    """
     known = list(known)
-    few = f"; known: {', '.join(known)}" if 0 < len(known) <= 8 else ""
+    few = f"; known: {', '.join(known)}" if 0 < len(known) <= MAX_LISTED else ""
+    where = f" ({listed})" if listed else ""
     for word in words:
         if word not in known:
             at = (*way, word) if keys else way
-            yield Problem(at, f"{_shown(word)} is no {what}{nearest(word, known) or few}")
+            hint = nearest(word, known, synonyms) or few
+            yield Problem(at, f"{_shown(word)} is no {what}{hint}{where}")
 
 
 def _shown(word: str) -> str:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from pipeline.config.fields import (
     LANGUAGES,
+    OBJECT_SYNONYMS,
     OBJECTS,
     SOUNDS,
     Fraction,
@@ -23,7 +24,7 @@ from pipeline.config.fields import (
     Settings,
     Text,
 )
-from pipeline.config.problem import Problem, Way, known_only, tried
+from pipeline.config.problem import Problem, Way, known_only, nearest, tried
 from pipeline.config.schedule import Schedule
 from pipeline.types import Severity
 from pipeline.words import words as split
@@ -44,7 +45,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
     """The settings that every rule has."""
 
     name: OwnName = ""  # default: made of the rule's kind and its subject
-    severity: Severity = "medium"
+    severity: Severity = "medium"  # the severity of the alert
 
     def subject(self) -> str:
         """What it looks at, for its default name; empty: nothing with a name."""
@@ -58,7 +59,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
 class ZoneKind(RuleKind, frozen=True, kw_only=True):
     """A rule of a zone."""
 
-    zone: str
+    zone: str  # the name of a zone, at one camera or several
     objects: tuple[str, ...] = ()  # none: those of the zone, camera by camera
     schedule: str = ""  # "22:00-06:00", several with commas, days before: "mon-fri 22:00-06:00"
 
@@ -68,13 +69,13 @@ class ZoneKind(RuleKind, frozen=True, kw_only=True):
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from known_only((self.zone,), site.zones, (*here, "zone"), "zone of a camera here")
         yield from _schedule(self.schedule, here)
-        yield from known_only(self.objects, OBJECTS, (*here, "objects"), "object")
+        yield from _known_objects(self.objects, (*here, "objects"))
 
 
 class LastingKind(ZoneKind, frozen=True, kw_only=True):
     """A rule of what goes on in a zone for `seconds`."""
 
-    seconds: Seconds
+    seconds: Seconds  # s; how long it must last; at most the horizon
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from super().problems(site, here)
@@ -86,25 +87,25 @@ class LastingKind(ZoneKind, frozen=True, kw_only=True):
 class ZoneRule(ZoneKind, tag="zone", frozen=True, kw_only=True):
     """An object is in a zone while the schedule (site's time zone) holds."""
 
-    min_score: Fraction = 0.0
-    label: Label = "intrusion"
+    min_score: Fraction = 0.0  # objects with a lower score do not count
+    label: Label = "intrusion"  # the name of the alert
 
 
 class LoiteringRule(LastingKind, tag="loitering", frozen=True, kw_only=True):
     """An object stays in a zone for `seconds`."""
 
-    label: Label = "loitering"
+    label: Label = "loitering"  # the name of the alert
 
 
 class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
     """An object crosses a line; to count, it must leave the line by `hysteresis` of the frame."""
 
-    line: str
-    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"
-    objects: tuple[str, ...] = ("person",)
-    schedule: str = ""
-    hysteresis: Fraction = 0.02
-    label: Label = "line-crossed"
+    line: str  # the name of a line, at one camera or several
+    direction: Annotated[str, Meta(pattern=r"^(in|out|both)\Z")] = "both"  # in, out or both
+    objects: tuple[str, ...] = ("person",)  # the classes of objects that count
+    schedule: str = ""  # when the rule holds; empty: always
+    hysteresis: Fraction = 0.02  # the distance from the line that it must reach
+    label: Label = "line-crossed"  # the name of the alert
 
     def subject(self) -> str:
         return self.line
@@ -118,16 +119,16 @@ class LineRule(RuleKind, tag="line", frozen=True, kw_only=True):
 class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
     """At least `count` objects are in a zone for `seconds`."""
 
-    count: Annotated[int, Meta(ge=1, le=1000)]
-    seconds: Seconds = 2
-    label: Label = "crowd"
+    count: Annotated[int, Meta(ge=1, le=1000)]  # objects at the same time
+    seconds: Seconds = 2  # s; how long it must last; at most the horizon
+    label: Label = "crowd"  # the name of the alert
 
 
 class SoundRule(RuleKind, tag="sound", frozen=True, kw_only=True):
     """A sound reaches its label's threshold (calibrated probability); it labels the alert."""
 
-    labels: Mapping[Label, Fraction]
-    schedule: str = ""
+    labels: Mapping[Label, Fraction]  # sound -> the probability from which it counts, more than 0
+    schedule: str = ""  # when the rule holds; empty: always
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         if not self.labels:
@@ -146,9 +147,9 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
     """A word (stemmed, by language) is spoken or reported; `"he has a gun"` is a word too."""
 
     words: Mapping[str, tuple[Text, ...]]  # language code -> words and phrases
-    on: tuple[str, ...] = WORD_MODALITIES
-    min_confidence: Fraction = 0.4
-    label: Label = "keyword"
+    on: tuple[str, ...] = WORD_MODALITIES  # where the words are looked for: speech, report
+    min_confidence: Fraction = 0.4  # speech that was understood with less confidence is ignored
+    label: Label = "keyword"  # the name of the alert
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from _on(self.on, here)
@@ -157,8 +158,8 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
         codes = {name: code for code, name in LANGUAGES.items()}
         for language, words in self.words.items():
             if language not in LANGUAGES:
-                code = codes.get(language.lower())
-                hint = f"; did you mean `{code}`?" if code else f"; known: {', '.join(LANGUAGES)}"
+                hint = nearest(language, LANGUAGES, codes)
+                hint = hint or f"; known: {', '.join(LANGUAGES)}"
                 yield Problem((*here, "words", language), f"is no language code{hint}")
             for k, word in enumerate(words):
                 if not split(word, language):
@@ -168,10 +169,10 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
 class PhraseRule(RuleKind, tag="phrase", frozen=True, kw_only=True):
     """A report has about the meaning of one of the phrases (cosine of sentence embeddings)."""
 
-    phrases: tuple[Text, ...]
-    min_similarity: Fraction = 0.55
-    on: tuple[str, ...] = ("report",)
-    label: Label = "report"
+    phrases: tuple[Text, ...]  # sentences with the meaning to look for
+    min_similarity: Fraction = 0.55  # the cosine of two sentences from which they mean the same
+    on: tuple[str, ...] = ("report",)  # where the meaning is looked for: speech, report
+    label: Label = "report"  # the name of the alert
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         yield from _on(self.on, here)
@@ -201,9 +202,14 @@ def rule_names(rules: Sequence[RuleKind]) -> tuple[str, ...]:
 
 def some_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
     """What is wrong with objects of which there must be one."""
-    yield from known_only(objects, OBJECTS, way, "object")
+    yield from _known_objects(objects, way)
     if not objects:
         yield Problem(way, "is empty; name what to look for, like [person]")
+
+
+def _known_objects(objects: tuple[str, ...], way: Way) -> Iterator[Problem]:
+    listed = f"`fusewatch check --words` lists all {len(OBJECTS)}"
+    yield from known_only(objects, OBJECTS, way, "object", synonyms=OBJECT_SYNONYMS, listed=listed)
 
 
 def _schedule(text: str, here: Way) -> Iterator[Problem]:

@@ -15,9 +15,10 @@ import msgspec
 from pipeline.types import SECOND
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_LONG = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _EVERY_DAY = frozenset(range(7))
 _MIDNIGHT = 24 * 60
-_TIMES = re.compile(r"(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})")
+_TIMES = re.compile(r"(\d+):(\d+)\s*-\s*(\d+):(\d+)", re.ASCII)
 
 
 class DailySpan(msgspec.Struct, frozen=True):
@@ -66,6 +67,8 @@ def _span(text: str) -> DailySpan:
     times = _TIMES.search(text)
     if times is None or text[times.end() :].strip():
         msg = f'{text!r} is not like "22:00-06:00" or "mon-fri 22:00-06:00"'
+        if all(word.partition("-")[0] in DAYS for word in text.split()):
+            msg += "; days have spaces between them and stand before the time"
         raise ValueError(msg)
     begin = _minute(text, times[1], times[2])
     end = _minute(text, times[3], times[4])
@@ -76,11 +79,18 @@ def _span(text: str) -> DailySpan:
 
 
 def _minute(text: str, hour: str, minute: str) -> int:
-    total = int(hour) * 60 + int(minute)
-    if int(minute) > 59 or total > _MIDNIGHT:
+    if len(hour) > 2 or int(hour) > 24:
+        msg = f"the hour {hour} in {text!r} is not 00 to 24"
+        raise ValueError(msg)
+    total = int(hour) * 60 + int(minute[:2])
+    if len(minute) != 2 or int(minute) > 59 or total > _MIDNIGHT:
         msg = f"{hour}:{minute} in {text!r} is not a time of day, 00:00 to 24:00"
         raise ValueError(msg)
     return total
+
+
+def _short(day: str, word: str) -> bool:
+    return len(word) > 1 and day.startswith(word)
 
 
 def _days(text: str) -> frozenset[int]:
@@ -90,8 +100,10 @@ def _days(text: str) -> frozenset[int]:
     for word in re.sub(r"\s*-\s*", "-", text).split():
         first, _, last = word.partition("-")
         if first not in DAYS or (last or first) not in DAYS or word.endswith("-"):
+            near = [day[:3] for day in _LONG for part in (first, last) if _short(day, part)]
+            hint = f"; did you mean {'-'.join(near)!r}?" if near else ""
             msg = f"{word!r} is not a day: they are {', '.join(DAYS)}, or a range like mon-fri"
-            raise ValueError(msg)
+            raise ValueError(msg + hint)
         begin, end = DAYS.index(first), DAYS.index(last or first)
         days.update((begin + step) % 7 for step in range((end - begin) % 7 + 1))
     return frozenset(days)

@@ -1,4 +1,4 @@
-"""Rules: what a site forbids, judged one observation at a time; here those over sounds and words.
+"""Rules judge single observations; this module has the rules for sounds and words.
 
 A rule returns `Finding`s. A *sure* finding becomes an anomaly at once (instant rules: a gunshot, a
 line crossing). Level rules (a person is in a zone) report on entering and once per second after.
@@ -56,7 +56,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What rules are made with: their site, and what finds words and embeds phrases."""
+    """What rules need: their site, a search for keywords, and the embedding of phrases."""
 
     site: Site
     keywords: Callable[[Mapping[str, Sequence[str]]], Words]  # of words by language
@@ -64,7 +64,7 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def timezone(self) -> ZoneInfo:
-        """Of the rules' schedules."""
+        """The time zone of the rules' schedules."""
         return ZoneInfo(self.site.timezone)
 
 
@@ -91,7 +91,7 @@ Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a 
 
 
 def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[J]:
-    """The judges of those rules of a site whose kind is among `makers`."""
+    """Returns the judges of the site's rules; rules of a kind that `makers` lacks are left out."""
     rules = of.site.rules
     return [
         judge

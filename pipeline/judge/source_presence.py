@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.sources import CAPTURE_IS_SILENT
 from pipeline.types import (
     SECOND,
     SYSTEM,
@@ -14,6 +15,9 @@ from pipeline.types import (
     content_id,
 )
 
+# ns; the promises of a lost source come every hop or every 2 s, whichever is longer
+MAX_UNTOLD = 5 * SECOND
+
 
 class SourcePresence:
     """The presence of one site's sources; all times in event ns.
@@ -21,6 +25,10 @@ class SourcePresence:
     A source that is lost for `lost_after` raises an anomaly; None: never (replay). While it stays
     lost, the anomaly repeats every `cry_every`, so that its incident stays open. An anomaly is
     `hop` long. An observation makes its source present for `size`.
+
+    The time in which no process captured the source does not count: after a restart the loss
+    begins anew. A restart shows in two ways. The promises of a lost source pause, or its capture
+    speaks again after a heartbeat monitor spoke for it.
     """
 
     def __init__(
@@ -30,7 +38,9 @@ class SourcePresence:
         self._lost_after, self._cry_every = lost_after, cry_every
         self._sources: tuple[str, ...] = ()  # of the newest roster
         self._seen: dict[str, int] = {}  # source -> end of its last observation
+        self._max_untold = max(MAX_UNTOLD, 3 * hop)
         self._lost: dict[str, int] = {}  # source -> since when
+        self._gone: set[str] = set()  # lost sources that a heartbeat monitor spoke for last
         self._cried: dict[str, int] = {}  # source -> time of its last `system` anomaly
         self._heard: dict[str, int] = {}  # source -> its last promise
         self._spoke: dict[str, int] = {}  # source -> `now` of the partition at that promise
@@ -48,12 +58,16 @@ class SourcePresence:
 
         `now` is the partition's newest event time.
         """
-        if promise.upto <= self._heard.get(promise.source, -1):
+        before = self._heard.get(promise.source, -1)
+        if promise.upto <= before:
             return []  # a repeat
         self._heard[promise.source], self._spoke[promise.source] = promise.upto, now
         if promise.alive:
             self._lost.pop(promise.source, None)
+            self._gone.discard(promise.source)
             return []
+        if promise.upto - before > self._max_untold or self._is_back(promise):
+            self._lost[promise.source] = promise.upto
         since = self._lost.setdefault(promise.source, promise.upto)
         after = self._lost_after
         # A microphone's speech and sound are lost together: report it once.
@@ -63,6 +77,15 @@ class SourcePresence:
             return []
         why = f": {promise.reason}" if promise.reason else ""
         return [self._cry(promise.source, promise.upto, f"{promise.source} is lost{why}")]
+
+    def _is_back(self, promise: Progress) -> bool:
+        """Whether the source's capture speaks again; notes who speaks for it."""
+        if promise.reason.startswith(CAPTURE_IS_SILENT):
+            self._gone.add(promise.source)
+            return False
+        was_gone = promise.source in self._gone
+        self._gone.discard(promise.source)
+        return was_gone
 
     def speaking(self, now: int, patience: int) -> set[str]:
         """Returns the sources whose last promise is at most `patience` old at the partition's

@@ -1,4 +1,4 @@
-"""Rules over what cameras see: objects in zones, and crossed lines."""
+"""Rules for cameras: objects in zones, and crossed lines."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def _line(name: str, rule: LineRule, of: RuleContext) -> Iterator[VisionRule]:
 
 
 def _at_zones(make: Callable[[str, Any, RuleScope], VisionRule]) -> Make[VisionRule]:
-    """Makes a rule at each camera that has its zone: objects may differ from one to the next."""
+    """Creates the rule for each camera with its zone; each zone may have other objects."""
 
     def made(name: str, rule: ZoneKind, of: RuleContext) -> Iterator[VisionRule]:
         for camera, seen in of.site.cameras.items():

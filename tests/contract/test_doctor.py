@@ -7,6 +7,7 @@ import wave
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,8 +23,9 @@ from pipeline.config.schema import (
     Storage,
     Webhook,
 )
-from tests.reels import mjpeg
-from workers.doctor import Check, doctor, show
+from tests.reels import film, mjpeg
+from workers.config.loader import examine
+from workers.setup.doctor import Check, doctor, show
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -43,18 +45,34 @@ def test_weights_are_present_or_told_how_to_get(weights: Path, tmp_path: Path) -
     assert there["weights yolox_nano"] == Check(
         "weights yolox_nano", True, str(weights / "yolox_nano")
     )
-    gone = checked(None, tmp_path)["weights yolox_nano"]
-    assert gone == Check(
-        "weights yolox_nano", False, "missing; download it: fusewatch weights pull yolox_nano"
+    name = "faster-whisper-tiny.en"
+    gone = checked(None, tmp_path)
+    assert gone[f"weights {name}"] == Check(
+        f"weights {name}", False, f"missing; download it: fusewatch weights pull {name}"
     )
+    assert gone["weights yolox_nano"].ok, "it comes with Fusewatch"
+
+
+def test_only_the_weights_that_a_config_needs_are_asked_for(tmp_path: Path) -> None:
+    yard = Site(cameras={"gate": Camera(source="file:none.mp4")})
+    hall = Site(microphones={"room": Microphone(source="file:none.wav")})
+    asked = {
+        name: {check for check in checked(config_of(tmp_path, sites=sites), tmp_path)}
+        for name, sites in (("yard", {"yard": yard}), ("hall", {"hall": hall}))
+    }
+    heard = {"weights faster-whisper-tiny.en", "weights yamnet", "weights all-MiniLM-L6-v2-int8"}
+    assert {name for name in asked["yard"] if name.startswith("weights")} == {"weights yolox_nano"}
+    assert {name for name in asked["hall"] if name.startswith("weights")} == heard
 
 
 def test_a_path_to_weights_must_exist(tmp_path: Path) -> None:
     models = Models(detector=Model(kind="onnx", weights=str(tmp_path / "my.onnx")))
     name = f"weights {tmp_path}/my.onnx"
-    assert not checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+    sites = {"yard": Site(cameras={"gate": Camera(source="file:none.mp4")})}
+    config = config_of(tmp_path, models=models, sites=sites)
+    assert not checked(config, tmp_path)[name].ok
     (tmp_path / "my.onnx").write_bytes(b"x")
-    assert checked(config_of(tmp_path, models=models), tmp_path)[name].ok
+    assert checked(config, tmp_path)[name].ok
 
 
 def test_cameras_of_this_machine_are_listed(tmp_path: Path) -> None:
@@ -73,7 +91,8 @@ def test_each_source_gives_a_frame_or_a_second(media: Path, tmp_path: Path) -> N
     )
     found = checked(config_of(tmp_path, sites={"office": site}), tmp_path)
     assert found["camera office/desk"].ok
-    assert "a frame of 640 x 360" in found["camera office/desk"].detail
+    assert "a frame of 768 x 432" in found["camera office/desk"].detail
+    assert "looked at as 640 x 360" in found["camera office/desk"].detail
     assert found["microphone office/room"].ok
     assert "a second of sound, peak" in found["microphone office/room"].detail
 
@@ -89,11 +108,32 @@ def test_a_source_that_fails_is_told_without_its_password(tmp_path: Path) -> Non
     )
     found = checked(config_of(tmp_path, sites={"office": site}), tmp_path, SET="hunter2")
     assert found["camera office/dead"].detail == (
-        "the camera cannot be reached: Connection refused"
+        "the host cannot be reached: Connection refused; nothing listens on port 1 there: "
+        "see the port, and whether its stream is turned on"
     )
     assert "variable PW is not set" in found["camera office/unset"].detail
     assert not any(found[f"camera office/{name}"].ok for name in site.cameras)
     assert "hunter2" not in repr(found)
+
+
+def test_problems_of_the_config_hide_no_source_and_have_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    film(tmp_path / "a.mkv", [(n / 10, n) for n in range(10)])
+    file.write_text(
+        "version: 1\nsites:\n  yard:\n    cameras:\n"
+        '      one: {source: "a:b.mkv"}\n      two: {source: "a:b.mkv"}\n'
+        "      odd: {source: a.mkv, detect: {fps: fast}}\n      good: {source: a.mkv}\n"
+    )
+    read = examine(file, {}, warn=False, salvage=True)
+    config = msgspec.structs.replace(read.config, state=str(tmp_path / "state"))
+    found = doctor(config, {}, tmp_path, tmp_path / "devices", read.problems)
+    told = {check.name: check for check in found if not check.ok}
+    assert told["camera yard/one"].detail.startswith("a.yaml:5: the address has a scheme")
+    assert told["camera yard/two"].detail.startswith("a.yaml:6: the address has a scheme")
+    assert told["a.yaml:7"].detail == (
+        "sites.yard.cameras.odd.detect.fps: must be a number, and is text"
+    )
+    assert "camera yard/good" in {check.name for check in found if check.ok}
 
 
 def test_a_camera_that_is_busy_at_first_is_asked_once_more(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError, OutsideError
 from workers.config.loader import load
-from workers.init_config import init
+from workers.setup.init_config import NewConfig, write_config
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def said() -> list[str]:
 
 
 def test_the_written_config_loads_as_it_is(tmp_path: Path, said: list[str]) -> None:
-    init(tmp_path / "a.yaml", tmp_path / "state", said.append)
+    write_config(tmp_path / "a.yaml", NewConfig(state=tmp_path / "state"), said.append)
     config = load(tmp_path / "a.yaml", {})
     assert config.state == str(tmp_path / "state")
     assert list(config.sites["home"].cameras) == ["webcam"]
@@ -28,7 +28,7 @@ def test_its_commented_webhook_works_when_it_is_uncommented(
     tmp_path: Path, said: list[str]
 ) -> None:
     file = tmp_path / "a.yaml"
-    init(file, tmp_path / "a state", said.append)
+    write_config(file, NewConfig(state=tmp_path / "a state"), said.append)
     file.write_text(
         file.read_text().replace("\n# webhooks", "\nwebhooks").replace("\n#   -", "\n  -")
     )
@@ -39,7 +39,7 @@ def test_secrets_are_strong_shown_once_and_stored_for_this_user_only(
     tmp_path: Path, said: list[str]
 ) -> None:
     state = tmp_path / "state"
-    init(tmp_path / "a.yaml", state, said.append)
+    write_config(tmp_path / "a.yaml", NewConfig(state=state), said.append)
     token, hook = ((state / name).read_text().strip() for name in ("token", "webhook-secret"))
     assert len(base64.b64decode(hook.removeprefix("whsec_"), validate=True)) == 32
     assert len(token) >= 43
@@ -53,9 +53,9 @@ def test_secrets_are_strong_shown_once_and_stored_for_this_user_only(
 
 def test_secrets_that_exist_are_kept_and_not_shown(tmp_path: Path, said: list[str]) -> None:
     state = tmp_path / "state"
-    init(tmp_path / "a.yaml", state, lambda _: None)
+    write_config(tmp_path / "a.yaml", NewConfig(state=state), lambda _: None)
     token = (state / "token").read_text()
-    init(tmp_path / "b.yaml", state, said.append)
+    write_config(tmp_path / "b.yaml", NewConfig(state=state), said.append)
     assert (state / "token").read_text() == token
     assert token.strip() not in "".join(said)
     assert "kept as it was" in "".join(said)
@@ -66,7 +66,7 @@ def test_nothing_is_overwritten(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "b.yaml").symlink_to(tmp_path / "nowhere")
     for name in ("a.yaml", "b.yaml"):
         with pytest.raises(ConfigError, match="exists; name another file"):
-            init(tmp_path / name, tmp_path / "state", said.append)
+            write_config(tmp_path / name, NewConfig(state=tmp_path / "state"), said.append)
     assert (tmp_path / "a.yaml").read_text() == "mine"
     assert not (tmp_path / "state").exists()
     assert said == []
@@ -75,5 +75,5 @@ def test_nothing_is_overwritten(tmp_path: Path, said: list[str]) -> None:
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, said: list[str]) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutsideError, match="cannot be written: Not a directory"):
-        init(tmp_path / "a.yaml", tmp_path / "file" / "state", said.append)
+        write_config(tmp_path / "a.yaml", NewConfig(state=tmp_path / "file" / "state"), said.append)
     assert not (tmp_path / "a.yaml").exists()

@@ -121,6 +121,24 @@ def test_a_model_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
         LearnedHead.read(folder)
 
 
+def test_a_model_with_weights_in_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_head(tmp_path, {})
+    model = onnx.load(folder / MODEL_FILE)
+    onnx.save_model(
+        model, folder / MODEL_FILE,
+        save_as_external_data=True, location="beside.bin", size_threshold=0,
+    )  # fmt: skip
+    assert (folder / "beside.bin").stat().st_size
+    rehashed(folder, (folder / MODEL_FILE).read_bytes())
+    monkeypatch.chdir(folder)  # where ONNX Runtime would look for it
+    with pytest.raises(
+        WeightsError, match=r"head\.onnx cannot be loaded: it keeps weights in another file"
+    ):
+        LearnedHead.read(folder)
+
+
 def test_a_model_with_other_inputs_is_refused(tmp_path: Path) -> None:
     folder = tiny_head(tmp_path, {})
     model = onnx.load(folder / MODEL_FILE)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config.schema import KafkaBus, Sasl, Tls, Webhook
 from pipeline.errors import ConfigError
-from workers.config.secrets import Redacting, Secret, Secrets
+from workers.config.secrets import Redacting, Secret, Secrets, checkable
 from workers.config.source_address import parse
 
 PASSWORD = 'hunter2/ö"x'
@@ -51,6 +51,27 @@ def test_a_secret_in_a_file_is_read_without_its_line_end(tmp_path: Path) -> None
     assert Secrets({}, tmp_path).lookup("file:hook", "p").reveal() == "whsec_abc"
     named = Secrets({"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert named.lookup("file:${CREDENTIALS_DIRECTORY}/hook", "p").reveal() == "whsec_abc"
+
+
+def test_what_a_file_holds_may_be_a_part_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text(f"{PASSWORD}\n")
+    secrets = Secrets({}, tmp_path)
+    source = secrets.source("http://h/x?user=u&password=${file:pw}&n=1", "a.source")
+    assert source == f"http://h/x?user=u&password={PASSWORD}&n=1"
+    assert PASSWORD not in secrets.redact(f"it is {PASSWORD}")
+    assert checkable("http://h/x?password=${file:pw}", {}) == "http://h/x?password=1"
+    assert checkable("${file:address}", {}) is None
+    with pytest.raises(ConfigError, match=r"^a\.source: the secret's file .*none cannot be read"):
+        secrets.source("http://h/x?password=${file:none}", "a.source")
+
+
+def test_the_password_of_a_source_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "pw").write_text("a b@c\n")
+    secrets = Secrets({}, tmp_path)
+    given = {"url": "rtsp://h/x", "username": "ops", "password": "file:pw"}
+    source = secrets.source(given, "a.source")
+    assert parse(source, "camera").target == "rtsp://ops:a%20b%40c@h/x"
+    assert "a b@c" not in secrets.redact(f"{source}")
 
 
 def test_a_bus_has_its_password_looked_up_and_its_files_beside_the_config(tmp_path: Path) -> None:
@@ -168,3 +189,25 @@ def test_nothing_is_looked_up_before_it_is_asked_for(tmp_path: Path) -> None:
             raise AssertionError(given)
 
     assert Secrets(Watched(), tmp_path).redact("x") == "x"
+
+
+def test_each_line_of_a_secret_with_several_is_hidden() -> None:
+    secrets = Secrets(env={"KEY": "first-line\nsecond-line"})
+    secrets.expand("${KEY}", "x")
+    assert secrets.redact("a second-line\nb first-line") == "a ***\nb ***"
+
+
+def test_whoever_asks_is_told_of_every_secret_at_once_and_later() -> None:
+    told: list[frozenset[str]] = []
+    secrets = Secrets(env={"KEY": "value-1"})
+    secrets.tell(told.append)
+    secrets.expand("${KEY}", "x")
+    assert told == [frozenset(), frozenset({"value-1"})]
+
+
+def test_a_record_whose_arguments_do_not_fit_is_cleaned_and_not_an_error() -> None:
+    secrets = Secrets(env={"KEY": "value-1"})
+    secrets.expand("${KEY}", "x")
+    record = logging.LogRecord("theirs", logging.INFO, "", 1, "%d of %d", ("value-1",), None)
+    assert Redacting(secrets).filter(record)
+    assert record.getMessage() == "%d of %d ('***',)"

@@ -15,7 +15,7 @@ from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Webhook as Settings
-from pipeline.errors import BrokersAway, ConfigError, OutsideError, Rejected, Retry
+from pipeline.errors import BrokersAway, Rejected, Retry
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
 from workers.delivery.cloudevent import event_bytes, event_id
@@ -155,9 +155,14 @@ def test_a_tail_of_zeros_after_a_power_cut_is_cut(tmp_path):
 def test_a_file_of_somebody_else_is_left_as_it_is(tmp_path, content):
     path = tmp_path / "precious"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="another path"):
-        Jsonl(path)
+    sink = Jsonl(path)
+    with pytest.raises(Retry, match=r"not a file of Fusewatch's alerts"):
+        sink.send(alert())
     assert path.read_bytes() == content
+    path.unlink()
+    sink.send(alert())
+    sink.close()
+    assert len(lines_of(path)) == 1
 
 
 def test_after_a_restart_the_last_alerts_are_known(tmp_path):
@@ -185,8 +190,78 @@ def test_a_file_that_logrotate_moved_is_made_anew(tmp_path):
 
 def test_a_path_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutsideError, match="cannot be written"):
-        Jsonl(tmp_path / "file" / "a.jsonl")
+    sink = Jsonl(tmp_path / "file" / "a.jsonl")
+    with pytest.raises(Retry, match="cannot be written"):
+        sink.send(alert())
+    (tmp_path / "file").unlink()
+    sink.send(alert())
+    sink.close()
+
+
+def flipped(data, at):
+    return data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: flipped(data, 3),
+        lambda data: flipped(data, data.index(b"\n{") + 2),
+        lambda data: data + b"\n",
+        lambda data: b"\n" + data,
+        lambda data: data + b"a line of somebody else\n",
+        lambda data: data + b'{"specversion":"1.0","id":7}\n',
+        lambda data: b"\xff" * 300 + b"\n" + data,
+    ],
+)
+@pytest.mark.parametrize("which", ["alerts.jsonl", "alerts.jsonl.1"])
+def test_our_own_file_is_set_aside_when_it_is_damaged(tmp_path, damage, which, caplog):
+    path = tmp_path / "alerts.jsonl"
+    first = Jsonl(path, 10**6, ours=True)
+    for n in range(3):
+        first.send(alert(revision=n))
+    first.close()
+    good = path.read_bytes()
+    (tmp_path / which).write_bytes(damage(good))
+    sink = Jsonl(path, 10**6, ours=True)
+    sink.send(alert(revision=9))
+    sink.flush()
+    sink.close()
+    assert lines_of(path)[-1].endswith("_9")
+    aside = tmp_path / "alerts.jsonl.damaged-1"
+    assert aside.exists() == (which == "alerts.jsonl") == bool(caplog.records)
+    if aside.exists():
+        assert aside.read_bytes() == damage(good)
+    again = Jsonl(path, 10**6, ours=True)
+    again.send(alert(revision=9))
+    again.close()
+    assert [ident[-2:] for ident in lines_of(path)].count("_9") == 1
+
+
+def test_our_own_file_that_becomes_a_folder_is_set_aside(tmp_path):
+    path = tmp_path / "alerts.jsonl"
+    sink = Jsonl(path, 10**6, ours=True)
+    sink.send(alert(revision=0))
+    path.unlink()
+    path.mkdir()
+    sink.send(alert(revision=1))
+    sink.close()
+    assert len(lines_of(path)) == 1
+    assert (tmp_path / "alerts.jsonl.damaged-1").is_dir()
+
+
+def test_a_line_of_somebody_else_in_a_file_of_the_operator_stays(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    sink = Jsonl(path)
+    sink.send(alert(revision=0))
+    sink.close()
+    with path.open("a") as file:
+        file.write("a note\n")
+    sink = Jsonl(path)
+    sink.send(alert(revision=0))
+    sink.send(alert(revision=1))
+    sink.close()
+    assert [line[:6] for line in path.read_text().splitlines()] == ['{"spec', "a note", '{"spec']
 
 
 def test_a_full_disk_is_tried_again_and_leaves_no_half_line():

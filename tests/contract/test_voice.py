@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from faster_whisper import decode_audio
 
-from models.hearing.voice_activity import FRAME_SAMPLES, VoiceActivity
-from models.hearing.waveform import RATE, Samples
+from models.hearing.voice_activity import VoiceActivity
+from models.hearing.waveform import FRAME_SAMPLES, RATE, Samples
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -19,129 +19,28 @@ from models import registry, weights
 from models.download import MAX_TRIES, Wanted, fetch
 from models.registry import Archive, File, Weights
 from pipeline.errors import WeightsError
+from tests.file_server import (
+    DATA,
+    Answer,
+    Handler,
+    Server,
+    cut,
+    deaf,
+    elsewhere,
+    endless,
+    says,
+    serving,
+    stalls,
+    trickles,
+    whole,
+)
 from workers.cli import main
-
-DATA = bytes(range(256)) * 4096  # 1 MiB
-Answer = Callable[["Handler"], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers by the script of its server, the last entry again and again; notes what was asked."""
-
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Range", "")))
-        script = self.server.script
-        (script.pop(0) if len(script) > 1 else script[0])(self)
-
-    def begin(self, status: int, size: int, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(size))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Nothing: tests say what they saw."""
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[Answer] = [whole]
-        self.asked: list[tuple[str, str]] = []
-        self.free = threading.Event()  # lets a stalled answer end
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of these tests."""
-
-
-def whole(to: Handler) -> None:
-    """The file, from where it is asked for."""
-    start = int(to.headers.get("Range", "bytes=0-")[6:-1])
-    if start:
-        to.begin(206, len(DATA) - start, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
-    else:
-        to.begin(200, len(DATA))
-    to.wfile.write(DATA[start:])
-
-
-def deaf(to: Handler) -> None:
-    """The whole file, whatever range is asked for."""
-    to.begin(200, len(DATA))
-    to.wfile.write(DATA)
-
-
-def elsewhere(to: Handler) -> None:
-    """A range that nobody asked for."""
-    to.begin(206, 10, Content_Range=f"bytes 0-9/{len(DATA)}")
-    to.wfile.write(DATA[:10])
-
-
-def cut(after: int) -> Answer:
-    """Hangs up in the middle of the file."""
-
-    def answer(to: Handler) -> None:
-        start = int(to.headers.get("Range", "bytes=0-")[6:-1])
-        status = 206 if start else 200
-        left = len(DATA) - start
-        to.begin(status, left, Content_Range=f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
-        to.wfile.write(DATA[start : start + after])
-        to.wfile.flush()
-        to.close_connection = True
-
-    return answer
-
-
-def says(status: int, **headers: str) -> Answer:
-    def answer(to: Handler) -> None:
-        to.begin(status, 0, **headers)
-
-    return answer
-
-
-def stalls(to: Handler) -> None:
-    """Some bytes, then nothing until the test is over."""
-    to.begin(200, len(DATA))
-    to.wfile.write(DATA[:1000])
-    to.wfile.flush()
-    to.server.free.wait()
-
-
-def trickles(to: Handler) -> None:
-    """The file in many small pieces."""
-    start = int(to.headers.get("Range", "bytes=0-")[6:-1])
-    to.begin(200, len(DATA) - start)
-    for i in range(start, len(DATA), 997):
-        to.wfile.write(DATA[i : i + 997])
-        to.wfile.flush()
-
-
-def endless(to: Handler) -> None:
-    """More than it should be, and no end in sight."""
-    to.send_response(200)
-    to.end_headers()
-    while True:
-        to.wfile.write(DATA)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="files")
-    thread.start()
-    yield server
-    server.free.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving() as server:
+        yield server
 
 
 class Waits(list[float]):
@@ -443,18 +342,28 @@ def test_the_operator_s_folder_comes_first_and_is_never_written_to(
     assert server.asked == []
 
 
-def test_a_file_that_did_not_change_is_hashed_once_but_verify_reads_it(
+def flip_a_byte(file: Path) -> None:
+    """Changes one byte, and gives the file its old time back: a rotten disk, not a new file."""
+    stat, data = file.stat(), bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_flipped_byte_is_seen_at_every_start(
     toy: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    weights.find("toy", env)
-    outer = weights.find("toy", env) / "outer.onnx"
-    stat = outer.stat()
-    outer.write_bytes(b"x" * len(DATA))
-    os.utime(outer, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a rotten disk, not a new file
-    assert weights.find("toy", env) == outer.parent, "looked at its size and time only"
+    folder = weights.find("toy", env)
+    flip_a_byte(folder / "outer.onnx")
+    assert weights.list_weights(env)[-1]["state"] == "wrong"
     assert not weights.verify(["toy"], env=env)
-    assert capsys.readouterr().out == f"toy: wrong ({outer.parent})\n"
+    assert capsys.readouterr().out == f"toy: wrong ({folder})\n"
+    assert (weights.find("toy", env) / "outer.onnx").read_bytes() == DATA
+    mine = {**env, "FUSEWATCH_WEIGHTS": str(folder.parent)}
+    flip_a_byte(folder / "outer.onnx")
+    with pytest.raises(WeightsError, match=r"outer\.onnx is not the file of toy"):
+        weights.find("toy", mine)
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(toy: Weights, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stored observations and alerts of the recorded scenes: what a change of the code must not change.
 
     python -m tests.golden.stored        writes them anew; needs weights and scenes
+    python -m tests.golden.stored demo   writes those of the shipped demo scene alone
 
 `SCENE.obs.xz` holds the records of `observations.v1` as vision, sound, speech and text published
 them, and the embedded phrases of the site's rules: so fusion and alerting are judged on a machine
@@ -31,6 +32,7 @@ from pipeline.types import Alert
 from workers import graph
 from workers.config import loader
 from workers.delivery.jsonl import write_all
+from workers.demo.demo import SHIPPED
 from workers.replay.scene_replay import new_records, replay
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders, load_encoders
@@ -46,6 +48,7 @@ SCENES = (
     "retail-gunshot",
     "retail-quiet",
 )
+DEMO = "demo"  # the scene that is shipped
 PROCESSOR = HERE / "processor.sha256"  # of the machine that wrote the files
 
 
@@ -58,6 +61,8 @@ class Stored(msgspec.Struct, frozen=True):
 
 def site_of(scene: str) -> Config:
     """The config of the site that a scene was recorded at."""
+    if scene == DEMO:
+        return loader.load(SHIPPED / "site.yaml")
     return loader.load(ROOT / f"deploy/examples/{scene.split('-', maxsplit=1)[0]}.yaml")
 
 
@@ -69,20 +74,31 @@ class Played(msgspec.Struct, frozen=True):
     file: bytes
 
 
+def scene_file(scene: str, folder: Path) -> Path:
+    """The file of a scene; `folder` has those that are not shipped."""
+    return SHIPPED / "scene.yaml" if scene == DEMO else folder / f"{scene}.yaml"
+
+
 @functools.cache
-def played(scene: Path) -> Played:
+def played(scene: str, file: Path) -> Played:
     """A scene by real models, once in a process: a scene takes seconds."""
-    settings, bus, models = site_of(scene.stem), MemoryBus(), encoders()
-    reader = bus.reader(topics.OBSERVATIONS, "golden")
-    alerts = replay(settings, scene, models, bus=bus).alerts
-    entries = []
-    while polled := reader.poll(1000):
-        entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
+    settings, bus, models = site_of(scene), MemoryBus(), encoders()
+    alerts = replay(settings, file, models, bus=bus).alerts
+    entries = observed(bus)
     rules = [rule for site in settings.sites.values() for rule in site.rules]
     said = [p for rule in rules if isinstance(rule, rule_kinds.PhraseRule) for p in rule.phrases]
     vectors = models.text(said) if said else []
     phrases = {p: np.asarray(v, np.float32).tobytes() for p, v in zip(said, vectors, strict=True)}
     return Played(Stored(entries, phrases), alerts, _written(alerts))
+
+
+def observed(bus: MemoryBus) -> list[tuple[str, bytes, str]]:
+    """The entries of `observations.v1`, in order."""
+    reader = bus.reader(topics.OBSERVATIONS, "golden")
+    entries = []
+    while polled := reader.poll(1000):
+        entries += [(e.key, e.value, e.trace) for e in polled if isinstance(e, Entry)]
+    return entries
 
 
 def judged(scene: str) -> bytes:
@@ -144,17 +160,26 @@ def _written(alerts: Sequence[Alert]) -> bytes:
         return file.read_bytes()
 
 
+def write(scene: str, folder: Path) -> None:
+    """Write the files of one scene anew."""
+    of = played(scene, scene_file(scene, folder))
+    packed = lzma.compress(msgspec.msgpack.encode(of.stored), preset=9)
+    (HERE / f"{scene}.obs.xz").write_bytes(packed)
+    (HERE / f"{scene}.jsonl").write_bytes(of.file)
+    print(f"{scene}: {len(of.stored.entries)} observations, {len(packed)} bytes")
+    assert judged(scene) == of.file, scene
+
+
 def main(folder: Path) -> None:
-    """Write the files of every scene in `folder` anew."""
+    """Write the files of every scene anew; `folder` has those that are not shipped."""
     PROCESSOR.write_text(processor())
-    for name in SCENES:
-        of = played(folder / f"{name}.yaml")
-        packed = lzma.compress(msgspec.msgpack.encode(of.stored), preset=9)
-        (HERE / f"{name}.obs.xz").write_bytes(packed)
-        (HERE / f"{name}.jsonl").write_bytes(of.file)
-        print(f"{name}: {len(of.stored.entries)} observations, {len(packed)} bytes")
-        assert judged(name) == of.file, name
+    for name in (*SCENES, DEMO):
+        write(name, folder)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "../shared/scenes")
+    if sys.argv[1:] == [DEMO]:
+        assert processor() == PROCESSOR.read_text(), "another processor wrote the other files"
+        write(DEMO, HERE)
+    else:
+        main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "../shared/scenes")

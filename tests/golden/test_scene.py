@@ -64,7 +64,7 @@ def test_frame_k_is_the_last_with_pts_at_or_before_its_time(tmp_path: Path) -> N
 
 
 def test_frame_times_do_not_drift_where_the_rate_is_no_round_number(tmp_path: Path) -> None:
-    reels.film(tmp_path / "a.mkv", [(0, 1), (20, 2)])
+    reels.film(tmp_path / "a.mkv", [(second, 1) for second in range(12)])
     path = scene(tmp_path, "duration: 10\ncameras: {till: {file: a.mkv, fps: 29.97}}")
     frames = of(FrameChunk, played(path))
     assert frames[299].start - START == round(299 * 100 * SECOND / 2997)
@@ -264,16 +264,51 @@ def test_a_video_that_changes_size_midway_gives_chunks_of_each_size(tmp_path: Pa
 
 
 def test_frames_whose_time_goes_back_are_dropped_and_counted(tmp_path: Path) -> None:
-    for name, first in (("a", 10), ("b", 2)):
-        shots = [(first + i / 25, 2) for i in range(25)]
-        reels.film(tmp_path / f"{name}.ts", shots, codec="mpeg2video", rate=25)
-    both = tmp_path / "both.ts"
-    both.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    joined(tmp_path, 10, 11.52)
     status = Status()
-    path = scene(tmp_path, "duration: 2\ncameras: {till: {file: both.ts}}")
+    path = scene(tmp_path, "duration: 4\ncameras: {till: {file: both.ts}}")
     frames = of(FrameChunk, played(path, status=status))
-    assert [at(f) for f in frames] == [0, 0.25, 0.5, 0.75]
-    assert status.counted("lobby", "till", "unusable.rewound") == 25
+    assert [at(f) for f in frames] == [k / 4 for k in range(15)]
+    assert status.counted("lobby", "till", "unusable.rewound") == 12
+
+
+@pytest.mark.parametrize("second", [2, 10, 10.88, 10_000, 26 * 3600])
+def test_a_joined_file_goes_on_where_its_first_part_ended(tmp_path: Path, second: float) -> None:
+    joined(tmp_path, 10, second)
+    status = Status()
+    path = scene(tmp_path, "cameras: {till: {file: both.ts}}")
+    records = played(path, status=status)
+    assert load_scene(path).duration == 4 * SECOND
+    assert [at(f) for f in of(FrameChunk, records)] == [k / 4 for k in range(16)]
+    assert status.counted("lobby", "till", "unusable.rewound") == 0
+
+
+def joined(folder: Path, *firsts: float) -> None:
+    """`both.ts`: two films of two seconds each, that begin at these times."""
+    parts = []
+    for name, first in enumerate(firsts):
+        shots = [(first + i / 25, 2) for i in range(50)]
+        film = reels.film(folder / f"{name}.ts", shots, codec="mpeg2video", rate=25)
+        parts.append(film.read_bytes())
+    (folder / "both.ts").write_bytes(b"".join(parts))
+
+
+def test_a_hole_is_lost_picture_after_two_seconds(tmp_path: Path) -> None:
+    reels.film(
+        tmp_path / "a.mkv", [(k / 5, 1) for k in range(5)] + [(8 + k / 5, 2) for k in range(5)]
+    )
+    path = scene(tmp_path, "duration: 9\ncameras: {till: {file: a.mkv, fps: 5}}")
+    records = played(path)
+    starts = [at(f) for f in of(FrameChunk, records)]
+    assert starts == [k / 5 for k in range(15)] + [8 + k / 5 for k in range(5)]
+    assert [upto for upto, _ in lost(records)] == [3, 4, 5, 6, 7, 8]
+    assert {reason for _, reason in lost(records)} == {"the video has no picture here"}
+
+
+def test_a_slow_camera_is_held_for_three_periods(tmp_path: Path) -> None:
+    reels.film(tmp_path / "a.mkv", [(0, 1), (8, 2), (16, 3)])
+    path = scene(tmp_path, "duration: 20\ncameras: {till: {file: a.mkv, fps: 0.25}}")
+    assert [at(f) for f in of(FrameChunk, played(path))] == [0, 4, 8, 12, 16]
 
 
 @pytest.mark.parametrize("first", [-2.0, -0.48, 0.0, 7.24])

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("weights")]
 
 
 def played(path: Path) -> tuple[Alert, ...]:
-    return stored.played(path).alerts
+    return stored.played(path.stem, path).alerts
 
 
 def truths(path: Path) -> Iterator[tuple[int, int, str]]:

@@ -207,12 +207,26 @@ def test_each_life_is_closed_whatever_ends_it() -> None:
     bench = Bench()
     lost, whole = Fake([bench.frame(0), SourceLost("gone")]), Fake([bench.frame(0)])
     broken = Fake([lambda: 1 // 0])
-    bench.lives = [lost, broken]
-    with pytest.raises(ZeroDivisionError):  # a bug is not swallowed
-        bench.capture.read(bench.stop)
-    bench.lives = [whole]
+    bench.lives = [lost, broken, whole]
     bench.capture.read(bench.stop)
     assert [fake.closed for fake in (lost, broken, whole)] == [True, True, True]
+
+
+def test_a_defect_in_one_life_loses_the_source_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+
+    def missing() -> None:
+        raise AttributeError("codec_context")  # noqa: EM101
+
+    bench.run([lambda: 1 // 0], [lambda: 1 // 0], [missing], [bench.frame(0)])
+    assert [r.getMessage() for r in caplog.records if r.exc_info] == [
+        "office/desk: unexpected ZeroDivisionError",
+        "office/desk: unexpected AttributeError",
+    ]
+    assert bench.counts()["defects"] == 3
+    assert bench.stop.waits == [1, 2, 4]
 
 
 def test_a_recording_that_ends_is_lost_and_not_begun_again() -> None:

@@ -56,6 +56,9 @@ class Place:
         self.taken.append(event_id(alert))
 
 
+ALL = Filter()
+
+
 class World:
     """A bus, a clock, and one subscriber after the other on it."""
 
@@ -75,8 +78,8 @@ class World:
         self.publish(*made)
         return [event_id(one) for one in made]
 
-    def delivery(self, place, *, name="siem", wants=Filter(), address="https://a/", dead=None):  # noqa: B008
-        who = Subscriber(name=name, sink=place, wants=wants, address=address)
+    def delivery(self, place, *, name="siem", wants=ALL, address="https://a/", dead=None, **more):
+        who = Subscriber(name=name, sink=place, wants=wants, address=address, **more)
         outside = DeliveryEnvironment(
             clock=self.clock,
             random=lambda: self.chance,
@@ -103,6 +106,10 @@ def dies(reason="down", **how):
         raise Retry(reason, **how)
 
     return answer
+
+
+def gone(alert):
+    raise Rejected("410 Gone", disable=True)  # noqa: EM101
 
 
 def only(ident, error):
@@ -339,13 +346,78 @@ def test_an_alert_rejected_for_good_dies_alone():
     assert sent_ids(world.dead()) == [ids[1]]
 
 
-def test_a_bug_in_a_sink_ends_the_step_and_says_where():
+def test_a_bug_in_a_sink_is_a_failure_of_its_subscriber_and_logged_once(caplog):
     world = World()
+    ids = world.alerts(2)
+    place = Place(only(ids[0], ZeroDivisionError("bug")))
+    delivery = world.delivery(place)
+    for _ in range(3):
+        until_still(delivery)
+        world.clock.now += MAX_BREAKER_DELAY * 1.2
+    assert place.taken == [ids[1]]
+    assert delivery.pending == 1
+    assert "ZeroDivisionError" in delivery.health.failing
+    (line,) = [r for r in caplog.records if r.exc_info]
+    assert line.getMessage() == "siem: unexpected ZeroDivisionError in its sink"
+    place.answer = lambda alert: None
+    world.clock.now += 3600
+    until_still(delivery)
+    assert sorted(place.taken) == ids
+    assert delivery.idle
+
+
+@pytest.mark.parametrize("error", [OutsideError("disk"), ZeroDivisionError("bug")])
+def test_what_could_not_be_made_durable_is_sent_again(error):
+    world, place = World(), Place()
+    ids = world.alerts(3)
+    errors = [error, error]
+
+    def flush():
+        if errors:
+            raise errors.pop()
+
+    delivery = world.delivery(place, flush=flush)
+    until_still(delivery)
+    assert delivery.pending == 3
+    assert world.bus.committed(topics.ALERTS, delivery.group, 0).offset == 0
+    for _ in range(4):
+        world.clock.now += MAX_BREAKER_DELAY * 1.2
+        until_still(delivery)
+    assert delivery.idle
+    assert not delivery.health.failing
+    assert set(place.taken) == set(ids)
+    assert len(place.taken) == 9
+
+
+def test_an_outage_is_one_warning_when_it_begins_and_one_when_it_ends(caplog):
+    world, place = World(), Place(dies())
     world.alerts(2)
-    place = Place(only("0000000000000001_0", ZeroDivisionError("bug")))
-    with pytest.raises(ZeroDivisionError) as bug:
-        world.delivery(place).step()
-    assert bug.value.__notes__ == ["siem: alerts.v1/0@1"]
+    delivery = world.delivery(place)
+    for _ in range(20):
+        until_still(delivery)
+        world.clock.now += MAX_BREAKER_DELAY * 1.2
+    place.answer = lambda alert: None
+    world.clock.now += 3600
+    until_still(delivery)
+    begins, ends = [r.getMessage() for r in caplog.records if r.name == "fusewatch.delivery"]
+    assert begins.startswith("siem fails: ")
+    assert "2 alerts wait" in begins
+    assert ends.startswith("siem takes alerts again, after ")
+
+
+def test_410_is_logged_once_and_known_after_a_restart(caplog):
+    world = World()
+    world.alerts(3)
+    delivery = world.delivery(Place(gone))
+    until_still(delivery)
+    assert [r.getMessage() for r in caplog.records if "410" in r.getMessage()] == [
+        "siem: 410 Gone; its alerts go to the dead letters until the config has another address"
+        " for it"
+    ]
+    delivery.close()
+    again = world.delivery(Place())
+    until_still(again)
+    assert "410 Gone" in again.health.failing
 
 
 def test_while_too_many_wait_the_rest_stays_on_disk():

@@ -21,9 +21,15 @@ from workers.delivery.delivery import (
     DeliveryEnvironment,
     Filter,
     Subscriber,
-    fingerprint,
 )
-from workers.delivery.outbox import MAX_PENDING, RETRY_DELAYS, CircuitBreaker, pack, unpack
+from workers.delivery.outbox import (
+    MAX_PENDING,
+    RETRY_DELAYS,
+    CircuitBreaker,
+    fingerprint,
+    pack,
+    unpack,
+)
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 

@@ -10,7 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import rule_kinds, schema
-from pipeline.types import Anomaly, Box, DeadLetter, Progress, Record, Roster, needed_until, ns
+from pipeline.types import (
+    Anomaly,
+    Box,
+    DeadLetter,
+    Progress,
+    Record,
+    Roster,
+    event_start,
+    needed_until,
+    ns,
+)
 from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
@@ -48,11 +58,12 @@ def timeline(
     shots: Sequence[int] = (),
     weak: Sequence[int] = (),
     said: Sequence[int] = (),
+    begin: int = BEGIN,
 ) -> dict[str, list[Record]]:
     """What each source says, second by second; each list is in the order of its source."""
     records: dict[str, list[Record]] = {source: [] for source in SOURCES}
     for second in range(seconds):
-        now = BEGIN + second
+        now = begin + second
         if second % 10 == 0:
             for source in records.values():
                 source.append(roster(*SOURCES, start=now))
@@ -191,6 +202,36 @@ def test_a_source_that_stays_lost_is_told_live_and_not_in_a_recording() -> None:
     assert said[0].reasons == ("desk is lost: no route",)
     assert said[0].presence["desk"] == "lost"
     assert anomalies([out for r in in_step(sources) for out in recorded.on(r, None)]) == []
+
+
+def test_a_planned_restart_tells_no_lost_source() -> None:
+    before, gap = timeline(20), 22
+    before["desk"] = [
+        *(r for r in before["desk"] if event_start(r) < ns(BEGIN + 16)),
+        *(
+            progress(BEGIN + s, source="desk", alive=False, reason="no route")
+            for s in range(16, 20)
+        ),
+    ]
+    after = timeline(12, begin=BEGIN + 20 + gap)
+    connecting = [
+        progress(BEGIN + 20 + gap + s, source=source, alive=False, reason="connecting")
+        for source in ("desk", "room", "room/speech")
+        for s in range(3)
+    ]
+    for source in after:
+        begun = [r for r in after[source] if event_start(r) >= ns(BEGIN + 20 + gap + 3)]
+        after[source] = [r for r in connecting if r.source == source] + begun
+    for patience in (60.0, 10.0):  # the second is shorter than the restart
+        windows = schema.Windows(horizon=40, patience=patience)
+        site = msgspec.structs.replace(SITE, windows=windows)
+        plan = site_plan(site, FakeText(), recorded=False)
+        state = FusionStage({"office": plan}).open({})
+        given = [*in_step(before), *in_step(after)]
+        said = [out for r in given for out in state.on(r, None)]
+        assert anomalies(said) == []
+        promises = [out.upto for out in said if isinstance(out, Progress)]
+        assert promises[-1] == ns(BEGIN + 20 + gap + 11), "and it goes on"
 
 
 def test_a_parked_object_that_is_lost_from_sight_for_a_while_is_no_news() -> None:

@@ -56,7 +56,7 @@ def played(config: Path, given: Sequence[Sequence[Said]], *, recorded: bool) -> 
 
 
 def told(bus: MemoryBus) -> list[tuple[object, ...]]:
-    """What the incidents came to: the last revision of each (design, section 10)."""
+    """The last revision of each incident: what must be equal in all runs."""
     last: dict[str, Alert] = {}
     for value in bus.values(topics.ALERTS):
         alert = codec.decode(value)

@@ -24,6 +24,11 @@ def lost(one: SourcePresence, source: str, *seconds: float) -> list[Anomaly]:
     ]
 
 
+def stays_lost(one: SourcePresence, source: str, since: float, until: float) -> list[Anomaly]:
+    """What is told while `source` is spoken for each second, and at `until`."""
+    return lost(one, source, *range(int(since), int(until)), until)
+
+
 def test_a_lost_microphone_is_told_once_though_it_is_two_sources() -> None:
     one, told = attendance(), list[Anomaly]()
     for second in range(100, 130):
@@ -41,7 +46,7 @@ def test_speech_of_a_lost_microphone_is_lost_all_the_same() -> None:
 
 def test_a_source_is_told_when_it_has_been_lost_for_long_enough_and_not_before() -> None:
     one = attendance()
-    assert lost(one, "desk", 100, 109.999) == []
+    assert stays_lost(one, "desk", 100, 109.999) == []
     (told,) = lost(one, "desk", 110)
     assert (told.label, told.start, told.end) == ("source-lost", ns(110), ns(111))
 
@@ -53,7 +58,7 @@ def test_one_that_stays_lost_is_told_again_as_often_as_its_incident_needs() -> N
 
 def test_a_promise_that_comes_again_tells_nothing() -> None:
     one = attendance()
-    lost(one, "desk", 100)
+    stays_lost(one, "desk", 100, 109)
     assert len(lost(one, "desk", 110, 110, 109, 110)) == 1
 
 
@@ -61,7 +66,7 @@ def test_one_that_was_back_is_lost_anew() -> None:
     one = attendance()
     lost(one, "desk", 100)
     one.promised(make.progress(105, source="desk"), ns(105))
-    assert lost(one, "desk", 106, 110, 115.999) == []
+    assert stays_lost(one, "desk", 106, 115.999) == []
     assert len(lost(one, "desk", 116)) == 1
 
 
@@ -77,3 +82,46 @@ def test_a_source_speaks_for_as_long_as_patience_says() -> None:
     one.promised(make.progress(100, source="desk"), ns(200))
     assert one.speaking(ns(260), ns(60)) == {"desk"}
     assert one.speaking(ns(260) + 1, ns(60)) == set()
+
+
+# --- a restart
+
+
+def test_the_time_of_a_restart_does_not_count_as_lost() -> None:
+    one = attendance()
+    assert lost(one, "desk", 100, 101, 102) == [], "its camera is lost, then we are stopped"
+    assert stays_lost(one, "desk", 124, 133.999) == [], "started again 22 s later"
+    (told,) = lost(one, "desk", 134)
+    assert told.start == ns(134)
+
+
+def test_promises_that_come_slowly_are_no_restart() -> None:
+    assert lost(attendance(), "desk", 100, 105) == []
+    assert len(lost(attendance(), "desk", 100, 105, 110)) == 1
+    slow = SourcePresence(make.SITE, hop=ns(4), size=ns(8), lost_after=AFTER, cry_every=EVERY)
+    assert len(lost(slow, "desk", 100, 112)) == 1, "three hops"
+
+
+def test_a_capture_that_is_started_again_begins_anew() -> None:
+    one, gone = attendance(), "its capture has said nothing for 15 s"
+    for at in range(100, 109):
+        said = make.progress(at, source="desk", alive=False, reason=gone)
+        assert one.promised(said, ns(at)) == []
+    assert stays_lost(one, "desk", 109, 118.999) == [], "it connects"
+    assert len(lost(one, "desk", 119)) == 1
+
+
+def test_a_capture_that_stays_away_is_told() -> None:
+    one, gone = attendance(), "its capture has said nothing for 15 s"
+    words = [
+        make.progress(at, source="desk", alive=False, reason=gone) for at in range(100, 113, 2)
+    ]
+    told = [anomaly for said in words for anomaly in one.promised(said, said.upto)]
+    assert [anomaly.start for anomaly in told] == [ns(110)]
+
+
+def test_a_source_that_was_seen_before_a_restart_is_lost_from_its_start_on() -> None:
+    one = attendance()
+    one.promised(make.progress(100, source="desk"), ns(100))
+    assert stays_lost(one, "desk", 122, 131.999) == []
+    assert len(lost(one, "desk", 132)) == 1

@@ -174,7 +174,10 @@ def test_every_rule_with_a_schedule_has_it_checked() -> None:
 def test_objects_are_those_that_the_detector_knows() -> None:
     assert told_of(ZoneRule(zone="floor", objects=("persn",))) == (
         ".objects: `persn` is no object; did you mean `person`?"
+        " (`fusewatch check --words` lists all 80)"
     )
+    for word, known in (("People", "person"), ("bike", "bicycle"), ("lorry", "truck")):
+        assert f"did you mean `{known}`?" in told_of(ZoneRule(zone="floor", objects=(word,)))
     assert "is empty" in told_of(LineRule(line="sill", objects=()))
 
 
@@ -416,7 +419,7 @@ def test_pictures_that_may_outgrow_a_message_are_refused() -> None:
 def test_models_are_of_kinds_that_have_an_adapter() -> None:
     model = Model(kind="yolo", weights="x", providers=("metal",))
     assert with_top(models=Models(detector=model)) == [
-        "models.detector.kind: `yolo` is no adapter; did you mean `yolox`?",
+        "models.detector.kind: `yolo` is no kind of detector; did you mean `yolox`?",
         "models.detector.providers: `metal` is no provider; known: cpu, cuda, tensorrt, openvino",
     ]
 

@@ -31,6 +31,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/graph.py",),
     ("workers/replay/*",),
     ("workers/training/*",),
+    ("workers/setup/*", "workers/demo/*"),
     ("workers/*",),
 )
 MOST_FILES, MOST_LINES = 16, 400  # of a folder, of a file
@@ -44,12 +45,14 @@ HEAVY = {
         "workers/media/image_quality.py",
         "workers/training/corruptions.py",
     },
+    "jinja2": {"workers/demo/page.py"},
     "simplejpeg": {"workers/media/jpeg.py"},
     "pyaudio": {"workers/capture/microphone.py"},
     "av": {
         "models/training/sound_clips.py",
         "workers/capture/av_stream.py",
-        "workers/media/recordings.py",
+        "workers/capture/stream_opening.py",
+        "workers/media/containers.py",
     },  # the first: to learn
     "onnxruntime": {
         "models/vision/detector.py",

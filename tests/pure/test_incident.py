@@ -54,7 +54,7 @@ def at(seconds: float) -> int:
 
 
 def finished(alerts: list[Alert]) -> set[tuple[object, ...]]:
-    """What is compared between runs: the last revisions by content (design, section 10)."""
+    """The last revision of each incident by content: what must be equal in all runs."""
     last = {alert.id: alert for alert in alerts}
     return {
         (a.site, a.labels, a.severity, a.start, a.end, a.rules, a.heads, a.state)

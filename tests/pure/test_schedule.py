@@ -190,13 +190,16 @@ def test_all_days_together_are_every_day(second: int) -> None:
         ("22:00-24:01", "24:01"),
         ("22:00-22:00", "00:00-24:00"),
         ("24:00-06:00", "00:00-24:00"),
-        ("monday 22:00-06:00", "'monday' is not a day"),
+        ("monday 22:00-06:00", "did you mean 'mon'?"),
         ("mon- 22:00-06:00", "'mon-' is not a day"),
         ("-fri 22:00-06:00", "'-fri' is not a day"),
         ("mon-fri-sun 22:00-06:00", "is not a day"),
         ("mon, 22:00-06:00", "'mon' is not like"),
         ("1mon 22:00-06:00", "'1mon' is not a day"),
-        ("122:00-06:00", "is not a day"),
+        ("122:00-06:00", "the hour 122 in '122:00-06:00' is not 00 to 24"),
+        ("22:00-006:00", "the hour 006 in '22:00-006:00' is not 00 to 24"),
+        ("22:0-06:00", "22:0 in '22:0-06:00' is not a time of day"),
+        ("mon, tue 22:00-06:00", "days have spaces between them"),
     ],
 )
 def test_a_wrong_schedule_is_refused_with_its_reason(text: str, why: str) -> None:

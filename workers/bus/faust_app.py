@@ -1,4 +1,4 @@
-"""Reads topics for vision, hearing and text with a Faust agent; the step over a poll is the same.
+"""Reads topics with a Faust agent for vision, hearing and text; stages run as without Faust.
 
     Kafka -> aiokafka -> Faust's consumer -> one agent -> FaustReader -> pipeline.run.step
              [- a thread, two event loops, of the app -]                 [the runner's thread]

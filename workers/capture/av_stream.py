@@ -1,10 +1,9 @@
-"""Reads streams and files that carry audio, with or without video, by PyAV, on one clock."""
+"""Reads live streams by PyAV, picture and sound on one clock."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -14,37 +13,24 @@ from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
-from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
-from workers.config.source_address import NETWORK_SCHEMES, Address
+from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
+from workers.capture.stream_opening import STREAM_TIMEOUT, open_stream, why
+from workers.capture.tracks import chosen
+from workers.config.source_address import Address
 from workers.media import recordings
+from workers.media.containers import BROKEN, TIMELESS
 from workers.media.jpeg import MAX_SIDE, encoded
 from workers.media.pcm import SOURCE_RATES, Chunks
 
-STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
-
-_OPTIONS = {
-    "rtsp_transport": "tcp",
-    "protocol_whitelist": "file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
-    "format_whitelist": f"rtsp,rtp,sdp,{recordings.FORMATS}",
-    "analyzeduration": "500000",
-}
-_BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
-_HOPELESS: dict[type[Exception], str] = {  # FFmpeg's errors that have a known cause
-    av.error.HTTPUnauthorizedError: "refuses user or password",
-    av.error.HTTPForbiddenError: "refuses user or password",
-    av.error.HTTPNotFoundError: "has no stream of that path",
-    av.error.TimeoutError: f"does not answer within {STREAM_TIMEOUT:g} s",
-    av.error.ConnectionRefusedError: "refuses the connection",
-}
 
 
 class MediaSource:
     """One connection to a stream; raises SourceLost when it cannot be opened, ends or hangs.
 
     `camera` and `microphone` are the names of the sources that the stream feeds; either may be
-    empty. A file plays at its own speed, and its end raises nothing. `count(source, what)` counts
-    frames and audio that could not be used.
+    empty. `track` is the number of the sound track. `patience` is how many seconds it may send
+    nothing. `count(source, what)` counts frames and audio that could not be used.
     """
 
     def __init__(  # noqa: PLR0913
@@ -54,62 +40,46 @@ class MediaSource:
         *,
         camera: str = "",
         microphone: str = "",
+        track: int | None = None,
         detect: Detect | None = None,
+        patience: float = STREAM_TIMEOUT,
         clock: Clock,
         count: Callable[[str, str], None],
-        wait: Callable[[float], None] = time.sleep,
-        opened: Callable[[Address], Any] | None = None,
+        opened: Callable[[Address, float], Any] | None = None,
     ) -> None:
-        self._address = address
         self._site = site
         self._camera = camera
         self._microphone = microphone
         self._detect = detect or Detect()
+        self._aspect = recordings.aspect_ratio(self._detect.aspect)
         self._clock = clock
         self._count = count
-        self._speed = PlaybackPacer(clock, wait)
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
-        self._sound: _Gathered | None = None
-        self._container = (opened or _opened)(address)
-        self._streams = self._chosen()
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
+        self._sound = _Gathered(site, microphone)
+        self._container = (opened or open_stream)(address, patience)
+        self._streams = chosen(self._container, site, camera, microphone, track, "stream")
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
+        timeless = self._container.format.name in TIMELESS
         for stream, frame in self._frames():
-            position = _ended(frame)
-            if self._address.scheme == "file" and position is not None:
-                self._speed.hold(position, stream.type)
             made = self._seen if stream.type == "video" else self._heard
+            timed = not timeless and frame.pts is not None and frame.time_base is not None
             try:
-                chunk = made(frame, position)
-            except _BROKEN:  # the frame was decoded but cannot be converted or encoded again
+                chunk = made(stream, frame, frame.pts * frame.time_base if timed else None)
+            except BROKEN:  # the frame was decoded but cannot be converted or encoded again
                 self._bad(stream)
                 continue
             if chunk is not None:
                 yield chunk
-        if self._address.scheme != "file":
-            msg = "the stream stopped"
-            raise SourceLost(msg)
+        msg = "the stream stopped" if self._seq or self._sound.begun else "the stream is empty"
+        raise SourceLost(msg)
 
     def close(self) -> None:
         """Closes the connection."""
         self._container.close()
-
-    def _chosen(self) -> list[Any]:
-        streams = []
-        for name, kind, found in (
-            (self._camera, "picture", self._container.streams.video),
-            (self._microphone, "sound", self._container.streams.audio),
-        ):
-            if name and not found:
-                self._container.close()
-                msg = f"the stream carries no {kind}"
-                raise SourceLost(msg)
-            if name:
-                found[0].codec_context.thread_count = 1  # each further thread delays by a frame
-                streams.append(found[0])
-        return streams
 
     def _frames(self) -> Iterator[tuple[Any, Any]]:
         """Yields (stream, frame) in the order of the stream; counts packets it cannot decode."""
@@ -119,35 +89,33 @@ class MediaSource:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
                 return
-            except _BROKEN as error:
-                raise SourceLost(_why(error, "broke off")) from None
+            except BROKEN as error:
+                raise SourceLost(why(error, "broke off")) from None
             try:
                 frames = packet.decode()
-            except _BROKEN:
-                self._damaged(packet.stream)
+            except BROKEN:
+                self._bad(packet.stream)
                 continue
             yield from ((packet.stream, frame) for frame in frames)
 
-    def _damaged(self, stream: Any) -> None:
-        if stream.type == "video":
-            self._seq += 1
-        self._bad(stream)
-
     def _bad(self, stream: Any) -> None:
         if stream.type == "video":
+            self._seq += 1
             self._count(self._camera, "dropped.undecodable")
         else:
             self._count(self._microphone, "damaged")
 
-    def _seen(self, frame: Any, position: int | None) -> FrameChunk | None:
-        start = self._times.at(position, "picture")
+    def _seen(self, stream: Any, frame: Any, position: Fraction | None) -> FrameChunk | None:
+        start = self._times.at(_ns(position), "picture")
         seq, self._seq = self._seq, self._seq + 1
         if not self._pace.wants(start):
             return None
         if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
             self._count(self._camera, "dropped.size")
             return None
-        pixels = recordings.Picture(frame, self._detect.width).pixels()
+        self.native = frame.width, frame.height
+        shape = recordings.stretch_of(stream, frame, self._aspect)
+        pixels = recordings.Picture(frame, self._detect.width, shape).pixels()
         return FrameChunk(
             site=self._site,
             source=self._camera,
@@ -159,20 +127,17 @@ class MediaSource:
             data=encoded(pixels),
         )
 
-    def _heard(self, frame: Any, position: int | None) -> AudioChunk | None:
+    def _heard(self, stream: Any, frame: Any, position: Fraction | None) -> AudioChunk | None:
         rate = frame.sample_rate
         if rate not in SOURCE_RATES:
             msg = f"a sample rate of {rate}"
             raise ValueError(msg)
-        if self._sound is None or self._sound.rate != rate:
-            self._sound = _Gathered(self._site, self._microphone, rate)
-        ended = self._times.at(position, "sound")
-        mono, bad = recordings.mono_samples(frame)
-        if bad:
-            self._count(self._microphone, "repaired.not-finite")
-        ahead = self._sound.chunks.ahead
-        chunk = self._sound.push(mono, ended)
-        if self._sound.chunks.ahead > ahead:
+        mono = recordings.mono_samples(frame, lambda what, _: self._count(self._microphone, what))
+        ended = self._times.at(
+            None if position is None else _ns(position + _length(frame)), "sound"
+        )
+        chunk, ahead = self._sound.push(mono, rate, ended)
+        if ahead:
             self._count(self._microphone, "ahead")
         return chunk
 
@@ -180,46 +145,42 @@ class MediaSource:
 class _Gathered:
     """Joins decoded frames of about 20 ms into blocks of 100 ms and makes chunks of them."""
 
-    def __init__(self, site: str, source: str, rate: int) -> None:
-        self.rate = rate
-        self.chunks = Chunks(site, source, rate)
+    def __init__(self, site: str, source: str) -> None:
+        self._site, self._source = site, source
+        self._rate = 0
+        self._chunks: Chunks | None = None
         self._parts: list[Samples] = []
 
-    def push(self, mono: Samples, ended: int) -> AudioChunk | None:
-        self._parts.append(mono)
-        if sum(map(len, self._parts)) * SECOND < BLOCK_LENGTH * self.rate:
+    @property
+    def begun(self) -> bool:
+        """Whether any sound has come."""
+        return self._rate > 0
+
+    def push(self, mono: Samples, rate: int, ended: int) -> tuple[AudioChunk | None, bool]:
+        """A live block that has just ended; returns the next chunk, and whether it was early."""
+        if rate != self._rate or self._chunks is None:
+            seq = self._chunks.seq if self._chunks is not None else 0
+            self._rate, self._parts = rate, []
+            self._chunks = Chunks(self._site, self._source, rate, seq=seq)
+        block = self._block(mono, rate)
+        if block is None:
+            return None, False
+        ahead = self._chunks.ahead
+        return self._chunks.push(block, ended), self._chunks.ahead > ahead
+
+    def _block(self, samples: Samples, rate: int) -> Samples | None:
+        self._parts.append(samples)
+        if sum(map(len, self._parts)) * SECOND < BLOCK_LENGTH * rate:
             return None
         block = np.concatenate(self._parts)
-        self._parts.clear()
-        return self.chunks.push(block, ended)
+        self._parts = []
+        return block
 
 
-def _ended(frame: Any) -> int | None:
-    """Position in the stream (ns) of a picture, or of the end of a piece of audio.
-
-    Video and audio of one stream count from the same moment.
-    """
-    if frame.pts is None or frame.time_base is None:
-        return None
-    position = round(frame.pts * frame.time_base * SECOND)
-    if isinstance(frame, av.AudioFrame) and frame.sample_rate > 0:
-        position += frame.samples * SECOND // frame.sample_rate
-    return int(position)
+def _length(frame: Any) -> Fraction:
+    """The seconds of an audio frame."""
+    return Fraction(frame.samples, frame.sample_rate) if frame.sample_rate > 0 else Fraction(0)
 
 
-def _opened(address: Address) -> Any:
-    target = address.target
-    if address.scheme == "file":
-        target = f"file:{Path(target).absolute()}"
-    elif address.scheme not in NETWORK_SCHEMES:
-        msg = "a device carries no stream"
-        raise SourceLost(msg)
-    try:
-        return av.open(target, options=_OPTIONS, timeout=STREAM_TIMEOUT)
-    except _BROKEN as error:
-        raise SourceLost(_why(error, "cannot be opened")) from None  # the cause quotes the address
-
-
-def _why(error: Exception, otherwise: str) -> str:
-    """Our text for an FFmpeg error; FFmpeg's own text quotes the address."""
-    return "the stream " + _HOPELESS.get(type(error), otherwise)
+def _ns(seconds: Fraction | None) -> int | None:
+    return None if seconds is None else round(seconds * SECOND)

@@ -1,30 +1,15 @@
-"""Reads cameras by OpenCV: V4L2 devices, RTSP over TCP, MJPEG over HTTP, files at their own speed.
+"""Reads cameras of this machine (V4L2) by OpenCV.
 
 Every frame is grabbed, but only the wanted frames are decoded to pixels. The values that a camera
-reports (frame rate, size, time) are untrusted input and are checked before use.
+reports (size, time) are untrusted input and are checked before use.
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-# Set before the import of OpenCV, which reads them. FFmpeg may open only what is named here. Its
-# log is off because its lines quote addresses.
-os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(
-    [
-        "rtsp_transport;tcp",
-        "protocol_whitelist;file,http,https,tls,tcp,udp,rtp,rtsp,rtsps,crypto,httpproxy",
-        "format_whitelist;rtsp,rtp,sdp,mpjpeg,mjpeg,jpeg_pipe,mpegts,mov,mp4,matroska,webm,avi",
-        "analyzeduration;500000",
-        "flags;low_delay",
-    ]
-)
-os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"
 
 import cv2
 import numpy as np
@@ -32,16 +17,13 @@ import numpy as np
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, FrameChunk
-from workers.capture.clock import Clock, FrameRateLimiter, PlaybackPacer, StreamClock
-from workers.config.source_address import NETWORK_SCHEMES, Address
+from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
+from workers.config.source_address import Address
 from workers.media.jpeg import MAX_SIDE, encoded, shrunk
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost reports it once
 
-OPEN_TIMEOUT, READ_TIMEOUT = 5_000, 5_000  # ms
-MAX_BROKEN_PICTURES = 10  # broken pictures in a row until a stream is lost
-_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_FILE_FPS = range(1, 241)  # frame rates that are believed of a file without timestamps
+MAX_BROKEN_PICTURES = 10  # broken pictures in a row until a camera is lost
 
 
 class CameraSource:
@@ -61,17 +43,15 @@ class CameraSource:
         *,
         clock: Clock,
         count: Callable[[str, str], None],
-        wait: Callable[[float], None] = time.sleep,
         opened: Callable[[Address], Any] | None = None,
     ) -> None:
-        self._address = address
         self._site = site
         self._name = name
         self._detect = detect
         self._clock = clock
         self._count = count
-        self._speed = PlaybackPacer(clock, wait)
         self._timed = False
+        self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._camera = (opened or _opened)(address)
 
     def __iter__(self) -> Iterator[FrameChunk]:
@@ -104,9 +84,8 @@ class CameraSource:
                         data=jpeg,
                     )
             seq += 1
-        if self._address.scheme != "file":
-            msg = "the camera stopped sending" if seq else "the camera sends no picture"
-            raise SourceLost(msg)
+        msg = "the camera stopped sending" if seq else "the camera sends no picture"
+        raise SourceLost(msg)
 
     def close(self) -> None:
         """Closes the device or connection."""
@@ -127,24 +106,12 @@ class CameraSource:
         return -1
 
     def _position(self, seq: int) -> int | None:
-        """Position in the stream (ns) of the grabbed frame; waits where a file runs ahead."""
-        scheme = self._address.scheme
+        """The camera's own time (ns) of the grabbed frame, if it has one."""
         said = self._camera.get(cv2.CAP_PROP_POS_MSEC)
         # 0 means the start or "not known"; a negative time is valid.
         self._timed = self._timed or 0 < abs(said) < 1e14
         position = round(said * 1e6) if self._timed and abs(said) < 1e14 else None
-        if scheme in ("http", "https"):  # MJPEG has no timestamps; OpenCV's value counts frames
-            return None
-        if scheme == "file":
-            return self._in_time(position, seq)
         return 0 if position is None and seq == 0 else position
-
-    def _in_time(self, position: int | None, seq: int) -> int:
-        if position is None:
-            fps = self._camera.get(cv2.CAP_PROP_FPS)
-            position = round(seq * SECOND / (fps if int(fps) in _FILE_FPS else 25))
-        self._speed.hold(position)
-        return position
 
     def _picture(self) -> tuple[int, int, bytes] | None:
         """Width, height and JPEG of the grabbed frame; None if unusable, which is counted."""
@@ -164,62 +131,30 @@ class CameraSource:
             return None
         if pixels.ndim != 3:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+        self.native = pixels.shape[1], pixels.shape[0]
         small = shrunk(pixels.astype(np.uint8, copy=False), self._detect.width)
         return small.shape[1], small.shape[0], encoded(small)
 
 
-def reach(address: Address, timeout: float = OPEN_TIMEOUT / 1000) -> None:
-    """Connects to a network camera's port and closes; raises SourceLost with the cause.
-
-    OpenCV reports only that it could not open a stream. This check separates an unreachable host
-    from a wrong password.
-    """
-    parts = urlsplit(address.target)
-    try:
-        socket.create_connection(
-            (parts.hostname, parts.port or _PORTS[address.scheme]), timeout
-        ).close()
-    except socket.gaierror as error:
-        msg = "the camera's host name is not known"
-        raise SourceLost(msg) from error
-    except TimeoutError as error:
-        msg = f"the camera's host does not answer within {timeout:g} s"
-        raise SourceLost(msg) from error
-    except OSError as error:
-        msg = f"the camera cannot be reached: {error.strerror or 'no connection'}"
-        raise SourceLost(msg) from error
-
-
 def _opened(address: Address) -> cv2.VideoCapture:
     camera = cv2.VideoCapture()
+    number = address.target
     try:
-        if address.scheme == "device":
-            number = address.target
-            done = camera.open(int(number) if number.isdecimal() else number, cv2.CAP_V4L2)
-            camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        else:
-            if address.scheme in NETWORK_SCHEMES:
-                reach(address)
-            done = camera.open(_url(address), cv2.CAP_FFMPEG, [
-                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT,
-                cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT,
-                cv2.CAP_PROP_N_THREADS, 1,  # each further thread delays by a frame
-            ])  # fmt: skip
+        done = camera.open(int(number) if number.isdecimal() else number, cv2.CAP_V4L2)
+        camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     except cv2.error as error:
         msg = f"OpenCV cannot open the camera (error {error.code})"
         raise SourceLost(msg) from None
     if not done:
         camera.release()
-        raise SourceLost(_WHY.get(address.scheme, _WHY["rtsp"]))
+        raise SourceLost(_why(address))
     return camera
 
 
-_WHY = {
-    "device": "there is no such camera, it is in use, or this user may not read it (group `video`)",
-    "rtsp": "the camera answers, but gives no picture: wrong path, user or password, or format",
-    "file": "the file is not there or is no video that OpenCV can read",
-}
-
-
-def _url(address: Address) -> str:
-    return f"file:{os.path.abspath(address.target)}" if address.scheme == "file" else address.target
+def _why(address: Address) -> str:
+    device = Path(f"/dev/video{address.target}" if address.target.isdecimal() else address.target)
+    if not device.exists():
+        return f"there is no {device} on this machine; `fusewatch doctor` lists the cameras"
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"this user may not open {device}; add the user to the group `video`"
+    return f"{device} gives no picture: another program uses it, or it is no camera"

@@ -13,6 +13,7 @@ Counts of a source: captured = published + gated.rate + dropped.* + chunks in th
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,8 @@ MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
 MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
+
+log = logging.getLogger("fusewatch")
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
 Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame that is not published
@@ -126,9 +129,11 @@ class Capture:
         self._clock = clock
         self._chance = chance
         self._slot = LatestBuffer(self._count)
+        self._defects: set[str] = set()
         self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
+        self._holes: dict[str, str] = {}  # sources that say that they have nothing -> the reason
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
         self._upto = dict.fromkeys(topics, -1)  # the largest `upto` published while lost
@@ -145,6 +150,8 @@ class Capture:
                 self._live(stop)
             except SourceLost as error:
                 self._set("lost", str(error))
+            except Exception as error:
+                self._set("lost", self._defect(error))
             else:
                 if not stop.is_set():
                     self._set("ended", "the recording has ended")
@@ -153,6 +160,20 @@ class Capture:
                 failures = 0
             failures += 1
             stop.wait(backoff.delay(failures, RECONNECT_DELAYS) * (1 - self._chance() / 2))
+
+    def _defect(self, error: Exception) -> str:
+        """The reason of an error that no source should raise: a defect ends one life of a source.
+
+        Its traceback is logged once; the same one again is counted.
+        """
+        kind = f"unexpected {type(error).__name__}"
+        for source in self.topics:
+            self._count(source, "defects")
+        if kind not in self._defects:
+            self._defects.add(kind)
+            names = "+".join(self.topics)
+            log.error("%s/%s: %s", self._settings.site, names, kind, exc_info=error)
+        return f"{kind}: a defect of Fusewatch; the log has its traceback"
 
     def _live(self, stop: threading.Event) -> None:
         """Reads one connection to its end; raises SourceLost."""
@@ -163,9 +184,18 @@ class Capture:
             for chunk in source:
                 if stop.is_set():
                     return
-                self._take(chunk, base)
+                if isinstance(chunk, Progress):
+                    self._absent(chunk)
+                else:
+                    self._take(chunk, base)
         finally:
             source.close()
+
+    def _absent(self, said: Progress) -> None:
+        """A source says itself that it has nothing from now on, until its next chunk."""
+        with self._lock:
+            self._holes[said.source] = said.reason
+        self._slot.wake()
 
     def _take(self, chunk: Chunk, base: Mapping[str, int]) -> None:
         """Numbers and checks one chunk, and puts it into the buffer."""
@@ -177,8 +207,10 @@ class Capture:
             self._status.count(site, source, "gated.rate", passed - self._vain[source])
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
+            self._status.reach(site, source, "captured", chunk.start)
         with self._lock:
             self._heard[source] = self._clock()
+            self._holes.pop(source, None)
             self._state, self._reason = "live", ""
         if (
             isinstance(chunk, Report)
@@ -257,6 +289,9 @@ class Capture:
         """State and reason of one source; one source may stall while the other one still sends."""
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
+            hole = self._holes.get(source)
+        if state == "live" and hole is not None:
+            return "lost", hole
         if state == "live" and now - heard > self._settings.stalled:
             return "lost", f"nothing came for {self._settings.stalled / SECOND:g} s"
         return state, reason

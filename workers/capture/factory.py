@@ -25,6 +25,7 @@ from workers.capture.capture import (
 from workers.capture.clock import Clock
 from workers.capture.heartbeat import LOST_AFTER
 from workers.config.source_address import Address, parse
+from workers.media.recordings import HELD
 from workers.runtime.status import Status
 
 Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
@@ -56,12 +57,7 @@ def captures(  # noqa: PLR0913
         of: parse(expand(room.source, f"sites.{name}.microphones.{of}.source"), "microphone", base)
         for of, room in site.microphones.items()
     }
-    made = []
-    for of, address in cameras.items():
-        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
-        rooms.pop(shared, None)
-        made.append((of, shared, address))
-    made += [("", room, address) for room, address in rooms.items()]
+    made = connections(cameras, rooms)
     if any(not camera and not address.streamed for camera, _, address in made):
         _need_microphone(load)
     return [
@@ -70,7 +66,7 @@ def captures(  # noqa: PLR0913
                 site=name,
                 sources=roster(site.cameras, site.microphones),
                 hop=round(site.windows.hop * SECOND),
-                stalled=patience(site.cameras.get(camera)),
+                stalled=patience(address, site.cameras.get(camera)),
                 max_bytes=max_bytes,
             ),
             {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
@@ -82,6 +78,22 @@ def captures(  # noqa: PLR0913
         )
         for camera, room, address in made
     ]
+
+
+def connections(
+    cameras: Mapping[str, Address], microphones: Mapping[str, Address]
+) -> list[tuple[str, str, Address]]:
+    """Returns (camera, microphone, address) of each connection of a site; either may be empty.
+
+    A camera and a microphone with the same stream or file are one connection.
+    """
+    rooms = dict(microphones)
+    made = []
+    for of, address in cameras.items():
+        shared = next((room for room, other in rooms.items() if _same(address, other)), "")
+        rooms.pop(shared, None)
+        made.append((of, shared, address))
+    return made + [("", room, address) for room, address in rooms.items()]
 
 
 def sources(site: Site) -> Mapping[str, Iterable[str]]:
@@ -117,7 +129,7 @@ def silence_limit(camera: Camera | None, most: int = LOST_AFTER) -> int:
     It is `most` for a usual source. A camera with one frame a minute is lost only after three
     minutes, and until then its capture may publish nothing.
     """
-    return max(most, patience(camera) + 10 * SECOND)
+    return max(most, patience(None, camera) + 10 * SECOND)
 
 
 def source(
@@ -127,23 +139,42 @@ def source(
     room: str,
     settings: Camera | Microphone,
     *,
+    track: int | None = None,
     clock: Clock,
     count: Count,
 ) -> Source:
     """Connects to `address`; raises SourceLost. `doctor` uses it too.
 
+    `settings` are those of the camera, if there is one; `track` is that of the microphone.
+
     Device packages are imported here, so that an unused extra need not be installed.
     """
-    if room and (camera or address.streamed):
-        from workers.capture.av_stream import MediaSource
+    seen = settings if isinstance(settings, Camera) else None
+    if address.scheme == "file":
+        from workers.capture.recorded_file import RecordedSource
 
-        detect = settings.detect if isinstance(settings, Camera) else None
+        return RecordedSource(
+            address,
+            site,
+            camera=camera,
+            microphone=room,
+            track=track,
+            detect=seen.detect if seen else None,
+            clock=clock,
+            count=count,
+        )
+    if address.streamed:
+        from workers.capture.av_stream import MediaSource
+        from workers.capture.stream_opening import STREAM_TIMEOUT
+
         return MediaSource(
             address,
             site,
             camera=camera,
             microphone=room,
-            detect=detect,
+            track=track,
+            detect=seen.detect if seen else None,
+            patience=max(STREAM_TIMEOUT, patience(address, seen) / SECOND),
             clock=clock,
             count=count,
         )
@@ -178,18 +209,18 @@ def _maker(
     clock: Clock,
 ) -> MakeSource:
     settings = site.cameras[camera] if camera else site.microphones[room]
-    return lambda count: source(address, name, camera, room, settings, clock=clock, count=count)
+    track = site.microphones[room].track if room else None
+    return lambda count: source(
+        address, name, camera, room, settings, track=track, clock=clock, count=count
+    )
 
 
 def _same(camera: Address, microphone: Address) -> bool:
     return camera.streamed and camera == microphone
 
 
-def patience(camera: Camera | None) -> int:
-    """Ns without a chunk after which a source is lost: at least STALLED_AFTER and three frame
-    periods."""
-    return (
-        STALLED_AFTER
-        if camera is None
-        else max(STALLED_AFTER, round(3 * SECOND / camera.detect.fps))
-    )
+def patience(address: Address | None, camera: Camera | None) -> int:
+    """Ns without a chunk after which a source is lost: three frame periods, and at least
+    STALLED_AFTER, or HELD for a file, which never waits for a network."""
+    least = round(HELD * SECOND) if address and address.scheme == "file" else STALLED_AFTER
+    return least if camera is None else max(least, round(3 * SECOND / camera.detect.fps))

@@ -15,10 +15,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from pipeline.sources import CAPTURE_IS_SILENT
 from pipeline.types import ROSTER_EVERY, SECOND, Progress, Record, Roster
 
 LOST_AFTER = 15 * SECOND
-_REASON = "its capture has said nothing for"
 
 
 def may_be_from_monitor(record: Record) -> bool:
@@ -28,7 +28,7 @@ def may_be_from_monitor(record: Record) -> bool:
     """
     match record:
         case Progress(alive=False, reason=reason):
-            return reason.startswith(_REASON)
+            return reason.startswith(CAPTURE_IS_SILENT)
         case _:
             return isinstance(record, Roster)
 
@@ -99,7 +99,7 @@ class HeartbeatMonitor:
 
     def _lost(self, who: tuple[str, str, str], patience: int, upto: int) -> list[Record]:
         _, site, source = who
-        reason = f"{_REASON} {patience / SECOND:g} s"
+        reason = f"{CAPTURE_IS_SILENT} {patience / SECOND:g} s"
         records: list[Record] = [
             Progress(site=site, source=source, upto=upto, alive=False, reason=reason)
         ]

@@ -6,6 +6,7 @@ The daemon and a capture worker run the same threads; they differ in where `stor
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from workers.capture.report_api import ReportApi
 from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
 from workers.capture.reports import ReportSource, last_promises
+from workers.capture.running_daemons import RunningDaemon, registered
 from workers.config.secrets import Secrets
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
@@ -42,7 +44,7 @@ class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
     """The settings and services that all threads of a capture share."""
 
     settings: Config
-    base: Path  # relative paths of the config start here
+    path: Path  # of the config; its relative paths start at its folder
     folder: Path  # the state folder
     secrets: Secrets
     status: Status
@@ -62,7 +64,12 @@ def select_sites(settings: Config, sites: Sequence[str]) -> Config:
 
 
 def threads(
-    place: CaptureContext, *, store: Publish, last: Last, healthy: Callable[[], bool]
+    place: CaptureContext,
+    *,
+    store: Publish,
+    last: Last,
+    healthy: Callable[[], bool],
+    degraded: Callable[[], int] = lambda: 0,
 ) -> list[Thread]:
     """Returns the threads of a live capture; nothing is published before they run.
 
@@ -85,14 +92,29 @@ def threads(
     bodies = _captures(place, watch, publish)
     reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)))
     status = place.status
-    api = ReportApi(reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy)
+    api = ReportApi(
+        reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy, degraded
+    )
     endpoint = Endpoint(place.settings.api.listen, api, reports)
     return [
         *bodies,
-        ("reports", partial(endpoint.serve, stop)),
+        ("reports", partial(_serve, place, endpoint)),
         ("reports progress", partial(endpoint.progress_loop, stop)),
         ("watch", partial(_speak, stop, watch, keep)),
     ]
+
+
+def _serve(place: CaptureContext, endpoint: Endpoint) -> None:
+    """Answers requests until the stop; meanwhile `fusewatch report` finds this process."""
+    daemon = RunningDaemon(
+        pid=os.getpid(),
+        url=endpoint.url,
+        sites=tuple(place.settings.sites),
+        state=str(place.folder.absolute()),
+        config=str(place.path.absolute()) if place.settings.api.token else "",
+    )
+    with registered(daemon):
+        endpoint.serve(place.stop)
 
 
 def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) -> list[Thread]:
@@ -103,7 +125,7 @@ def _captures(place: CaptureContext, watch: HeartbeatMonitor, publish: Publish) 
             name,
             site,
             expand=place.secrets.source,
-            base=place.base,
+            base=place.path.parent,
             publish=publish,
             status=place.status,
             clock=place.clock,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
 from pipeline.words import cleaned, cleaned_line
 from workers.capture.reports import ReportSource
@@ -22,6 +23,7 @@ from workers.capture.reports import ReportSource
 MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
 MAX_AUTHOR_LENGTH = 100  # characters
 MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
+ROUTES = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}  # path -> method
 Headers = Mapping[str, str]  # names in lower case
 
 
@@ -43,7 +45,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class ReportApi:
     """Answers the requests of the local endpoint.
 
-    `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy.
+    `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy;
+    `degraded` returns the number of subscribers that fail, which a restart would not mend.
     Raises ConfigError for a token of fewer than 16 characters.
     """
 
@@ -53,6 +56,7 @@ class ReportApi:
         token: str,
         status: Callable[[], Mapping[str, Any]] = dict,
         healthy: Callable[[], bool] = lambda: True,
+        degraded: Callable[[], int] = lambda: 0,
     ) -> None:
         if len(token) < 16:
             msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
@@ -61,26 +65,25 @@ class ReportApi:
         self._token = token.encode()
         self._status = status
         self._healthy = healthy
+        self._degraded = degraded
 
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
         """The error answer for a request that is refused before its body is read, or None."""
         if not _local(headers.get("host", "")) or "origin" in headers:
             return error_answer(403, "only programs of this machine may ask, by a loopback address")
-        known = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}
-        if path not in known:
-            return error_answer(404, f"there is {', '.join(known)}")
+        if path not in ROUTES:
+            return error_answer(404, f"there is {', '.join(ROUTES)}")
         if path != "/healthz" and not self._known(headers.get("authorization", "")):
             return error_answer(401, "a token is needed: `Authorization: Bearer TOKEN`")
-        if method != known[path]:
-            return error_answer(405, f"{path} is for {known[path]}")
+        if method != ROUTES[path]:
+            return error_answer(405, f"{path} is for {ROUTES[path]}")
         return None
 
     def answer(self, path: str, headers: Headers, body: bytes) -> Answer:
         """The answer to a request that was not refused; raises OutsideError when the log fails."""
         match path:
             case "/healthz":
-                well = self._healthy()
-                return Answer(200 if well else 503, {"status": "ok" if well else "failing"})
+                return self._health()
             case "/v1/status":
                 return Answer(200, self._status())
         if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
@@ -91,9 +94,21 @@ class ReportApi:
             return error_answer(400, f"not a report: {error}")
         return self._submit(given)
 
+    def _health(self) -> Answer:
+        """503 asks for a restart; failing subscribers are said, and the answer stays 200."""
+        if not self._healthy():
+            return Answer(503, {"status": "failing"})
+        failing = self._degraded()
+        if failing:
+            return Answer(200, {"status": "degraded", "failing_subscribers": failing})
+        return Answer(200, {"status": "ok"})
+
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:
-            return error_answer(404, f"no such site; there is {', '.join(self._reports.sites)}")
+            sites = self._reports.sites
+            return error_answer(
+                404, f"no such site{nearest(given.site, sites)}; there is {', '.join(sites)}"
+            )
         text, author = cleaned(given.text), cleaned_line(given.author)
         if len(text.encode()) > MAX_TEXT_BYTES:
             return error_answer(413, f"a text has {MAX_TEXT_BYTES} bytes at most")

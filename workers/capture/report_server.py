@@ -1,14 +1,18 @@
-"""The HTTP server of the local endpoint: loopback only, few threads, a deadline a connection."""
+"""The HTTP server of the local endpoint: loopback only, few threads, a deadline a connection.
+
+Nothing that a client does ends the server. A client without the token has `HEAD_TIMEOUT` seconds
+and gives way to newer ones, so that it cannot keep out those who have it.
+"""
 
 from __future__ import annotations
 
-import logging
 import socket
 import sys
 import threading
 import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,18 +29,20 @@ from workers.capture.report_api import (
     loopback,
 )
 from workers.capture.reports import ReportSource
+from workers.runtime.local_http import LocalHttpServer
+from workers.runtime.rate_limited_log import RateLimitedLog
 
-MAX_REQUESTS = 16  # requests at once; more are refused
+MAX_CONNECTIONS = 64  # at once; then the oldest without the token is closed
+MAX_REQUESTS = 16  # of them, those that showed the token; more wait for a place
+HEAD_TIMEOUT = 2.0  # s that a connection may take in all before it has shown the token
 READ_TIMEOUT = 5.0  # s that a read may wait for a byte
-CONNECTION_TIMEOUT = 10.0  # s that a connection may take in all, even while it sends
+CONNECTION_TIMEOUT = 10.0  # s that a connection with the token may take, even while it sends
 SERVE_LOOK_EVERY = 0.2  # s between checks of the stop event
 # bytes of a refused body that are read, or the close would cut off the answer
 MAX_UNREAD_BYTES = 1 << 20
 
-log = logging.getLogger("fusewatch.reports")
 
-
-class Endpoint(ThreadingMixIn, HTTPServer):
+class Endpoint(ThreadingMixIn, LocalHttpServer):
     """The HTTP server; the caller runs `serve` and `progress_loop` in threads of its own.
 
     Raises ConfigError for an address that is not loopback, OutsideError for one that is in use.
@@ -44,8 +50,9 @@ class Endpoint(ThreadingMixIn, HTTPServer):
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 32
+    request_queue_size = 128
     timeout = SERVE_LOOK_EVERY
+    head_timeout = HEAD_TIMEOUT
     whole = CONNECTION_TIMEOUT
 
     def __init__(self, listen: str, api: ReportApi, reports: ReportSource) -> None:
@@ -54,9 +61,11 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         self.api = api
         self._reports = reports
         self._places = threading.BoundedSemaphore(MAX_REQUESTS)
-        self._lock = threading.Lock()
-        self._began: dict[Any, float] = {}
-        self._bug: BaseException | None = None
+        self._lock = threading.Lock()  # guards the two below, in order of arrival
+        self._strangers: dict[Any, float] = {}  # connections without the token -> when they began
+        self._known: dict[Any, float] = {}  # those with it
+        self._failed = RateLimitedLog("a request to the endpoint failed: %r")
+        self.unkept = RateLimitedLog("a report could not be kept: %s")
         try:
             super().__init__((host, port), _Handler)
         except OSError as failed:
@@ -70,13 +79,11 @@ class Endpoint(ThreadingMixIn, HTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_address[1]}"
 
     def serve(self, stop: threading.Event) -> None:
-        """Answers requests until `stop` is set; raises an error that is a bug in an answer."""
+        """Answers requests until `stop` is set; an error in one request never ends it."""
         try:
             while not stop.is_set():
                 self.handle_request()
                 self._end_overdue()
-                if self._bug is not None:
-                    raise self._bug
         finally:
             self.server_close()
 
@@ -88,34 +95,55 @@ class Endpoint(ThreadingMixIn, HTTPServer):
             stop.wait(SERVE_LOOK_EVERY)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Starts a thread for the request, or closes it if `MAX_REQUESTS` are busy."""
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        """Starts a thread for the connection; too many push out the oldest without the token."""
         with self._lock:
-            self._began[request] = time.monotonic()
+            if len(self._strangers) + len(self._known) >= MAX_CONNECTIONS and self._strangers:
+                oldest = next(iter(self._strangers))
+                del self._strangers[oldest]
+                _shut(oldest)
+            self._strangers[request] = time.monotonic()
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answers the request in its thread and frees its place."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            with self._lock:
-                self._began.pop(request, None)
-            self._places.release()
+    @contextmanager
+    def place(self, request: Any) -> Iterator[None]:
+        """Holds one of `MAX_REQUESTS` places for a connection that has shown the token.
+
+        Raises ConnectionAbortedError if the connection was pushed out meanwhile.
+        """
+        with self._lock:
+            if self._strangers.pop(request, None) is None:
+                raise ConnectionAbortedError
+            self._known[request] = time.monotonic()
+        with self._places:
+            yield
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes a connection, whatever state it is in."""
+        with self._lock:
+            self._strangers.pop(request, None)
+            self._known.pop(request, None)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores a client that disconnects; any other error is a bug and ends `serve`."""
+        """Logs an error that is not the client's: it is a defect in the answer to one request."""
         raised = sys.exc_info()[1]
-        if not isinstance(raised, (ConnectionError, TimeoutError)):
-            self._bug = raised
+        if raised is not None and not isinstance(raised, OSError):
+            self.tell(raised)
+
+    def tell(self, raised: BaseException) -> None:
+        """Logs a defect with its traceback, at most once a minute."""
+        self._failed.defect(raised)
 
     def _end_overdue(self) -> None:
+        now = time.monotonic()
         with self._lock:
-            for request, began in self._began.items():
-                if time.monotonic() - began > self.whole:
-                    _shut(request)
+            for connections, longest in (
+                (self._strangers, self.head_timeout),
+                (self._known, self.whole),
+            ):
+                for request, began in connections.items():
+                    if now - began > longest:
+                        _shut(request)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -140,16 +168,22 @@ class _Handler(BaseHTTPRequestHandler):
             refused = error_answer(411, "one Content-Length is needed")
         if refused is None and length is not None and length > MAX_BODY_BYTES:
             refused = error_answer(413, f"a report has {MAX_BODY_BYTES} bytes at most")
-        self._send(refused or self._asked(path, headers, length or 0))
+        if refused is None and path != "/healthz":
+            with self.server.place(self.request):
+                self._send(self._asked(path, headers, length or 0))
+        else:
+            self._send(refused or self._asked(path, headers, length or 0))
         if refused is not None and length != 0:
             self._discard()
 
     def _discard(self) -> None:
-        self.wfile.flush()
-        self.connection.shutdown(socket.SHUT_WR)
-        left = MAX_UNREAD_BYTES
-        while left > 0 and (data := self.connection.recv(65536)):
-            left -= len(data)
+        """Reads the rest of a refused body, or the close would cut off the answer."""
+        with suppress(OSError):  # the client has hung up: ENOTCONN, ECONNRESET, EPIPE
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            left = MAX_UNREAD_BYTES
+            while left > 0 and (data := self.connection.recv(65536)):
+                left -= len(data)
 
     def _asked(self, path: str, headers: Headers, length: int) -> Answer:
         body = self.rfile.read(length)
@@ -157,8 +191,11 @@ class _Handler(BaseHTTPRequestHandler):
             return error_answer(400, "the body ended early")
         try:
             return self.server.api.answer(path, headers, body)
-        except OutsideError as failed:
-            log.warning("a report could not be kept: %s", failed)
+        except Exception as failed:
+            if not isinstance(failed, OutsideError):
+                self.server.tell(failed)
+                return error_answer(500, "an error of the daemon: its log has the traceback")
+            self.server.unkept.warn(failed)
             return error_answer(503, "the daemon cannot keep it now; try again")
 
     def _length(self) -> int | None:

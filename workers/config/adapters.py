@@ -16,11 +16,16 @@ from pipeline.config.schema import Model, Models
 
 
 class Adapter(msgspec.Struct, frozen=True):
-    """The module of a kind of model, and its providers; `several`: it may use more than one."""
+    """The module of a kind of model, and its providers; `several`: it may use more than one.
+
+    `package` is what it imports if that comes with an extra of ours, `extra`.
+    """
 
     module: str
     providers: tuple[str, ...]
     several: bool = False
+    package: str = ""
+    extra: str = ""
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
@@ -28,11 +33,15 @@ ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> k
     "detector": {
         "yolox": Adapter("models.vision.detector", ONNX, several=True),
         "onnx": Adapter("models.vision.detector", ONNX, several=True),
-        "ultralytics": Adapter("models.vision.ultralytics_detector", ONNX),
+        "ultralytics": Adapter(
+            "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
+        ),
     },
     "speech": {
         "faster-whisper": Adapter("models.hearing.speech", GPU),
-        "openai-whisper": Adapter("models.hearing.openai_speech", GPU),
+        "openai-whisper": Adapter(
+            "models.hearing.openai_speech", GPU, package="whisper", extra="whisper"
+        ),
     },
     "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",))},
     "text": {"minilm": Adapter("models.language.text", ONNX, several=True)},
@@ -45,7 +54,7 @@ def problems(models: Models) -> Iterator[Problem]:
         model: Model = getattr(models, part)
         way: Way = ("models", part, "providers")
         adapter = kinds.get(model.kind)
-        yield from known_only((model.kind,), kinds, ("models", part, "kind"), "adapter")
+        yield from known_only((model.kind,), kinds, ("models", part, "kind"), f"kind of {part}")
         usable, of = (adapter.providers, f" of {model.kind}") if adapter else (ONNX, "")
         yield from known_only(model.providers, usable, way, f"provider{of}")
         if not model.providers:

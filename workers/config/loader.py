@@ -21,19 +21,40 @@ from pipeline.config.problem import Problem, Way, nearest
 from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus
 from pipeline.errors import ConfigError
 from workers.config import adapters, source_address, ssrf_guard
+from workers.config.findings import NOTE, WARNING, Finding, Lines, faulty, located
+from workers.config.missing import downloads, missing
 from workers.config.secrets import checkable
-from workers.config.yaml_reader import Lines, read_yaml
+from workers.config.system_files import system_file
+from workers.config.yaml_reader import read_yaml
 
-__all__ = ["convert", "fault", "load", "read_yaml"]
+__all__ = ["convert", "examine", "fault", "load", "read_yaml"]
 
-MAX_PROBLEMS = 50  # limit of problems in one error; the rest is counted
-MAX_PROBLEM_LENGTH = 400  # characters; limit of one problem
 SHORT: Mapping[type, str] = {Fusion: "head"}  # the field that a single word sets: `fusion: rules`
 
 T = TypeVar("T")
 
 _ONE_OF = re.compile(r"\^\(([\w|-]+)\)\\Z")
+_NUMBER = re.compile(r"[-+]?\d")
 _MISSING = object()
+
+
+class Examination(msgspec.Struct, frozen=True, kw_only=True):
+    """What a config file holds and what is wrong with it.
+
+    `config` is None if its shape is wrong. `whole` is false if sources with a wrong shape were left
+    out of it.
+    """
+
+    config: Config | None
+    problems: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()  # with the notes
+    whole: bool = True
+
+    def settings(self) -> Config:
+        """Returns the config; raises ConfigError that lists every problem with its line."""
+        if self.config is None or self.problems:
+            raise faulty(self.problems)
+        return self.config
 
 
 def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
@@ -42,14 +63,50 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     `env` is used only to check source addresses whose variables are set; an unset variable is no
     problem until its value is needed (`workers.config.secrets`).
     """
+    return examine(path, env, warn=False).settings()
+
+
+def examine(
+    path: str | Path,
+    env: Mapping[str, str] = os.environ,
+    *,
+    warn: bool = True,
+    salvage: bool = False,
+) -> Examination:
+    """Reads the config in `path` and finds its problems, and with `warn` what is missing here.
+
+    With `salvage`, cameras and microphones whose shape is wrong are left out, so that the others
+    can be used. Raises ConfigError for a file that cannot be read or is not YAML.
+    """
     data, lines = read_yaml(path)
     config, found = convert(data, Config)
+    whole = config is not None
+    if config is None and salvage:
+        config = _salvaged(data, found)
+    base, warnings = Path(path).parent, []
     if config is not None:
-        found = [*checks.problems(config), *adapters.problems(config.models)]
-        found += _addresses(config, env, Path(path).parent)
-    if config is None or found:
-        raise fault(path, lines, found)
-    return config
+        found += [*checks.problems(config), *adapters.problems(config.models)] if whole else []
+        found += _addresses(config, env, base)
+    if config is not None and warn:
+        warnings = located(path, lines, missing(config, env, base), WARNING)
+        warnings += located(path, lines, downloads(config, env), NOTE)
+    return Examination(
+        config=config,
+        problems=tuple(located(path, lines, found)),
+        warnings=tuple(warnings),
+        whole=whole,
+    )
+
+
+def _salvaged(data: Any, found: list[Problem]) -> Config | None:
+    """Returns the config without the sources that have problems; None if others have some."""
+    for problem in found:
+        match problem.path:
+            case ("sites", site, "cameras" | "microphones" as kind, name, *_):
+                data["sites"][site][kind].pop(name, None)
+            case _:
+                return None
+    return convert(data, Config)[0]
 
 
 def convert(data: Any, wanted: type[T]) -> tuple[T | None, list[Problem]]:
@@ -61,11 +118,7 @@ def convert(data: Any, wanted: type[T]) -> tuple[T | None, list[Problem]]:
 
 def fault(path: str | Path, lines: Lines, found: list[Problem]) -> ConfigError:
     """Returns one error for all problems, one line each: `file:line: path: what is wrong`."""
-    rows = sorted((_line(lines, problem.path), str(problem)) for problem in found)
-    told = [f"{path}:{line}: {text[:MAX_PROBLEM_LENGTH]}" for line, text in rows[:MAX_PROBLEMS]]
-    if len(rows) > MAX_PROBLEMS:
-        told.append(f"{path}: and {len(rows) - MAX_PROBLEMS} more problems")
-    return ConfigError("\n".join(told))
+    return faulty(located(path, lines, found))
 
 
 def _convert(data: Any, wanted: Any, way: Way, found: list[Problem]) -> Any:
@@ -207,13 +260,9 @@ def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:
         type(None): "nothing",
     }[type(data)]
     hint = "; put it in quotes" if wanted == "text" and isinstance(data, (int, float)) else ""
+    if wanted in ("a number", "a whole number") and isinstance(data, str) and _NUMBER.match(data):
+        hint = "; write the number alone, without quotes and unit"
     found.append(Problem(way, f"must be {wanted}, and is {given}{hint}"))
-
-
-def _line(lines: Lines, way: Way) -> int:
-    while way and way not in lines:
-        way = way[:-1]
-    return lines.get(way, 1)
 
 
 def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[Problem]:
@@ -235,6 +284,10 @@ def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[P
                 ssrf_guard.target(msgspec.structs.replace(webhook, url=url))
         except ConfigError as error:
             yield Problem(("webhooks", i, "url"), str(error))
+    for i, file in enumerate(config.jsonl):
+        if system_file(Path(file.path), handed_over=True):
+            what = "is, or leads to, a system file; name a file of your own"
+            yield Problem(("jsonl", i, "path"), what)
     yield from _variables(config.bus, env)
 
 

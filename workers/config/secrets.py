@@ -1,8 +1,9 @@
 """Resolves the secrets of a config, only where they are used, and keeps them out of logs.
 
-`${NAME}` stands for an environment variable, `file:PATH` for the content of a file. `check` and
-`replay` resolve no secret. Code that needs one calls `Secrets`. `Redacting` is the second layer: it
-removes every resolved value from the logs, in case one is written there by accident.
+`${NAME}` stands for an environment variable, `file:PATH` for the content of a file; inside of a
+text it is `${file:PATH}`. `check` and `replay` resolve no secret; `check` only looks whether it is
+there. Code that needs one calls `Secrets`. `Redacting` is the second layer: it removes every
+resolved value from the logs, in case one is written there by accident.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from pipeline.config.schema import KafkaBus, Tls, Webhook
+from pipeline.config.problem import Way
+from pipeline.config.schema import Config, KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
+from workers.config.system_files import system_file
 
 MAX_FILE_BYTES = 65_536  # bytes of a secret in a file
 MIN_HIDDEN_LENGTH = 4  # shorter values are not removed from logs: "5" is in every line
 HIDDEN_VALUE = "***"
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,99})\}")
+_REFERENCE = re.compile(r"\$\{(?:([A-Za-z_][A-Za-z0-9_]{0,99})|file:([^${}]{1,1000}))\}")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:([^/?#]*)@)?[^/?#]*(.*)", re.DOTALL)
 _LONG_VALUE, _LONG_PART = 6, 16  # least characters of a query's value, a path's part to hide
 
@@ -64,12 +67,16 @@ class Secrets:
         self._env, self._base = env, base
         self._known: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._told: Callable[[frozenset[str]], object] = lambda known: None
 
     def source(self, source: Source, path: str) -> Source:
         """Returns the address of a camera or microphone with its variables resolved."""
         if isinstance(source, str):
             return self._address(source, path)
-        taken = {key: self.expand(value, f"{path}.{key}") for key, value in source.items()}
+        taken = {
+            key: (self.lookup if key == "password" else self.expand)(value, f"{path}.{key}")
+            for key, value in source.items()
+        }
         if "url" in taken:
             self._address(source["url"], f"{path}.url")
         self.remember(*(taken[key].reveal() for key in ("username", "password") if key in taken))
@@ -104,9 +111,14 @@ class Secrets:
         return Secret(text)
 
     def expand(self, text: str, path: str) -> Secret:
-        """Returns `text` with every `${NAME}` replaced by the environment's value."""
+        """Returns `text` with every `${NAME}` replaced by the environment's value, and every
+        `${file:PATH}` by what the file holds."""
 
         def value(found: re.Match[str]) -> str:
+            if found[2]:
+                given = self._file(found[2], path)
+                self.remember(given)
+                return given
             given = self._env.get(found[1], "")
             if not given:
                 msg = (
@@ -121,10 +133,17 @@ class Secrets:
     def remember(self, *secrets: str) -> None:
         """Registers values that `redact` removes from now on, in all their spellings."""
         for secret in secrets:
-            forms = {secret, quote(secret, safe=""), unquote(secret)}
+            # Logs are written line by line, also those of a secret with several lines.
+            forms = {secret, *secret.splitlines(), quote(secret, safe=""), unquote(secret)}
             forms |= {json.dumps(form)[1:-1] for form in forms}
             self._known |= {form for form in forms if len(form) >= MIN_HIDDEN_LENGTH}
         self._pattern = None
+        self._told(frozenset(self._known))
+
+    def tell(self, told: Callable[[frozenset[str]], object]) -> None:
+        """Calls `told` with all values to hide: now, and whenever there are more."""
+        self._told = told
+        told(frozenset(self._known))
 
     def redact(self, text: str) -> str:
         """Returns `text` without any resolved secret."""
@@ -149,6 +168,9 @@ class Secrets:
 
     def _file(self, name: str, path: str) -> str:
         file = self._below(name)
+        if system_file(file, handed_over=True):
+            msg = f"{path}: the secret's file {file} is a system file; name a file of your own"
+            raise ConfigError(msg)
         try:
             with file.open("rb") as opened:
                 raw = opened.read(MAX_FILE_BYTES + 1)
@@ -174,7 +196,11 @@ class Redacting(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Cleans message, traceback and stack, and never drops a record."""
-        record.msg, record.args = self._secrets.redact(record.getMessage()), ()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # arguments of a library that do not fit
+            message = f"{record.msg} {record.args!r}"
+        record.msg, record.args = self._secrets.redact(message), ()
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
@@ -195,23 +221,63 @@ def _telling(path: str) -> Iterator[str]:
             yield part
 
 
-def checkable(source: Source, env: Mapping[str, str]) -> Source | None:
-    """Returns an address as far as it can be checked: an unset variable is replaced by `1`.
+def references(config: Config) -> Iterator[tuple[Way, str, bool]]:
+    """Yields each setting that may name a variable: its path, its text, and whether `file:` in it
+    names a secret's file."""
+    for site_name, site in config.sites.items():
+        for kind, sources in (("cameras", site.cameras), ("microphones", site.microphones)):
+            for name, settings in sources.items():
+                way: Way = ("sites", site_name, kind, name, "source")
+                if isinstance(settings.source, str):
+                    yield way, settings.source, False
+                else:
+                    for key, text in settings.source.items():
+                        yield (*way, key), text, key == "password"
+    for i, webhook in enumerate(config.webhooks):
+        yield ("webhooks", i, "url"), webhook.url, False
+        given = webhook.secret
+        for secret in (given,) if isinstance(given, str) else given:
+            yield ("webhooks", i, "secret"), secret, True
+    yield ("api", "token"), config.api.token, True
+    if isinstance(config.bus, KafkaBus):
+        for of, part in (("tls", config.bus.tls), ("sasl", config.bus.sasl)):
+            for name in part.__struct_fields__ if part is not None else ():
+                yield ("bus", of, name), getattr(part, name), name == "password"
 
-    Returns None if an unset variable stands at the start, where the scheme is. Raises ConfigError
-    for `${` that starts no variable.
+
+def unset(text: str, env: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables in `text` that the environment does not set."""
+    names = dict.fromkeys(name for name, _ in _REFERENCE.findall(text) if name)
+    return [name for name in names if not env.get(name)]
+
+
+def files(text: str, env: Mapping[str, str], *, whole: bool) -> list[str]:
+    """Returns the paths of the secrets' files in `text`; with `whole`, `file:PATH` is one too."""
+    found = [file for _, file in _REFERENCE.findall(text) if file]
+    if whole and text.startswith("file:") and not unset(text, env):
+        found.append(str(checkable(text, env)).removeprefix("file:"))
+    return found
+
+
+def checkable(source: Source, env: Mapping[str, str]) -> Source | None:
+    """Returns an address as far as it can be checked: an unset variable, or what a file holds, is
+    replaced by `1`.
+
+    Returns None if such a thing stands at the start, where the scheme is. Raises ConfigError for
+    `${` that starts no variable.
     """
     if not isinstance(source, str):
         parts = {key: checkable(value, env) for key, value in source.items()}
         return {key: "1" if part is None else str(part) for key, part in parts.items()}
-    first = _VARIABLE.match(source)
-    if first and not env.get(first[1]):
+    first = _REFERENCE.match(source)
+    if first and not (first[1] and env.get(first[1])):
         return None
-    return _replaced(source, lambda found: env.get(found[1]) or "1", "")
+    return _replaced(source, lambda found: (found[1] and env.get(found[1])) or "1", "")
 
 
 def _replaced(text: str, value: Callable[[re.Match[str]], str], path: str) -> str:
-    if "${" in _VARIABLE.sub("", text):
-        msg = f"{path}: `${{` must be followed by a variable's name and `}}`".removeprefix(": ")
+    if "${" in _REFERENCE.sub("", text):
+        msg = f"{path}: `${{` must be followed by a variable's name, or `file:PATH`, and `}}`"
+        msg = msg.removeprefix(": ")
         raise ConfigError(msg)
-    return _VARIABLE.sub(value, text)
+    return _REFERENCE.sub(value, text)

@@ -14,7 +14,9 @@ from typing import NoReturn
 
 import msgspec
 
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
+from workers.config.system_files import system_file
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SCHEMES = (*NETWORK_SCHEMES, "device", "file")
@@ -40,9 +42,15 @@ _TOLD = (  # schemes of FFmpeg or other recorders: the only ones that a refusal 
     *("expr", "ffmpeg", "lavfi", "media"),
 )
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_LIKE_HOST = re.compile(r"(\d{1,3}\.){3}\d{1,3}(:\d+)?(/|\Z)|[\w.@-]+:\d+/", re.ASCII)
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 _IN_URL = re.compile(r"[A-Za-z0-9\-._~:/?&=%!$'()*+,;\[\]@]+")
 _CAMERA_DEVICE = re.compile(r"/dev/(video\d{1,3}|v4l/by-(id|path)/[\w:+-][\w.:+-]*)", re.ASCII)
+_BEGINS = {  # of a path -> what to do instead
+    "-": "write `./` before it",
+    "//": "write one slash",
+    "~": "write the whole path from `/` on",
+}
 _UNSAFE_IN_PATH = frozenset('%|*?\\`"<>:')
 
 
@@ -98,7 +106,11 @@ def parse(source: object, kind: str, base: Path | None = None) -> Address:
     if scheme == "file":
         return _path(rest.removeprefix("//") if rest.startswith("///") else rest, kind, base)
     told = f" `{scheme}:`" if scheme in _TOLD else ""
-    _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}")
+    near = "" if told else nearest(scheme, SCHEMES)
+    renamed = (
+        "" if told or near or "://" in text else "; no path may hold a `:`, so rename the file"
+    )
+    _refuse(f"has a scheme{told} that is not one of: {', '.join(SCHEMES)}{near or renamed}")
 
 
 def _shown(url: str) -> str:
@@ -124,12 +136,13 @@ def _network(scheme: str, rest: str) -> Address:
     authority = rest[2 : 2 + end.start()] if end else rest[2:]
     user, _, host = authority.rpartition("@")
     if "@" in rest[2 + len(authority) :] or "@" in user:
-        _refuse("holds more than one `@`, or one after the host; write `%40` in user and password")
+        _refuse("holds more than one `@`, or one after the host; write `%40` in user and password, "
+                "or give them beside it: {url: ..., username: ..., password: ...}")  # fmt: skip
     name, port = _host_and_port(host)
     if not _HOST.fullmatch(name) or ".." in name:
         _refuse("has no usable host")
     if port is not None and not (port.isdecimal() and port.isascii() and 1 <= int(port) <= 65535):
-        _refuse("has a port that is not 1 to 65535; write `%2F`, `%3F` or `%3A` in a password")
+        _refuse("has a port that is not 1 to 65535 (in a password write `%2F`, `%3F` and `%3A`)")
     return Address(scheme, f"{scheme}:{rest}")
 
 
@@ -156,14 +169,32 @@ def _device(rest: str, kind: str) -> Address:
 def _path(text: str, kind: str, base: Path | None) -> Address:
     if kind == "camera" and text.startswith("/dev/"):
         return _device(text, kind)
-    if not text or text.startswith(("-", "//", "~")) or _UNSAFE_IN_PATH & set(text):
-        _refuse("is a path that may be read as something else; use letters, digits and `._-/`")
+    if not text:
+        _refuse("names no file after `file:`")
+    for begins, instead in _BEGINS.items():
+        if text.startswith(begins):
+            _refuse(f"is a path that begins with `{begins}`; {instead}")
+    for place, sign in enumerate(text, start=1):
+        if sign in _UNSAFE_IN_PATH:
+            if hint := host_hint(text):
+                _refuse(hint)
+            shown = "a backquote" if sign == "`" else f"`{sign}`"
+            _refuse(
+                f"holds {shown} as sign {place}, which no path may hold: it may be read as "
+                "something else; rename the file with `-` in its place"
+            )
     if ",," in text:
         _refuse("holds `,,`, which hands options to FFmpeg")
-    path = Path(text)
-    if path.parts[:2] in (("/", "dev"), ("/", "proc"), ("/", "sys")):
+    path = Path(text) if base is None else base / text
+    if system_file(path):
         _refuse("names a device or a system file; cameras are device:N, microphones device:NAME")
-    return Address("file", str(path if path.is_absolute() or base is None else base / path))
+    return Address("file", str(path))
+
+
+def host_hint(text: str) -> str:
+    """Returns what is missing where a path looks like the address of a camera, or ""."""
+    hint = "begins with a host; write rtsp:// or http:// before it"
+    return hint if _LIKE_HOST.match(text) else ""
 
 
 def _joined(source: Mapping[object, object]) -> str:

@@ -7,8 +7,8 @@ or expand in memory, and its size and depth are limited. No message quotes a val
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ import yaml
 
 from pipeline.config.problem import Problem, Way
 from pipeline.errors import ConfigError
+from workers.config.findings import FaultyFile, Lines, faulty, located
 
 MAX_YAML_BYTES = 1_000_000
 MAX_DEPTH = 32
 
-Lines = Mapping[Way, int]
-
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,2})?")
+_KEY = re.compile(r":(\s|\Z)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -42,12 +43,16 @@ def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(path, text, error) from None  # the cause would quote the file
     except yaml.YAMLError:
-        msg = f"{path}: holds control characters, which YAML does not allow; remove them"
-        raise ConfigError(msg) from None
+        sign = _CONTROL.search(text)
+        line = text[: sign.start()].count("\n") + 1 if sign else 1
+        raise _fault(path, line, "holds a control character; remove it") from None
     if reader.documents == 0 or reader.data is None:
-        msg = f"{path}: is empty; `fusewatch init` writes a config to start from"
-        raise ConfigError(msg)
+        raise _fault(path, 1, "is empty; `fusewatch init` writes a config to start from")
     return reader.data, reader.lines
+
+
+def _fault(path: str | Path, line: int, message: str, way: Way = ()) -> FaultyFile:
+    return faulty(located(path, {way: line}, [Problem(way, message)]))
 
 
 def _text(path: Path, limit: int) -> str:
@@ -64,28 +69,60 @@ def _text(path: Path, limit: int) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        msg = f"{path}:{line}: is not UTF-8; save the file in that encoding"
-        raise ConfigError(msg) from None
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        what = f"is {'UTF-16, and ' if wide else ''}not UTF-8; save the file in that encoding"
+        raise _fault(path, line, what) from None
 
 
-def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> ConfigError:
+def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> FaultyFile:
     mark = error.problem_mark
     line, column = (mark.line + 1, mark.column) if mark else (1, 0)
-    here = text.splitlines()[line - 1 : line]
+    rows = text.splitlines()
+    here = rows[line - 1 : line]
     problem = error.problem or ""
-    if here and here[0][column : column + 1] == "\t":
+    if _tabbed := next((n for n in (line, line - 1) if _indented_by_tab(rows[n - 1 : n])), 0):
+        line, problem = _tabbed, "a tab is no indentation in YAML; use spaces"
+    elif here and here[0][column : column + 1] == "\t":
         problem = "a tab is no indentation in YAML; use spaces"
     elif "cannot start any token" in problem:
         problem = "starts with a character that has a meaning in YAML; put the text in quotes"
     elif "could not find expected ':'" in problem:
-        problem = "a key needs a colon and a space after it"
+        line, problem = _without_colon(rows, line), "a key needs a colon and a space after it"
+    elif "unexpected end of stream" in problem and "quoted" in (error.context or ""):
+        line = error.context_mark.line + 1 if error.context_mark else line
+        problem = "a quote that begins here has no end"
     elif problem.startswith(("did not find expected", "expected ")):
-        problem = "a bracket, quote or dash does not match what is before it; see the indentation"
+        begun = error.context_mark.line + 1 if error.context_mark else line
+        problem = (
+            f"a bracket or comma is missing in the `{{..}}` or `[..]` that begins in line {begun}"
+            if "flow" in (error.context or "")
+            else "does not fit the lines above: see its indentation, and the quotes above"
+        )
     elif "mapping values are not allowed" in problem:
-        problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"
+        before = _without_colon(rows, line - 1)
+        if before < line and not _KEY.search(rows[before - 1]):
+            line, problem = before, "a key needs a colon and a space after it"
+        else:
+            problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"
     else:  # the parser's own words may quote the file
         problem = "is not YAML; see the quotes, brackets and indentation here and above"
-    return ConfigError(f"{path}:{line}: {problem}")
+    return _fault(path, line, problem)
+
+
+def _indented_by_tab(row: list[str]) -> bool:
+    return bool(row and re.match(r" *\t", row[0]))
+
+
+def _without_colon(rows: list[str], line: int) -> int:
+    """Returns the last line up to `line` that holds something and no key; else `line`."""
+    for n in range(min(line, len(rows)), 0, -1):
+        row = rows[n - 1].strip()
+        if row and not row.startswith("#"):
+            if not _KEY.search(row):
+                return n
+            if n < line:
+                break
+    return line
 
 
 class _Reader:
@@ -151,8 +188,8 @@ class _Reader:
             self._refuse(line, "a key must be a word")
         if event.value in inside:
             first = self.lines[(*self._way, event.value)]
-            twice = Problem((*self._way, event.value), f"is given twice; first in line {first}")
-            self._refuse(line, str(twice))
+            way = (*self._way, event.value)
+            raise _fault(self._file, line, f"is given twice; first in line {first}", way)
         self._way.append(event.value)
         self.lines[tuple(self._way)] = line
         self._keyed = True
@@ -172,5 +209,4 @@ class _Reader:
         return float(text) if _FLOAT.fullmatch(text) else text
 
     def _refuse(self, line: int, what: str) -> None:
-        msg = f"{self._file}:{line}: {what}"
-        raise ConfigError(msg)
+        raise _fault(self._file, line, what)

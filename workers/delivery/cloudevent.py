@@ -1,7 +1,8 @@
 """Encodes an alert as the document that subscribers get: CloudEvents 1.0, structured JSON.
 
 The same alert gives the same bytes on every machine and at every time: keys have a fixed order,
-maps are sorted, times are RFC 3339 UTC with nine fractional digits, no value is of the machine.
+maps are sorted, times are RFC 3339 UTC with nine fractional digits, and no value depends on the
+machine.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
@@ -35,19 +36,19 @@ _TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
 
 
 def event_id(alert: Alert) -> str:
-    """The id of this revision: CloudEvents `id`, and `webhook-id` of all its attempts."""
+    """Returns the id of this revision: CloudEvents `id`, and `webhook-id` of all attempts."""
     return f"{alert.id}_{alert.revision}"
 
 
 def event(alert: Alert) -> dict[str, Any]:
-    """The whole document, uncut; raises ValueError for a number or a time that is not valid."""
+    """Returns the whole document; raises ValueError for an invalid number or time."""
     return _event(alert, None)
 
 
 def event_bytes(alert: Alert) -> bytes:
-    """The document in UTF-8, below `MAX_EVENT_BYTES`: long texts end in `CUT_MARK`.
+    """Returns the document in UTF-8, below `MAX_EVENT_BYTES`: long texts end in `CUT_MARK`.
 
-    Raises ValueError when a number is not finite, a time is none, or names alone are too long.
+    Raises ValueError for an invalid number or time, or if the names alone are too long.
     """
     for texts in (None, *_TEXTS):
         body = msgspec.json.encode(_event(alert, texts))

@@ -11,21 +11,22 @@ dead letter.
 - When a receiver is back after an outage, all waiting alerts are sent at once.
 - With `MAX_PENDING` alerts waiting, nothing more is read: the rest waits on disk (back-pressure).
 - 410 Gone disables the address. Later alerts go to `dead.v1` until the config has another address.
+- A sink that fails, in whatever way, is logged once when it begins and once when it ends.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
 
 from pipeline import codec, topics, trace
-from pipeline.errors import DecodeError, Rejected, Retry
+from pipeline.errors import DecodeError, OutsideError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
 from pipeline.run import dead_letter, decoded
 from pipeline.types import SEVERITIES, Alert, DeadLetter
+from workers.delivery.outage_log import OutageLog
 from workers.delivery.outbox import (
     MAX_PENDING,
     RETRY_DELAYS,
@@ -33,6 +34,7 @@ from workers.delivery.outbox import (
     Outbox,
     Pending,
     delay,
+    fingerprint,
     wait_over,
 )
 
@@ -42,6 +44,7 @@ ATTEMPTS_END_AFTER = 1.0
 MAX_BREAKER_DELAY = 30.0  # s; the longest time a circuit breaker stays open, without Retry-After
 OUTAGE_FAILURES = 3  # failures in a row; after these, a success ends an outage
 MAX_REFUSALS = 6  # retries of an alert that the receiver itself refuses: 35 minutes
+GONE = "410 Gone: the receiver wants no more alerts"
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -110,16 +113,11 @@ def dead_letter_publisher(bus: Bus) -> Callable[[DeadLetter], None]:
     return publish
 
 
-def fingerprint(address: str) -> bytes:
-    """A hash by which a note identifies an address that answered 410, without the address."""
-    return hashlib.sha256(address.encode()).digest()[:8]
-
-
 class Delivery:
     """Delivers to one subscriber; not thread safe. A restart closes it and creates another.
 
-    `dead` must be durable when it returns. `step` raises errors that a sink is not allowed to
-    raise, and then commits nothing.
+    `dead` must be durable when it returns. An unexpected error of the sink counts as a failure of
+    the receiver; its traceback is logged once. `step` raises only errors of the bus.
     """
 
     def __init__(
@@ -142,6 +140,9 @@ class Delivery:
         self._breaker = CircuitBreaker()
         self._caught_up = False
         self._reason = ""
+        self._sent: list[tuple[int, Pending]] = []  # since the last flush
+        self._recovered = False  # the last attempt since then was a success
+        self._log = OutageLog(subscriber.name)
         self.settling = False  # it waits for the bus, not for the receiver
 
     @property
@@ -228,6 +229,8 @@ class Delivery:
         failures = max(breaker.failures, self._breaker.failures)
         disabled = self._print if self._print in (breaker.disabled, self._breaker.disabled) else b""
         self._breaker = CircuitBreaker(failures, max(breaker.until, self._breaker.until), disabled)
+        if self.disabled:
+            self._reason = GONE
         self._reason = self._reason or ("since before the restart" if failures else "")
 
     def _take(self, entry: Entry) -> None:
@@ -278,7 +281,7 @@ class Delivery:
 
     def _attempt(self, partition: int, item: Pending) -> None:
         if self.disabled:
-            self._die(partition, item, "disabled: the receiver answered 410 Gone")
+            self._die(partition, item, f"disabled: {GONE}")
             return
         try:
             self._subscriber.sink.send(item.alert, trace.child(item.trace, self._subscriber.group))
@@ -287,15 +290,34 @@ class Delivery:
         except Rejected as rejected:
             if rejected.disable:
                 self._breaker = msgspec.structs.replace(self._breaker, disabled=self._print)
-                self._reason = str(rejected)
+                self._reason, self._recovered = str(rejected), False
+                self._log.gone(str(rejected))
             self._die(partition, item, str(rejected))
         except Exception as error:
-            error.add_note(f"{self.name}: {topics.ALERTS}/{partition}@{item.offset}")
-            raise
+            self._failed(partition, item, Retry(self._log.defect(error)))
         else:
             self._boxes[partition].done(item.offset)
+            self._sent.append((partition, item))
+            self._recovered = True
+
+    def _flush(self) -> bool:
+        """Makes what was sent durable; otherwise it is to be sent again. Returns which of both."""
+        sent, self._sent = self._sent, []
+        try:
+            self._subscriber.flush()
+        except Exception as error:
+            known = isinstance(error, OutsideError)
+            retry = Retry(str(error) if known else self._log.defect(error))
+            for partition, item in sent:
+                if partition in self._boxes:
+                    self._boxes[partition].pending[item.offset] = item
+                    self._failed(partition, item, retry)
+            return False
+        for _, item in sent:
             self._tell(item.alert, "delivered")
+        if self._recovered:
             self._well()
+        return True
 
     def _failed(self, partition: int, item: Pending, retry: Retry) -> None:
         now = self._clock()
@@ -305,10 +327,13 @@ class Delivery:
         item.next = now + max(after, delay(item.attempts, self._outside.random()))
         self._tell(item.alert, "retried")
         if not retry.alone:
-            failures = self._breaker.failures + 1
+            failures = (0 if self._recovered else self._breaker.failures) + 1
+            self._recovered = False
             wait = max(after, min(delay(failures, self._outside.random()), MAX_BREAKER_DELAY))
             self._breaker = CircuitBreaker(failures, now + wait)
             self._reason = str(retry)
+            if failures >= OUTAGE_FAILURES:
+                self._log.fails(str(retry), self.pending, now)
         if item.attempts > (MAX_REFUSALS if retry.alone else len(RETRY_DELAYS)):
             self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
 
@@ -318,6 +343,8 @@ class Delivery:
             for box in self._boxes.values():
                 for item in box.pending.values():
                     item.next = item.next if item.alone else 0.0
+        self._log.well(self.pending, self._clock())
+        self._recovered = False
         self._breaker = CircuitBreaker()
         self._reason = ""
 
@@ -337,12 +364,12 @@ class Delivery:
             )
 
     def _commit(self) -> None:
+        if self._sent and not self._flush():
+            return
         commits = {
             number: (box.safe, box.note(self._breaker)) for number, box in self._boxes.items()
         }
         changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
-        if changed:
-            self._subscriber.flush()
         with self._settles():
             for number, (safe, note) in changed.items():
                 self._reader.commit(number, safe, note)

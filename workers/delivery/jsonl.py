@@ -1,21 +1,25 @@
 """Writes alerts as JSON lines: one CloudEvent a line, as subscribers get it.
 
-A line is complete when its newline is on disk. At start an incomplete line, left by a kill or a
-power cut, is cut off. An alert that is sent again after a crash is not written twice.
+A line is complete when its newline is on disk. When the file is opened, an incomplete line, left
+by a kill or a power cut, is cut off. An alert that is sent again after a crash is not written
+twice. A file that cannot be used makes its subscriber fail, and never ends the process.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from pipeline.bus.private import private_file, tighten
 from pipeline.config.schema import Config, size_bytes
-from pipeline.errors import ConfigError, OutsideError, Rejected, Retry
+from pipeline.errors import OutsideError, Rejected, Retry
 from pipeline.ports import Bus
 from pipeline.types import Alert, content_id
 from workers.delivery import cloudevent
@@ -25,6 +29,7 @@ LINE_BEGIN = b'{"specversion":"1.0",'
 # bytes at the end whose ids are read; a crash repeats at most one step's alerts
 TAIL_BYTES = 4 << 20
 MAX_REMEMBERED_IDS = 10_000  # ids
+MAX_ASIDE = 100  # damaged files that are kept; with more the subscriber fails
 
 _BLOCK = 64 << 10
 
@@ -34,6 +39,11 @@ class _Named(msgspec.Struct):
 
 
 _named = msgspec.json.Decoder(_Named)
+log = logging.getLogger("fusewatch.delivery")
+
+
+class _Damaged(OutsideError):
+    """The path is a folder, or a file with lines that are no alerts."""
 
 
 def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
@@ -50,7 +60,8 @@ def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
     ]
     own = ("jsonl", folder / "alerts.jsonl", ())
     for name, path, sites in [own, *given]:
-        sink = Jsonl(path, most if path == own[1] else None)
+        ours = path == own[1]
+        sink = Jsonl(path, most if ours else None, ours=ours)
         yield Subscriber(name=name, sink=sink, wants=Filter(sites=sites), flush=sink.flush)
 
 
@@ -58,18 +69,23 @@ class Jsonl:
     """A file as a Sink: `send` writes, `flush` makes durable.
 
     If logrotate moves the file, a new one is created. If a line would make the file longer than
-    `most` bytes, the file is renamed to `NAME.1`, which replaces an older one.
-    Raises OutsideError when the file cannot be opened, ConfigError when it is no file of alerts;
-    `send` raises Retry when the disk does not take a line, which then is not in the file.
+    `most` bytes, the file is renamed to `NAME.1`, which replaces an older one. A damaged file is
+    renamed to `NAME.damaged-1` (-2 ...) if it is `ours`; one of the operator is left as it is.
+    `send` raises Retry while the file cannot be used; the line is then not in it. The constructor
+    raises nothing: it logs a warning.
     """
 
-    def __init__(self, path: Path, most: int | None = None) -> None:
+    def __init__(self, path: Path, most: int | None = None, *, ours: bool = False) -> None:
         self._path = path
         self._most = most
+        self._ours = ours
         self._older = path.with_name(f"{path.name}.1")
         self._ids: dict[str, None] = {}
         self._file = -1
-        self._open()
+        try:
+            self._open()
+        except OutsideError as error:
+            log.warning("%s; alerts wait for it", error)
 
     def send(self, alert: Alert, trace: str = "") -> None:
         """Appends the alert's line, unless its id is known; raises Rejected or Retry."""
@@ -81,7 +97,7 @@ class Jsonl:
         except ValueError as error:
             raise Rejected(str(error)) from error
         try:
-            if self._moved() or self._rotated(len(line)):
+            if self._file < 0 or self._moved() or self._rotated(len(line)):
                 self.close()
                 self._open()
             self._append(line)
@@ -93,13 +109,21 @@ class Jsonl:
         self._remember(ident)
 
     def flush(self) -> None:
-        """Syncs the file to disk; raises OutsideError."""
+        """Syncs the file to disk; raises OutsideError, and then the alerts are to be sent again.
+
+        After a failed sync nobody knows what is on disk, so a file of ours is set aside then.
+        """
         try:
-            os.fsync(self._file)
+            if self._file >= 0:
+                os.fsync(self._file)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return  # a pipe or a terminal cannot be synced
+            self.close()
+            self._ids.clear()
             msg = f"{self._path}: {error.strerror}"
+            with suppress(OSError, OutsideError):
+                self._set_aside(msg)
             raise OutsideError(msg) from error
 
     def close(self) -> None:
@@ -109,31 +133,60 @@ class Jsonl:
             self._file = -1
 
     def _open(self) -> None:
+        """Opens the file, and remembers the alerts at its end; raises OutsideError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-            )
-            _mend(self._file, self._path)
-            for line in [*self._before(), *_tail(self._file)]:
-                self._remember(_named.decode(line).id)
+            try:
+                self._use()
+            except _Damaged as damage:
+                self.close()
+                if not self._ours:
+                    raise
+                self._set_aside(str(damage))
+                self._use()
         except OSError as error:
             self.close()
             msg = f"{self._path}: cannot be written: {error.strerror}"
             raise OutsideError(msg) from error
-        except msgspec.DecodeError as error:
-            self.close()
-            raise ConfigError(_foreign(self._path)) from error
-        except ConfigError:
-            self.close()
-            raise
+
+    def _use(self) -> None:
+        if self._path.is_dir():
+            msg = f"{self._path}: is a folder"
+            raise _Damaged(msg)
+        self._file = self._opened(os.O_RDWR | os.O_APPEND)
+        _mend(self._file, self._path)
+        self._remember_all(self._before())
+        if not self._remember_all(_tail(self._file)):
+            msg = f"{self._path}: holds lines that are no alerts"
+            if self._ours:
+                raise _Damaged(msg)
+            log.warning("%s; new alerts are added behind them", msg)
+
+    def _opened(self, flags: int) -> int:
+        """Opens the file; our own is private, the operator's may be read by its group."""
+        if self._ours:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            tighten(self._older)
+            return private_file(self._path, flags)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, flags | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def _before(self) -> list[bytes]:
         """The last lines of the rotated file: a crash may repeat their alerts too."""
-        if self._most is None or not self._older.exists():
+        if self._most is None or not self._older.is_file():
             return []
         with self._older.open("rb") as older:
             return _tail(older.fileno())
+
+    def _set_aside(self, why: str) -> None:
+        """Renames the file, so that a new one can take its place; raises OutsideError."""
+        for number in range(1, MAX_ASIDE + 1):
+            aside = self._path.with_name(f"{self._path.name}.damaged-{number}")
+            if not os.path.lexists(aside):
+                os.rename(self._path, aside)
+                log.warning("%s: it is now %s, and a new file is begun", why, aside.name)
+                return
+        msg = f"{why}, and {MAX_ASIDE} such files are kept already: remove some of them"
+        raise OutsideError(msg)
 
     def _rotated(self, coming: int) -> bool:
         size = os.fstat(self._file).st_size
@@ -159,6 +212,16 @@ class Jsonl:
         except FileNotFoundError:
             return True
 
+    def _remember_all(self, lines: Iterable[bytes]) -> bool:
+        """Remembers the ids of lines; returns whether each line is an alert."""
+        good = True
+        for line in lines:
+            try:
+                self._remember(_named.decode(line).id)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                good = False
+        return good
+
     def _remember(self, ident: str) -> None:
         self._ids[ident] = None
         if len(self._ids) > MAX_REMEMBERED_IDS:
@@ -173,9 +236,9 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
     part = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}.part"))
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
             for alert in alerts:
                 file.write(cloudevent.event_bytes(alert) + b"\n")
             file.flush()
@@ -191,12 +254,13 @@ def write_all(path: Path, alerts: Iterable[Alert]) -> None:
 
 
 def _mend(file: int, path: Path) -> None:
-    """Cuts off all after the last whole line; raises ConfigError if it is no file of alerts."""
+    """Cuts off all after the last whole line; raises _Damaged if it is no file of alerts."""
     size = os.fstat(file).st_size
     head = os.pread(file, len(LINE_BEGIN), 0)
     # A file system may keep the length of a lost write and fill it with zeros.
     if not (LINE_BEGIN.startswith(head) or head.strip(b"\0") == b""):
-        raise ConfigError(_foreign(path))
+        msg = f"{path}: is not a file of Fusewatch's alerts"
+        raise _Damaged(msg)
     end = size
     while end:
         start = max(0, end - _BLOCK)
@@ -215,7 +279,3 @@ def _tail(file: int) -> list[bytes]:
     start = max(0, size - TAIL_BYTES)
     lines = os.pread(file, size - start, start).split(b"\n")[:-1]
     return lines[1:] if start else lines
-
-
-def _foreign(path: Path) -> str:
-    return f"{path} is not a file of Fusewatch's alerts; it is left as it is: choose another path"

@@ -18,6 +18,7 @@ import cv2
 import msgspec
 
 from pipeline import codec, topics
+from pipeline.bus.private import private_file, private_folder
 from pipeline.config.schema import Config, size_bytes
 from pipeline.errors import BrokersAway, DecodeError, Rejected, Retry
 from pipeline.ports import Bus
@@ -34,7 +35,7 @@ KEPT_SHARE = 0.9  # of the cap; the oldest files are deleted down to this
 _SITE = r"[a-z0-9][a-z0-9_-]{0,39}"
 _NAME = re.compile(rf"({_SITE})/([A-Za-z0-9-]{{1,64}})_(\d{{1,9}})_({_SITE})\.jpg")
 _OURS = re.compile(rf"[A-Za-z0-9-]{{1,64}}_\d{{1,9}}(_{_SITE}\.jpg|\.json)(\.part)?")
-_COLOUR = (0, 64, 255)  # BGR
+_COLOUR, _WHITE = (0, 64, 255), (255, 255, 255)  # BGR
 
 
 class Shot(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,19 +58,37 @@ def evidence_names(site: str, id_: str, revision: int, cameras: Sequence[str]) -
 def subscribers(settings: Config, folder: Path, bus: Bus) -> Iterator[Subscriber]:
     """Yields the subscriber that writes `evidence/` in the state folder, a tenth of the cap."""
     cap = size_bytes(settings.storage.cap) // 10
-    yield Subscriber(name="evidence", sink=SnapshotSink(folder / "evidence", bus, cap))
+    sink = SnapshotSink(folder / "evidence", bus, cap, least_scores(settings))
+    yield Subscriber(name="evidence", sink=sink)
+
+
+def least_scores(settings: Config) -> Mapping[tuple[str, str], float]:
+    """(site, camera) -> the score below which its objects are ignored, and get no box."""
+    return {
+        (name, source): camera.detect.min_score
+        for name, site in settings.sites.items()
+        for source, camera in site.cameras.items()
+    }
 
 
 class SnapshotSink:
     """A Sink that writes the snapshots of each alert into `folder`; a missing frame is no error.
 
     `cap` bounds the folder in bytes: the oldest files are deleted first, only files that this class
-    names, and only below `folder`. Raises Rejected when the site or the id cannot be part of a file
-    name, Retry when the disk does not take a file or the brokers are away.
+    names, and only below `folder`. A box is drawn from the camera's score in `least` on; the
+    manifest lists all boxes. Raises Rejected when the site or the id cannot be part of a file name,
+    Retry when the disk does not take a file or the brokers are away.
     """
 
-    def __init__(self, folder: Path, bus: Bus, cap: int = FOLDER_CAP) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bus: Bus,
+        cap: int = FOLDER_CAP,
+        least: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
         self._folder = folder
+        self._least = least or {}
         self._bus = bus
         self._cap = cap
         self._size = sum(size for _, size, _ in _files(folder))
@@ -135,8 +154,9 @@ class SnapshotSink:
             reason = "no frame of this camera near the alert: it was lost, or its frames are gone"
             return Shot(name=name, camera=camera, ok=False, reason=reason)
         boxes = seen[frame.start].boxes if frame.start in seen else None
+        least = self._least.get((alert.site, camera), 0.0)
         try:
-            picture = drawn(frame, boxes or ())
+            picture = drawn(frame, [box for box in boxes or () if box.score >= least])
         except DecodeError as error:
             return Shot(name=name, camera=camera, ok=False, reason=str(error))
         self._write(name, picture)
@@ -146,13 +166,13 @@ class SnapshotSink:
 
     def _write(self, name: str, data: bytes) -> None:
         path = self._folder / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         if path.parent.is_symlink():
             msg = "a site's folder is a link to elsewhere"
             raise OSError(0, msg)
+        private_folder(self._folder)
+        private_folder(path.parent)
         part = path.with_name(f"{path.name}.part")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(part, flags, 0o640), "wb") as file:
+        with os.fdopen(private_file(part, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -181,10 +201,21 @@ def drawn(frame: FrameChunk, boxes: Sequence[Box]) -> bytes:
         left, top = round(box.x1 * width), round(box.y1 * height)
         corner = (round(box.x2 * width), round(box.y2 * height))
         cv2.rectangle(pixels, (left, top), corner, _COLOUR, thick)
-        text = f"{box.label} {box.score:.2f}".encode("ascii", "replace").decode()
-        at = (left, max(top - 2 * thick, 12))
-        cv2.putText(pixels, text, at, cv2.FONT_HERSHEY_SIMPLEX, width / 1200, _COLOUR, thick)
+        _write(pixels, f"{box.label} {box.score:.2f}", left, top, thick)
     return jpeg.encoded(pixels)
+
+
+def _write(pixels: jpeg.Pixels, words: str, left: int, top: int, thick: int) -> None:
+    """Writes words on a bar above `top`; at the top of the picture, on a bar below it."""
+    text = words.encode("ascii", "replace").decode()
+    scale = pixels.shape[1] / 1300
+    (wide, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
+    end = max(top, high + below + thick)
+    cv2.rectangle(
+        pixels, (left, end - high - below - thick), (left + wide, end), _COLOUR, cv2.FILLED
+    )
+    at = (left, end - below)
+    cv2.putText(pixels, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, thick, cv2.LINE_AA)
 
 
 def _best(

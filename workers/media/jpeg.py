@@ -73,3 +73,12 @@ def decoded(data: bytes, width: int, height: int) -> Pixels:
         msg = f"broken JPEG: {error}"
         raise DecodeError(msg) from error
     return pixels
+
+
+def opened(data: bytes) -> Pixels:
+    """The picture in a JPEG of ours, whose size no record tells; raises DecodeError."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except (ValueError, KeyError) as error:
+        raise DecodeError("no JPEG, or its header is broken") from error  # noqa: EM101
+    return decoded(data, width, height)

@@ -6,6 +6,7 @@ The times of the chunks neither drift nor overlap.
 from __future__ import annotations
 
 from collections import deque
+from fractions import Fraction
 
 import numpy as np
 import soxr
@@ -14,7 +15,9 @@ from models.hearing.waveform import RATE, Samples
 from pipeline.types import SECOND, AudioChunk
 
 SOURCE_RATES = range(1_000, 768_001)
+CANCELLED = 0.02  # share of the loudest channel's power; of two unlike channels the mean keeps 0.25
 MAX_SLIP = SECOND // 5  # ns; a larger difference of sample count and clock resets the times
+TOLERANCE = Fraction(1, 25)  # s; times of a recording are rounded, so a smaller hole is none
 _BLOCKS = 20  # late blocks in a row before a gap: a stalled thread gets its blocks in a burst
 
 
@@ -25,10 +28,76 @@ def to_s16(samples: Samples) -> bytes:
 
 
 def from_s16(data: bytes, channels: int) -> Samples:
-    """Converts interleaved s16le to the mean of its channels, float32 -1 to 1."""
+    """Converts interleaved s16le to one channel (`downmixed`), float32 -1 to 1."""
     values = np.frombuffer(data, "<i2").reshape(-1, channels).astype(np.float32)
-    mean: Samples = values.mean(axis=1, dtype=np.float32) / np.float32(2**15)
-    return mean
+    return downmixed(values.T)[0] / np.float32(2**15)
+
+
+def downmixed(values: Samples) -> tuple[Samples, bool]:
+    """Returns the mean of channels x samples, or the loudest channel where they cancel out.
+
+    Two channels in opposite phase (a wire that is swapped) have a mean of silence. `True` says
+    that the mean had less than `CANCELLED` of the power of the loudest channel.
+    """
+    mean: Samples = values.mean(axis=0, dtype=np.float32)
+    if len(values) == 1 or not values.shape[1]:
+        return mean, False
+    powers = np.square(values, dtype=np.float64).mean(axis=1)
+    loudest = int(powers.argmax())
+    if np.square(mean, dtype=np.float64).mean() >= CANCELLED * powers[loudest]:
+        return mean, False
+    return values[loudest].astype(np.float32), True
+
+
+class Resampler:
+    """Lays blocks of mono sound one behind the other, at 16 kHz (soxr HQ).
+
+    `push` takes a block and its time in seconds; where the time is more than `TOLERANCE` later than
+    the sound so far, silence fills the hole, and where it is that much earlier, the overlap is cut.
+    The rate may change. With `at=None` a block follows the one before it.
+    """
+
+    def __init__(self) -> None:
+        self._rate = 0
+        self._stream: soxr.ResampleStream | None = None
+        self._begun = Fraction(0)  # s; where the present rate began
+        self._taken = self._made = 0  # samples in at the present rate, and out in all
+
+    @property
+    def made(self) -> int:
+        """Samples out so far."""
+        return self._made
+
+    def push(self, block: Samples, rate: int, at: Fraction | None) -> Samples:
+        """Returns what is ready; `at` is the time of the block's first sample."""
+        rest = self.end() if self._rate != rate else None
+        if rest is not None:
+            self._begun = Fraction(self._made, RATE)
+            self._rate, self._taken = rate, 0
+            if rate != RATE:
+                self._stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
+        if at is not None:
+            block = self._placed(block, at)
+        self._taken += len(block)
+        made = self._out(self._stream.resample_chunk(block) if self._stream else block)
+        return made if rest is None or not len(rest) else np.concatenate([rest, made])
+
+    def end(self) -> Samples:
+        """Returns the rest, which the filter still holds."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return np.zeros(0, np.float32)
+        return self._out(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+
+    def _placed(self, block: Samples, at: Fraction) -> Samples:
+        late = at - self._begun - Fraction(self._taken, self._rate)
+        if late > TOLERANCE:
+            return np.concatenate([np.zeros(round(late * self._rate), np.float32), block])
+        return block[round(-late * self._rate) :] if late < -TOLERANCE else block
+
+    def _out(self, samples: Samples) -> Samples:
+        self._made += len(samples)
+        return samples
 
 
 class Chunks:
@@ -40,8 +109,9 @@ class Chunks:
     clock.
     """
 
-    def __init__(self, site: str, source: str, rate: int) -> None:
+    def __init__(self, site: str, source: str, rate: int, *, seq: int = 0) -> None:
         self.ahead = 0
+        self.seq = seq  # of the next chunk
         self._site = site
         self._source = source
         self._rate = rate
@@ -51,7 +121,7 @@ class Chunks:
             else None
         )
         self._anchor = -1
-        self._taken = self._made = self._seq = 0
+        self._taken = self._made = 0
         self._late: deque[int] = deque(maxlen=_BLOCKS)
 
     def push(self, samples: Samples, ended: int) -> AudioChunk | None:
@@ -74,7 +144,7 @@ class Chunks:
     def _chunk(self, samples: Samples) -> AudioChunk:
         start = self._anchor + self._made * SECOND // RATE
         self._made += len(samples)
-        seq, self._seq = self._seq, self._seq + 1
+        seq, self.seq = self.seq, self.seq + 1
         return AudioChunk(
             site=self._site,
             source=self._source,

@@ -1,56 +1,56 @@
 """Reads recorded media for scenes with PyAV: video by exact time, clips mixed by sample.
 
-Times are `Fraction` seconds from the first frame or sample, whatever time the file gives it.
-Decoding uses one thread, so that even damaged files give the same bytes every time.
+Times are `Fraction` seconds from the earliest track of the file (`timeline`). Decoding uses one
+thread, so that even damaged files give the same bytes every time.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
-import av
 import numpy as np
-import soxr
 
 from models.hearing.waveform import RATE, Samples
-from pipeline.errors import ConfigError
+from workers.media.containers import Unplayable, open_file, picture_track, sound_track
 from workers.media.jpeg import MAX_SIDE, Pixels, fitted
-from workers.media.pcm import SOURCE_RATES, to_s16
+from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
+from workers.media.recording_reader import RecordingReader
 
-FORMATS = (  # formats that FFmpeg may detect: no playlist, no script, no list of other files
-    "mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,mpeg,flv,asf,mjpeg,mpjpeg,h264,hevc,"
-    "wav,w64,flac,ogg,mp3,aac,aiff,caf,au"
-)
+__all__ = ["AudioMix", "Picture", "Unplayable", "Video", "clip_length", "sound", "video_length"]
+
 MIN_ROUND = Fraction(1, 25)  # s; shortest round of a looped video
+MAX_STRETCH = Fraction(8)  # a pixel that is more than so many times wider than high is a fault
+SQUARE = Fraction(1)
+HELD = Fraction(2)  # s that a picture is held at least; three frame periods if that is more
 _LOUDEST = 1e6  # a larger float sample is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
-av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
-
-
-class Unplayable(ConfigError):
-    """A file is missing or does not contain the expected media."""
-
 
 class Picture:
-    """A decoded frame that is converted to pixels only on demand."""
+    """A decoded frame that is converted to pixels only on demand.
 
-    def __init__(self, frame: Any, longest: int, *, black: bool = False) -> None:
+    `stretch` is how many times wider than high a pixel is (the sample aspect ratio).
+    """
+
+    def __init__(
+        self, frame: Any, longest: int, stretch: Fraction = SQUARE, *, black: bool = False
+    ) -> None:
         self._frame = frame
         self._longest = longest
+        self._stretch = stretch
         self._black = black
 
     def dark(self) -> Picture:
         """Returns a black picture of the same size."""
-        return Picture(self._frame, self._longest, black=True)
+        return Picture(self._frame, self._longest, self._stretch, black=True)
 
     def pixels(self) -> Pixels:
         """Returns BGR pixels, scaled to the longest side, rotated as the file says."""
-        width, height = fitted(self._frame.width, self._frame.height, self._longest)
+        width, height = fitted(*_stretched(self._frame, self._stretch), self._longest)
         if self._black:
             pixels: Pixels = np.zeros((height, width, 3), np.uint8)
         else:
@@ -62,8 +62,35 @@ class Picture:
 class VideoReader(Protocol):
     """The pictures of a video by time, in ascending order of time."""
 
-    def at(self, time: Fraction) -> Picture | None: ...
+    def at(self, time: Fraction) -> Picture | str: ...
     def close(self) -> None: ...
+
+
+def aspect_ratio(text: str | None) -> Fraction | None:
+    """`detect.aspect` as a number: 16:9 is 16/9."""
+    if text is None:
+        return None
+    wide, _, high = text.partition(":")
+    return Fraction(int(wide), int(high))
+
+
+def stretch_of(stream: Any, frame: Any, aspect: Fraction | None) -> Fraction:
+    """The sample aspect ratio of a frame: what the config says the picture is, else the stream.
+
+    `aspect` is width by height of the whole picture. An unbelievable ratio counts as square.
+    """
+    if aspect is not None:
+        wide = frame.rotation % 180 == 0
+        return (aspect if wide else 1 / aspect) * Fraction(frame.height, frame.width)
+    ratio = stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio
+    return ratio if ratio is not None and 1 / MAX_STRETCH <= ratio <= MAX_STRETCH else SQUARE
+
+
+def _stretched(frame: Any, stretch: Fraction) -> tuple[int, int]:
+    """The size in square pixels; the longer way, so that no picture loses detail."""
+    if stretch >= 1:
+        return round(frame.width * stretch), frame.height
+    return frame.width, round(frame.height / stretch)
 
 
 OpenVideo = Callable[..., VideoReader]  # with the arguments of Video
@@ -72,38 +99,51 @@ OpenVideo = Callable[..., VideoReader]  # with the arguments of Video
 class Video:
     """Returns the pictures of a video file by ascending time; holds one frame.
 
-    `count(what)` is called for each unusable frame: damaged, untimed, rewound, too large. Raises
-    Unplayable.
+    A picture is held for `held` seconds at most: what comes later is a hole, in which nothing is
+    seen. `aspect` is that of the config, if any. `count(what)` is called for each unusable frame:
+    damaged, untimed, rewound, too large. Raises Unplayable.
     """
 
     def __init__(
-        self, path: Path, longest: int, *, loop: bool, count: Callable[[str], None]
+        self,
+        path: Path,
+        longest: int,
+        *,
+        loop: bool,
+        count: Callable[[str], None],
+        held: Fraction = HELD,
+        aspect: Fraction | None = None,
     ) -> None:
         self._path = path
         self._longest = longest
         self._loop = loop
         self._count = count
+        self._held = held
+        self._aspect = aspect
         self._begun = Fraction()  # start of this round of a loop
         self._lasts = Fraction()  # length of a round, as far as known
-        self._now: Any = None
-        self._next: tuple[Fraction, Any] | None = None
+        self._now: tuple[Fraction, Picture] | None = None
+        self._next: tuple[Fraction, Picture] | None = None
         self._frames = self._timed()
         self._step()
         if self._next is None:
             msg = f"{path}: no picture can be decoded"
             raise Unplayable(msg)
 
-    def at(self, time: Fraction) -> Picture | None:
-        """Returns the last frame with pts <= `time`, or None after the end of the video."""
+    def at(self, time: Fraction) -> Picture | str:
+        """Returns the last frame with pts <= `time`, or the reason why there is none."""
         while self._next is not None and self._begun + self._next[0] <= time:
-            self._now = self._next[1]
+            self._now = (self._begun + self._next[0], self._next[1])
             self._step()
             if self._next is None and self._loop:
                 self._begun += max(self._lasts, MIN_ROUND)
                 self._frames = self._timed()
                 self._step()
-        ended = self._next is None and time >= self._begun + self._lasts
-        return None if ended else Picture(self._now, self._longest)
+        if self._next is None and time >= self._begun + self._lasts:
+            return "the video has ended"
+        if self._now is None or time - self._now[0] > self._held:
+            return "the video has no picture here"
+        return self._now[1]
 
     def close(self) -> None:
         """Closes the file."""
@@ -112,44 +152,46 @@ class Video:
     def _step(self) -> None:
         self._next = next(self._frames, None)
 
-    def _timed(self) -> Generator[tuple[Fraction, Any]]:
-        """Yields (seconds since the first frame, frame), strictly ascending."""
-        first: Fraction | None = None
-        last = Fraction(-1)
-        with _opened(self._path, "video") as container:
-            for frame in _decoded(container, container.streams.video[0], self._count):
-                if frame.pts is None or frame.time_base is None:
-                    self._count("unusable.untimed")
-                    continue
+    def _timed(self) -> Generator[tuple[Fraction, Picture]]:
+        """Yields (seconds on the file's line of time, picture), strictly ascending."""
+        last: Fraction | None = None
+        with closing(open_file(self._path)) as container:
+            stream = _track(container, self._path, "picture")
+            told = RecordingReader(container, [stream], lambda _, what: self._count(what))
+            for _, at, frame in told:
+                if at is None:
+                    continue  # counted by the reader
                 if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
                     self._count("unusable.size")
                     continue
-                pts = frame.pts * frame.time_base
-                first = pts if first is None else first
-                if pts - first <= last:
+                if last is not None and at <= last:
                     self._count("unusable.rewound")
                     continue
-                gap = pts - first - last if last >= 0 else MIN_ROUND
-                last = pts - first
-                self._lasts = last + max((frame.duration or 0) * frame.time_base, gap)
-                yield last, frame
+                gap = MIN_ROUND if last is None else at - last
+                last = at
+                length = (frame.duration or 0) * (frame.time_base or Fraction(0))
+                self._lasts = at + max(length, gap)
+                shape = stretch_of(stream, frame, self._aspect)
+                yield at, Picture(frame, self._longest, shape)
 
 
 class AudioMix:
     """Mixes clips onto silence: 16 kHz mono, summed in float32, clipped once, s16le.
 
-    `clips` are (file, start in seconds, gain in dB); the mix has `total` samples. `count(what, n)`
-    is called for damage. Samples are requested in order, so long clips need no memory.
+    `clips` are (file, start in seconds, gain in dB, number of the sound track); the mix has `total`
+    samples. `count(what, n)` is called for damage. Samples are requested in order, so long clips
+    need no memory.
     """
 
     def __init__(
         self,
-        clips: Sequence[tuple[Path, Fraction, float]],
+        clips: Sequence[tuple[Path, Fraction, float, int]],
         total: int,
         count: Callable[[str, int], None],
     ) -> None:
         self._waiting = sorted(
-            ((round(at * RATE), path, gain) for path, at, gain in clips), key=lambda clip: clip[0]
+            ((round(at * RATE), path, gain, track) for path, at, gain, track in clips),
+            key=lambda clip: clip[0],
         )
         self._playing: list[tuple[Iterator[Samples], Samples, np.float32]] = []
         self._total = total
@@ -168,9 +210,9 @@ class AudioMix:
             if left is not None:
                 still.append((blocks, left, gain))
         while self._waiting and self._waiting[0][0] < last:
-            at, path, gain_db = self._waiting.pop(0)
+            at, path, gain_db, track = self._waiting.pop(0)
             gain = np.float32(10 ** (gain_db / 20))
-            blocks = sound(path, self._count)
+            blocks = sound(path, self._count, track)
             left = self._add(mixed[at - first :], blocks, np.zeros(0, np.float32), gain)
             if left is not None:
                 still.append((blocks, left, gain))
@@ -197,31 +239,26 @@ class AudioMix:
         return rest
 
 
-def sound(path: Path, count: Callable[[str, int], None]) -> Iterator[Samples]:
-    """Yields a file's sound in blocks: mean of its channels, 16 kHz (soxr HQ), float32 -1 to 1.
+def sound(path: Path, count: Callable[[str, int], None], track: int = 1) -> Iterator[Samples]:
+    """Yields a file's sound in blocks from time zero: one channel, 16 kHz, float32 -1 to 1.
 
-    Raises Unplayable.
+    Silence stands where the file has a hole. Raises Unplayable.
     """
-    with _opened(path, "audio") as container:
-        stream: Any = None
-        rate = 0
-        for frame in _decoded(container, container.streams.audio[0], lambda what: count(what, 1)):
-            if rate == 0:
-                rate = frame.sample_rate
-                stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
-            if frame.sample_rate != rate:
-                msg = f"{path}: its sample rate changes from {rate} to {frame.sample_rate}"
-                raise Unplayable(msg)
-            mono, bad = mono_samples(frame)
-            if bad:
-                count("repaired.not-finite", bad)
-            yield mono if rate == RATE else stream.resample_chunk(mono, last=False)
-        if stream is not None and rate != RATE:
-            yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    line = Resampler()
+    with closing(open_file(path)) as container:
+        stream = _track(container, path, "sound", track)
+        told = RecordingReader(container, [stream], lambda _, what: count(what, 1))
+        for _, at, frame in told:
+            if frame.sample_rate not in SOURCE_RATES:
+                count("unusable.rate", 1)
+                continue
+            block = mono_samples(frame, count)
+            yield line.push(block, frame.sample_rate, at)
+        yield line.end()
 
 
-def mono_samples(frame: Any) -> tuple[Samples, int]:
-    """Returns an audio frame as the mean of its channels, and the number of invalid samples."""
+def mono_samples(frame: Any, count: Callable[[str, int], None]) -> Samples:
+    """Returns an audio frame as one channel (`downmixed`); counts what had to be repaired."""
     kind = frame.format.name.removesuffix("p")
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -232,85 +269,44 @@ def mono_samples(frame: Any) -> tuple[Samples, int]:
     bad = int(values.size - np.count_nonzero(sane))
     if bad:
         values = np.where(sane, values, np.float32(0))
-    return values.mean(axis=0, dtype=np.float32), bad
+        count("repaired.not-finite", bad)
+    mono, cancelled = downmixed(values)
+    if cancelled:
+        count("repaired.opposite-phase", 1)
+    return mono
 
 
 def video_length(path: Path, *, whole: bool) -> Fraction:
-    """Returns the seconds from the first frame to the end of the last; 0 unless `whole`.
+    """Returns the seconds to the end of the last frame; 0 unless `whole`.
 
     Decodes one frame to check the file. Raises Unplayable.
     """
-    film = Video(path, 16, loop=False, count=lambda _: None)
-    film.close()
+    Video(path, 16, loop=False, count=lambda _: None).close()
     if not whole:
         return Fraction()
-    with _opened(path, "video") as container:
-        stream = container.streams.video[0]
-        lasts = {p.pts: p.duration or 0 for p in _packets(container, stream) if p.pts is not None}
-        base: Fraction = stream.time_base or Fraction(0)
-    ticks = sorted(lasts)
-    gap = (ticks[-1] - ticks[-2]) * base if len(ticks) > 1 else MIN_ROUND
-    whole_film: Fraction = (ticks[-1] - ticks[0]) * base + max(lasts[ticks[-1]] * base, gap)
-    return whole_film
+    with closing(open_file(path)) as container:
+        stream = _track(container, path, "picture")
+        return RecordingReader(container, [stream], lambda *_: None).length(stream)
 
 
-def clip_length(path: Path, *, whole: bool) -> Fraction:
-    """Returns the seconds of sound; only of the first frame unless `whole`. Raises Unplayable."""
-    samples = rate = 0
-    with _opened(path, "audio") as container:
-        for frame in _decoded(container, container.streams.audio[0], lambda _: None):
-            samples, rate = samples + frame.samples, frame.sample_rate
-            if not whole:
-                break
+def clip_length(path: Path, *, whole: bool, track: int = 1) -> Fraction:
+    """Returns the seconds of sound; only of the first block unless `whole`. Raises Unplayable."""
+    samples = 0
+    unusable: set[str] = set()
+    for block in sound(path, lambda what, _: unusable.add(what), track):
+        samples += len(block)
+        if samples and not whole:
+            break
     if not samples:
-        msg = f"{path}: no sound can be decoded"
+        rates = f"its sample rate is not within {SOURCE_RATES[0]} to {SOURCE_RATES[-1]}"
+        msg = f"{path}: {rates if 'unusable.rate' in unusable else 'no sound can be decoded'}"
         raise Unplayable(msg)
-    if rate not in SOURCE_RATES:
-        msg = (
-            f"{path}: its sample rate is {rate}; {SOURCE_RATES[0]} to {SOURCE_RATES[-1]} are known"
-        )
-        raise Unplayable(msg)
-    return Fraction(samples, rate)
+    return Fraction(samples, RATE)
 
 
-def _opened(path: Path, kind: str) -> Any:
-    """Opens the file as a container with a stream of `kind`; raises Unplayable."""
-    if not os.path.isfile(path):  # returns False for a name that is too long
-        msg = f"{path}: there is no such file"
-        raise Unplayable(msg)
-    if path.stat().st_size == 0:
-        msg = f"{path}: is empty"
-        raise Unplayable(msg)
-    limits = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+def _track(container: Any, path: Path, kind: str, number: int = 1) -> Any:
     try:
-        container = av.open(f"file:{path.absolute()}", options=limits)
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        msg = f"{path}: is not media that can be read ({getattr(error, 'strerror', '') or error})"
+        return picture_track(container) if kind == "picture" else sound_track(container, number)
+    except LookupError as error:
+        msg = f"{path}: {error}"
         raise Unplayable(msg) from error
-    streams = container.streams.video if kind == "video" else container.streams.audio
-    if not streams or streams[0].codec_context is None:
-        container.close()
-        msg = f"{path}: holds no {'picture' if kind == 'video' else 'sound'}"
-        raise Unplayable(msg)
-    streams[0].codec_context.thread_count = 1
-    return container
-
-
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """Yields the stream's packets up to its end, or to where the file is cut off."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            yield next(packets)
-        except (StopIteration, av.error.FFmpegError):
-            return
-
-
-def _decoded(container: Any, stream: Any, count: Callable[[str], None]) -> Iterator[Any]:
-    for packet in _packets(container, stream):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            count("unusable.undecodable")
-            continue
-        yield from frames

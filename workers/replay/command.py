@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.stages import JUDGES
@@ -45,9 +46,14 @@ def replay_command(
     except OSError as error:
         msg = f"--out {out}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error
-    for scene in scenes:
-        scene_of(settings, scene)  # reports errors of all scenes before the first is played
-    encoders = load_encoders(settings.models, recorded=True)
+    # Errors of all scenes are reported before the first is played.
+    read = [scene_of(settings, scene) for scene in scenes]
+    needed = needed_encoders(
+        settings,
+        cameras=any(scene.cameras for scene in read),
+        microphones=any(scene.microphones for scene in read),
+    )
+    encoders = load_encoders(settings.models, recorded=True, needed=needed)
     console = Console(stderr=True)
     summaries = []
     for scene, file in zip(scenes, files, strict=True):
@@ -84,7 +90,8 @@ def rejudge_command(
     settings = loader.load(path)
     start, end = moments(since, until)
     (file,) = _files([path], out)
-    encoders = load_encoders(settings.models, recorded=True, stages=JUDGES)
+    needed = needed_encoders(settings, JUDGES)
+    encoders = load_encoders(settings.models, recorded=True, stages=JUDGES, needed=needed)
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         judged = rejudge(settings, encoders, entries, start, end)
     alerts = judged.alerts

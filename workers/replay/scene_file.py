@@ -16,6 +16,7 @@ from pipeline.config.fields import Name
 from pipeline.config.problem import Problem
 from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
+from workers.config.system_files import system_file
 from workers.media import recordings
 
 MAX_SECONDS = 86_400
@@ -46,6 +47,7 @@ class SceneClip(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     file: str
     at: _Second = 0
+    track: Annotated[int, Meta(ge=1)] | None = None  # of the file's sound tracks; else the first
     gain_db: Annotated[float, Meta(ge=-120, le=60)] = 0
 
 
@@ -140,6 +142,8 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
     """Yields the scene time at which each source ends; adds problems of its file to `found`."""
     for name, camera in read.cameras.items():
         way: tuple[str | int, ...] = ("cameras", name, "file")
+        if _system(path.parent / camera.file, way, found):
+            continue
         try:
             lasts = recordings.video_length(path.parent / camera.file, whole=read.duration is None)
             yield exact(camera.at) + lasts
@@ -148,12 +152,23 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
     for name, clips in read.microphones.items():
         for i, clip in enumerate(clips):
             way = ("microphones", name, i, "file")
+            if _system(path.parent / clip.file, way, found):
+                continue
             try:
-                lasts = recordings.clip_length(path.parent / clip.file, whole=read.duration is None)
+                lasts = recordings.clip_length(
+                    path.parent / clip.file, whole=read.duration is None, track=clip.track or 1
+                )
                 yield exact(clip.at) + lasts
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))
     yield from (exact(said.at) for said in read.reports)
+
+
+def _system(file: Path, way: tuple[str | int, ...], found: list[Problem]) -> bool:
+    if system_file(file):
+        found.append(Problem(way, "is, or leads to, a device or a system file"))
+        return True
+    return False
 
 
 def _time(text: str) -> int | None:

@@ -11,7 +11,7 @@ from pipeline import codec, topics
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 from pipeline.sources import REPORTS_SOURCE
-from pipeline.types import SECOND, Progress, Record, Roster
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Roster
 from workers.capture.capture import Publish
 from workers.replay.scene_records import Scene, fits, load_scene, scene_records
 from workers.replay.scene_replay import slices_of
@@ -59,6 +59,7 @@ class ScenePlayer:
         """Plays to the end of the scene, or until `stop` is set."""
         records = scene_records(self._scene, self._site, after=self._resumed(), status=self._status)
         began, first = time.monotonic(), None
+        self._tell("playing")
         for upto, slice_ in slices_of(records):
             first = upto if first is None else first
             while self._full() or self._early(began, upto - first):
@@ -66,7 +67,15 @@ class ScenePlayer:
                     return
             for topic in dict.fromkeys(topic for topic, _ in slice_):
                 self._store(topic, [record for of, record in slice_ if of == topic])
+            for _, record in slice_:
+                if isinstance(record, FrameChunk | AudioChunk):
+                    self._status.reach(record.site, record.source, "captured", record.start)
+        self._tell("ended", "the scene is over")
         self.over.set()
+
+    def _tell(self, state: str, reason: str = "") -> None:
+        for name in (*self._site.cameras, *self._site.microphones):
+            self._status.source(self._scene.site, name, state, reason)
 
     def _early(self, began: float, event: int) -> bool:
         return bool(self._speed) and time.monotonic() - began < event / SECOND / (self._speed or 1)

@@ -163,6 +163,8 @@ class _Player:
             width,
             loop=camera.loop,
             count=lambda what: self._count(site, name, what, 1),
+            held=max(3 / fps, recordings.HELD),
+            aspect=recordings.aspect_ratio(self._site.cameras[name].detect.aspect),
         )
         try:
             k = 0
@@ -171,10 +173,11 @@ class _Player:
                     yield "no picture (black in the scene)"
                 elif now < at:
                     yield "not begun"
-                elif (picture := video.at(now - at)) is None:
-                    yield "the video has ended"
                 else:
-                    yield picture.dark() if _within(now, camera.dark) else picture
+                    shown = video.at(now - at)
+                    if not isinstance(shown, str) and _within(now, camera.dark):
+                        shown = shown.dark()
+                    yield shown
                 k += 1
         finally:
             video.close()
@@ -199,7 +202,10 @@ class _Player:
             return
         total = scene.duration * RATE // SECOND
         mix = recordings.AudioMix(
-            [(scene.media(clip.file), exact(clip.at), clip.gain_db) for clip in clips],
+            [
+                (scene.media(clip.file), exact(clip.at), clip.gain_db, clip.track or 1)
+                for clip in clips
+            ],
             total,
             count=lambda what, n: self._count(scene.site, self._name, what, n),
         )

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
+
+from pipeline.types import Presence
 
 
 class Ledger(Protocol):
     """Counts what a stage did with the records that it read; `Status` is one."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
+    def reach(self, site: str, source: str, what: str, time: int) -> None: ...
 
 
 class SourceState(msgspec.Struct, frozen=True):
-    """The state of a source: `connecting`, `live`, `lost` or `ended`, and its reason."""
+    """The state of a source: `connecting`, `live`, `playing`, `lost` or `ended`, and its reason."""
 
     state: str
     reason: str = ""
@@ -27,11 +31,17 @@ class SourceState(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A consistent copy of a Status; `counts` is site -> source -> what -> number."""
+    """A consistent copy of a Status; `counts` is site -> source -> what -> number.
+
+    `reached` is site -> source -> what -> event time (ns), `presence` is site -> source -> presence
+    in the newest window.
+    """
 
     counts: dict[str, dict[str, dict[str, int]]]
     sources: dict[str, dict[str, SourceState]]
     gauges: dict[str, float]
+    reached: dict[str, dict[str, dict[str, int]]] = {}
+    presence: dict[str, dict[str, Presence]] = {}
 
 
 class Status:
@@ -48,6 +58,8 @@ class Status:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._sources: dict[tuple[str, str], SourceState] = {}
         self._gauges: dict[str, float] = {}
+        self._reached: dict[tuple[str, str, str], int] = {}
+        self._presence: dict[str, dict[str, Presence]] = {}
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
         """Adds `n` to a counter, e.g. `("office", "desk", "dropped.newer", 1)`."""
@@ -68,6 +80,18 @@ class Status:
         with self._lock:
             self._gauges[name] = value
 
+    def reach(self, site: str, source: str, what: str, time: int) -> None:
+        """Sets the event time (ns) up to which a source is `captured` or `processed`."""
+        with self._lock:
+            self._reached[site, source, what] = max(
+                time, self._reached.get((site, source, what), time)
+            )
+
+    def presence(self, site: str, sources: Mapping[str, Presence]) -> None:
+        """Sets the presence of a site's sources in its newest window."""
+        with self._lock:
+            self._presence[site] = dict(sources)
+
     def counted(self, site: str, source: str, what: str) -> int:
         """Returns one counter's value."""
         with self._lock:
@@ -82,4 +106,7 @@ class Status:
             sources: dict[str, dict[str, SourceState]] = {}
             for (site, source), state in sorted(self._sources.items()):
                 sources.setdefault(site, {})[source] = state
-            return Snapshot(counts, sources, dict(self._gauges))
+            reached: dict[str, dict[str, dict[str, int]]] = {}
+            for (site, source, what), time in self._reached.items():
+                reached.setdefault(site, {}).setdefault(source, {})[what] = time
+            return Snapshot(counts, sources, dict(self._gauges), reached, dict(self._presence))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from pipeline.errors import FusewatchError
+from workers.runtime.stderr_log import on_terminal
 
 log = logging.getLogger("fusewatch")
 
@@ -40,10 +39,10 @@ class Supervisor:
         any case. Returns 0, or BUG when a thread failed by an internal error, with its traceback in
         the log. Raises the error if its cause is outside (a FusewatchError).
         """
-        on_terminal = _on_terminal()
+        from_terminal = on_terminal()
 
         def hung_up() -> None:
-            (self.stop if on_terminal and not _on_terminal() else self.reload).set()
+            (self.stop if from_terminal and not on_terminal() else self.reload).set()
 
         meant: Mapping[int, Callable[[], None]] = {
             signal.SIGTERM: self.stop.set,
@@ -122,11 +121,3 @@ class Supervisor:
             if self.error is None:
                 self.error, self.failed = error, name
         self.stop.set()
-
-
-def _on_terminal() -> bool:
-    """Whether stderr is a terminal that still exists."""
-    try:
-        return os.isatty(sys.stderr.fileno())
-    except (OSError, ValueError):  # stderr is closed or has no file descriptor
-        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import msgspec
 from models import weights
 from models.registry import REGISTRY
 from pipeline.config import schema
-from pipeline.errors import ConfigError
+from pipeline.config.model_needs import ENCODERS
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.ports import Model
 from pipeline.stages import ALL_STAGES, TABLE
 from workers.config.adapters import ADAPTERS
+from workers.stages.absent_encoders import QUIET, guard, no_embedding
 
 RECORDED_THREADS = 2
 
@@ -32,21 +34,50 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_encoders(
-    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL_STAGES
+    settings: schema.Models,
+    *,
+    recorded: bool = False,
+    stages: Sequence[str] = ALL_STAGES,
+    needed: Collection[str] = ENCODERS,
 ) -> Encoders:
     """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
     With `recorded`, a number of threads that the config leaves open is `RECORDED_THREADS`, so that
-    a replay gives the same bytes on every machine.
+    a replay gives the same bytes on every machine. `needed` are the encoders that the config needs
+    (`needed_encoders`): the others are neither loaded nor downloaded. Without the text model, a
+    report has no embedding.
     """
     if recorded:
         settings = _fixed(settings)
-    wanted = {name for row in TABLE if row.name in stages for name in row.encoders}
-    made: dict[str, Any] = {
-        name: _made(name, settings) if name in wanted else _absent(name)
-        for name in Encoders.__struct_fields__
-    }
+    used = {name for row in TABLE if row.name in stages for name in row.encoders}
+    made: dict[str, Any] = {name: guard(name) for name in ENCODERS}
+    if "text" in used:
+        made["text"] = no_embedding
+    made |= {name: _made(name, settings) for name in ENCODERS if name in used & set(needed)}
     return Encoders(**made)
+
+
+def load_available(
+    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL_STAGES
+) -> tuple[Encoders, dict[str, str]]:
+    """Loads what can be had here; returns it, and why each other model is absent (name -> reason).
+
+    For a demonstration only. A missing model is replaced by one that finds nothing: no boxes, no
+    labels of sounds, no utterances, no embeddings. Raises ConfigError.
+    """
+    if recorded:
+        settings = _fixed(settings)
+    used = {name for row in TABLE if row.name in stages for name in row.encoders}
+    made: dict[str, Any] = {name: guard(name) for name in ENCODERS}
+    absent: dict[str, str] = {}
+    for model, quiet in QUIET.items():
+        wanted = [name for name in quiet if name in used]
+        try:
+            made |= {name: _made(name, settings) for name in wanted}
+        except WeightsError as error:
+            absent[model] = " ".join(str(error).split())
+            made |= {name: quiet[name] for name in wanted}
+    return Encoders(**made), absent
 
 
 def _made(name: str, settings: schema.Models) -> object:
@@ -71,14 +102,6 @@ def adapted(part: str, model: schema.Model) -> Model:
         raise ConfigError(msg)
     loaded: Model = import_module(kinds[model.kind].module).load(_folder(model), model)
     return loaded
-
-
-def _absent(name: str) -> Callable[..., Any]:
-    def call(*_: object, **__: object) -> Any:
-        msg = f"{name} was not loaded: no stage of this process was said to need it"
-        raise RuntimeError(msg)
-
-    return call
 
 
 def _fixed(settings: schema.Models) -> schema.Models:

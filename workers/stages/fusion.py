@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.types import FOREVER, SECOND, Record, event_start
+from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
 from workers.stages.site_state import Head, SitePlan, SiteState, rejected
 
+TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -> presence
+
 
 class FusionStage:
-    """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head."""
+    """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head.
 
-    def __init__(self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head] = {}) -> None:
-        self._plans, self._heads = plans, dict(heads)
+    `tell` is called once a second of event time with the presence of each site's sources.
+    """
+
+    def __init__(
+        self,
+        plans: Mapping[str, SitePlan],
+        heads: Mapping[str, Head] = {},
+        tell: TellPresence = lambda site, presence: None,
+    ) -> None:
+        self._plans, self._heads, self._tell = plans, dict(heads), tell
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -34,7 +44,7 @@ class FusionStage:
 
     def open(self, floors: dict[str, int]) -> FusionState:
         """Returns the state of a partition."""
-        return FusionState(self._plans, self._heads, floors)
+        return FusionState(self._plans, self._heads, floors, self._tell)
 
 
 class FusionState:
@@ -47,9 +57,13 @@ class FusionState:
     """
 
     def __init__(
-        self, plans: Mapping[str, SitePlan], heads: Mapping[str, Head], floors: Mapping[str, int]
+        self,
+        plans: Mapping[str, SitePlan],
+        heads: Mapping[str, Head],
+        floors: Mapping[str, int],
+        tell: TellPresence,
     ) -> None:
-        self._plans, self._heads, self._floors = plans, heads, floors
+        self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
         self._sites: dict[str, SiteState] = {}
         self._now = 0  # ns
 
@@ -66,8 +80,9 @@ class FusionState:
         self._now = max(before, min(newest, before + SECOND) if before else newest)
         said = self._sites[record.site].on(record, self._now)
         if self._now // SECOND > before // SECOND:
-            for site in self._sites.values():
+            for name, site in self._sites.items():
                 said += site.expire_silent_sources(self._now)
+                self._tell(name, site.presence)
         return said
 
     def floor(self, site: str) -> int:

@@ -49,10 +49,13 @@ from pipeline.types import (
     rfc3339,
 )
 from pipeline.zones import Polygon
+from workers.stages.anomalies import anomaly_of, gravity
 
 WINDOW_SOURCE = "window"
 # ns; findings with no longer gap are one event, with its reason given once
 MAX_HAPPENING_PAUSE = 3 * SECOND
+
+MAX_AHEAD = 3600 * SECOND  # of a site's event time over the partition's that is waited for
 
 RULES_HEAD = "rules"  # the name of fusion without a learned head, in alerts too
 
@@ -120,6 +123,7 @@ class SiteState:
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
         self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
+        self._patient_until = 0  # ns of the partition's time; no silent source expires before it
         self._upto = 0
         self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
         self._said: Utterance | None = None  # the last utterance that no anomaly carries yet
@@ -129,9 +133,19 @@ class SiteState:
         """Records that end at or before this cannot change any result. Ns."""
         return self._aligner.floor
 
+    @property
+    def presence(self) -> Mapping[str, Presence]:
+        """The presence of each source at the newest event time of the site."""
+        return self._attendance.presence(self._newest)
+
     def on(self, record: Record, now: int) -> list[Record]:
         """Returns the anomalies of a record, then Progress; `now` is the partition's time (ns)."""
-        self._newest, self._latest = max(self._newest, event_start(record)), now
+        start = event_start(record)
+        patience = self._plan.patience or 0
+        if start - self._newest > max(patience // 2, 3 * self._plan.hop):  # nobody captured it
+            ahead = min(max(0, start - now), MAX_AHEAD)  # `now` catches up without any silence
+            self._patient_until = now + ahead + patience
+        self._newest, self._latest = max(self._newest, start), now
         outcome = self._aligner.push(record)
         said: list[Record] = []
         if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
@@ -153,9 +167,12 @@ class SiteState:
         return said + self._promise()
 
     def expire_silent_sources(self, now: int) -> list[Record]:
-        """Declares sources lost that were silent for longer than the site's patience."""
+        """Declares sources lost that were silent for longer than the site's patience.
+
+        A long time in which the whole site was silent, as in a restart, does not count.
+        """
         patience = self._plan.patience
-        if patience is None:
+        if patience is None or now < self._patient_until:
             return []
         limit = self._newest + now - self._latest - patience
         speaking = self._attendance.speaking(now, patience)
@@ -197,7 +214,7 @@ class SiteState:
                 ordinal = ordinals.get(finding.rule, 0)
                 ordinals[finding.rule] = ordinal + 1
                 told = self._overheard(self._news(finding))
-                said.append(_anomaly(self._site, told, ordinal, presence, _version(head)))
+                said.append(anomaly_of(self._site, told, ordinal, presence, _version(head)))
         return said
 
     def _news(self, finding: Finding) -> Finding:
@@ -300,7 +317,7 @@ class SiteState:
             if now.score < threshold:
                 return []
         # If a rule has a label for the event, it is used; the head only gives the score.
-        named = max((f for f in question.findings if f.sure), key=_graver, default=None)
+        named = max((f for f in question.findings if f.sure), key=gravity, default=None)
         if named is None:
             return [self._whole(question.window, verdict, self._plan.severity, "learned")]
         verdict = msgspec.structs.replace(verdict, label=named.label)
@@ -348,31 +365,6 @@ class SiteState:
 
 def _version(head: Head | None) -> str:
     return RULES_HEAD if head is None else head.version
-
-
-def _graver(finding: Finding) -> tuple[int, float, int, str]:
-    return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
-
-
-def _anomaly(
-    site: str, finding: Finding, ordinal: int, presence: Mapping[str, Presence], head: str
-) -> Anomaly:
-    return Anomaly(
-        site=site,
-        source=finding.source,
-        id=content_id(site, finding.rule, finding.source, finding.start, ordinal),
-        start=finding.start,
-        end=finding.end,
-        rule=finding.rule,
-        label=finding.label,
-        severity=finding.severity,
-        score=finding.score,
-        presence=presence,
-        text=finding.text,
-        reasons=(finding.reason,) if finding.reason else (),
-        contributions={finding.modality: 1.0},
-        head=head,
-    )
 
 
 def rejected(record: Record, reason: str) -> DeadLetter:

@@ -107,6 +107,8 @@ class _SoundState:
             return [_dead(chunk, str(error))]
         self._count(chunk, "repeated.samples", grid.repeated - repeated)
         self._count(chunk, "processed")
+        if self._status is not None:
+            self._status.reach(chunk.site, chunk.source, "processed", chunk.start)
         sounds = self._sounds(chunk, seconds)
         return sounds if grid.upto == before else [*sounds, self._progress(chunk, grid)]
 

@@ -177,6 +177,9 @@ class _SpeechState:
             return []
         self._count(chunk, "processed")
         said = self._said(chunk, listener.hear(seconds))
+        if self._status is not None:
+            source = speech_source(chunk.source)
+            self._status.reach(chunk.site, source, "processed", chunk.start)
         return said if listener.upto == before else [*said, _progress(chunk, listener.upto)]
 
     def _promised(self, promise: Progress) -> list[Record]:

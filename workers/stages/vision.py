@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -28,14 +28,18 @@ from workers.runtime.status import Ledger
 
 Policy = Literal["newest", "all"]
 Who = tuple[str, str]  # site, source
+Known = Container[Who] | None  # the cameras of the config; None: all
 PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
 CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is worked off
 
 
 class Uncounted:
-    """A ledger that discards all counts."""
+    """A ledger that discards everything."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
+        """Does nothing."""
+
+    def reach(self, site: str, source: str, what: str, time: int) -> None:
         """Does nothing."""
 
 
@@ -84,6 +88,10 @@ def _turn(ago: int) -> int:
     return int(f"{ago:016b}"[::-1], 2)
 
 
+def _is_known(record: Record, known: Known) -> bool:
+    return known is None or (record.site, record.source) in known
+
+
 class VisionStage:
     """frames.v1 -> observations.v1.
 
@@ -92,7 +100,8 @@ class VisionStage:
     is time for (`BacklogPacer`), and skips the rest, counted as `dropped.stale`; `all` processes
     every frame (replay). Boxes below `min_score` are not worth storing and are dropped; rules have
     thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable` and
-    reported in a DeadLetter and in its Progress. `timer` returns seconds.
+    reported in a DeadLetter and in its Progress. `timer` returns seconds. Frames of cameras that
+    are not in `known` are dropped: the cameras left the config (None: all cameras are known).
     """
 
     def __init__(
@@ -102,15 +111,20 @@ class VisionStage:
         min_score: float = 0.1,
         status: Ledger | None = None,
         timer: Callable[[], float] = time.perf_counter,
+        known: Known = None,
     ) -> None:
-        self._detector, self._min_score = detector, min_score
+        self._detector, self._min_score, self._known = detector, min_score, known
         self._policy, self._pace = policy, BacklogPacer()
         self._status, self._timer = status or Uncounted(), timer
 
     def infer(self, batch: Sequence[Record]) -> Sequence[VisionResult | SkippedFrame | None]:
         """Processes the frames of a poll, all sources together; None for records of other types."""
         began = self._timer()
-        frames = {i: record for i, record in enumerate(batch) if isinstance(record, FrameChunk)}
+        frames = {
+            i: record
+            for i, record in enumerate(batch)
+            if isinstance(record, FrameChunk) and _is_known(record, self._known)
+        }
         order, must, seconds = list(frames), len(frames), 0.0
         if self._policy == "newest":
             order, must, seconds = self._pace.plan(frames)
@@ -151,19 +165,22 @@ class VisionStage:
 
     def open(self, floors: dict[str, int]) -> _VisionState:
         """Returns a state that keeps nothing."""
-        return _VisionState(self._status)
+        return _VisionState(self._status, self._known)
 
 
 class _VisionState:
-    def __init__(self, status: Ledger) -> None:
-        self._status = status
+    def __init__(self, status: Ledger, known: Known) -> None:
+        self._status, self._known = status, known
 
     def on(self, record: Record, inferred: VisionResult | SkippedFrame | None) -> Sequence[Record]:
         """Detections and Progress for a frame; Progress and Roster pass unchanged."""
         if not isinstance(record, FrameChunk):
             return (record,)
+        if not _is_known(record, self._known):
+            return ()
         site, source = record.site, record.source
         moved = Progress(site=site, source=source, upto=record.start + 1)
+        self._status.reach(site, source, "processed", record.start)
         match inferred:
             case VisionResult(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from models.fusion.labels import LABELS, SPLITS
 from models.training import dataset
+from pipeline.config.model_needs import needed_encoders
 from pipeline.errors import ConfigError
 from pipeline.stages import JUDGES
 from pipeline.types import FOREVER, SEVERITIES, SYSTEM, Alert, Anomaly
@@ -113,7 +114,10 @@ def export(
     check_output(out)
     judges = load_heads(settings)
     notes = {site: feature_extraction.RecordingHead(judges.get(site)) for site in settings.sites}
-    encoders = encoders or load_encoders(settings.models, recorded=True, stages=JUDGES)
+    needed = needed_encoders(settings, JUDGES)
+    encoders = encoders or load_encoders(
+        settings.models, recorded=True, stages=JUDGES, needed=needed
+    )
     with observed(settings, path, state, *span(settings, start, end)) as entries:
         told = rejudge(settings, encoders, entries, start, end, heads=notes)
     last = {alert.id: alert for alert in told.alerts if SYSTEM not in alert.rules}

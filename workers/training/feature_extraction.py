@@ -11,16 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from models import weights
 from models.fusion import features
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from models.hearing.voice_activity import FRAME_SAMPLES
-from models.hearing.waveform import Samples
 from models.registry import REGISTRY
 from models.training import dataset
+from pipeline.config.model_needs import needed_encoders, needed_models
 from pipeline.config.schema import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.stages import TABLE
@@ -31,6 +29,7 @@ from workers.media import recordings
 from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
+from workers.stages.absent_encoders import no_voice
 from workers.stages.encoders import Encoders, load_encoders
 from workers.stages.site_state import RULES_HEAD, Head
 from workers.training import corruptions
@@ -180,10 +179,10 @@ def encode(
 
 def _there(config: Path) -> None:
     """Downloads the weights in this process, where an error fits in one line."""
-    models = loader.load(config).models if config.name else Models()
-    for name in models.__struct_fields__:
-        if (named := getattr(models, name).weights) in REGISTRY:
-            weights.find(named)
+    models = needed_models(loader.load(config)).values() if config.name else [Models().sound]
+    for model in models:
+        if model.weights in REGISTRY:
+            weights.find(model.weights)
 
 
 _films = VideoCache()  # of this process: all scenes use the same few videos
@@ -198,17 +197,12 @@ def _ready(config: str) -> None:
     }
     models = msgspec.structs.replace(settings.models, **single)
     if config:
-        encoders = load_encoders(models, recorded=True)
+        encoders = load_encoders(models, recorded=True, needed=needed_encoders(settings))
         encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
     else:  # a sound clip contains no speech
         encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=no_voice)
     _ours.append((settings, encoders))
-
-
-def no_voice(batch: Sequence[Samples]) -> list[Samples]:
-    """A stand-in for the voice model (models/hearing/voice_activity.py) that detects no voice."""
-    return [np.zeros(-(-len(waveform) // FRAME_SAMPLES), np.float32) for waveform in batch]
 
 
 def _work(job: ExtractionJob) -> list[dataset.WindowRow]:

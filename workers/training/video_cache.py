@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,36 +36,42 @@ class VideoCache:
     """Opens videos that share their decoded pictures. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, int, bool, Fraction], CachedPicture | None] = {}
+        self.kept: dict[tuple[object, ...], CachedPicture | str] = {}
 
     def __call__(
-        self, path: Path, longest: int, *, loop: bool, count: Callable[[str], None]
+        self, path: Path, longest: int, *, count: Callable[[str], None], **how: Any
     ) -> _CachedVideo:
-        return _CachedVideo(self, path.resolve(), longest, loop, count)
+        """As `recordings.Video`."""
+        return _CachedVideo(self, path.resolve(), longest, count, how)
 
 
 class _CachedVideo:
     """One use of a video; the file is opened only for a picture that is not cached."""
 
     def __init__(
-        self, films: VideoCache, path: Path, longest: int, loop: bool, count: Callable[[str], None]
+        self,
+        films: VideoCache,
+        path: Path,
+        longest: int,
+        count: Callable[[str], None],
+        how: dict[str, Any],
     ) -> None:
-        self._films, self._path, self._longest, self._loop = films, path, longest, loop
+        self._films, self._path, self._longest, self._how = films, path, longest, how
         self._count = count
         self._film: recordings.Video | None = None
 
-    def at(self, time: Fraction) -> recordings.Picture | None:
+    def at(self, time: Fraction) -> recordings.Picture | str:
         kept = self._films.kept
-        key = (str(self._path), self._longest, self._loop, time)
+        key = (str(self._path), self._longest, *sorted(self._how.items()), time)
         if key not in kept:
             if len(kept) >= MAX_CACHED_PICTURES:
                 kept.pop(next(iter(kept)))
             if self._film is None:
                 self._film = recordings.Video(
-                    self._path, self._longest, loop=self._loop, count=self._count
+                    self._path, self._longest, count=self._count, **self._how
                 )
-            picture = self._film.at(time)
-            kept[key] = None if picture is None else CachedPicture(picture.pixels())
+            shown = self._film.at(time)
+            kept[key] = shown if isinstance(shown, str) else CachedPicture(shown.pixels())
         return kept[key]
 
     def close(self) -> None:

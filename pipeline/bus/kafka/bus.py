@@ -1,4 +1,4 @@
-"""The bus for many processes: Apache Kafka, through kafka-python. Guarantees: docs/guides/kafka.md.
+"""The bus for many processes: Apache Kafka, by kafka-python (docs/reference/kafka-bus.md).
 
 Fusewatch uses short names (`frames.v1`, `vision`); the brokers know them as `PREFIX.frames.v1` and
 `PREFIX-vision`.

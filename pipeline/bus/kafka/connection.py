@@ -32,9 +32,9 @@ BOOTSTRAP_TIMEOUT_MS = 10_000
 # ms; longest pause between attempts (kafka-python's default is 30 s)
 RECONNECT_BACKOFF_MAX_MS = 2_000
 TLS_VERDICT_WAIT = 0.3  # s; a broker that rejects our certificate does so within this time
-ANSWER_TIMEOUT = 5.0  # s that the brokers have for one question
-RETRY_AFTER = 0.1  # s before it is asked again
-STALE_AFTER = 5.0  # s after which what was seen of the brokers counts for nothing
+ANSWER_TIMEOUT = 5.0  # s; limit for the answer of the brokers to one request
+RETRY_AFTER = 0.1  # s before the request is sent again
+STALE_AFTER = 5.0  # s; an older answer of the brokers is not used
 PROBE_TIMEOUT = 2.0  # s; limit for one broker to accept a connection
 
 # Transient while the cluster changes, though kafka-python does not mark them as retriable

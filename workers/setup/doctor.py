@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,17 +25,19 @@ from rich.table import Table
 
 from models import weights
 from pipeline.config.checks import webhook_names
-from pipeline.config.schema import Camera, Config, Microphone, size_bytes
-from pipeline.errors import ConfigError, FusewatchError, OutsideError, SourceLost
-from pipeline.types import AudioChunk, FrameChunk
+from pipeline.config.model_needs import needed_models
+from pipeline.config.schema import Config, Site, size_bytes
+from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
+from workers.config.findings import Finding
 from workers.config.secrets import Secrets
+from workers.setup import storage_estimate
+from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
+from workers.setup.storage_estimate import Pictures
 from workers.stages.site_plan import load_head
 
-SOURCE_TIMEOUT = 20.0  # s for a source to give its frame or second
-SOURCE_RETRY_AFTER = 1.0  # s after which a network source that failed is tried once more
-MUTED_BELOW = 3  # of 32768; a microphone that stays below is muted or dead
+_SOURCE = re.compile(r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.source")
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -50,10 +53,12 @@ def doctor(
     env: Mapping[str, str] = os.environ,
     base: Path | None = None,
     devices: Path = Path("/sys/class/video4linux"),
+    problems: Sequence[Finding] = (),
 ) -> list[Check]:
     """Checks devices, weights, disk and, with a config, each of its sources and webhooks.
 
     `base` is the folder that relative paths start from: the config's; default: the working folder.
+    `problems` are those of the config; those that no other check tells are listed too.
     """
     secrets = Secrets(env, base)
     found = [_cameras(devices), _microphones(config)]
@@ -61,9 +66,26 @@ def doctor(
     if config is not None:
         found += _heads(config)
         found += _state(config)
-        found += _tried(config, secrets, base or Path.cwd())
+        tried = _tried(config, secrets, base or Path.cwd())
+        found += tried.checks.values()
         found += _webhooks(config, secrets)
+        found += _storage(config, tried.pictures)
+    found = _with_lines(found, problems)
     return [msgspec.structs.replace(one, detail=secrets.redact(one.detail)) for one in found]
+
+
+def _with_lines(found: Sequence[Check], problems: Sequence[Finding]) -> list[Check]:
+    """Adds the lines of the config's problems to the checks that tell them, or tells them."""
+    told = {check.name: check for check in found}
+    for problem in problems:
+        line = f"{Path(problem.file).name}:{problem.line}"
+        of = _SOURCE.fullmatch(problem.path)
+        name = f"{of[2]} {of[1]}/{of[3]}" if of else ""
+        if name in told and told[name].detail == problem.message:
+            told[name] = Check(name, False, f"{line}: {problem.message}")
+        else:
+            told[f"{line} {problem}"] = Check(line, False, f"{problem.path}: {problem.message}")
+    return list(told.values())
 
 
 def show(checks: list[Check], *, as_json: bool) -> None:
@@ -116,10 +138,10 @@ def _microphones(config: Config | None) -> Check:
 
 
 def _names(config: Config | None) -> tuple[str, ...]:
+    """The weights that the config needs; all registered ones without a config."""
     if config is None:
         return weights.DEFAULTS
-    models = (config.models.detector, config.models.sound, config.models.speech, config.models.text)
-    return tuple(dict.fromkeys(model.weights for model in models))
+    return tuple(dict.fromkeys(model.weights for model in needed_models(config).values()))
 
 
 def _weights(name: str, env: Mapping[str, str]) -> Check:
@@ -149,6 +171,20 @@ def _heads(config: Config) -> Iterator[Check]:
             yield Check(name, False, str(error))
 
 
+def _room(config: Config) -> tuple[int, int]:
+    """Returns the free bytes of the state folder's disk, and those that the folder takes."""
+    folder = Path(config.state).expanduser()
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return shutil.disk_usage(there).free, used
+
+
+def _storage(config: Config, pictures: Pictures) -> Iterator[Check]:
+    """Says how long the cap and the disk hold what the sources give."""
+    if any(site.cameras or site.microphones for site in config.sites.values()):
+        yield Check("storage", True, storage_estimate.told(config, pictures, *_room(config)))
+
+
 def _state(config: Config) -> Iterator[Check]:
     """Checks that the state folder is writable and has room for `storage.cap`."""
     folder = Path(config.state).expanduser()
@@ -162,8 +198,8 @@ def _state(config: Config) -> Iterator[Check]:
         yield Check(
             "state folder", True, f"{folder}" + ("" if there == folder else " (to be made)")
         )
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free, cap = shutil.disk_usage(there).free, size_bytes(config.storage.cap)
+    free, used = _room(config)
+    cap = size_bytes(config.storage.cap)
     detail = f"{free / 1e9:.1f} GB are free, {used / 1e9:.1f} used; the cap is {cap / 1e9:.1f}"
     yield Check(
         "disk", free + used >= cap, detail if free + used >= cap else f"{detail}: lower storage.cap"
@@ -174,102 +210,104 @@ def _state(config: Config) -> Iterator[Check]:
             yield Check(f"file {secret}", False, f"others may read it: chmod 600 {file}")
 
 
-def _tried(config: Config, secrets: Secrets, base: Path) -> list[Check]:
-    """Tries all sources at once: a frame of every camera, a second of every microphone."""
-    jobs: list[tuple[str, Callable[[], str]]] = []
-    for site_name, site in config.sites.items():
-        for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
-            for name, settings in named.items():
-                path = f"sites.{site_name}.{kind}s.{name}.source"
+class _Found(msgspec.Struct):
+    """What the trials of all connections gave."""
 
-                def job(
-                    kind: str = kind,
-                    site: str = site_name,
-                    name: str = name,
-                    settings: Camera | Microphone = settings,
-                    path: str = path,
-                ) -> str:
-                    address = source_address.parse(
-                        secrets.source(settings.source, path), kind, base
-                    )
-                    try:
-                        return _first(address, kind, site, name, settings)
-                    except SourceLost:
-                        if address.scheme not in source_address.NETWORK_SCHEMES:
-                            raise
-                    time.sleep(
-                        SOURCE_RETRY_AFTER
-                    )  # a camera may still be busy with a viewer that just left
-                    return _first(address, kind, site, name, settings)
-
-                jobs.append((f"{kind} {site_name}/{name}", job))
-    return _together(jobs)
-
-
-def _first(
-    address: source_address.Address, kind: str, site: str, name: str, settings: Camera | Microphone
-) -> str:
-    """Describes the first frame or the first second; raises SourceLost."""
-    camera, room = (name, "") if kind == "camera" else ("", name)
-    begun = time.monotonic()
-    source = factory.source(
-        address, site, camera, room, settings, clock=time.time_ns, count=lambda *_: None
-    )
-    heard = b""
-    try:
-        for chunk in source:
-            took = time.monotonic() - begun
-            match chunk:
-                case FrameChunk():
-                    return (
-                        f"{address}: a frame of {chunk.width} x {chunk.height} after {took:.1f} s"
-                    )
-                case AudioChunk():
-                    heard += chunk.data
-                    if len(heard) >= 2 * chunk.rate * chunk.channels:
-                        return f"{address}: a second of sound, {_loudness(heard)}"
-    finally:
-        source.close()
-    msg = "it ended before it gave " + ("a frame" if kind == "camera" else "a second of sound")
-    raise OutsideError(msg)
-
-
-def _loudness(heard: bytes) -> str:
-    peak = max(abs(sample) for sample in memoryview(heard).cast("h"))
-    if peak < MUTED_BELOW:
-        msg = "it gives silence only: is it muted?"
-        raise OutsideError(msg)
-    return f"peak {100 * peak / 32768:.1f} % of full scale"
-
-
-def _together(jobs: list[tuple[str, Callable[[], str]]]) -> list[Check]:
-    """Runs the jobs at once; a job that hangs is reported as a problem and abandoned."""
     checks: dict[str, Check] = {}
+    pictures: dict[tuple[str, str], int] = {}  # (site, camera) -> bytes of a picture
+
+
+def _tried(config: Config, secrets: Secrets, base: Path) -> _Found:
+    """Tries all connections at once, each as `run` makes it; a bad address hides no other."""
+    found, jobs, names = _Found(), [], []
+    for site_name, site in config.sites.items():
+        addresses: dict[str, dict[str, source_address.Address]] = {}
+        for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
+            good = addresses.setdefault(kind, {})
+            for name, settings in named.items():
+                names.append(check := f"{kind} {site_name}/{name}")
+                path = f"sites.{site_name}.{kind}s.{name}.source"
+                try:
+                    given = secrets.source(settings.source, path)
+                    good[name] = source_address.parse(given, kind, base)
+                except ConfigError as error:
+                    found.checks[check] = Check(check, False, str(error))
+        for camera, room, address in factory.connections(*addresses.values()):
+            jobs.append(_Job(site_name, site, camera, room, address))
+    _together(jobs, found)
+    found.checks = {name: found.checks[name] for name in names}
+    return found
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """One connection to try, for a camera, a microphone or both."""
+
+    site_name: str
+    site: Site
+    camera: str
+    microphone: str
+    address: source_address.Address
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the checks that it answers."""
+        pairs = (("camera", self.camera), ("microphone", self.microphone))
+        return [f"{kind} {self.site_name}/{name}" for kind, name in pairs if name]
+
+    def run(self, found: _Found) -> None:
+        """Tries the connection and stores the results."""
+        try:
+            trial = try_connection(
+                self.address,
+                self.site_name,
+                self.site,
+                camera=self.camera,
+                microphone=self.microphone,
+            )
+        except FusewatchError as error:
+            found.checks.update({name: Check(name, False, str(error)) for name in self.names})
+            return
+        except ImportError as error:
+            what = f"the package {error.name} is not installed"
+            found.checks.update({name: Check(name, False, what) for name in self.names})
+            return
+        if trial.seen is not None:
+            found.pictures[self.site_name, self.camera] = trial.seen.size
+        for name in self.names:
+            try:
+                got = trial.camera() if name.startswith("camera") else trial.microphone()
+            except OutsideError as error:
+                found.checks[name] = Check(name, False, str(error))
+            else:
+                found.checks[name] = Check(name, True, f"{self.address}: {got}")
+
+
+def _together(jobs: list[_Job], found: _Found) -> None:
+    """Runs the jobs at once; a job that hangs is reported as a problem and abandoned."""
     bugs: list[Exception] = []
 
-    def work(name: str, job: Callable[[], str]) -> None:
+    def work(job: _Job) -> None:
         try:
-            checks[name] = Check(name, True, job())
-        except FusewatchError as error:
-            checks[name] = Check(name, False, str(error))
-        except ImportError as error:
-            checks[name] = Check(name, False, f"the package {error.name} is not installed")
+            job.run(found)
         except Exception as error:
             bugs.append(error)
 
     threads = [
-        threading.Thread(target=work, args=job, name=f"doctor {job[0]}", daemon=True)
+        threading.Thread(target=work, args=(job,), name=f"doctor {job.names[0]}", daemon=True)
         for job in jobs
     ]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + SOURCE_TIMEOUT
+    end = time.monotonic() + TRIAL_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     for bug in bugs:
         raise bug
-    late = f"gave nothing within {SOURCE_TIMEOUT:g} s"
-    return [checks.get(name) or Check(name, False, late) for name, _ in jobs]
+    late = f"gave nothing within {TRIAL_TIMEOUT:g} s"
+    found.checks = {
+        **{name: Check(name, False, late) for job in jobs for name in job.names},
+        **found.checks,
+    }
 
 
 def _webhooks(config: Config, secrets: Secrets) -> Iterator[Check]:

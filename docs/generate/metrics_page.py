@@ -1,0 +1,171 @@
+"""The page docs/reference/metrics.md: every counter and gauge, and what the code counts.
+
+The meanings are written here. `emitted` reads the names out of the code, and a test compares both.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from docs.generate.fields import NOTE, table
+
+ROOT = Path(__file__).resolve().parents[2]
+# Calls that count or set a value by a name; and functions that return the name of a counter
+CALLS = {"count", "_count", "_dropped", "gauge", "dropped"}
+BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
+RETURNS = {"_stored"}
+NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")
+APART = "training"  # a folder whose `count` is of something else
+
+HEAD = """\
+# Metrics
+
+Every counter and gauge of a running process: its name, unit and meaning. `GET /v1/status`
+([HTTP API](http.md#get-v1status)) returns them as JSON; a worker writes the same values into its log.
+
+A counter belongs to a site and a source. It counts from the start of the process and never falls. A gauge belongs to
+the process and has the value of this moment. No name or value holds an address or a secret.
+"""
+BALANCE = """\
+For every camera and microphone this equation holds at each moment, over distinct frames or chunks of sound:
+
+    captured = processed + the sum of gated.* + the sum of dropped.* + what still waits
+
+What waits is one frame (or 10 s of sound) before it is published, and what lies in the log until a stage reads it. The
+counters of other names are not part of the equation. Frames that an earlier process left in the log are `processed` by
+this process without having been `captured` by it.
+"""
+
+
+class Metric(NamedTuple):
+    """One counter or gauge; `*` stands for a name."""
+
+    name: str
+    unit: str
+    about: str
+
+
+BALANCED = (
+    Metric("captured", "frames or chunks", "Came from the source."),
+    Metric("processed", "frames or chunks", "Were analysed by the stage that reads them."),
+    Metric("gated.rate", "frames", "Were not wanted at `detect.fps`."),
+    Metric("dropped.newer", "frames", "Gave way to a newer frame before they were published."),
+    Metric("dropped.stale", "frames", "Were published, and a newer one came before the detector."),
+    Metric("dropped.overrun", "chunks", "Sound that waited for more than 10 s to be published."),
+    Metric("dropped.undecodable", "frames", "Were damaged."),
+    Metric("dropped.unusable", "chunks", "Sound that could not be decoded."),
+    Metric("dropped.size", "frames", "Were larger than 16,384 px."),
+    Metric("dropped.too-large", "frames or chunks", "Were larger than `bus.max_message`."),
+    Metric("dropped.disk-full", "frames or chunks", "Came while the disk had no space."),
+    Metric(
+        "dropped.promised", "frames or chunks", "Came from a time at which the source was lost."
+    ),
+    Metric("dropped.spool", "frames or chunks", "Were deleted because the spool was full (Kafka)."),
+)
+OTHER = (
+    Metric("published", "frames or chunks", "Went into the log or the spool."),
+    Metric("forwarded", "frames or chunks", "Were acknowledged by the brokers (Kafka)."),
+    Metric("cut.promised", "chunks", "Lost the part from a time at which the source was lost."),
+    Metric("overrun", "blocks", "Sound that the sound device or its reader lost."),
+    Metric("ahead", "blocks", "Sound that came faster than time and was left out."),
+    Metric("damaged", "packets", "Sound of a stream that could not be decoded."),
+    Metric("repaired.not-finite", "samples", "Were no numbers, and are zero now."),
+    Metric(
+        "repaired.opposite-phase",
+        "blocks",
+        "Sound whose channels cancel each other: the loudest one was taken.",
+    ),
+    Metric("defects", "lives", "Of a source: ended by an unexpected error."),
+    Metric("repeated.samples", "samples", "Came twice; the second was ignored."),
+    Metric("unusable.untimed", "frames", "Of a recording: had no time."),
+    Metric("unusable.rewound", "frames", "Of a recording: were out of order."),
+    Metric("unusable.size", "frames", "Of a recording: were too large."),
+    Metric("unusable.undecodable", "packets", "Of a recording: were damaged."),
+    Metric("unusable.rate", "frames", "Sound of a recording: had an unbelievable sample rate."),
+)
+SPEECH = (
+    Metric("utterances", "utterances", "Were transcribed and published."),
+    Metric("not_understood", "utterances", "Had a transcript that is not believed."),
+)
+DELIVERY = (
+    Metric("delivered", "alerts", "The subscriber answered 2xx, or the file has them."),
+    Metric("filtered", "alerts", "Are not for this subscriber: another site or a lower severity."),
+    Metric("retried", "attempts", "Failed; the alert is tried again."),
+    Metric("dead", "alerts", "Were given up and are dead letters."),
+)
+GAUGES = (
+    Metric("behind.*", "records", "Wait for stage or delivery `*`."),
+    Metric("lost.*", "records", "Were deleted before stage or delivery `*` had read them."),
+    Metric("pending.*", "alerts", "Are under way to subscriber `*`."),
+    Metric("failing.*", "0 or 1", "1: the last attempt to reach subscriber `*` failed."),
+    Metric("spool.waiting", "records", "Wait in the spool of a capture worker (Kafka)."),
+    Metric("spool.bytes", "bytes", "The size of that spool (Kafka)."),
+)
+PARTS = (
+    ("The balance of a source", BALANCE, BALANCED),
+    ("Other counters of a source", "", OTHER),
+    (
+        "Speech",
+        "The source is the microphone's name and `/speech`, such as `room/speech`.\n",
+        SPEECH,
+    ),
+    ("Delivery", "The source is `delivery/` and the name of the subscriber.\n", DELIVERY),
+    ("Gauges", "", GAUGES),
+)
+
+
+def documented() -> set[str]:
+    """The names that the page explains."""
+    return {metric.name for _, _, metrics in PARTS for metric in metrics}
+
+
+def emitted() -> set[str]:
+    """The names that the code counts or sets."""
+    names: set[str] = set()
+    for path in (ROOT / "workers").rglob("*.py"):
+        if path.parent.name != APART:
+            calls = CALLS | BY_FOLDER.get(path.parent.name, set())
+            names.update(_names(ast.parse(path.read_text()), calls))
+    return {name for name in names if NAME.fullmatch(name)}
+
+
+def _names(tree: ast.AST, calls: set[str]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in calls:
+                for argument in node.args:
+                    if name == "gauge" or not isinstance(argument, ast.JoinedStr):
+                        yield from _texts(argument)
+            case ast.Subscript(value=ast.Name(id="counted")):
+                yield from _texts(node.slice)
+            case ast.FunctionDef(name=name) if name in RETURNS:
+                for each in ast.walk(node):
+                    if isinstance(each, ast.Return):
+                        yield from _texts(each.value)
+
+
+def _texts(node: ast.AST | None) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str() as text):
+            yield text
+        case ast.IfExp():
+            yield from (*_texts(node.body), *_texts(node.orelse))
+        case ast.Tuple():
+            for each in node.elts:
+                yield from _texts(each)
+        case ast.JoinedStr(values=[ast.Constant(value=str() as text), *_]):
+            yield f"{text}*"
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for title, text, metrics in PARTS:
+        rows = [(f"`{each.name}`", each.unit, each.about) for each in metrics]
+        lead = f"{text}\n" if text else ""
+        parts.append(f"## {title}\n\n{lead}{table(('name', 'unit', 'meaning'), rows)}")
+    return "\n".join([*parts, NOTE.format("docs/generate/metrics_page.py")])

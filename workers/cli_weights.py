@@ -1,0 +1,81 @@
+"""The commands `weights list | pull | verify`: all model files, some, or those of a config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pipeline.errors import ConfigError
+from workers.cli_options import (
+    Json,
+    command,
+    command_group,
+    path_option,
+    text_argument,
+)
+from workers.exit_codes import FOUND, OK
+
+app = command_group("Model files.")
+
+Names = Annotated[list[str] | None, text_argument("The models (default: all).")]
+OfConfig = Annotated[
+    Path | None, path_option("--config", "Only the models that this config needs.")
+]
+
+
+def _chosen(names: list[str] | None, config: Path | None) -> list[str]:
+    """The registered models that a command is about; raises ConfigError."""
+    from models.registry import REGISTRY
+
+    if names and config:
+        msg = "either names of models, or --config for those that a config needs"
+        raise ConfigError(msg)
+    if config:
+        from pipeline.config.model_needs import needed_models
+        from workers.config import loader
+
+        needed = dict.fromkeys(m.weights for m in needed_models(loader.load(config)).values())
+        return [name for name in needed if name in REGISTRY]  # others are the user's own files
+    if unknown := [name for name in names or () if name not in REGISTRY]:
+        msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
+        raise ConfigError(msg)
+    return names or list(REGISTRY)
+
+
+@command(app, "list")
+def _list(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
+    """Show the models, and where their files are."""
+    from models.weights import list_weights
+
+    named = _chosen(names, config)
+    rows = [row for row in list_weights() if row["name"] in named]
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            print("  ".join(str(value) for value in row.values()))
+    return OK
+
+
+@command(app, "pull")
+def _pull(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
+    """Download what is missing."""
+    from models.weights import pull
+
+    rows = []
+    for name in _chosen(names, config):
+        rows.append({"name": name, "folder": str(pull(name))})
+        if not as_json:
+            print(f"{name}: {rows[-1]['folder']}")
+    if as_json:
+        print(json.dumps(rows))
+    return OK
+
+
+@command(app, "verify")
+def _verify(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
+    """Check the hashes of the files."""
+    from models.weights import verify
+
+    return OK if verify(_chosen(names, config), as_json=as_json) else FOUND
