@@ -50,7 +50,7 @@ _UNSPELLED = (  # marks that no word of a supported language is spelled with, on
 )
 _WORD = re.compile(r"[^\s'·]+(?:'[^\s'·]+)*")
 # The normal forms NFKC and NFKD make a space and a mark of an acute accent that stands alone.
-_LONE_ACCENT = re.compile(r"(?<=\w) [\u0301\u0313](?=\w)")
+_LONE_ACCENT = re.compile(r"(?<=[\w\u0300-\u036f]) [\u0301\u0313](?=\w)")
 _MOST_MARKS = 30  # in a row, as in TR15's stream-safe format: sorting more takes quadratic time
 _SPLIT_DOT = re.compile(r"(?<=l)·(?=l)")  # Catalan: col·legi
 _BIDI = (("\u061c", "\u061c"), ("\u200e", "\u200f"), ("\u202a", "\u202e"), ("\u2066", "\u2069"))
@@ -96,15 +96,15 @@ _CONTROLS = {
 }
 
 
-def words(text: str, language: str = "") -> list[str]:
+def words(text: str, language: str = "", *, turkish_i: str = "ı") -> list[str]:
     """Returns the words of a text, lower case and normalised.
 
-    `language` is a code like `tr`, in which the lower case of I is ı; elsewhere it is i, and a ı is
-    an i. The time is linear in the length of the text.
+    `language` is a code like `tr`, in which the lower case of I is `turkish_i`; elsewhere it is i,
+    and a ı is an i. The time is linear in the length of the text.
     """
     plain = _normal(_LONE_ACCENT.sub("'", text.translate(_EARLY)))
     if language == "tr":
-        plain = plain.replace("İ", "i").replace("I", "ı")
+        plain = plain.replace("İ", "i").replace("I", turkish_i)
     folded = _normal(plain.casefold()).translate(_EARLY)
     if language != "tr":
         folded = folded.replace("ı", "i")

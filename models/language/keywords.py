@@ -70,7 +70,7 @@ class _Stems:
     def __call__(self, text: str, *, wanted: bool = False) -> list[frozenset[str]]:
         read = split(text, self._language)
         several = wanted and len(read) > 1  # the other words of a phrase make its meaning clear
-        dotted = split(text.replace("I", "İ"), "tr") if self._language == "tr" else read
+        dotted = split(text, "tr", turkish_i="i") if self._language == "tr" else read
         known: dict[tuple[str, str], frozenset[str]] = {}
         out = []
         for word, other in zip(read, dotted, strict=True):

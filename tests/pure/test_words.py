@@ -68,7 +68,7 @@ def joined(text: str) -> str:
 
 
 def struck(text: str) -> str:
-    return "".join(c + "\u0336" for c in text)
+    return "".join(c + "\u0336" * c.isalnum() for c in text)
 
 
 CHANGES: tuple[Callable[[str], str], ...] = (same, wide, hyphenated, joined, struck)
