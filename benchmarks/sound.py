@@ -18,7 +18,7 @@ import numpy as np
 
 from models.hearing.sound import YAMNET_FILE, Floats, SoundHead, Yamnet
 from models.hearing.waveform import RATE
-from models.training.sound_clips import BEDS, CLIP_LABELS, SoundClip, clips, listen
+from models.training.sound_clips import BEDS, CLIP_LABELS, SoundClip, clips, listen, tones
 from models.training.sound_fit import calibrate, fit, folds, held_out, part, prior
 from pipeline.config.fields import SOUNDS
 from pipeline.types import SECOND, AudioChunk, Sound, ns
@@ -84,17 +84,19 @@ def main() -> None:
     asked = parser.parse_args()
     with (asked.weights / "yamnet/yamnet_class_map.csv").open() as rows:
         meant = prior([row["display_name"] for row in csv.DictReader(rows)])
-    known, model = clips(asked.media), Yamnet(asked.weights / "yamnet" / YAMNET_FILE)
-    label = np.array([clip.label for clip in known])
+    recorded = clips(asked.media)
+    known = [*recorded, *tones()]
+    model = Yamnet(asked.weights / "yamnet" / YAMNET_FILE)
+    kind = np.array([clip.kind for clip in known])
     heard = listen(model, known, 6, 30, say=lambda text: None)
-    fold, tally = folds(label), Counter()
+    fold, tally = folds(kind), Counter()
     for number in range(fold.max() + 1):
         met = part(heard, fold[heard.clip] != number)
-        slope, middle = calibrate(met, label, held_out(met, label, meant))
-        weights, bias = fit(heard, label, fold[heard.clip] != number, meant)
+        slope, middle = calibrate(met, kind, held_out(met, kind, meant))
+        weights, bias = fit(heard, kind, fold[heard.clip] != number, meant)
         stage = SoundStage(model, SoundHead(weights, bias, slope, middle))
         chance = np.random.default_rng([7, number])
-        mine = [clip for clip, of in zip(known, fold, strict=True) if of == number]
+        mine = [clip for clip, of in zip(recorded, fold, strict=False) if of == number]
         benign = [clip for clip in mine if clip.label == 0]
         beds = [clip.samples for clip in benign if Path(clip.name).name.startswith(BEDS)]
         kinds = sorted({clip.label for clip in mine} - {0})

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from models.hearing.speech import FasterWhisper
-from models.hearing.transcript import words
 from models.hearing.voice_activity import VoiceActivity
 from models.hearing.waveform import RATE
 from models.language.text import TextEncoder
 from pipeline.types import SECOND, AudioChunk, Progress, Utterance
+from pipeline.words import words
 from tests.word_errors import word_errors
 from workers.stages.speech import SpeechStage
 

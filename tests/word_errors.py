@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.hearing.transcript import words
+from pipeline.words import words
 
 
 def word_errors(said: str, text: str, *, part: bool = False) -> int:

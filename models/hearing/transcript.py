@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ import msgspec
 import numpy as np
 
 from models.hearing.waveform import RATE, Samples
+from pipeline.words import words
 
 FULL_WINDOW = 30  # s, the window that Whisper was trained on
 MIN_CONFIDENCE = 0.45  # mean token probability
@@ -36,8 +38,7 @@ SPEECH_BELOW = 0.2  # the same; a lower value means speech
 REPETITIVE_FROM = 2.4  # bytes of text to bytes compressed by zlib; Whisper's default
 MIN_ALIKE = 0.5  # least share of common words of two decodings
 
-_LETTER = re.compile(r"([^\W\d_])\1{3}", re.IGNORECASE)  # four times in a row
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+_LETTER = re.compile(r"([^\W\d_])\1{3}")  # four times in a row
 
 
 class Transcript(msgspec.Struct, frozen=True):
@@ -71,7 +72,6 @@ class Decoding(msgspec.Struct, frozen=True):
     @property
     def once(self) -> str | None:
         """The text without repetitions, if three or more words repeat until its end; else None."""
-        found = list(_WORD.finditer(self.text))
         said = words(self.text)
         for n in range(3, len(said) // 2 + 1):
             for at in range(len(said) - 2 * n + 1):
@@ -79,14 +79,22 @@ class Decoding(msgspec.Struct, frozen=True):
                 if block != rest[:n] or len(set(block)) < 3:
                     continue
                 if rest == (block * len(rest))[: len(rest)]:
-                    return self.text[: found[at + n - 1].end()]
+                    return self._first(said[: at + n])
         return None
+
+    def _first(self, said: list[str]) -> str:
+        """Returns the shortest beginning of the text that holds these words."""
+
+        def holds(end: int) -> bool:
+            return words(self.text[:end])[: len(said)] == said
+
+        return self.text[: bisect_left(range(len(self.text)), True, key=holds)]
 
     @property
     def monotonous(self) -> bool:
         """Whether one word or one letter repeats: "Oh, oh, oh", "Sssss"."""
         said = words(self.text)
-        return (len(said) > 2 and len(set(said)) == 1) or _LETTER.search(self.text) is not None
+        return (len(said) > 2 and len(set(said)) == 1) or any(map(_LETTER.search, said))
 
     @property
     def likely(self) -> bool:
@@ -128,11 +136,6 @@ def cleaned_waveform(waveform: Samples) -> Samples:
 def most_tokens(waveform: Samples) -> int:
     """Returns the token limit for this time: few people speak faster than 6 tokens per second."""
     return 8 + 6 * len(waveform) // RATE
-
-
-def words(text: str) -> list[str]:
-    """Returns the words of a text in lower case, without punctuation."""
-    return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def alike(one: str, other: str) -> float:

@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from models.hearing.sound import PATCH, PATCH_STEP, Yamnet
 from models.hearing.waveform import QUIET_DB, RATE
 from models.hearing.yamnet_features import Floats, features
+from models.training.tones import FAMILIES, made
+from models.training.tones import SEED as TONE_SEED
 from pipeline.config.fields import SOUNDS
 
 CLIP_LABELS = ("nothing", *SOUNDS)
+TONE = len(CLIP_LABELS)  # the kind of a tone made by formula; its label is "nothing"
 RARE_LABELS = ("glass", "scream")
 SEED = 20260105
+TONES_A_FAMILY = 20
 MAX_CLIP_SAMPLES = 12 * RATE  # samples used of a clip
 PATCHES = 3  # patches per second k: [k-0.98 s, k+0.995 s)
 BEDS = ("rain", "typing", "crowd_cheering", "train", "snoring", "applause", "LJ001", "jfk")
@@ -33,11 +37,17 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SoundClip:
-    """A labelled recording, 16 kHz mono; `label` is an index in CLIP_LABELS."""
+    """A labelled sound, 16 kHz mono; `label` is an index in CLIP_LABELS, `family` is of tones."""
 
     name: str
     label: int
     samples: Floats
+    family: str = ""
+
+    @property
+    def kind(self) -> int:
+        """The label, or TONE."""
+        return TONE if self.family else self.label
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,15 @@ def clips(media: Path) -> list[SoundClip]:
     return [
         SoundClip(str(file.relative_to(media)), CLIP_LABELS.index(label_of(file)), read(file))
         for file in sounds
+    ]
+
+
+def tones(count: int = TONES_A_FAMILY, seed: int = TONE_SEED) -> list[SoundClip]:
+    """Returns `count` made tones of each family."""
+    return [
+        SoundClip(f"{family}/{number}", 0, made(family, number, seed), family)
+        for family in FAMILIES
+        for number in range(count)
     ]
 
 
@@ -128,12 +147,16 @@ def _distant(samples: Floats, corner: float) -> Floats:
 def listen(
     model: Yamnet, known: Sequence[SoundClip], common: int, rare: int, say: Callable[[str], None]
 ) -> ListenedClip:
-    """Returns every second of `common` takes of each clip; `rare` takes for RARE_LABELS."""
+    """Returns every second of `common` takes of each clip; `rare` takes for RARE_LABELS.
+
+    Tones have half as many: they are varied by themselves.
+    """
     beds = [clip.samples for clip in known if Path(clip.name).name.startswith(BEDS)]
     rows: list[tuple[int, int, int, bool, bool]] = []
     found: list[Floats] = []
     for number, clip in enumerate(known):
         count = rare if CLIP_LABELS[clip.label] in RARE_LABELS else common
+        count = count // 2 if clip.family else count
         for take, (whole, own) in enumerate(takes(clip, beds, count, number)):
             scores = model.patches(whole[320:])  # patch j starts at 0.02 s + j/2 s
             levels = [

@@ -1,9 +1,10 @@
 """Fits `SoundHead` to labelled clips: `python -m models.training.sound_fit MEDIA --weights DIR`.
 
-`models/training/sound_clips.py` labels the clips by their names, augments them and runs YAMNet on
-them; a softmax regression separates the labels and "nothing". Held-out clips (5 folds) give each
-label its operating point and the slope around it; then all clips fit the coefficients that are
-written. All randomness is seeded: with OPENBLAS_NUM_THREADS=1 the same clips give the same bytes.
+`models/training/sound_clips.py` labels the clips by their names, makes tones that are no alarms
+(`models/training/tones.py`), augments both and runs YAMNet on them. A softmax regression separates
+the labels and "nothing". Held-out recordings (5 folds) give each label its operating point and the
+slope around it; then all clips fit the coefficients that are written.
+All randomness is seeded: with OPENBLAS_NUM_THREADS=1 the same clips give the same bytes.
 
 There are more coefficients than clips, and only two clips of glass and five screams. So the fit
 starts from the meaning of YAMNet's classes (MEANT_CLASSES): a Gaussian prior whose mean gives each
@@ -29,16 +30,20 @@ from models.hearing.yamnet_features import CLASSES, Floats
 from models.training.sound_clips import (
     CLIP_LABELS,
     RARE_LABELS,
+    TONE,
     Bools,
     Ints,
     ListenedClip,
+    SoundClip,
     clips,
     listen,
+    tones,
 )
 from pipeline.config.fields import SOUNDS
 
 FOLDS, SEED = 5, 5
-SHARE = np.array([5, 1.3, 1.5, 1, 0.8, 1])  # weight of each of the CLIP_LABELS in the fit
+# Weight in the fit of each of the CLIP_LABELS, and of the tones.
+SHARE = np.array([5.3, 1.3, 1.6, 1, 0.8, 1.2, 0.3])
 MEANT_CLASSES = {
     "gunshot": ("Gunshot, gunfire", "Machine gun", "Fusillade", "Cap gun"),
     "explosion": ("Explosion", "Boom", "Artillery fire", "Eruption"),
@@ -55,6 +60,11 @@ MEANT_CLASSES = {
         *("Applause", "Clapping", "Cheering", "Snoring"),
     ),
 }
+TONE_CLASSES = (  # of harmless tones; "nothing" and siren learn from them freely
+    *("Beep, bleep", "Reversing beeps", "Sine wave", "Chirp tone", "Dial tone", "Busy signal"),
+    *("Buzzer", "Smoke detector, smoke alarm", "Alarm clock", "Telephone dialing, DTMF", "Ding"),
+    *("Ding-dong", "Chime", "Telephone bell ringing", "Microwave oven"),
+)
 EXPECTED_SLOPE = 0.4  # log odds of a label per log odds of one of its own classes
 RIDGE, MEANT_RIDGE = 0.03, 0.003  # on all classes, and on those in MEANT_CLASSES
 RARE_RIDGE, RARE_MEANT_RIDGE = 1.0, 0.03  # the same for RARE_LABELS and their own classes
@@ -82,6 +92,9 @@ def prior(classes: Sequence[str]) -> Prior:
     mean = np.zeros((CLASSES, len(CLIP_LABELS)), np.float32)
     penalty = np.full((CLASSES, len(CLIP_LABELS)), RIDGE, np.float32)
     penalty[[row for some in rows.values() for row in some]] = MEANT_RIDGE
+    beeps = [classes.index(name) for name in TONE_CLASSES]
+    free = [CLIP_LABELS.index(label) for label in ("nothing", "siren")]
+    penalty[np.ix_(beeps, free)] = MEANT_RIDGE
     for label in SOUNDS:
         mean[rows[label], CLIP_LABELS.index(label)] = EXPECTED_SLOPE
     for label in RARE_LABELS:
@@ -110,64 +123,65 @@ def regress(x: Floats, label: Ints, weight: Floats, known: Prior) -> tuple[Float
     return weights, held[-1] - mean @ weights
 
 
-def fit(heard: ListenedClip, label: Ints, use: Bools, known: Prior) -> tuple[Floats, Floats]:
-    """Returns coefficients from the seconds `use`; clips count equally, labels by their SHARE."""
-    mine = label[heard.clip]
-    use = use & np.where(mine == 0, ~heard.quiet, heard.active)
-    times = np.bincount(heard.clip[use], minlength=len(label))
-    share = SHARE / np.bincount(label, minlength=len(CLIP_LABELS))
+def fit(heard: ListenedClip, kind: Ints, use: Bools, known: Prior) -> tuple[Floats, Floats]:
+    """Returns coefficients from the seconds `use`; clips count equally, kinds by their SHARE."""
+    mine = kind[heard.clip]
+    use = use & np.where(np.isin(mine, (0, TONE)), ~heard.quiet, heard.active)
+    times = np.bincount(heard.clip[use], minlength=len(kind))
+    share = SHARE / np.maximum(np.bincount(kind, minlength=len(SHARE)), 1)
     weight = share[mine[use]] / times[heard.clip[use]]
-    return regress(heard.features[use], mine[use], weight, known)
+    return regress(heard.features[use], mine[use] % TONE, weight, known)  # a tone is "nothing"
 
 
-def folds(label: Ints) -> Ints:
-    """Returns the fold of each clip; each label is spread evenly over the folds."""
+def folds(kind: Ints) -> Ints:
+    """Returns the fold of each clip; each kind is spread evenly over the folds."""
     chance = np.random.default_rng(SEED)
-    fold = np.zeros(len(label), np.int64)
-    for kind in range(len(CLIP_LABELS)):
-        mine = chance.permutation(np.flatnonzero(label == kind))
+    fold = np.zeros(len(kind), np.int64)
+    for each in range(len(SHARE)):
+        mine = chance.permutation(np.flatnonzero(kind == each))
         fold[mine] = np.arange(len(mine)) % FOLDS
     return fold
 
 
-def held_out(heard: ListenedClip, label: Ints, known: Prior) -> Floats:
+def held_out(heard: ListenedClip, kind: Ints, known: Prior) -> Floats:
     """Returns the margins `[n, 5]` of every second, from coefficients not fitted on its clip.
 
     `heard` may lack whole folds, for operating points that are independent of those folds too.
     """
-    fold = folds(label)[heard.clip]
+    fold = folds(kind)[heard.clip]
     margin = np.zeros((len(fold), len(SOUNDS)), np.float32)
     for number in np.unique(fold):
-        weights, bias = fit(heard, label, fold != number, known)
+        weights, bias = fit(heard, kind, fold != number, known)
         out = fold == number
         margin[out] = margins(heard.features[out] @ weights + bias)
     margin[heard.quiet] = -50
     return margin
 
 
-def calibrate(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Floats, Floats]:
-    """Returns slope and middle of each label, `[5]`, from held-out margins.
+def calibrate(heard: ListenedClip, kind: Ints, margin: Floats) -> tuple[Floats, Floats]:
+    """Returns slope and middle of each label, `[5]`, from held-out margins of recorded clips.
 
     The middle lets FALSE_SHARE of the benign takes through, and is above zero, so that two labels
     never reach 0.5 together. The slope is Platt's: the most likely one around these middles. All
     labels share it, since two clips are too few to fit one.
     """
-    kind, best = highest(heard, label, margin)
-    middle = np.maximum(np.quantile(best[kind == 0], 1 - FALSE_SHARE, axis=0), MIN_LEAD)
+    of, best = highest(heard, kind, margin)
+    of, best = of[of != TONE], best[of != TONE]
+    middle = np.maximum(np.quantile(best[of == 0], 1 - FALSE_SHARE, axis=0), MIN_LEAD)
     aim = np.arange(1, 1 + len(SOUNDS))
-    sign = np.where(kind[:, None] == aim, 1.0, -1.0)
+    sign = np.where(of[:, None] == aim, 1.0, -1.0)
     even = np.where(sign > 0, 1 / (sign > 0).sum(0), 1 / (sign < 0).sum(0))
     loss = [(even * np.logaddexp(0, -sign * (best - middle) * each)).sum() for each in SLOPES]
     slope = np.full(len(SOUNDS), SLOPES[int(np.argmin(loss))])
     return slope.astype(np.float32), middle.astype(np.float32)
 
 
-def highest(heard: ListenedClip, label: Ints, margin: Floats) -> tuple[Ints, Floats]:
+def highest(heard: ListenedClip, kind: Ints, margin: Floats) -> tuple[Ints, Floats]:
     """Returns the kind of each take `[n]`, and its highest margins over all seconds `[n, 5]`."""
     numbers, take = np.unique(heard.clip * 1000 + heard.take, return_inverse=True)
     best = np.full((len(numbers), len(SOUNDS)), -50, np.float32)
     np.maximum.at(best, take, margin)
-    return label[numbers // 1000], best
+    return kind[numbers // 1000], best
 
 
 def auc(score: Floats, positive: Bools) -> float:
@@ -182,26 +196,52 @@ def part(heard: ListenedClip, some: Bools) -> ListenedClip:
     return ListenedClip(*(getattr(heard, name)[some] for name in heard.__dataclass_fields__))
 
 
-def report(heard: ListenedClip, label: Ints, margin: Floats, middle: Floats) -> Iterator[str]:
+def report(heard: ListenedClip, kind: Ints, margin: Floats, middle: Floats) -> Iterator[str]:
     """Yields a table of alarms by held-out margins, for takes alone and with disturbances."""
-    for title, some in (("alone", heard.take == 0), ("disturbed", heard.take > 0)):
+    recorded = kind[heard.clip] != TONE
+    for title, which in (("alone", heard.take == 0), ("disturbed", heard.take > 0)):
+        some = which & recorded
         seconds = part(heard, some)
-        kind, best = highest(seconds, label, margin[some])
+        of, best = highest(seconds, kind, margin[some])
         raised = best > middle
         yield f"{title}: takes, AUC, and the share that raised {', '.join(SOUNDS)}; any wrong one"
         for row, name in enumerate(CLIP_LABELS):
-            mine = kind == row
+            mine = of == row
             wrong = raised[mine].copy()
             if row:
                 wrong[:, row - 1] = False
             area = auc(best[:, row - 1], mine) if row else auc(-best.max(1), mine)
             shares = " ".join(f"{share:6.3f}" for share in raised[mine].mean(0))
             yield f"  {name:10} {mine.sum():5} {area:6.3f}  {shares}  {wrong.any(1).mean():6.3f}"
-        benign = (margin[some] > middle)[label[seconds.clip] == 0]
+        benign = (margin[some] > middle)[kind[seconds.clip] == 0]
         hours = len(benign) / 3600
         starts = (benign & ~np.roll(benign, 1, axis=0)).sum(0)
         rates = ", ".join(f"{name} {n / hours:.1f}" for name, n in zip(SOUNDS, starts, strict=True))
         yield f"  false alarms an hour of these benign clips ({hours:.2f} h): {rates}"
+
+
+def tones_report(
+    heard: ListenedClip, known: Sequence[SoundClip], margin: Floats, middle: Floats, meant: Prior
+) -> Iterator[str]:
+    """Yields the share of takes of made tones that raise any label, by family.
+
+    First by heads that met no clip of the family, then by heads that met others of the family.
+    """
+    kind = np.array([clip.kind for clip in known])
+    family = np.array([clip.family for clip in known])
+    yield "tones: takes that raise a label: family not met; family met, clip not met"
+    totals = []
+    for name in dict.fromkeys(family[kind == TONE]):
+        out = family[heard.clip] == name
+        weights, bias = fit(heard, kind, ~out, meant)
+        mine = part(heard, out)
+        unmet = margins(mine.features @ weights + bias)
+        unmet[mine.quiet] = -50
+        pair = [(highest(mine, kind, m)[1] > middle).any(1) for m in (unmet, margin[out])]
+        totals.append([share.mean() for share in pair])
+        yield f"  {name:18} {len(pair[0]):4} {totals[-1][0]:6.3f} {totals[-1][1]:6.3f}"
+    mean = np.mean(totals, axis=0)
+    yield f"  {'all families':18}      {mean[0]:6.3f} {mean[1]:6.3f}"
 
 
 def _say(text: str) -> None:
@@ -220,15 +260,17 @@ def main() -> None:
     folder = asked.weights / "yamnet"
     with (folder / "yamnet_class_map.csv").open() as rows:
         classes = [row["display_name"] for row in csv.DictReader(rows)]
-    labelled = clips(asked.media)
-    label = np.array([clip.label for clip in labelled])
+    labelled = [*clips(asked.media), *tones()]
+    kind = np.array([clip.kind for clip in labelled])
     heard = listen(Yamnet(folder / YAMNET_FILE), labelled, *asked.takes, say=_say)
     known = prior(classes)
-    margin = held_out(heard, label, known)
-    slope, middle = calibrate(heard, label, margin)
-    for line in report(heard, label, margin, middle):
+    margin = held_out(heard, kind, known)
+    slope, middle = calibrate(heard, kind, margin)
+    for line in report(heard, kind, margin, middle):
         _say(line)
-    weights, bias = fit(heard, label, np.ones(len(heard.clip), bool), known)
+    for line in tones_report(heard, labelled, margin, middle, known):
+        _say(line)
+    weights, bias = fit(heard, kind, np.ones(len(heard.clip), bool), known)
     np.savez(asked.out, weights=weights, bias=bias, slope=slope, middle=middle)
     _say(f"{asked.out}: {asked.out.stat().st_size} bytes, slope {slope}, middle {middle}")
 

@@ -27,6 +27,7 @@ from pipeline.config.fields import (
 from pipeline.config.problem import Problem, Way, known_only, nearest, tried
 from pipeline.config.schedule import Schedule
 from pipeline.types import Severity
+from pipeline.words import words as split
 
 WORD_MODALITIES = ("speech", "report")
 
@@ -161,7 +162,7 @@ class KeywordRule(RuleKind, tag="keyword", frozen=True, kw_only=True):
                 hint = hint or f"; known: {', '.join(LANGUAGES)}"
                 yield Problem((*here, "words", language), f"is no language code{hint}")
             for k, word in enumerate(words):
-                if not any(letter.isalnum() for letter in word):
+                if not split(word, language):
                     yield Problem((*here, "words", language, k), "holds no letter or digit")
 
 

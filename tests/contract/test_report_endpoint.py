@@ -17,9 +17,10 @@ from pipeline.config.schema import Camera, Microphone, Site
 from pipeline.errors import ConfigError, DiskFull, OutsideError, TooManyReports
 from pipeline.judge.align import Aligner
 from pipeline.types import SECOND, Described, Progress, Report, Roster, ns
+from pipeline.words import cleaned
 from tests import hostile_clients
 from tests.live.servers import eventually
-from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi, cleaned
+from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi
 from workers.capture.report_client import own_token, read_token, send_report
 from workers.capture.report_server import MAX_CONNECTIONS, Endpoint
 from workers.capture.reports import MAX_WAITING, ReportBacklog, ReportSource, last_promises

@@ -19,8 +19,11 @@ from models.hearing.sound import (
     SoundHead,
     Yamnet,
 )
-from models.training.sound_clips import CLIP_LABELS, label_of, read
-from models.training.sound_fit import MEANT_CLASSES, prior
+from models.hearing.waveform import RATE
+from models.hearing.yamnet_features import HALF_STEP
+from models.training.sound_clips import CLIP_LABELS, TONE, SoundClip, label_of, listen, read, tones
+from models.training.sound_fit import MEANT_CLASSES, SHARE, folds, highest, prior
+from models.training.tones import FAMILIES, made
 from pipeline.config.fields import SOUNDS
 from pipeline.errors import WeightsError
 
@@ -135,3 +138,61 @@ def test_what_was_heard_before_is_answered_as_it_was(yamnet: Yamnet, shot: np.nd
     for seed in range(MAX_REMEMBERED_PATCHES + 2):  # more than is remembered
         yamnet([np.random.default_rng(seed).uniform(-1, 1, PATCH).astype(np.float32)])
     assert (yamnet.patches(shot) == first).all()
+
+
+# Made tones
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tone_is_the_same_each_time_and_another_by_number_and_seed(family: str) -> None:
+    one = made(family, 1)
+    assert one.dtype == np.float32
+    assert 4 * RATE <= len(one) <= 8 * RATE
+    assert 0.05 < np.abs(one).max() <= 1
+    np.testing.assert_array_equal(one, made(family, 1))
+    assert not np.array_equal(one[:1000], made(family, 2)[:1000])
+    assert not np.array_equal(one[:1000], made(family, 1, seed=2)[:1000])
+
+
+def test_tones_are_a_kind_of_nothing_and_spread_over_the_folds() -> None:
+    some = tones(5)
+    assert {clip.label for clip in some} == {CLIP_LABELS.index("nothing")}
+    kind = np.array([0, 1, 2, *(clip.kind for clip in some)])
+    assert len(SHARE) == TONE + 1
+    assert np.bincount(folds(kind)[3:]).tolist() == [10] * 5
+
+
+def alarms(yamnet: Yamnet, some: list[SoundClip]) -> np.ndarray:
+    """Whether each clip raises any label by the shipped head."""
+    count = 2 if some[0].family else 1  # tones have half as many takes
+    heard = listen(yamnet, some, count, 1, say=lambda _: None)
+    head = SoundHead.shipped()
+    scores = (1 + 2 * HALF_STEP) / (1 + np.exp(-heard.features)) - HALF_STEP  # undoes features()
+    best = np.array([[*head(row.astype(np.float32)).values()] for row in scores])
+    best[heard.quiet] = 0
+    return highest(heard, np.arange(len(some)), best)[1].max(axis=1) >= 0.5
+
+
+@pytest.mark.slow
+def test_few_tones_of_another_seed_are_alarms(yamnet: Yamnet) -> None:
+    assert alarms(yamnet, tones(4, seed=11)).mean() <= 0.2  # 0.5 before tones were in the fit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rhythm", [(8.0, 0.0), (0.5, 0.5), (1.5, 0.5)])
+def test_few_plain_tones_are_alarms(yamnet: Yamnet, rhythm: tuple[float, float]) -> None:
+    """A quarter of full scale over faint noise, from 0.9 to 3.1 kHz."""
+    on, off = rhythm
+    time = np.arange(8 * RATE) / RATE
+    noise = np.random.default_rng(1).standard_normal(len(time)) * 1e-3
+    some = [
+        SoundClip(
+            f"{hertz:.0f}",
+            0,
+            (0.25 * np.sin(2 * np.pi * hertz * time) * (time % (on + off) < on) + noise).astype(
+                np.float32
+            ),
+        )
+        for hertz in np.geomspace(900, 3100, 12)
+    ]
+    assert alarms(yamnet, some).sum() <= 1

@@ -20,10 +20,11 @@ from faster_whisper import decode_audio
 from msgspec import structs
 
 from models.hearing.speech import FasterWhisper
-from models.hearing.transcript import Decoding, Transcript, accept_transcript, alike, words
+from models.hearing.transcript import Decoding, Transcript, accept_transcript, alike
 from models.hearing.waveform import RATE, Samples
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
+from pipeline.words import words
 from tests.word_errors import word_errors
 from workers.stages.encoders import adapted
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ import msgspec
 
 from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError, TooManyReports
+from pipeline.words import cleaned, cleaned_line
 from workers.capture.reports import ReportSource
 
 MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
@@ -43,18 +43,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     site: str
     text: str
     author: str = ""
-
-
-def cleaned(text: str) -> str:
-    """`text` with spaces for control characters, and without the marks of writing direction.
-
-    Line breaks and tabs stay. Both kinds can make a reader see a text that is not there.
-    """
-    return "".join(
-        " " if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
-        for c in text
-        if not ("\u202a" <= c <= "\u202e" or "\u2066" <= c <= "\u2069")
-    ).strip()
 
 
 class ReportApi:
@@ -124,7 +112,7 @@ class ReportApi:
             return error_answer(
                 404, f"no such site{nearest(given.site, sites)}; there is {', '.join(sites)}"
             )
-        text, author = cleaned(given.text), cleaned(given.author).replace("\n", " ")
+        text, author = cleaned(given.text), cleaned_line(given.author)
         if len(text.encode()) > MAX_TEXT_BYTES:
             return error_answer(413, f"a text has {MAX_TEXT_BYTES} bytes at most")
         if not text or len(author) > MAX_AUTHOR_LENGTH:

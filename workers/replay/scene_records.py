@@ -25,6 +25,7 @@ from pipeline.types import (
     Roster,
     event_start,
 )
+from pipeline.words import cleaned, cleaned_line
 from workers.media import recordings
 from workers.media.jpeg import encoded
 from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
@@ -238,8 +239,8 @@ class _Player:
                         source=self._name,
                         start=last,
                         end=last + 1,
-                        author=said.author,
-                        text=said.text,
+                        author=cleaned_line(said.author),
+                        text=cleaned(said.text),
                     )
                 )
         yield from heapq.merge(self._promises(scene.start, scene.end), reports, key=known_at)

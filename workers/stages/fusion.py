@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
+from pipeline.words import cleaned_record
 from workers.stages.site_state import Head, SitePlan, SiteState, rejected
 
 TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -> presence
@@ -68,6 +69,7 @@ class FusionState:
 
     def on(self, record: Record, inferred: object) -> Sequence[Record]:
         """Returns what one record causes at its site, and at sites whose silent sources expire."""
+        record = cleaned_record(record)
         if record.site not in self._plans:
             return [rejected(record, f"site {record.site!r} is not in the config")]
         if record.site not in self._sites:

@@ -27,6 +27,7 @@ from pipeline.types import (
     Utterance,
     ns,
 )
+from pipeline.words import cleaned
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import CONTEXT_SECONDS, AudioGrid, Known, Second
 
@@ -197,17 +198,18 @@ class _SpeechState:
         said: list[Record] = []
         for span, samples in heard:
             (transcript,) = self._speech([samples])
-            if not transcript.text:
+            text = cleaned(transcript.text)
+            if not text:
                 self._count(record, "not_understood")
                 continue
-            (embedding,) = self._text([transcript.text])
+            (embedding,) = self._text([text])
             said.append(
                 Utterance(
                     site=record.site,
                     source=speech_source(record.source),
                     start=span.start,
                     end=span.end,
-                    text=transcript.text,
+                    text=text,
                     language=transcript.language,
                     confidence=transcript.confidence,
                     embedding=packed(embedding),

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from models.language.text import packed
 from pipeline.ports import Model
 from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster
+from pipeline.words import cleaned, cleaned_line
 
 
 class TextStage:
     """reports.v1 -> observations.v1: a Described for each Report; Progress and Roster pass.
 
-    `encoder` takes texts and returns a vector for each. No state is kept between records.
+    `encoder` takes texts and returns a vector for each. Control characters and marks of writing
+    direction are taken out of the words before. No state is kept between records.
     """
 
     def __init__(self, encoder: Model) -> None:
@@ -20,7 +22,7 @@ class TextStage:
 
     def infer(self, batch: Sequence[Record]) -> Sequence[bytes | None]:
         """The embedding of each Report in the batch, little-endian float16; None for the rest."""
-        texts = [record.text for record in batch if isinstance(record, Report)]
+        texts = [cleaned(record.text) for record in batch if isinstance(record, Report)]
         embeddings = iter(self._encoder(texts) if texts else [])
         return [packed(next(embeddings)) if isinstance(r, Report) else None for r in batch]
 
@@ -39,8 +41,8 @@ class _TextState:
                         source=record.source,
                         start=record.start,
                         end=record.end,
-                        text=record.text,
-                        author=record.author,
+                        text=cleaned(record.text),
+                        author=cleaned_line(record.author),
                         embedding=inferred or b"",
                     )
                 ]

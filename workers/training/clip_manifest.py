@@ -20,6 +20,7 @@ import msgspec
 from models.fusion.labels import LABELS, SPLITS
 from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
+from pipeline.words import words
 from workers.replay.scene_file import MAX_SECONDS
 
 BUILT_IN = Path(__file__).resolve().parents[2] / "models" / "training" / "media.tsv"
@@ -250,7 +251,7 @@ def _twice(clips: Sequence[Clip], root: Path) -> Iterator[Fault]:
 
 def _key(clip: Clip, root: Path) -> str:
     if clip.kind == "report":
-        return "text " + " ".join(re.findall(r"\w+", clip.text.lower()))
+        return "text " + " ".join(words(clip.text))
     path = root / clip.path
     if not clip.path or not clip.path.isprintable() or not path.is_file():
         return ""
