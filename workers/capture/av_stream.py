@@ -14,12 +14,11 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
-from workers.capture.stream_opening import STREAM_TIMEOUT, open_stream, why
-from workers.capture.tracks import chosen
+from workers.capture.stream_opening import STREAM_TIMEOUT, chosen, open_stream, why
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, TIMELESS
-from workers.media.jpeg import MAX_SIDE, encoded
+from workers.media.jpeg import encoded, fits
 from workers.media.pcm import SOURCE_RATES, Chunks
 
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
@@ -110,7 +109,7 @@ class MediaSource:
         seq, self._seq = self._seq, self._seq + 1
         if not self._pace.wants(start):
             return None
-        if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+        if not fits(frame.width, frame.height):
             self._count(self._camera, "dropped.size")
             return None
         self.native = frame.width, frame.height

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.hearing.waveform import RATE, Samples
 from workers.media.containers import Unplayable, open_file, picture_track, sound_track
-from workers.media.jpeg import MAX_SIDE, Pixels, fitted
+from workers.media.jpeg import Pixels, fits, fitted
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
 
@@ -161,7 +161,7 @@ class Video:
             for _, at, frame in told:
                 if at is None:
                     continue  # counted by the reader
-                if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+                if not fits(frame.width, frame.height):
                     self._count("unusable.size")
                     continue
                 if last is not None and at <= last:
