@@ -124,7 +124,8 @@ class CameraSource:
 
     def _decoded(self) -> tuple[int, int, bytes] | None:
         width, height = (
-            int(self._camera.get(of)) for of in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+            int(self._camera.get(of))
+            for of in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         if width * height > MAX_PIXELS:  # a JPEG of another size is refused by OpenCV itself
             self._count(self._name, "dropped.size")
