@@ -98,6 +98,11 @@ def good_rtsp(method: str, head: bytes) -> bytes:
     return b""
 
 
+def played(body: bytes, kind: bytes = b"audio/wav") -> bytes:
+    """An HTTP answer that holds `body` and ends the connection."""
+    return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nConnection: close\r\n\r\n%s" % (kind, body)
+
+
 def udp_sockets() -> set[str]:
     """The inodes of the UDP sockets of this process."""
     mine = set()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.hostile_cameras import (
     Server,
     asks_a_relay,
     good_rtsp,
+    played,
     rtsp,
     serving,
     watched_udp,
@@ -176,20 +179,42 @@ def test_relays_leave_no_thread_and_no_file_behind() -> None:
             if round_ == 9:
                 before = count()
         for thread in threading.enumerate():
-            if thread.name == "relay" or thread.daemon:
+            if thread.name == "relay":
                 thread.join(5)
+        time.sleep(0.2)  # the threads of the server end too
         after = count()
     assert after[0] <= before[0] + 1
     assert after[1] <= before[1] + 3
 
 
+@pytest.mark.parametrize("speaks_tls", [True, False])
+def test_a_camera_with_its_own_certificate_is_heard_over_tls(
+    tmp_path: Path, *, speaks_tls: bool
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=camera"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with serving(good_rtsp) as camera:
+        address = f"rtsps://{LOGIN}127.0.0.1:{camera.port}/x"
+        if not speaks_tls:
+            assert "does not answer with TLS" in lost(address)
+            return
+        camera.socket = context.wrap_socket(camera.socket, server_side=True)
+        with contextlib.closing(opened(address)) as made:  # type: ignore[type-var]
+            assert isinstance(next(iter(made)), AudioChunk)  # type: ignore[call-overload]
+
+
 def web(place: str, status: bytes = b"302 Found") -> bytes:
     lines = b"HTTP/1.1 %s\r\nLocation: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     return lines % (status, place.encode())
-
-
-def played(body: bytes, kind: bytes = b"audio/wav") -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nConnection: close\r\n\r\n%s" % (kind, body)
 
 
 @pytest.mark.parametrize("status", [b"301 x", b"302 x", b"303 x", b"307 x", b"308 x"])
