@@ -29,6 +29,7 @@ from tests.hostile_cameras import (
     serving,
     watched_udp,
 )
+from workers.capture import stream_opening
 from workers.capture.factory import source
 from workers.capture.rtsp_relay import Handshake, RtspRelay
 from workers.config.source_address import parse
@@ -250,6 +251,52 @@ def test_a_redirect_on_the_same_host_is_followed_with_the_password() -> None:
         with contextlib.closing(opened(f"http://{LOGIN}127.0.0.1:{camera.port}/x")) as made:  # type: ignore[type-var]
             assert isinstance(next(iter(made)), AudioChunk)  # type: ignore[call-overload]
         assert any(b" /z" in request for request in camera.requests)
+
+
+def test_a_redirect_on_the_same_host_is_followed_with_a_digest() -> None:
+    def answer(_: str, head: bytes) -> bytes:
+        if b"Authorization: Digest" not in head:
+            ask = b'WWW-Authenticate: Digest realm="x", nonce="abc", qop="auth"\r\n'
+            end = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+            return b"HTTP/1.1 401 No\r\n" + ask + end
+        return web("/y?b") if b" /x?a=b" in head else played(WAV)
+
+    with serving(answer) as camera:
+        with contextlib.closing(opened(f"http://{LOGIN}127.0.0.1:{camera.port}/x?a=b")) as made:  # type: ignore[type-var]
+            assert isinstance(next(iter(made)), AudioChunk)  # type: ignore[call-overload]
+        assert PASSWORD.encode() not in b"".join(camera.requests)
+
+
+BEGINNINGS = {"http": b"HTTP/1.1 302 x\r\nX: ", "https": b"\x16\x03\x03\x40\0\x02\0"}
+
+
+@pytest.mark.parametrize("scheme", BEGINNINGS)
+def test_an_answer_that_comes_a_byte_a_time_is_given_up(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        line, _ = listener.accept()
+        with line, contextlib.suppress(OSError):
+            line.sendall(BEGINNINGS[scheme])
+            while not stop.wait(0.05):
+                line.sendall(b"\0" if scheme == "https" else b"x")
+
+    monkeypatch.setattr(stream_opening, "STREAM_TIMEOUT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        with contextlib.suppress(SourceLost):
+            assert stream_opening._redirect(f"{scheme}://127.0.0.1:{port_of(listener)}/") is None
+        assert time.monotonic() - began < 3
+        stop.set()
+        thread.join()
+
+
+def port_of(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
 
 
 def test_redirects_without_end_are_given_up() -> None:

@@ -14,7 +14,8 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -128,7 +129,7 @@ class RtspRelay:
     def __init__(self, camera: socket.socket, target: str) -> None:
         parts = urlsplit(target)
         if parts.scheme == "rtsps":
-            camera = _encrypted(camera, parts.hostname or "")
+            camera = encrypted(camera, parts.hostname or "")
         self.reason = ""
         self._camera = camera
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=8)
@@ -257,15 +258,38 @@ def _is_ours(port: int, to: int) -> bool:
     return False
 
 
-def _encrypted(camera: socket.socket, host: str) -> socket.socket:
+def encrypted(camera: socket.socket, host: str, seconds: float = CONNECTED_WITHIN) -> ssl.SSLSocket:
     """The connection with TLS; the certificate is not checked: cameras sign their own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=1")  # old cameras have short keys
+    line = context.wrap_socket(camera, server_hostname=host, do_handshake_on_connect=False)
     try:
-        return context.wrap_socket(camera, server_hostname=host)
+        with ended_after(line, seconds):
+            line.do_handshake()
     except (OSError, ValueError) as error:
-        camera.close()
-        msg = "the camera does not answer with TLS; see the port, or use rtsp: for a plain stream"
+        line.close()
+        msg = "the camera does not answer with TLS; see the port, or use the scheme without the `s`"
         raise SourceLost(msg) from error
+    return line
+
+
+@contextmanager
+def ended_after(line: socket.socket, seconds: float) -> Iterator[None]:
+    """Ends the connection where the work in the block takes longer.
+
+    The timeout of a socket is that of one read, and a camera may send a byte a second.
+    """
+
+    def end() -> None:
+        with suppress(OSError):
+            socket.socket.shutdown(line, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

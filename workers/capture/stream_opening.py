@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -20,13 +21,12 @@ import av
 import httpx
 
 from pipeline.errors import SourceLost
-from workers.capture.rtsp_relay import RtspRelay
+from workers.capture.rtsp_relay import RtspRelay, encrypted, ended_after
 from workers.config.source_address import NETWORK_SCHEMES, Address
 from workers.media import containers
 from workers.media.containers import BROKEN, options
 
 log = logging.getLogger("fusewatch")
-logging.getLogger("httpx").setLevel(logging.WARNING)  # its other lines quote addresses
 
 STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
 MAX_REDIRECTS = 5  # over HTTP, all on the same host
@@ -113,20 +113,16 @@ def _redirect(target: str) -> str | None:
     """
     here = urlsplit(target)
     user, at, place = here.netloc.rpartition("@")
-    name, _, word = (unquote(part) for part in user.partition(":"))
     plain = target.replace(f"//{here.netloc}", f"//{place}", 1)
     try:
-        with httpx.Client(verify=False, trust_env=False, timeout=STREAM_TIMEOUT) as client:  # noqa: S501
-            answer = _head(client, plain)
-            if answer.status_code == httpx.codes.UNAUTHORIZED and at:
-                digest = "digest" in answer.headers.get("www-authenticate", "").lower()
-                login = httpx.DigestAuth if digest else httpx.BasicAuth
-                answer = _head(client, plain, login(name, word))
-        if not answer.has_redirect_location:
+        status, headers = _asked(plain)
+        if status == httpx.codes.UNAUTHORIZED and at:
+            status, headers = _asked(plain, _login(plain, user, headers))
+        if not 300 <= status < 400 or "location" not in headers:
             return None
-        there = urlsplit(urljoin(plain, answer.headers["location"]))
+        there = urlsplit(urljoin(plain, headers["location"]))
         port = there.port
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    except (OSError, HTTPException, httpx.HTTPError, httpx.InvalidURL, ValueError):
         return None
     ports = {here.port or _PORTS[here.scheme]}
     ports |= {_PORTS["https"]} if there.scheme == "https" else set()
@@ -142,10 +138,33 @@ def _redirect(target: str) -> str | None:
     return there._replace(netloc=f"{user}{at}{there.netloc.rpartition('@')[2]}").geturl()
 
 
-def _head(client: httpx.Client, url: str, auth: httpx.Auth | None = None) -> httpx.Response:
-    """The answer without its body, which may be a stream."""
-    with client.stream("GET", url, auth=auth) as answer:
-        return answer
+def _asked(url: str, login: str = "") -> tuple[int, httpx.Headers]:
+    """Status and headers of the answer to a GET; its body, which may be a stream, is not read."""
+    parts = urlsplit(url)
+    line = _connected(Address(parts.scheme, url), STREAM_TIMEOUT)
+    if parts.scheme == "https":
+        line = encrypted(line, parts.hostname or "", STREAM_TIMEOUT)
+    with line, ended_after(line, STREAM_TIMEOUT):
+        connection = HTTPConnection(parts.hostname or "", parts.port)
+        connection.sock = line
+        headers = {"Host": parts.netloc, "Authorization": login}
+        path = httpx.URL(url).raw_path.decode("ascii")
+        connection.request("GET", path, headers={k: v for k, v in headers.items() if v})
+        answer = connection.getresponse()
+        return answer.status, httpx.Headers(answer.getheaders())
+
+
+def _login(url: str, user: str, challenge: httpx.Headers) -> str:
+    """The header with user and password that the challenge asks for."""
+    name, _, word = (unquote(part) for part in user.partition(":"))
+    digest = "digest" in challenge.get("www-authenticate", "").lower()
+    flow = (httpx.DigestAuth if digest else httpx.BasicAuth)(name, word).sync_auth_flow(
+        httpx.Request("GET", url)
+    )
+    request = next(flow)
+    if digest:
+        request = flow.send(httpx.Response(401, headers=challenge, request=request))
+    return request.headers["authorization"]
 
 
 def why(error: Exception, otherwise: str) -> str:
