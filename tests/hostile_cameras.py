@@ -143,3 +143,19 @@ def asks_a_relay(port: int) -> bytes:
             line.sendall(b"OPTIONS rtsp://127.0.0.1/ RTSP/1.0\r\nCSeq: 1\r\n\r\n")
             return line.recv(100)
     return b""
+
+
+def flat_jpeg(width: int, height: int) -> bytes:
+    """A grey JPEG in which each block takes two bits."""
+
+    def part(mark: int, data: bytes) -> bytes:
+        return bytes([255, mark]) + (len(data) + 2).to_bytes(2) + data
+
+    blocks = -(-width // 16) * -(-height // 16) * 6
+    table = bytes([1]) + bytes(16)
+    size = b"\x08" + height.to_bytes(2) + width.to_bytes(2)
+    head = part(0xDB, b"\0" + b"\x10" * 64)
+    head += part(0xC0, size + b"\x03\x01\x22\0\x02\x11\0\x03\x11\0")
+    head += part(0xC4, b"\0" + table) + part(0xC4, b"\x10" + table)
+    scan = part(0xDA, b"\x03\x01\0\x02\0\x03\0\0\x3f\0")
+    return b"\xff\xd8" + head + scan + bytes(blocks * 2 // 8 + 1) + b"\xff\xd9"

@@ -23,6 +23,7 @@ from tests.hostile_cameras import (
     SDP,
     Server,
     asks_a_relay,
+    flat_jpeg,
     good_rtsp,
     played,
     rtsp,
@@ -374,19 +375,3 @@ def test_a_picture_of_gigabytes_is_refused_and_costs_no_memory() -> None:
             assert list(made) == []
     assert told == ["dropped.undecodable"] * 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # kB
-
-
-def flat_jpeg(width: int, height: int) -> bytes:
-    """A grey JPEG in which each block takes two bits."""
-
-    def part(mark: int, data: bytes) -> bytes:
-        return bytes([255, mark]) + (len(data) + 2).to_bytes(2) + data
-
-    blocks = -(-width // 16) * -(-height // 16) * 6
-    table = bytes([1]) + bytes(16)
-    size = b"\x08" + height.to_bytes(2) + width.to_bytes(2)
-    head = part(0xDB, b"\0" + b"\x10" * 64)
-    head += part(0xC0, size + b"\x03\x01\x22\0\x02\x11\0\x03\x11\0")
-    head += part(0xC4, b"\0" + table) + part(0xC4, b"\x10" + table)
-    scan = part(0xDA, b"\x03\x01\0\x02\0\x03\0\0\x3f\0")
-    return b"\xff\xd8" + head + scan + bytes(blocks * 2 // 8 + 1) + b"\xff\xd9"

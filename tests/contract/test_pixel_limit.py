@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -13,18 +16,21 @@ import numpy as np
 import pytest
 
 from pipeline.config.schema import Camera, Detect
-from pipeline.errors import DecodeError
+from pipeline.errors import DecodeError, SourceLost
 from pipeline.limits import MAX_PIXELS
-from pipeline.types import FrameChunk
+from pipeline.types import SECOND, FrameChunk, Progress
 from tests import make
 from tests.hostile_cameras import played, serving
+from workers.capture.av_stream import UNREADABLE
+from workers.capture.camera import CameraSource
 from workers.capture.factory import source
-from workers.config.source_address import parse
+from workers.config.source_address import Address, parse
 from workers.media import containers
 from workers.media.jpeg import decoded, fits
 from workers.media.recordings import Video
 from workers.stages.vision import within_limit
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL, LARGE = (64, 64), (160, 128)
 LIMIT = 10_000  # pixels, between the two
 CODECS = {  # codec -> container in which its size may change
@@ -76,7 +82,7 @@ def seen(address: str) -> tuple[list[FrameChunk], Counter[str]]:
         clock=lambda: 0, count=lambda _, what: told.update([what]),
     )  # fmt: skip
     frames = []
-    with contextlib.closing(made), contextlib.suppress(containers.ConfigError, Exception):
+    with contextlib.closing(made), contextlib.suppress(SourceLost):
         frames.extend(chunk for chunk in made if isinstance(chunk, FrameChunk))
     return frames, told
 
@@ -122,6 +128,60 @@ def test_a_stream_goes_on_after_a_picture_that_is_too_large(
         frames, told = seen(f"http://127.0.0.1:{camera.port}/")
     assert {(frame.width, frame.height) for frame in frames} == {SMALL}
     assert told == {"dropped.undecodable": 2}
+
+
+def test_a_camera_of_which_no_picture_can_be_decoded_is_lost_with_that_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(containers._PICTURES, "max_pixels", str(LIMIT))
+    large = cv2.imencode(".jpg", np.zeros((LARGE[1], LARGE[0], 3), np.uint8))[1].tobytes()
+    head = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(large)
+    body = (head + large + b"\r\n") * 20
+    seconds = itertools.count()
+    with serving(lambda *_: played(body, b"multipart/x-mixed-replace; boundary=b")) as camera:
+        made = source(
+            parse(f"http://127.0.0.1:{camera.port}/", "camera"), "office", "desk", "",
+            Camera(source=""), clock=lambda: next(seconds) * SECOND, count=lambda *_: None,
+        )  # fmt: skip
+        with contextlib.closing(made):
+            said = next(iter(made))
+    assert isinstance(said, Progress)
+    assert (said.source, said.alive, said.reason) == ("desk", False, UNREADABLE)
+
+
+class LargeDevice:
+    """A V4L2 camera that has been set to pictures of 64 million pixels."""
+
+    def grab(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        sizes = {cv2.CAP_PROP_FRAME_WIDTH: 8000.0, cv2.CAP_PROP_FRAME_HEIGHT: 8000.0}
+        return sizes.get(what, 0.0)
+
+    def retrieve(self) -> tuple[bool, object]:
+        pytest.fail("the picture is decoded")
+
+
+def test_a_large_picture_of_a_device_is_not_decoded() -> None:
+    told: Counter[str] = Counter()
+    camera = CameraSource(
+        Address("device", "0"), "office", "desk", Detect(), clock=lambda: 0,
+        count=lambda _, what: told.update([what]), opened=lambda _: LargeDevice(),
+    )  # fmt: skip
+    assert camera._grabbed() == 0
+    assert camera._picture() is None
+    assert told == {"dropped.size": 1}
+
+
+def test_the_command_limits_pictures_that_opencv_decodes() -> None:
+    asks = "import os, sys; from workers.cli import main; main(['--version']); import cv2, numpy;"
+    asks += "from tests.hostile_cameras import flat_jpeg as jpeg;"
+    asks += "cv2.imdecode(numpy.frombuffer(jpeg(6000, 6000), 'u1'), 1)"
+    done = subprocess.run(
+        [sys.executable, "-c", asks], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert "validateInputImageSize" in done.stderr
 
 
 @pytest.mark.parametrize("size", [(16_000, 16_000), (30_000, 1), (6_000, 5_834)])
