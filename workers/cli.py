@@ -19,6 +19,7 @@ import typer
 from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
+from pipeline.limits import MAX_PIXELS
 from workers import cli_setup, cli_topics, cli_training, cli_weights
 from workers.cli_options import (
     Config,
@@ -81,6 +82,7 @@ def _told_apart(argv: Sequence[str]) -> int:
     # is imported anywhere.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(MAX_PIXELS)  # pictures of devices, in JPEG
     try:
         return _ran(argv)
     except ConfigError as error:

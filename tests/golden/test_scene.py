@@ -351,6 +351,21 @@ def test_a_lying_wav_gives_what_it_holds(tmp_path: Path) -> None:
     assert len(got) == 16_000
 
 
+def test_a_file_of_two_sound_tracks_is_told_unless_one_is_chosen(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with av.open(str(tmp_path / "two.mkv"), "w") as file:
+        streams = [file.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts = 16_000, 0
+            file.mux(stream.encode(frame))
+    for track, says in ((", track: 2", False), ("", True)):
+        path = scene(tmp_path, f"microphones: {{hall: [{{file: two.mkv{track}}}]}}")
+        assert of(AudioChunk, played(path))
+        assert ("two.mkv: there are 2 sound tracks" in caplog.text) == says
+
+
 WRONG = [
     ("duration: 1\ncameras: {till: {file: none.mp4}}", 4, "there is no such file"),
     ("duration: 1\ncameras: {till: {file: empty.wav}}", 4, "is empty"),

@@ -192,6 +192,23 @@ def test_a_source_that_hangs_is_lost_after_a_while_and_back_with_its_next_frame(
     assert bench.state() == ("live", "")
 
 
+def test_a_source_that_says_that_it_has_nothing_is_lost_with_its_reason_from_the_start() -> None:
+    bench = Bench()
+    nothing = Progress(
+        site="office", source="desk", upto=bench.clock.now, alive=False, reason="no picture"
+    )
+
+    def look() -> None:
+        [said] = bench.publish()
+        assert isinstance(said, Progress)
+        assert (said.alive, said.reason) == (False, "no picture")
+        assert bench.state() == ("lost", "no picture")
+
+    bench.run([nothing, look, SourceLost("gone")], [bench.stop.set])
+    bench.publish()
+    assert bench.state() == ("connecting", "gone")
+
+
 def test_delays_grow_from_half_a_second_to_thirty_and_begin_again_after_a_long_life() -> None:
     bench = Bench()
     long = [bench.frame(0), lambda: bench.clock.forward(60), SourceLost("gone")]

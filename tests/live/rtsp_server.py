@@ -12,8 +12,9 @@ import sys
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 PICTURE = (
     "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 "
@@ -32,6 +33,7 @@ def main() -> None:
     ask.add_argument("--tone", action="store_true", help="send a tone of 440 Hz as the sound")
     ask.add_argument("--user")
     ask.add_argument("--password")
+    ask.add_argument("--digest", action="store_true", help="ask for the password as a digest")
     given = ask.parse_args()
     Gst.init(None)
     server = GstRtspServer.RTSPServer()
@@ -46,7 +48,7 @@ def main() -> None:
     factory.set_launch(f"( {launch} )")
     factory.set_shared(True)
     if given.user:
-        _guard(server, factory, given.user, given.password)
+        _guard(server, factory, given.user, given.password, digest=given.digest)
     server.get_mount_points().add_factory("/live", factory)
     if server.attach(None) == 0:
         sys.exit(f"port {given.port} is taken")
@@ -54,11 +56,15 @@ def main() -> None:
     GLib.MainLoop().run()
 
 
-def _guard(server, factory, user, password) -> None:
+def _guard(server, factory, user, password, *, digest) -> None:
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "viewer")
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    if digest:
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        auth.add_digest(user, password, token)
+    else:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
     server.set_auth(auth)
     factory.add_role_from_structure(
         Gst.Structure.new_from_string(

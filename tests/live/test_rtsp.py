@@ -122,8 +122,9 @@ def test_picture_and_sound_of_one_stream_come_over_one_connection(media: Path) -
         assert all(b.start >= a.end for a, b in itertools.pairwise(heard))
 
 
-def test_a_wrong_password_is_told_and_not_shown(media: Path) -> None:
-    guard = ("--user", "ops", "--password", "right-one")
+@pytest.mark.parametrize("more", [(), ("--digest",)])
+def test_a_wrong_password_is_told_and_not_shown(media: Path, more: tuple[str, ...]) -> None:
+    guard = ("--user", "ops", "--password", "right-one", *more)
     with rtsp_server(media / "video/office_a.mp4", *guard) as url:
         with pytest.raises(SourceLost, match="password") as caught:
             camera(url.replace("//", "//ops:wr0ng-one@"))

@@ -12,16 +12,21 @@ import numpy as np
 from models.hearing.waveform import Samples
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
-from pipeline.types import SECOND, AudioChunk, FrameChunk
+from pipeline.limits import MAX_PIXELS
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress
 from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
-from workers.capture.stream_opening import STREAM_TIMEOUT, open_stream, why
-from workers.capture.tracks import chosen
+from workers.capture.stream_opening import STREAM_TIMEOUT, chosen, open_stream, why
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, TIMELESS
-from workers.media.jpeg import MAX_SIDE, encoded
+from workers.media.jpeg import encoded, fits
 from workers.media.pcm import SOURCE_RATES, Chunks
 
+UNREADABLE_AFTER = 5 * SECOND  # ns in which no picture could be decoded, and some came
+UNREADABLE = (
+    "its pictures cannot be decoded: they are damaged, or have more than "
+    f"{MAX_PIXELS // 1_000_000} million pixels"
+)
 BLOCK_LENGTH = SECOND // 10  # ns of audio that one block gathers
 
 
@@ -57,14 +62,18 @@ class MediaSource:
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
+        self._broken_since: int | None = None  # ns; no picture could be decoded since then
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._sound = _Gathered(site, microphone)
         self._container = (opened or open_stream)(address, patience)
         self._streams = chosen(self._container, site, camera, microphone, track, "stream")
 
-    def __iter__(self) -> Iterator[FrameChunk | AudioChunk]:
+    def __iter__(self) -> Iterator[FrameChunk | AudioChunk | Progress]:
         timeless = self._container.format.name in TIMELESS
         for stream, frame in self._frames():
+            if frame is None:
+                yield from self._unreadable()
+                continue
             made = self._seen if stream.type == "video" else self._heard
             timed = not timeless and frame.pts is not None and frame.time_base is not None
             try:
@@ -82,7 +91,7 @@ class MediaSource:
         self._container.close()
 
     def _frames(self) -> Iterator[tuple[Any, Any]]:
-        """Yields (stream, frame) in the order of the stream; counts packets it cannot decode."""
+        """Yields (stream, frame) in the order of the stream; None for a packet it cannot decode."""
         packets = self._container.demux(self._streams)
         while True:
             try:
@@ -95,6 +104,7 @@ class MediaSource:
                 frames = packet.decode()
             except BROKEN:
                 self._bad(packet.stream)
+                yield packet.stream, None
                 continue
             yield from ((packet.stream, frame) for frame in frames)
 
@@ -102,15 +112,26 @@ class MediaSource:
         if stream.type == "video":
             self._seq += 1
             self._count(self._camera, "dropped.undecodable")
+            if self._broken_since is None:
+                self._broken_since = self._clock()
         else:
             self._count(self._microphone, "damaged")
+
+    def _unreadable(self) -> Iterator[Progress]:
+        """Says that the camera is lost where all that it sends for a while cannot be decoded."""
+        now = self._clock()
+        if self._broken_since is not None and now - self._broken_since > UNREADABLE_AFTER:
+            yield Progress(
+                site=self._site, source=self._camera, upto=now, alive=False, reason=UNREADABLE
+            )
 
     def _seen(self, stream: Any, frame: Any, position: Fraction | None) -> FrameChunk | None:
         start = self._times.at(_ns(position), "picture")
         seq, self._seq = self._seq, self._seq + 1
+        self._broken_since = None
         if not self._pace.wants(start):
             return None
-        if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+        if not fits(frame.width, frame.height):
             self._count(self._camera, "dropped.size")
             return None
         self.native = frame.width, frame.height

@@ -16,10 +16,11 @@ import numpy as np
 
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
+from pipeline.limits import MAX_PIXELS
 from pipeline.types import SECOND, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
 from workers.config.source_address import Address
-from workers.media.jpeg import MAX_SIDE, encoded, shrunk
+from workers.media.jpeg import encoded, fits, shrunk
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost reports it once
 
@@ -122,11 +123,18 @@ class CameraSource:
             return None
 
     def _decoded(self) -> tuple[int, int, bytes] | None:
+        width, height = (
+            int(self._camera.get(of))
+            for of in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        if width * height > MAX_PIXELS:  # a JPEG of another size is refused by OpenCV itself
+            self._count(self._name, "dropped.size")
+            return None
         done, pixels = self._camera.retrieve()
         if not done or pixels is None or 0 in pixels.shape:
             self._count(self._name, "dropped.undecodable")
             return None
-        if max(pixels.shape[:2]) > MAX_SIDE:
+        if not fits(pixels.shape[1], pixels.shape[0]):
             self._count(self._name, "dropped.size")
             return None
         if pixels.ndim != 3:

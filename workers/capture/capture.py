@@ -178,6 +178,8 @@ class Capture:
     def _live(self, stop: threading.Event) -> None:
         """Reads one connection to its end; raises SourceLost."""
         self._set("connecting", self._reason)
+        with self._lock:
+            self._holes.clear()
         source = self._make_source(self._told)
         base = dict(self._seq)
         try:
@@ -309,7 +311,7 @@ class Capture:
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
             hole = self._holes.get(source)
-        if state == "live" and hole is not None:
+        if state in ("live", "connecting") and hole is not None:
             return "lost", hole
         if state == "live" and now - heard > self._settings.stalled:
             return "lost", f"nothing came for {self._settings.stalled / SECOND:g} s"

@@ -20,12 +20,11 @@ from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress
 from workers.capture.clock import Clock, PlaybackPacer, StreamClock
-from workers.capture.stream_opening import why_no_file
-from workers.capture.tracks import chosen
+from workers.capture.stream_opening import chosen, why_no_file
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, Unplayable, open_file
-from workers.media.jpeg import MAX_SIDE, encoded
+from workers.media.jpeg import encoded, fits
 from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
 from workers.media.recording_reader import RecordingReader
 
@@ -121,7 +120,7 @@ class RecordedSource:
 
     def _seen(self, stream: Any, frame: Any, at: Fraction) -> Iterator[Chunk | Progress]:
         yield from self._until(at, picture=True)
-        if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+        if not fits(frame.width, frame.height):
             self._unusable(stream, "unusable.size")
             return
         if self._shown is not None and at <= self._shown[0]:

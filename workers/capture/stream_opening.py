@@ -1,25 +1,37 @@
-"""Opens network streams by PyAV, and says in words why a stream or file cannot be opened.
+"""Opens network streams by PyAV, chooses tracks, and says in words why neither can be done.
 
-No message quotes an address: FFmpeg's own texts do.
+A camera cannot send us to another host: over RTSP a relay stands before it (`rtsp_relay`), and
+over HTTP only redirects to the same host are followed. No message quotes an address: FFmpeg's own
+texts do.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import socket
 import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import av
+import httpx
 
 from pipeline.errors import SourceLost
+from workers.capture.rtsp_relay import RtspRelay, encrypted, ended_after
 from workers.config.source_address import NETWORK_SCHEMES, Address
+from workers.media import containers
 from workers.media.containers import BROKEN, options
 
-STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
+log = logging.getLogger("fusewatch")
 
+STREAM_TIMEOUT = 5.0  # s to connect, and to wait for what comes next
+MAX_REDIRECTS = 5  # over HTTP, all on the same host
+
+_RELAYED = ("rtsp", "rtsps")
 _PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _SILENT = (av.error.TimeoutError, av.error.ExitError)  # ExitError: PyAV has ended the wait
 _ANSWERED = (av.error.HTTPClientError, av.error.HTTPServerError, *_SILENT)
@@ -62,15 +74,97 @@ def open_stream(address: Address, patience: float = STREAM_TIMEOUT) -> Any:
     if address.scheme not in NETWORK_SCHEMES:
         msg = "a device carries no stream"
         raise SourceLost(msg)
+    return (_open_rtsp if address.scheme in _RELAYED else _open_http)(address, patience)
+
+
+def _open_rtsp(address: Address, patience: float) -> Any:
+    relay = RtspRelay(_connected(address, STREAM_TIMEOUT), address.target)
     began = time.monotonic()
     try:
-        return av.open(
-            address.target, options=options(address.scheme), timeout=(STREAM_TIMEOUT, patience)
-        )
+        return av.open(relay.url, options=options("rtsp"), timeout=(STREAM_TIMEOUT, patience))
     except BROKEN as error:
-        late = time.monotonic() - began >= STREAM_TIMEOUT  # over RTSP it has no error of its own
-        msg = f"the stream {_NO_ANSWER}" if late else _why_closed(address, error)
-        raise SourceLost(msg) from None  # the cause quotes the address
+        relay.close()
+        raise SourceLost(relay.reason or _why_closed(address, error, began)) from None
+
+
+def _open_http(address: Address, patience: float) -> Any:
+    target = address.target
+    for _ in range(MAX_REDIRECTS + 1):
+        began = time.monotonic()
+        scheme = urlsplit(target).scheme
+        try:
+            return av.open(target, options=options(scheme), timeout=(STREAM_TIMEOUT, patience))
+        except BROKEN as error:
+            refused = getattr(error, "errno", None) == errno.EIO  # FFmpeg's word for a redirect
+            onward = _redirect(target) if refused else None
+            if onward is None:
+                raise SourceLost(_why_closed(address, error, began)) from None
+            target = onward
+    msg = f"the camera sends us on more than {MAX_REDIRECTS} times (redirects); see its manual"
+    raise SourceLost(msg)
+
+
+def _redirect(target: str) -> str | None:
+    """The address on the same host to which an HTTP server sends us; None if it does not.
+
+    FFmpeg follows no redirect and tells of none, so the server is asked once more. Raises
+    SourceLost for a redirect to another host or port, or from https to http: user and password
+    belong to the host that they were given for.
+    """
+    here = urlsplit(target)
+    user, at, place = here.netloc.rpartition("@")
+    plain = target.replace(f"//{here.netloc}", f"//{place}", 1)
+    try:
+        status, headers = _asked(plain)
+        if status == httpx.codes.UNAUTHORIZED and at:
+            status, headers = _asked(plain, _login(plain, user, headers))
+        if not 300 <= status < 400 or "location" not in headers:
+            return None
+        there = urlsplit(urljoin(plain, headers["location"]))
+        port = there.port
+    except (OSError, HTTPException, httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return None
+    ports = {here.port or _PORTS[here.scheme]}
+    ports |= {_PORTS["https"]} if there.scheme == "https" else set()
+    if there.hostname != here.hostname or (port or _PORTS.get(there.scheme)) not in ports:
+        msg = (
+            "the camera sends us to another host or port (a redirect), which is not followed; if "
+            "this is right, write that address"
+        )
+        raise SourceLost(msg)
+    if there.scheme not in (here.scheme, "https"):
+        msg = "the camera sends us from https to an address without encryption; it is not followed"
+        raise SourceLost(msg)
+    return there._replace(netloc=f"{user}{at}{there.netloc.rpartition('@')[2]}").geturl()
+
+
+def _asked(url: str, login: str = "") -> tuple[int, httpx.Headers]:
+    """Status and headers of the answer to a GET; its body, which may be a stream, is not read."""
+    parts = urlsplit(url)
+    line = _connected(Address(parts.scheme, url), STREAM_TIMEOUT)
+    if parts.scheme == "https":
+        line = encrypted(line, parts.hostname or "", STREAM_TIMEOUT)
+    with line, ended_after(line, STREAM_TIMEOUT):
+        connection = HTTPConnection(parts.hostname or "", parts.port)
+        connection.sock = line
+        headers = {"Host": parts.netloc, "Authorization": login}
+        path = httpx.URL(url).raw_path.decode("ascii")
+        connection.request("GET", path, headers={k: v for k, v in headers.items() if v})
+        answer = connection.getresponse()
+        return answer.status, httpx.Headers(answer.getheaders())
+
+
+def _login(url: str, user: str, challenge: httpx.Headers) -> str:
+    """The header with user and password that the challenge asks for."""
+    name, _, word = (unquote(part) for part in user.partition(":"))
+    digest = "digest" in challenge.get("www-authenticate", "").lower()
+    flow = (httpx.DigestAuth if digest else httpx.BasicAuth)(name, word).sync_auth_flow(
+        httpx.Request("GET", url)
+    )
+    request = next(flow)
+    if digest:
+        request = flow.send(httpx.Response(401, headers=challenge, request=request))
+    return request.headers["authorization"]
 
 
 def why(error: Exception, otherwise: str) -> str:
@@ -82,10 +176,15 @@ def why(error: Exception, otherwise: str) -> str:
 
 def reach(address: Address, timeout: float = STREAM_TIMEOUT) -> None:
     """Connects to the port of a network address and closes; raises SourceLost with the cause."""
+    _connected(address, timeout).close()
+
+
+def _connected(address: Address, timeout: float) -> socket.socket:
+    """A connection to the port of a network address; raises SourceLost with the cause."""
     parts = urlsplit(address.target)
     port = parts.port or _PORTS[address.scheme]
     try:
-        socket.create_connection((parts.hostname, port), timeout).close()
+        return socket.create_connection((parts.hostname, port), timeout)
     except socket.gaierror as error:
         msg = "the host's name is not known; see how it is written, and the name server"
         raise SourceLost(msg) from error
@@ -109,7 +208,9 @@ def reach(address: Address, timeout: float = STREAM_TIMEOUT) -> None:
         raise SourceLost(msg) from error
 
 
-def _why_closed(address: Address, error: Exception) -> str:
+def _why_closed(address: Address, error: Exception, began: float) -> str:
+    if time.monotonic() - began >= STREAM_TIMEOUT:  # over RTSP it has no error of its own
+        return f"the stream {_NO_ANSWER}"
     if isinstance(error, av.error.HTTPUnauthorizedError) and "@" not in address.target:
         return f"the stream {_NO_USER}"
     if isinstance(error, _ANSWERED):
@@ -130,3 +231,32 @@ def why_no_file(path: Path) -> str:
     if not os.access(path, os.R_OK):
         return "the file may not be read by this user"
     return "the file is empty" if not path.stat().st_size else "the file is no video and no sound"
+
+
+def chosen(
+    container: Any, site: str, camera: str, microphone: str, track: int | None, what: str
+) -> list[Any]:
+    """The stream of pictures, if there is a camera, and that of sound, if there is a microphone.
+
+    Says it when there are several sound tracks and the config chooses none (`track`). Raises
+    SourceLost, and closes the container, for a track that is missing or has no decoder.
+    """
+    streams = []
+    try:
+        if camera:
+            streams.append(containers.picture_track(container))
+        if microphone:
+            streams.append(containers.sound_track(container, track or 1))
+    except LookupError as error:
+        container.close()
+        msg = f"the {what} {error}"
+        raise SourceLost(msg) from None
+    tracks = len(container.streams.audio)
+    if microphone and track is None and tracks > 1:
+        log.warning(
+            "%s/%s: there are %d sound tracks, and the first is taken; `track` chooses another",
+            site,
+            microphone,
+            tracks,
+        )
+    return streams

@@ -25,10 +25,9 @@ BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or f
 _PICTURES = {"max_pixels": str(MAX_PIXELS)}
 _LISTS = {  # by scheme: protocols, formats
     "file": ("file", FORMATS),
-    "http": ("http,tcp,httpproxy", FORMATS),
-    "https": ("https,tls,tcp,http,httpproxy", FORMATS),
+    "http": ("http,tcp", FORMATS),
+    "https": ("https,tls,tcp,http", FORMATS),
     "rtsp": ("rtsp,tcp", f"rtsp,{FORMATS}"),
-    "rtsps": ("rtsps,rtsp,tls,tcp", f"rtsp,{FORMATS}"),
 }
 
 av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
@@ -47,6 +46,7 @@ def options(scheme: str) -> dict[str, str]:
         "format_whitelist": formats,
         "rtsp_transport": "tcp",
         "max_redirects": "0",
+        "http_proxy": "",  # none, also where the environment names one
         "analyzeduration": "500000",
     }
 
@@ -103,4 +103,5 @@ def _decodable(stream: Any, kind: str) -> Any:
         msg = f"has {kind} in a format (codec) that cannot be decoded here; use {better}"
         raise LookupError(msg)
     stream.codec_context.thread_count = 1  # each further thread delays a stream by a frame
+    stream.codec_context.options = dict(_PICTURES)  # the options of a container do not reach it
     return stream

@@ -16,11 +16,17 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from pipeline.errors import DecodeError
+from pipeline.limits import MAX_PIXELS
 
 QUALITY = 90
 MAX_SIDE = 16_384  # px; a larger claimed size is an attack or a fault
 
 Pixels = NDArray[np.uint8]  # height x width x 3, BGR
+
+
+def fits(width: int, height: int) -> bool:
+    """Whether a picture of this size may be decoded."""
+    return 0 < max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
 def fitted(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -64,8 +70,11 @@ def decoded(data: bytes, width: int, height: int) -> Pixels:
     if (wide, high) != (width, height):
         msg = f"the JPEG is {wide} x {high}, its record says {width} x {height}"
         raise DecodeError(msg)
-    if max(wide, high) > MAX_SIDE:
-        msg = f"the JPEG is {wide} x {high}, and a side has {MAX_SIDE} pixels at most"
+    if not fits(wide, high):
+        msg = (
+            f"the JPEG is {wide} x {high}; a picture has {MAX_PIXELS} pixels at most, and "
+            f"{MAX_SIDE} on a side"
+        )
         raise DecodeError(msg)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "BGR", strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.hearing.waveform import RATE, Samples
 from workers.media.containers import Unplayable, open_file, picture_track, sound_track
-from workers.media.jpeg import MAX_SIDE, Pixels, fitted
+from workers.media.jpeg import Pixels, fits, fitted
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
 
@@ -161,7 +161,7 @@ class Video:
             for _, at, frame in told:
                 if at is None:
                     continue  # counted by the reader
-                if not 0 < max(frame.width, frame.height) <= MAX_SIDE:
+                if not fits(frame.width, frame.height):
                     self._count("unusable.size")
                     continue
                 if last is not None and at <= last:
@@ -302,6 +302,12 @@ def clip_length(path: Path, *, whole: bool, track: int = 1) -> Fraction:
         msg = f"{path}: {rates if 'unusable.rate' in unusable else 'no sound can be decoded'}"
         raise Unplayable(msg)
     return Fraction(samples, RATE)
+
+
+def sound_tracks(path: Path) -> int:
+    """Returns how many sound tracks a file has. Raises Unplayable."""
+    with closing(open_file(path)) as container:
+        return len(container.streams.audio)
 
 
 def _track(container: Any, path: Path, kind: str, number: int = 1) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
 from workers.config.system_files import system_file
 from workers.media import recordings
+
+log = logging.getLogger("fusewatch")
 
 MAX_SECONDS = 86_400
 MAX_SCENE_BYTES = 10_000_000  # of a scene file: its truth may be long
@@ -159,9 +162,21 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
                     path.parent / clip.file, whole=read.duration is None, track=clip.track or 1
                 )
                 yield exact(clip.at) + lasts
+                _tell_tracks(path.parent / clip.file, clip)
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))
     yield from (exact(said.at) for said in read.reports)
+
+
+def _tell_tracks(file: Path, clip: SceneClip) -> None:
+    """Warns where a file has several sound tracks and the scene chooses none."""
+    tracks = recordings.sound_tracks(file) if clip.track is None else 1
+    if tracks > 1:
+        log.warning(
+            "%s: there are %d sound tracks, and the first is taken; `track` chooses another",
+            clip.file,
+            tracks,
+        )
 
 
 def _system(file: Path, way: tuple[str | int, ...], found: list[Problem]) -> bool:

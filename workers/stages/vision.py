@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from pipeline.errors import DecodeError
+from pipeline.limits import MAX_PIXELS
 from pipeline.ports import Model
 from pipeline.topics import FRAMES
 from pipeline.types import (
@@ -31,6 +32,16 @@ Who = tuple[str, str]  # site, source
 Known = Container[Who] | None  # the cameras of the config; None: all
 PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
 CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is worked off
+
+
+def within_limit(order: Sequence[int], frames: Mapping[int, FrameChunk]) -> Sequence[int]:
+    """As many of the first frames as may be held decoded at once: `MAX_PIXELS`, at least one."""
+    pixels = 0
+    for count, index in enumerate(order):
+        pixels += frames[index].width * frames[index].height
+        if pixels > MAX_PIXELS and count:
+            return order[:count]
+    return order
 
 
 class Uncounted:
@@ -131,7 +142,7 @@ class VisionStage:
         found: dict[int, VisionResult | SkippedFrame] = dict.fromkeys(frames, SkippedFrame("stale"))
         done = 0
         while done < len(order) and (room := self._room(done, must, began, seconds)):
-            some = order[done : done + room]
+            some = within_limit(order[done : done + room], frames)
             found |= self._look({index: frames[index] for index in some})
             done += len(some)
         return [found.get(index) for index in range(len(batch))]
