@@ -263,9 +263,10 @@ def mono_samples(frame: Any, count: Callable[[str, int], None]) -> Samples:
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
-    shifted = raw.astype(np.float32) - (128 if kind == "u8" else 0)
-    values: Samples = shifted / np.float32(_SCALES[kind])
-    sane = np.abs(values) < _LOUDEST  # False for NaN too
+    with np.errstate(invalid="ignore", over="ignore"):  # a file may hold any float
+        shifted = raw.astype(np.float32) - (128 if kind == "u8" else 0)
+        values: Samples = shifted / np.float32(_SCALES[kind])
+        sane = np.abs(values) < _LOUDEST  # False for NaN too
     bad = int(values.size - np.count_nonzero(sane))
     if bad:
         values = np.where(sane, values, np.float32(0))
