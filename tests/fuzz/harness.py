@@ -61,44 +61,61 @@ def dice_of(seed: int, kind: str, number: int) -> random.Random:
 
 
 def run(kind: Kind, seed: int, folder: Path, numbers: Iterator[int], until: float) -> Result:
-    """Runs the cases of `numbers`, a batch at a time on each core, until that monotonic time."""
-    result, begun, live = Result(), time.monotonic(), {}
+    """Runs the cases of `numbers`, a batch at a time on each core, until that monotonic time.
+
+    The files of findings are copied to `KEPT`.
+    """
+    result, begun = Result(), time.monotonic()
+    live: dict[int, _Child] = {}
+    rests: list[list[int]] = []  # what children that ended early have left
+
+    def ended(child: _Child) -> None:
+        del live[child.pipe]
+        rest = _end(child, kind, result, folder)
+        rests.extend([rest] if rest else [])
+
     over = False
-    while live or not over:
+    while True:
+        over = over or time.monotonic() > until
         while not over and len(live) < (os.cpu_count() or 1):
-            batch = list(itertools.islice(numbers, kind.batch))
-            over = not batch or time.monotonic() > until
-            if not over:
-                child = _Child(kind, seed, batch)
-                live[child.pipe] = child
+            batch = rests.pop() if rests else list(itertools.islice(numbers, kind.batch))
+            over = not batch and not live
+            if not batch:
+                break
+            child = _Child(kind, seed, batch)
+            live[child.pipe] = child
         if not live:
             break
         for pipe in select.select(list(live), [], [], 0.5)[0]:
             if live[pipe].read():
-                _end(live.pop(pipe), kind, result, folder)
-        for pipe, child in list(live.items()):
+                ended(live[pipe])
+        for child in list(live.values()):
             if child.late():
-                _end(live.pop(pipe), kind, result, folder)
+                ended(child)
     result.seconds = time.monotonic() - begun
     return result
 
 
-def _end(child: _Child, kind: Kind, result: Result, folder: Path) -> None:
+def _end(child: _Child, kind: Kind, result: Result, folder: Path) -> list[int]:
+    """Counts what a child did and keeps its files; returns the cases that it did not reach."""
     found = child.end()
     result.cases += child.done
     result.findings += found
-    for path in folder.glob(f"{child.now}-*") if kind.files else ():
-        if any(one.number == child.now for one in found):
-            KEPT.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, KEPT / f"{kind.name}-{path.name}")
-        path.unlink()
+    faulty = {one.number for one in found}
+    for number in faulty | {child.now} if kind.files else ():
+        for path in folder.glob(f"{number}-*"):
+            if number in faulty:
+                KEPT.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, KEPT / f"{kind.name}-{path.name}")
+            path.unlink()
+    return child.batch[child.batch.index(child.now) + 1 :] if child.done else []
 
 
 class _Child:
     """A process that runs a batch; it says the number of each case before it runs it."""
 
     def __init__(self, kind: Kind, seed: int, batch: list[int]) -> None:
-        self.now, self.done = batch[0], 0
+        self.batch, self.now, self.done = batch, batch[0], 0
         self._kind, self._begun = kind, time.monotonic()
         self._words = b""
         self._said: list[Finding] = []
