@@ -133,7 +133,11 @@ def _as_a_scene(path: Path, dice: random.Random) -> None:
     assert recordings.video_length(path, whole=True) >= 0
     fps = dice.choice((Fraction(5), Fraction(1, 10), Fraction(30)))
     video = recordings.Video(
-        path, WIDTH, loop=fps > 1 and dice.random() < 0.3, count=lambda _: None
+        path,
+        WIDTH,
+        loop=fps > 1 and dice.random() < 0.3,
+        count=lambda _: None,
+        aspect=dice.choice((None, None, Fraction(16, 9))),
     )
     try:
         for k in range(LOOKS):

@@ -57,9 +57,9 @@ def trouble(breaker: CircuitBreaker, address: str = "") -> str:
     if address and breaker.disabled == fingerprint(address):
         return GONE
     if breaker.failures:
-        times = f"{breaker.failures} times" if breaker.failures > 1 else "once"
+        times = f"{breaker.failures} times in a row" if breaker.failures > 1 else "once"
         until = rfc3339(ns(int(breaker.until)))[:19]
-        return f"failed {times} in a row; it is tried again at {until}Z"
+        return f"failed {times}; it is tried again at {until}Z"
     return ""
 
 
