@@ -21,14 +21,13 @@ from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.hearing.yamnet_features import CLASSES
+from models.onnx_file import FORMAT_OPTION, check_whole, read_regular
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.errors import WeightsError
 from pipeline.types import Presence
 
 MODEL_FILE, CARD_FILE, WEIGHTS_FILE = "head.onnx", "card.json", "head.safetensors"
-# The key in ONNX's `external_data` of a tensor that names a file. It has no other encoding, and no
-# part of a head made by `fusewatch train` has this name.
-EXTERNAL_KEY = b"location"
+MAX_CARD_BYTES = 1 << 20  # bytes
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
 SCORE_DIGITS = 4  # of a score; thresholds with few false alarms are close to 1
 MIN_THRESHOLD = 0.3  # a site may set a lower threshold than the head's own
@@ -65,15 +64,11 @@ class LearnedHead:
 
     def __init__(self, card: Card, model: bytes) -> None:
         self.card = card
-        if EXTERNAL_KEY in model:
-            msg = (
-                f"{MODEL_FILE} keeps a part of its weights in another file, which {CARD_FILE} does "
-                "not vouch for: save it as one file"
-            )
-            raise WeightsError(msg)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry(*FORMAT_OPTION)
         try:
+            check_whole(model)
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             msg = f"{MODEL_FILE} cannot be loaded: {str(error)[:200]}"
@@ -101,8 +96,9 @@ class LearnedHead:
             msg = f"{folder} holds no fusion head ({error})"
             raise WeightsError(msg) from error
         try:
-            card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
-            model = (folder / MODEL_FILE).read_bytes()
+            said = read_regular(folder / CARD_FILE, MAX_CARD_BYTES)
+            card = msgspec.json.decode(said, type=Card)
+            model = read_regular(folder / MODEL_FILE)
         except OSError as error:
             msg = f"{folder} holds no fusion head ({error.strerror}: {error.filename})"
             raise WeightsError(msg) from error

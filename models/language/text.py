@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from models.onnx_file import FORMAT_OPTION, read_onnx
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
@@ -52,11 +53,14 @@ class TextEncoder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.add_session_config_entry(*FORMAT_OPTION)
         try:
+            model = read_onnx(path / "model.onnx")
             self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-            self._session = ort.InferenceSession(
-                str(path / "model.onnx"), options, providers=_names(providers)
-            )
+            self._session = ort.InferenceSession(model, options, providers=_names(providers))
+        except WeightsError as error:
+            msg = f"not a sentence encoder: {error}"
+            raise WeightsError(msg) from error
         except (ConfigError, OutsideError):
             raise
         except Exception as error:  # both packages raise bare Exceptions for a broken file

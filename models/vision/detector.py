@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from models.onnx_file import FORMAT_OPTION, read_onnx
 from models.vision.boxes import boxes, suppress
 from models.vision.letterbox import Fit, Letterbox
 from pipeline.config.fields import OBJECTS, PROVIDERS
@@ -200,14 +201,16 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
     if not path.is_file():
         msg_0 = f"{path}: no such model file; try `fusewatch weights pull`"
         raise WeightsError(msg_0)
+    model = read_onnx(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin between frames take the cores from the hearing and speech stages.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry(*FORMAT_OPTION)
     try:
-        session = ort.InferenceSession(str(path), options, providers=wanted)
+        session = ort.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         msg = f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}"
         raise WeightsError(msg) from error

@@ -2,7 +2,7 @@
 
 The package and its weights are AGPL-3.0; a config that names this adapter accepts that licence. A
 `.pt` file is a pickle, and loading it runs the code in it: load only your own. By default the
-package sends usage data and installs missing packages; both are switched off here.
+package sends usage data and installs missing packages; `models/__init__.py` switches both off.
 """
 
 from __future__ import annotations
@@ -126,8 +126,6 @@ def _load(path: Path, threads: int) -> Any:
     if not folder and path.suffix not in SUFFIXES:
         msg = f"{path}: a .pt, a .engine or a folder with OpenVINO's .xml is expected"
         raise WeightsError(msg)
-    os.environ["YOLO_OFFLINE"] = "true"  # no usage data, no update checks
-    os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ.setdefault("YOLO_VERBOSE", "false")
     try:
         import torch  # noqa: PLC0415 - optional, and heavy

@@ -551,6 +551,24 @@ def test_what_is_no_fusewatch_is_said():
         thread.join()
 
 
+def test_who_echoes_the_request_does_not_make_us_show_the_token():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def talk():
+            connection = other.accept()[0]
+            with connection:
+                asked = connection.recv(65536)
+                connection.sendall(next(x for x in asked.split(b"\r\n") if TOKEN.encode() in x))
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        with pytest.raises(OutsideError, match="no HTTP") as caught:
+            send_report(f"http://127.0.0.1:{other.getsockname()[1]}", TOKEN, "office", "t", "me")
+        thread.join()
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
 def test_a_token_is_made_once_and_for_its_owner_only(tmp_path):
     with pytest.raises(ConfigError, match="no token"):
         read_token(tmp_path)

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from email.utils import formatdate
 
@@ -516,6 +517,74 @@ def test_no_secret_and_no_path_in_logs_errors_or_repr(caplog):
         assert "hunter2" not in text
         assert SECRET.removeprefix("whsec_")[:12] not in text
         assert "0123456789012345" not in text
+
+
+KEYS = ("PLANTED7", "PLANTED8", "plant%C3%A9d9")
+ECHOES = {
+    "status line": b"%s\r\n\r\n",
+    "status": b"HTTP/1.1 %s OK\r\n\r\n",
+    "version": b"HTTP/%s 200 OK\r\n\r\n",
+    "reason of a refusal": b"HTTP/1.1 400 %s\r\ncontent-length: 0\r\n\r\n",
+    "reason of a failure": b"HTTP/1.1 500 %s\r\ncontent-length: 0\r\n\r\n",
+    "reason of a farewell": b"HTTP/1.1 410 %s\r\ncontent-length: 0\r\n\r\n",
+    "redirect": b"HTTP/1.1 302 Found\r\nlocation: %s\r\ncontent-length: 0\r\n\r\n",
+    "header": b"HTTP/1.1 500 No\r\nx-echo: %s\r\ncontent-length: 0\r\n\r\n",
+    "header's name": b"HTTP/1.1 500 No\r\n%s: x\r\n\r\n",
+    "header without a colon": b"HTTP/1.1 500 No\r\n%s\r\n\r\n",
+    "folded header": b"HTTP/1.1 500 No\r\n %s\r\n\r\n",
+    "length": b"HTTP/1.1 500 No\r\ncontent-length: %s\r\n\r\n",
+    "encoding": b"HTTP/1.1 500 No\r\ntransfer-encoding: %s\r\n\r\n",
+    "chunk": b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n%s\r\n",
+    "retry-after": b"HTTP/1.1 503 No\r\nretry-after: %s\r\ncontent-length: 0\r\n\r\n",
+    "interim": b"HTTP/1.1 100 %s\r\n\r\nHTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
+    "upgrade": b"HTTP/1.1 101 %s\r\nupgrade: %s\r\n\r\n",
+    "body": b"HTTP/1.1 500 No\r\n\r\n%s",
+    "too long": b"HTTP/1.1 500 " + b"%s" * 2000,
+}
+
+
+@pytest.mark.parametrize("place", ECHOES)
+@pytest.mark.parametrize("encrypted", [False, True], ids=["http", "https"])
+def test_a_receiver_that_echoes_our_request_makes_us_show_no_part_of_its_address(
+    place, encrypted, tls, caplog
+):
+    caplog.set_level(logging.DEBUG)
+
+    def echo(connection):
+        line = request_of(connection).partition(b"\r\n")[0]
+        connection.sendall(ECHOES[place].replace(b"%s", line))
+
+    path = f"/hooks/{KEYS[0]}?key={KEYS[1]}&x={KEYS[2]}"
+    with serving(echo, tls[0] if encrypted else None) as port:
+        if encrypted:
+            url = f"https://hooks.example:{port}{path}"
+            networks = ("127.0.0.0/8",)
+            sink = hook(url, resolve=lambda *_: ["127.0.0.1"], allow_networks=networks,
+                        trust=tls[1])  # fmt: skip
+        else:
+            sink = hook(f"http://127.0.0.1:{port}{path}")
+        with pytest.raises((Retry, Rejected)) as failed:
+            sink.send(alert())
+        tried = try_out(sink)
+    assert not tried.ok
+    trace = "".join(traceback.format_exception(failed.value))
+    told = f"{failed.value!r} {tried} {caplog.text} {trace}"
+    assert not [key for key in (*KEYS, "hooks/", "key=") if key in told]
+    assert str(port) in tried.place
+
+
+def test_an_echo_in_plain_text_where_tls_is_due_shows_nothing_either(tls, caplog):
+    caplog.set_level(logging.DEBUG)
+    with serving(saying(b"POST /hooks/PLANTED7?key=PLANTED8 HTTP/1.1\r\n\r\n")) as port:
+        outcome = try_out(over_tls(port, trust=tls[1], timeout=1))
+    assert not outcome.ok
+    assert "PLANTED" not in f"{outcome} {caplog.text}"
+
+
+def test_a_receiver_that_hangs_up_is_told_from_one_that_talks_nonsense():
+    for answer, told in ((b"", "hung up without an answer"), (b"\0" * 99, "no valid HTTP/1.1")):
+        with serving(saying(answer)) as port, pytest.raises(Retry, match=told):
+            hook(f"http://127.0.0.1:{port}/").send(alert())
 
 
 # An alert that cannot be sent

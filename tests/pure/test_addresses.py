@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,15 @@ REFUSED = [
     "/srv/*.mp4",
     "/dev/mem",
     "/proc/self/environ",
+    "/tmp/../proc/self/environ",  # noqa: S108 - nothing is written there
+    "file:/tmp/../proc/self/environ",
+    "file:///tmp/../proc/self/environ",
+    "/var/./../proc/./self/environ",
+    "/usr/../dev/mem",
+    "/var/../sys/class",
+    "/proc",
+    "../" * 40 + "proc/self/environ",
+    "file:" + "../" * 40 + "dev/zero",
     "~/x.mp4",
     "file:-i",
     "file://h/x.mp4",
@@ -153,6 +164,34 @@ def test_files_are_relative_to_the_folder_of_the_config() -> None:
     assert parse("a/b.mp4", "camera", Path("/etc/fw")).target == "/etc/fw/a/b.mp4"
     assert parse("file:///a/b.mp4", "camera", Path("/etc/fw")).target == "/a/b.mp4"
     assert parse("file:../b.mp4", "microphone").target == "../b.mp4"
+
+
+@pytest.mark.parametrize("behind", ["/proc/self/environ", "/dev/zero", "/sys", "/proc"])
+def test_a_link_to_a_system_file_is_refused(behind: str, tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").symlink_to(behind)
+    (tmp_path / "two.mp4").symlink_to("one.mp4")
+    (tmp_path / "folder").mkdir()
+    for name in ("one.mp4", "two.mp4", "folder/../two.mp4", f"{tmp_path}/folder/../two.mp4"):
+        with pytest.raises(ConfigError, match="system file"):
+            parse(name, "camera", tmp_path)
+
+
+def test_a_device_is_refused_wherever_its_node_is(tmp_path: Path) -> None:
+    node = tmp_path / "clip.mp4"
+    try:
+        os.mknod(node, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes a device: NOT tested here")
+    with pytest.raises(ConfigError, match="names a device"):
+        parse("clip.mp4", "camera", tmp_path)
+
+
+def test_a_link_to_an_ordinary_file_and_names_like_system_folders_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").touch()
+    (tmp_path / "a.mp4").symlink_to("b.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    for name in ("a.mp4", "proc/self/environ", "/procedure/x.mp4", "loop.mp4", "../none/../x.mp4"):
+        assert parse(name, "camera", tmp_path).target == str(tmp_path / name)
 
 
 def test_a_mapping_takes_any_user_and_password_and_encodes_them() -> None:

@@ -113,6 +113,125 @@ def test_what_is_no_plain_http_address_is_refused_and_not_quoted(url):
     assert "\n" not in str(refusal.value)
 
 
+REGISTRY = [  # IANA's special-purpose registries: block, an address in it, how far it reaches
+    ("0.0.0.0/8", "0.1.2.3", "never"),
+    ("10.0.0.0/8", "10.255.0.1", "private"),
+    ("100.64.0.0/10", "100.127.255.255", "private"),
+    ("127.0.0.0/8", "127.255.0.1", "private"),
+    ("169.254.0.0/16", "169.254.169.254", "never"),
+    ("172.16.0.0/12", "172.31.255.255", "private"),
+    ("192.0.0.0/24", "192.0.0.1", "never"),
+    ("192.0.0.0/29, DS-Lite", "192.0.0.7", "never"),
+    ("192.0.0.8/32, dummy", "192.0.0.8", "never"),
+    ("192.0.0.9/32, PCP", "192.0.0.9", "never"),
+    ("192.0.0.10/32, TURN", "192.0.0.10", "never"),
+    ("192.0.0.170/32, NAT64 discovery", "192.0.0.170", "never"),
+    ("192.0.0.192/32, metadata", "192.0.0.192", "never"),
+    ("192.0.2.0/24", "192.0.2.1", "private"),
+    ("192.31.196.0/24, AS112", "192.31.196.1", "public"),
+    ("192.52.193.0/24, AMT", "192.52.193.1", "public"),
+    ("192.88.99.0/24, 6to4 relay", "192.88.99.1", "never"),
+    ("192.168.0.0/16", "192.168.255.1", "private"),
+    ("192.175.48.0/24, AS112", "192.175.48.1", "public"),
+    ("198.18.0.0/15", "198.19.255.255", "private"),
+    ("198.51.100.0/24", "198.51.100.9", "private"),
+    ("203.0.113.0/24", "203.0.113.9", "private"),
+    ("224.0.0.0/4", "239.255.255.250", "never"),
+    ("240.0.0.0/4", "240.0.0.1", "never"),
+    ("255.255.255.255/32", "255.255.255.255", "never"),
+    ("::1/128", "::1", "private"),
+    ("::/128", "::", "never"),
+    ("::/96, IPv4-compatible", "::10.0.0.1", "never"),
+    ("::/96, IPv4-compatible, public", "::93.184.216.34", "never"),
+    ("::ffff:0:0/96", "::ffff:10.0.0.1", "private"),
+    ("::ffff:0:0/96, public", "::ffff:93.184.216.34", "public"),
+    ("::ffff:0:0/96, metadata", "::ffff:169.254.169.254", "never"),
+    ("::ffff:0:0:0/96, translated", "::ffff:0:10.0.0.1", "never"),
+    ("64:ff9b::/96, NAT64", "64:ff9b::10.0.0.1", "private"),
+    ("64:ff9b::/96, public", "64:ff9b::93.184.216.34", "public"),
+    ("64:ff9b::/96, metadata", "64:ff9b::169.254.169.254", "never"),
+    ("64:ff9b:1::/48, local NAT64", "64:ff9b:1::10.0.0.1", "never"),
+    ("100::/64, discard", "100::1", "never"),
+    ("100:0:0:1::/64, dummy", "100:0:0:1::1", "never"),
+    ("2001::/32, Teredo", "2001:0:53aa:64c:0:fbff:f5ff:fffe", "never"),
+    ("2001:1::1/128, PCP", "2001:1::1", "never"),
+    ("2001:1::2/128, TURN", "2001:1::2", "never"),
+    ("2001:1::3/128, SRP", "2001:1::3", "never"),
+    ("2001:2::/48, benchmarks", "2001:2::1", "never"),
+    ("2001:3::/32, AMT", "2001:3::1", "never"),
+    ("2001:4:112::/48, AS112", "2001:4:112::1", "never"),
+    ("2001:10::/28, ORCHID", "2001:10::1", "never"),
+    ("2001:20::/28, ORCHIDv2", "2001:20::1", "never"),
+    ("2001:30::/28, drones", "2001:30::1", "never"),
+    ("2001:db8::/32", "2001:db8::1", "private"),
+    ("2002::/16, 6to4", "2002:a00:1::1", "never"),
+    ("2002::/16, 6to4, public", "2002:5db8:d822::1", "never"),
+    ("2620:4f:8000::/48, AS112", "2620:4f:8000::1", "public"),
+    ("3fff::/20", "3fff:fff::1", "private"),
+    ("5f00::/16, SRv6", "5f00::1", "never"),
+    ("fc00::/7", "fdff::1", "private"),
+    ("metadata in fc00::/7", "fd00:ec2::254", "never"),
+    ("fe80::/10", "fe80::1", "never"),
+    ("fec0::/10, site-local", "fec0::1", "private"),
+    ("ff00::/8", "ff0e::1", "never"),
+    ("unassigned", "4000::1", "never"),
+    ("unassigned", "e000::1", "never"),
+    ("ISATAP, private", "2606:2800:220:1:0:5efe:10.0.0.1", "private"),
+    ("ISATAP, private, of a unique address", "2606:2800:220:1:200:5efe:192.168.0.1", "private"),
+    ("ISATAP, metadata", "2606:2800:220:1::5efe:169.254.169.254", "never"),
+    ("ISATAP, link-local", "fe80::5efe:10.0.0.1", "never"),
+    ("ISATAP, unique local", "fd12::5efe:93.184.216.34", "private"),
+    ("ISATAP, public", "2606:2800:220:1::5efe:93.184.216.34", "public"),
+    ("public", "93.184.216.34", "public"),
+    ("public", "2606:2800:220:1::1", "public"),
+    ("beside 10.0.0.0/8", "11.0.0.0", "public"),
+    ("beside 100.64.0.0/10", "100.128.0.0", "public"),
+    ("beside 172.16.0.0/12", "172.32.0.0", "public"),
+    ("beside 192.0.0.0/24", "192.0.1.0", "public"),
+    ("beside 198.18.0.0/15", "198.20.0.0", "public"),
+    ("beside 2001::/23", "2001:200::1", "public"),
+]
+
+
+@pytest.mark.parametrize(("block", "address", "expected"), REGISTRY)
+def test_a_name_leads_only_where_the_registries_say_that_it_is_the_internet(
+    block, address, expected
+):
+    named = target(hook("https://hooks.example/"))
+    literal = f"[{address}]" if ":" in address else address
+    if expected == "public":
+        assert allowed(named, leads_to(address)) == [address]
+    else:
+        with pytest.raises(OutsideError, match="allow_networks"):
+            allowed(named, leads_to(address))
+    if expected == "never":
+        with pytest.raises(ConfigError, match="allow_networks"):
+            target(hook(f"https://{literal}/"))
+    else:
+        assert target(hook(f"https://{literal}/")).literal
+    network = f"{address}/{128 if ':' in address else 32}"
+    assert allowed(
+        target(hook("https://hooks.example/", allow_networks=(network,))), leads_to(address)
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["fe80::1%eth0", "fd00:ec2::254%1", "ff02::1%lo", "fec0::1%2", "::ffff:10.0.0.1%x"]
+)
+def test_an_interface_in_an_address_hides_nothing(address):
+    with pytest.raises(OutsideError, match="allow_networks"):
+        allowed(target(hook("https://hooks.example/")), leads_to(address))
+
+
+@pytest.mark.parametrize(
+    "address", ["2002:a01:203::1", "64:ff9b::10.1.2.3", "::10.1.2.3", "2606::5efe:10.1.2.3"]
+)
+def test_an_allowed_network_does_not_reach_further_by_a_tunnel(address):
+    to = target(hook("https://hooks.example/", allow_networks=("10.0.0.0/8",)))
+    with pytest.raises(OutsideError, match="allow_networks"):
+        allowed(to, leads_to(address))
+
+
 @pytest.mark.parametrize(
     ("address", "network"),
     [

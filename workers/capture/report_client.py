@@ -47,10 +47,13 @@ def send_report(
     try:
         connection.request("POST", "/v1/reports", body, headers)
         answer = connection.getresponse()
-        status, said = answer.status, answer.read(MAX_BODY_BYTES)
+        status, body = answer.status, answer.read(MAX_BODY_BYTES)
     except (OSError, HTTPException) as error:
-        msg = f"no Fusewatch answers at {where} ({error}); start it: fusewatch run CONFIG"
-        raise OutsideError(msg) from error
+        # An error of HTTP quotes what came, which may be our own request with the token
+        why = error.strerror if isinstance(error, OSError) else None
+        said = why or "its answer is no HTTP"
+        msg = f"no Fusewatch answers at {where} ({said}); start it: fusewatch run CONFIG"
+        raise OutsideError(msg) from None
     finally:
         connection.close()
     if status == 202:
@@ -58,7 +61,7 @@ def send_report(
     if status == 401:
         msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
         raise ConfigError(msg)
-    msg = f"the report was not taken: {_said(said, status)}"
+    msg = f"the report was not taken: {_said(body, status)}"
     raise (OutsideError(msg) if status >= 500 else ConfigError(msg))
 
 

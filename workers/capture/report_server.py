@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from workers.capture.report_api import (
     loopback,
 )
 from workers.capture.reports import ReportSource
+from workers.runtime.local_http import LocalHttpServer
 from workers.runtime.rate_limited_log import RateLimitedLog
 
 MAX_CONNECTIONS = 64  # at once; then the oldest without the token is closed
@@ -41,7 +42,7 @@ SERVE_LOOK_EVERY = 0.2  # s between checks of the stop event
 MAX_UNREAD_BYTES = 1 << 20
 
 
-class Endpoint(ThreadingMixIn, HTTPServer):
+class Endpoint(ThreadingMixIn, LocalHttpServer):
     """The HTTP server; the caller runs `serve` and `progress_loop` in threads of its own.
 
     Raises ConfigError for an address that is not loopback, OutsideError for one that is in use.

@@ -24,6 +24,7 @@ from workers.config import adapters, source_address, ssrf_guard
 from workers.config.findings import NOTE, WARNING, Finding, Lines, faulty, located
 from workers.config.missing import downloads, missing
 from workers.config.secrets import checkable
+from workers.config.system_files import system_file
 from workers.config.yaml_reader import read_yaml
 
 __all__ = ["convert", "examine", "fault", "load", "read_yaml"]
@@ -283,6 +284,10 @@ def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[P
                 ssrf_guard.target(msgspec.structs.replace(webhook, url=url))
         except ConfigError as error:
             yield Problem(("webhooks", i, "url"), str(error))
+    for i, file in enumerate(config.jsonl):
+        if system_file(Path(file.path), handed_over=True):
+            what = "is, or leads to, a system file; name a file of your own"
+            yield Problem(("jsonl", i, "path"), what)
     yield from _variables(config.bus, env)
 
 

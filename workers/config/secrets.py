@@ -21,6 +21,7 @@ import msgspec
 from pipeline.config.problem import Way
 from pipeline.config.schema import Config, KafkaBus, Tls, Webhook
 from pipeline.errors import ConfigError
+from workers.config.system_files import system_file
 
 MAX_FILE_BYTES = 65_536  # bytes of a secret in a file
 MIN_HIDDEN_LENGTH = 4  # shorter values are not removed from logs: "5" is in every line
@@ -167,6 +168,9 @@ class Secrets:
 
     def _file(self, name: str, path: str) -> str:
         file = self._below(name)
+        if system_file(file, handed_over=True):
+            msg = f"{path}: the secret's file {file} is a system file; name a file of your own"
+            raise ConfigError(msg)
         try:
             with file.open("rb") as opened:
                 raw = opened.read(MAX_FILE_BYTES + 1)

@@ -16,6 +16,7 @@ import msgspec
 
 from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
+from workers.config.system_files import system_file
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https")
 SCHEMES = (*NETWORK_SCHEMES, "device", "file")
@@ -184,10 +185,10 @@ def _path(text: str, kind: str, base: Path | None) -> Address:
             )
     if ",," in text:
         _refuse("holds `,,`, which hands options to FFmpeg")
-    path = Path(text)
-    if path.parts[:2] in (("/", "dev"), ("/", "proc"), ("/", "sys")):
+    path = Path(text) if base is None else base / text
+    if system_file(path):
         _refuse("names a device or a system file; cameras are device:N, microphones device:NAME")
-    return Address("file", str(path if path.is_absolute() or base is None else base / path))
+    return Address("file", str(path))
 
 
 def host_hint(text: str) -> str:

@@ -3,7 +3,8 @@
 OWASP API7:2023 (SSRF). The host is resolved once per attempt, and the connection uses exactly the
 address that was checked: a name that resolves differently after the check has no effect.
 
-- Link-local (cloud metadata), multicast, unspecified, reserved: never, unless in `allow_networks`.
+- Link-local (cloud metadata), multicast, unspecified, reserved, and what carries an IPv4 packet to
+  such an address: never, unless in `allow_networks`. `address_registry.py` has the table.
 - Loopback and private ones: when the operator wrote that address (or `localhost`) into the URL; a
   *name* that resolves to one needs `allow_networks`.
 - Plain http to a public address needs `allow_http`.
@@ -14,29 +15,20 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 import msgspec
 
 from pipeline.config.schema import Webhook
 from pipeline.errors import ConfigError, OutsideError
+from workers.config.address_registry import Address, Reach, mapped, reach, without_zone
 
-Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 
 MAX_ADDRESSES = 4  # limit of the addresses of one name that are tried
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _TARGET = re.compile(r"[!-~]*")  # printable ASCII without spaces: nothing that can end a header
-_NAT64 = IPv6Network("64:ff9b::/96")
-_COMPATIBLE = IPv6Network("::/96")
-_METADATA = {  # of clouds, outside of link-local
-    ip_address("100.100.100.200"),
-    ip_address("168.63.129.16"),
-    ip_address("192.0.0.192"),
-    ip_address("fd00:ec2::254"),
-    ip_address("fd20:ce::254"),
-}
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,19 +90,22 @@ def target(settings: Webhook) -> Target:
 
 def refused(to: Target, address: Address) -> str:
     """Returns why `address` must not be connected to, or ""."""
-    inner = _embedded(address)
-    kind = _kind(inner)
-    if any(_within(network, one) for network in to.networks for one in (address, inner)):
+    given = without_zone(address)
+    address = mapped(given)
+    found = reach(address)
+    if any(_within(network, one) for network in to.networks for one in (given, address)):
         return ""
-    if kind == "never":
+    if found is Reach.NEVER:
         return (
-            f"{inner} is a link-local, metadata, multicast or reserved address; "
+            f"{address} is a link-local, metadata, multicast or reserved address; "
             "if you mean it, name its network in `allow_networks`"
         )
-    if kind == "private" and not (to.literal and _meant(to.host, address)):
-        return f"the name leads to {inner}, a private address; name its network in `allow_networks`"
-    if kind == "public" and to.scheme == "http" and not to.allow_http:
-        return f"plain http to {inner}, a public address, needs `allow_http: true`; or use https"
+    if found is Reach.PRIVATE and not (to.literal and _meant(to.host, address)):
+        return (
+            f"the name leads to {address}, a private address; name its network in `allow_networks`"
+        )
+    if found is Reach.PUBLIC and to.scheme == "http" and not to.allow_http:
+        return f"plain http to {address}, a public address, needs `allow_http: true`; or use https"
     return ""
 
 
@@ -194,33 +189,4 @@ def _within(network: str, address: Address) -> bool:
 
 def _meant(host: str, address: Address) -> bool:
     """Returns whether the operator wrote this address; `localhost` must resolve to this machine."""
-    return _embedded(address).is_loopback if host.lower() == "localhost" else True
-
-
-def _embedded(address: Address) -> Address:
-    """Returns the IPv4 address inside an IPv6 one (mapped, 6to4, Teredo, NAT64), else the
-    address."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address.ipv4_mapped or address.sixtofour:
-        return address.ipv4_mapped or address.sixtofour or address
-    if address.teredo:
-        return address.teredo[1]
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
-
-
-def _kind(address: Address) -> str:
-    if address.is_loopback:
-        return "private"
-    if (
-        address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-        or address.is_reserved
-        or address in _METADATA
-        or (isinstance(address, IPv4Address) and int(address) >> 24 == 0)  # "this network"
-    ):
-        return "never"
-    return "public" if address.is_global else "private"
+    return address.is_loopback if host.lower() == "localhost" else True

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 import standardwebhooks
+
+from workers.runtime.local_http import LocalHttpServer
 
 MAX_RECEIVED_BYTES = 1 << 20  # bytes
 
@@ -33,6 +36,10 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int = 204
     headers: Mapping[str, str] = {}
+
+
+class _Server(ThreadingMixIn, LocalHttpServer):
+    daemon_threads = True
 
 
 class Receiver:
@@ -70,7 +77,7 @@ class Receiver:
             def log_message(self, format: str, *args: Any) -> None:
                 """Logs nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = _Server(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property

@@ -7,6 +7,7 @@ from the environment, keeps no cookie and decompresses no body, so none of that 
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 import time
@@ -34,6 +35,9 @@ MAX_RETRY_AFTER = 86400.0  # s
 CONNECT_TIMEOUT = 5.0  # s for one address of several
 # Statuses that refuse this one alert; any other failure concerns the receiver as a whole.
 ALERT_REFUSED_STATUSES = frozenset({400, 409, 413, 415, 422})
+
+# At level DEBUG httpcore logs answers, and an answer may hold our request.
+logging.getLogger("httpcore").setLevel(logging.INFO)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
 
@@ -104,13 +108,17 @@ class Webhook:
         except httpcore.TimeoutException as error:
             msg = f"{self.target.place} did not answer within {self._timeout:g} s"
             raise Retry(msg) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except httpcore.NetworkError as error:  # in the words of this machine
             msg = f"{self.target.place}: {type(error).__name__}: {error}"
             raise Retry(msg) from error
-        except (ValueError, ArithmeticError, LookupError) as error:
-            # A parser raises these for a malformed answer; no receiver may crash the daemon.
-            msg = f"{self.target.place}: its answer cannot be read ({type(error).__name__})"
-            raise Retry(msg) from error
+        except (httpcore.ProtocolError, ValueError, ArithmeticError, LookupError) as error:
+            # No receiver may crash the daemon. Parsers quote what they cannot read, and that may be
+            # our request, sent back with the key in its address: not a word of it is told, also
+            # not as the cause of this error.
+            silent = str(error).startswith("Server disconnected")
+            what = "it hung up without an answer" if silent else "its answer is no valid HTTP/1.1"
+            msg = f"{self.target.place}: {what}"
+            raise Retry(msg) from None
 
     def _exchange(
         self, pool: httpcore.ConnectionPool, headers: list[tuple[str, str]], body: bytes

@@ -16,6 +16,7 @@ from pipeline.config.fields import Name
 from pipeline.config.problem import Problem
 from pipeline.types import SECOND
 from workers.config.loader import convert, fault, read_yaml
+from workers.config.system_files import system_file
 from workers.media import recordings
 
 MAX_SECONDS = 86_400
@@ -141,6 +142,8 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
     """Yields the scene time at which each source ends; adds problems of its file to `found`."""
     for name, camera in read.cameras.items():
         way: tuple[str | int, ...] = ("cameras", name, "file")
+        if _system(path.parent / camera.file, way, found):
+            continue
         try:
             lasts = recordings.video_length(path.parent / camera.file, whole=read.duration is None)
             yield exact(camera.at) + lasts
@@ -149,6 +152,8 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
     for name, clips in read.microphones.items():
         for i, clip in enumerate(clips):
             way = ("microphones", name, i, "file")
+            if _system(path.parent / clip.file, way, found):
+                continue
             try:
                 lasts = recordings.clip_length(
                     path.parent / clip.file, whole=read.duration is None, track=clip.track or 1
@@ -157,6 +162,13 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))
     yield from (exact(said.at) for said in read.reports)
+
+
+def _system(file: Path, way: tuple[str | int, ...], found: list[Problem]) -> bool:
+    if system_file(file):
+        found.append(Problem(way, "is, or leads to, a device or a system file"))
+        return True
+    return False
 
 
 def _time(text: str) -> int | None:
