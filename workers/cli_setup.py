@@ -135,9 +135,8 @@ def doctor(
         checks = examined(None)
     else:
         found = examine(config, warn=False, salvage=True)
-        if found.config is None:
-            found.settings()  # raises what is wrong
-        settings = with_state(found.config, config, state, running())
+        usable = found.config or found.settings()  # raises what is wrong
+        settings = with_state(usable, config, state, running())
         checks = examined(settings, base=config.parent, problems=found.problems)
     show(checks, as_json=as_json)
     return OK if all(each.ok for each in checks) else FOUND
