@@ -12,7 +12,7 @@ TWO = -n 2 --dist worksteal
 FAST = $(TWO) -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test docs reference soak kafka bench mutate head shared light clean
+.PHONY: help setup demo check test docs reference soak kafka bench mutate fuzz head shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 
 mutate: .venv-mutate/.done ## small changes of the core modules that no test notices; an hour on two cores (docs/explanations/mutation-testing.md)
 	.venv-mutate/bin/python -m tests.mutate $(ARGS)
+
+fuzz: .venv/.dev ## ten minutes of damaged media, requests, configs, records and files (ARGS=--minutes N --seed S)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 head: shared .venv-torch/.done ## train the shipped fusion head from clips: compose, learn, measure, report (docs/guides/training.md)
 	.venv-torch/bin/python -m workers.training.shipped_head $(SHARED)/media --out build/head --ship models/fusion/shipped

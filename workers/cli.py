@@ -36,6 +36,7 @@ from workers.cli_options import (
     path_option,
     text_argument,
     text_option,
+    time_option,
 )
 from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
 from workers.runtime import stderr_log
@@ -198,11 +199,11 @@ def _replay(
     scenes: Annotated[list[Path] | None, path_argument("Scene files.", metavar="SCENE")] = None,
     since: Annotated[
         str | None,
-        text_option("--since", "TIME", "Judge again what was observed since then, not scenes."),
+        time_option("--since", "Judge again what was observed since then, not scenes."),
     ] = None,
     until: Annotated[
         str | None,
-        text_option("--until", "TIME", "... and until then (default: now)."),
+        time_option("--until", "... and until then (default: now)."),
     ] = None,
     state: Annotated[
         Path | None, path_option("--state", "The daemon's state folder, for --since.", "DIR")

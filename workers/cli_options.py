@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typer import TyperException
     from typer._click import Context, HelpFormatter, Parameter
 
+TIMES = "TIME is 10m, 2h or 3d ago, or like 2026-01-05T22:00:00Z."
 SLOWEST = 0.01  # times real time that a scene may be played
 
 
@@ -190,6 +191,11 @@ def text_option(name: str, metavar: str, help_: str) -> OptionInfo:
     """An option with a text."""
     made: OptionInfo = typer.Option(name, parser=_text, metavar=metavar, help=help_)
     return made
+
+
+def time_option(name: str, help_: str) -> OptionInfo:
+    """An option with a time: a span before now, or RFC 3339."""
+    return text_option(name, "TIME", f"{help_} {TIMES}")
 
 
 def path_option(name: str, help_: str, metavar: str = "FILE") -> OptionInfo:

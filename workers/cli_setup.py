@@ -13,6 +13,7 @@ import typer
 from workers.cli_options import (
     Config,
     Json,
+    State,
     flag,
     path_argument,
     path_option,
@@ -124,20 +125,24 @@ def _counted(things: Sized, name: str) -> str:
 
 
 def doctor(
-    config: Annotated[Path | None, path_argument("The config.")] = None, as_json: Json = False
+    config: Annotated[Path | None, path_argument("The config.")] = None,
+    state: State = None,
+    as_json: Json = False,
 ) -> int:
-    """Look at devices, weights and each source: a frame, a second of sound."""
+    """Look at devices, weights, subscribers and each source: a frame, a second of sound."""
+    from workers.capture.running_daemons import running
     from workers.config.loader import examine
     from workers.setup.doctor import doctor as examined
     from workers.setup.doctor import show
+    from workers.setup.subscriber_health import with_state
 
     if config is None:
         checks = examined(None)
     else:
         found = examine(config, warn=False, salvage=True)
-        if found.config is None:
-            found.settings()  # raises what is wrong
-        checks = examined(found.config, base=config.parent, problems=found.problems)
+        usable = found.config or found.settings()  # raises what is wrong
+        settings = with_state(usable, config, state, running())
+        checks = examined(settings, base=config.parent, problems=found.problems)
     show(checks, as_json=as_json)
     return OK if all(each.ok for each in checks) else FOUND
 

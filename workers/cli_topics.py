@@ -21,6 +21,7 @@ from workers.cli_options import (
     path_option,
     text_argument,
     text_option,
+    time_option,
 )
 from workers.exit_codes import FOUND, OK
 
@@ -111,7 +112,7 @@ def _topics_list(config: Config, as_json: Json = False) -> int:
 
 
 Site = Annotated[str | None, text_option("--site", "SITE", "Only of this site.")]
-Since = Annotated[str, text_option("--since", "TIME", "Only since then: 2h, 3d or a time.")]
+Since = Annotated[str, time_option("--since", "Only since then.")]
 
 
 @command(dead, "list")
@@ -127,9 +128,14 @@ def _dead_list(
     from workers.config import loader
 
     settings = loader.load(config)
+    none = True
     with stored_letters(settings, config, state, since, site) as found:
         for each in found:
+            none = False
             print(json.dumps(each.row()) if as_json else each.line())
+    if none and not as_json:
+        of = f" of site {site}" if site else ""
+        print(f"there are no dead letters{of}{f' since {since}' if since else ''}")
     return OK
 
 

@@ -25,6 +25,7 @@ from workers.cli_options import (
     path_option,
     text_argument,
     text_option,
+    time_option,
     whole_option,
 )
 from workers.exit_codes import FOUND, OK
@@ -104,10 +105,10 @@ def _features(
 @command(app, "export", Panel.LEARNING)
 def _export(
     config: Config,
-    since: Annotated[str, text_option("--since", "TIME", "A time like 2026-01-05T22:00:00Z.")],
+    since: Annotated[str, time_option("--since", "Alerts since then.")],
     out: Annotated[Path, path_option("--out", "The .jsonl file to write.")],
     until: Annotated[
-        str | None, text_option("--until", "TIME", "The time where it ends (default: now).")
+        str | None, time_option("--until", "Alerts until then (default: now).")
     ] = None,
     state: Annotated[
         Path | None, path_option("--state", "The daemon's state folder.", "DIR")

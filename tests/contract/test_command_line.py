@@ -28,7 +28,7 @@ COMMANDS = {
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
     "check": "config --strict --words --json",
-    "doctor": "config? --json",
+    "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
     "webhooks test": "config name?",
     "weights list": "names* --config --json",

@@ -373,3 +373,10 @@ def test_convert_says_nothing_where_the_shape_is_right() -> None:
     config, found = convert({"version": 1, "sites": {}}, Config)
     assert config == Config(version=1, sites={})
     assert found == []
+
+
+def test_a_second_colon_in_the_first_line_is_told_with_that_line(tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text("version: 1: 2\nsites\n")
+    with pytest.raises(ConfigError, match=r"site\.yaml:1: a second `: ` on one line"):
+        load(path)

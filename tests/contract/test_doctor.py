@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from models.fusion.learned_head import LearnedHead
+from pipeline import topics
+from pipeline.bus.log import LocalLog
 from pipeline.config.schema import (
     Camera,
     Config,
@@ -23,9 +25,13 @@ from pipeline.config.schema import (
     Storage,
     Webhook,
 )
+from pipeline.types import ns
 from tests.reels import film, mjpeg
+from workers.capture.running_daemons import RunningDaemon
 from workers.config.loader import examine
+from workers.delivery.outbox import CircuitBreaker, fingerprint, pack
 from workers.setup.doctor import Check, doctor, show
+from workers.setup.subscriber_health import with_state
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -207,3 +213,72 @@ def test_a_program_reads_json_and_a_person_a_table(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert "[bold]fine" in out
     assert "problem" in out
+
+
+URL = "http://127.0.0.1:9/hook"
+NOW = 1_767_650_400
+
+
+def noted(folder: Path, name: str, breaker: CircuitBreaker) -> None:
+    """Commits what a delivery to `name` would, and closes the log as a daemon does."""
+    bus = LocalLog(folder / "log", clock=lambda: ns(NOW))
+    reader = bus.reader(topics.ALERTS, f"delivery-{name}")
+    reader.poll(1, 0)
+    reader.commit(0, 0, pack(0, 0, breaker, {}))
+    reader.close()
+    bus.close()
+
+
+def hook(url: str = URL) -> Webhook:
+    return Webhook(name="guardroom", url=url, secret=SECRET)
+
+
+def test_a_subscriber_that_answered_410_or_fails_is_a_problem(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    noted(state, "guardroom", CircuitBreaker(disabled=fingerprint(URL)))
+    gone = checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"]
+    assert not gone.ok
+    assert "127.0.0.1:9 has answered 410 Gone, so its alerts go to the dead letters" in gone.detail
+    elsewhere = hook("http://127.0.0.1:9/another")
+    assert checked(config_of(tmp_path, webhooks=(elsewhere,)), tmp_path)["webhook guardroom"].ok
+    noted(state, "guardroom", CircuitBreaker(3, NOW))
+    fails = checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"]
+    assert not fails.ok
+    assert fails.detail.endswith(
+        "failed 3 times in a row; it is tried again at 2026-01-05T22:00:00Z"
+    )
+    noted(state, "guardroom", CircuitBreaker())
+    assert checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"].ok
+
+
+def test_a_file_of_alerts_that_fails_is_a_problem_and_a_removed_webhook_is_none(
+    tmp_path: Path,
+) -> None:
+    noted(tmp_path / "state", "jsonl", CircuitBreaker(1, NOW))
+    noted(tmp_path / "state", "removed", CircuitBreaker(9, NOW))
+    found = checked(config_of(tmp_path), tmp_path)
+    told = {name: check for name, check in found.items() if name.startswith("subscriber")}
+    assert {name: check.ok for name, check in told.items()} == {"subscriber jsonl": False}
+    assert "failed once; it is tried again" in told["subscriber jsonl"].detail
+
+
+def test_a_log_that_is_none_is_told_and_the_rest_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "state/log").mkdir(parents=True)
+    (tmp_path / "state/log/alerts.v1.db").write_bytes(b"no database" * 99)
+    found = checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)
+    assert "alerts.v1.db cannot be read" in found["subscribers"].detail
+    assert found["webhook guardroom"].ok
+
+
+def test_the_state_folder_is_the_given_one_or_that_of_the_running_daemon(tmp_path: Path) -> None:
+    config, path = config_of(tmp_path), tmp_path / "site.yaml"
+    mine = RunningDaemon(pid=1, url="http://127.0.0.1:1", sites=(), state="/mine", config=str(path))
+    same = RunningDaemon(pid=1, url="http://127.0.0.1:8674", sites=(), state="/same")
+    other = RunningDaemon(pid=1, url="http://127.0.0.1:2", sites=(), state="/other", config="/x")
+    for given, daemons, state in (
+        (None, [other, mine], "/mine"),
+        (None, [other, same], "/same"),
+        (None, [other], config.state),
+        (tmp_path, [mine], str(tmp_path)),
+    ):
+        assert with_state(config, path, given, daemons).state == state

@@ -75,6 +75,13 @@ def test_an_id_may_be_told_by_its_beginning(file: Path, capsys: pytest.CaptureFi
     assert verdicts(file)[2:4] == [(SECOND, True, "scream")] * 2
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2)])
+def test_options_and_names_come_in_any_order(file: Path, order: tuple[int, ...]) -> None:
+    words = [str(file), "--right", FIRST]
+    assert main(["review", *(words[i] for i in order)]) == 0
+    assert verdicts(file)[0][:2] == (FIRST, True)
+
+
 def test_all_are_wrong_in_one_command_and_one_is_taken_back(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -215,6 +215,16 @@ def test_sound_that_is_no_number_is_silence_and_counted(tmp_path: Path, wrong: f
     assert told == {("room", "repaired.not-finite"): 1}
 
 
+def test_a_signalling_nan_is_silence_and_raises_no_warning(tmp_path: Path) -> None:
+    path = reels.sound(tmp_path / "a.wav", np.full(16_000, 0.25, np.float32))
+    quiet, odd = np.float32(0.25).tobytes(), b"\x01\x00\xa0\x7f"
+    path.write_bytes(path.read_bytes().replace(quiet * 4, odd * 4, 1))
+    told = Told()
+    made = chunks(media(path, names=("", "room"), told=told))
+    assert set(reels.samples(c for c in made if isinstance(c, AudioChunk))) == {0, 8192}
+    assert told == {("room", "repaired.not-finite"): 1}
+
+
 def test_a_lying_wav_gives_what_it_holds_and_an_empty_one_is_lost(tmp_path: Path) -> None:
     path = reels.sound(tmp_path / "a.wav", np.full(16_000, 0.25))
     whole = path.read_bytes()

@@ -83,3 +83,9 @@ def test_scenes_and_a_span_exclude_each_other(
 ) -> None:
     assert main(["replay", str(config), *given, "--out", "x"]) == 2
     assert "either scenes, or --since TIME" in capsys.readouterr().err
+
+
+def test_a_span_before_now_is_a_time_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["replay", str(config), "--since", "10m", "--out", str(config.parent / "out.jsonl")]
+    assert main([*words, "--until", "20m"]) == 2
+    assert "--since 10m is not before --until 20m" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from pipeline.types import ns
 from workers.bus import dead_letters
 from workers.bus.connect import kafka_bus
 from workers.bus.dead_letters import REPEATS_NOTE, Found, Retrier, Stored
+from workers.bus.time_option import moment
 from workers.config.secrets import Secrets
 from workers.delivery.subscribers import remote
 from workers.runtime.state_folder import local_log
@@ -97,4 +98,4 @@ def _folder(settings: Config, state: Path | None) -> Path:
 
 def _span(since: str) -> tuple[int, int]:
     now = time.time_ns()
-    return (dead_letters.since(since, now) if since else 0), now + MAX_CLOCK_AHEAD
+    return (moment(since, "--since", now) if since else 0), now + MAX_CLOCK_AHEAD

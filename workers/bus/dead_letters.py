@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
 
 import msgspec
 
@@ -17,7 +16,7 @@ from pipeline import codec, topics
 from pipeline.errors import ConfigError, DecodeError, Rejected, Retry
 from pipeline.limits import MAX_DEAD_BYTES
 from pipeline.ports import Bus, Entry, Sink
-from pipeline.types import Alert, DeadLetter, ns, rfc3339
+from pipeline.types import Alert, DeadLetter, rfc3339
 
 # the source of a delivery's dead letter, before the subscriber's name
 DELIVERY_PREFIX = "delivery/"
@@ -29,8 +28,6 @@ REPEATS_NOTE = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
     "read, counted, and changes nothing."
 )
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-_AGO = re.compile(r"([0-9]{1,6}) ?(s|min|h|d)")
 _ID = re.compile(r"[0-9]{1,9}:[0-9]{1,18}")
 
 Stored = tuple[int, Entry]  # time of the append in ns UTC, entry
@@ -166,20 +163,6 @@ class Retrier:
         except (Retry, Rejected) as error:
             return False, f"{name} did not take it: {error}"
         return True, f"{name} took it"
-
-
-def since(text: str, now: int) -> int:
-    """Ns UTC of `2h`, `3d`, `30 min` ago, or of a time with its zone; raises ConfigError."""
-    if ago := _AGO.fullmatch(text):
-        return now - int(ago[1]) * _UNITS[ago[2]] * ns(1)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        msg = f"--since {shown(text[:40])!r}: a span like 2h or 3d, or 2026-01-05T22:00:00Z, please"
-        raise ConfigError(msg)
-    return ns(moment.timestamp())
 
 
 def shown(text: str) -> str:

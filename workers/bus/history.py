@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from pipeline import topics
@@ -14,17 +13,16 @@ from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 from pipeline.ports import Entry
-from pipeline.types import ns
 from workers.bus.connect import kafka_bus
+from workers.bus.time_option import moment
 from workers.config.secrets import Secrets
-
-LATEST_TIME = 4_102_444_800  # s since 1970: the year 2100
 
 
 def moments(since: str, until: str | None) -> tuple[int, int]:
     """The span of `--since` and `--until` (default: now), ns; raises ConfigError."""
-    start = _moment(since, "--since")
-    end = time.time_ns() if until is None else _moment(until, "--until")
+    now = time.time_ns()
+    start = moment(since, "--since", now)
+    end = now if until is None else moment(until, "--until", now)
     if start >= end:
         msg = f"--since {since} is not before --until {until or 'now'}"
         raise ConfigError(msg)
@@ -45,18 +43,3 @@ def observed(
     else:
         folder = (state or Path(settings.state)).expanduser() / "log"
         yield between(folder, topics.OBSERVATIONS, start, end)
-
-
-def _moment(text: str, option: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        msg = f"{option} {text[:40]!r}: a time like 2026-01-05T22:00:00Z, please"
-        raise ConfigError(msg)
-    since = moment.timestamp()
-    if not 0 <= since < LATEST_TIME:
-        msg = f"{option} {text[:40]!r}: before 1970 or after 2100 nothing was observed"
-        raise ConfigError(msg)
-    return ns(since)

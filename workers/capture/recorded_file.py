@@ -27,6 +27,7 @@ from workers.media.containers import BROKEN, Unplayable, open_file
 from workers.media.jpeg import encoded, fits
 from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
 from workers.media.recording_reader import RecordingReader
+from workers.media.timeline import believed
 
 STEP = Fraction(1, 2)  # s; in which a hole passes
 SLACK = Fraction(1, 4)  # s that a picture may come out of its decoder late
@@ -128,7 +129,7 @@ class RecordedSource:
             return
         yield from self._pictures(at, before=True)
         gap = recordings.MIN_ROUND if self._shown is None else at - self._shown[0]
-        length = (frame.duration or 0) * (frame.time_base or Fraction(0))
+        length = believed((frame.duration or 0) * (frame.time_base or Fraction(0)))
         self._ends = at + max(length, gap)
         self.native = frame.width, frame.height
         shape = recordings.stretch_of(stream, frame, self._aspect)

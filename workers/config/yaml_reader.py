@@ -100,7 +100,7 @@ def _not_yaml(path: str | Path, text: str, error: yaml.MarkedYAMLError) -> Fault
         )
     elif "mapping values are not allowed" in problem:
         before = _without_colon(rows, line - 1)
-        if before < line and not _KEY.search(rows[before - 1]):
+        if 0 < before < line and not _KEY.search(rows[before - 1]):
             line, problem = before, "a key needs a colon and a space after it"
         else:
             problem = "a second `: ` on one line, or a wrong indentation; put the text in quotes"

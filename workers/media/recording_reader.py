@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from workers.media.containers import BROKEN, TIMELESS, timed
-from workers.media.timeline import Timeline
+from workers.media.timeline import MAX_HOLE, Timeline, believed
 
 RATES = range(1, 241)  # frame rates that are believed of a recording without times
 USUAL_RATE = Fraction(25)
@@ -74,8 +74,11 @@ class RecordingReader:
             if self._timeless:
                 starts.append(len(starts) / frame_rate(stream))
             elif packet.pts is not None:
-                starts.append(packet.pts * packet.time_base + self._shift[stream.index])
-                last = max(packet.duration or 0, 0) * packet.time_base
+                at = packet.pts * packet.time_base + self._shift[stream.index]
+                if not self._near(stream, at):
+                    continue
+                starts.append(at)
+                last = believed((packet.duration or 0) * packet.time_base)
         starts.sort()
         gap = starts[-1] - starts[-2] if len(starts) > 1 else 1 / USUAL_RATE
         return starts[-1] + max(last, gap) if starts else Fraction(0)
@@ -123,7 +126,7 @@ class RecordingReader:
         if ticks is None or packet.time_base is None:
             return
         index, base = packet.stream.index, packet.time_base
-        lasts = max(packet.duration or 0, 0) * base
+        lasts = believed((packet.duration or 0) * base)
         self._shift[index] = self._line.shift(index, ticks * base, lasts)
         self._reached[index] = ticks * base + self._shift[index]
         if packet.pts is not None:
@@ -156,7 +159,11 @@ class RecordingReader:
         usual = self._shift.get(stream.index, Fraction(0))
         shift: Fraction = self._shifts[stream.index].pop(frame.pts, usual)
         at: Fraction = frame.pts * frame.time_base + shift
-        return at
+        return at if self._near(stream, at) else None
+
+    def _near(self, stream: Any, at: Fraction) -> bool:
+        """Whether a time of display is near the times of decoding, which make the line."""
+        return -MAX_HOLE <= at <= self._reached.get(stream.index, Fraction(0)) + MAX_HOLE
 
 
 def frame_rate(stream: Any) -> Fraction:

@@ -19,8 +19,18 @@ from workers.media.containers import Unplayable, open_file, picture_track, sound
 from workers.media.jpeg import Pixels, fits, fitted
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
+from workers.media.timeline import believed
 
-__all__ = ["AudioMix", "Picture", "Unplayable", "Video", "clip_length", "sound", "video_length"]
+__all__ = [
+    "AudioMix",
+    "Picture",
+    "Unplayable",
+    "Video",
+    "clip_length",
+    "sound",
+    "sound_tracks",
+    "video_length",
+]
 
 MIN_ROUND = Fraction(1, 25)  # s; shortest round of a looped video
 MAX_STRETCH = Fraction(8)  # a pixel that is more than so many times wider than high is a fault
@@ -169,7 +179,7 @@ class Video:
                     continue
                 gap = MIN_ROUND if last is None else at - last
                 last = at
-                length = (frame.duration or 0) * (frame.time_base or Fraction(0))
+                length = believed((frame.duration or 0) * (frame.time_base or Fraction(0)))
                 self._lasts = at + max(length, gap)
                 shape = stretch_of(stream, frame, self._aspect)
                 yield at, Picture(frame, self._longest, shape)
@@ -263,9 +273,10 @@ def mono_samples(frame: Any, count: Callable[[str, int], None]) -> Samples:
     raw = frame.to_ndarray()
     if not frame.format.is_planar:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
-    shifted = raw.astype(np.float32) - (128 if kind == "u8" else 0)
-    values: Samples = shifted / np.float32(_SCALES[kind])
-    sane = np.abs(values) < _LOUDEST  # False for NaN too
+    with np.errstate(invalid="ignore", over="ignore"):  # a file may hold any float
+        shifted = raw.astype(np.float32) - (128 if kind == "u8" else 0)
+        values: Samples = shifted / np.float32(_SCALES[kind])
+        sane = np.abs(values) < _LOUDEST  # False for NaN too
     bad = int(values.size - np.count_nonzero(sane))
     if bad:
         values = np.where(sane, values, np.float32(0))
@@ -287,6 +298,12 @@ def video_length(path: Path, *, whole: bool) -> Fraction:
     with closing(open_file(path)) as container:
         stream = _track(container, path, "picture")
         return RecordingReader(container, [stream], lambda *_: None).length(stream)
+
+
+def sound_tracks(path: Path) -> int:
+    """Returns how many sound tracks a file has. Raises Unplayable."""
+    with closing(open_file(path)) as container:
+        return len(container.streams.audio)
 
 
 def clip_length(path: Path, *, whole: bool, track: int = 1) -> Fraction:

@@ -14,6 +14,11 @@ MAX_HOLE = Fraction(60)  # s; a larger jump in the times is not believed
 STEP_BACK = Fraction(1)  # s; a smaller step back is disorder within one segment
 
 
+def believed(lasts: Fraction) -> Fraction:
+    """The length of a packet or frame, as far as it is believed: from 0 to `MAX_HOLE`."""
+    return min(max(lasts, Fraction(0)), MAX_HOLE)
+
+
 class Timeline:
     """The segments of one recording; times are seconds as `Fraction`."""
 

@@ -85,7 +85,7 @@ def rejudge_command(
 ) -> int:
     """Judges the observations of `[since, until)` again and writes the alerts; returns 0.
 
-    Times are RFC 3339 with an offset; `until` defaults to now.
+    Times are as in `time_option`; `until` defaults to now.
     """
     settings = loader.load(path)
     start, end = moments(since, until)

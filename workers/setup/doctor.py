@@ -32,7 +32,8 @@ from workers.capture import factory
 from workers.config import source_address, ssrf_guard
 from workers.config.findings import Finding
 from workers.config.secrets import Secrets
-from workers.setup import storage_estimate
+from workers.delivery.outbox import CircuitBreaker
+from workers.setup import storage_estimate, subscriber_health
 from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.stages.site_plan import load_head
@@ -69,7 +70,7 @@ def doctor(
         found += _state(config)
         tried = _tried(config, secrets, base or Path.cwd())
         found += tried.checks.values()
-        found += _webhooks(config, secrets)
+        found += _subscribers(config, secrets)
         found += _storage(config, tried.pictures)
     found = _with_lines(found, problems)
     return [msgspec.structs.replace(one, detail=secrets.redact(one.detail)) for one in found]
@@ -312,14 +313,40 @@ def _together(jobs: list[_Job], found: _Found) -> None:
     }
 
 
-def _webhooks(config: Config, secrets: Secrets) -> Iterator[Check]:
-    """Checks that secrets exist and that hosts have allowed addresses; sends nothing."""
+def _subscribers(config: Config, secrets: Secrets) -> Iterator[Check]:
+    """Checks the webhooks, and the files that fail."""
+    try:
+        breakers = dict(subscriber_health.breakers(config))
+    except OutsideError as error:
+        yield Check("subscribers", False, str(error))
+        breakers = {}
+    yield from _webhooks(config, secrets, breakers)
+    known = webhook_names(config)
+    for name, breaker in breakers.items():
+        wrong = "" if name in known else subscriber_health.trouble(breaker)
+        if wrong and name in subscriber_health.files(config):
+            yield Check(f"subscriber {name}", False, wrong)
+
+
+def _webhooks(
+    config: Config, secrets: Secrets, breakers: Mapping[str, CircuitBreaker]
+) -> Iterator[Check]:
+    """Checks that secrets exist, that hosts have allowed addresses, and that none fails.
+
+    It sends nothing.
+    """
     for i, (known, given) in enumerate(zip(webhook_names(config), config.webhooks, strict=True)):
         name = f"webhook {known}"
         try:
-            target = ssrf_guard.target(secrets.webhook(given, f"webhooks[{i}]"))
+            whole = secrets.webhook(given, f"webhooks[{i}]")
+            target = ssrf_guard.target(whole)
             reached = ", ".join(ssrf_guard.allowed(target))
         except (ConfigError, OutsideError) as error:
             yield Check(name, False, str(error))
         else:
+            state = breakers.get(known, CircuitBreaker())
+            wrong = subscriber_health.trouble(state, whole.url)
+            if wrong:
+                yield Check(name, False, f"{target.place} {wrong}")
+                continue
             yield Check(name, True, f"{target.place} is {reached}; try it: fusewatch webhooks test")
