@@ -321,12 +321,6 @@ def clip_length(path: Path, *, whole: bool, track: int = 1) -> Fraction:
     return Fraction(samples, RATE)
 
 
-def sound_tracks(path: Path) -> int:
-    """Returns how many sound tracks a file has. Raises Unplayable."""
-    with closing(open_file(path)) as container:
-        return len(container.streams.audio)
-
-
 def _track(container: Any, path: Path, kind: str, number: int = 1) -> Any:
     try:
         return picture_track(container) if kind == "picture" else sound_track(container, number)

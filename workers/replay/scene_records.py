@@ -6,7 +6,6 @@ The records come in the order in which they become known, exact to the sample an
 from __future__ import annotations
 
 import heapq
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
@@ -29,10 +28,8 @@ from pipeline.types import (
 from pipeline.words import cleaned, cleaned_line
 from workers.media import recordings
 from workers.media.jpeg import encoded
-from workers.replay.scene_file import Scene, SceneCamera, SceneClip, Span, exact, load_scene, ns_of
+from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
-
-log = logging.getLogger("fusewatch")
 
 __all__ = ["Scene", "fits", "load_scene", "scene_records"]
 
@@ -203,8 +200,6 @@ class _Player:
         if clips is None:
             yield from self._lost_for_ever()
             return
-        for clip in clips:
-            self._say_tracks(clip)
         total = scene.duration * RATE // SECOND
         mix = recordings.AudioMix(
             [
@@ -230,19 +225,6 @@ class _Player:
                     data=data,
                 )
             self._count(scene.site, self._name, "captured", 1)
-
-    def _say_tracks(self, clip: SceneClip) -> None:
-        """Warns of a file with several sound tracks, of which the scene chooses none."""
-        tracks = 1 if clip.track else recordings.sound_tracks(self._scene.media(clip.file))
-        if tracks > 1:
-            log.warning(
-                "%s: microphones.%s: %s has %d sound tracks, and the first is taken; `track` "
-                "chooses another",
-                self._scene.path,
-                self._name,
-                clip.file,
-                tracks,
-            )
 
     def _said(self) -> Iterator[Record]:
         scene = self._scene
