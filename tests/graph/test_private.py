@@ -103,6 +103,7 @@ def test_init_makes_a_private_state_folder_of_an_open_one(tmp_path: Path) -> Non
 
 def test_a_file_of_the_config_is_the_operators(config: Path, tmp_path: Path) -> None:
     config.write_text(f"{config.read_text()}jsonl: [{{path: {tmp_path / 'told' / 'a.jsonl'}}}]\n")
+    (tmp_path / "state").mkdir()
     own, given = subscribers(loader.load(config), tmp_path / "state", msgspec.UNSET)  # type: ignore[arg-type]
     umask = os.umask(0)
     os.umask(umask)
