@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,6 +19,8 @@ from pipeline.sources import known_at
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report, Roster
 from tests import reels
+from workers.capture.recorded_file import RecordedSource
+from workers.config.source_address import parse
 from workers.replay.scene_records import load_scene, scene_records
 from workers.runtime.status import Status
 
@@ -291,6 +294,55 @@ def joined(folder: Path, *firsts: float) -> None:
         film = reels.film(folder / f"{name}.ts", shots, codec="mpeg2video", rate=25)
         parts.append(film.read_bytes())
     (folder / "both.ts").write_bytes(b"".join(parts))
+
+
+def test_a_sound_that_only_the_second_part_has_begins_with_it(tmp_path: Path) -> None:
+    def part(name: str, *, sound: bool) -> bytes:
+        with av.open(str(tmp_path / name), "w", format="mpegts") as file:
+            film = file.add_stream("mpeg2video", rate=25)
+            film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+            film.codec_context.gop_size, film.codec_context.max_b_frames = 1, 0
+            noise = file.add_stream("mp2", rate=16_000, layout="mono") if sound else None
+            for k in range(50):
+                shot = av.VideoFrame.from_ndarray(np.full((48, 64), 90, np.uint8), "gray")
+                shot.pts, shot.time_base = k, Fraction(1, 25)
+                file.mux(film.encode(shot))
+                if noise is not None and k < 40:
+                    tone = np.full((1, 800), 8000, np.int16)
+                    tone[0, ::2] = -8000
+                    block = av.AudioFrame.from_ndarray(tone, "s16", "mono")
+                    block.rate, block.pts, block.time_base = 16_000, k * 800, Fraction(1, 16_000)
+                    file.mux(noise.encode(block))
+            for stream in (film, noise):
+                if stream is not None:
+                    file.mux(stream.encode(None))
+        return (tmp_path / name).read_bytes()
+
+    (tmp_path / "both.ts").write_bytes(part("a.ts", sound=False) + part("b.ts", sound=True))
+    path = scene(
+        tmp_path, "cameras: {till: {file: both.ts}}\nmicrophones: {hall: [{file: both.ts}]}"
+    )
+    status = Status()
+    records = played(path, status=status)
+    assert len(of(FrameChunk, records)) == 16
+    assert status.counted("lobby", "till", "unusable.rewound") == 0
+    heard = np.abs(reels.samples(of(AudioChunk, records)).astype(int))
+    assert abs(int(np.argmax(heard > 500)) / 16_000 - 2) < 0.2
+    source = media_of(tmp_path / "both.ts")
+    assert len([chunk for chunk in source if isinstance(chunk, FrameChunk)]) == 16
+
+
+def media_of(path: Path) -> RecordedSource:
+    """The file as a camera and a microphone, played in a time of its own."""
+    now = [START]
+
+    def wait(seconds: float) -> None:
+        now[0] += round(seconds * SECOND)
+
+    return RecordedSource(
+        parse(str(path), "camera"), "lobby", camera="till", microphone="hall",
+        detect=Detect(fps=4), clock=lambda: now[0], count=lambda *_: None, wait=wait,
+    )  # fmt: skip
 
 
 def test_a_hole_is_lost_picture_after_two_seconds(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from workers.media.containers import BROKEN, TIMELESS, timed
 from workers.media.timeline import MAX_HOLE, Timeline, believed
@@ -15,6 +15,12 @@ RATES = range(1, 241)  # frame rates that are believed of a recording without ti
 USUAL_RATE = Fraction(25)
 READ_AHEAD = 32_000_000  # bytes of packets that wait for another track
 _REMEMBERED = 256  # packets whose frames may still come out of the decoder
+
+
+class _Placed(NamedTuple):
+    packet: Any
+    shift: Fraction | None  # of its segment; None if it has no time
+    at: Fraction | None  # when it is decoded, on the line
 
 
 class RecordingReader:
@@ -38,7 +44,7 @@ class RecordingReader:
         )  # fmt: skip
         self._shifts: dict[int, dict[int, Fraction]] = {s.index: {} for s in self._streams}
         self._shift: dict[int, Fraction] = {}
-        self._reached: dict[int, Fraction] = {}  # time of the newest packet
+        self._reached: dict[int, Fraction] = {}  # time of the newest packet that was decoded
         self._number: dict[int, int] = {}
         self._next: dict[int, int | None] = {}  # the time that a next packet would be counted to
         self.ended: set[int] = set()  # tracks whose last frame has been given, as far as known
@@ -49,8 +55,9 @@ class RecordingReader:
 
         Sound without a time (None) follows what came before it.
         """
-        for packet in self._in_order():
-            stream = packet.stream
+        for placed in self._in_order():
+            packet, stream = placed.packet, placed.packet.stream
+            self._note(placed)
             try:
                 frames = packet.decode()
             except BROKEN:
@@ -68,9 +75,11 @@ class RecordingReader:
         """Reads all packets, decodes none; returns the seconds to the end of the last one."""
         starts: list[Fraction] = []
         last = Fraction(0)
-        for packet in self._demuxed():
+        for placed in self._demuxed():
+            packet = placed.packet
             if packet.stream.index != stream.index or not packet.size:
                 continue
+            self._note(placed)
             if self._timeless:
                 starts.append(len(starts) / frame_rate(stream))
             elif packet.pts is not None:
@@ -83,7 +92,7 @@ class RecordingReader:
         gap = starts[-1] - starts[-2] if len(starts) > 1 else 1 / USUAL_RATE
         return starts[-1] + max(last, gap) if starts else Fraction(0)
 
-    def _demuxed(self) -> Iterator[Any]:
+    def _demuxed(self) -> Iterator[_Placed]:
         """Yields the packets of the wanted tracks; those of the others only move the line."""
         packets = self._container.demux(self._streams)
         while True:
@@ -91,47 +100,56 @@ class RecordingReader:
                 packet = next(packets)
             except (StopIteration, *BROKEN):
                 return
-            self._place(packet)
+            placed = self._placed(packet)
             if packet.stream.index in self._wanted:
-                yield packet
+                yield placed
 
-    def _in_order(self) -> Iterator[Any]:
+    def _in_order(self) -> Iterator[_Placed]:
         """Yields the packets of all wanted tracks by their time.
 
         It reads on until each track has a later packet, the file ends, or `READ_AHEAD` bytes wait.
         """
-        waiting: list[tuple[Fraction, int, Any]] = []
+        waiting: list[tuple[Fraction, int, _Placed]] = []
         newest = dict.fromkeys(self._wanted, Fraction(-1))
         ahead = 0
-        for number, packet in enumerate(self._demuxed()):
-            index = packet.stream.index
-            newest[index] = max(newest[index], self._reached.get(index, Fraction(0)))
-            heapq.heappush(waiting, (newest[index], number, packet))
-            ahead += packet.size
+        for number, placed in enumerate(self._demuxed()):
+            index = placed.packet.stream.index
+            newest[index] = max(newest[index], placed.at or Fraction(0))
+            heapq.heappush(waiting, (newest[index], number, placed))
+            ahead += placed.packet.size
             while waiting and (waiting[0][0] <= min(newest.values()) or ahead > READ_AHEAD):
                 first = heapq.heappop(waiting)[2]
-                ahead -= first.size
+                ahead -= first.packet.size
                 yield first
-        left = Counter(packet.stream.index for _, _, packet in waiting)
+        left = Counter(placed.packet.stream.index for _, _, placed in waiting)
         self.ended = self._wanted - left.keys()
         while waiting:
-            packet = heapq.heappop(waiting)[2]
-            yield packet
-            left[packet.stream.index] -= 1
-            if not left[packet.stream.index]:
-                self.ended.add(packet.stream.index)
+            placed = heapq.heappop(waiting)[2]
+            yield placed
+            index = placed.packet.stream.index
+            left[index] -= 1
+            if not left[index]:
+                self.ended.add(index)
 
-    def _place(self, packet: Any) -> None:
+    def _placed(self, packet: Any) -> _Placed:
+        """The packet with its place on the line, which is known in the order of the file."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None or packet.time_base is None:
+            return _Placed(packet, None, None)
+        lasts = believed((packet.duration or 0) * packet.time_base)
+        shift = self._line.shift(packet.stream.index, ticks * packet.time_base, lasts)
+        return _Placed(packet, shift, ticks * packet.time_base + shift)
+
+    def _note(self, placed: _Placed) -> None:
+        """Notes the place of the packet that is decoded now, for the frames that come of it."""
+        packet, shift = placed.packet, placed.shift
+        if shift is None or placed.at is None:
             return
-        index, base = packet.stream.index, packet.time_base
-        lasts = believed((packet.duration or 0) * base)
-        self._shift[index] = self._line.shift(index, ticks * base, lasts)
-        self._reached[index] = ticks * base + self._shift[index]
+        index = packet.stream.index
+        self._shift[index], self._reached[index] = shift, placed.at
         if packet.pts is not None:
             known = self._shifts[index]
-            known[packet.pts] = self._shift[index]
+            known[packet.pts] = shift
             if len(known) > _REMEMBERED:
                 del known[next(iter(known))]
 

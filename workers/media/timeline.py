@@ -34,7 +34,9 @@ class Timeline:
 
         Packets of a track come in the order of decoding.
         """
-        number = self._segment.get(track, 0)
+        number = self._segment.get(
+            track, len(self._shifts) - 1
+        )  # a late track begins in the newest
         while not self._fits(track, time + self._shifts[number] - self._zero):
             if number + 1 == len(self._shifts):
                 self._shifts.append(self._end + self._zero - time)
