@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import termios
 import time
@@ -63,20 +62,14 @@ class Terminal:
                 self._raw += os.read(self._end, 65536)
 
 
-def _heeding_ctrl_c() -> None:
-    """A shell makes what it starts in the background ignore SIGINT, and so would the program."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @contextlib.contextmanager
 def terminal(words: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Iterator[Terminal]:
     """Runs a program in a terminal; it is killed at the end if it still runs."""
     ours, theirs = pty.openpty()
-    alone = ["setsid", "--ctty", *words]  # so that Ctrl-C reaches the program, and it alone
-    program = subprocess.Popen(
-        alone, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs,
-        preexec_fn=_heeding_ctrl_c,
-    )  # fmt: skip
+    # Ctrl-C is to reach the program, and it alone, also where a shell started the tests in the
+    # background and so makes them ignore it.
+    alone = ["setsid", "--ctty", "env", "--default-signal=INT", *words]
+    program = subprocess.Popen(alone, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     try:
         yield Terminal(ours, program)
