@@ -5,6 +5,7 @@ No test depends on the default port of the endpoint: it is taken while tests run
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -79,3 +80,13 @@ def nobody_calls_the_default_port(default_port: socket.socket | None) -> Iterato
     except BlockingIOError:
         return
     pytest.fail(f"a client came to {Api().listen}: give daemons and clients a port of their own")
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command that is called within a test leaves a log handler on a stderr that is closed."""
+    log = logging.getLogger("fusewatch")
+    before = log.handlers[:], log.propagate, log.level
+    yield
+    log.handlers[:], log.propagate, level = before
+    log.setLevel(level)
