@@ -88,9 +88,7 @@ def live(path: Path, site: Site) -> list[Record]:
                               count=count, wait=wait)  # type: ignore[arg-type]  # fmt: skip
 
     capture = Capture(
-        CaptureSettings(
-            site="office", sources=("desk",), stalled=patience(address, site.cameras["desk"])
-        ),
+        CaptureSettings(site="office", sources=("desk",), stalled=patience(site.cameras["desk"])),
         {"desk": FRAMES, **({"room": AUDIO} if microphone else {})},
         source,
         publish=lambda topic, records: told.extend(records),

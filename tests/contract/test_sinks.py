@@ -15,7 +15,7 @@ from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Webhook as Settings
-from pipeline.errors import BrokersAway, Rejected, Retry
+from pipeline.errors import BrokersAway, OutsideError, Rejected, Retry
 from pipeline.types import FrameChunk, ns
 from tests.make import alert, box, detections
 from workers.delivery.cloudevent import event_bytes, event_id
@@ -248,6 +248,27 @@ def test_our_own_file_that_becomes_a_folder_is_set_aside(tmp_path):
     sink.close()
     assert len(lines_of(path)) == 1
     assert (tmp_path / "alerts.jsonl.damaged-1").is_dir()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_after_a_failed_sync_the_alerts_are_written_again(tmp_path, ours, monkeypatch):
+    path = tmp_path / "alerts.jsonl"
+    sink = Jsonl(path, ours=ours)
+    sink.send(alert(revision=0))
+
+    def fails(_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(OutsideError, match="Input/output error"):
+            sink.flush()
+    sink.send(alert(revision=0))
+    sink.send(alert(revision=0))
+    sink.flush()
+    sink.close()
+    assert len(lines_of(path)) == (1 if ours else 2)
+    assert (tmp_path / "alerts.jsonl.damaged-1").exists() == ours
 
 
 def test_a_line_of_somebody_else_in_a_file_of_the_operator_stays(tmp_path):

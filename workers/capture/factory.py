@@ -25,7 +25,6 @@ from workers.capture.capture import (
 from workers.capture.clock import Clock
 from workers.capture.heartbeat import LOST_AFTER
 from workers.config.source_address import Address, parse
-from workers.media.recordings import HELD
 from workers.runtime.status import Status
 
 Expand = Callable[[str | Mapping[str, str], str], str | Mapping[str, str]]  # Secrets.source
@@ -66,7 +65,7 @@ def captures(  # noqa: PLR0913
                 site=name,
                 sources=roster(site.cameras, site.microphones),
                 hop=round(site.windows.hop * SECOND),
-                stalled=patience(address, site.cameras.get(camera)),
+                stalled=patience(site.cameras.get(camera)),
                 max_bytes=max_bytes,
             ),
             {of: topic for of, topic in ((camera, FRAMES), (room, AUDIO)) if of},
@@ -129,7 +128,7 @@ def silence_limit(camera: Camera | None, most: int = LOST_AFTER) -> int:
     It is `most` for a usual source. A camera with one frame a minute is lost only after three
     minutes, and until then its capture may publish nothing.
     """
-    return max(most, patience(None, camera) + 10 * SECOND)
+    return max(most, patience(camera) + 10 * SECOND)
 
 
 def source(
@@ -174,7 +173,7 @@ def source(
             microphone=room,
             track=track,
             detect=seen.detect if seen else None,
-            patience=max(STREAM_TIMEOUT, patience(address, seen) / SECOND),
+            patience=max(STREAM_TIMEOUT, patience(seen) / SECOND),
             clock=clock,
             count=count,
         )
@@ -216,8 +215,9 @@ def _same(camera: Address, microphone: Address) -> bool:
     return camera.streamed and camera == microphone
 
 
-def patience(address: Address | None, camera: Camera | None) -> int:
+def patience(camera: Camera | None) -> int:
     """Ns without a chunk after which a source is lost: three frame periods, and at least
-    STALLED_AFTER, or HELD for a file, which never waits for a network."""
-    least = round(HELD * SECOND) if address and address.scheme == "file" else STALLED_AFTER
-    return least if camera is None else max(least, round(3 * SECOND / camera.detect.fps))
+    STALLED_AFTER. A file says its holes itself."""
+    if camera is None:
+        return STALLED_AFTER
+    return max(STALLED_AFTER, round(3 * SECOND / camera.detect.fps))

@@ -85,6 +85,7 @@ class Jsonl:
         self._older = path.with_name(f"{path.name}.1")
         self._ids: dict[str, None] = {}
         self._file = -1
+        self._synced = True  # False after a failed sync: what the file holds may be lost
         try:
             self._open()
         except OutsideError as error:
@@ -114,7 +115,8 @@ class Jsonl:
     def flush(self) -> None:
         """Syncs the file to disk; raises OutsideError, and then the alerts are to be sent again.
 
-        After a failed sync nobody knows what is on disk, so a file of ours is set aside then.
+        After a failed sync nobody knows what is on disk. A file of ours is set aside then. To one
+        of the operator the alerts are added once more.
         """
         try:
             if self._file >= 0:
@@ -124,9 +126,11 @@ class Jsonl:
                 return  # a pipe or a terminal cannot be synced
             self.close()
             self._ids.clear()
+            self._synced = False
             msg = f"{self._path}: {error.strerror}"
-            with suppress(OSError, OutsideError):
-                self._set_aside(msg)
+            if self._ours:
+                with suppress(OSError, OutsideError):
+                    self._set_aside(msg)
             raise OutsideError(msg) from error
 
     def close(self) -> None:
@@ -158,7 +162,11 @@ class Jsonl:
         self._file = self._opened(os.O_RDWR | os.O_APPEND)
         _mend(self._file, self._path)
         self._remember_all(self._before())
-        if not self._remember_all(_tail(self._file)):
+        whole = self._remember_all(_tail(self._file))
+        if not self._synced:
+            self._ids.clear()
+            self._synced = True
+        if not whole:
             msg = f"{self._path}: holds lines that are no alerts"
             if self._ours:
                 raise _Damaged(msg)
