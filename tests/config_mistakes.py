@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from workers.config.findings import FaultyFile, Finding
+from workers.config.findings import ConfigFinding, FaultyFile
 from workers.config.loader import examine
 
 RIGHT = """\
@@ -54,7 +54,7 @@ def swapped(*pairs: str) -> bytes:
     return text.encode()
 
 
-def findings(path: Path, data: bytes) -> list[Finding]:
+def findings(path: Path, data: bytes) -> list[ConfigFinding]:
     """All that `check` finds in a file that holds `data`."""
     path.write_bytes(data)
     try:

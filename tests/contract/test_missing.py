@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.stages import WORKERS
 from workers import daemon
 from workers.cli import main
-from workers.config.findings import NOTE, WARNING, Finding
+from workers.config.findings import NOTE, WARNING, ConfigFinding
 from workers.config.loader import examine
 from workers.config.missing import concerning
 from workers.config.words import words
@@ -198,5 +198,5 @@ def test_a_person_can_list_the_words_that_a_config_may_hold(
 
 
 def test_a_finding_without_a_path_is_about_the_file() -> None:
-    finding = Finding(file="a.yaml", line=3, path="", message="is empty")
+    finding = ConfigFinding(file="a.yaml", line=3, path="", message="is empty")
     assert str(finding) == "a.yaml:3: is empty"

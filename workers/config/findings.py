@@ -20,7 +20,7 @@ MAX_PROBLEMS = 50  # limit of problems in one error; the rest is counted
 MAX_MESSAGE_LENGTH = 400  # characters; limit of one problem
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class ConfigFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One problem, warning or note. A file with a problem cannot be used.
 
     With a warning, something that the file names is missing now. A note asks for nothing.
@@ -41,15 +41,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class FaultyFile(ConfigError):
     """A file has problems; `findings` are all of them, and `str()` is a line for each."""
 
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ConfigFinding, ...] = ()
 
 
 def located(
     file: str | Path, lines: Lines, problems: Iterable[Problem], level: str = PROBLEM
-) -> list[Finding]:
+) -> list[ConfigFinding]:
     """Returns the problems with their lines, in the order of the file."""
     found = [
-        Finding(
+        ConfigFinding(
             level=level,
             file=str(file),
             line=_line(lines, problem.path),
@@ -61,7 +61,7 @@ def located(
     return sorted(found, key=lambda finding: (finding.line, finding.path, finding.message))
 
 
-def faulty(findings: Iterable[Finding]) -> FaultyFile:
+def faulty(findings: Iterable[ConfigFinding]) -> FaultyFile:
     """Returns one error for all findings, one line each."""
     kept = tuple(findings)
     told = [str(finding) for finding in kept[:MAX_PROBLEMS]]
@@ -72,7 +72,7 @@ def faulty(findings: Iterable[Finding]) -> FaultyFile:
     return error
 
 
-def announce(findings: Iterable[Finding]) -> None:
+def announce(findings: Iterable[ConfigFinding]) -> None:
     """Logs warnings and notes; it is called before anything slow begins."""
     for finding in findings:
         log.log(logging.WARNING if finding.level == WARNING else logging.INFO, "%s", finding)

@@ -21,7 +21,7 @@ from pipeline.config.problem import Problem, Way, nearest
 from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus
 from pipeline.errors import ConfigError
 from workers.config import adapters, source_address, ssrf_guard
-from workers.config.findings import NOTE, WARNING, Finding, Lines, faulty, located
+from workers.config.findings import NOTE, WARNING, ConfigFinding, Lines, faulty, located
 from workers.config.missing import downloads, missing
 from workers.config.secrets import checkable
 from workers.config.system_files import system_file
@@ -46,8 +46,8 @@ class Examination(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     config: Config | None
-    problems: tuple[Finding, ...] = ()
-    warnings: tuple[Finding, ...] = ()  # with the notes
+    problems: tuple[ConfigFinding, ...] = ()
+    warnings: tuple[ConfigFinding, ...] = ()  # with the notes
     whole: bool = True
 
     def settings(self) -> Config:

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, install_hint
 from pipeline.stages import ALL_STAGES
 from workers.config import source_address
 from workers.config.adapters import ADAPTERS
-from workers.config.findings import Finding
+from workers.config.findings import ConfigFinding
 from workers.config.secrets import checkable, files, references, unset
 from workers.config.source_address import host_hint
 
@@ -52,16 +52,16 @@ def downloads(config: Config, env: Env) -> Iterator[Problem]:
 
 def concerning(
     config: Config,
-    findings: Iterable[Finding],
+    findings: Iterable[ConfigFinding],
     *,
     stages: Sequence[str] = ALL_STAGES,
     sources: bool = True,
     deliveries: bool = True,
-) -> list[Finding]:
+) -> list[ConfigFinding]:
     """Returns the findings of a process that runs `stages`, captures `sources`, or delivers."""
     models = needed_models(config, stages)
 
-    def concerns(finding: Finding) -> bool:
+    def concerns(finding: ConfigFinding) -> bool:
         part, *rest = re.split(r"[.\[]", finding.path)
         match part:
             case "models":

@@ -27,7 +27,7 @@ from workers.delivery.receiver import Received, Receiver
 from workers.delivery.snapshots import SnapshotSink, least_scores
 from workers.delivery.subscribers import deliver_now
 from workers.demo import page, terminal
-from workers.demo.story import Chapter, Reader, Story, tell
+from workers.demo.story import Chapter, ChapterReader, Story, tell
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_replay import new_records, replay
 from workers.runtime.printable import printable
@@ -88,7 +88,7 @@ def play(
     alerts = bus.reader(topics.ALERTS, "demo")
     least = least_scores(settings)
     pictures = SnapshotSink(folder / "evidence", bus, least=least)
-    reader = Reader(folder / "evidence", least)
+    reader = ChapterReader(folder / "evidence", least)
     chapters: list[Chapter] = []
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     with (

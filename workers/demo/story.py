@@ -91,7 +91,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         return max(shown, key=lambda chapter: (chapter.seen > 0, chapter.alert.time), default=None)
 
 
-class Reader:
+class ChapterReader:
     """Turns alerts into chapters, in the order in which they were told.
 
     `least` is that of `SnapshotSink`.

@@ -30,7 +30,7 @@ from pipeline.config.schema import Config, Site, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, install_hint
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
-from workers.config.findings import Finding
+from workers.config.findings import ConfigFinding
 from workers.config.secrets import Secrets
 from workers.delivery.outbox import CircuitBreaker
 from workers.setup import storage_estimate, subscriber_health
@@ -55,7 +55,7 @@ def doctor(
     env: Mapping[str, str] = os.environ,
     base: Path | None = None,
     devices: Path = Path("/sys/class/video4linux"),
-    problems: Sequence[Finding] = (),
+    problems: Sequence[ConfigFinding] = (),
 ) -> list[Check]:
     """Checks devices, weights, disk and, with a config, each of its sources and webhooks.
 
@@ -76,7 +76,7 @@ def doctor(
     return [msgspec.structs.replace(one, detail=secrets.redact(one.detail)) for one in found]
 
 
-def _with_lines(found: Sequence[Check], problems: Sequence[Finding]) -> list[Check]:
+def _with_lines(found: Sequence[Check], problems: Sequence[ConfigFinding]) -> list[Check]:
     """Adds the lines of the config's problems to the checks that tell them, or tells them."""
     told = {check.name: check for check in found}
     for problem in problems:
