@@ -22,9 +22,9 @@ from pipeline.config.schedule import Schedule
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
     REPORT_SCORE,
-    Finding,
     KeywordMatcher,
     PhraseMatcher,
+    RuleFinding,
     SoundThreshold,
     TrackedFrame,
     likely,
@@ -81,7 +81,7 @@ def in_zone(**given: object) -> ZoneIntrusion:
 
 def test_a_finding_in_a_zone_says_who_where_and_when() -> None:
     (found,) = in_zone().see(seen(10, track(1, IN, 10, score=0.7)))
-    assert found == Finding(
+    assert found == RuleFinding(
         rule="zone-floor",
         label="intrusion",
         severity="high",
@@ -230,7 +230,7 @@ def test_a_crowd_at_one_camera_is_not_ended_by_another() -> None:
 # -- lines
 
 
-def crossed(**given: object) -> list[Finding]:
+def crossed(**given: object) -> list[RuleFinding]:
     """What a walk across the line `door` gives; upwards: in is to the right."""
     line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)
     rule = LineRule(line="door", direction="both", severity="critical")
