@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.judge.incident import Incident, IncidentFold, Timing
 from pipeline.types import SECOND, Alert, Anomaly, Presence, Progress, Record, needed_until
 from workers.delivery.snapshots import evidence_names
-from workers.stages.alert import AlertStage
+from workers.stages.alert import AlertStage, SiteIncidents
 
 TIMING = Timing(close_after=10 * SECOND, max_duration=60 * SECOND)
 START = 1_767_650_400 * SECOND
@@ -46,7 +46,7 @@ def anomaly(
 
 
 def incidents() -> IncidentFold:
-    return IncidentFold(TIMING, lambda site, alert, revision: ())
+    return IncidentFold(TIMING, lambda site, group, alert, revision: ())
 
 
 def at(seconds: float) -> int:
@@ -185,7 +185,9 @@ def progress(upto: float) -> Progress:
 
 
 def stage() -> AlertStage:
-    return AlertStage({"office": TIMING}, lambda s, a, r: evidence_names(s, a, r, ("desk",)))
+    return AlertStage(
+        {"office": SiteIncidents(TIMING)}, lambda s, g, a, r: evidence_names(s, a, r, ("desk",))
+    )
 
 
 def test_an_anomaly_that_comes_again_after_its_incident_closed_says_nothing() -> None:
@@ -208,7 +210,7 @@ def test_a_restart_knows_what_belonged_to_the_incident_before() -> None:
     # The first incident is split at 400 s; its last evidence reaches into the second one's time,
     # which lasts so long that it is what the floor waits for.
     timing = Timing(close_after=10 * SECOND, max_duration=400 * SECOND)
-    stage = AlertStage({"office": timing}, lambda site, alert, revision: ())
+    stage = AlertStage({"office": SiteIncidents(timing)}, lambda site, group, alert, revision: ())
     records: list[Record] = []
     for second in range(780):
         records += [progress(second), anomaly(second, last=4.0)]
@@ -235,7 +237,7 @@ def test_an_outage_is_one_alert_a_day_not_one_every_ten_minutes() -> None:
 
 def test_ids_stay_the_same_through_restarts_and_splits() -> None:
     timing = Timing(close_after=10 * SECOND, max_duration=600 * SECOND)
-    stage = AlertStage({"office": timing}, lambda site, alert, revision: ())
+    stage = AlertStage({"office": SiteIncidents(timing)}, lambda site, group, alert, revision: ())
     records: list[Record] = []
     for second in range(1400):
         records += [progress(second), anomaly(second)]

@@ -10,13 +10,16 @@ from pipeline.judge.incident import MAX_TEXTS, IncidentFold, Timing
 from pipeline.types import SECOND, Alert, Anomaly, Presence, ns
 from tests.make import anomaly
 from workers.delivery.snapshots import evidence_names
-from workers.stages.site_plan import timing
+from workers.stages.alert import SiteIncidents
+from workers.stages.site_plan import site_incidents
 
 TIMING = Timing(close_after=10 * SECOND, max_duration=60 * SECOND)
 
 
 def incidents() -> IncidentFold:
-    return IncidentFold(TIMING, lambda site, id_, rev: evidence_names(site, id_, rev, ("desk",)))
+    return IncidentFold(
+        TIMING, lambda site, group, id_, rev: evidence_names(site, id_, rev, ("desk",))
+    )
 
 
 def test_a_closing_alert_names_the_pictures_of_its_opening() -> None:
@@ -147,7 +150,7 @@ def test_an_incident_takes_what_starts_before_its_longest_duration(
 def test_what_starts_before_the_floor_of_a_restart_is_closed_already(
     start: float, told: int
 ) -> None:
-    fold = IncidentFold(TIMING, lambda site, id_, revision: (), floor=ns(100))
+    fold = IncidentFold(TIMING, lambda site, group, id_, revision: (), floor=ns(100))
     assert len(fold.on(anomaly(start))) == told
 
 
@@ -198,4 +201,4 @@ def test_revisions_are_told_at_the_end_of_what_caused_them() -> None:
 
 
 def test_without_settings_an_incident_ends_as_a_site_says_by_default() -> None:
-    assert Timing() == timing(schema.Site())
+    assert SiteIncidents(Timing()) == site_incidents(schema.Site())
