@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from operator import attrgetter
 
 import msgspec
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ def anomaly(
     presence: dict[str, Presence] | None = None,
     head: str = "",
     source: str = "desk",
-    mode: str = "",
+    **more: str,
 ) -> Anomaly:
     start = START + round(at * SECOND)
     return Anomaly(
@@ -44,7 +45,7 @@ def anomaly(
         reasons=(f"{label} at {at}",),
         contributions={"sound" if label in ("gunshot", "scream") else "vision": 1.0},
         head=head,
-        mode=mode,
+        **more,
     )
 
 
@@ -59,11 +60,11 @@ def at(seconds: float) -> int:
 def finished(alerts: list[Alert]) -> set[tuple[object, ...]]:
     """The last revision of each incident by content: what must be equal in all runs."""
     last = {alert.id: alert for alert in alerts}
-    return {
-        (a.site, a.labels, a.severity, a.start, a.end, a.rules, a.state)  # and more:
-        + (a.heads, a.findings, a.modes, a.score, a.transcript)
-        for a in last.values()
-    }
+    told = attrgetter(
+        *("site", "labels", "severity", "start", "end", "rules", "state", "heads", "findings"),
+        *("modes", "score", "transcript"),
+    )
+    return {told(alert) for alert in last.values()}
 
 
 def play(anomalies: list[Anomaly], order: list[Anomaly], skew: float) -> list[Alert]:
