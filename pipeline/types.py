@@ -28,6 +28,7 @@ Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused
 SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
+Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -64,6 +65,13 @@ class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
     width: Whole  # px; of the picture
     height: Whole  # px; of the picture
     data: bytes  # the JPEG
+    # why the frame wants a look: `all` (nobody measured motion), `motion`, `heartbeat`, `first`,
+    # `light`; empty: nothing moves
+    look: str = "all"
+    motion: bytes = (
+        b""  # how much moved in each cell of a grid, row by row, 0 to 255; empty: unknown
+    )
+    regions: tuple[Corners, ...] = ()  # where something moved
 
 
 class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
@@ -111,6 +119,7 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
     embedding: bytes = b""
     luma: Number = -1.0  # mean of the frame, 0 to 1
     sharpness: Number = -1.0  # `log10(1 + v)`, see above
+    gated: bool = False  # true: nobody looked at the frame, because nothing moves in it
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):
@@ -211,9 +220,6 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
     offset: Whole  # where it was
     reason: str  # why it could not be used
     value: bytes  # its first 256 kB
-
-
-Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
 
 
 class Anomaly(Record, frozen=True, kw_only=True, tag=True):
