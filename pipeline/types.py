@@ -290,9 +290,23 @@ class Alert(Record, frozen=True, kw_only=True, tag=True):
     modes: tuple[str, ...] = ()  # of its anomalies, sorted
 
 
+class SiteConfig(Record, frozen=True, kw_only=True, tag=True):
+    """What judges a site from `start` on; published when it changes.
+
+    It has no addresses, paths or secrets.
+    """
+
+    start: Whole  # ns; it is in force from here on
+    hash: str  # SHA-256 of the settings and the head
+    head: str  # name and version of the fusion head, or `rules`
+    head_sha256: str = ""  # of the head's file; empty for `rules`
+    recorded: bool = False  # recordings were judged: no source is lost by its silence
+    settings: str  # JSON with sorted keys: rules, zones, lines, windows, incidents, models, ...
+
+
 Any = (
     FrameChunk | AudioChunk | Report | Detections | Utterance | Sound | Described
-    | Progress | Roster | Late | DeadLetter | Anomaly | Alert
+    | Progress | Roster | Late | DeadLetter | Anomaly | Alert | SiteConfig
 )  # fmt: skip
 
 
@@ -314,7 +328,7 @@ def needed_until(record: Record) -> int:
             return record.upto
         case Roster():
             return record.start + ROSTER_STANDS
-        case Late() | DeadLetter():
+        case Late() | DeadLetter() | SiteConfig():
             return 0
         case Alert():
             return record.time

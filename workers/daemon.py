@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
 from workers.bus.publish import publish_all
+from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.capture.reports import ReportBacklog
@@ -119,6 +120,9 @@ class Daemon:
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         self._forget(nodes, who)
+        configs = self._configs(recorded=recorded)
+        heads = heads_of(node.stage for node in nodes) or {}
+        configs.publish(heads, self.clock() if played is None else played.start)
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
         stages = [stage_consumer(runner) for runner in runners]
@@ -128,7 +132,7 @@ class Daemon:
         def show() -> None:
             _show(positions, keeps_up, deliveries, self.status, self.view)
             if supervisor.asked():
-                reload_heads(self.path, nodes)
+                reload_heads(self.path, nodes, swapped=lambda to: configs.publish(to, self.clock()))
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
         captures = [] if recorded else self._captures(keeps_up, deliveries)
@@ -162,6 +166,11 @@ class Daemon:
         if supervisor.error is not None:
             alert = next(node for node in nodes if node.out == topics.ALERTS)
             self._tell(alert, who, late)
+
+    def _configs(self, *, recorded: bool) -> ConfigHistory:
+        known = (self.bus.last(topics.CONFIGS, site) for site in self.settings.sites)
+        before = read_configs(value for value in known if value is not None)
+        return ConfigHistory(self.settings, self.bus, before, recorded=recorded)
 
     def _delivery(self, who: Subscriber) -> Delivery:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)

@@ -56,6 +56,15 @@ def appended(folder: Path, topic: str, start: int, end: int) -> Iterator[tuple[i
             first = rows[-1][1] + 1
 
 
+def oldest(folder: Path, topic: str) -> int | None:
+    """Returns the offset of the oldest stored entry; None without one. Raises as `between` does."""
+    if folder.is_dir() and not (folder / f"{topic}.db").exists():
+        return None
+    with _looking(folder, topic) as link:
+        (found,) = link.execute("SELECT min(offset) FROM entries").fetchone()
+        return None if found is None else int(found)
+
+
 @contextmanager
 def _looking(folder: Path, topic: str) -> Iterator[Connection]:
     path = folder / f"{topic}.db"

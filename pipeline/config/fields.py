@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
+# may hold a secret
+HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
 NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
 _LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
 
@@ -68,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         shown = (
-            f"{name}={'***' if name in _HIDDEN else repr(getattr(self, name))}"
+            f"{name}={'***' if name in HIDDEN else repr(getattr(self, name))}"
             for name in self.__struct_fields__
         )
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -23,6 +23,7 @@ DELIVERY_PREFIX = "delivery/"
 RETRY_TOPICS = frozenset(topics.ALL_TOPICS) - {
     topics.LATE,
     topics.DEAD,
+    topics.CONFIGS,
 }  # topics that take a record again
 REPEATS_NOTE = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
