@@ -76,9 +76,24 @@ class FusionState:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
             self._sites[record.site] = SiteState(record.site, plan, self._heads, floor)
+        before = self._advance(record)
+        said = self._sites[record.site].on(record, self._now)
+        return said + self._expired(before)
+
+    def passed(self, record: Record) -> None:
+        """Lets the time of the partition go on by a record that a restart need not judge again."""
+        if record.site in self._plans:
+            self._expired(self._advance(record))
+
+    def _advance(self, record: Record) -> int:
+        """Advances the time of the partition; returns the time before."""
         before, newest = self._now, event_start(record)
         self._now = max(before, min(newest, before + SECOND) if before else newest)
-        said = self._sites[record.site].on(record, self._now)
+        return before
+
+    def _expired(self, before: int) -> list[Record]:
+        """Returns what silent sources cause at all sites, once a second."""
+        said: list[Record] = []
         if self._now // SECOND > before // SECOND:
             for name, site in self._sites.items():
                 said += site.expire_silent_sources(self._now)
