@@ -78,6 +78,8 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(each) for key, each in value.items()}
         case list() | tuple() | set() | frozenset():
             return [_plain(each) for each in value]
+        case float() if value.is_integer():
+            return int(value)  # `size: 4` and a default of 4.0 are the same
         case _:
             return value
 

@@ -16,7 +16,7 @@ from pipeline.bus.log import LocalLog
 from pipeline.config.schema import Config
 from pipeline.run import Runner
 from pipeline.stages import JUDGES
-from pipeline.types import SECOND, Alert, Record, ns
+from pipeline.types import Alert, Record, ns
 from tests import make
 from tests.graph.conftest import FAKES
 from workers import graph
@@ -128,7 +128,7 @@ def record(dice: random.Random, config: Path) -> list[Alert]:
 
 
 def trace_of(record: Record) -> str:
-    from pipeline.trace import begin  # noqa: PLC0415
+    from pipeline.trace import begin
 
     return begin(record)
 

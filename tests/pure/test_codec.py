@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import codec, types
 from pipeline.errors import DecodeError
-from pipeline.types import Alert, DeadLetter, Late, Presence, Record, ns
+from pipeline.types import Alert, DeadLetter, Late, Presence, Record, SiteConfig, ns
 from tests import make
 
 ALL: list[Record] = [
@@ -46,6 +46,7 @@ ALL: list[Record] = [
         presence={"desk": Presence.LOST},
         contributions={"sound": 1.0},
     ),
+    SiteConfig(site="a", source="config", start=ns(8), hash="0f", head="rules", settings="{}"),
 ]
 
 
