@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.fusion.noisy_or import Verdict
+from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import VISION, RuleFinding
-from pipeline.types import SEVERITIES, Anomaly, Presence, content_id, rfc3339
+from pipeline.types import SEVERITIES, Anomaly, Presence, content_id
 
 
 def gravity(finding: RuleFinding) -> tuple[int, float, int, str]:
     """Sorts findings: the gravest, the surest and the earliest is the largest."""
     return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
-
-
-def reason_at(start: int, what: str) -> str:
-    """A reason for a person to read: the time of day in UTC, and what was found."""
-    return f"{rfc3339(start)[11:19]}Z {what}"
 
 
 def anomaly_of(
@@ -50,11 +46,13 @@ def anomaly_of(
 def carried(verdict: Verdict) -> str:
     """What carried the judgement of a window, for a person to read.
 
-    Fused evidence names what the rules found. A learned verdict names the shares of the modalities.
+    Fused evidence names what the rules found. A learned verdict names the shares of the modalities
+    and what in them weighed most.
     """
     if verdict.findings:
         signs = dict.fromkeys(finding.reason for finding in verdict.findings)
         return f"{verdict.label} from several signs: {'; '.join(signs)}"
     shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
     by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
-    return f"{verdict.label} learned from {by or 'the whole'}"
+    why = f": {'; '.join(verdict.why)}" if verdict.why else ""
+    return f"{verdict.label} learned from {by or 'the whole'}{why}"
