@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 
-from pipeline import codec, topics
+from pipeline import codec, topics, trace
 from pipeline.bus.log import LocalLog
 from pipeline.config.schema import Config
 from pipeline.run import Runner
@@ -109,7 +111,7 @@ def record(dice: random.Random, config: Path) -> list[Alert]:
         count = dice.choice((1, 5, 40, 200))
         for arrival, each in rows[:count]:
             clock[0] = ns(BEGIN + arrival)
-            bus.publish(topics.OBSERVATIONS, each.site, codec.encode(each), trace_of(each))
+            bus.publish(topics.OBSERVATIONS, each.site, codec.encode(each), trace.begin(each))
         del rows[:count]
         bus.flush()
         while sum(runner.step() for runner in runners):
@@ -127,12 +129,6 @@ def record(dice: random.Random, config: Path) -> list[Alert]:
     return list(sent.values())
 
 
-def trace_of(record: Record) -> str:
-    from pipeline.trace import begin
-
-    return begin(record)
-
-
 def again(config: Path, since: float, until: float) -> Again:
     settings: Config = loader.load(config)
     with history(settings, config, config.parent / "state") as stored:
@@ -146,11 +142,16 @@ def overlapping(sent: Sequence[Alert], since: float, until: float) -> list[Alert
     return [alert for alert in sent if alert.id in wanted]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_every_cut_of_a_log_gives_what_was_sent(config: Path, seed: int) -> None:
+@pytest.mark.parametrize("group", ["site", "source"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_cut_of_a_log_gives_what_was_sent(config: Path, seed: int, group: str) -> None:
+    config.write_text(
+        config.read_text().replace("lost_after: 10", f"lost_after: 10, group: {group}")
+    )
     dice = random.Random(seed)
     sent = record(dice, config)
     assert len({alert.id for alert in sent}) > 8
+    read = []
     for since in range(0, LONG, 35):
         until = since + dice.choice((1, 20, 90, LONG))
         judged = again(config, since, until)
@@ -160,3 +161,24 @@ def test_every_cut_of_a_log_gives_what_was_sent(config: Path, seed: int) -> None
         assert got == {codec.encode(alert) for alert in expected}, (since, until)
         assert len(judged.judged.alerts) == len(expected)
         assert judged.compared.unsure == []
+        read.append(judged.judged.entries)
+    assert read[-1] < max(read), "it does not read the whole log"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_differs_because_its_begin_is_no_longer_stored_is_named(
+    config: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    record(dice, config)
+    named = 0
+    for begin in range(60, LONG, 60):
+        with closing(connect(config.parent / "state/log/observations.v1.db")) as link, link:
+            sql = "SELECT min(offset) FROM entries WHERE start >= ?"
+            first = link.execute(sql, (ns(BEGIN + begin),)).fetchone()
+            link.execute("DELETE FROM entries WHERE offset < ?", first)
+        found = again(config, 0, LONG).compared
+        unsure = {each.id for each in found.unsure}
+        assert {each.id for each in found.differs if each.what != "added"} <= unsure
+        named += len(unsure)
+    assert named > 0
