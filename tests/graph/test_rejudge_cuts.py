@@ -92,6 +92,22 @@ def site_log(dice: random.Random, site: str) -> Iterator[tuple[float, Record]]:
             yield arrival + 0.001, said
 
 
+class Killed(Exception):
+    """The process ends here."""
+
+
+class KillingLog(LocalLog):
+    """A log whose next flush is the last thing that a process does: nothing is committed."""
+
+    kills = False
+
+    def flush(self) -> None:
+        super().flush()
+        if self.kills:
+            self.kills = False
+            raise Killed
+
+
 def record(dice: random.Random, config: Path) -> list[Alert]:
     """Judges a log in `state`, with restarts; returns what was sent, each revision once."""
     rows = [row for site in SITES for row in site_log(dice, site)]
@@ -100,7 +116,7 @@ def record(dice: random.Random, config: Path) -> list[Alert]:
     rows.sort(key=lambda row: row[0])
     clock = [0]
     settings = loader.load(config)
-    bus = LocalLog(config.parent / "state" / "log", clock=lambda: clock[0])
+    bus = KillingLog(config.parent / "state" / "log", clock=lambda: clock[0])
 
     def started() -> list[Runner]:
         nodes = graph.nodes(settings, FAKES, Status(), recorded=False, stages=JUDGES)
@@ -114,12 +130,19 @@ def record(dice: random.Random, config: Path) -> list[Alert]:
             bus.publish(topics.OBSERVATIONS, each.site, codec.encode(each), trace.begin(each))
         del rows[:count]
         bus.flush()
-        while sum(runner.step() for runner in runners):
-            pass
-        if dice.random() < RESTARTS:
+        bus.kills = dice.random() < RESTARTS
+        stopped = dice.random() < RESTARTS
+        try:
+            while sum(runner.step() for runner in runners):
+                pass
+        except Killed:
+            stopped = True
+        if stopped:
             for runner in runners:
                 runner.close()
             runners = started()
+            while sum(runner.step() for runner in runners):
+                pass
     reader = bus.reader(topics.ALERTS, "test")
     sent: dict[tuple[str, int], Alert] = {}
     for entry in reader.poll(100_000)[1:]:

@@ -63,7 +63,7 @@ def judge_again(
     begin, _ = span(settings, min(run.floor for run in run_ups.values()), until)
     _, end = span(settings, since, until)
     judge.feed(stored.between(topics.OBSERVATIONS, begin, end))
-    judge.feed_until_closed(stored.between(topics.OBSERVATIONS, end, end + LONGEST))
+    judge.feed_until_done(stored.between(topics.OBSERVATIONS, end, end + LONGEST))
     judged = judge.result()
     wanted = [incident for run in run_ups.values() for incident in run.wanted]
     outside = comparison.outside(wanted)

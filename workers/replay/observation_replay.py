@@ -7,7 +7,7 @@ live data changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -16,13 +16,12 @@ from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
-from pipeline.host import pack, site_hash
-from pipeline.ports import Entry
+from pipeline.host import pack, site_hash, unpack
+from pipeline.ports import Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
-from pipeline.types import ROSTER_EVERY, Alert, Anomaly, event_start, ns
+from pipeline.types import ROSTER_EVERY, Alert, Anomaly, Record, event_start, ns
 from workers import graph
-from workers.replay.scene_replay import new_records
 from workers.replay.sent_alerts import overlapping
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
@@ -95,21 +94,24 @@ class Rejudging:
             for number in dict.fromkeys(entry.partition for entry in batch):
                 self._judge(number, [entry for entry in batch if entry.partition == number])
 
-    def feed_until_closed(self, entries: Iterable[Entry]) -> None:
-        """Judges more entries, until no incident of the span is open."""
+    def feed_until_done(self, entries: Iterable[Entry]) -> None:
+        """Judges more entries, until `done`."""
         for batch in _batches(entries):
-            if not self.open:
+            if self.done:
                 return
             self.feed(batch)
 
     @property
-    def open(self) -> bool:
-        """Whether an incident of the span has no closing revision yet."""
-        return overlapping(self._config, self._alerts, self._since, self._until)[1]
+    def done(self) -> bool:
+        """Whether no incident of the span can change any more, or come.
+
+        Alerting then needs nothing that starts before the end of the span.
+        """
+        return all(floor >= self._until for line in self._lines.values() for floor in line.floors)
 
     def result(self) -> Rejudged:
         """Returns what was judged so far."""
-        alerts, _ = overlapping(self._config, self._alerts, self._since, self._until)
+        alerts = overlapping(self._config, self._alerts, self._since, self._until)
         return Rejudged(alerts=alerts, anomalies=self._anomalies, entries=self.entries)
 
     def _new(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -138,9 +140,10 @@ class Rejudging:
             line.bus.publish(topics.OBSERVATIONS, entry.key, entry.value, entry.trace)
         line.bus.flush()
         drain(line.runners)
-        self._alerts.extend(new_records(line.alerts, Alert))
-        if line.anomalies:
-            self._anomalies.extend(new_records(line.anomalies, Anomaly))
+        self._alerts += [record for record in _new(line.alerts) if isinstance(record, Alert)]
+        if line.anomalies is not None:
+            found = _new(line.anomalies)
+            self._anomalies += [record for record in found if isinstance(record, Anomaly)]
 
     def _line(self) -> _Line:
         return _Line(
@@ -148,8 +151,8 @@ class Rejudging:
             self._encoders,
             self._heads,
             self._floors,
-            anomalies=self._keeps_anomalies,
             recorded=self._recorded,
+            anomalies=self._keeps_anomalies,
         )
 
 
@@ -163,8 +166,8 @@ class _Line:
         heads: Mapping[str, Head] | None,
         floors: Mapping[str, int],
         *,
-        anomalies: bool,
         recorded: bool,
+        anomalies: bool,
     ) -> None:
         self.read = -1
         self.bus = MemoryBus()
@@ -178,11 +181,26 @@ class _Line:
         self.alerts = self.bus.reader(topics.ALERTS, "rejudge")
         self.anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
 
+    @property
+    def floors(self) -> Collection[int]:
+        """From which times on alerting still needs anomalies, ns; one for each site."""
+        (group,) = [runner.group for runner in self.runners if runner.topic == topics.ANOMALIES]
+        return unpack(self.bus.committed(topics.ANOMALIES, group, 0).note)[1].values()
+
 
 def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     left = iter(entries)
     while batch := list(islice(left, PUBLISHED_AT_ONCE)):
         yield batch
+
+
+def _new(reader: Reader) -> Iterator[Record]:
+    """Yields the records that `reader` has not returned yet, and lets the bus forget them."""
+    while polled := reader.poll(1000):
+        for event in polled:
+            if isinstance(event, Entry):
+                yield codec.decode(event.value)
+                reader.commit(0, event.offset + 1, b"")
 
 
 def _begin_at(runner: Runner, floors: Mapping[str, int]) -> None:

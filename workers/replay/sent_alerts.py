@@ -129,18 +129,16 @@ def _before(
     ]
 
 
-def overlapping(
-    config: Config, alerts: Sequence[Alert], since: int, until: int
-) -> tuple[list[Alert], bool]:
-    """Returns the revisions of incidents that overlap `[since, until)` ns, and whether one is open.
+def overlapping(config: Config, alerts: Sequence[Alert], since: int, until: int) -> list[Alert]:
+    """Returns the revisions of incidents that overlap `[since, until)` ns.
 
     The last revision of an incident tells.
     """
     last: Mapping[str, Alert] = {alert.id: alert for alert in alerts}
     wanted = {
-        alert.id: alert.end is None
+        alert.id
         for alert in last.values()
         if alert.start < until
         and (limit_of(config, alert) if alert.end is None else alert.end) > since
     }
-    return [alert for alert in alerts if alert.id in wanted], any(wanted.values())
+    return [alert for alert in alerts if alert.id in wanted]

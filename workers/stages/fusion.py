@@ -8,6 +8,8 @@ from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
 from workers.stages.site_state import Head, SitePlan, SiteState, rejected
 
+MAX_STEP = 10 * SECOND  # ns; sources of one site are rarely further apart
+
 TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -> presence
 
 
@@ -52,8 +54,8 @@ class FusionState:
 
     Event times of different sites may differ: clocks differ, and a capture sends the records that
     it spooled in an outage. So the sites share only the pace. `_now` advances to the newest record,
-    but by at most a second a record, so that one clock that jumps a year ahead makes no other site
-    late.
+    but by at most a second if that is further ahead than `MAX_STEP`, so that one clock that jumps a
+    year ahead makes no other site late. What a restart reads first may lag: it soon catches up.
     """
 
     def __init__(
@@ -88,7 +90,8 @@ class FusionState:
     def _advance(self, record: Record) -> int:
         """Advances the time of the partition; returns the time before."""
         before, newest = self._now, event_start(record)
-        self._now = max(before, min(newest, before + SECOND) if before else newest)
+        near = not before or newest - before <= MAX_STEP
+        self._now = max(before, newest if near else before + SECOND)
         return before
 
     def _expired(self, before: int) -> list[Record]:
