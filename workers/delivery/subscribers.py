@@ -26,9 +26,8 @@ REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
 
 
 # A new destination is a file with a `subscribers` function, and a line in one of these.
-REMOTE: Sequence[Callable[[Config, Secrets, Document], Iterable[Subscriber]]] = (  # `deliver_now`
-    webhook.subscribers,
-)
+RemoteSubscribers = Callable[[Config, Secrets, Document], Iterable[Subscriber]]
+REMOTE: Sequence[RemoteSubscribers] = (webhook.subscribers,)  # also for `deliver_now`
 LOCAL: Sequence[Callable[[Config, Path, Bus], Iterable[Subscriber]]] = (  # in the state folder
     jsonl.subscribers,
     snapshots.subscribers,
@@ -44,9 +43,7 @@ def remote(
     a bus only those that are kept are sent; without a folder none.
     """
     document: Document = cloudevent.event_bytes
-    if folder is not None and any(
-        hook.picture == "inline" for hook in settings.webhooks
-    ):
+    if folder is not None and any(hook.picture == "inline" for hook in settings.webhooks):
         document = inline_picture.inline_pictures(settings, folder, bus).event_bytes
     return [who for make in REMOTE for who in make(settings, secrets, document)]
 
