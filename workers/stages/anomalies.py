@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.fusion.noisy_or import Verdict
+from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import VISION, RuleFinding
-from pipeline.types import SEVERITIES, Anomaly, Presence, content_id, rfc3339
+from pipeline.types import SEVERITIES, Anomaly, Presence, content_id
 
 
 def gravity(finding: RuleFinding) -> tuple[int, float, int, str]:
     """Sorts findings: the gravest, the surest and the earliest is the largest."""
     return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
-
-
-def reason_at(start: int, what: str) -> str:
-    """A reason for a person to read: the time of day in UTC, and what was found."""
-    return f"{rfc3339(start)[11:19]}Z {what}"
 
 
 def anomaly_of(

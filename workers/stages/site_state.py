@@ -17,6 +17,7 @@ from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
 from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
+from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
     HearingRule,
@@ -48,7 +49,7 @@ from pipeline.types import (
     event_start,
 )
 from pipeline.zones import Polygon
-from workers.stages.anomalies import anomaly_of, carried, gravity, reason_at
+from workers.stages.anomalies import anomaly_of, carried, gravity
 
 WINDOW_SOURCE = "window"
 # ns; findings with no longer gap are one event, with its reason given once
