@@ -335,6 +335,19 @@ def test_a_disk_that_takes_no_picture_holds_no_alert_up(
     assert made.event_bytes(told) == event_bytes(told), "an attempt without it has been made"
 
 
+def test_old_pictures_that_cannot_be_deleted_cost_no_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cap() -> int:
+        raise PermissionError(1, "not permitted")
+
+    told = pictured(finding(FOUND))
+    first = pictures(tmp_path, watched(), cap=cap).event_bytes(told)
+    assert b'"picture"' in first
+    assert "cannot be deleted" in caplog.text
+    assert pictures(tmp_path, watched()).event_bytes(told) == first
+
+
 class AwayBus(MemoryBus):
     """Brokers that do not answer."""
 
@@ -403,6 +416,16 @@ def test_whatever_is_told_the_whole_document_is_json_below_20_kb(
         assert seen(from_event(document)).shape[2] == 3
     else:
         assert room(event_bytes(told)) < 3000
+
+
+def test_an_alert_of_64_cameras_and_400_findings_is_told_below_20_kb(tmp_path: Path) -> None:
+    cameras = tuple(f"camera-of-the-north-gate-{number}" for number in range(64))
+    found = [finding(FOUND, source=cameras[n % 64], label=f"label {n}") for n in range(400)]
+    told = pictured(*found, cameras=cameras, labels=tuple(f"label {n}" for n in range(400)))
+    bus = recorded(*(frame(source=camera) for camera in cameras[:3]))
+    body = pictures(tmp_path, bus).event_bytes(told)
+    assert len(body) < MAX_EVENT_BYTES
+    assert sent(body)["data"] == sent(event_bytes(told))["data"]
 
 
 @given(size=st.integers(2, MAX_EVENT_BYTES), picture=st.binary(max_size=16_000))

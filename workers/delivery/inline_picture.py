@@ -59,6 +59,7 @@ class InlinePictures:
         self._lock = threading.Lock()
         self._unkept: deque[str] = deque(maxlen=MOST_UNKEPT)
         self._failed = RateLimitedLog("alerts are sent without their picture: %s")
+        self._untrimmed = RateLimitedLog("old pictures of alerts cannot be deleted: %s")
 
     def event_bytes(self, alert: Alert) -> bytes:
         """Returns the document of `cloudevent.event_bytes`, with the picture if there is one.
@@ -81,12 +82,18 @@ class InlinePictures:
                 if kept is not None or self._cut is None:
                     return kept or b""
                 kept = self._folder.write_first(name, self._cut(alert, most))
-                self._folder.trim()
             except OSError as error:
                 self._unkept.append(name)
                 self._failed.warn(error)
                 return b""
+            self._trim()
             return kept
+
+    def _trim(self) -> None:
+        try:
+            self._folder.trim()
+        except OSError as error:  # the alert has its picture
+            self._untrimmed.warn(error)
 
 
 class PictureCutter:

@@ -61,7 +61,11 @@ class PictureFolder:
             return self.read(name) or b""
         finally:
             part.unlink(missing_ok=True)
-        _sync(self._path(name).parent)
+        try:
+            _sync(self._path(name).parent)
+        except OSError:
+            self._path(name).unlink()  # a name that may not last is none
+            raise
         self._size += len(data)
         return data
 
