@@ -33,8 +33,8 @@ FOLDER = "pictures"  # in the state folder
 MOST_BYTES = 12_000  # of a picture
 CUT_TIMEOUT = 5.0  # s after which no further camera is tried: the alert is more urgent
 SIDES = (640, 560, 480, 400, 320, 240, 160)  # px; the longest side; the first that fits is used
-BEST_QUALITY, LEAST_QUALITY = 85, 50  # of the JPEG; below, a smaller picture shows more
-WORST_QUALITY = 20  # of the smallest picture; below, it shows nothing
+BEST_QUALITY, LEAST_QUALITY = 85, 30  # of the JPEG; below, a smaller picture shows more
+WORST_QUALITY = 20  # of the smallest picture
 MOST_UNKEPT = 4096  # alerts that are remembered because the disk did not take their picture
 
 _OURS = re.compile(r"[A-Za-z0-9-]{1,64}_\d{1,9}\.jpg(\.[0-9a-f]{8}\.part)?")
