@@ -14,15 +14,17 @@ from workers.delivery.alert_document import AlertEvent, TestEvent
 ROOT = Path(__file__).resolve().parents[2]
 
 ABOUT = """\
-Fusewatch sends each alert as one signed HTTP POST. The body is a CloudEvent 1.0 in structured JSON. The headers follow
-Standard Webhooks 1.0. Delivery is at least once: the same event may come again, with the same `webhook-id`. A later
-revision of an alert may come before an earlier one; the larger `revision` is right.
+Fusewatch sends each alert as one signed HTTP POST. The body is a CloudEvent 1.0 in structured JSON.
+The headers follow Standard Webhooks 1.0. Delivery is at least once: the same event may come again,
+with the same `webhook-id`. A later revision of an alert may come before an earlier one; the larger
+`revision` is right.
 
-Any answer of 2xx takes the event. 410 disables the webhook. After any other answer, and without one, Fusewatch tries
-again."""
+Any answer of 2xx takes the event. 410 disables the webhook. After any other answer, and without
+one, Fusewatch tries again."""
 SIGNED = """\
-HMAC-SHA256 over `webhook-id`, `webhook-timestamp` and the body, with dots between them, in base64, as `v1,SIGNATURE`;
-several with spaces between them while a secret is rotated. The key is the secret without `whsec_`, from base64."""
+HMAC-SHA256 over `webhook-id`, `webhook-timestamp` and the body, with dots between them, in base64,
+as `v1,SIGNATURE`; several with spaces between them while a secret is rotated. The key is the secret
+without `whsec_`, from base64."""
 HEADERS: Schema = {
     "type": "object",
     "properties": {
@@ -66,7 +68,7 @@ def asyncapi() -> Schema:
         "info": {
             "title": "Fusewatch webhooks",
             "version": project["version"],
-            "description": ABOUT,
+            "description": "\n\n".join(" ".join(each.split()) for each in ABOUT.split("\n\n")),
             "license": {"name": project["license"]},
         },
         "defaultContentType": cloudevent.CONTENT_TYPE,

@@ -136,7 +136,7 @@ def shown(value: Any) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def kind(made: types.Type) -> str:  # noqa: PLR0911 - a case each
+def kind(made: types.Type) -> str:  # noqa: PLR0911, PLR0912 - a case each
     """A type and its range, in words."""
     match made:
         case types.Metadata() if (made.extra_json_schema or {}).get("format") == "date-time":

@@ -125,7 +125,10 @@ def _portable(made: Any) -> Any:
                 left[key] = value
         elif key == "properties":
             left[key] = {name: _portable(each) for name, each in value.items()}
-        elif key != "discriminator" and (key, value) != ("required", []):
+        elif key == "discriminator":  # tells which kinds there are, where none of them fits
+            tag, words = value["propertyName"], list(value["mapping"])
+            left.update(type="object", required=[tag], properties={tag: {"enum": words}})
+        elif (key, value) != ("required", []):
             left[key] = _portable(value)
     return left
 
@@ -144,7 +147,7 @@ def _known_words(name: str, fields: Mapping[str, Schema]) -> None:
         }
     if name == "Models":
         for part, kinds in ADAPTERS.items():
-            kind = {"properties": {"kind": {"enum": list(kinds)}}}
+            kind = {"type": "object", "properties": {"kind": {"enum": list(kinds)}}}
             fields[part] = {"allOf": [{"$ref": fields[part].pop("$ref")}, kind], **fields[part]}
     if name == "SoundRule":
         fields["labels"].update(propertyNames={"enum": list(SOUNDS)}, minProperties=1)
