@@ -112,7 +112,9 @@ class Holding:
         if wanted is Config and not found[1]:
             self.configs += 1
             if not config.is_valid(data) and not problems_of(found[0]):
-                self.faults += [f"a config that loads: {error}" for error in config.iter_errors(data)]
+                self.faults += [
+                    f"a config that loads: {error}" for error in config.iter_errors(data)
+                ]
         return found
 
     def install(self, patch: Any) -> None:

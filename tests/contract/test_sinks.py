@@ -215,6 +215,7 @@ def flipped(data, at):
         lambda data: b"\xff" * 300 + b"\n" + data,
     ],
 )
+@pytest.mark.no_schema
 @pytest.mark.parametrize("which", ["alerts.jsonl", "alerts.jsonl.1"])
 def test_our_own_file_is_set_aside_when_it_is_damaged(tmp_path, damage, which, caplog):
     path = tmp_path / "alerts.jsonl"
