@@ -98,7 +98,7 @@ def documents_are_as_their_schemas_say(
     """Fails a test in which an alert, a test event or a config contradicts its schema.
 
     Also an alert that a process of its own wrote. The mark `no_schema` is for alerts that no stage
-    makes.
+    of today makes.
     """
     used = "tmp_path" in request.fixturenames
     folder = request.getfixturevalue("tmp_path") if used else None
