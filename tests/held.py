@@ -65,7 +65,7 @@ def faults_of(document: Any) -> Iterator[str]:
     for validator in (test_event,) if is_test else (strict, before):
         if not validator.is_valid(document):
             for error in validator.iter_errors(document):
-                yield f"{'.'.join(map(str, error.instance_path))}: {error.message}"
+                yield f"{'.'.join(map(str, error.instance_path))}: {error.message[:300]}"
 
 
 def documents_in(folder: Path) -> list[str]:
