@@ -8,7 +8,7 @@ loader takes must be right by the schema of configs. `tests/conftest.py` asks af
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.config.schema import Config
 from workers.config import adapters, loader
 from workers.delivery import cloudevent
 from workers.delivery.alert_document import AlertEvent
+from workers.delivery.receiver import Receiver
 from workers.schemas.shipped import shipped
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -91,13 +92,17 @@ def problems_of(settings: Config) -> list[Problem]:
 
 
 class Holding:
-    """Looks at what `cloudevent` encodes and `loader` takes; `faults` has what was wrong."""
+    """Looks at what `cloudevent` encodes, a `Receiver` verifies and `loader` takes.
+
+    `faults` has what was wrong.
+    """
 
     def __init__(self) -> None:
         self.faults: list[str] = []
         self.documents = self.configs = 0
         self._encoder = msgspec.json.Encoder()
         self._convert = loader.convert
+        self._verified = Receiver._verified
 
     def encode(self, document: AlertEvent) -> bytes:
         """As `msgspec.json.Encoder.encode`."""
@@ -105,6 +110,14 @@ class Holding:
         self.documents += 1
         self.faults += faults_of(msgspec.json.decode(body))
         return body
+
+    def verified(self, receiver: Receiver, headers: Mapping[str, str], body: bytes) -> Any:
+        """As `Receiver._verified`: what came over the network, also from other processes."""
+        event = self._verified(receiver, headers, body)
+        if event is not None and str(event.get("type")).startswith("fusewatch."):
+            self.documents += 1
+            self.faults += faults_of(event)
+        return event
 
     def convert(self, data: Any, wanted: type[Any]) -> Any:
         """As `loader.convert`."""
@@ -118,6 +131,11 @@ class Holding:
         return found
 
     def install(self, patch: Any) -> None:
-        """Puts itself in the place of the encoder and of the loader's converter."""
+        """Puts itself in the place of the encoder, the receiver's check and the loader's."""
+
+        def verified(receiver: Receiver, headers: Mapping[str, str], body: bytes) -> Any:
+            return self.verified(receiver, headers, body)
+
+        patch.setattr(Receiver, "_verified", verified)
         patch.setattr(cloudevent, "_encoder", self)
         patch.setattr(loader, "convert", self.convert)
