@@ -127,6 +127,16 @@ def test_every_golden_alert_is_right(path: Path) -> None:
     assert [fault for line in lines for fault in held.faults_of(json.loads(line))] == []
 
 
+def test_every_alert_in_the_docs_is_right() -> None:
+    pages = [page.read_text() for page in (ROOT / "docs").rglob("*.md")]
+    blocks = [
+        block for page in pages for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    ]
+    documents = [json.loads(block) for block in blocks if '"specversion"' in block]
+    assert len(documents) >= 3
+    assert [fault for each in documents for fault in held.faults_of(each)] == []
+
+
 def test_a_later_version_may_add_fields_and_words() -> None:
     later = document(weather="rain", changed=["opened", "moved-away"])
     later["data"]["findings"][0] |= {"kind": "behaviour", "speed": 2.5}
