@@ -34,7 +34,7 @@ CUT_MARK = " …[cut]"
 
 
 class Room(NamedTuple):
-    """How much of an alert is told; what is left out is counted in `data.cut`."""
+    """How much of an alert is told; `data.cut` counts what is left out, except for texts."""
 
     texts: int  # of the reasons, the new ones and the transcript, each
     characters: int  # of a text
