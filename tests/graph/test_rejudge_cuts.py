@@ -30,7 +30,7 @@ from workers.runtime.status import Status
 SITES, SOURCES = ("north", "south"), ("desk", "room", "room/speech", "reports")
 BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
 LONG = 420  # s of a log
-RESTARTS = 0.05
+RESTARTS = 0.2
 SITE = """
     cameras:
       desk:
