@@ -17,9 +17,11 @@ from pipeline.config.rule_kinds import rule_names
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.config.site_modes import AUTO, SNOOZED
-from pipeline.types import BEFORE_ALL, Anomaly, Mode, Record
+from pipeline.types import BEFORE_ALL, SECOND, Anomaly, Mode, Record
 
 ALL_RULES = "*"
+MINUTE = 60 * SECOND
+LOOK_MINUTES = 8 * 24 * 60  # minutes; a schedule repeats after a week, clocks are set in between
 JUDGEMENTS = ("fusion", "learned")  # the judgements of windows, which are snoozed as rules are
 
 
@@ -50,6 +52,26 @@ class ModePlan(msgspec.Struct, frozen=True, kw_only=True):
             if schedule.contains(time, self.timezone):
                 return mode
         return self.default
+
+    def scheduled_span(self, time: int) -> tuple[int | None, int | None]:
+        """Returns the ns between which the schedule gives the mode that it gives at `time`.
+
+        None: it gave or gives no other one within eight days.
+        """
+        if not self.scheduled:
+            return None, None
+        here, minute = self.scheduled_at(time), time // MINUTE
+        others = (m for m in range(minute - 1, minute - LOOK_MINUTES, -1) if self._gives(m) != here)
+        before = next(others, None)
+        others = (m for m in range(minute + 1, minute + LOOK_MINUTES) if self._gives(m) != here)
+        after = next(others, None)
+        return (
+            None if before is None else (before + 1) * MINUTE,
+            None if after is None else after * MINUTE,
+        )
+
+    def _gives(self, minute: int) -> str:
+        return self.scheduled_at(minute * MINUTE)
 
     def refusal(self, mode: Mode) -> str:
         """Returns why a record means nothing at this site, or ""."""
