@@ -118,6 +118,10 @@ class Tokens(msgspec.Struct, frozen=True):
             {m: Presence.LOST if m in modalities else s for m, s in self.states.items()},
         )
 
+    def replaced(self, modality: str, vector: Floats) -> Tokens:
+        """Returns the same window with another vector of a modality."""
+        return Tokens({**self.vectors, modality: vector}, self.states)
+
 
 def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
     """Summarizes a frame's tracks for a head; only objects seen in this frame count."""

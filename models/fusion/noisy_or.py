@@ -29,6 +29,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     contributions: Mapping[str, float]
     findings: tuple[RuleFinding, ...] = ()  # the decisive ones; a learned head gives none
+    why: tuple[str, ...] = ()  # what carried it, in words, the gravest first; a learned head's only
 
 
 class NoisyOr:

@@ -49,6 +49,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     opened_by: str
     start: int
+    latest: int  # the latest start of an anomaly
     end: int
     score: float
     severity: str
@@ -69,6 +70,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             site=anomaly.site,
             opened_by=anomaly.id,
             start=anomaly.start,
+            latest=anomaly.start,
             end=anomaly.end,
             score=anomaly.score,
             severity=anomaly.severity,
@@ -94,6 +96,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             site=self.site,
             opened_by=self.opened_by,
             start=min(self.start, other.start),
+            latest=max(self.latest, other.latest),
             end=max(self.end, other.end),
             score=max(self.score, other.score),
             severity=max(self.severity, other.severity, key=SEVERITIES.index),
@@ -165,7 +168,8 @@ class IncidentFold:
         self._reasons: frozenset[str] = frozenset()  # that its last revision told
         self._retold: frozenset[Text] = frozenset()  # reasons of what happened again
         self._reminder = Reminder(timing.remind)
-        self.closed: set[tuple[int, int]] = set()  # spans of closed incidents; the caller prunes it
+        # Earliest and latest start of the anomalies of each closed incident; the caller prunes it.
+        self.closed: set[tuple[int, int]] = set()
 
     @property
     def needs(self) -> int | None:
@@ -191,7 +195,7 @@ class IncidentFold:
                 alerts += self._aside(whole, later, watermark)
                 continue
             alerts.append(self._say("closed", ("closed",), watermark))
-            self.closed.add((whole.start, whole.end))
+            self.closed.add((whole.start, whole.latest))
             self._open = None
             alerts += self._settle(watermark)
         return alerts
@@ -264,7 +268,7 @@ class IncidentFold:
         aside = IncidentFold(self._timing, self._evidence, group=self._group)
         aside._open = whole
         self._waiting = later
-        self.closed.add((whole.start, whole.end))
+        self.closed.add((whole.start, whole.latest))
         opened = aside._say("opened", ("opened",), whole.end)
         return [opened, aside._say("closed", ("closed",), watermark)]
 

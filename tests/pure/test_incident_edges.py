@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from pipeline.config import schema
-from pipeline.judge.incident import MAX_TEXTS, IncidentFold, Timing
+from pipeline.judge.incident import IncidentFold, Timing
 from pipeline.types import SECOND, Alert, Anomaly, Presence, ns
 from tests.make import anomaly
 from workers.delivery.snapshots import evidence_names
@@ -100,15 +100,22 @@ def test_what_says_nothing_of_modalities_has_no_contributions() -> None:
     assert last(with_(anomaly(100, score=0.0))).contributions == {}
 
 
-def test_an_alert_has_the_earliest_twenty_reasons_and_lines_each_reason_once() -> None:
+def test_an_alert_has_the_first_eight_and_the_newest_twelve_reasons_and_lines() -> None:
     said = [
-        with_(anomaly(100 + n, text=f"line {n}"), reasons=(f"reason {n // 2}",), id=str(n))
-        for n in range(MAX_TEXTS + 10)
+        with_(anomaly(100 + n, text=f"line {n}"), reasons=(f"reason {n}",), id=str(n))
+        for n in range(30)
     ]
     closed = last(*reversed(said[:9]), *said[9:])
-    assert MAX_TEXTS == 20
-    assert closed.transcript == tuple(f"line {n}" for n in range(20))
-    assert closed.reasons == tuple(f"reason {n}" for n in range(10))
+    kept = [*range(8), *range(18, 30)]
+    assert closed.transcript == tuple(f"line {n}" for n in kept)
+    assert closed.reasons == tuple(f"reason {n}" for n in kept)
+
+
+def test_an_alert_has_each_reason_once() -> None:
+    closed = last(
+        *(with_(anomaly(100 + n), reasons=(f"reason {n // 2}",), id=str(n)) for n in range(8))
+    )
+    assert closed.reasons == tuple(f"reason {n}" for n in range(4))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def in_zone(**settings: object) -> ZoneIntrusion:
 def test_entering_a_zone_is_told_at_once_and_then_once_a_second() -> None:
     found = walk(in_zone(), [10.0, 10.2, 10.8, 11.0, 11.4, 12.2])
     assert [f.start // SECOND for f in found] == [10, 11, 12]
-    assert [bool(f.reason) for f in found] == [True, False, False]
+    assert [f.news for f in found] == [True, False, False]
     assert all(f.sure and f.label == "intrusion" for f in found)
 
 

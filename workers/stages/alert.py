@@ -64,7 +64,7 @@ class _Site:
         """
         floor = min(self._needs, default=self.watermark)
         floor = min(floor, self.watermark)
-        while within := [s for f in self._folds.values() for s in f.closed if s[0] < floor < s[1]]:
+        while within := [s for f in self._folds.values() for s in f.closed if s[0] < floor <= s[1]]:
             floor = min(start for start, _ in within)
         return floor
 
@@ -81,7 +81,7 @@ class _Site:
         while more := {
             span
             for span in spans - kept
-            if span[1] > self.watermark or any(span[0] < floor < span[1] for floor in floors)
+            if span[1] >= self.watermark or any(span[0] < floor <= span[1] for floor in floors)
         }:
             kept |= more
             floors |= {start for start, _ in more}

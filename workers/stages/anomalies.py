@@ -47,14 +47,16 @@ def anomaly_of(
 def carried(verdict: Verdict) -> str:
     """What carried the judgement of a window, for a person to read.
 
-    Fused evidence names what the rules found. A learned verdict names the shares of the modalities.
+    Fused evidence names what the rules found. A learned verdict names the shares of the modalities
+    and what in them weighed most.
     """
     if verdict.findings:
         signs = dict.fromkeys(finding.reason for finding in verdict.findings)
         return f"{verdict.label} from several signs: {'; '.join(signs)}"
     shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
     by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
-    return f"{verdict.label} learned from {by or 'the whole'}"
+    why = f": {'; '.join(verdict.why)}" if verdict.why else ""
+    return f"{verdict.label} learned from {by or 'the whole'}{why}"
 
 
 def rejected(record: Record, reason: str) -> DeadLetter:
