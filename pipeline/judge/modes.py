@@ -189,6 +189,20 @@ class SiteModes:
             of.forget(floor)
 
 
+def followed(held: Mapping[str, Mode], mode: Mode) -> dict[str, Mode]:
+    """Returns the statements of a site by rule after one more; `auto` ends what was set."""
+    ends_all = mode.rule == ALL_RULES and mode.mode == AUTO
+    kept = {
+        rule: each for rule, each in held.items() if rule != mode.rule and not (ends_all and rule)
+    }
+    return kept if mode.mode == AUTO else {**kept, mode.rule: mode}
+
+
+def in_force(held: Mapping[str, Mode], time: int) -> dict[str, Mode]:
+    """Returns those statements of `held` that have not ended by `time`, ns."""
+    return {r: mode for r, mode in held.items() if mode.until is None or mode.until > time}
+
+
 def _same(one: Mode, other: Mode) -> bool:
     """Whether two records are one statement, said twice."""
     return msgspec.structs.replace(one, said=0) == msgspec.structs.replace(other, said=0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from pipeline.bus.private import private_file
 from pipeline.config.schema import Site
 from pipeline.config.site_modes import AUTO
 from pipeline.errors import DiskFull, OutsideError
-from pipeline.judge.modes import ALL_RULES, ModePlan
+from pipeline.judge.modes import ALL_RULES, ModePlan, followed, in_force
 from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import Mode
 
@@ -85,7 +85,7 @@ class ModeStore:
 
     def statements(self, site: str, said: int) -> list[Mode]:
         """Returns what is in force at `said`, ns, to be said then."""
-        held = dict(self._in_force(site, said))
+        held = in_force(self._held[site], said)
         if site in self._unsaid:
             self._unsaid.discard(site)
             if "" not in held:
@@ -108,13 +108,7 @@ class ModeStore:
         Raises DiskFull or what `publish` raises, and the statement is not taken then.
         """
         before = self._held[mode.site]
-        held = dict(self._in_force(mode.site, mode.said))
-        if mode.rule == ALL_RULES and mode.mode == AUTO:
-            held = {rule: each for rule, each in held.items() if not rule}
-        held.pop(mode.rule, None)
-        if mode.mode != AUTO:
-            held[mode.rule] = mode
-        self._held[mode.site] = held
+        self._held[mode.site] = followed(in_force(before, mode.said), mode)
         try:
             self._replace(publish)
         except BaseException:
@@ -123,7 +117,7 @@ class ModeStore:
 
     def state(self, site: str, now: int) -> SiteMode:
         """Returns what is in force at `now`, ns."""
-        held, plan = dict(self._in_force(site, now)), self._plans[site]
+        held, plan = in_force(self._held[site], now), self._plans[site]
         given = held.pop("", None)
         snoozed = tuple(
             Snooze(rule=rule, since=mode.start, until=mode.until, by=mode.by)
@@ -139,11 +133,6 @@ class ModeStore:
             by=given.by,
             snoozed=snoozed,
         )
-
-    def _in_force(self, site: str, now: int) -> Iterator[tuple[str, Mode]]:
-        for rule, mode in self._held[site].items():
-            if mode.until is None or mode.until > now:
-                yield rule, mode
 
     def _read(self) -> Sequence[Mode]:
         if self._path is None:
