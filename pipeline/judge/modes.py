@@ -100,13 +100,13 @@ class _Statements:
 
     def __init__(self) -> None:
         self._held: list[_Held] = []  # ascending by begin; of two at once the later one counts
-        self._said = BEFORE_ALL  # ns; the newest statement
+        self._newest = (BEFORE_ALL, BEFORE_ALL)  # ns; `said` and `start` of the newest statement
 
     def repeats(self, mode: Mode) -> bool:
         """Whether the record came before: a killed worker publishes its last ones again."""
-        if mode.said <= self._said:
+        if (mode.said, mode.start) <= self._newest:
             return True
-        self._said = mode.said
+        self._newest = mode.said, mode.start
         return False
 
     def add(self, mode: Mode, promised: int) -> None:
