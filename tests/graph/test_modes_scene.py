@@ -48,8 +48,15 @@ def test_a_person_is_told_while_the_site_is_armed(
     assert final["labels"] == ["gunshot", "intrusion"]
     assert final["start"] == "2026-01-05T22:00:04.000000000Z"
     assert final["end"] == "2026-01-05T22:00:13.200000000Z"
-    assert events[0]["time"] < "2026-01-05T22:00:06"
     assert final["modes"] == ["armed", "disarmed"]  # the gunshot came in between
+
+
+def test_it_is_told_as_soon_as_the_site_is_armed(
+    in_step: Runner, config: Path, scene: Scene
+) -> None:
+    first, *_ = in_step(config, scene(person=(2, 15), more=MODES))
+    assert first["data"]["labels"] == ["intrusion"]
+    assert "2026-01-05T22:00:04" < first["time"] <= "2026-01-05T22:00:05.5"
 
 
 def test_nobody_is_told_while_it_is_not(runner: Runner, config: Path, scene: Scene) -> None:
