@@ -22,6 +22,7 @@ from pipeline.types import (
     needed_until,
     ns,
 )
+from tests import make
 from tests.fakes import FakeText
 from tests.make import box, described, detections, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
@@ -63,18 +64,10 @@ def stage(site: schema.Site = SITE, *, recorded: bool = True) -> FusionStage:
 def mode(
     name: str, at: float, *, until: float | None = None, rule: str = "", said: float | None = None
 ) -> Mode:
-    end = None if until is None else ns(BEGIN + until)
-    when = ns(BEGIN + (at if said is None else said))
-    return Mode(
-        site="office",
-        source="reports",
-        start=ns(BEGIN + at),
-        mode=name,
-        until=end,
-        by="ann",
-        rule=rule,
-        said=when,
-    )
+    """A mode or a snooze; times in seconds after the begin."""
+    end = None if until is None else BEGIN + until
+    when = None if said is None else BEGIN + said
+    return make.mode(name, BEGIN + at, until=end, rule=rule, said=when)
 
 
 def timeline(

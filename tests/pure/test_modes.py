@@ -12,6 +12,7 @@ from pipeline.config.site_modes import Modes
 from pipeline.judge.modes import ModePlan, SiteModes
 from pipeline.sources import first_free
 from pipeline.types import BEFORE_ALL, SECOND, Mode, event_start, needed_until, ns
+from tests.make import mode
 
 MONDAY = 1_767_571_200  # 2026-01-05 00:00:00 UTC, s
 SITE = schema.Site(
@@ -28,18 +29,6 @@ SITE = schema.Site(
 )
 PLAN = ModePlan.of(SITE)
 NONE = frozenset[str]()
-
-
-def mode(name: str, at: float, *, until: float | None = None, rule: str = "", said: float = -1):
-    return Mode(
-        site="office",
-        source="reports",
-        start=ns(at),
-        mode=name,
-        until=None if until is None else ns(until),
-        rule=rule,
-        said=ns(at if said < 0 else said),
-    )
 
 
 def modes(*given: Mode) -> SiteModes:
