@@ -59,7 +59,7 @@ def retry(
     secrets = Secrets(base=path.parent)
 
     def sinks() -> Mapping[str, Sink]:
-        return {who.name: who.sink for who in remote(settings, secrets)}
+        return {who.name: who.sink for who in remote(settings, secrets, _folder(settings, state))}
 
     with _writing(settings, path, state, secrets, since) as (bus, stored):
         found = dead_letters.read(stored, site=site)
