@@ -21,7 +21,7 @@ from pipeline.judge.rules import (
     TrackedFrame,
     VisionRule,
 )
-from pipeline.types import Described, Presence, Sound, Utterance
+from pipeline.types import FOREVER, Described, Presence, Sound, Utterance
 
 Seen = TrackedFrame | Sound | Utterance | Described
 PresenceMap = Mapping[str, Presence]
@@ -55,6 +55,7 @@ class RuleGate:
         self._modes = modes
         self._sees, self._hears, self._reads = sees, hears, reads
         self._waiting: deque[tuple[Seen, PresenceMap]] = deque()
+        self._due = FOREVER  # ns; the earliest start of those that wait
 
     @property
     def waiting(self) -> int:
@@ -65,18 +66,21 @@ class RuleGate:
         """Returns what the rules without modes find; the observation waits for the others."""
         if any(rule.modes for rule in self._rules(seen)):
             self._waiting.append((seen, presence))
+            self._due = min(self._due, seen.start)
         return self._asked(seen, waiting=False)
 
     def release(self, promised: int) -> Iterator[Judged]:
         """Yields what the rules with modes find in observations that begin before `promised`."""
-        if all(seen.start >= promised for seen, _ in self._waiting):
+        if promised <= self._due:
             return
         waiting, self._waiting = self._waiting, deque()
+        self._due = FOREVER
         for seen, presence in waiting:
             if seen.start < promised:
                 yield Judged(seen, presence, self._asked(seen, waiting=True))
             else:
                 self._waiting.append((seen, presence))
+                self._due = min(self._due, seen.start)
 
     def _rules(self, seen: Seen) -> Iterable[SiteRule[VisionRule | HearingRule | ReadingRule]]:
         match seen:
