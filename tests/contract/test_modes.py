@@ -24,7 +24,7 @@ from workers.capture.report_api import ReportApi
 from workers.capture.report_client import read_mode, send_mode
 from workers.capture.report_server import Endpoint
 from workers.capture.reports import ReportSource
-from workers.runtime.mode_store import MODE_FILE, ModeStore, SiteMode
+from workers.runtime.mode_store import MODE_FILE, ModeStore, SiteMode, Snooze
 from workers.runtime.state_folder import make_private
 
 TOKEN = "a-token-of-sufficient-length"
@@ -238,6 +238,16 @@ def test_the_next_mode_ends_the_one_before_and_auto_ends_both(desk: Desk) -> Non
     assert desk.source.set_mode(SITE, "auto", rule="*").snoozed == ()
     assert desk.source.mode(SITE)[0].mode == "night"
     assert desk.source.set_mode(SITE, "auto").mode == "disarmed"
+
+
+def test_the_view_says_it_in_few_words() -> None:
+    def words(*rules: str) -> str:
+        snoozed = (Snooze(rule=rule, since=0, until=None, by="") for rule in rules)
+        return SiteMode(mode="armed", by_hand=True, snoozed=tuple(snoozed)).words
+
+    assert words() == "armed"
+    assert words("learned", "sound") == "armed, snoozed: learned, sound"
+    assert words("*", "sound") == "armed, all rules snoozed"
 
 
 # HTTP

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ class Daemon:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def status(self) -> dict[str, Any]:
+        """The modes in `GET /v1/status`."""
+        (found,) = running(self.home)
+        call = HTTPConnection(found.url.removeprefix("http://"), timeout=10)
+        call.request("GET", "/v1/status", headers={"Authorization": f"Bearer {self.token()}"})
+        answer = json.loads(call.getresponse().read())
+        call.close()
+        return dict(answer["modes"])
+
+    def token(self) -> str:
+        return (self.state / "token").read_text().strip()
+
     def told(self) -> list[dict[str, Any]]:
         path = self.state / "alerts.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -92,6 +105,8 @@ def test_a_running_site_is_armed_kept_over_a_kill_and_disarmed(daemon: Daemon) -
     assert daemon.told() == []
     assert daemon.says("mode", "office") == "office: disarmed, by schedule"
 
+    assert daemon.status() == {}
+
     armed = time.time_ns()
     assert daemon.says("mode", "office", "armed", "--by", "ann").startswith(
         "office: armed, by hand"
@@ -99,6 +114,7 @@ def test_a_running_site_is_armed_kept_over_a_kill_and_disarmed(daemon: Daemon) -
     (first, *_) = eventually(lambda: daemon.intrusions("opened"), within=10)  # type: ignore[misc]
     print(f"armed, and told {(time.time_ns() - armed) / SECOND:.1f} s later")
     assert first["modes"] == ["armed"]
+    assert {site: mode["mode"] for site, mode in daemon.status().items()} == {"office": "armed"}
 
     daemon.process.kill()
     time.sleep(3)
