@@ -180,6 +180,8 @@ class SiteModes:
         """Whether a rule that holds in `modes` (none: all) judges what begins at `time`."""
         if modes and self.at(time) not in modes:
             return False
+        if not self._rules:
+            return True
         snoozed = (of for name in (ALL_RULES, rule) if (of := self._rules.get(name)))
         return not any(of.at(time) for of in snoozed)
 

@@ -8,7 +8,7 @@ promised a later time, or is lost. Until then the observation waits, in the orde
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -52,8 +52,16 @@ class RuleGate:
         hears: Sequence[SiteRule[HearingRule]],
         reads: Sequence[SiteRule[ReadingRule]],
     ) -> None:
-        self._modes = modes
-        self._sees, self._hears, self._reads = sees, hears, reads
+        at_once, waiting = (
+            _Rules(
+                modes,
+                [rule for rule in sees if bool(rule.modes) == waits],
+                [rule for rule in hears if bool(rule.modes) == waits],
+                [rule for rule in reads if bool(rule.modes) == waits],
+            )
+            for waits in (False, True)
+        )
+        self._at_once, self._later = at_once, waiting
         self._waiting: deque[tuple[Seen, PresenceMap]] = deque()
         self._due = FOREVER  # ns; the earliest start of those that wait
 
@@ -64,10 +72,10 @@ class RuleGate:
 
     def judge(self, seen: Seen, presence: PresenceMap) -> list[RuleFinding]:
         """Returns what the rules without modes find; the observation waits for the others."""
-        if any(rule.modes for rule in self._rules(seen)):
+        if self._later.ask(seen):
             self._waiting.append((seen, presence))
             self._due = min(self._due, seen.start)
-        return self._asked(seen, waiting=False)
+        return self._at_once.asked(seen)
 
     def release(self, promised: int) -> Iterator[Judged]:
         """Yields what the rules with modes find in observations that begin before `promised`."""
@@ -77,38 +85,53 @@ class RuleGate:
         self._due = FOREVER
         for seen, presence in waiting:
             if seen.start < promised:
-                yield Judged(seen, presence, self._asked(seen, waiting=True))
+                yield Judged(seen, presence, self._later.asked(seen))
             else:
                 self._waiting.append((seen, presence))
                 self._due = min(self._due, seen.start)
 
-    def _rules(self, seen: Seen) -> Iterable[SiteRule[VisionRule | HearingRule | ReadingRule]]:
-        match seen:
-            case TrackedFrame():
-                return self._sees
-            case Sound():
-                return self._hears
-            case _:
-                return self._reads
 
-    def _asked(self, seen: Seen, *, waiting: bool) -> list[RuleFinding]:
-        found: list[RuleFinding] = []
+class _Rules:
+    """Some rules of a site, by what they judge."""
+
+    def __init__(
+        self,
+        modes: SiteModes,
+        sees: Sequence[SiteRule[VisionRule]],
+        hears: Sequence[SiteRule[HearingRule]],
+        reads: Sequence[SiteRule[ReadingRule]],
+    ) -> None:
+        self._modes, self._sees, self._hears, self._reads = modes, sees, hears, reads
+
+    def ask(self, seen: Seen) -> bool:
+        """Whether one of the rules judges such an observation."""
         match seen:
             case TrackedFrame():
-                idle = msgspec.structs.replace(seen, watched=False)
-                for camera_rule in self._sees:
-                    if bool(camera_rule.modes) == waiting:
-                        holds = self._holds(camera_rule, seen.start)
-                        found += camera_rule.judge.see(seen if holds else idle)
+                return bool(self._sees)
             case Sound():
-                for sound_rule in self._hears:
-                    if bool(sound_rule.modes) == waiting and self._holds(sound_rule, seen.start):
-                        found += sound_rule.judge.hear(seen)
+                return bool(self._hears)
             case _:
-                for word_rule in self._reads:
-                    if bool(word_rule.modes) == waiting and self._holds(word_rule, seen.start):
-                        found += word_rule.judge.read(seen)
+                return bool(self._reads)
+
+    def asked(self, seen: Seen) -> list[RuleFinding]:
+        """Returns what those of the rules that hold find in an observation."""
+        found: list[RuleFinding] = []
+        watches, time = self._modes.watches, seen.start
+        match seen:
+            case TrackedFrame():
+                for camera in self._sees:
+                    holds = watches(camera.name, camera.modes, time)
+                    found += camera.judge.see(seen if holds else _unwatched(seen))
+            case Sound():
+                for ear in self._hears:
+                    if watches(ear.name, ear.modes, time):
+                        found += ear.judge.hear(seen)
+            case _:
+                for reader in self._reads:
+                    if watches(reader.name, reader.modes, time):
+                        found += reader.judge.read(seen)
         return found
 
-    def _holds(self, rule: SiteRule[VisionRule | HearingRule | ReadingRule], time: int) -> bool:
-        return self._modes.watches(rule.name, rule.modes, time)
+
+def _unwatched(seen: TrackedFrame) -> TrackedFrame:
+    return msgspec.structs.replace(seen, watched=False)

@@ -176,7 +176,6 @@ class SiteState:
                     said.append(out)
                 case Unknown():
                     said.append(rejected(record, f"{record.source}: {out.reason}"))
-        self._modes.forget(self.floor)
         return [*map(self._modes.named, said), *self._promise()]
 
     def expire_silent_sources(self, now: int) -> list[Record]:
@@ -215,6 +214,8 @@ class SiteState:
 
     def _release(self) -> list[Record]:
         """Anomalies of rules with modes, of what began before the reports source's promise."""
+        if not self._gate.waiting:
+            return []
         promised = max(self._aligner.promise(REPORTS_SOURCE), self._aligner.watermark or BEFORE_ALL)
         said: list[Record] = []
         for judged in self._gate.release(promised):
@@ -383,6 +384,7 @@ class SiteState:
         if upto <= self._upto:
             return []
         self._upto = upto
+        self._modes.forget(self.floor)
         return [Progress(site=self._site, source="fusion", upto=upto)]
 
 
