@@ -30,6 +30,8 @@ COMMANDS = {
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
+    "mode": "site mode? --for --by --config --url --state --json",
+    "snooze": "site rule? --for --by! --end --config --url --state --json",
     "webhooks test": "config name?",
     "weights list": "names* --config --json",
     "weights pull": "names* --config --json",
@@ -48,7 +50,7 @@ COMMANDS = {
     "version": "--json",
 }
 PANELS = {
-    "Daily use": "init run check doctor report demo version weights",
+    "Daily use": "init run check doctor report mode snooze demo version weights",
     "Recordings": "replay",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
