@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "site text --author! --config --url --state",
     "mode": "site mode? --for --by --config --url --state --json",
     "snooze": "site rule? --for --by! --end --config --url --state --json",
+    "schema": "NAME --yaml",
     "webhooks test": "config name?",
     "weights list": "names* --config --json",
     "weights pull": "names* --config --json",
@@ -50,7 +51,7 @@ COMMANDS = {
     "version": "--json",
 }
 PANELS = {
-    "Daily use": "init run check doctor report mode snooze demo version weights",
+    "Daily use": "init run check doctor report mode snooze schema demo version weights",
     "Recordings": "replay",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
@@ -123,7 +124,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("chek office.yaml", "no such command 'chek'. Did you mean 'check'?"),
+        ("chek office.yaml", "no such command 'chek'. Did you mean 'check', 'schema'?"),
         ("webhooks tset", "no such command 'tset'. Did you mean 'test'?"),
         ("check --jsn office.yaml", "no such option: --jsn (Possible options: --json)"),
         ("report office text --auth me", "no such option: --auth (Possible options: --author)"),
