@@ -172,6 +172,21 @@ class Roster(Record, frozen=True, kw_only=True, tag=True):
     start: Whole  # ns; the roster is valid from here on
 
 
+class Mode(Record, frozen=True, kw_only=True, tag=True):
+    """The mode of a site that a person has set, or that a rule is snoozed; holds `[start, until)`.
+
+    It holds until the next one of the same `rule`. The source says it again while it holds. The
+    mode `auto` ends what was set: the schedule of the site decides again, and rules judge again.
+    """
+
+    start: Whole  # ns; it holds from here on
+    mode: str  # `armed`, `home`, ...; `snoozed` of rules; `auto` for no mode by hand
+    until: Whole | None = None  # ns; it holds until here; none: until the next one
+    by: str = ""  # who has set it
+    rule: str = ""  # the rule that is snoozed, `*` for all; empty: it is the mode of the site
+    said: Whole  # ns; the time of this statement
+
+
 class Presence(str, Enum):
     """The state of a source in a window."""
 
@@ -306,15 +321,17 @@ class SiteConfig(Record, frozen=True, kw_only=True, tag=True):
 
 Any = (
     FrameChunk | AudioChunk | Report | Detections | Utterance | Sound | Described
-    | Progress | Roster | Late | DeadLetter | Anomaly | Alert | SiteConfig
+    | Progress | Roster | Mode | Late | DeadLetter | Anomaly | Alert | SiteConfig
 )  # fmt: skip
 
 
 def event_start(record: Record) -> int:
-    """Returns the event time of a record: its start, or `upto` of a promise. Ns."""
+    """Returns the event time of a record: its start, `upto` of a promise, `said` of a mode. Ns."""
     match record:
         case Progress():
             return record.upto
+        case Mode():
+            return record.said
         case DeadLetter():
             return 0
         case _:
@@ -328,6 +345,8 @@ def needed_until(record: Record) -> int:
             return record.upto
         case Roster():
             return record.start + ROSTER_STANDS
+        case Mode():
+            return record.said + ROSTER_STANDS
         case Late() | DeadLetter() | SiteConfig():
             return 0
         case Alert():

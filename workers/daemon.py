@@ -291,7 +291,8 @@ class Daemon:
         why = f"{failed} failed; the process ends and is to be started again"
         if failed == WATCHDOG:  # it says which stage or delivery has stalled
             why = str(self.supervisor.error)
-        for site in self.settings.sites:
+        modes = self.status.snapshot().modes
+        for site, of in self.settings.sites.items():
             anomaly = Anomaly(
                 site=site,
                 source="fusewatch",
@@ -305,6 +306,7 @@ class Daemon:
                 reasons=(why,),
                 kind=SYSTEM,
                 what=why,
+                mode=modes[site].mode if site in modes else of.modes.default,
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
 

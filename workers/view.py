@@ -222,6 +222,8 @@ class View:
         clocks = ", ".join(self._clocks(self._now(snapshot)))
         head = f"fusewatch  {clocks}{' (a scene)' if self._recorded else ''}"
         head += f"  {len(rows)} source{'s' if len(rows) != 1 else ''}, {well}" if rows else ""
+        for site, mode in snapshot.modes.items():
+            head += f"  {mode.words}" if len(self._sites) == 1 else f"  {site} {mode.words}"
         head += f"  up {screen.lasting(now - self._began)}"
         shown = [self._alert(alert, snapshot) for alert in alerts]
         return Screen(head=head, rows=rows, notes=list(_notes(snapshot)), alerts=shown)

@@ -30,6 +30,8 @@ COMMANDS = {
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
+    "mode": "site mode? --for --by --config --url --state --json",
+    "snooze": "site rule? --for --by! --end --config --url --state --json",
     "schema": "NAME --yaml",
     "webhooks test": "config name?",
     "weights list": "names* --config --json",
@@ -49,7 +51,7 @@ COMMANDS = {
     "version": "--json",
 }
 PANELS = {
-    "Daily use": "init run check doctor report schema demo version weights",
+    "Daily use": "init run check doctor report mode snooze schema demo version weights",
     "Recordings": "replay",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",

@@ -57,12 +57,13 @@ GOOD: dict[str, list[Record]] = {  # what each topic's readers answer, in their 
 ALSO: dict[str, list[Record]] = {  # what else comes there
     topics.FRAMES: [make.progress(1.0), make.roster(*SOURCES)],
     topics.AUDIO: [make.roster(*SOURCES, source="room")],
-    topics.REPORTS: [make.progress(1.0, source="reports")],
+    topics.REPORTS: [make.progress(1.0, source="reports"), make.mode(start=1.0)],
     topics.OBSERVATIONS: [
         *(make.detections(at, make.box()) for at in (1.0, 1.2)),
         make.sound(1.0, gunshot=0.9),
         make.utterance(1.0, "help"),
         make.described(1.0),
+        make.mode(start=1.0, until=5.0),
     ],
     topics.ANOMALIES: [make.progress(9.0, source="fusion")],
 }

@@ -26,6 +26,7 @@ ALL: list[Record] = [
     make.described(2.0),
     make.progress(4.0, alive=False, reason="unplugged"),
     make.roster(),
+    make.mode("armed", 1.0, until=9.0, said=5.0),
     Late(site="a", source="b", start=-5, kind="Sound", record=b"\x00"),
     DeadLetter(site="a", source="", topic="t", partition=0, offset=3, reason="r", value=b""),
     make.anomaly(1.0, text="he has a gun"),

@@ -31,6 +31,7 @@ from workers.capture.report_server import Endpoint
 from workers.capture.reports import ReportBacklog, ReportSource, last_promises
 from workers.capture.running_daemons import RunningDaemon, registered
 from workers.config.secrets import Secrets
+from workers.runtime.mode_store import ModeStore, SiteMode
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
@@ -92,8 +93,21 @@ def threads(
         keep(topic, records)
 
     bodies = _captures(place, watch, publish)
-    reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)), backlog)
     status = place.status
+
+    def tell(site: str, mode: SiteMode) -> None:
+        usual = mode.mode == sites[site].modes.default and not mode.snoozed
+        status.mode(site, None if usual else mode)
+
+    reports = ReportSource(
+        sites,
+        publish,
+        clock,
+        last_promises(last, tuple(sites)),
+        backlog,
+        ModeStore(sites, place.folder),
+        tell,
+    )
     api = ReportApi(
         reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy, degraded
     )

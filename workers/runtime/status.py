@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from pipeline.types import Presence
+from workers.runtime.mode_store import SiteMode
 
 
 class Ledger(Protocol):
@@ -34,7 +35,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """A consistent copy of a Status; `counts` is site -> source -> what -> number.
 
     `reached` is site -> source -> what -> event time (ns), `presence` is site -> source -> presence
-    in the newest window.
+    in the newest window. `modes` is site -> what is in force, where it is not the default.
     """
 
     counts: dict[str, dict[str, dict[str, int]]]
@@ -42,6 +43,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     gauges: dict[str, float]
     reached: dict[str, dict[str, dict[str, int]]] = {}
     presence: dict[str, dict[str, Presence]] = {}
+    modes: dict[str, SiteMode] = {}
 
 
 class Status:
@@ -60,6 +62,7 @@ class Status:
         self._gauges: dict[str, float] = {}
         self._reached: dict[tuple[str, str, str], int] = {}
         self._presence: dict[str, dict[str, Presence]] = {}
+        self._modes: dict[str, SiteMode] = {}
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
         """Adds `n` to a counter, e.g. `("office", "desk", "dropped.newer", 1)`."""
@@ -92,6 +95,14 @@ class Status:
         with self._lock:
             self._presence[site] = dict(sources)
 
+    def mode(self, site: str, mode: SiteMode | None) -> None:
+        """Sets what is in force at a site; None: its default, which is not shown."""
+        with self._lock:
+            if mode is None:
+                self._modes.pop(site, None)
+            else:
+                self._modes[site] = mode
+
     def counted(self, site: str, source: str, what: str) -> int:
         """Returns one counter's value."""
         with self._lock:
@@ -109,4 +120,11 @@ class Status:
             reached: dict[str, dict[str, dict[str, int]]] = {}
             for (site, source, what), time in self._reached.items():
                 reached.setdefault(site, {}).setdefault(source, {})[what] = time
-            return Snapshot(counts, sources, dict(self._gauges), reached, dict(self._presence))
+            return Snapshot(
+                counts,
+                sources,
+                dict(self._gauges),
+                reached,
+                dict(self._presence),
+                dict(self._modes),
+            )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
-from workers.stages.site_state import Head, SitePlan, SiteState, rejected
+from workers.stages.anomalies import rejected
+from workers.stages.site_state import Head, SitePlan, SiteState
 
 MAX_STEP = 10 * SECOND  # ns; sources of one site are rarely further apart
 
