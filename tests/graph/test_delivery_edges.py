@@ -12,11 +12,10 @@ from pipeline.errors import Rejected, Retry
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.types import SEVERITIES, Alert, DeadLetter
 from tests.make import alert
+from workers.delivery.breaker import MAX_BREAKER_DELAY, OUTAGE_FAILURES
 from workers.delivery.cloudevent import event_id
 from workers.delivery.delivery import (
     ALERTS_A_STEP,
-    MAX_BREAKER_DELAY,
-    OUTAGE_FAILURES,
     Delivery,
     DeliveryEnvironment,
     Filter,
@@ -154,8 +153,8 @@ def test_of_several_partitions_the_most_closed_door_counts(order: tuple[int, int
         order, [CircuitBreaker(2, START + 300), CircuitBreaker(7, START + 10)], place
     )
     bench.still()
-    health = bench.delivery.health
-    assert (health.failures, health.failing) == (7, "since before the restart")
+    state = bench.delivery.state
+    assert (state.attempts, state.reason) == (7, "the reason was not noted")
     bench.now = START + 299
     bench.still()
     assert place.tried == []
@@ -172,7 +171,7 @@ def test_an_address_that_is_gone_by_one_partitions_note_is_gone_for_all(
         order, [CircuitBreaker(0, 0.0, fingerprint(ADDRESS)), CircuitBreaker(3, START + 10)]
     )
     bench.still()
-    assert bench.delivery.disabled
+    assert bench.delivery.state.state == "disabled"
     assert len(bench.letters) == 2
 
 
@@ -209,7 +208,7 @@ def test_a_refusal_of_one_alert_closes_no_door_however_long_it_asks_to_wait() ->
     bench = Bench(place, [Assigned(0, 0, b""), *entries(3)])
     bench.still()
     assert place.taken == ["01_0", "02_0"]
-    assert not bench.delivery.health.failing
+    assert not bench.delivery.state.reason
 
 
 def test_the_schedule_counts_where_it_is_longer_than_retry_after() -> None:
@@ -241,17 +240,17 @@ def test_health_has_the_last_reason_until_the_receiver_takes_something() -> None
     place = Place(down("503 from the receiver"))
     bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.pending) == ("503 from the receiver", 1, 1)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.waiting) == ("503 from the receiver", 1, 1)
     place.answer = down("no answer")
     bench.now += 1
     bench.still()
-    assert bench.delivery.health.failing == "no answer"
+    assert bench.delivery.state.reason == "no answer"
     place.answer = lambda one: None
     bench.now += 10
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.pending) == ("", 0, 0)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.waiting) == ("", 0, 0)
 
 
 def test_a_receiver_that_is_gone_says_so_in_its_health() -> None:
@@ -260,8 +259,8 @@ def test_a_receiver_that_is_gone_says_so_in_its_health() -> None:
 
     bench = Bench(Place(gone), [Assigned(0, 0, b""), *entries(2)])
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.disabled) == ("410 Gone", 0, True)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.state) == ("410 Gone", 1, "disabled")
 
 
 def test_what_a_restart_has_not_read_again_yet_is_pending() -> None:
@@ -454,7 +453,7 @@ def test_an_alert_that_was_refused_by_itself_is_not_sent_at_once_after_an_outage
 
     place = Place(trouble)
     bench = Bench(place, [Assigned(0, 0, b""), *entries(2)])
-    while bench.delivery.health.failures < OUTAGE_FAILURES:
+    while bench.delivery.state.attempts < OUTAGE_FAILURES:
         bench.still()
         bench.now += 10
     place.answer = lambda one: None

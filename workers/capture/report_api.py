@@ -1,9 +1,10 @@
 """Answers HTTP requests about reports and status; opens no socket.
 
-POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202 when it is durable;
-                  429 while too many reports of the site wait to be read
-GET  /v1/status   the daemon's status
-GET  /healthz     needs no token
+POST /v1/reports     {"site": "office", "author": "guard-1", "text": "..."}   202 when it is
+                     durable; 429 while too many reports of the site wait to be read
+POST /v1/dead/retry  {"id": "0:17"}   sends the record of a dead letter again
+GET  /v1/status      the daemon's status
+GET  /healthz        needs no token
 """
 
 from __future__ import annotations
@@ -25,8 +26,14 @@ MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
 MAX_AUTHOR_LENGTH = 100  # characters
 RETRY_AFTER = 5  # s; told with 429 and 503
 MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
-ROUTES = {"/healthz": "GET", "/v1/status": "GET", "/v1/reports": "POST"}  # path -> method
+ROUTES = {  # path -> method
+    "/healthz": "GET",
+    "/v1/status": "GET",
+    "/v1/reports": "POST",
+    "/v1/dead/retry": "POST",
+}
 Headers = Mapping[str, str]  # names in lower case
+DeadRetry = Callable[[str], tuple[bool, str]]  # id -> whether the record was sent, and the outcome
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -45,12 +52,18 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     author: str = ""
 
 
+class Retried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/dead/retry`."""
+
+    id: str
+
+
 class ReportApi:
     """Answers the requests of the local endpoint.
 
     `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy;
-    `degraded` returns the number of subscribers that fail, which a restart would not mend.
-    Raises ConfigError for a token of fewer than 16 characters.
+    `degraded` returns counts of what fails and a restart would not mend; `dead_retry` sends a dead
+    letter's record again. Raises ConfigError for a token of fewer than 16 characters.
     """
 
     def __init__(
@@ -59,7 +72,8 @@ class ReportApi:
         token: str,
         status: Callable[[], Mapping[str, Any]] = dict,
         healthy: Callable[[], bool] = lambda: True,
-        degraded: Callable[[], int] = lambda: 0,
+        degraded: Callable[[], Mapping[str, int]] = dict,
+        dead_retry: DeadRetry | None = None,
     ) -> None:
         if len(token) < 16:
             msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
@@ -69,6 +83,7 @@ class ReportApi:
         self._status = status
         self._healthy = healthy
         self._degraded = degraded
+        self._dead_retry = dead_retry
 
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
         """The error answer for a request that is refused before its body is read, or None."""
@@ -90,7 +105,9 @@ class ReportApi:
             case "/v1/status":
                 return Answer(200, self._status())
         if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-            return error_answer(415, "a report is `Content-Type: application/json`")
+            return error_answer(415, "a body is `Content-Type: application/json`")
+        if path == "/v1/dead/retry":
+            return self._retry(body)
         try:
             given = msgspec.json.decode(body, type=Submission)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -98,13 +115,26 @@ class ReportApi:
         return self._submit(given)
 
     def _health(self) -> Answer:
-        """503 asks for a restart; failing subscribers are said, and the answer stays 200."""
+        """503 asks for a restart; what a restart would not mend is said, and the answer is 200."""
         if not self._healthy():
             return Answer(503, {"status": "failing"})
         failing = self._degraded()
-        if failing:
-            return Answer(200, {"status": "degraded", "failing_subscribers": failing})
+        if any(failing.values()):
+            return Answer(200, {"status": "degraded", **failing})
         return Answer(200, {"status": "ok"})
+
+    def _retry(self, body: bytes) -> Answer:
+        if self._dead_retry is None:
+            return error_answer(404, "only `fusewatch run` sends dead letters again")
+        try:
+            given = msgspec.json.decode(body, type=Retried)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return error_answer(400, f"not the id of a dead letter: {error}")
+        try:
+            sent, outcome = self._dead_retry(given.id)
+        except ConfigError as error:
+            return error_answer(404, str(error))
+        return Answer(200, {"id": given.id, "sent": sent, "outcome": outcome})
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:

@@ -1,4 +1,4 @@
-"""Sends one report to a daemon with the token of its state folder (`fusewatch report`)."""
+"""Sends a request to a daemon with the token of its state folder: a report, or a dead letter."""
 
 from __future__ import annotations
 
@@ -29,6 +29,54 @@ def send_report(
     above, 429), and ConfigError when it refuses the report.
     """
     try:
+        body = msgspec.json.encode({"site": site, "author": author, "text": text})
+    except UnicodeEncodeError:
+        msg = "the report is not UTF-8: site, author and text must be"
+        raise ConfigError(msg) from None
+    status, body, where = ask(url, token, "/v1/reports", body, timeout=timeout)
+    if status == 202:
+        return
+    if status == 401:
+        msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
+        raise ConfigError(msg)
+    msg = f"the report was not taken: {_said(body, status)}"
+    raise (OutsideError(msg) if status >= 500 or status == 429 else ConfigError(msg))
+
+
+def send_dead_letter(url: str, token: str, id_: str) -> tuple[bool, str]:
+    """Asks a running daemon to send the record of a dead letter again.
+
+    Returns whether it was sent, and the outcome; raises as `send_report` does.
+    """
+    body = msgspec.json.encode({"id": id_})
+    status, body, where = ask(url, token, "/v1/dead/retry", body)
+    if status == 200:
+        try:
+            given = msgspec.json.decode(body, type=_Retried)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            msg = f"{where} gave an answer that is not of a Fusewatch"
+            raise OutsideError(msg) from None
+        return given.sent, given.outcome
+    if status == 401:
+        msg = f"{where} does not know this token; is this the config that it runs with?"
+        raise ConfigError(msg)
+    msg = f"dead letter {id_} was not sent again: {_said(body, status)}"
+    raise (OutsideError(msg) if status >= 500 or status == 429 else ConfigError(msg))
+
+
+class _Retried(msgspec.Struct, frozen=True):
+    sent: bool
+    outcome: str
+
+
+def ask(
+    url: str, token: str, path: str, body: bytes, *, timeout: float = 10.0
+) -> tuple[int, bytes, str]:
+    """(status, answer, address) of a `POST` of JSON to a running daemon.
+
+    Raises ConfigError for an address that is none, OutsideError when no daemon answers.
+    """
+    try:
         place = urlsplit(url)
         host, port = place.hostname, place.port or 8674
     except ValueError:
@@ -37,17 +85,12 @@ def send_report(
         msg = "the daemon's address is like http://127.0.0.1:8674, with no user and no password"
         raise ConfigError(msg)
     where = f"http://{place.netloc}"
-    try:
-        body = msgspec.json.encode({"site": site, "author": author, "text": text})
-    except UnicodeEncodeError:
-        msg = "the report is not UTF-8: site, author and text must be"
-        raise ConfigError(msg) from None
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     connection = HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("POST", "/v1/reports", body, headers)
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
-        status, body = answer.status, answer.read(MAX_BODY_BYTES)
+        return answer.status, answer.read(MAX_BODY_BYTES), where
     except (OSError, HTTPException) as error:
         # An error of HTTP quotes what came, which may be our own request with the token
         why = error.strerror if isinstance(error, OSError) else None
@@ -56,13 +99,6 @@ def send_report(
         raise OutsideError(msg) from None
     finally:
         connection.close()
-    if status == 202:
-        return
-    if status == 401:
-        msg = f"{where} does not know this token; name its config: --config FILE (or --state DIR)"
-        raise ConfigError(msg)
-    msg = f"the report was not taken: {_said(body, status)}"
-    raise (OutsideError(msg) if status >= 500 or status == 429 else ConfigError(msg))
 
 
 def own_token(folder: Path) -> str:

@@ -27,7 +27,7 @@ log = logging.getLogger("fusewatch")
 
 # what Fusewatch keeps in a state folder; `lost+found` is the file system's
 _OURS = re.compile(
-    r"log|evidence|token|webhook-secret|\w+-password(-\d+)?|running|alerts\.jsonl.*|spool\..*"
+    r"log|evidence|enabled|token|webhook-secret|\w+-password(-\d+)?|running|alerts\.jsonl.*|spool\..*"
     r"|reserve"
 )
 _NOBODYS = {"lost+found"}
