@@ -405,21 +405,6 @@ def test_an_outage_is_one_warning_when_it_begins_and_one_when_it_ends(caplog):
     assert ends.startswith("siem takes alerts again, after ")
 
 
-def test_410_is_logged_once_and_known_after_a_restart(caplog):
-    world = World()
-    world.alerts(3)
-    delivery = world.delivery(Place(gone))
-    until_still(delivery)
-    assert [r.getMessage() for r in caplog.records if "410" in r.getMessage()] == [
-        "siem: 410 Gone; its alerts go to the dead letters until the config has another address"
-        " for it"
-    ]
-    delivery.close()
-    again = world.delivery(Place())
-    until_still(again)
-    assert "410 Gone" in again.state.reason
-
-
 def test_while_too_many_wait_the_rest_stays_on_disk():
     world, place = World(), Place(dies())
     world.alerts(2 * MAX_PENDING)

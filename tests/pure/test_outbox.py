@@ -147,7 +147,18 @@ def _signed(body: bytes) -> bytes:
         b"1\xff",
         "1\u00e4".encode(),
     ],
-    ids=["failing", "plain", "version", "bytes", "cut", "longer", "head", "item", "base64", "ascii"],
+    ids=[
+        "failing",
+        "plain",
+        "version",
+        "bytes",
+        "cut",
+        "longer",
+        "head",
+        "item",
+        "base64",
+        "ascii",
+    ],
 )
 def test_a_note_that_was_changed_is_refused(note: bytes) -> None:
     with pytest.raises(OutsideError, match="damaged or from another version"):

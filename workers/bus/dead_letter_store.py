@@ -118,19 +118,30 @@ class _Daemon:
     """Asks the daemon that runs on the log in `folder`; raises OutsideError if none answers."""
 
     def __init__(self, settings: Config, folder: Path, secrets: Secrets, in_use: LogInUse) -> None:
-        same = [one for one in running() if os.path.realpath(one.state) == os.path.realpath(folder)]
-        self._url = same[0].url if same else f"http://{settings.api.listen}"
-        given = settings.api.token
-        self._token = secrets.lookup(given, "api.token").reveal() if given else read_token(folder)
-        secrets.remember(self._token)
+        self._settings, self._folder, self._secrets = settings, folder, secrets
         self._in_use = in_use
+        self._target: tuple[str, str] | None = None
 
     def __call__(self, id_: str) -> tuple[bool, str]:
         try:
-            return send_dead_letter(self._url, self._token, id_)
+            if self._target is None:
+                self._target = self._found()
+            return send_dead_letter(*self._target, id_)
         except OutsideError as error:
             msg = f"{self._in_use}, and that one did not send it again: {error}"
             raise OutsideError(msg) from error
+
+    def _found(self) -> tuple[str, str]:
+        """The daemon's address and token."""
+        here = os.path.realpath(self._folder)
+        same = [one.url for one in running() if os.path.realpath(one.state) == here]
+        given = self._settings.api.token
+        if given:
+            token = self._secrets.lookup(given, "api.token").reveal()
+        else:
+            token = read_token(self._folder)
+            self._secrets.remember(token)
+        return same[0] if same else f"http://{self._settings.api.listen}", token
 
 
 class DaemonRetries:

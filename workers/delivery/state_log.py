@@ -1,11 +1,13 @@
 """Logs each change of a subscriber's state once; one that is disabled is logged again each hour.
 
-`sentence` says a state in words. The log, the terminal view and `fusewatch doctor` share it.
+`sentence` says a state in words, for the log and `fusewatch doctor`; `line` does so for the
+terminal view, which has little room.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from msgspec.structs import asdict
 
@@ -39,6 +41,22 @@ def sentence(name: str, state: SubscriberState) -> str:
             )
         case "failing":
             return f"{name} fails: {state.reason}; {failed}{again}{waits}"
+        case "taking":
+            return ""
+
+
+def line(name: str, state: SubscriberState, clock: Callable[[str], str]) -> str:
+    """What is wrong with a subscriber, the reason last; `clock` shows a time (RFC 3339)."""
+    again = f", next try {clock(state.next_try)}" if state.next_try else ""
+    waits = f", {state.waiting} wait" if state.waiting else ""
+    dead = f", {dead_letters(state.dead)}" if state.dead else ""
+    tried = f" (attempt {state.attempts + 1})" if again else ""
+    match state.state:
+        case "disabled":
+            return f"{name} is disabled{dead}; fusewatch webhooks enable CONFIG {name}"
+        case "giving up" | "failing":
+            verb = "fails" if state.state == "failing" else "is given up"
+            return f"{name} {verb}{dead}{waits}{again}{tried}: {state.reason}"
         case "taking":
             return ""
 
