@@ -85,7 +85,7 @@ def test_each_change_of_state_is_logged_once_with_reason_attempts_and_next_try(
     until_still(delivery)
     assert delivery.state == SubscriberState()
     (well,) = told(caplog)
-    assert well == ("WARNING", "siem takes alerts again, after 4332 s; 1 alert still to be sent")
+    assert well == ("WARNING", "siem takes alerts again, after 4332 s; 0 alerts still to be sent")
 
 
 def test_what_fails_for_days_is_given_up_and_says_so(caplog: Logged) -> None:
