@@ -90,7 +90,7 @@ webhooks:
         return sum(words in line["message"] for line in self.lines())
 
     def errors(self) -> list[str]:
-        return [line["message"] for line in self.lines() if line["level"] == "ERROR"]
+        return [line["message"] for line in self.lines() if line["level"] == "error"]
 
     def asked(self, path: str) -> dict[str, Any]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
