@@ -41,8 +41,9 @@ def _test(
     outcomes = try_webhooks(settings, name, Secrets(base=config.parent))
     for one in outcomes:
         if not as_json:
-            answer = one.status if one.status is not None else "no answer"
-            print(f"{one.name} at {one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
+            answer = f"{one.status}" if one.status is not None else "no answer"
+            detail = one.detail.removeprefix(f"{one.place}: ").removeprefix(f"{answer} ")
+            print(f"{one.name} at {one.place}: {answer}, {detail} ({one.seconds:.2f} s)")
     taken = [one.name for one in outcomes if one.ok]
     enabled = _enable(config, taken, state, only_disabled=True) if enable else {}
     if as_json:
