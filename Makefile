@@ -59,6 +59,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
 	.venv-torch/bin/python -m benchmarks.fusion $(SHARED)/media
+	$(BIN)/python -m benchmarks.verdict
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'

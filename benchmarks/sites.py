@@ -24,7 +24,7 @@ from pipeline.types import SECOND, Box, Detections, Progress, Record, Roster, So
 from tests.fakes import FakeText
 from workers.stages.alert import AlertStage
 from workers.stages.fusion import FusionStage
-from workers.stages.site_plan import site_plan, timing
+from workers.stages.site_plan import site_incidents, site_plan
 
 BEGIN = 1_795_478_400 * SECOND  # 2026-11-24T00:00:00Z
 FPS = 5
@@ -82,7 +82,7 @@ def measure(sites: int, asked: argparse.Namespace) -> None:
     names = [f"{'site':-<36}{number:04}" for number in range(sites)]
     bus = MemoryBus(keep_bytes=0)
     plan = site_plan(of, FakeText(), recorded=False)
-    alerting = AlertStage(dict.fromkeys(names, timing(of)), lambda *_: ())
+    alerting = AlertStage(dict.fromkeys(names, site_incidents(of)), lambda *_: ())
     fusion = Runner(
         FusionStage(dict.fromkeys(names, plan)),
         bus,

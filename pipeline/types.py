@@ -213,6 +213,9 @@ class DeadLetter(Record, frozen=True, kw_only=True, tag=True):
     value: bytes  # its first 256 kB
 
 
+Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
+
+
 class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     """One result of a rule or of the fusion head: what it found in `[start, end)`."""
 
@@ -228,6 +231,33 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     reasons: tuple[str, ...] = ()  # for a person to read
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
     head: str = ""  # name and version of the stage's fusion head, if any
+    kind: str = ""  # object | sound | speech | report | learned | system; empty: an older version's
+    zone: str = ""  # the zone of the rule, if it has one
+    line: str = ""  # the line of the rule, if it has one
+    object: str = ""  # the class of the object, if the rule is about one
+    box: Corners | None = None  # where in the frame that starts at `start`
+    what: str = ""  # what was found and where, without the time; for a person to read
+    mode: str = ""  # the mode of the site at `start`
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What an incident knows of one thing that was found, over all anomalies of this thing.
+
+    Anomalies with the same source, kind, label, zone, line and class of object are one finding.
+    """
+
+    source: str  # the name of the source; `window` for a judgement of the whole site
+    kind: str  # object | sound | speech | report | learned | system
+    label: str  # what was found
+    zone: str = ""  # the zone of the rule, if it has one
+    line: str = ""  # the line of the rule, if it has one
+    object: str = ""  # the class of the object, if the rule is about one
+    score: Number  # the highest, 0 to 1
+    start: Whole  # ns; of the earliest anomaly
+    end: Whole  # ns; of the last anomaly
+    count: Whole  # how many anomalies
+    box: Corners | None = None  # of the anomaly with the highest score, if it has a place
+    at: Whole  # ns; start of the anomaly with the highest score
 
 
 class Alert(Record, frozen=True, kw_only=True, tag=True):
@@ -250,6 +280,14 @@ class Alert(Record, frozen=True, kw_only=True, tag=True):
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict
     evidence: tuple[str, ...] = ()  # files below `evidence/` in the state folder
     heads: tuple[str, ...] = ()  # of its anomalies, sorted; several if one was replaced meanwhile
+    # why this revision exists: `opened`, `severity`, `labels`, `rules`, `presence`, `again`,
+    # `closed`; several in this order
+    changed: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()  # the gravest, then the surest, then the newest
+    findings_cut: Whole = 0  # how many more there are
+    reasons_new: tuple[str, ...] = ()  # the reasons that no earlier revision told
+    group: str = ""  # the source that the incident is about; empty: the whole site
+    modes: tuple[str, ...] = ()  # of its anomalies, sorted
 
 
 Any = (

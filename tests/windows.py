@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from models.fusion.features import SCHEMA, SIZES, Floats, Tokens
+from models.fusion.features import NAMES, SCHEMA, SIZES, Floats, Tokens
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import CARD_FILE, MODEL_FILE, Card
 from models.training import dataset
@@ -78,17 +78,24 @@ def tiny_head(
     bias: float = -4.0,
     schema: str = SCHEMA,
     labels: Sequence[str] = LABELS,
+    looks_at: Mapping[str, str] = {},
 ) -> Path:
-    """Writes a head with log odds of `bias` + sum of weight x first number of each modality."""
+    """Writes a head with log odds of `bias` + sum of weight x first number of each modality.
+
+    `looks_at` names another feature of a modality that counts instead of the first.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, value: object) -> object:
         return numpy_helper.from_array(np.asarray(value), name)
 
     nodes, held, terms = [], [], []
-    held.append(constant("first", np.array([0], np.int64)))
     for modality in MODALITIES:
-        nodes.append(helper.make_node("Gather", [modality, "first"], [f"{modality}.0"], axis=1))
+        at = NAMES[modality].index(looks_at.get(modality, NAMES[modality][0]))
+        held.append(constant(f"{modality}.at", np.array([at], np.int64)))
+        nodes.append(
+            helper.make_node("Gather", [modality, f"{modality}.at"], [f"{modality}.0"], axis=1)
+        )
         held.append(constant(f"{modality}.w", np.array([weights.get(modality, 0)], np.float32)))
         nodes.append(helper.make_node("Mul", [f"{modality}.0", f"{modality}.w"], [f"{modality}.t"]))
         terms.append(f"{modality}.t")

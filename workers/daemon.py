@@ -293,6 +293,8 @@ class Daemon:
                 severity="high",
                 score=1.0,
                 reasons=(why,),
+                kind=SYSTEM,
+                what=why,
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
 

@@ -17,7 +17,7 @@ from workers.runtime.status import Status
 from workers.stages.alert import AlertStage
 from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
-from workers.stages.site_plan import load_heads, site_plan, timing
+from workers.stages.site_plan import load_heads, site_incidents, site_plan
 from workers.stages.site_state import Head
 from workers.stages.sound import SoundStage
 from workers.stages.speech import SpeechStage
@@ -117,11 +117,13 @@ def _fusion(of: StageParts) -> FusionStage:
 
 def _alert(of: StageParts) -> AlertStage:
     sites = of.settings.sites
-    cameras = {name: tuple(site.cameras) for name, site in sites.items()}
-    return AlertStage(
-        {name: timing(site) for name, site in sites.items()},
-        lambda site, alert, revision: evidence_names(site, alert, revision, cameras.get(site, ())),
-    )
+
+    def names(site: str, group: str, alert: str, revision: int) -> tuple[str, ...]:
+        cameras = tuple(sites[site].cameras) if site in sites else ()
+        shown = (group,) if group in cameras else cameras
+        return evidence_names(site, alert, revision, shown)
+
+    return AlertStage({name: site_incidents(site) for name, site in sites.items()}, names)
 
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {

@@ -152,6 +152,8 @@ def kind(made: types.Type) -> str:  # noqa: PLR0911 - a case each
             return "name" if made.pattern else "text"
         case types.VarTupleType() | types.ListType():
             return f"list of {kind(made.item_type)}"
+        case types.TupleType():
+            return f"{len(made.item_types)} of {kind(made.item_types[0])}"
         case types.DictType():
             return f"mapping of {kind(made.key_type)} to {kind(made.value_type)}"
         case types.StructType():

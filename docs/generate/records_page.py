@@ -29,9 +29,10 @@ SPAN = {  # fields that mean the same in every record
 
 
 def record_types() -> tuple[type[msgspec.Struct], ...]:
-    """The records, in the order of the pipeline; a box is part of one."""
+    """The records, in the order of the pipeline, and after some of them their parts."""
     found = list(get_args(types.Any))
     found.insert(found.index(types.Detections) + 1, types.Box)
+    found.append(types.Finding)
     return tuple(found)
 
 

@@ -26,7 +26,7 @@ from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
 from pipeline.config.rule_kinds import WORD_MODALITIES
-from pipeline.judge.rules import VISION, Finding, TrackedFrame
+from pipeline.judge.rules import VISION, RuleFinding, TrackedFrame
 from pipeline.judge.track import Track
 from pipeline.sources import REPORTS_SOURCE, is_speech_source
 from pipeline.types import (
@@ -117,6 +117,10 @@ class Tokens(msgspec.Struct, frozen=True):
             {m: vector for m, vector in self.vectors.items() if m not in modalities},
             {m: Presence.LOST if m in modalities else s for m, s in self.states.items()},
         )
+
+    def replaced(self, modality: str, vector: Floats) -> Tokens:
+        """Returns the same window with another vector of a modality."""
+        return Tokens({**self.vectors, modality: vector}, self.states)
 
 
 def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
@@ -251,7 +255,7 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
     ]
 
 
-def _seconds(finding: Finding, window: Window) -> range:
+def _seconds(finding: RuleFinding, window: Window) -> range:
     first, last = max(finding.start, window.start), min(finding.end, window.end)
     return range((first - window.start) // SECOND, max(last - 1 - window.start, 0) // SECOND + 1)
 

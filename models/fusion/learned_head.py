@@ -3,23 +3,26 @@
 The limits are enforced here, whatever the head has learned. Words never lower a score: each window
 is also judged without them, and the higher score counts. The head takes nothing from the rules:
 `workers/stages/site_state.py` applies those too. A verdict gives each modality's share: how much
-the score falls when the modality is removed (occlusion: Zeiler and Fergus, 2014).
+the score falls when the modality is removed (occlusion: Zeiler and Fergus, 2014). Smaller parts of
+the window are removed likewise, to say in words what carried the verdict.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
 
+from models.fusion import occlusion, verdict_words
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
+from models.fusion.sound_words import class_names
 from models.hearing.yamnet_features import CLASSES
 from models.onnx_file import FORMAT_OPTION, check_whole, read_regular
 from pipeline.config.rule_kinds import WORD_MODALITIES
@@ -64,6 +67,7 @@ class LearnedHead:
 
     def __init__(self, card: Card, model: bytes) -> None:
         self.card = card
+        class_names()  # a missing file is told at load time, not with the first verdict
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry(*FORMAT_OPTION)
@@ -171,13 +175,22 @@ class LearnedHead:
         return [self.judge(tokens(question)) for question in batch]
 
     def judge(self, window: Tokens) -> Verdict:
-        """Returns the verdict on a window; contributions, which are slow, only for a likely
-        anomaly."""
+        """Returns the verdict on a window; contributions and words, which are slow, only for a
+        likely anomaly."""
         way, score, classes = self._best(window)
         label = self.card.labels[int(np.argmax(classes))]
         told = round(score, SCORE_DIGITS)
-        why = self._shares(way, score) if told >= min(self.card.threshold, MIN_THRESHOLD) else {}
-        return Verdict(score=told, label=label, contributions=why)
+        if told < min(self.card.threshold, MIN_THRESHOLD):
+            return Verdict(score=told, label=label, contributions={})
+        present = [m for m in MODALITIES if m in way.vectors]
+        falls = self._falls(score, [way.without(m) for m in present])
+        by_modality = dict(zip(present, falls.tolist(), strict=True))
+        return Verdict(
+            score=told,
+            label=label,
+            contributions=_shares(present, falls),
+            why=self._why(way, score, by_modality),
+        )
 
     def probabilities(self, window: Tokens) -> tuple[float, Floats]:
         """Returns P(anomaly), rounded as in `judge`, and P(label | anomaly)."""
@@ -223,15 +236,28 @@ class LearnedHead:
         score, classes = self._session.run(["score", "classes"], arrays(batch))
         return np.asarray(score, np.float32), np.asarray(classes, np.float32)
 
-    def _shares(self, window: Tokens, score: float) -> dict[str, float]:
-        """Returns each modality's share of the falls of the log odds when one is removed."""
-        present = [m for m in MODALITIES if m in window.vectors]
-        scores, _ = self.scores([window.without(m) for m in present])
-        falls = np.maximum(0.0, _log_odds(score) - _log_odds(scores))
-        total = float(falls.sum())
-        if not total:
-            return {}
-        return {m: round(float(f) / total, 3) for m, f in zip(present, falls, strict=True)}
+    def _falls(self, score: float, without: Sequence[Tokens]) -> Floats:
+        """Returns by how much the log odds of `score` fall in each of the windows; never below
+        0."""
+        scores, _ = self.scores(without)
+        return np.asarray(np.maximum(0.0, _log_odds(score) - _log_odds(scores)), np.float32)
+
+    def _why(self, window: Tokens, score: float, falls: Mapping[str, float]) -> tuple[str, ...]:
+        """Returns in words what carried the score; modalities that could be missed carry nothing,
+        unless all could."""
+        carried = {m: fall for m, fall in falls.items() if fall > 0} or falls
+        parts = occlusion.parts(window, carried)
+        without = [window.replaced(p.modality, p.vector) for p in parts]
+        lost = self._falls(score, without).tolist() if without else []
+        return verdict_words.why(window, carried, list(zip(parts, lost, strict=True)))
+
+
+def _shares(modalities: Sequence[str], falls: Floats) -> dict[str, float]:
+    """Returns each modality's share of the falls of the log odds when one is removed."""
+    total = float(falls.sum())
+    if not total:
+        return {}
+    return {m: round(float(f) / total, 3) for m, f in zip(modalities, falls, strict=True)}
 
 
 def _log_odds(score: Floats | float) -> Floats:

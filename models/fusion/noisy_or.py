@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from models.fusion.query import HeadQuery
-from pipeline.judge.rules import Finding
+from pipeline.judge.rules import RuleFinding
 
 TRUST: Mapping[str, float] = {"vision": 0.9, "sound": 0.95, "speech": 0.8, "report": 0.9}
 
@@ -28,7 +28,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     label: str
     contributions: Mapping[str, float]
-    findings: tuple[Finding, ...] = ()  # the decisive ones; a learned head gives none
+    findings: tuple[RuleFinding, ...] = ()  # the decisive ones; a learned head gives none
+    why: tuple[str, ...] = ()  # what carried it, in words, the gravest first; a learned head's only
 
 
 class NoisyOr:
@@ -42,7 +43,7 @@ class NoisyOr:
         return [self._judge(question) for question in batch]
 
     def _judge(self, question: HeadQuery) -> Verdict:
-        best: dict[str, Finding] = {}
+        best: dict[str, RuleFinding] = {}
         for finding in question.findings:
             known = best.get(finding.modality)
             if known is None or _rank(finding) > _rank(known):
@@ -61,5 +62,5 @@ class NoisyOr:
         )
 
 
-def _rank(finding: Finding) -> tuple[float, int, str, str]:
+def _rank(finding: RuleFinding) -> tuple[float, int, str, str]:
     return finding.score, -finding.start, finding.source, finding.label

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pipeline.judge.rules import Finding
+from pipeline.judge.rules import RuleFinding
 from pipeline.types import Window
 
 
@@ -31,7 +31,7 @@ class HeadQuery(msgspec.Struct, frozen=True):
     """A closed window with the findings and frame summaries that overlap it: a head's input."""
 
     window: Window
-    findings: tuple[Finding, ...]
+    findings: tuple[RuleFinding, ...]
     sights: tuple[FrameSummary, ...] = ()
 
 

@@ -94,6 +94,11 @@ class Incidents(Settings, frozen=True, kw_only=True):
     max_duration: Annotated[float, Meta(ge=30, le=86400)] = 600  # s; then a new incident begins
     # s; a source that is lost for this long causes a `system` alert; at most the horizon
     lost_after: Seconds = 10
+    # s; an event of high severity, such as a gunshot, is told again in an open incident, if so much
+    # time has passed since the last one that was told
+    remind: Seconds = 30
+    # `site`: one incident for all sources of the site; `source`: one for each camera and microphone
+    group: Annotated[str, Meta(pattern=r"^(site|source)\Z")] = "site"
 
 
 class Stationary(Settings, frozen=True, kw_only=True):

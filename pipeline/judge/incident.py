@@ -10,6 +10,9 @@ anomalies does not matter. The order matters only for *when* an alert is publish
 - Only the watermark closes an incident.
 
 So the published incidents are the same whichever source came first.
+
+A revision is published when severity, labels, rules or presence change, when something happens
+again (`pipeline/judge/again.py`), and when the incident opens or closes. `Alert.changed` says why.
 """
 
 from __future__ import annotations
@@ -20,21 +23,24 @@ from typing import TypeVar
 
 import msgspec
 
+from pipeline.judge import findings
+from pipeline.judge.again import Reminder
+from pipeline.judge.findings import FoldedFinding, Key, Text
 from pipeline.types import SECOND, SEVERITIES, Alert, Anomaly, Presence, content_id
 
-MAX_TEXTS = 20  # limit of an alert's reasons and transcript lines; the earliest are kept
-
-EvidenceNames = Callable[[str, str, int], tuple[str, ...]]  # site, alert id, revision -> names
+# site, group, alert id, revision -> names of files
+EvidenceNames = Callable[[str, str, str, int], tuple[str, ...]]
 
 _V = TypeVar("_V", float, tuple[int, float])
 _MORE_TELLING = {Presence.SILENT: 0, Presence.PRESENT: 1, Presence.LOST: 2}
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """When an incident ends; spans in ns of event time."""
+    """When an incident ends, and what happens again in it is told; spans in ns of event time."""
 
     close_after: int = 10 * SECOND
     max_duration: int = 600 * SECOND
+    remind: int = 30 * SECOND
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +49,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     site: str
     opened_by: str
     start: int
+    latest: int  # the latest start of an anomaly
     end: int
     score: float
     severity: str
@@ -50,9 +57,11 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     rules: frozenset[str]
     presence: Mapping[str, Presence]
     modalities: Mapping[str, float]  # modality -> strongest evidence, 0 to 1
-    reasons: frozenset[tuple[int, str]]
-    texts: frozenset[tuple[int, str]]
+    reasons: frozenset[Text]  # of the begin of each event
+    texts: frozenset[Text]
     heads: frozenset[str]
+    findings: Mapping[Key, FoldedFinding]
+    modes: frozenset[str]
 
     @classmethod
     def opened(cls, anomaly: Anomaly) -> Incident:
@@ -61,6 +70,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             site=anomaly.site,
             opened_by=anomaly.id,
             start=anomaly.start,
+            latest=anomaly.start,
             end=anomaly.end,
             score=anomaly.score,
             severity=anomaly.severity,
@@ -71,6 +81,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             reasons=frozenset((anomaly.start, reason) for reason in anomaly.reasons),
             texts=frozenset(((anomaly.start, anomaly.text),) if anomaly.text else ()),
             heads=frozenset((anomaly.head,) if anomaly.head else ()),
+            findings=findings.finding_of(anomaly),
+            modes=frozenset((anomaly.mode,) if anomaly.mode else ()),
         )
 
     def joined(self, other: Incident) -> Incident:
@@ -84,6 +96,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             site=self.site,
             opened_by=self.opened_by,
             start=min(self.start, other.start),
+            latest=max(self.latest, other.latest),
             end=max(self.end, other.end),
             score=max(self.score, other.score),
             severity=max(self.severity, other.severity, key=SEVERITIES.index),
@@ -91,9 +104,11 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
             rules=self.rules | other.rules,
             presence=presence,
             modalities=_highest(self.modalities, other.modalities, 0.0),
-            reasons=_earliest(self.reasons | other.reasons),
-            texts=_earliest(self.texts | other.texts),
+            reasons=findings.ends(self.reasons | other.reasons),
+            texts=findings.ends(self.texts | other.texts),
             heads=self.heads | other.heads,
+            findings=findings.union(self.findings, other.findings),
+            modes=self.modes | other.modes,
         )
 
     @property
@@ -101,21 +116,28 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         """The label with the highest severity, then the highest score, then the first by name."""
         return min(self.labels, key=lambda label: (*(-v for v in self.labels[label]), label))
 
-    def told(self) -> tuple[object, ...]:
-        """Returns what a subscriber must know: a change of it sends a revision.
+    def changed(self, before: Incident) -> tuple[str, ...]:
+        """What a subscriber must know: the fields in which it differs from the told state `before`.
 
-        A new head alone sends none; the next revision lists it.
+        A new head alone is not one of them; the next revision lists it.
         """
-        return self.severity, frozenset(self.labels), self.rules, dict(self.presence)
+        differs = {
+            "severity": self.severity != before.severity,
+            "labels": self.labels.keys() != before.labels.keys(),
+            "rules": self.rules != before.rules,
+            "presence": self.presence != before.presence,
+        }
+        return tuple(name for name, differ in differs.items() if differ)
+
+    @property
+    def all_reasons(self) -> frozenset[Text]:
+        """The reasons to tell: of the begin of each event, and since when each finding stands."""
+        return findings.ends(self.reasons.union(f.first for f in self.findings.values()))
 
 
 def _highest(ours: Mapping[str, _V], theirs: Mapping[str, _V], least: _V) -> dict[str, _V]:
     keys = sorted({*ours, *theirs})
     return {key: max(ours.get(key, least), theirs.get(key, least)) for key in keys}
-
-
-def _earliest(texts: frozenset[tuple[int, str]]) -> frozenset[tuple[int, str]]:
-    return texts if len(texts) <= MAX_TEXTS else frozenset(sorted(texts)[:MAX_TEXTS])
 
 
 def _shares(modalities: Mapping[str, float]) -> dict[str, float]:
@@ -126,32 +148,40 @@ def _shares(modalities: Mapping[str, float]) -> dict[str, float]:
 
 
 class IncidentFold:
-    """The incidents of one site and kind: `on` adds an anomaly, `advance` applies the watermark.
+    """The incidents of one site, kind and group: `on` adds an anomaly, `advance` a watermark.
 
     `floor` is that of a restart: anomalies that start before it belong to closed incidents.
     """
 
-    def __init__(self, timing: Timing, evidence: EvidenceNames, floor: int = 0) -> None:
+    def __init__(
+        self, timing: Timing, evidence: EvidenceNames, floor: int = 0, group: str = ""
+    ) -> None:
         self._timing = timing
         self._evidence = evidence
         self._floor = floor
+        self._group = group
         self._open: Incident | None = None
-        self._waiting: list[Incident] = []  # each of one anomaly, out of reach of the open one
+        self._waiting: list[Anomaly] = []  # out of reach of the open incident
         self._revision = 0
         self._newest = 0  # ns; end of the last anomaly that joined
-        self._said: tuple[object, ...] = ()
+        self._said: Incident | None = None  # the open incident at its last revision
+        self._reasons: frozenset[str] = frozenset()  # that its last revision told
+        self._retold: frozenset[Text] = frozenset()  # reasons of what happened again
+        self._reminder = Reminder(timing.remind)
+        # Earliest and latest start of the anomalies of each closed incident; the caller prunes it.
+        self.closed: set[tuple[int, int]] = set()
 
     @property
     def needs(self) -> int | None:
         """The earliest start of an anomaly that later output may need, ns; None without one."""
         held = [*self._waiting, *((self._open,) if self._open else ())]
-        return min((incident.start for incident in held), default=None)
+        return min((each.start for each in held), default=None)
 
     def on(self, anomaly: Anomaly) -> list[Alert]:
         """Returns the revisions that this anomaly causes; the caller has removed repeats."""
         if anomaly.start < self._floor:
             return []
-        self._waiting.append(Incident.opened(anomaly))
+        self._waiting.append(anomaly)
         return list(self._settle(anomaly.end))
 
     def advance(self, watermark: int) -> list[Alert]:
@@ -164,75 +194,99 @@ class IncidentFold:
             if first is not self._open:  # it came late: opened and closed at once
                 alerts += self._aside(whole, later, watermark)
                 continue
-            alerts.append(self._say("closed", watermark))
-            self._open, self._revision = None, 0
+            alerts.append(self._say("closed", ("closed",), watermark))
+            self.closed.add((whole.start, whole.latest))
+            self._open = None
             alerts += self._settle(watermark)
         return alerts
 
-    def _first(self) -> Incident | None:
+    def _first(self) -> Incident | Anomaly | None:
         held = [*self._waiting, *((self._open,) if self._open else ())]
-        return min(held, key=lambda i: (i.start, i.opened_by), default=None)
+        return min(held, key=_order, default=None)
 
-    def _over(self, incident: Incident) -> int:
+    def _over(self, of: Incident | Anomaly) -> int:
         timing = self._timing
-        return min(incident.end + timing.close_after, incident.start + timing.max_duration)
+        return min(of.end + timing.close_after, of.start + timing.max_duration)
 
-    def _within(self, ours: Incident, other: Incident) -> bool:
-        first, second = sorted((ours, other), key=lambda i: i.start)
-        return second.start < self._over(first)
+    def _within(self, ours: Incident, other: Anomaly) -> bool:
+        if ours.start <= other.start:
+            return other.start < self._over(ours)
+        return ours.start < self._over(other)
 
     def _settle(self, time: int) -> Iterator[Alert]:
         """Joins what is within reach of the open incident; without one, the earliest opens one."""
-        before = self._open
-        if self._open is None and self._waiting:
-            self._waiting.sort(key=lambda i: (i.start, i.opened_by))
-            self._open = self._waiting.pop(0)
-            self._newest = self._open.end
+        opens = self._open is None and bool(self._waiting)
+        if opens:
+            self._waiting.sort(key=_order)
+            self._begin(self._waiting.pop(0))
+        again = False
         while self._open and (near := self._near(self._open)):
             self._waiting.remove(near)
             self._newest = near.end
-            self._open = self._open.joined(near)
-        if self._open and (before is None or self._open.told() != self._said):
+            self._open = self._open.joined(Incident.opened(near))
+            if self._reminder.again(near):
+                again = True
+                self._retold |= {(near.start, findings.reason_of(near))}
+        if self._open is None:
+            return
+        changed: tuple[str, ...] = ("opened",) if opens else ()
+        if not opens and self._said is not None:
+            changed = self._open.changed(self._said) + (("again",) if again else ())
+        if changed:
             # A waiting anomaly may join before the watermark reaches its end.
-            yield self._say("updated" if before else "opened", max(time, self._newest))
+            yield self._say("opened" if opens else "updated", changed, max(time, self._newest))
 
-    def _near(self, incident: Incident) -> Incident | None:
+    def _begin(self, anomaly: Anomaly) -> None:
+        self._open, self._newest = Incident.opened(anomaly), anomaly.end
+        self._revision, self._said = 0, None
+        self._reasons, self._retold = frozenset(), frozenset()
+        self._reminder = Reminder(self._timing.remind)
+        self._reminder.again(anomaly)
+
+    def _near(self, incident: Incident) -> Anomaly | None:
         return next((other for other in self._waiting if self._within(incident, other)), None)
 
-    def _stretch(self, first: Incident) -> tuple[Incident, list[Incident]]:
+    def _stretch(self, first: Incident | Anomaly) -> tuple[Incident, list[Anomaly]]:
         """Returns `first` joined with all waiting anomalies of its stretch, and the remaining ones.
 
         No waiting anomaly belongs to the open incident: such anomalies have joined already.
         """
-        if first is self._open:
+        if isinstance(first, Incident):
             return first, self._waiting
         later = []
-        whole, *others = sorted(self._waiting, key=lambda i: (i.start, i.opened_by))
+        one, *others = sorted(self._waiting, key=_order)
+        whole = Incident.opened(one)
         for other in others:
             if self._within(whole, other):
-                whole = whole.joined(other)
+                whole = whole.joined(Incident.opened(other))
             else:
                 later.append(other)
         return whole, later
 
-    def _aside(self, whole: Incident, later: list[Incident], watermark: int) -> list[Alert]:
+    def _aside(self, whole: Incident, later: list[Anomaly], watermark: int) -> list[Alert]:
         """Opens and closes an incident that lies wholly before the open one."""
-        kept = self._open, self._revision, self._said
-        self._open, self._revision, self._said = whole, 0, ()
-        alerts = [self._say("opened", whole.end), self._say("closed", watermark)]
-        self._open, self._revision, self._said = kept
+        aside = IncidentFold(self._timing, self._evidence, group=self._group)
+        aside._open = whole
         self._waiting = later
-        return alerts
+        self.closed.add((whole.start, whole.latest))
+        opened = aside._say("opened", ("opened",), whole.end)
+        return [opened, aside._say("closed", ("closed",), watermark)]
 
-    def _say(self, state: str, time: int) -> Alert:
+    def _say(self, state: str, changed: tuple[str, ...], time: int) -> Alert:
         incident = self._open
         if incident is None:
             msg = "only an open incident can be told"
             raise AssertionError(msg)
-        self._said = incident.told()
+        self._said = incident
+        self._reminder.revised()
+        self._retold = findings.ends(self._retold)
         alert_id = content_id(incident.site, incident.opened_by)
         revision, self._revision = self._revision, self._revision + 1
-        reasons = sorted(incident.reasons)
+        before, reasons = self._reasons, findings.lines(incident.all_reasons | self._retold)
+        self._reasons = frozenset(reasons)
+        told = findings.told(incident.findings)
+        # A closing alert shows nothing new: it has the pictures of the opening.
+        pictures = 0 if state == "closed" else revision
         return Alert(
             site=incident.site,
             source="alert",
@@ -248,10 +302,19 @@ class IncidentFold:
             start=incident.start,
             end=incident.end if state == "closed" else None,
             presence=dict(sorted(incident.presence.items())),
-            transcript=tuple(text for _, text in sorted(incident.texts)),
-            reasons=tuple(dict.fromkeys(reason for _, reason in reasons)),
+            transcript=findings.lines(incident.texts),
+            reasons=reasons,
             contributions=_shares(incident.modalities),
-            # A closing alert shows nothing new: it has the pictures of the opening.
-            evidence=self._evidence(incident.site, alert_id, 0 if state == "closed" else revision),
+            evidence=self._evidence(incident.site, self._group, alert_id, pictures),
             heads=tuple(sorted(incident.heads)),
+            changed=changed,
+            findings=told,
+            findings_cut=len(incident.findings) - len(told),
+            reasons_new=tuple(reason for reason in reasons if reason not in before),
+            group=self._group,
+            modes=tuple(sorted(incident.modes)),
         )
+
+
+def _order(of: Incident | Anomaly) -> tuple[int, str]:
+    return of.start, of.opened_by if isinstance(of, Incident) else of.id

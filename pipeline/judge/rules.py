@@ -1,8 +1,8 @@
 """Rules judge single observations; this module has the rules for sounds and words.
 
-A rule returns `Finding`s. A *sure* finding becomes an anomaly at once (instant rules: a gunshot, a
-line crossing). Level rules (a person is in a zone) report on entering and once per second after.
-The other findings are only evidence for the windows.
+A rule returns `RuleFinding`s. A *sure* finding becomes an anomaly at once (instant rules: a
+gunshot, a line crossing). Level rules (a person is in a zone) report on entering and once per
+second after. The other findings are only evidence for the windows.
 
 Objects that stand still for long are reported once: a parked car is reported only when it arrives.
 """
@@ -20,7 +20,7 @@ from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.judge.track import Track
-from pipeline.types import Described, Sound, Utterance
+from pipeline.types import Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
@@ -29,7 +29,7 @@ REPORT_SCORE = 0.95  # score of a person's own report
 Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it contains
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule found in `[start, end)` of a source; `score` is a calibrated probability."""
 
     rule: str
@@ -41,8 +41,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     score: float
     sure: bool
-    reason: str = ""  # empty while a state continues
+    reason: str = ""  # what was found and where, for a person to read
+    news: bool = True  # false while a state continues
     text: str = ""
+    zone: str = ""
+    line: str = ""
+    object: str = ""  # the class of the object
+    box: Corners | None = None  # where in the frame
 
 
 class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,19 +76,19 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
 class VisionRule(Protocol):
     """A rule that is applied to camera frames."""
 
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]: ...
+    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]: ...
 
 
 class HearingRule(Protocol):
     """A rule over sounds."""
 
-    def hear(self, sound: Sound) -> Sequence[Finding]: ...
+    def hear(self, sound: Sound) -> Sequence[RuleFinding]: ...
 
 
 class ReadingRule(Protocol):
     """A rule over words that are spoken or reported."""
 
-    def read(self, words: Utterance | Described) -> Sequence[Finding]: ...
+    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]: ...
 
 
 J = TypeVar("J")
@@ -107,12 +112,12 @@ class SoundThreshold:
     def __init__(self, name: str, rule: SoundRule, schedule: Schedule, timezone: ZoneInfo) -> None:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
-    def hear(self, sound: Sound) -> Sequence[Finding]:
+    def hear(self, sound: Sound) -> Sequence[RuleFinding]:
         """Returns a finding for each label of the rule whose score is at least 0.1."""
         if not self._schedule.contains(sound.start, self._timezone):
             return ()
         return [
-            Finding(
+            RuleFinding(
                 rule=self._name,
                 label=label,
                 severity=self._rule.severity,
@@ -133,7 +138,11 @@ class _TextRule:
     """The common part of both text rules: which texts they read, and the form of a finding."""
 
     def __init__(self, name: str, rule: KeywordRule | PhraseRule) -> None:
-        self._made = {"rule": name, "label": rule.label, "severity": rule.severity}
+        self._made: dict[str, Any] = {
+            "rule": name,
+            "label": rule.label,
+            "severity": rule.severity,
+        }
         self._on = rule.on
 
     def reads(self, words: Utterance | Described) -> bool:
@@ -141,8 +150,8 @@ class _TextRule:
 
     def finding(
         self, words: Utterance | Described, score: float, reason: str, *, sure: bool
-    ) -> Finding:
-        return Finding(
+    ) -> RuleFinding:
+        return RuleFinding(
             **self._made,
             modality=_modality(words),
             source=words.source,
@@ -161,7 +170,7 @@ class KeywordMatcher:
     def __init__(self, name: str, rule: KeywordRule, words: Words) -> None:
         self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
-    def read(self, words: Utterance | Described) -> Sequence[Finding]:
+    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]:
         """Returns one finding if the text contains a word of the rule."""
         found = self._words(words.text) if self._shared.reads(words) else ()
         if not found:
@@ -179,7 +188,7 @@ class PhraseMatcher:
         self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
-    def read(self, words: Utterance | Described) -> Sequence[Finding]:
+    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]:
         """Returns one finding for the most similar phrase, if its score is at least 0.1."""
         if not self._shared.reads(words) or not words.embedding:
             return ()
@@ -198,7 +207,9 @@ def _modality(words: Utterance | Described) -> str:
 
 
 def _who(words: Utterance | Described) -> str:
-    return "said" if isinstance(words, Utterance) else f"reported by {words.author}"
+    if isinstance(words, Utterance):
+        return f"said (microphone {words.source.removesuffix('/speech')})"
+    return f"reported by {words.author}" if words.author else "reported"
 
 
 def likely(similarity: float, threshold: float) -> float:

@@ -130,4 +130,6 @@ class SourcePresence:
             score=1.0,
             presence=self.presence(now),
             reasons=(reason,),
+            kind=SYSTEM,
+            what=reason,
         )

@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.config.rule_kinds import CrowdRule, LineRule, LoiteringRule, ZoneKind, ZoneRule
 from pipeline.config.schedule import Schedule
-from pipeline.judge.rules import VISION, Finding, Make, RuleContext, TrackedFrame, VisionRule
+from pipeline.judge.rules import VISION, Make, RuleContext, RuleFinding, TrackedFrame, VisionRule
 from pipeline.judge.track import Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon, feet
@@ -41,26 +41,50 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
                     yield track
 
 
+def _objects(tracks: Sequence[Track]) -> dict[str, Any]:
+    """The class that all tracks have, or none, and the smallest box around them."""
+    boxes = [track.box for track in tracks]
+    labels = {track.label for track in tracks}
+    corners = (
+        min(box.x1 for box in boxes),
+        min(box.y1 for box in boxes),
+        max(box.x2 for box in boxes),
+        max(box.y2 for box in boxes),
+    )
+    return {"object": labels.pop() if len(labels) == 1 else "", "box": corners}
+
+
 class _LevelRule:
     """Reports when a state begins, and once in each second while it lasts."""
 
-    def __init__(self, name: str, label: str, severity: str) -> None:
-        self._made = {"rule": name, "label": label, "severity": severity, "modality": VISION}
+    def __init__(self, name: str, rule: ZoneKind, label: str) -> None:
+        self._made: dict[str, Any] = {
+            "rule": name,
+            "label": label,
+            "severity": rule.severity,
+            "modality": VISION,
+            "zone": rule.zone,
+        }
         self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second of its last report
 
-    def say(self, seen: TrackedFrame, key: int, score: float, reason: str) -> Iterator[Finding]:
+    def say(
+        self, seen: TrackedFrame, key: int, score: float, reason: str, of: Sequence[Track]
+    ) -> Iterator[RuleFinding]:
+        """Yields the finding of the objects `of`, unless this second has one for the `key`."""
         second, last = seen.start // SECOND, self._said.get((seen.source, key))
         if last == second:
             return
         self._said[seen.source, key] = second
-        yield Finding(
+        yield RuleFinding(
             **self._made,
             source=seen.source,
             start=seen.start,
             end=seen.end,
             score=score,
             sure=True,
-            reason=reason if last is None else "",
+            reason=reason,
+            news=last is None,
+            **_objects(of),
         )
 
     def told(self, source: str, key: int) -> bool:
@@ -79,20 +103,20 @@ class ZoneIntrusion:
 
     def __init__(self, name: str, rule: ZoneRule, place: RuleScope) -> None:
         self._zone, self._place = rule.zone, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule, rule.label)
 
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding per track on entering, and once per second until it leaves or
         stands still."""
         inside = list(self._place.inside(seen))
         live = {track.id for track in seen.tracks}
         self._level.keep(seen.source, live)
-        found: list[Finding] = []
+        found: list[RuleFinding] = []
         for track in inside:
             news = track.id not in seen.still or not self._level.told(seen.source, track.id)
             if news and track.last_seen == seen.start:
                 reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
-                found += self._level.say(seen, track.id, track.score, reason)
+                found += self._level.say(seen, track.id, track.score, reason, [track])
         return found
 
 
@@ -101,10 +125,10 @@ class Loitering:
 
     def __init__(self, name: str, rule: LoiteringRule, place: RuleScope) -> None:
         self._rule, self._place = rule, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[tuple[str, int], int] = {}
 
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding per track once it has stayed long enough, then one per second."""
         inside = {track.id: track for track in self._place.inside(seen)}
         live = {track.id for track in seen.tracks}
@@ -112,7 +136,7 @@ class Loitering:
         gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
         for key in gone:
             del self._since[key]
-        found: list[Finding] = []
+        found: list[RuleFinding] = []
         for track in inside.values():
             since = self._since.setdefault((seen.source, track.id), seen.start)
             told = track.id in seen.still and self._level.told(seen.source, track.id)
@@ -121,7 +145,7 @@ class Loitering:
                     f"{track.label} in zone {self._rule.zone} for {self._rule.seconds:g} s"
                     f" (camera {seen.source})"
                 )
-                found += self._level.say(seen, track.id, track.score, reason)
+                found += self._level.say(seen, track.id, track.score, reason, [track])
         return found
 
 
@@ -130,10 +154,10 @@ class Crowd:
 
     def __init__(self, name: str, rule: CrowdRule, place: RuleScope) -> None:
         self._rule, self._place = rule, place
-        self._level = _LevelRule(name, rule.label, rule.severity)
+        self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[str, int] = {}
 
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding when the crowd has lasted `seconds`, then one per second."""
         inside = list(self._place.inside(seen))
         if len(inside) < self._rule.count:
@@ -145,7 +169,7 @@ class Crowd:
             return ()
         reason = f"{len(inside)} objects in zone {self._rule.zone} (camera {seen.source})"
         scores = sorted((track.score for track in inside), reverse=True)
-        return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason))
+        return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason, inside))
 
 
 class LineCrossing:
@@ -156,7 +180,7 @@ class LineCrossing:
     ) -> None:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
 
-    def see(self, seen: TrackedFrame) -> Sequence[Finding]:
+    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding per crossing."""
         counter = self._lines.get(seen.source)
         if counter is None:
@@ -171,7 +195,7 @@ class LineCrossing:
                 and self._place.schedule.contains(seen.start, self._place.timezone)
             ):
                 found.append(
-                    Finding(
+                    RuleFinding(
                         rule=self._name,
                         label=self._rule.label,
                         severity=self._rule.severity,
@@ -181,6 +205,8 @@ class LineCrossing:
                         end=seen.end,
                         score=track.score,
                         sure=True,
+                        line=self._rule.line,
+                        **_objects([track]),
                         reason=f"{track.label} crossed line {self._rule.line} going {direction}"
                         f" (camera {seen.source})",
                     )

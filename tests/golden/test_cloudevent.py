@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import codec
-from pipeline.types import SECOND, Presence
+from pipeline.types import SECOND, Finding, Presence
 from tests.make import alert
 from workers.delivery.cloudevent import (
     CUT_MARK,
@@ -28,13 +28,22 @@ GOLDEN = (
     '{"specversion":"1.0","id":"5e0c1d9f1a2b3c4d_1","source":"/fusewatch/office",'
     '"type":"fusewatch.alert.updated","subject":"office/intrusion",'
     '"time":"2026-01-01T00:00:08.000000007Z","datacontenttype":"application/json",'
-    '"data":{"alert_id":"5e0c1d9f1a2b3c4d","revision":1,"state":"updated","site":"office",'
+    '"data":{"alert_id":"5e0c1d9f1a2b3c4d","revision":1,"state":"updated",'
+    '"changed":["labels","again"],"site":"office","group":"",'
     '"label":"intrusion","labels":["glass","intrusion"],"rules":["night","broken glass"],'
     '"severity":"critical","score":0.93,"start":"2026-01-01T00:00:06.000000000Z","end":null,'
-    '"presence":{"desk":"present","room":"lost"},"transcript":["hilfe, Räuber"],'
-    '"reasons":["person in floor"],"contributions":{"sound":0.4,"vision":0.6},'
+    '"modes":["armed"],"presence":{"desk":"present","room":"lost"},'
+    '"findings":[{"source":"desk","kind":"object","label":"intrusion","zone":"floor","line":null,'
+    '"object":"person","score":0.93,"start":"2026-01-01T00:00:06.000000000Z",'
+    '"end":"2026-01-01T00:00:08.000000000Z","count":3,"box":[0.25,0.35,0.35,0.65],'
+    '"at":"2026-01-01T00:00:07.000000000Z"},'
+    '{"source":"room","kind":"sound","label":"glass","zone":null,"line":null,"object":null,'
+    '"score":0.5,"start":"2026-01-01T00:00:07.000000000Z","end":"2026-01-01T00:00:08.000000000Z",'
+    '"count":1,"box":null,"at":"2026-01-01T00:00:07.000000000Z"}],'
+    '"transcript":["hilfe, Räuber"],'
+    '"reasons":["person in floor"],"reasons_new":[],"contributions":{"sound":0.4,"vision":0.6},'
     '"evidence":["office/5e0c1d9f1a2b3c4d_1_desk.jpg"],'
-    '"heads":["fusion-attention 0.2.0 (5e0c1d9f)"]}}'
+    '"heads":["fusion-attention 0.2.0 (5e0c1d9f)"],"cut":{}}}'
 )
 
 
@@ -56,6 +65,33 @@ def golden_alert():
         contributions={"vision": 0.6, "sound": 0.4},
         evidence=("office/5e0c1d9f1a2b3c4d_1_desk.jpg",),
         heads=("fusion-attention 0.2.0 (5e0c1d9f)",),
+        changed=("labels", "again"),
+        modes=("armed",),
+        findings=(
+            Finding(
+                source="desk",
+                kind="object",
+                label="intrusion",
+                zone="floor",
+                object="person",
+                score=0.93,
+                start=START,
+                end=START + 2 * SECOND,
+                count=3,
+                box=(0.25, 0.35, 0.35, 0.65),
+                at=START + SECOND,
+            ),
+            Finding(
+                source="room",
+                kind="sound",
+                label="glass",
+                score=0.5,
+                start=START + SECOND,
+                end=START + 2 * SECOND,
+                count=1,
+                at=START + SECOND,
+            ),
+        ),
     )
 
 
@@ -126,16 +162,68 @@ def test_long_texts_end_in_a_marker():
     assert data["reasons"] == ["short"]
 
 
-def test_many_texts_say_how_many_are_missing():
-    data = json.loads(event_bytes(alert(transcript=tuple("word " * 20 for _ in range(5000)))))[
-        "data"
-    ]
-    assert data["transcript"][-1].endswith(f"more{CUT_MARK}")
+def test_of_many_texts_the_first_and_the_newest_are_told_and_how_many_are_missing():
+    said = tuple(f"{n} " + "word " * 60 for n in range(5000))
+    data = json.loads(event_bytes(alert(transcript=said)))["data"]
+    assert data["transcript"][0] == said[0]
+    assert data["transcript"][-1] == said[-1]
+    (missing,) = [line for line in data["transcript"] if line.endswith(f"more{CUT_MARK}")]
+    assert missing == f"{5000 - len(data['transcript']) + 1} more{CUT_MARK}"
 
 
-def test_names_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="do not fit"):
-        event_bytes(alert(labels=tuple(f"label-{i}" for i in range(5000))))
+def test_a_site_of_the_largest_config_has_a_document_that_fits():
+    """400 findings with names of 40 letters, 64 cameras and as many microphones, all lost."""
+    long = ["x" * 36 + f"{n:04}" for n in range(400)]
+    cameras = long[:64]
+    rooms = [name for n in range(64) for name in (f"r{n:039}", f"r{n:039}/speech")]
+    findings = tuple(
+        Finding(
+            source=cameras[n % 64],
+            kind="object",
+            label=name,
+            zone=name,
+            object="traffic light",
+            score=0.123,
+            start=START,
+            end=START + n,
+            count=10**6,
+            box=(0.123, 0.234, 0.345, 0.456),
+            at=START,
+        )
+        for n, name in enumerate(long)
+    )
+    told = alert(
+        site="s" * 40,
+        label=long[300],
+        labels=tuple(long),
+        rules=tuple(long),
+        presence=dict.fromkeys([*cameras, *rooms], Presence.SILENT) | {cameras[50]: Presence.LOST},
+        transcript=tuple("word " * 3000 for _ in range(20)),
+        reasons=tuple("word " * 3000 for _ in range(20)),
+        reasons_new=tuple("word " * 3000 for _ in range(20)),
+        evidence=tuple(f"{'s' * 40}/{'a' * 16}_0_{name}.jpg" for name in cameras),
+        heads=("a head of a name 1 (12345678)",),
+        findings=findings[:32],
+        findings_cut=368,
+    )
+    body = event_bytes(told)
+    data = json.loads(body)["data"]
+    assert len(body) < MAX_EVENT_BYTES
+    assert long[300] in data["labels"]
+    assert data["cut"]["labels"] == 400 - len(data["labels"])
+    assert data["cut"]["findings"] == 400 - len(data["findings"])
+    assert data["presence"][cameras[50]] == "lost"
+    shown = {finding["source"] for finding in data["findings"]}
+    assert shown & {name.rpartition("_")[2].removesuffix(".jpg") for name in data["evidence"]}
+
+
+def test_names_that_no_config_can_have_are_refused():
+    with pytest.raises(ValueError, match="too long"):
+        event_bytes(alert(labels=("x" * 30_000,)))
+
+
+def test_nothing_is_cut_where_everything_fits():
+    assert event(golden_alert())["data"]["cut"] == {}
 
 
 @given(

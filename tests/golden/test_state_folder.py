@@ -62,9 +62,9 @@ def test_a_killed_daemon_goes_on_and_loses_nothing(folder: Path) -> None:
     ids = [event["id"] for event in events(told)]
     assert len(set(ids)) == len(ids)
     assert last(events(told)) == last(expected)
-    assert {id_: event["data"] for id_, event in received.items()} == {
-        event["id"]: event["data"] for event in events(told)
-    }
+    assert received.keys() == {event["id"] for event in events(told)}
+    for event in events(told):  # a document of the older version has fewer fields
+        assert event["data"].items() <= received[event["id"]]["data"].items()
 
 
 def test_a_spool_is_read_on(folder: Path) -> None:

@@ -30,7 +30,7 @@ from workers.delivery.delivery import (
 from workers.delivery.outbox import MAX_PENDING
 from workers.stages.alert import AlertStage
 from workers.stages.fusion import FusionStage
-from workers.stages.site_plan import site_plan, timing
+from workers.stages.site_plan import site_incidents, site_plan
 from workers.stages.sound import SoundStage
 from workers.stages.speech import SpeechStage
 
@@ -52,7 +52,7 @@ def fusion(names: Sequence[str], *, recorded: bool = False) -> FusionStage:
 
 
 def alert(names: Sequence[str]) -> AlertStage:
-    return AlertStage(dict.fromkeys(names, timing(HALL)), lambda site, id_, revision: ())
+    return AlertStage(dict.fromkeys(names, site_incidents(HALL)), lambda *_: ())
 
 
 def said(

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import rule_kinds, schema
 from pipeline.config.rule_kinds import Rule
-from pipeline.judge.rules import Finding, TrackedFrame
+from pipeline.judge.rules import RuleFinding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import ns
 from tests.fakes import FakeText
@@ -46,14 +46,14 @@ def judged(
     rule: Rule,
     frames: Sequence[TrackedFrame],
     **site: object,
-) -> list[Finding]:
+) -> list[RuleFinding]:
     """What one rule of a site finds in `frames`."""
     made = schema.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]
     sees = site_plan(made, FakeText(), recorded=True).sees()
     return [finding for frame in frames for each in sees for finding in each.see(frame)]
 
 
-def where(findings: Sequence[Finding]) -> list[tuple[str, str]]:
+def where(findings: Sequence[RuleFinding]) -> list[tuple[str, str]]:
     return [(finding.source, finding.reason.split()[0]) for finding in findings]
 
 

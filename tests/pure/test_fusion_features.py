@@ -12,7 +12,7 @@ from models.fusion import features
 from models.fusion.features import NAMES, SIZES, HeadQuery
 from models.fusion.query import FrameSummary, Object, newest
 from pipeline.judge.align import Aligner
-from pipeline.judge.rules import Finding, TrackedFrame
+from pipeline.judge.rules import RuleFinding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import SECOND, Box, Observation, Presence, Record, Window, ns
 from pipeline.zones import Polygon
@@ -197,7 +197,7 @@ def test_counts_speeds_and_zones_are_those_of_the_frames() -> None:
 
 
 def test_what_a_rule_forbids_is_seen_and_for_how_long() -> None:
-    forbidden = Finding(
+    forbidden = RuleFinding(
         rule="zone", label="intrusion", severity="high", modality="vision", source="desk",
         start=ns(1), end=ns(1.2), score=0.9, sure=True,
     )  # fmt: skip
@@ -207,7 +207,7 @@ def test_what_a_rule_forbids_is_seen_and_for_how_long() -> None:
 
 
 def test_a_finding_that_reaches_out_of_the_window_counts_inside_it() -> None:
-    long = Finding(
+    long = RuleFinding(
         rule="zone", label="intrusion", severity="high", modality="vision", source="desk",
         start=ns(2.5), end=ns(9), score=0.5, sure=True,
     )  # fmt: skip
@@ -215,7 +215,7 @@ def test_a_finding_that_reaches_out_of_the_window_counts_inside_it() -> None:
 
 
 def test_what_is_heard_is_not_forbidden_to_be_seen() -> None:
-    shot = Finding(
+    shot = RuleFinding(
         rule="sound", label="gunshot", severity="high", modality="sound", source="room",
         start=ns(1), end=ns(2), score=0.9, sure=True,
     )  # fmt: skip
@@ -289,8 +289,8 @@ def test_the_newest_hop_is_what_ends_in_it() -> None:
 
 
 def test_findings_and_sights_of_before_are_not_in_the_newest_hop() -> None:
-    def found(start: float) -> Finding:
-        return Finding(
+    def found(start: float) -> RuleFinding:
+        return RuleFinding(
             rule="zone", label="intrusion", severity="high", modality="vision", source="desk",
             start=ns(start), end=ns(start + 0.5), score=0.9, sure=True,
         )  # fmt: skip

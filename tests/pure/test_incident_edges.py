@@ -6,17 +6,20 @@ import msgspec
 import pytest
 
 from pipeline.config import schema
-from pipeline.judge.incident import MAX_TEXTS, IncidentFold, Timing
+from pipeline.judge.incident import IncidentFold, Timing
 from pipeline.types import SECOND, Alert, Anomaly, Presence, ns
 from tests.make import anomaly
 from workers.delivery.snapshots import evidence_names
-from workers.stages.site_plan import timing
+from workers.stages.alert import SiteIncidents
+from workers.stages.site_plan import site_incidents
 
 TIMING = Timing(close_after=10 * SECOND, max_duration=60 * SECOND)
 
 
 def incidents() -> IncidentFold:
-    return IncidentFold(TIMING, lambda site, id_, rev: evidence_names(site, id_, rev, ("desk",)))
+    return IncidentFold(
+        TIMING, lambda site, group, id_, rev: evidence_names(site, id_, rev, ("desk",))
+    )
 
 
 def test_a_closing_alert_names_the_pictures_of_its_opening() -> None:
@@ -97,15 +100,22 @@ def test_what_says_nothing_of_modalities_has_no_contributions() -> None:
     assert last(with_(anomaly(100, score=0.0))).contributions == {}
 
 
-def test_an_alert_has_the_earliest_twenty_reasons_and_lines_each_reason_once() -> None:
+def test_an_alert_has_the_first_eight_and_the_newest_twelve_reasons_and_lines() -> None:
     said = [
-        with_(anomaly(100 + n, text=f"line {n}"), reasons=(f"reason {n // 2}",), id=str(n))
-        for n in range(MAX_TEXTS + 10)
+        with_(anomaly(100 + n, text=f"line {n}"), reasons=(f"reason {n}",), id=str(n))
+        for n in range(30)
     ]
     closed = last(*reversed(said[:9]), *said[9:])
-    assert MAX_TEXTS == 20
-    assert closed.transcript == tuple(f"line {n}" for n in range(20))
-    assert closed.reasons == tuple(f"reason {n}" for n in range(10))
+    kept = [*range(8), *range(18, 30)]
+    assert closed.transcript == tuple(f"line {n}" for n in kept)
+    assert closed.reasons == tuple(f"reason {n}" for n in kept)
+
+
+def test_an_alert_has_each_reason_once() -> None:
+    closed = last(
+        *(with_(anomaly(100 + n), reasons=(f"reason {n // 2}",), id=str(n)) for n in range(8))
+    )
+    assert closed.reasons == tuple(f"reason {n}" for n in range(4))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +157,7 @@ def test_an_incident_takes_what_starts_before_its_longest_duration(
 def test_what_starts_before_the_floor_of_a_restart_is_closed_already(
     start: float, told: int
 ) -> None:
-    fold = IncidentFold(TIMING, lambda site, id_, revision: (), floor=ns(100))
+    fold = IncidentFold(TIMING, lambda site, group, id_, revision: (), floor=ns(100))
     assert len(fold.on(anomaly(start))) == told
 
 
@@ -198,4 +208,4 @@ def test_revisions_are_told_at_the_end_of_what_caused_them() -> None:
 
 
 def test_without_settings_an_incident_ends_as_a_site_says_by_default() -> None:
-    assert Timing() == timing(schema.Site())
+    assert SiteIncidents(Timing()) == site_incidents(schema.Site())

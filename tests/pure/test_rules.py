@@ -13,9 +13,9 @@ from models.language.keywords import Keywords
 from pipeline.config import rule_kinds
 from pipeline.config.schedule import Schedule
 from pipeline.judge.rules import (
-    Finding,
     KeywordMatcher,
     PhraseMatcher,
+    RuleFinding,
     SoundThreshold,
     TrackedFrame,
     VisionRule,
@@ -61,7 +61,7 @@ def seen(at: float, *tracks: Track, still: Sequence[int] = ()) -> TrackedFrame:
     )
 
 
-def walk(rule: VisionRule, times: Sequence[float], x: float = 0.3) -> list[Finding]:
+def walk(rule: VisionRule, times: Sequence[float], x: float = 0.3) -> list[RuleFinding]:
     return [f for at in times for f in rule.see(seen(at, track(1, x, at)))]
 
 
@@ -73,7 +73,7 @@ def in_zone(**settings: object) -> ZoneIntrusion:
 def test_entering_a_zone_is_told_at_once_and_then_once_a_second() -> None:
     found = walk(in_zone(), [10.0, 10.2, 10.8, 11.0, 11.4, 12.2])
     assert [f.start // SECOND for f in found] == [10, 11, 12]
-    assert [bool(f.reason) for f in found] == [True, False, False]
+    assert [f.news for f in found] == [True, False, False]
     assert all(f.sure and f.label == "intrusion" for f in found)
 
 
@@ -138,7 +138,7 @@ def missed(number: int, x: float, at_: float, last: float) -> Track:
 
 def test_a_missed_detection_is_no_leaving() -> None:
     rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place())
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for step in range(30):
         at = 10 + step / 5
         one = track(1, 0.3, at) if step % 3 else missed(1, 0.3, at, at - 0.2)
@@ -148,7 +148,7 @@ def test_a_missed_detection_is_no_leaving() -> None:
 
 def test_a_crowd_outlasts_missed_detections() -> None:
     rule = Crowd("crowd", rule_kinds.CrowdRule(zone="floor", count=2, seconds=2), place())
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for step in range(15):
         at = 10 + step / 5
         two = track(2, 0.4, at) if step % 2 else missed(2, 0.4, at, at - 0.2)
@@ -174,11 +174,11 @@ def test_a_crowd_must_last() -> None:
     assert alone == ()
 
 
-def crossing(direction: str) -> list[Finding]:
+def crossing(direction: str) -> list[RuleFinding]:
     line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)  # upwards: in is to the right
     rule = rule_kinds.LineRule(line="door", direction=direction)
     judge = LineCrossing("line-door", rule, place(), {"desk": line})
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for step, x in enumerate([0.40, 0.44, 0.48, 0.52, 0.56, 0.60]):
         found += judge.see(seen(10 + step / 5, track(1, x, 10 + step / 5)))
     return found

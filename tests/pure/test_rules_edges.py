@@ -22,9 +22,9 @@ from pipeline.config.schedule import Schedule
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
     REPORT_SCORE,
-    Finding,
     KeywordMatcher,
     PhraseMatcher,
+    RuleFinding,
     SoundThreshold,
     TrackedFrame,
     likely,
@@ -81,7 +81,7 @@ def in_zone(**given: object) -> ZoneIntrusion:
 
 def test_a_finding_in_a_zone_says_who_where_and_when() -> None:
     (found,) = in_zone().see(seen(10, track(1, IN, 10, score=0.7)))
-    assert found == Finding(
+    assert found == RuleFinding(
         rule="zone-floor",
         label="intrusion",
         severity="high",
@@ -92,6 +92,9 @@ def test_a_finding_in_a_zone_says_who_where_and_when() -> None:
         score=0.7,
         sure=True,
         reason="person in zone floor (camera desk)",
+        zone="floor",
+        object="person",
+        box=(0.25, 0.35, 0.35, 0.65),
     )
 
 
@@ -111,7 +114,7 @@ def test_who_is_forgotten_and_comes_again_is_news() -> None:
     rule.see(seen(10, track(1, IN, 10)))
     rule.see(seen(11))
     (found,) = rule.see(seen(12, track(1, IN, 12)))
-    assert found.reason
+    assert found.news
 
 
 def test_one_camera_forgets_nobody_of_another() -> None:
@@ -119,7 +122,7 @@ def test_one_camera_forgets_nobody_of_another() -> None:
     rule.see(seen(10, track(1, IN, 10)))
     rule.see(seen(11, camera="door"))
     (found,) = rule.see(seen(12, track(1, IN, 12)))
-    assert found.reason == ""
+    assert not found.news
 
 
 def test_who_leaves_the_zone_and_stays_in_sight_is_no_news_when_back() -> None:
@@ -127,7 +130,7 @@ def test_who_leaves_the_zone_and_stays_in_sight_is_no_news_when_back() -> None:
     rule.see(seen(10, track(1, IN, 10)))
     assert rule.see(seen(11, track(1, OUT, 11))) == []
     (found,) = rule.see(seen(12, track(1, IN, 12)))
-    assert found.reason == ""
+    assert not found.news
 
 
 def test_who_stands_still_and_was_not_told_yet_is_told() -> None:
@@ -146,7 +149,8 @@ def loitering(seconds: float = 5) -> Loitering:
 def test_loitering_says_for_how_long_and_only_at_first() -> None:
     rule = loitering()
     found = [f for at in (10, 14.9, 15, 16) for f in rule.see(seen(at, track(1, IN, at)))]
-    assert [f.reason for f in found] == ["person in zone floor for 5 s (camera desk)", ""]
+    assert [f.news for f in found] == [True, False]
+    assert {f.reason for f in found} == {"person in zone floor for 5 s (camera desk)"}
     assert (found[0].label, found[0].modality, found[0].sure) == ("loitering", "vision", True)
 
 
@@ -180,7 +184,7 @@ def test_a_loiterer_who_is_forgotten_and_comes_again_is_news() -> None:
     rule.see(seen(16))
     rule.see(seen(17, track(1, IN, 17)))
     (found,) = rule.see(seen(22, track(1, IN, 22)))
-    assert found.reason
+    assert found.news
 
 
 # -- crowds
@@ -205,7 +209,7 @@ def test_a_crowd_is_as_sure_as_the_last_one_that_makes_it() -> None:
 def test_a_crowd_is_told_once_a_second_while_it_stands() -> None:
     rule = crowd(seconds=0)
     found = [f for n in range(12) for f in rule.see(seen(10 + n / 5, *people(10, 0.9, 0.9, 0.9)))]
-    assert [(f.start // SECOND, bool(f.reason)) for f in found] == [
+    assert [(f.start // SECOND, f.news) for f in found] == [
         (10, True), (11, False), (12, False),
     ]  # fmt: skip
 
@@ -217,7 +221,7 @@ def test_a_crowd_that_breaks_up_begins_anew_and_is_news() -> None:
     rule.see(seen(13, *people(13, 0.9, 0.9)))
     assert rule.see(seen(14, *people(14, 0.9, 0.9, 0.9))) == ()
     (found,) = rule.see(seen(16, *people(16, 0.9, 0.9, 0.9)))
-    assert found.reason
+    assert found.news
 
 
 def test_a_crowd_at_one_camera_is_not_ended_by_another() -> None:
@@ -230,7 +234,7 @@ def test_a_crowd_at_one_camera_is_not_ended_by_another() -> None:
 # -- lines
 
 
-def crossed(**given: object) -> list[Finding]:
+def crossed(**given: object) -> list[RuleFinding]:
     """What a walk across the line `door` gives; upwards: in is to the right."""
     line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)
     rule = LineRule(line="door", direction="both", severity="critical")
@@ -300,7 +304,7 @@ def test_speech_is_sure_from_the_least_confidence_on(confidence: float, sure: bo
 def test_words_say_what_was_found_and_by_whom() -> None:
     (spoken,) = said().read(utterance(10, "help, fire"))
     (written,) = said().read(described(10, "fire", author="guard-7"))
-    assert spoken.reason == '"help, fire" said'
+    assert spoken.reason == '"help, fire" said (microphone room)'
     assert written.reason == '"fire" reported by guard-7'
     assert (spoken.modality, written.modality) == ("speech", "report")
     assert (written.score, written.text, written.sure) == (REPORT_SCORE, "fire", True)

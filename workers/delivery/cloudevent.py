@@ -9,13 +9,13 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from pipeline.types import Alert, rfc3339
+from pipeline.types import Alert, Finding, rfc3339
 
 __all__ = (
     "CONTENT_TYPE",
@@ -31,8 +31,28 @@ CONTENT_TYPE = "application/cloudevents+json"
 MAX_EVENT_BYTES = 20_000  # exclusive; Standard Webhooks: "payloads should be smaller than 20kb"
 CUT_MARK = " …[cut]"
 
-# (texts, characters of each); the first pair that fits MAX_EVENT_BYTES is used.
-_TEXTS = ((64, 2000), (32, 500), (16, 200), (8, 80), (2, 40))
+
+class Room(NamedTuple):
+    """How much of an alert is told; what is left out is counted in `data.cut`."""
+
+    texts: int  # of the reasons, the new ones and the transcript, each
+    characters: int  # of a text
+    findings: int
+    names: int  # of labels, rules, presence, evidence and heads, each
+
+
+ALL = Room(10**6, 10**6, 10**6, 10**6)
+# The first that fits MAX_EVENT_BYTES is used.
+_ROOMS = (
+    ALL,
+    Room(20, 2000, 32, 400),
+    Room(20, 400, 32, 400),
+    Room(20, 120, 32, 100),
+    Room(20, 120, 16, 40),
+    Room(10, 80, 8, 20),
+    Room(4, 60, 4, 10),
+    Room(2, 40, 1, 2),
+)
 
 
 def event_id(alert: Alert) -> str:
@@ -42,19 +62,19 @@ def event_id(alert: Alert) -> str:
 
 def event(alert: Alert) -> dict[str, Any]:
     """Returns the whole document; raises ValueError for an invalid number or time."""
-    return _event(alert, None)
+    return _event(alert, ALL)
 
 
 def event_bytes(alert: Alert) -> bytes:
     """Returns the document in UTF-8, below `MAX_EVENT_BYTES`: long texts end in `CUT_MARK`.
 
-    Raises ValueError for an invalid number or time, or if the names alone are too long.
+    Raises ValueError for an invalid number or time, or for a name that no config can have.
     """
-    for texts in (None, *_TEXTS):
-        body = msgspec.json.encode(_event(alert, texts))
+    for room in _ROOMS:
+        body = msgspec.json.encode(_event(alert, room))
         if len(body) < MAX_EVENT_BYTES:
             return body
-    msg = f"an alert of {len(body)} bytes: labels, rules, presence, evidence and heads do not fit"
+    msg = f"an alert of {len(body)} bytes: a name in it is too long"
     raise ValueError(msg)
 
 
@@ -77,7 +97,51 @@ def test_event(name: str, time: int) -> tuple[str, bytes]:
 test_event.__test__ = False  # type: ignore[attr-defined]  # pytest collects by name
 
 
-def _event(alert: Alert, texts: tuple[int, int] | None) -> dict[str, Any]:
+def _event(alert: Alert, room: Room) -> dict[str, Any]:
+    cut: dict[str, int] = {}
+
+    def some(what: str, values: Sequence[str], first: Iterable[str] = ()) -> list[str]:
+        """As many values as there is room for, in their order; `first` are those to keep."""
+        wanted = dict.fromkeys((*(v for v in first if v in values), *values))
+        kept = set(list(wanted)[: room.names])
+        if len(kept) < len(wanted):
+            cut[what] = len(wanted) - len(kept)
+        return [value for value in values if value in kept]
+
+    told = alert.findings[: room.findings]
+    if missing := len(alert.findings) - len(told) + alert.findings_cut:
+        cut["findings"] = missing
+    pictures = {f"_{finding.source}.jpg" for finding in told}
+    by_loss = sorted(alert.presence, key=lambda name: (alert.presence[name] != "lost", name))
+    shown = [name for name in alert.evidence if name[name.rfind("_") :] in pictures]
+    data = {
+        "alert_id": alert.id,
+        "revision": alert.revision,
+        "state": alert.state,
+        "changed": list(alert.changed),
+        "site": alert.site,
+        "group": alert.group,
+        "label": alert.label,
+        "labels": some("labels", alert.labels, (alert.label, *(f.label for f in told))),
+        "rules": some("rules", alert.rules),
+        "severity": alert.severity,
+        "score": _finite(alert.score),
+        "start": rfc3339(alert.start),
+        "end": None if alert.end is None else rfc3339(alert.end),
+        "modes": some("modes", alert.modes),
+        "presence": {
+            name: alert.presence[name].value
+            for name in some("presence", sorted(alert.presence), by_loss)
+        },
+        "findings": [_finding(finding) for finding in told],
+        "transcript": _texts(alert.transcript, room),
+        "reasons": _texts(alert.reasons, room),
+        "reasons_new": _texts(alert.reasons_new, room),
+        "contributions": _numbers(alert.contributions),
+        "evidence": some("evidence", alert.evidence, shown),
+        "heads": some("heads", alert.heads),
+        "cut": cut,
+    }
     return {
         "specversion": "1.0",
         "id": event_id(alert),
@@ -86,25 +150,24 @@ def _event(alert: Alert, texts: tuple[int, int] | None) -> dict[str, Any]:
         "subject": f"{alert.site}/{alert.label}",
         "time": rfc3339(alert.time),
         "datacontenttype": "application/json",
-        "data": {
-            "alert_id": alert.id,
-            "revision": alert.revision,
-            "state": alert.state,
-            "site": alert.site,
-            "label": alert.label,
-            "labels": list(alert.labels),
-            "rules": list(alert.rules),
-            "severity": alert.severity,
-            "score": _finite(alert.score),
-            "start": rfc3339(alert.start),
-            "end": None if alert.end is None else rfc3339(alert.end),
-            "presence": {name: alert.presence[name].value for name in sorted(alert.presence)},
-            "transcript": _texts(alert.transcript, texts),
-            "reasons": _texts(alert.reasons, texts),
-            "contributions": _numbers(alert.contributions),
-            "evidence": list(alert.evidence),
-            "heads": list(alert.heads),
-        },
+        "data": data,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "source": finding.source,
+        "kind": finding.kind,
+        "label": finding.label,
+        "zone": finding.zone or None,
+        "line": finding.line or None,
+        "object": finding.object or None,
+        "score": _finite(finding.score),
+        "start": rfc3339(finding.start),
+        "end": rfc3339(finding.end),
+        "count": finding.count,
+        "box": None if finding.box is None else [_finite(corner) for corner in finding.box],
+        "at": rfc3339(finding.at),
     }
 
 
@@ -119,9 +182,12 @@ def _numbers(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: _finite(numbers[name]) for name in sorted(numbers)}
 
 
-def _texts(texts: Sequence[str], limits: tuple[int, int] | None) -> list[str]:
-    if limits is None:
-        return list(texts)
-    count, length = limits
-    kept = [text if len(text) <= length else text[:length] + CUT_MARK for text in texts[:count]]
-    return kept if len(texts) <= count else [*kept, f"{len(texts) - count} more{CUT_MARK}"]
+def _texts(texts: Sequence[str], room: Room) -> list[str]:
+    """The first and the newest texts; a line between them says how many are left out."""
+    count, length = room.texts, room.characters
+    kept = [text if len(text) <= length else text[:length] + CUT_MARK for text in texts]
+    if len(kept) <= count:
+        return kept
+    first = count * 2 // 5
+    missing = f"{len(texts) - count} more{CUT_MARK}"
+    return [*kept[:first], missing, *kept[len(kept) - count + first :]]

@@ -14,6 +14,7 @@ from pipeline.judge.vision_rules import SEES
 from pipeline.ports import Model
 from pipeline.types import ns
 from pipeline.zones import Polygon
+from workers.stages.alert import SiteIncidents
 from workers.stages.site_state import RULES_HEAD, Head, SitePlan
 
 SHIPPED_NAME = "shipped"  # the head that comes with Fusewatch
@@ -44,11 +45,15 @@ def load_head(head: str) -> Head:
     return LearnedHead.shipped() if head == SHIPPED_NAME else LearnedHead.read(Path(head))
 
 
-def timing(site: Site) -> Timing:
-    """The settings for the end of a site's incidents."""
-    return Timing(
-        close_after=ns(site.incidents.close_after), max_duration=ns(site.incidents.max_duration)
+def site_incidents(site: Site) -> SiteIncidents:
+    """How the incidents of a site are kept."""
+    told = site.incidents
+    timing = Timing(
+        close_after=ns(told.close_after),
+        max_duration=ns(told.max_duration),
+        remind=ns(told.remind),
     )
+    return SiteIncidents(timing, by_source=told.group == "source")
 
 
 def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:

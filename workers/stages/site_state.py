@@ -17,11 +17,12 @@ from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline import codec
 from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
+from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
-    Finding,
     HearingRule,
     ReadingRule,
+    RuleFinding,
     TrackedFrame,
     VisionRule,
 )
@@ -46,10 +47,9 @@ from pipeline.types import (
     Window,
     content_id,
     event_start,
-    rfc3339,
 )
 from pipeline.zones import Polygon
-from workers.stages.anomalies import anomaly_of, gravity
+from workers.stages.anomalies import anomaly_of, carried, gravity
 
 WINDOW_SOURCE = "window"
 # ns; findings with no longer gap are one event, with its reason given once
@@ -118,7 +118,7 @@ class SiteState:
             lost_after=plan.lost_after,
             cry_every=plan.cry_every,
         )
-        self._findings: list[Finding] = []  # findings that an open window may still overlap
+        self._findings: list[RuleFinding] = []  # findings that an open window may still overlap
         self._sights: list[FrameSummary] = []  # likewise
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
@@ -186,7 +186,7 @@ class SiteState:
         return said + self._promise()
 
     def _observe(self, record: Observation) -> list[Record]:
-        findings: list[Finding] = []
+        findings: list[RuleFinding] = []
         self._attendance.observed(record)
         match record:
             case Detections():
@@ -217,17 +217,15 @@ class SiteState:
                 said.append(anomaly_of(self._site, told, ordinal, presence, _version(head)))
         return said
 
-    def _news(self, finding: Finding) -> Finding:
-        """Keeps the reason only at the begin of an event, with its time, not while it continues."""
+    def _news(self, finding: RuleFinding) -> RuleFinding:
+        """Marks a finding as news only at the begin of an event, not while it continues."""
         what = finding.rule, finding.label, finding.source
         last = self._told.get(what)
         self._told[what] = finding.end
-        if not finding.reason or (last is not None and finding.start - last < MAX_HAPPENING_PAUSE):
-            return msgspec.structs.replace(finding, reason="")
-        when = rfc3339(finding.start)[11:19]
-        return msgspec.structs.replace(finding, reason=f"{when}Z {finding.reason}")
+        lasts = last is not None and finding.start - last < MAX_HAPPENING_PAUSE
+        return msgspec.structs.replace(finding, news=finding.news and not lasts)
 
-    def _overheard(self, finding: Finding) -> Finding:
+    def _overheard(self, finding: RuleFinding) -> RuleFinding:
         """Adds the text of a recent utterance to the next anomaly, once."""
         words, size = self._said, self._plan.size
         # Vision may be minutes behind sound: words of a later time wait for their own anomaly.
@@ -327,6 +325,7 @@ class SiteState:
     def _whole(self, window: Window, verdict: Verdict, severity: Severity, rule: str) -> Anomaly:
         """The anomaly of a window; it lies in the newest hop, as Progress covers the older ones."""
         start = window.end - self._plan.hop
+        what = carried(verdict)
         return Anomaly(
             site=self._site,
             source=WINDOW_SOURCE,
@@ -338,20 +337,18 @@ class SiteState:
             severity=severity,
             score=verdict.score,
             presence=window.presence,
-            reasons=self._why(rule, verdict, start),
+            reasons=(reason_at(start, what),) if self._begins(rule, verdict.label, start) else (),
             contributions=verdict.contributions,
+            kind="learned",
+            what=what,
         )
 
-    def _why(self, rule: str, verdict: Verdict, start: int) -> tuple[str, ...]:
-        """The reason at the begin of an event; empty for fused evidence: its rules gave theirs."""
-        what = rule, verdict.label, WINDOW_SOURCE
-        last = self._told.get(what)
-        self._told[what] = start + self._plan.hop
-        if rule != "learned" or (last is not None and start - last < MAX_HAPPENING_PAUSE):
-            return ()
-        shares = sorted(verdict.contributions.items(), key=lambda share: (-share[1], share[0]))
-        by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
-        return (f"{rfc3339(start)[11:19]}Z {verdict.label} learned from {by or 'the whole'}",)
+    def _begins(self, rule: str, label: str, start: int) -> bool:
+        """Whether a judgement of the whole window is the begin of an event."""
+        key = rule, label, WINDOW_SOURCE
+        last = self._told.get(key)
+        self._told[key] = start + self._plan.hop
+        return last is None or start - last >= MAX_HAPPENING_PAUSE
 
     def _promise(self) -> list[Record]:
         """Progress up to the hop that holds the watermark: no later anomaly starts before it."""
