@@ -403,6 +403,38 @@ def test_only_what_changed_is_committed_and_what_the_sink_took_is_made_durable_f
     assert deeds[3:] == ["flush", "commit 0"]
 
 
+def test_what_is_only_read_costs_no_commit_and_is_read_again_after_a_restart() -> None:
+    place = Place(down())
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
+    bench.still()
+    before = dict(bench.reader.commits)
+    bench.reader.polls = [[each] for each in entries(4)[1:]]
+    bench.still()
+    assert bench.delivery.pending == 4
+    assert bench.reader.commits == before
+    offset, note = before[0]
+    place.answer = lambda one: None
+    again = Bench(place, [Assigned(0, offset, note), *entries(4)])
+    again.now += 60
+    again.still()
+    assert sorted(place.taken) == ["00_0", "01_0", "02_0", "03_0"]
+
+
+def test_an_alert_that_was_sent_beside_one_that_waits_is_committed() -> None:
+    def answer(one: Alert) -> None:
+        if event_id(one) == "00_0":
+            down("422", alone=True)(one)
+
+    place = Place(answer)
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
+    bench.still()
+    bench.reader.polls = [[entries(2)[1]]]
+    bench.still()
+    offset, note = bench.reader.commits[0]
+    reached, _, items = unpack(offset, note)
+    assert (offset, reached, list(items)) == (0, 2, [0])
+
+
 @pytest.mark.parametrize(
     ("waiting", "asked"), [(0, ALERTS_A_STEP), (MAX_PENDING - 2, 2), (MAX_PENDING - 1, 1)]
 )

@@ -29,7 +29,15 @@ from pipeline.run import dead_letter, decoded
 from pipeline.types import SEVERITIES, Alert, DeadLetter
 from workers.delivery.breaker import GONE, SharedBreaker, state_of
 from workers.delivery.cloudevent import event_id
-from workers.delivery.outbox import MAX_PENDING, RETRY_DELAYS, Outbox, Pending, delay, wait_over
+from workers.delivery.outbox import (
+    MAX_PENDING,
+    RETRY_DELAYS,
+    CircuitBreaker,
+    Outbox,
+    Pending,
+    delay,
+    wait_over,
+)
 from workers.delivery.state_log import StateLog
 from workers.runtime.status import SubscriberState
 
@@ -119,7 +127,8 @@ class Delivery:
         self._outside = outside
         self._clock = outside.clock
         self._boxes: dict[int, Outbox] = {}
-        self._committed: dict[int, tuple[int, bytes]] = {}
+        self._committed: dict[int, tuple[int, CircuitBreaker] | None] = {}
+        self._touched: set[int] = set()  # partitions with an attempt since the last commit
         self._breaker = SharedBreaker(subscriber.address, subscriber.enabled, outside.random)
         self._caught_up = False
         self._sent: list[tuple[int, Pending]] = []  # since the last flush
@@ -188,7 +197,8 @@ class Delivery:
                 case Assigned():
                     box = Outbox(event.offset, event.note)
                     self._boxes[event.partition] = box
-                    self._committed[event.partition] = (event.offset, event.note)
+                    known = (event.offset, box.breaker) if event.note else None
+                    self._committed[event.partition] = known
                     self._breaker.restore(box.breaker)
                 case Revoked():
                     self._boxes.pop(event.partition, None)
@@ -247,6 +257,7 @@ class Delivery:
         )
 
     def _attempt(self, partition: int, item: Pending) -> None:
+        self._touched.add(partition)
         if self._breaker.disabled:
             self._breaker.died()
             self._die(partition, item, f"disabled: {GONE}")
@@ -323,6 +334,7 @@ class Delivery:
 
     def _bury(self, entry: Entry, site: str, reason: str) -> None:
         source = f"delivery/{self.name}"
+        self._touched.add(entry.partition)
         with self._settles():
             self._dead(
                 dead_letter(
@@ -333,14 +345,15 @@ class Delivery:
     def _commit(self) -> None:
         if self._sent and not self._flush():
             return
-        commits = {
-            number: (box.safe, box.note(self._breaker.value)) for number, box in self._boxes.items()
-        }
-        changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
+        # What was only read is read again after a restart: it costs no commit. So a subscriber that
+        # hangs does not make the disk of the others busy.
         with self._settles():
-            for number, (safe, note) in changed.items():
-                self._reader.commit(number, safe, note)
-                self._committed[number] = (safe, note)
+            for number, box in self._boxes.items():
+                known = (box.safe, self._breaker.value)
+                if number in self._touched or known != self._committed[number]:
+                    self._reader.commit(number, box.safe, box.note(self._breaker.value))
+                    self._committed[number] = known
+        self._touched.clear()
 
     @contextmanager
     def _settles(self) -> Iterator[None]:
