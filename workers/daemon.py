@@ -33,7 +33,7 @@ from workers.config.findings import announce
 from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
-from workers.delivery import snapshots, subscribers
+from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
@@ -84,7 +84,7 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     supervisor = Supervisor()
-    give = partial(snapshots.evict, folder / "evidence")
+    give = partial(subscribers.give_way, folder)
     bus = local_log(settings, folder, give=give, stop=supervisor.stop)
     view = View(status, secrets, settings.sites, recorded=played is not None)
     announce(concerning(settings, found.warnings, sources=played is None))

@@ -155,6 +155,8 @@ class Webhook(Destination, frozen=True, kw_only=True):
     # Networks, such as `10.0.0.0/8`, that a host name may resolve to
     allow_networks: tuple[str, ...] = ()
     timeout: Seconds = 20  # s; for one attempt
+    # `inline` puts a JPEG of at most 12 kB into each alert, for a receiver on another machine
+    picture: Annotated[str, Meta(pattern=r"^(none|inline)\Z")] = "none"
 
 
 class Jsonl(Destination, frozen=True, kw_only=True):

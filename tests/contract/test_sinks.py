@@ -30,6 +30,7 @@ from workers.delivery.delivery import (
 )
 from workers.delivery.jsonl import Jsonl, write_all
 from workers.delivery.receiver import Receiver
+from workers.delivery.shown_frame import best_frame
 from workers.delivery.snapshots import SnapshotSink, evidence_names
 from workers.delivery.webhook import Webhook
 from workers.media import jpeg
@@ -415,14 +416,12 @@ def test_the_same_alert_gives_the_same_bytes(tmp_path):
 
 
 def test_a_frame_that_was_looked_at_is_preferred_then_the_last_before():
-    from workers.delivery.snapshots import _best
-
     frames = [frame(t) for t in (998.6, 999.0, 999.9, 1000.1)]
     looked = {ns(999.0): detections(999.0)}
-    assert _best(frames, looked, TIME).start == ns(999.0)
-    assert _best(frames, {}, TIME).start == ns(999.9)
-    assert _best(frames[3:], {}, TIME).start == ns(1000.1)
-    assert _best([], looked, TIME) is None
+    assert best_frame(frames, looked, TIME).start == ns(999.0)
+    assert best_frame(frames, {}, TIME).start == ns(999.9)
+    assert best_frame(frames[3:], {}, TIME).start == ns(1000.1)
+    assert best_frame([], looked, TIME) is None
 
 
 def test_a_missing_frame_stands_in_the_manifest(tmp_path):

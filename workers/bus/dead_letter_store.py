@@ -102,7 +102,7 @@ def _retrier(
         log = local_log(settings, folder)
     except LogInUse as in_use:
         daemon = _Daemon(settings, folder, secrets, in_use)
-        yield Retrier(None, lambda: remote(settings, secrets), daemon)
+        yield Retrier(None, lambda: remote(settings, secrets, folder), daemon)
         return
     with closing(log):
         yield Retrier(log, lambda: _all(settings, secrets, folder, log))
@@ -111,7 +111,7 @@ def _retrier(
 def _all(settings: Config, secrets: Secrets, folder: Path, bus: Bus) -> list[Subscriber]:
     """The webhooks, and the files if `folder` is where a delivery keeps them."""
     files = local(settings, folder, bus) if (folder / "alerts.jsonl").exists() else []
-    return [*remote(settings, secrets), *files]
+    return [*remote(settings, secrets, folder), *files]
 
 
 class _Daemon:
