@@ -77,14 +77,17 @@ def _enable_command(
 def _enable(
     path: Path, names: list[str], state: Path | None, *, only_disabled: bool
 ) -> dict[str, Enabled]:
+    from pipeline.config.schema import LocalBus
     from workers.capture.running_daemons import running
     from workers.config import loader
     from workers.config.secrets import Secrets
     from workers.setup import subscriber_enable
     from workers.setup.subscriber_health import with_state
 
-    daemons, secrets = running(), Secrets(base=path.parent)
-    settings = with_state(loader.load(path), path, state, daemons)
+    secrets, settings = Secrets(base=path.parent), loader.load(path)
+    # Over Kafka the one that runs here may be a capture worker, with another state folder.
+    daemons = running() if isinstance(settings.bus, LocalBus) else ()
+    settings = with_state(settings, path, state, daemons)
     if only_disabled:
         disabled = subscriber_enable.disabled_webhooks(settings, secrets)
         names = [name for name in names if name in disabled]

@@ -208,7 +208,7 @@ def test_one_that_is_disabled_in_the_notes_of_brokers_is_enabled_by_a_mark(
         (tmp_path / "alerts.jsonl").touch()
         assert main(words) == 0
         enabled, dead, *_ = capsys.readouterr().out.splitlines()
-        assert enabled.startswith("siem is enabled (it was disabled); a running delivery worker")
+        assert enabled.startswith("siem is enabled again; a running delivery worker")
         assert dead.startswith("1 alert became a dead letter because of 410 Gone; ")
         again = delivery()
         place.publish(topics.ALERTS, make.alert(id="02"))

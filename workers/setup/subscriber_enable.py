@@ -44,8 +44,12 @@ class Enabled(msgspec.Struct, frozen=True, kw_only=True):
 
     def lines(self) -> Iterable[str]:
         """What a person reads."""
-        before = "it was disabled" if self.was == "disabled" else f"it was {self.was}"
-        yield f"{self.name} is enabled ({before}); {self.takes_up}"
+        if self.was == "disabled":
+            yield f"{self.name} is enabled again; {self.takes_up}"
+        elif self.was == "taking":
+            yield f"{self.name} was not disabled: it takes alerts"
+        else:
+            yield f"{self.name} was not disabled, but {self.was}: it is tried at once"
         if self.dead_letters:
             count = self.dead_letters
             became = "alert became a dead letter" if count == 1 else "alerts became dead letters"
@@ -130,9 +134,9 @@ def _address(config: Config, name: str, secrets: Secrets) -> str:
 def _taken_up(config: Config, name: str, secrets: Secrets, daemons: Iterable[RunningDaemon]) -> str:
     """Waits until a running daemon has taken the mark up, and says what it found."""
     if not isinstance(config.bus, LocalBus):
-        return "a running delivery worker of this state folder takes it up within a second"
+        return "a running delivery worker with this state folder sends it the alerts that come"
     if not subscriber_health.runs(config, daemons):
-        return "no daemon runs: it counts from the next start on"
+        return "no daemon runs now; the next one sends it the alerts that come"
     until = time.monotonic() + TAKEN_UP_WITHIN
     while time.monotonic() < until:
         notes = _notes(config, secrets)
