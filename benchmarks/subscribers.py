@@ -31,8 +31,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import msgspec
 from msgspec.structs import replace
@@ -64,8 +65,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     alerts: int = 10_000
     kills: int = 20
-    rounds: int = 4
-    in_round: int = 300
+    rounds: int = 8
+    in_round: int = 150
     rate: float = 40.0
     rate_killed: float = 120.0
     alive: tuple[float, float] = (1.0, 5.0)  # s between the start of a child and its kill
@@ -73,10 +74,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What was measured; delays in seconds."""
+    """What was measured; delays in seconds, those of the rounds a list each."""
 
-    alone: list[float] = []
-    among: list[float] = []
+    alone: list[list[float]] = []
+    among: list[list[float]] = []
     killed: list[float] = []
     kills: int = 0
     repeats: dict[str, int] = {}
@@ -274,7 +275,7 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = print) -> Outco
         town = Town(after, plan.seed)
         alone, among = _rounds(folder, plan, town)
         say(f"rounds are over after {time.monotonic() - began:.0f} s")
-        first = max(among)
+        first = among[-1][-1]
         ports, rate = town.ports, plan.rate_killed
         for _ in range(plan.kills):
             with sender(folder, ports, plan.alerts, rate) as child:
@@ -302,20 +303,20 @@ def run(folder: Path, plan: Plan, say: Callable[[str], object] = print) -> Outco
         times = _appended(folder)
         of = town.got["good"]
         delays = [(of[event_id(numbered(n))] - times[n]) / 1e9 for n in range(plan.alerts)]
-        found.alone = [delays[n] for n in alone]
-        found.among = [delays[n] for n in among]
+        found.alone = [[delays[n] for n in each] for each in alone]
+        found.among = [[delays[n] for n in each] for each in among]
         found.killed = delays[first + 1 :]
     return found
 
 
-def _rounds(folder: Path, plan: Plan, town: Town) -> tuple[list[int], list[int]]:
-    """The offsets that were sent to `good` alone, and those that were sent to all."""
-    alone: list[int] = []
-    among: list[int] = []
+def _rounds(folder: Path, plan: Plan, town: Town) -> tuple[list[range], list[range]]:
+    """The offsets that were sent to `good` alone, and those that were sent to all, by round."""
+    alone: list[range] = []
+    among: list[range] = []
     end = 0
     for _ in range(plan.rounds):
         for ports, offsets in (({"good": town.ports["good"]}, alone), (town.ports, among)):
-            offsets.extend(range(end, end + plan.in_round))
+            offsets.append(range(end, end + plan.in_round))
             end += plan.in_round
             with sender(folder, ports, end, plan.rate) as child:
                 _said(child, "published")
@@ -394,11 +395,17 @@ def main() -> None:
     plan = replace(Plan(), alerts=given.alerts, kills=given.kills, seed=given.seed)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         found = run(Path(folder), plan)
-    alone, among, killed = map(p95, (found.alone, found.among, found.killed))
     print(f"{plan.alerts} alerts to five receivers, {found.kills} kills: {found.seconds:.0f} s")
-    print(f"delay of good, p95, alone:           {1000 * alone:8.1f} ms")
-    print(f"delay of good, p95, among the others:{1000 * among:8.1f} ms  ({among / alone:.2f})")
-    print(f"delay of good, p95, while killed:    {1000 * killed:8.1f} ms")
+    ratios = [p95(b) / p95(a) for a, b in zip(found.alone, found.among, strict=True)]
+    print("delay of good, ms               p50      p95")
+    for name, delays in (
+        ("alone", list(chain(*found.alone))),
+        ("among the others", list(chain(*found.among))),
+        ("while the sender is killed", found.killed),
+    ):
+        print(f"  {name:26}{1000 * median(delays):8.1f} {1000 * p95(delays):8.1f}")
+    told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"p95 among the others / alone: median {median(ratios):.2f} of the rounds ({told})")
     print(f"waited for `hanging` when the others had all: {found.waited}")
     for name in NAMES:
         early = found.before_well.get(name, 0)
