@@ -15,7 +15,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=NAME)]
 OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=NAME)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
-# Bytes of one record. An alert may carry 20 reasons and 20 lines of transcript, of 16 kB each.
+# Bytes of one record. An alert may carry 20 lines of transcript, of 16 kB each.
 MaxMessage = Annotated[int, Meta(ge=750_000, le=2**26)]
 Partitioned = Annotated[int, Meta(ge=1, le=1000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
