@@ -413,6 +413,7 @@ def test_while_too_many_wait_the_rest_stays_on_disk():
         until_still(delivery)
         world.clock.now += 1
     assert delivery.pending == MAX_PENDING
+    assert delivery.state.waiting == 2 * MAX_PENDING
     assert not delivery.idle
     place.answer = lambda alert: None
     world.clock.now += MAX_BREAKER_DELAY * 1.2

@@ -176,9 +176,7 @@ class Delivery:
         self._reader.close()
 
     def _read(self, wait: float) -> int:
-        room = min(
-            ALERTS_A_STEP, MAX_PENDING - sum(len(box.pending) for box in self._boxes.values())
-        )
+        room = min(ALERTS_A_STEP, self._room())
         if room <= 0:
             self._caught_up = False
             if wait > 0:
@@ -189,6 +187,13 @@ class Delivery:
         for entry in entries:
             self._take(entry)
         return len(entries)
+
+    def _room(self) -> int:
+        """How many more alerts may wait in memory."""
+        return MAX_PENDING - sum(len(box.pending) for box in self._boxes.values())
+
+    def _unread(self) -> int:
+        return sum(self._reader.behind(number) for number in self._boxes)
 
     def _polled(self, events: Sequence[Assigned | Entry | Revoked]) -> list[Entry]:
         entries: list[Entry] = []
@@ -385,7 +390,7 @@ class Delivery:
         self.state = state_of(
             breaker,
             disabled=self._breaker.disabled,
-            waiting=self.pending,
+            waiting=self.pending + (0 if self._room() > 0 else self._unread()),
             next_try=max(min(nexts), breaker.until, now) if nexts else 0.0,
         )
         self._log.saw(self.state, breaker.since, now)

@@ -44,7 +44,7 @@ class SubscriberState(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0  # failures in a row
     since: str = ""  # RFC 3339; the first of these failures
     next_try: str = ""  # RFC 3339; empty where no alert is to be tried again
-    waiting: int = 0  # alerts under way to it
+    waiting: int = 0  # alerts that wait to be delivered to it
     dead: int = 0  # alerts that became dead letters since it failed
 
     @property
