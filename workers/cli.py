@@ -20,7 +20,14 @@ from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
-from workers import cli_setup, cli_topics, cli_training, cli_webhooks, cli_weights
+from workers import (
+    cli_schema,
+    cli_setup,
+    cli_topics,
+    cli_training,
+    cli_webhooks,
+    cli_weights,
+)
 from workers.cli_options import (
     Config,
     Json,
@@ -231,6 +238,7 @@ for name, function in (
     ("check", cli_setup.check),
     ("doctor", cli_setup.doctor),
     ("report", cli_setup.report),
+    ("schema", cli_schema.schema),
 ):
     command(app, name, Panel.DAILY)(function)
 

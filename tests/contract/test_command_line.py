@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
+    "schema": "NAME --yaml",
     "webhooks test": "config name? --enable --state --json",
     "webhooks enable": "config name --state --json",
     "weights list": "names* --config --json",
@@ -49,7 +50,7 @@ COMMANDS = {
     "version": "--json",
 }
 PANELS = {
-    "Daily use": "init run check doctor report demo version weights",
+    "Daily use": "init run check doctor report schema demo version weights",
     "Recordings": "replay",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
@@ -122,7 +123,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("chek office.yaml", "no such command 'chek'. Did you mean 'check'?"),
+        ("chek office.yaml", "no such command 'chek'. Did you mean 'check', 'schema'?"),
         ("webhooks tset", "no such command 'tset'. Did you mean 'test'?"),
         ("check --jsn office.yaml", "no such option: --jsn (Possible options: --json)"),
         ("report office text --auth me", "no such option: --auth (Possible options: --author)"),

@@ -99,6 +99,7 @@ def test_a_sink_takes_an_alert_that_is_full_of_text(place):
     assert place.got() == ["0001_0"]
 
 
+@pytest.mark.no_schema
 @pytest.mark.parametrize("ident", ["../../etc/passwd", "a/b", "", "a\r\nX: 1", "a\0b"])
 def test_a_sink_makes_nothing_elsewhere_of_a_strange_id(place, tmp_path, ident):
     outside = {path for path in tmp_path.parent.iterdir()}
@@ -218,6 +219,7 @@ def flipped(data, at):
         lambda data: b"\xff" * 300 + b"\n" + data,
     ],
 )
+@pytest.mark.no_schema
 @pytest.mark.parametrize("which", ["alerts.jsonl", "alerts.jsonl.1"])
 def test_our_own_file_is_set_aside_when_it_is_damaged(tmp_path, damage, which, caplog):
     path = tmp_path / "alerts.jsonl"

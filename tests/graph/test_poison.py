@@ -296,6 +296,7 @@ def odd(record: Record, chance: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("topic", KINDS)
+@pytest.mark.no_schema
 def test_records_of_the_right_kind_with_impossible_values_end_nobody(
     config: Path, tmp_path: Path, topic: str
 ) -> None:
