@@ -23,6 +23,7 @@ from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
+from workers.bus.dead_letter_store import DaemonRetries
 from workers.bus.publish import publish_all
 from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.capture import factory, live
@@ -135,7 +136,7 @@ class Daemon:
                 reload_heads(self.path, nodes, swapped=lambda to: configs.publish(to, self.clock()))
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up, deliveries)
+        captures = [] if recorded else self._captures(keeps_up)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
@@ -231,9 +232,7 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(
-        self, healthy: Callable[[], bool], deliveries: Sequence[Delivery]
-    ) -> list[live.Thread]:
+    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
             path=self.path,
@@ -252,7 +251,7 @@ class Daemon:
                 end=partial(self.bus.end, topics.REPORTS),
                 read=partial(self.bus.read_below, topics.REPORTS),
             ),
-            degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
+            dead_retry=DaemonRetries(self.settings, self.folder, self.bus),
         )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
@@ -326,8 +325,7 @@ def _show(
     for name, entries in positions.lost().items():
         status.gauge(f"lost.{name}", entries)
     for delivery in deliveries:
-        status.gauge(f"pending.{delivery.name}", delivery.pending)
-        status.gauge(f"failing.{delivery.name}", bool(delivery.health.failing))
+        status.subscriber(delivery.name, delivery.state)
     view.tick()
 
 

@@ -243,7 +243,13 @@ class Worker:
         pause, count = self.supervisor.stop.wait, self.status.count
         deliveries = [subscribers.delivery(who, self.bus, pause, count) for who in who_gets]
         self._start([delivery_consumer(delivery) for delivery in deliveries])
-        self._wait()
+
+        def show() -> bool:
+            for delivery in deliveries:
+                self.status.subscriber(delivery.name, delivery.state)
+            return False
+
+        self._wait(over=show)
 
     def _start(self, given: Sequence[consumers.Consumer]) -> None:
         gauge = self.status.gauge

@@ -1,8 +1,11 @@
 """Sinks: one promise for all, then files and evidence by themselves."""
 
+import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -558,3 +561,59 @@ def test_a_file_that_is_full_becomes_the_older_one_and_no_line_is_lost_or_double
     assert lines == sent[10:]
     assert all(file.stat().st_size <= 10 * size for file in files)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alerts.jsonl", "alerts.jsonl.1"]
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from tests.make import alert
+from workers.delivery.jsonl import Jsonl
+sink = Jsonl(Path(sys.argv[1]), 120_000, ours=True)
+for n in range(150):
+    sink.send(alert(id=f"{sys.argv[2]}{n}"))
+    if n % 50 == 0:
+        sink.close()
+sink.flush()
+sink.close()
+"""
+
+
+def test_two_processes_append_to_one_file_and_no_line_is_torn_or_lost(tmp_path):
+    """As `fusewatch dead retry` beside a delivery worker; the file is rotated meanwhile."""
+    path = tmp_path / "alerts.jsonl"
+    children = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, str(path), name]) for name in "ab"
+    ]
+    assert [child.wait(60) for child in children] == [0, 0]
+    files = [file for file in (path.with_name("alerts.jsonl.1"), path) if file.exists()]
+    lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+    assert len(files) == 2, "it was rotated"
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines)
+    assert {path.name for path in tmp_path.iterdir()} == {"alerts.jsonl", "alerts.jsonl.1"}
+
+
+def test_a_file_that_another_program_locks_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("workers.delivery.jsonl.LOCK_TIMEOUT", 0.05)
+    path = tmp_path / "alerts.jsonl"
+    sink = Jsonl(path)
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Retry, match="is locked by another program"):
+            sink.send(alert())
+    sink.send(alert())
+    assert path.read_text().count("\n") == 1
+    sink.close()
+
+
+def test_evidence_that_the_disk_does_not_take_fails_like_any_subscriber(tmp_path, monkeypatch):
+    """A full disk is no matter of one alert: the circuit breaker opens, and alerts wait."""
+    sink = SnapshotSink(tmp_path / "evidence", MemoryBus())
+    names = evidence_names("office", "0123456789abcdef", 0, ["desk"])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Retry, match="No space left") as failed:
+        sink.send(alert(evidence=names))
+    assert not failed.value.alone

@@ -130,7 +130,7 @@ def test_a_lost_source_says_since_when_and_why_and_a_dead_webhook_what_waits(
     words = ("run", config, "--state", tmp_path / "state")
     command = [sys.executable, "-m", "tests.live.noisy_command", "nobody", *map(str, words)]
     with terminal(command) as shown:
-        until(shown, "soc does not take alerts: ")
+        until(shown, "soc fails, ")
         lines = shown.lines()
         shown.process.terminate()
         assert shown.end() == 0

@@ -1,12 +1,13 @@
 """Answers HTTP requests about reports, modes and status; opens no socket.
 
-POST /v1/reports  {"site": "office", "author": "guard-1", "text": "..."}   202 when it is durable;
-                  429 while too many reports of the site wait to be read
-GET  /v1/status   the daemon's status
+POST /v1/reports     {"site": "office", "author": "guard-1", "text": "..."}   202 when it is
+                     durable; 429 while too many reports of the site wait to be read
+POST /v1/dead/retry  {"id": "0:17"}   sends the record of a dead letter again
+GET  /v1/status      the daemon's status
 GET  /v1/sites/{site}/mode     what is in force at a site
 POST /v1/sites/{site}/mode     {"mode": "armed", "for": "2h", "by": "ann"}; `auto`: by schedule
 POST /v1/sites/{site}/snooze   {"rule": "zone-hall", "for": "30m", "by": "ann"}; {"end": true}
-GET  /healthz     needs no token
+GET  /healthz        needs no token
 """
 
 from __future__ import annotations
@@ -32,20 +33,33 @@ MAX_TEXT_BYTES = 16_384  # bytes of UTF-8
 MAX_AUTHOR_LENGTH = 100  # characters
 RETRY_AFTER = 5  # s; told with 429 and 503
 MAX_BODY_BYTES = 6 * MAX_TEXT_BYTES + 4096  # bytes; JSON may write a byte as \u0041
+DEAD_RETRY = "/v1/dead/retry"
 MODE, SNOOZE = "/v1/sites/{site}/mode", "/v1/sites/{site}/snooze"
 ROUTES: Mapping[str, tuple[str, ...]] = {  # path -> methods
     "/healthz": ("GET",),
     "/v1/status": ("GET",),
     "/v1/reports": ("POST",),
+    DEAD_RETRY: ("POST",),
     MODE: ("GET", "POST"),
     SNOOZE: ("POST",),
 }
 _AT_SITE = re.compile(r"/v1/sites/([^/]*)/(mode|snooze)")
 MAX_DURATION = 366 * 86_400 * SECOND  # ns; of a mode or a snooze
-ARTICLES = {"/v1/reports": "a report", MODE: "a mode", SNOOZE: "a snooze"}  # what a body is
+ARTICLES = {  # what a body is
+    "/v1/reports": "a report",
+    DEAD_RETRY: "the id of a dead letter",
+    MODE: "a mode",
+    SNOOZE: "a snooze",
+}
+    "/v1/reports": "a report",
+    DEAD_RETRY: "the id of a dead letter",
+    MODE: "a mode",
+    SNOOZE: "a snooze",
+}  # what a body is
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(rf"([0-9]{{1,9}}) ?({'|'.join(_UNITS)})", re.ASCII)
 Headers = Mapping[str, str]  # names in lower case
+DeadRetry = Callable[[str], tuple[bool, str]]  # id -> whether the record was sent, and the outcome
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -81,6 +95,12 @@ class SnoozeGiven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     by: str = ""
 
 
+class Retried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /v1/dead/retry`."""
+
+    id: str
+
+
 B = TypeVar("B")
 
 
@@ -88,8 +108,8 @@ class ReportApi:
     """Answers the requests of the local endpoint.
 
     `status` returns the body of `GET /v1/status`; `healthy` returns whether the daemon is healthy;
-    `degraded` returns the number of subscribers that fail, which a restart would not mend.
-    Raises ConfigError for a token of fewer than 16 characters.
+    `degraded` returns counts of what fails and a restart would not mend; `dead_retry` sends a dead
+    letter's record again. Raises ConfigError for a token of fewer than 16 characters.
     """
 
     def __init__(
@@ -98,7 +118,8 @@ class ReportApi:
         token: str,
         status: Callable[[], Mapping[str, Any]] = dict,
         healthy: Callable[[], bool] = lambda: True,
-        degraded: Callable[[], int] = lambda: 0,
+        degraded: Callable[[], Mapping[str, int]] = dict,
+        dead_retry: DeadRetry | None = None,
     ) -> None:
         if len(token) < 16:
             msg = "api.token: at least 16 characters, please; `fusewatch init` makes a good one"
@@ -108,6 +129,7 @@ class ReportApi:
         self._status = status
         self._healthy = healthy
         self._degraded = degraded
+        self._dead_retry = dead_retry
 
     def refused(self, method: str, path: str, headers: Headers) -> Answer | None:
         """The error answer for a request that is refused before its body is read, or None."""
@@ -144,18 +166,29 @@ class ReportApi:
                 return self._set_mode(site, msgspec.json.decode(body, type=ModeGiven))
             if route == SNOOZE:
                 return self._snooze(site, msgspec.json.decode(body, type=SnoozeGiven))
+            if route == DEAD_RETRY:
+                return self._retry(msgspec.json.decode(body, type=Retried))
             return self._submit(msgspec.json.decode(body, type=Submission))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return error_answer(400, f"not {ARTICLES[route]}: {error}")
 
     def _health(self) -> Answer:
-        """503 asks for a restart; failing subscribers are said, and the answer stays 200."""
+        """503 asks for a restart; what a restart would not mend is said, and the answer is 200."""
         if not self._healthy():
             return Answer(503, {"status": "failing"})
         failing = self._degraded()
-        if failing:
-            return Answer(200, {"status": "degraded", "failing_subscribers": failing})
+        if any(failing.values()):
+            return Answer(200, {"status": "degraded", **failing})
         return Answer(200, {"status": "ok"})
+
+    def _retry(self, given: Retried) -> Answer:
+        if self._dead_retry is None:
+            return error_answer(404, "only `fusewatch run` sends dead letters again")
+        try:
+            sent, outcome = self._dead_retry(given.id)
+        except ConfigError as error:
+            return error_answer(404, str(error))
+        return Answer(200, {"id": given.id, "sent": sent, "outcome": outcome})
 
     def _submit(self, given: Submission) -> Answer:
         if given.site not in self._reports.sites:

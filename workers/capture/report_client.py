@@ -1,4 +1,4 @@
-"""Sends a report or a mode to a daemon with the token of its state folder."""
+"""Sends a request to a daemon with the token of its state folder: a report, a mode, a retry."""
 
 from __future__ import annotations
 
@@ -46,6 +46,26 @@ def send_mode(
     Returns what is in force then; raises as `send_report` does.
     """
     return _ask(url, token, _at(site, what), given, f"the {what} was not taken", timeout)
+
+
+def send_dead_letter(url: str, token: str, id_: str, *, timeout: float = 10.0) -> tuple[bool, str]:
+    """Asks a running daemon to send the record of a dead letter again.
+
+    Returns whether it was sent, and the outcome; raises as `send_report` does.
+    """
+    failed = f"dead letter {id_} was not sent again"
+    given = _ask(url, token, "/v1/dead/retry", {"id": id_}, failed, timeout)
+    try:
+        answer = msgspec.convert(given, type=_Retried)
+    except msgspec.ValidationError:
+        msg = f"{failed}: the answer is not from a Fusewatch"
+        raise OutsideError(msg) from None
+    return answer.sent, answer.outcome
+
+
+class _Retried(msgspec.Struct, frozen=True):
+    sent: bool
+    outcome: str
 
 
 def _at(site: str, what: str) -> str:

@@ -129,7 +129,8 @@ class SnapshotSink:
             self._folder.trim()
         except OSError as error:
             msg = f"evidence of {alert.site}: {error.strerror}"
-            raise Retry(msg, alone=True) from error
+            # Without an errno it is this site's folder alone; else the disk, which all need.
+            raise Retry(msg, alone=not error.errno) from error
         except BrokersAway as error:
             raise Retry(str(error)) from error
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
@@ -20,6 +22,7 @@ from workers.delivery.delivery import (
     Subscriber,
     dead_letter_publisher,
 )
+from workers.delivery.enable_mark import EnableMark
 from workers.delivery.webhook import Document
 
 REPLAY_TIMEOUT = 60.0  # s that `replay --deliver` tries
@@ -50,8 +53,13 @@ def remote(
 
 def every(settings: Config, secrets: Secrets, folder: Path, bus: Bus) -> list[Subscriber]:
     """Returns all subscribers; `folder` is the state folder, `bus` holds the captured frames."""
-    local = [who for make in LOCAL for who in make(settings, folder, bus)]
-    return [*remote(settings, secrets, folder, bus), *local]
+    found = [*remote(settings, secrets, folder, bus), *local(settings, folder, bus)]
+    return [replace(who, enabled=EnableMark(folder, who.name)) for who in found]
+
+
+def local(settings: Config, folder: Path, bus: Bus) -> list[Subscriber]:
+    """Returns the subscribers that are files: those in the state folder and those of the config."""
+    return [who for make in LOCAL for who in make(settings, folder, bus)]
 
 
 def give_way(folder: Path, wanted: int) -> int:

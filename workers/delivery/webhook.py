@@ -47,6 +47,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fie
 class Outcome(msgspec.Struct, frozen=True):
     """The result of a test event; `detail` holds neither path nor secret."""
 
+    name: str
     ok: bool
     place: str
     status: int | None
@@ -196,7 +197,8 @@ def try_out(webhook: Webhook, clock: Callable[[], float] = time.time) -> Outcome
     except (Retry, Rejected) as error:
         detail = str(error)
     seconds = round(time.monotonic() - began, 3)
-    return Outcome(detail == "taken", webhook.target.place, status, detail, seconds)
+    place = webhook.target.place
+    return Outcome(webhook.name, detail == "taken", place, status, detail, seconds)
 
 
 def _judge(status: int, wait: float | None) -> None:
