@@ -51,11 +51,6 @@ ARTICLES = {  # what a body is
     MODE: "a mode",
     SNOOZE: "a snooze",
 }
-    "/v1/reports": "a report",
-    DEAD_RETRY: "the id of a dead letter",
-    MODE: "a mode",
-    SNOOZE: "a snooze",
-}  # what a body is
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(rf"([0-9]{{1,9}}) ?({'|'.join(_UNITS)})", re.ASCII)
 Headers = Mapping[str, str]  # names in lower case
