@@ -141,11 +141,7 @@ class MotionModel:
         self._recent.clear()
         self._recent.append(levels)
         self._before = np.full((HEIGHT, WIDTH), 255, np.uint8)
-<<<<<<< HEAD
-        self._looked = start
-=======
         self._looked, self._begun, self._why = start, start, look
->>>>>>> 6754c1e (The first second after a start or a change of light is looked at: tracks need several looks)
         return Motion(look=look, motion=b"\xff" * (COLUMNS * ROWS), regions=((0.0, 0.0, 1.0, 1.0),))
 
     def _compared(self, levels: Levels) -> NDArray[np.uint8]:
