@@ -38,6 +38,7 @@ class Detect(Settings, frozen=True, kw_only=True):
     # the picture's width by its height, like "16:9", for a recorder whose stream does not say that
     # its pixels are not square
     aspect: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")] | None = None
+    audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
 
 
 class Zone(Settings, frozen=True, kw_only=True):

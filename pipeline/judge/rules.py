@@ -51,13 +51,18 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera's tracks after one frame; `still` has the ids of those that stand still for long."""
+    """A camera's tracks after one frame; `still` has the ids of those that stand still for long.
+
+    `luma` and `sharpness` are those of the last frame that was looked at (`Detections`).
+    """
 
     source: str
     start: int
     end: int
     tracks: Sequence[Track]
     still: frozenset[int]
+    luma: float = -1.0
+    sharpness: float = -1.0
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):

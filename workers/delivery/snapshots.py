@@ -124,7 +124,7 @@ class SnapshotSink:
         """Camera -> start -> its Detections, near the alert's time."""
         found: dict[str, dict[int, Detections]] = {}
         for record in self._near(topics.OBSERVATIONS, alert.site, alert.time):
-            if isinstance(record, Detections):
+            if isinstance(record, Detections) and not record.gated:  # nobody looked at those
                 found.setdefault(record.source, {})[record.start] = record
         return found
 
