@@ -261,9 +261,7 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
     ]
 
 
-def _lights(
-    question: HeadQuery, frames: Sequence[Observation]
-) -> list[Detections | FrameSummary]:
+def _lights(question: HeadQuery, frames: Sequence[Observation]) -> list[Detections | FrameSummary]:
     """Returns what has the luma and sharpness of each frame; a gated one has those of the last
     look."""
     last = {(sight.source, sight.start): sight for sight in question.sights}
