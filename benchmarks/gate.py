@@ -33,6 +33,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.types import FOREVER, SECOND, Alert, Detections, FrameChunk
 from workers.config import loader
+from workers.media import recordings
 from workers.replay.scene_file import Scene, load_scene
 from workers.replay.scene_replay import Replayed, ReplayOptions, replay
 from workers.runtime.process_pool import pool
@@ -156,7 +157,7 @@ def _compare(job: Job) -> Judged:
     settings, encoders, visible = _ours[0]
     scene = load_scene(Path(job.scene))
     runs = {gate: _played(_gated(settings, gate), scene, encoders) for gate in ("off", "auto")}
-    (_, looked, seen), (bus, gated, told) = runs["off"], runs["auto"]
+    (first, _, seen), (bus, gated, told) = runs["off"], runs["auto"]
     ours, theirs = list(things(seen.alerts)), list(things(told.alerts))
     delays, lost, short = [], [], set()
     for thing in ours:
@@ -175,7 +176,7 @@ def _compare(job: Job) -> Judged:
     for by_source in gated.snapshot().counts.values():
         for said in by_source.values():
             counts.update({k: n for k, n in said.items() if k.startswith(("audited", "gated.st"))})
-    counts.update(_census(runs["off"][0], bus, settings, scene))
+    counts.update(_census(first, bus, settings, scene))
     return Judged(
         name=scene.path.stem,
         incidents=len(incidents),
@@ -251,14 +252,15 @@ def _frames(bus: MemoryBus, scene: Scene, visible: Visible) -> dict[str, Counter
     spans = [(start, end) for start, end, _ in truth(scene)]
     for chunk in _records(bus, topics.FRAMES, FrameChunk):
         camera = scene.cameras[chunk.source]
-        film = Path(camera.file).stem
-        counted = found.setdefault(film, Counter())
+        file = (scene.path.parent / camera.file).resolve()
+        counted = found.setdefault(file.stem, Counter())
         still = not chunk.look
         quiet = all(chunk.end + FAR <= a or b + FAR <= chunk.start for a, b in spans)
         counted.update(frames=1, gated=still, quiet=quiet, quiet_gated=quiet and still)
-        seen = visible.get(film, ())
-        if seen is not None and not camera.loop:
-            at = (chunk.start - scene.start) / SECOND + float(getattr(camera, "skip", 0) or 0)
+        seen = visible.get(file.stem, ())
+        if seen is not None:  # in a loop, the film's time begins anew
+            at = (chunk.start - scene.start) / SECOND - float(camera.at)
+            at %= float(recordings.video_length(file, whole=True))
             empty = quiet and all(at + 1 <= a or b + 1 <= at for a, b in seen)
             counted.update(empty=empty, empty_gated=empty and still)
     return found
