@@ -38,6 +38,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     # the picture's width by its height, like "16:9", for a recorder whose stream does not say that
     # its pixels are not square
     aspect: Annotated[str, Meta(pattern=r"^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$")] | None = None
+    # `auto`: frames in which nothing moves are not looked at. `off`: every frame is looked at, and
+    # no motion is measured
+    gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
     audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
 
 

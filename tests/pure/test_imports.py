@@ -43,6 +43,7 @@ HEAVY = {
         "workers/media/jpeg.py",
         "workers/delivery/snapshots.py",
         "workers/media/image_quality.py",
+        "workers/media/motion.py",
         "workers/training/corruptions.py",
     },
     "jinja2": {"workers/demo/page.py"},

@@ -20,6 +20,7 @@ from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, TIMELESS
 from workers.media.jpeg import encoded, fits
+from workers.media.motion import measured, model_for
 from workers.media.pcm import SOURCE_RATES, Chunks
 
 UNREADABLE_AFTER = 5 * SECOND  # ns in which no picture could be decoded, and some came
@@ -59,6 +60,7 @@ class MediaSource:
         self._aspect = recordings.aspect_ratio(self._detect.aspect)
         self._clock = clock
         self._count = count
+        self._motion = model_for(self._detect, self._detect.fps)
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
@@ -136,7 +138,10 @@ class MediaSource:
             return None
         self.native = frame.width, frame.height
         shape = recordings.stretch_of(stream, frame, self._aspect)
-        pixels = recordings.Picture(frame, self._detect.width, shape).pixels()
+        picture = recordings.Picture(frame, self._detect.width, shape)
+        pixels = picture.pixels()
+        data = encoded(pixels)
+        seen = measured(self._motion, picture.luma, start)
         return FrameChunk(
             site=self._site,
             source=self._camera,
@@ -145,7 +150,10 @@ class MediaSource:
             seq=seq,
             width=pixels.shape[1],
             height=pixels.shape[0],
-            data=encoded(pixels),
+            data=data,
+            look=seen.look,
+            motion=seen.motion,
+            regions=seen.regions,
         )
 
     def _heard(self, stream: Any, frame: Any, position: Fraction | None) -> AudioChunk | None:

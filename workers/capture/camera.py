@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from pipeline.limits import MAX_PIXELS
 from pipeline.types import SECOND, FrameChunk
 from workers.capture.clock import Clock, FrameRateLimiter, StreamClock
 from workers.config.source_address import Address
-from workers.media.jpeg import encoded, fits, shrunk
+from workers.media.jpeg import Pixels, encoded, fits, shrunk
+from workers.media.motion import measured, model_for, small_luma
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # SourceLost reports it once
 
@@ -51,6 +53,7 @@ class CameraSource:
         self._detect = detect
         self._clock = clock
         self._count = count
+        self._motion = model_for(detect, detect.fps)
         self._timed = False
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._camera = (opened or _opened)(address)
@@ -71,18 +74,22 @@ class CameraSource:
             seq += broken
             start = times.at(self._position(seq))
             if pace.wants(start):
-                data = self._picture()
-                if data is not None:
-                    width, height, jpeg = data
+                picture = self._picture()
+                if picture is not None:
+                    pixels, jpeg = picture
+                    seen = measured(self._motion, partial(small_luma, pixels), start)
                     yield FrameChunk(
                         site=self._site,
                         source=self._name,
                         start=start,
                         end=start + pace.period,
                         seq=seq,
-                        width=width,
-                        height=height,
+                        width=pixels.shape[1],
+                        height=pixels.shape[0],
                         data=jpeg,
+                        look=seen.look,
+                        motion=seen.motion,
+                        regions=seen.regions,
                     )
             seq += 1
         msg = "the camera stopped sending" if seq else "the camera sends no picture"
@@ -114,15 +121,15 @@ class CameraSource:
         position = round(said * 1e6) if self._timed and abs(said) < 1e14 else None
         return 0 if position is None and seq == 0 else position
 
-    def _picture(self) -> tuple[int, int, bytes] | None:
-        """Width, height and JPEG of the grabbed frame; None if unusable, which is counted."""
+    def _picture(self) -> tuple[Pixels, bytes] | None:
+        """Pixels, scaled, and JPEG of the grabbed frame; None if unusable, which is counted."""
         try:
             return self._decoded()
         except (cv2.error, ValueError):  # OpenCV cannot convert or encode this picture
             self._count(self._name, "dropped.undecodable")
             return None
 
-    def _decoded(self) -> tuple[int, int, bytes] | None:
+    def _decoded(self) -> tuple[Pixels, bytes] | None:
         width, height = (
             int(self._camera.get(of))
             for of in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
@@ -141,7 +148,7 @@ class CameraSource:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
         self.native = pixels.shape[1], pixels.shape[0]
         small = shrunk(pixels.astype(np.uint8, copy=False), self._detect.width)
-        return small.shape[1], small.shape[0], encoded(small)
+        return small, encoded(small)
 
 
 def _opened(address: Address) -> cv2.VideoCapture:

@@ -25,6 +25,7 @@ from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, Unplayable, open_file
 from workers.media.jpeg import encoded, fits
+from workers.media.motion import measured, model_for
 from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
 from workers.media.recording_reader import RecordingReader
 from workers.media.timeline import believed
@@ -59,6 +60,7 @@ class RecordedSource:
         self._detect = detect or Detect()
         self._fps = Fraction(repr(float(self._detect.fps)))
         self._held = max(3 / self._fps, recordings.HELD)
+        self._motion = model_for(self._detect, self._detect.fps)
         self._aspect = recordings.aspect_ratio(self._detect.aspect)
         self._count = count
         self._speed = PlaybackPacer(clock, wait)
@@ -147,8 +149,10 @@ class RecordedSource:
                 continue
             self._in_hole = False
             pixels = self._shown[1].pixels()
+            data = encoded(pixels)
             start = self._times.at(round(now * SECOND), "picture")
             period = round(self._due / self._fps * SECOND) - round(now * SECOND)
+            seen = measured(self._motion, self._shown[1].luma, start)
             seq, self._seq = self._seq, self._seq + 1
             yield FrameChunk(
                 site=self._site,
@@ -158,7 +162,10 @@ class RecordedSource:
                 seq=seq,
                 width=pixels.shape[1],
                 height=pixels.shape[0],
-                data=encoded(pixels),
+                data=data,
+                look=seen.look,
+                motion=seen.motion,
+                regions=seen.regions,
             )
 
     def _hole(self, now: Fraction) -> Iterator[Progress]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE, Samples
 from workers.media.containers import Unplayable, open_file, picture_track, sound_track
 from workers.media.jpeg import Pixels, fits, fitted
+from workers.media.motion import HEIGHT, WIDTH, Luma, small_luma
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
 from workers.media.timeline import believed
@@ -67,6 +69,22 @@ class Picture:
             small = self._frame.reformat(width, height, format="bgr24", interpolation="AREA")
             pixels = small.to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, round(self._frame.rotation / 90)))
+
+    def luma(self) -> Luma:
+        """Returns the small luma in which motion is measured, turned as `pixels` are."""
+        if self._black:
+            return np.zeros((HEIGHT, WIDTH), np.uint8)
+        return small_luma(_luma_plane(self._frame), round(self._frame.rotation / 90))
+
+
+def _luma_plane(frame: Any) -> NDArray[np.uint8]:
+    """The luma of a frame: that of the decoder without a copy, where it has one of 8 bits."""
+    kind, plane = frame.format, frame.planes[0]
+    planar = (kind.is_planar and not kind.is_rgb) or kind.name == "gray"
+    if planar and kind.components[0].bits == 8 and plane.line_size >= frame.width:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        return rows[: frame.height, : frame.width]
+    return frame.reformat(format="gray").to_ndarray()  # type: ignore[no-any-return]
 
 
 class VideoReader(Protocol):

@@ -28,6 +28,7 @@ from pipeline.types import (
 from pipeline.words import cleaned, cleaned_line
 from workers.media import recordings
 from workers.media.jpeg import encoded
+from workers.media.motion import Motion, measured, model_for
 from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
 
@@ -136,6 +137,7 @@ class _Player:
             yield from self._lost_for_ever()
             return
         fps = exact(camera.fps or self._site.cameras[self._name].detect.fps)
+        model = model_for(self._site.cameras[self._name].detect, float(fps))
         seq, lost_from = 0, scene.start
         for k, shown in enumerate(self._shown(camera, fps)):
             start = scene.start + ns_of(k / fps)
@@ -146,9 +148,12 @@ class _Player:
             if self._lost:
                 yield from self._promises(lost_from, start)
                 self._lost = ""
+            # Every frame is measured, also those that are published already: the background is
+            # then as it was in an unbroken run.
+            seen = measured(model, shown.luma, start)
             if start > self._after:
                 end = min(scene.start + ns_of((k + 1) / fps), scene.end)
-                yield self._frame(shown, seq, start, end)
+                yield self._frame(shown, seen, seq, start, end)
             self._count(scene.site, self._name, "captured", 1)
             seq += 1
         if self._lost:
@@ -182,7 +187,9 @@ class _Player:
         finally:
             video.close()
 
-    def _frame(self, picture: recordings.Picture, seq: int, start: int, end: int) -> FrameChunk:
+    def _frame(
+        self, picture: recordings.Picture, seen: Motion, seq: int, start: int, end: int
+    ) -> FrameChunk:
         pixels = picture.pixels()
         return FrameChunk(
             site=self._scene.site,
@@ -193,6 +200,9 @@ class _Player:
             width=pixels.shape[1],
             height=pixels.shape[0],
             data=encoded(pixels),
+            look=seen.look,
+            motion=seen.motion,
+            regions=seen.regions,
         )
 
     def _sound(self) -> Iterator[Record]:

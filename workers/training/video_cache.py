@@ -15,18 +15,23 @@ import numpy as np
 
 from workers.media import recordings
 from workers.media.jpeg import Pixels
+from workers.media.motion import Luma
 
 MAX_CACHED_PICTURES = 1500  # limit of cached pictures, about 700 kB each
 
 
 class CachedPicture(recordings.Picture):
-    """A picture as pixels, dark or not."""
+    """A picture as pixels and luma, dark or not."""
 
-    def __init__(self, pixels: Pixels) -> None:
+    def __init__(self, pixels: Pixels, luma: Luma) -> None:
         self._pixels = pixels
+        self._luma = luma
 
     def dark(self) -> CachedPicture:
-        return CachedPicture(np.zeros_like(self._pixels))
+        return CachedPicture(np.zeros_like(self._pixels), np.zeros_like(self._luma))
+
+    def luma(self) -> Luma:
+        return self._luma
 
     def pixels(self) -> Pixels:
         return self._pixels
@@ -71,7 +76,9 @@ class _CachedVideo:
                     self._path, self._longest, count=self._count, **self._how
                 )
             shown = self._film.at(time)
-            kept[key] = shown if isinstance(shown, str) else CachedPicture(shown.pixels())
+            kept[key] = (
+                shown if isinstance(shown, str) else CachedPicture(shown.pixels(), shown.luma())
+            )
         return kept[key]
 
     def close(self) -> None:

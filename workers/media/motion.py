@@ -1,0 +1,268 @@
+"""Measures where a fixed camera's picture moves, and which frames are worth a look.
+
+The model reads a small picture of the luma (160 x 90). It keeps several normal values for each
+pixel (a mixture of Gaussians, OpenCV's MOG2: Zivkovic, Improved adaptive Gaussian mixture model
+for background subtraction, ICPR 2004), so leaves, flicker and compression noise are learned. Light
+that changes everywhere, or slowly over the picture, is taken out before. See
+`docs/explanations/motion.md`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.schema import Detect
+from pipeline.types import SECOND, Corners
+
+WIDTH, HEIGHT = 160, 90  # px of the luma that is compared, whatever shape the picture has
+COLUMNS, ROWS = 16, 9  # cells of the grid
+MAX_REGIONS = 8
+HEARTBEAT = 2 * SECOND  # ns of event time without a look until an unmoved frame is looked at
+TAIL = SECOND  # ns after the last motion in which frames are looked at, so that tracks settle
+
+_SCALE, _DARK = 80.0, 16.0  # a level is _SCALE * ln(luma + _DARK): a change of light is a sum
+_HISTORY = 60.0  # s in which the background forgets
+_LIGHT = 20.0  # levels by which the whole picture changes at once: 28 % of its light
+_LOCAL_LIGHT = 12.0  # levels that a soft change of light in one place may have
+_ALIKE = 0.7  # correlation from which a picture shows the same place in another light
+_MUCH = 0.45  # moved share of the picture from which the background is learnt anew
+_NEIGHBOURS = 4  # moved pixels of 3 x 3 that a moved pixel has, itself included
+_SMALL = 4  # px; a smaller patch is noise
+_LARGE = 24  # px; a patch of this size is told at once, a smaller one in the second frame
+_REST = 1.0  # s; what looks as it did so long ago is at rest, also where it is new
+_STEP = 4.0  # levels by which a pixel differs then
+_STEPPED = 0.05  # share of the pixels of a patch that differ, and at least _SMALL // 2
+_NEAR = 4  # px within which a small patch has moved since the frame before
+_ACTIVITY = 60.0  # s in which the usual restlessness of a cell is learnt
+
+_MARGIN = 2  # px around a patch
+_AROUND = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
+_MIXTURE: dict[str, Any] = {  # of MOG2, by the names of its setters
+    "NMixtures": 4,
+    "BackgroundRatio": 0.8,  # values that fill this share of the time are normal
+    "VarThreshold": 16,  # squared deviations from which a pixel has moved
+    "VarThresholdGen": 9,
+    "VarInit": 6,
+    "VarMin": 1.5,
+    "VarMax": 60,
+}
+
+Area = tuple[int, int, int, int]  # px: left, top, right, bottom
+Patch = tuple[int, int, int, int, int]  # px: how many have moved, then the area
+Luma = NDArray[np.uint8]  # HEIGHT x WIDTH
+Mask = NDArray[np.bool_]
+Levels = NDArray[np.float32]
+
+_LEVELS: Levels = (_SCALE * np.log(np.arange(256) + _DARK)).astype(np.float32)
+
+
+class Motion(msgspec.Struct, frozen=True):
+    """What moves in a frame; the fields are those of `FrameChunk`."""
+
+    look: str
+    motion: bytes
+    regions: tuple[Corners, ...]
+
+
+UNMEASURED = Motion(look="all", motion=b"", regions=())
+
+
+def small_luma(picture: NDArray[np.uint8], quarters: int = 0) -> Luma:
+    """Returns the luma that `MotionModel` reads, of a plane of luma or of BGR pixels.
+
+    The picture is then turned left by `quarters` of a full turn.
+    """
+    size = (HEIGHT, WIDTH) if quarters % 2 else (WIDTH, HEIGHT)
+    small: Any = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    if small.ndim == 3:
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    return np.ascontiguousarray(np.rot90(small, quarters))
+
+
+def measured(model: MotionModel | None, luma: Callable[[], Luma], start: int) -> Motion:
+    """What moves in a frame; without a model nothing is measured, and every frame is looked at."""
+    return UNMEASURED if model is None else model(luma(), start)
+
+
+def model_for(detect: Detect, fps: float) -> MotionModel | None:
+    """A new model for a camera of these settings; None where the gate is off."""
+    return None if detect.gate == "off" else MotionModel(fps)
+
+
+class MotionModel:
+    """The background of one camera; `fps` is the rate of its published frames.
+
+    The results depend on the frames given so far and on nothing else.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._rate = 1 / (fps * _HISTORY)  # share that one frame has in the background
+        self._looked = 0  # ns; event time of the last look
+        self._moved: int | None = None  # ns; event time of the last motion
+        self._learnt = 0  # frames that the background is made of
+        self._background: Any = None
+        self._recent: deque[Levels] = deque(maxlen=max(1, round(_REST * fps)))
+        self._before: NDArray[np.uint8] = np.zeros((HEIGHT, WIDTH), np.uint8)
+
+    def __call__(self, luma: Luma, start: int) -> Motion:
+        """Takes the next published frame, which starts at `start` (ns)."""
+        levels: Levels = cv2.blur(_LEVELS[luma], (3, 3))
+        if not self._learnt:
+            return self._anew(levels, start, "first")
+        usual: Levels = self._background.getBackgroundImage()
+        light, local = _change_of_light(levels - usual)
+        if abs(light) > _LIGHT:
+            alike = self._alike(levels, usual)
+            return self._anew(levels, start, "light" if alike else "first")
+        levels = levels - local
+        mask = self._compared(levels)
+        if np.count_nonzero(mask) > _MUCH * mask.size:
+            alike = self._alike(levels, usual)
+            return self._anew(levels, start, "light" if alike else "first")
+        stepped = cv2.absdiff(levels, self._recent[0]) > _STEP
+        self._recent.append(levels)
+        return self._told(mask, stepped, start)
+
+    def _alike(self, levels: Levels, usual: Levels) -> bool:
+        """Whether both show the same place: their fine structure is alike."""
+        one, other = _fine(levels), _fine(usual)
+        norm = float(np.sqrt(np.sum(one * one) * np.sum(other * other)))
+        return norm > 0 and round(float(np.sum(one * other)) / norm, 3) > _ALIKE
+
+    def _anew(self, levels: Levels, start: int, look: str) -> Motion:
+        """Begins a new background with this frame."""
+        self._background = cv2.createBackgroundSubtractorMOG2(detectShadows=False)
+        for name, value in _MIXTURE.items():
+            getattr(self._background, f"set{name}")(value)
+        self._background.apply(levels, learningRate=1.0)
+        self._learnt = 1
+        self._recent.clear()
+        self._recent.append(levels)
+        self._before = np.full((HEIGHT, WIDTH), 255, np.uint8)
+        self._looked = start
+        return Motion(look=look, motion=b"\xff" * (COLUMNS * ROWS), regions=((0.0, 0.0, 1.0, 1.0),))
+
+    def _compared(self, levels: Levels) -> NDArray[np.uint8]:
+        """Learns the frame; returns the pixels that are not as usual."""
+        self._learnt += 1
+        rate = max(self._rate, 1 / (2 * self._learnt))
+        return self._background.apply(levels, learningRate=rate)  # type: ignore[no-any-return]
+
+    def _told(self, mask: NDArray[np.uint8], stepped: Mask, start: int) -> Motion:
+        patches = self._patches(mask, stepped)
+        share: Any = cv2.resize(patches[0], (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+        if patches[1]:
+            self._moved = start
+        look = ""
+        if self._moved is not None and start - self._moved <= TAIL:
+            look = "motion"
+        elif start - self._looked >= HEARTBEAT:
+            look = "heartbeat"
+        if look:
+            self._looked = start
+        return Motion(look=look, motion=share.tobytes(), regions=_regions(patches[1]))
+
+    def _patches(
+        self, mask: NDArray[np.uint8], stepped: Mask
+    ) -> tuple[NDArray[np.uint8], list[Patch]]:
+        """The pixels of the patches that count as motion, and the patches."""
+        dense = cv2.boxFilter(mask, cv2.CV_16U, (3, 3), normalize=False) >= 255 * _NEIGHBOURS
+        solid = np.where(dense, mask, 0).astype(np.uint8)
+        near, self._before = self._before, cv2.dilate(solid, _AROUND)
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
+        steps = np.bincount(labels[stepped], minlength=count)
+        kept: list[Patch] = []
+        shown = np.zeros(count, np.uint8)
+        for label in range(1, count):
+            x, y, width, height, area = (int(value) for value in stats[label])
+            if area < _SMALL or steps[label] < max(_SMALL // 2, _STEPPED * area):
+                continue
+            if area < _LARGE and not near[labels == label].any():
+                continue
+            kept.append((area, x, y, x + width, y + height))
+            shown[label] = 255
+        return shown[labels], kept
+
+
+def _change_of_light(change: Levels) -> tuple[float, Levels]:
+    """What a change of light has added: over the whole picture, and to each pixel."""
+    everywhere = round(float(np.median(change[::3, ::3])), 3)
+    bounded = np.clip(change, everywhere - _LOCAL_LIGHT, everywhere + _LOCAL_LIGHT)
+    cells: Any = cv2.resize(bounded, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+    soft: Any = cv2.resize(cv2.medianBlur(cells, 5), (WIDTH, HEIGHT))
+    return everywhere, soft
+
+
+def _fine(levels: Levels) -> Levels:
+    return levels - cv2.blur(levels, (25, 25))  # type: ignore[no-any-return]
+
+
+def _regions(patches: list[Patch]) -> tuple[Corners, ...]:
+    """Up to MAX_REGIONS boxes around the patches, in fractions of the frame."""
+    boxes = [_grown(patch[1:]) for patch in sorted(patches, reverse=True)]
+    while len(joined := _joined(boxes)) < len(boxes):
+        boxes = joined
+    while len(boxes) > MAX_REGIONS:
+        boxes = _closest_joined(boxes)
+    return tuple(
+        (round(x1 / WIDTH, 3), round(y1 / HEIGHT, 3), round(x2 / WIDTH, 3), round(y2 / HEIGHT, 3))
+        for x1, y1, x2, y2 in sorted(boxes)
+    )
+
+
+def _grown(box: Area) -> Area:
+    x1, y1, x2, y2 = box
+    return (
+        max(0, x1 - _MARGIN),
+        max(0, y1 - _MARGIN),
+        min(WIDTH, x2 + _MARGIN),
+        min(HEIGHT, y2 + _MARGIN),
+    )
+
+
+def _hull(one: Area, other: Area) -> Area:
+    return (
+        min(one[0], other[0]),
+        min(one[1], other[1]),
+        max(one[2], other[2]),
+        max(one[3], other[3]),
+    )
+
+
+def _overlap(one: Area, other: Area) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+
+
+def _joined(boxes: list[Area]) -> list[Area]:
+    """The boxes, those that overlap joined."""
+    done: list[Area] = []
+    for box in boxes:
+        at = next((i for i, other in enumerate(done) if _overlap(box, other)), None)
+        if at is None:
+            done.append(box)
+        else:
+            done[at] = _hull(done[at], box)
+    return done
+
+
+def _closest_joined(boxes: list[Area]) -> list[Area]:
+    """The boxes, two of them joined: those whose hull adds the smallest area."""
+    pairs = [(i, k) for k in range(len(boxes)) for i in range(k)]
+    i, k = min(pairs, key=lambda pair: _added(boxes[pair[0]], boxes[pair[1]]))
+    rest = [box for n, box in enumerate(boxes) if n not in (i, k)]
+    return [*rest, _hull(boxes[i], boxes[k])]
+
+
+def _added(one: Area, other: Area) -> int:
+    return _size(_hull(one, other)) - _size(one) - _size(other)
+
+
+def _size(box: Area) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
