@@ -146,7 +146,7 @@ class MotionModel:
         self._recent.clear()
         self._recent.append(levels)
         self._before = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        self._looked = start
+        self._looked = self._moved = start  # nobody knows what has moved, and tracks must settle
         return Motion(look=look, motion=b"\xff" * (COLUMNS * ROWS), regions=((0.0, 0.0, 1.0, 1.0),))
 
     def _compared(self, levels: Levels) -> NDArray[np.uint8]:
