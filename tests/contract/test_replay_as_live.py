@@ -119,8 +119,8 @@ def replayed(path: Path, site: Site) -> list[Record]:
     return [record for _, record in scene_records(load_scene(scene), site)]
 
 
-def frames(records: Sequence[Record]) -> list[tuple[float, int]]:
-    return [(round(r.start / SECOND - BEGIN, 6), reels.number(r))
+def frames(records: Sequence[Record]) -> list[tuple[object, ...]]:
+    return [(round(r.start / SECOND - BEGIN, 6), reels.number(r), r.look, r.motion, r.regions)
             for r in records if isinstance(r, FrameChunk)]  # fmt: skip
 
 

@@ -434,3 +434,52 @@ def test_where_a_full_disk_takes_no_frame_the_site_is_told_that_it_is_blind() ->
     assert (blind.alive, blind.reason) == (False, "no space left on the disk")
     assert blind.upto == bench.clock.now
     assert bench.counts() == {"captured": 1, "dropped.disk-full": 1}
+
+
+def looks(records: Sequence[Record]) -> list[str]:
+    return [record.look for record in records if isinstance(record, FrameChunk)]
+
+
+def looking(bench: Bench, seq: int, look: str, size: int = 10) -> FrameChunk:
+    return msgspec.structs.replace(bench.frame(seq, seq / 5, size), look=look)
+
+
+def test_a_frame_takes_over_the_look_of_those_that_newer_ones_replaced() -> None:
+    bench, told = Bench(), list[Record]()
+    bench.run(
+        [
+            looking(bench, 0, "first"),
+            looking(bench, 1, "motion"),
+            looking(bench, 2, ""),
+            lambda: told.extend(bench.publish()),
+            looking(bench, 3, ""),
+            lambda: told.extend(bench.publish()),
+        ]
+    )
+    assert looks(told) == ["first", ""]
+
+
+def test_a_frame_that_is_too_large_leaves_its_look_to_the_next() -> None:
+    bench = Bench(max_bytes=CHUNK_OVERHEAD + 20)
+    bench.run([looking(bench, 0, "light", size=30), looking(bench, 1, "")])
+    assert looks(bench.publish()) == ["light"]
+
+
+def test_a_frame_that_the_disk_did_not_take_leaves_its_look_to_the_next() -> None:
+    bench, told = Bench(), list[Record]()
+
+    def refused() -> None:
+        bench.full = True
+        bench.publish()
+        bench.full = False
+
+    bench.run(
+        [
+            looking(bench, 0, "motion"),
+            refused,
+            lambda: bench.clock.forward(1),
+            looking(bench, 5, ""),
+            lambda: told.extend(bench.publish()),
+        ]
+    )
+    assert looks(told) == ["motion"]

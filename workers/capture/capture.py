@@ -36,6 +36,7 @@ from pipeline.types import (
     Roster,
 )
 from workers.capture.clock import Clock
+from workers.media.motion import LOOKS
 from workers.runtime.status import Status
 
 RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
@@ -65,11 +66,16 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class LatestBuffer:
     """Buffer from reader to publisher: the newest frame of each source, and `MAX_AUDIO_CHUNKS`
-    others."""
+    others.
+
+    The next frame of a source takes over the look of a frame that is not published: what wanted a
+    look still gets it.
+    """
 
     def __init__(self, dropped: Count) -> None:
         self._frames: dict[str, FrameChunk] = {}
         self._rest: deque[Chunk] = deque()
+        self._owed: dict[str, str] = {}  # source -> the look of a frame that was dropped
         self._dropped = dropped
         self._filled = threading.Condition()
 
@@ -79,12 +85,26 @@ class LatestBuffer:
             if isinstance(chunk, FrameChunk):
                 if chunk.source in self._frames:
                     self._dropped(chunk.source, "dropped.newer")
+                    self._owe(self._frames[chunk.source])
+                look = min(self._owed.pop(chunk.source, ""), chunk.look, key=LOOKS.index)
+                if look != chunk.look:
+                    chunk = msgspec.structs.replace(chunk, look=look)
                 self._frames[chunk.source] = chunk
             else:
                 if len(self._rest) >= MAX_AUDIO_CHUNKS:
                     self._dropped(self._rest.popleft().source, "dropped.overrun")
                 self._rest.append(chunk)
             self._filled.notify()
+
+    def owe(self, chunk: Chunk) -> None:
+        """Says that a chunk was taken or refused, and is not published."""
+        with self._filled:
+            if isinstance(chunk, FrameChunk):
+                self._owe(chunk)
+
+    def _owe(self, frame: FrameChunk) -> None:
+        owed = self._owed.get(frame.source, "")
+        self._owed[frame.source] = min(owed, frame.look, key=LOOKS.index)
 
     def take(self, wait: float) -> list[Chunk]:
         """Removes all chunks, in order of time; waits at most `wait` seconds for the first."""
@@ -220,6 +240,7 @@ class Capture:
         ):
             self._slot.put(chunk)
         else:
+            self._slot.owe(chunk)
             self._count(source, "dropped.too-large")
 
     def _told(self, source: str, what: str) -> None:
@@ -257,6 +278,8 @@ class Capture:
                 records = [self._roster(source, start), *records]
             what = self._stored(topic, records)
             if what != "published":
+                for chunk in mine:
+                    self._slot.owe(chunk)
                 self._blind(topic, source, now)
             self._status.source(self._settings.site, source, *self._how(source, now))
             self._status.count(self._settings.site, source, what, len(mine))
@@ -293,6 +316,8 @@ class Capture:
         if chunk.start >= upto:
             return chunk
         cut = cut_before(chunk, upto) if isinstance(chunk, AudioChunk) else None
+        if cut is None:
+            self._slot.owe(chunk)
         self._count(chunk.source, "cut.promised" if cut else "dropped.promised")
         return cut
 

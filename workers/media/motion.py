@@ -24,6 +24,7 @@ from pipeline.types import SECOND, Corners
 WIDTH, HEIGHT = 160, 90  # px of the luma that is compared, whatever shape the picture has
 COLUMNS, ROWS = 16, 9  # cells of the grid
 MAX_REGIONS = 8
+LOOKS = ("all", "first", "light", "motion", "heartbeat", "")  # of a frame; the strongest first
 HEARTBEAT = 2 * SECOND  # ns of event time without a look until an unmoved frame is looked at
 TAIL = SECOND  # ns after the last motion in which frames are looked at, so that tracks settle
 
@@ -39,7 +40,7 @@ _LARGE = 24  # px; a patch of this size is told at once, a smaller one in the se
 _REST = 1.0  # s; what looks as it did so long ago is at rest, also where it is new
 _STEP = 4.0  # levels by which a pixel differs then
 _STEPPED = 0.05  # share of the pixels of a patch that differ, and at least _SMALL // 2
-_NEAR = 4  # px within which a small patch has moved since the frame before
+_NEAR = 8  # px within which a small patch has moved since the frame before
 _ACTIVITY = 60.0  # s in which the usual restlessness of a cell is learnt
 
 _MARGIN = 2  # px around a patch
@@ -103,6 +104,7 @@ class MotionModel:
     """
 
     def __init__(self, fps: float) -> None:
+        self._slack = round(SECOND / fps / 2)  # ns; the times of frames jitter
         self._rate = 1 / (fps * _HISTORY)  # share that one frame has in the background
         self._looked = 0  # ns; event time of the last look
         self._moved: int | None = None  # ns; event time of the last motion
@@ -161,9 +163,9 @@ class MotionModel:
         if patches[1]:
             self._moved = start
         look = ""
-        if self._moved is not None and start - self._moved <= TAIL:
+        if self._moved is not None and start - self._moved <= TAIL + self._slack:
             look = "motion"
-        elif start - self._looked >= HEARTBEAT:
+        elif start - self._looked >= HEARTBEAT - self._slack:
             look = "heartbeat"
         if look:
             self._looked = start
