@@ -68,9 +68,8 @@ class FrameChunk(Record, frozen=True, kw_only=True, tag=True):
     # why the frame wants a look: `all` (nobody measured motion), `motion`, `heartbeat`, `first`,
     # `light`; empty: nothing moves
     look: str = "all"
-    motion: bytes = (
-        b""  # how much moved in each cell of a grid, row by row, 0 to 255; empty: unknown
-    )
+    # how much moved in each cell of a grid, row by row, 0 to 255; empty: unknown
+    motion: bytes = b""
     regions: tuple[Corners, ...] = ()  # where something moved
 
 

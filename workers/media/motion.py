@@ -26,7 +26,8 @@ COLUMNS, ROWS = 16, 9  # cells of the grid
 MAX_REGIONS = 8
 LOOKS = ("all", "first", "light", "motion", "heartbeat", "")  # of a frame; the strongest first
 HEARTBEAT = 2 * SECOND  # ns of event time without a look until an unmoved frame is looked at
-TAIL = SECOND  # ns after the last motion in which frames are looked at, so that tracks settle
+TAIL = SECOND  # ns after the last motion or a new begin in which frames are looked at, so that
+# tracks settle
 
 _SCALE, _DARK = 80.0, 16.0  # a level is _SCALE * ln(luma + _DARK): a change of light is a sum
 _HISTORY = 60.0  # s in which the background forgets
@@ -108,6 +109,7 @@ class MotionModel:
         self._rate = 1 / (fps * _HISTORY)  # share that one frame has in the background
         self._looked = 0  # ns; event time of the last look
         self._moved: int | None = None  # ns; event time of the last motion
+        self._begun, self._why = 0, ""  # ns; since when there is this background, and why
         self._learnt = 0  # frames that the background is made of
         self._background: Any = None
         self._recent: deque[Levels] = deque(maxlen=max(1, round(_REST * fps)))
@@ -148,7 +150,7 @@ class MotionModel:
         self._recent.clear()
         self._recent.append(levels)
         self._before = np.full((HEIGHT, WIDTH), 255, np.uint8)
-        self._looked = self._moved = start  # nobody knows what has moved, and tracks must settle
+        self._looked, self._begun, self._why = start, start, look
         return Motion(look=look, motion=b"\xff" * (COLUMNS * ROWS), regions=((0.0, 0.0, 1.0, 1.0),))
 
     def _compared(self, levels: Levels) -> NDArray[np.uint8]:
@@ -165,6 +167,8 @@ class MotionModel:
         look = ""
         if self._moved is not None and start - self._moved <= TAIL + self._slack:
             look = "motion"
+        elif start - self._begun <= TAIL + self._slack:
+            look = self._why  # nobody knows what has moved before
         elif start - self._looked >= HEARTBEAT - self._slack:
             look = "heartbeat"
         if look:
