@@ -42,13 +42,13 @@ _REST = 1.0  # s; what looks as it did so long ago is at rest, also where it is 
 _STEP = 4.0  # levels by which a pixel differs then
 _STEPPED = 0.05  # share of the pixels of a patch that differ, and at least _SMALL // 2
 _NEAR = 8  # px within which a small patch has moved since the frame before
-_ACTIVITY = 60.0  # s in which the usual restlessness of a cell is learnt
-
 _MARGIN = 2  # px around a patch
+_MANY = 24  # patches that are joined one by one
+_CELL = WIDTH // COLUMNS  # px
 _AROUND = np.ones((2 * _NEAR + 1, 2 * _NEAR + 1), np.uint8)
 _MIXTURE: dict[str, Any] = {  # of MOG2, by the names of its setters
     "NMixtures": 4,
-    "BackgroundRatio": 0.8,  # values that fill this share of the time are normal
+    "BackgroundRatio": 0.7,  # values that fill this share of the time are normal
     "VarThreshold": 16,  # squared deviations from which a pixel has moved
     "VarThresholdGen": 9,
     "VarInit": 6,
@@ -57,7 +57,6 @@ _MIXTURE: dict[str, Any] = {  # of MOG2, by the names of its setters
 }
 
 Area = tuple[int, int, int, int]  # px: left, top, right, bottom
-Patch = tuple[int, int, int, int, int]  # px: how many have moved, then the area
 Luma = NDArray[np.uint8]  # HEIGHT x WIDTH
 Mask = NDArray[np.bool_]
 Levels = NDArray[np.float32]
@@ -113,32 +112,24 @@ class MotionModel:
         self._learnt = 0  # frames that the background is made of
         self._background: Any = None
         self._recent: deque[Levels] = deque(maxlen=max(1, round(_REST * fps)))
-        self._before: NDArray[np.uint8] = np.zeros((HEIGHT, WIDTH), np.uint8)
+        self._before: Any = None  # where something differed in the frame before, and around it
 
     def __call__(self, luma: Luma, start: int) -> Motion:
         """Takes the next published frame, which starts at `start` (ns)."""
-        levels: Levels = cv2.blur(_LEVELS[luma], (3, 3))
+        levels: Any = cv2.blur(_LEVELS[luma], (3, 3))
         if not self._learnt:
             return self._anew(levels, start, "first")
         usual: Levels = self._background.getBackgroundImage()
         light, local = _change_of_light(levels - usual)
         if abs(light) > _LIGHT:
-            alike = self._alike(levels, usual)
-            return self._anew(levels, start, "light" if alike else "first")
+            return self._anew(levels, start, _cause(levels, usual))
         levels = levels - local
         mask = self._compared(levels)
         if np.count_nonzero(mask) > _MUCH * mask.size:
-            alike = self._alike(levels, usual)
-            return self._anew(levels, start, "light" if alike else "first")
+            return self._anew(levels, start, _cause(levels, usual))
         stepped = cv2.absdiff(levels, self._recent[0]) > _STEP
         self._recent.append(levels)
         return self._told(mask, stepped, start)
-
-    def _alike(self, levels: Levels, usual: Levels) -> bool:
-        """Whether both show the same place: their fine structure is alike."""
-        one, other = _fine(levels), _fine(usual)
-        norm = float(np.sqrt(np.sum(one * one) * np.sum(other * other)))
-        return norm > 0 and round(float(np.sum(one * other)) / norm, 3) > _ALIKE
 
     def _anew(self, levels: Levels, start: int, look: str) -> Motion:
         """Begins a new background with this frame."""
@@ -160,9 +151,9 @@ class MotionModel:
         return self._background.apply(levels, learningRate=rate)  # type: ignore[no-any-return]
 
     def _told(self, mask: NDArray[np.uint8], stepped: Mask, start: int) -> Motion:
-        patches = self._patches(mask, stepped)
-        share: Any = cv2.resize(patches[0], (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
-        if patches[1]:
+        moved, patches = self._patches(mask, stepped)
+        share: Any = cv2.resize(moved, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+        if patches:
             self._moved = start
         look = ""
         if self._moved is not None and start - self._moved <= TAIL + self._slack:
@@ -173,28 +164,25 @@ class MotionModel:
             look = "heartbeat"
         if look:
             self._looked = start
-        return Motion(look=look, motion=share.tobytes(), regions=_regions(patches[1]))
+        return Motion(look=look, motion=share.tobytes(), regions=_regions(patches, share))
 
     def _patches(
         self, mask: NDArray[np.uint8], stepped: Mask
-    ) -> tuple[NDArray[np.uint8], list[Patch]]:
-        """The pixels of the patches that count as motion, and the patches."""
+    ) -> tuple[NDArray[np.uint8], list[Area]]:
+        """The pixels of the patches that count as motion, and a box around each."""
         dense = cv2.boxFilter(mask, cv2.CV_16U, (3, 3), normalize=False) >= 255 * _NEIGHBOURS
         solid = np.where(dense, mask, 0).astype(np.uint8)
-        near, self._before = self._before, cv2.dilate(solid, _AROUND)
+        near: Any = self._before
+        self._before = cv2.dilate(solid, _AROUND)
         count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=8)
+        area = stats[:, cv2.CC_STAT_AREA]
         steps = np.bincount(labels[stepped], minlength=count)
-        kept: list[Patch] = []
-        shown = np.zeros(count, np.uint8)
-        for label in range(1, count):
-            x, y, width, height, area = (int(value) for value in stats[label])
-            if area < _SMALL or steps[label] < max(_SMALL // 2, _STEPPED * area):
-                continue
-            if area < _LARGE and not near[labels == label].any():
-                continue
-            kept.append((area, x, y, x + width, y + height))
-            shown[label] = 255
-        return shown[labels], kept
+        seen = np.bincount(labels[near > 0], minlength=count) > 0
+        kept = (area >= _SMALL) & (steps >= np.maximum(_SMALL // 2, _STEPPED * area))
+        kept &= (area >= _LARGE) | seen
+        kept[0] = False  # what has not moved
+        shown = np.where(kept, 255, 0).astype(np.uint8)
+        return shown[labels], _boxes(stats[kept])
 
 
 def _change_of_light(change: Levels) -> tuple[float, Levels]:
@@ -206,13 +194,35 @@ def _change_of_light(change: Levels) -> tuple[float, Levels]:
     return everywhere, soft
 
 
+def _cause(levels: Levels, usual: Levels) -> str:
+    """Why the picture is another: `light`, if the fine structure stayed; else a cut, `first`."""
+    one, other = _fine(levels), _fine(usual)
+    norm = float(np.sqrt(np.sum(one * one) * np.sum(other * other)))
+    same = norm > 0 and round(float(np.sum(one * other)) / norm, 3) > _ALIKE
+    return "light" if same else "first"
+
+
 def _fine(levels: Levels) -> Levels:
-    return levels - cv2.blur(levels, (25, 25))  # type: ignore[no-any-return]
+    return levels - cv2.blur(levels, (25, 25))
 
 
-def _regions(patches: list[Patch]) -> tuple[Corners, ...]:
-    """Up to MAX_REGIONS boxes around the patches, in fractions of the frame."""
-    boxes = [_grown(patch[1:]) for patch in sorted(patches, reverse=True)]
+def _boxes(stats: Any) -> list[Area]:
+    """The boxes of some rows of OpenCV's statistics of components."""
+    rows = stats[:, : cv2.CC_STAT_AREA].tolist()
+    return [(x, y, x + width, y + height) for x, y, width, height in rows]
+
+
+def _regions(patches: list[Area], share: NDArray[np.uint8]) -> tuple[Corners, ...]:
+    """Up to MAX_REGIONS boxes around the patches, in fractions of the frame.
+
+    Where there are many patches, boxes around the cells that hold them take their place.
+    """
+    if len(patches) > _MANY:
+        patches = [
+            (x1 * _CELL, y1 * _CELL, x2 * _CELL, y2 * _CELL)
+            for x1, y1, x2, y2 in _boxes(cv2.connectedComponentsWithStats(share)[2][1:])
+        ]
+    boxes = [_grown(patch) for patch in sorted(patches)]
     while len(joined := _joined(boxes)) < len(boxes):
         boxes = joined
     while len(boxes) > MAX_REGIONS:
