@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Detect
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
@@ -60,10 +60,14 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     judges: Mapping[str, Head] | None
 
     @property
-    def seen(self) -> set[tuple[str, str]]:
-        """Site and name of every camera."""
+    def seen(self) -> dict[tuple[str, str], Detect]:
+        """Site and name of every camera, with its settings."""
         sites = self.settings.sites
-        return {(name, camera) for name, site in sites.items() for camera in site.cameras}
+        return {
+            (name, camera): seen.detect
+            for name, site in sites.items()
+            for camera, seen in site.cameras.items()
+        }
 
     @property
     def heard(self) -> set[tuple[str, str]]:

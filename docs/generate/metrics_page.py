@@ -53,6 +53,7 @@ BALANCED = (
     Metric("captured", "frames or chunks", "Came from the source."),
     Metric("processed", "frames or chunks", "Were analysed by the stage that reads them."),
     Metric("gated.rate", "frames", "Were not wanted at `detect.fps`."),
+    Metric("gated.still", "frames", "Were not looked at, because nothing moves in them."),
     Metric("dropped.newer", "frames", "Gave way to a newer frame before they were published."),
     Metric("dropped.stale", "frames", "Were published, and a newer one came before the detector."),
     Metric("dropped.overrun", "chunks", "Sound that waited for more than 10 s to be published."),
@@ -68,6 +69,8 @@ BALANCED = (
 )
 OTHER = (
     Metric("published", "frames or chunks", "Went into the log or the spool."),
+    Metric("audited", "frames", "Were looked at though nothing moves in them (`detect.audit`)."),
+    Metric("audited.missed", "frames", "Audited: show an object that no look before them showed."),
     Metric("forwarded", "frames or chunks", "Were acknowledged by the brokers (Kafka)."),
     Metric("cut.promised", "chunks", "Lost the part from a time at which the source was lost."),
     Metric("overrun", "blocks", "Sound that the sound device or its reader lost."),

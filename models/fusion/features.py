@@ -124,7 +124,10 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
-    """Summarizes a frame's tracks for a head; only objects seen in this frame count."""
+    """Summarizes a frame's tracks for a head; only objects seen in this frame count.
+
+    In a gated frame these are the objects of the last look, at the same place.
+    """
     return FrameSummary(
         source=seen.source,
         start=seen.start,
@@ -140,6 +143,8 @@ def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
             for track in seen.tracks
             if track.last_seen == seen.start
         ),
+        luma=seen.luma,
+        sharpness=seen.sharpness,
     )
 
 
@@ -233,8 +238,9 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
     still = [o.still for objects in seen for o in objects] or [False]
     forbidden = [f for f in question.findings if f.modality == VISION]
     seconds = {at for f in forbidden for at in _seconds(f, window)}
-    lumas = [f.luma for f in frames if f.luma >= 0] or [-1.0]  # type: ignore[union-attr]
-    sharp = [f.sharpness for f in frames if f.sharpness >= 0] or [-1.0]  # type: ignore[union-attr]
+    lights = _lights(question, frames)
+    lumas = [light.luma for light in lights if light.luma >= 0] or [-1.0]
+    sharp = [light.sharpness for light in lights if light.sharpness >= 0] or [-1.0]
     length = (window.end - window.start) / SECOND
     return [
         *np.log1p(counts.max(axis=0)),
@@ -253,6 +259,14 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
         math.log1p(len(frames) / length),
         _stale(window, frames),
     ]
+
+
+def _lights(question: HeadQuery, frames: Sequence[Observation]) -> list[Detections | FrameSummary]:
+    """Returns what has the luma and sharpness of each frame; a gated one has those of the last
+    look."""
+    last = {(sight.source, sight.start): sight for sight in question.sights}
+    seen = [frame for frame in frames if isinstance(frame, Detections)]
+    return [last.get((f.source, f.start), f) if f.gated else f for f in seen]
 
 
 def _seconds(finding: RuleFinding, window: Window) -> range:

@@ -19,12 +19,17 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The tracked objects of one frame `[start, end)` ns of a camera."""
+    """The tracked objects of one frame `[start, end)` ns of a camera.
+
+    `luma` and `sharpness` are those of the last frame that was looked at (`Detections`).
+    """
 
     source: str
     start: int
     end: int
     objects: tuple[Object, ...]
+    luma: float = -1.0
+    sharpness: float = -1.0
 
 
 class HeadQuery(msgspec.Struct, frozen=True):

@@ -42,6 +42,7 @@ class Detect(Settings, frozen=True, kw_only=True):
     # `auto`: frames in which nothing moves are not looked at. `off`: every frame is looked at, and
     # no motion is measured
     gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
+    audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
 
 
 class Zone(Settings, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A camera's tracks after one frame; `still` has the ids of those that stand still for long.
 
     A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
-    finds nothing.
+    finds nothing. `luma` and `sharpness` are those of the last frame that was looked at.
     """
 
     source: str
@@ -63,6 +63,8 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     tracks: Sequence[Track]
     still: frozenset[int]
     watched: bool = True
+    luma: float = -1.0
+    sharpness: float = -1.0
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ PATH_STEP = SECOND // 10
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
 BOX_ERROR = 0.04  # heights: standard deviation of detected boxes
+MIN_LOOKS = 3  # so many looks must miss an object before it is gone while nothing moves
 
 
 class Point(NamedTuple):
@@ -83,7 +84,8 @@ class Tracker:
     A track starts with a box of at least `high`, is returned after `hits` boxes (without two misses
     in a row), continues with boxes of at least `low`, and is deleted when unseen for `unseen` ns,
     which should be at least three frames. `aspect` is the frame's width / height. Ids count from 1
-    in each Tracker. `horizon` bounds the memory.
+    in each Tracker. `horizon` bounds the memory. A gated frame is one that nobody looked at,
+    because nothing moves in it: the tracker gets it by `hold` in place of `update`.
     """
 
     def __init__(
@@ -117,18 +119,39 @@ class Tracker:
 
         Raises ValueError when `time` is not later than that of the last update.
         """
-        if self._time is not None and time <= self._time:
-            msg = f"time must grow: {time} ns came after {self._time} ns"
-            raise ValueError(msg)
-        span = 0.0 if self._time is None else min((time - self._time) / SECOND, MAX_SPAN)
-        self._time = time
-        self._live = [one for one in self._live if time - one.seen <= self._unseen]
+        span = min(self._advance(time) / SECOND, MAX_SPAN)
         for one in self._live:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
             self._associate(label, [box for box in boxes if box.label == label], time)
         self._live = [one for one in self._live if one.told or one.misses < 2]
         return tuple(self._track(one, time) for one in self._live if one.told)
+
+    def hold(self, time: int) -> tuple[Track, ...]:
+        """Adds a gated frame and returns the confirmed tracks, by id.
+
+        An object that the last look showed counts as seen at its last box; this confirms no track.
+        For an object that the last look missed, time stands still until `MIN_LOOKS` looks have
+        missed it. Raises ValueError when `time` is not later than that of the last update.
+        """
+        span = self._advance(time)
+        for one in self._live:
+            if one.misses:
+                one.held += span
+            else:
+                one.motion.predict(min(span / SECOND, MAX_SPAN))
+                one.see(one.box, self._measure(one.box), time, self._horizon)
+        return tuple(self._track(one, time) for one in self._live if one.told)
+
+    def _advance(self, time: int) -> int:
+        """Deletes the tracks that are gone at `time`; returns the ns since the last update."""
+        if self._time is not None and time <= self._time:
+            msg = f"time must grow: {time} ns came after {self._time} ns"
+            raise ValueError(msg)
+        span = 0 if self._time is None else time - self._time
+        self._time = time
+        self._live = [one for one in self._live if one.away(time) <= self._unseen]
+        return span
 
     def _associate(self, label: str, boxes: list[Box], time: int) -> None:
         tracks = [one for one in self._live if one.box.label == label]
@@ -161,6 +184,7 @@ class Tracker:
         taken_tracks, taken_boxes = set(), set()
         for row, column in _greedy(likeness, at_least):
             one, box = tracks[row], boxes[column]
+            one.hits += 1
             one.see(box, measured[column], time, self._horizon)
             one.told = one.told or one.hits >= self._hits
             taken_tracks.add(row)
@@ -219,7 +243,7 @@ class StationaryMemory:
             if track.moved(self._after) < self._distance
             and (
                 (camera, track.id) in self._again
-                or (track.id not in still and any(_alike(track.box, box) for box in places))
+                or (track.id not in still and any(alike(track.box, box) for box in places))
             )
         }
         self._again = {key for key in self._again if key[0] != camera}
@@ -236,18 +260,23 @@ class _ActiveTrack:
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int) -> None:
         self.id, self.box, self.first, self.seen = number, box, time, time
         self.hits, self.misses, self.told = 1, 0, False
+        self.held = 0  # ns of gated frames since it was last seen
         self.motion = _Motion(measured)
         self.path = deque([_feet(box, time)])
 
     def see(self, box: Box, measured: np.ndarray, time: int, horizon: int) -> None:
         self.motion.correct(measured)
         self.box, self.seen = box, time
-        self.hits, self.misses = self.hits + 1, 0
+        self.misses, self.held = 0, 0
         if len(self.path) > 1 and time - self.path[-2].time < PATH_STEP:
             self.path.pop()
         self.path.append(_feet(box, time))
         while self.path[0].time < time - horizon:
             self.path.popleft()
+
+    def away(self, time: int) -> int:
+        """For how many ns it has been unseen."""
+        return time - self.seen - (self.held if self.misses < MIN_LOOKS else 0)
 
 
 class _Motion:
@@ -322,7 +351,7 @@ def _greedy(likeness: np.ndarray, at_least: float) -> Iterator[tuple[int, int]]:
             yield row, column
 
 
-def _alike(one: Box, other: Box, least: float = 0.7) -> bool:
+def alike(one: Box, other: Box, least: float = 0.7) -> bool:
     """Returns whether two boxes of one label cover the same place (IoU of at least `least`)."""
     wide = min(one.x2, other.x2) - max(one.x1, other.x1)
     high = min(one.y2, other.y2) - max(one.y1, other.y1)

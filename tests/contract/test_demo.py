@@ -13,18 +13,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
 
 from pipeline.errors import OutsideError
-from pipeline.types import SECOND, AudioChunk
+from pipeline.types import SECOND, AudioChunk, ns
 from tests.golden import demo_clips
 from tests.graph.conftest import FAKES
+from tests.make import box, detections
 from workers.config import loader
 from workers.demo import page, terminal, terminal_picture
 from workers.demo.demo import SHIPPED, demo, play
-from workers.demo.story import Story, wav
+from workers.demo.story import Story, _objects, wav
 from workers.media import jpeg
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -265,3 +267,18 @@ def test_the_next_commands_name_the_program_as_it_was_called(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert terminal.command(str(program)) == "fusewatch"
     assert terminal.command(str(Path(sys.executable))) == "fusewatch"
+
+
+def test_the_demo_shows_an_object_in_gated_frames_as_the_last_look_did() -> None:
+    site = loader.load(SHIPPED / "site.yaml").sites["office"]
+    camera = next(name for name, one in site.cameras.items() if one.zones)
+    person, gone = detections(0, box(), source=camera), detections(4, source=camera)
+    held = [
+        msgspec.structs.replace(detections(at, source=camera), gated=True) for at in (0.2, 0.4, 4.2)
+    ]
+    spans = list(_objects(site, [person, *held[:2], gone, held[2]]))
+    assert [(span.text, span.start) for span in spans] == [
+        ("person", ns(0)),
+        ("person", ns(0.2)),
+        ("person", ns(0.4)),
+    ]

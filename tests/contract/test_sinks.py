@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -424,6 +425,15 @@ def test_a_frame_that_was_looked_at_is_preferred_then_the_last_before():
     assert best_frame(frames, {}, TIME).start == ns(999.9)
     assert best_frame(frames[3:], {}, TIME).start == ns(1000.1)
     assert best_frame([], looked, TIME) is None
+
+
+def test_a_gated_frame_is_one_that_nobody_looked_at(tmp_path):
+    gated = msgspec.structs.replace(detections(1000.0), gated=True)
+    bus = recorded(frame(999.0), frame(1000.0), detections(999.0, box(score=0.87)), gated)
+    SnapshotSink(tmp_path, bus).send(with_evidence())
+    (shot,) = told(tmp_path)["snapshots"]
+    assert shot["time"] == "1970-01-01T00:16:39.000000000Z"
+    assert shot["boxes"][0]["score"] == 0.87
 
 
 def test_a_missing_frame_stands_in_the_manifest(tmp_path):

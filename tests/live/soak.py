@@ -233,7 +233,8 @@ class Soak:
 
     def _looked(self, name: str) -> int:
         counts = self.processes[name].status().get("counts", {})
-        return sum(one.get("processed", 0) for site in counts.values() for one in site.values())
+        sources = [one for site in counts.values() for one in site.values()]
+        return sum(one.get("processed", 0) + one.get("gated.still", 0) for one in sources)
 
     def _over(self) -> bool:
         self._tend()

@@ -17,10 +17,10 @@ from pipeline.judge.track import (
     StationaryMemory,
     Track,
     Tracker,
-    _alike,
     _greedy,
     _Motion,
     _overlaps,
+    alike,
 )
 from pipeline.types import SECOND, Box, ns
 
@@ -187,8 +187,8 @@ def test_boxes_without_any_area_overlap_nothing() -> None:
     flat = Box(label="person", score=0.8, x1=0.4, x2=0.6, y1=0.5, y2=0.5)
     shape = np.array([Tracker()._measure(line)])
     assert _overlaps(shape, shape, 0.1).tolist() == [[0.0]]
-    assert not _alike(line, line)
-    assert not _alike(flat, flat)
+    assert not alike(line, line)
+    assert not alike(flat, flat)
 
 
 def test_the_best_pairs_go_first_and_each_row_and_column_once() -> None:

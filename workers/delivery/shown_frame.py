@@ -67,7 +67,7 @@ class AlertFrames:
         if self._seen is None:
             found: dict[str, dict[int, Detections]] = {}
             for record in self._near(topics.OBSERVATIONS, self._alert.site):
-                if isinstance(record, Detections):
+                if isinstance(record, Detections) and not record.gated:
                     found.setdefault(record.source, {})[record.start] = record
             self._seen = found
         return self._seen

@@ -195,13 +195,18 @@ def _sounds(site: Site, records: Iterable[Record]) -> Iterator[Span]:
 
 
 def _objects(site: Site, records: Iterable[Record]) -> Iterator[Span]:
-    """The frames that show an object of a zone of their camera."""
+    """The frames that show an object of a zone of their camera; a gated one shows what the last
+    look showed."""
+    last: dict[str, set[str]] = {}
     for record in records:
         camera = site.cameras.get(record.source)
         if not isinstance(record, Detections) or camera is None:
             continue
         wanted = {label for zone in camera.zones.values() for label in zone.objects}
-        shown = {box.label for box in record.boxes if box.score >= camera.detect.min_score}
+        if not record.gated:
+            least = camera.detect.min_score
+            last[record.source] = {box.label for box in record.boxes if box.score >= least}
+        shown = last.get(record.source, set())
         for label in sorted(shown & wanted):
             yield Span(source=record.source, start=record.start, end=record.end, text=label)
 

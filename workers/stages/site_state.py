@@ -116,6 +116,7 @@ class SiteState:
             )
             for camera, detect in plan.cameras.items()
         }
+        self._looked: dict[str, Detections] = {}  # camera -> its last frame that was looked at
         self._parked = StationaryMemory(plan.still_after, plan.still_distance, plan.horizon)
         self._modes = SiteModes(plan.modes)
         self._gate = RuleGate(self._modes, plan.sees(), plan.hears, plan.reads)
@@ -270,8 +271,11 @@ class SiteState:
             if box.score >= MIN_EVIDENCE and box.y2 - box.y1 >= detect.min_height
         ]
         # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
+        held = tracker.hold(record.start) if record.gated else tracker.update(boxes, record.start)
+        looked = self._looked.get(record.source, record) if record.gated else record
+        self._looked[record.source] = looked
         tracks = sorted(
-            tracker.update(boxes, record.start),
+            held,
             key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
         )
         still = frozenset(
@@ -287,6 +291,8 @@ class SiteState:
             end=record.end,
             tracks=[track for track in tracks if track.id not in again],
             still=still,
+            luma=looked.luma,
+            sharpness=looked.sharpness,
         )
 
     def _judge(self, window: Window) -> list[Record]:

@@ -1,14 +1,18 @@
-"""The vision stage: detects objects in frames; it keeps no state between frames."""
+"""The vision stage: detects objects in frames; no record depends on an earlier frame.
+
+A frame with an empty `look` is gated: nothing moves in it, and nobody looks at it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
 from pipeline.limits import MAX_PIXELS
 from pipeline.ports import Model
@@ -26,10 +30,11 @@ from pipeline.types import (
 from workers.media.image_quality import luma_and_sharpness
 from workers.media.jpeg import Pixels, decoded
 from workers.runtime.status import Ledger
+from workers.stages.audit import LookMemory, chosen
 
 Policy = Literal["newest", "all"]
 Who = tuple[str, str]  # site, source
-Known = Container[Who] | None  # the cameras of the config; None: all
+Known = Mapping[Who, Detect] | None  # the cameras of the config; None: all
 PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
 CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is worked off
 
@@ -63,25 +68,28 @@ class VisionResult(msgspec.Struct, frozen=True):
 
 
 class SkippedFrame(msgspec.Struct, frozen=True):
-    """Why a frame was not processed: `stale` (a newer one was there) or `undecodable`."""
+    """Why a frame was not processed: `stale` (a newer one was there), `undecodable`, or `gated`."""
 
-    what: Literal["stale", "undecodable"]
+    what: Literal["stale", "undecodable", "gated"]
     reason: str = ""
 
 
 class BacklogPacer:
     """Orders the frames of a poll and limits the time spent on them.
 
-    A backlog is worked off at `CATCH_UP_SPEED` times real time. The newest frame of each source is
-    always processed; of the others, spread evenly, as many as there is time for. Live frames come
-    in polls of one or two a source, so none is skipped while there is time.
+    A backlog is worked off at `CATCH_UP_SPEED` times real time. Of each source, the newest frame
+    that wants a look is always processed; of the others, spread evenly, as many as there is time
+    for. Live frames come in polls of one or two a source, so none is skipped while there is time.
+    Gated frames cost nothing and take no other frame's place; audited ones come after all others.
     """
 
     def __init__(self) -> None:
         self._polls: deque[set[Who]] = deque(maxlen=64)  # one poll may hold only some sources
 
-    def plan(self, frames: Mapping[int, FrameChunk]) -> tuple[list[int], int, float]:
-        """The frames' keys in order, how many must be processed, and the s for all of them."""
+    def plan(
+        self, frames: Mapping[int, FrameChunk], audited: Sequence[int]
+    ) -> tuple[list[int], int, float]:
+        """The keys of the frames to process, in order; how many of them must be; the s for all."""
         by_source: dict[Who, list[int]] = defaultdict(list)
         for index, frame in frames.items():
             by_source[frame.site, frame.source].append(index)
@@ -89,9 +97,10 @@ class BacklogPacer:
             self._polls.append(set(by_source))
         known = len(set().union(*self._polls))
         spans = sum(frames[of[-1]].end - frames[of[0]].start for of in by_source.values())
-        turns = [(_turn(k), i) for of in by_source.values() for k, i in enumerate(reversed(of))]
-        order = [index for _, index in sorted(turns)]
-        return order, len(by_source), spans / SECOND / CATCH_UP_SPEED / max(known, 1)
+        wanted = [[i for i in reversed(of) if frames[i].look] for of in by_source.values()]
+        turns = [(_turn(k), i) for of in wanted for k, i in enumerate(of)]
+        order = [*(index for _, index in sorted(turns)), *reversed(audited)]
+        return order, sum(map(bool, wanted)), spans / SECOND / CATCH_UP_SPEED / max(known, 1)
 
 
 def _turn(ago: int) -> int:
@@ -101,6 +110,11 @@ def _turn(ago: int) -> int:
 
 def _is_known(record: Record, known: Known) -> bool:
     return known is None or (record.site, record.source) in known
+
+
+def _detect(known: Known, frame: FrameChunk) -> Detect:
+    """The camera's settings."""
+    return Detect() if known is None else known[frame.site, frame.source]
 
 
 class VisionStage:
@@ -113,6 +127,10 @@ class VisionStage:
     thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable` and
     reported in a DeadLetter and in its Progress. `timer` returns seconds. Frames of cameras that
     are not in `known` are dropped: the cameras left the config (None: all cameras are known).
+
+    A gated frame is neither decoded nor looked at. It is counted as `gated.still` and gives
+    Detections that say so. The part `detect.audit` of them is processed like the others and counted
+    as `audited`, unless the policy `newest` leaves no time for it.
     """
 
     def __init__(
@@ -136,16 +154,23 @@ class VisionStage:
             for i, record in enumerate(batch)
             if isinstance(record, FrameChunk) and _is_known(record, self._known)
         }
-        order, must, seconds = list(frames), len(frames), 0.0
+        audited = [i for i, frame in frames.items() if not frame.look and self._audits(frame)]
+        order = [i for i, frame in frames.items() if frame.look or i in audited]
+        must, seconds = len(order), 0.0
         if self._policy == "newest":
-            order, must, seconds = self._pace.plan(frames)
-        found: dict[int, VisionResult | SkippedFrame] = dict.fromkeys(frames, SkippedFrame("stale"))
+            order, must, seconds = self._pace.plan(frames, audited)
+        found: dict[int, VisionResult | SkippedFrame] = {
+            i: SkippedFrame("stale" if frame.look else "gated") for i, frame in frames.items()
+        }
         done = 0
         while done < len(order) and (room := self._room(done, must, began, seconds)):
             some = within_limit(order[done : done + room], frames)
             found |= self._look({index: frames[index] for index in some})
             done += len(some)
         return [found.get(index) for index in range(len(batch))]
+
+    def _audits(self, frame: FrameChunk) -> bool:
+        return chosen(frame, _detect(self._known, frame).audit)
 
     def _room(self, done: int, must: int, began: float, seconds: float) -> int:
         """How many frames to process next, after `done` of them."""
@@ -175,13 +200,14 @@ class VisionStage:
         return found
 
     def open(self, floors: dict[str, int]) -> _VisionState:
-        """Returns a state that keeps nothing."""
+        """Returns a state that keeps nothing but what its counts need."""
         return _VisionState(self._status, self._known)
 
 
 class _VisionState:
     def __init__(self, status: Ledger, known: Known) -> None:
         self._status, self._known = status, known
+        self._looks: dict[Who, LookMemory] = defaultdict(LookMemory)
 
     def on(self, record: Record, inferred: VisionResult | SkippedFrame | None) -> Sequence[Record]:
         """Detections and Progress for a frame; Progress and Roster pass unchanged."""
@@ -195,6 +221,7 @@ class _VisionState:
         match inferred:
             case VisionResult(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")
+                self._judge(record, boxes)
                 found = Detections(
                     site=site,
                     source=source,
@@ -205,6 +232,11 @@ class _VisionState:
                     sharpness=sharpness,
                 )
                 return found, moved
+            case SkippedFrame(what="gated"):
+                self._status.count(site, source, "gated.still")
+                start, end = record.start, record.end
+                unseen = Detections(site=site, source=source, start=start, end=end, gated=True)
+                return unseen, moved
             case SkippedFrame(what="undecodable", reason=reason):
                 self._status.count(site, source, "dropped.undecodable")
                 dead = DeadLetter(
@@ -221,6 +253,16 @@ class _VisionState:
                 self._status.count(site, source, "dropped.stale")
                 return (moved,)
 
+    def _judge(self, frame: FrameChunk, boxes: tuple[Box, ...]) -> None:
+        """Counts an audited frame, and remembers what any frame showed."""
+        looks = self._looks[frame.site, frame.source]
+        if not frame.look:
+            missed = looks.misses(boxes, _detect(self._known, frame))
+            if missed is not None:
+                self._status.count(frame.site, frame.source, "audited")
+                self._status.count(frame.site, frame.source, "audited.missed", int(missed))
+        looks.looked(boxes)
+
     def floor(self, site: str) -> int:
-        """FOREVER: nothing is held. Ns."""
+        """FOREVER: nothing that a record depends on is held. Ns."""
         return FOREVER

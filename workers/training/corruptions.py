@@ -77,6 +77,8 @@ def _gone(record: Record, seed: int) -> Record:
     """Replaces a dropped record by a black picture or silence, so that the source stays alive."""
     if not isinstance(record, FrameChunk | AudioChunk):
         return record
+    if isinstance(record, FrameChunk):  # pictures that come and go are motion
+        record = msgspec.structs.replace(record, look="motion")
     draw = zlib.crc32(f"{seed}/{record.source}/{record.start}".encode()) / 2**32
     if draw >= DROPPED:
         return record
