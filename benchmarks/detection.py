@@ -1,6 +1,6 @@
 """Measures detectors on COCO pictures: average precision, and milliseconds by step.
 
-    python -m benchmarks.detection MEDIA WEIGHTS [--also FILE.onnx ...] [--times 3] [--threads 2]
+    python -m benchmarks.detection MEDIA WEIGHTS [--also FILE.onnx ...] [--times 3] [--threads 1]
 
 It measures every detector that is there: each ONNX file below WEIGHTS that is one, the files of
 `--also`, each with each of `--providers`, and ultralytics' YOLO11n in int8 by OpenVINO. All take
@@ -8,8 +8,9 @@ turns picture by picture in this one process, so that other work on the machine 
 
 Average precision is that of COCO, by pycocotools, over MEDIA/detection (100 pictures of val2017),
 of boxes with a score of 0.01 and more. Persons are small under 32 x 32 pixels. The time is measured
-with the score limit of production, 0.1. CPU is the time of all threads. Exit code 3: a rival or a
-package is missing, and the last lines say which.
+with the score limit of production, 0.1. CPU is the time of all threads. A file of `--also` with an
+open batch axis is also timed with 1, 4 and 8 pictures at once. Exit code 3: a rival or a package is
+missing, and the last lines say which.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pipeline.types import Box
 
 OURS = "yolox_nano"
 SCORE_OF_AP, SCORE_OF_PRODUCTION = 0.01, 0.1
+BATCHES = (1, 4, 8)
 STEPS = ("preprocess", "session", "postprocess")
 
 Steps = tuple[float, float, float]  # ms
@@ -226,6 +228,29 @@ def spend(makes: dict[str, Make], pictures: Sequence[np.ndarray], times: int):
     return spent
 
 
+def batches(path: Path, pictures: Sequence[np.ndarray], threads: int, times: int) -> None:
+    """Prints the time of the bare session for a picture, in batches, measured in turn."""
+    one = Detector(path, threads=threads, max_batch=max(BATCHES))
+    if one.batch == 1:
+        return
+    for slot, picture in enumerate(pictures[: max(BATCHES)]):
+        one.prepare(picture, slot)
+    spent: dict[int, list[tuple[float, float]]] = {size: [] for size in BATCHES}
+    for _ in range(1 + 20 * times):
+        for size, each in spent.items():
+            used, began = cpu(), time.perf_counter()
+            one.run(size)
+            each.append(((time.perf_counter() - began) * 1e3 / size, (cpu() - used) / size))
+    single = np.array(spent[1][1:])
+    print(f"  {path.stem}, bare session, ms a picture; ratio to one by one")
+    for size, each in spent.items():
+        both = np.array(each[1:])
+        wall, used = np.median(both, 0)
+        ratio = np.median(both / single, 0)
+        print(f"    batch {size}: {wall:.2f}, CPU {used:.2f}; ratio {ratio[0]:.2f},"
+              f" of CPU {ratio[1]:.2f}")  # fmt: skip
+
+
 def main() -> int:
     """Prints both tables; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -270,6 +295,8 @@ def main() -> int:
               f" ratio {np.median(wall / [one.wall for one in base]):.2f},"
               f" of CPU {np.median(used / [one.cpu for one in base]):.2f};"
               f" session's share {np.median(steps[:, 1] / steps.sum(1)):.3f}")  # fmt: skip
+    for path in options.also:
+        batches(path, list(truth.pictures.values()), options.threads, options.times)
     for line in missing:
         print(f"NOT MEASURED: {line}", file=sys.stderr)
     return 3 if missing else 0
