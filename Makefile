@@ -62,6 +62,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.verdict
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.spool
+	$(BIN)/python -m benchmarks.subscribers
 	$(BIN)/python $(PIP) -e '.[kafka,faust,bench]'
 	$(BIN)/python -m benchmarks.kafka $(FUSEWATCH_KAFKA)
 	$(BIN)/python -m benchmarks.latency $(SHARED)/media

@@ -7,6 +7,7 @@
     |   +-- SourceLost   a camera, microphone or stream is lost; capture reconnects
     |   +-- DiskFull     the log has no space; capture drops and counts records until it has
     |   +-- FileBusy     another program has locked a file of ours for long; try again
+    |   +-- LogInUse     another process of Fusewatch has the log
     |   +-- BrokersAway  Kafka does not answer; capture spools until it does
     |   +-- WeightsError a model file is missing or does not match its hash
     +-- TooManyReports   a site sends reports faster than they are read: it is to wait
@@ -51,6 +52,10 @@ class DiskFull(OutsideError):
 
 class FileBusy(OutsideError):
     """Another program has locked a file of ours; a later attempt may succeed."""
+
+
+class LogInUse(OutsideError):
+    """Another process of Fusewatch has the log; it may be asked to do what is needed."""
 
 
 class BrokersAway(OutsideError):

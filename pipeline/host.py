@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections import deque
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Stage
@@ -109,6 +109,13 @@ def _finite(floors: dict[int, int]) -> dict[int, int]:
     return {site: floor for site, floor in floors.items() if floor < round_down(FOREVER)}
 
 
+@runtime_checkable
+class KeepsTime(Protocol):
+    """A state to which also records matter that a restart skips: they tell how time went on."""
+
+    def passed(self, record: Record) -> None: ...
+
+
 class Host:
     """Feeds the records of one partition to a stage's state, from the offset of `assigned`.
 
@@ -145,6 +152,8 @@ class Host:
         restart."""
         told = self.skip(offset)
         if not told and not self.wants(offset, record):
+            if isinstance(self._state, KeepsTime):
+                self._state.passed(record)
             return []
         out = self._state.on(record, inferred)
         self._held.setdefault(record.site, deque()).append((offset, needed_until(record)))

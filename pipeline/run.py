@@ -19,23 +19,26 @@ from pipeline.types import (
     Detections,
     FrameChunk,
     Late,
+    Mode,
     Progress,
     Record,
     Report,
     Roster,
+    SiteConfig,
     Sound,
     Utterance,
 )
 
 # characters of a reason, and of a site or source: a malicious record may put long text into either
 MAX_REASON, MAX_NAME = 1000, 200
-KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of the topics that stages read
+KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of each topic but two
     topics.FRAMES: (FrameChunk, Progress, Roster),
     topics.AUDIO: (AudioChunk, Progress, Roster),
-    topics.REPORTS: (Report, Progress, Roster),
-    topics.OBSERVATIONS: (Detections, Sound, Utterance, Described, Progress, Roster),
+    topics.REPORTS: (Report, Progress, Roster, Mode),
+    topics.OBSERVATIONS: (Detections, Sound, Utterance, Described, Progress, Roster, Mode),
     topics.ANOMALIES: (Anomaly, Progress),
     topics.ALERTS: (Alert,),
+    topics.CONFIGS: (SiteConfig,),
 }
 
 

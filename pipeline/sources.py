@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pipeline.types import AudioChunk, Progress, Record, Roster, event_start
+from pipeline.types import AudioChunk, Mode, Progress, Record, Roster, event_start
 
 REPORTS_SOURCE = "reports"
 _SPEECH = "/speech"  # no name of a microphone has a slash
@@ -25,7 +25,7 @@ def first_free(record: Record) -> int:
     match record:
         case AudioChunk():
             return record.end
-        case Progress() | Roster():
+        case Progress() | Roster() | Mode():
             return event_start(record)
         case _:
             return event_start(record) + 1

@@ -15,9 +15,10 @@ ANOMALIES = "anomalies.v1"
 ALERTS = "alerts.v1"
 LATE = "late.v1"
 DEAD = "dead.v1"
+CONFIGS = "configs.v1"
 
 CHUNKS = (FRAMES, AUDIO, REPORTS)
-ALL_TOPICS = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD)
+ALL_TOPICS = (*CHUNKS, OBSERVATIONS, ANOMALIES, ALERTS, LATE, DEAD, CONFIGS)
 
 
 def key_of(topic: str, record: Record) -> str:

@@ -172,6 +172,21 @@ class Roster(Record, frozen=True, kw_only=True, tag=True):
     start: Whole  # ns; the roster is valid from here on
 
 
+class Mode(Record, frozen=True, kw_only=True, tag=True):
+    """The mode of a site that a person has set, or that a rule is snoozed; holds `[start, until)`.
+
+    It holds until the next one of the same `rule`. The source says it again while it holds. The
+    mode `auto` ends what was set: the schedule of the site decides again, and rules judge again.
+    """
+
+    start: Whole  # ns; it holds from here on
+    mode: str  # `armed`, `home`, ...; `snoozed` of rules; `auto` for no mode by hand
+    until: Whole | None = None  # ns; it holds until here; none: until the next one
+    by: str = ""  # who has set it
+    rule: str = ""  # the rule that is snoozed, `*` for all; empty: it is the mode of the site
+    said: Whole  # ns; the time of this statement
+
+
 class Presence(str, Enum):
     """The state of a source in a window."""
 
@@ -290,17 +305,33 @@ class Alert(Record, frozen=True, kw_only=True, tag=True):
     modes: tuple[str, ...] = ()  # of its anomalies, sorted
 
 
+class SiteConfig(Record, frozen=True, kw_only=True, tag=True):
+    """What judges a site from `start` on; published when it changes.
+
+    It has no addresses, paths or secrets.
+    """
+
+    start: Whole  # ns; it is in force from here on
+    hash: str  # SHA-256 of the settings and the head
+    head: str  # name and version of the fusion head, or `rules`
+    head_sha256: str = ""  # of the head's file; empty for `rules`
+    recorded: bool = False  # recordings were judged: no source is lost by its silence
+    settings: str  # JSON with sorted keys: rules, zones, lines, windows, incidents, models, ...
+
+
 Any = (
     FrameChunk | AudioChunk | Report | Detections | Utterance | Sound | Described
-    | Progress | Roster | Late | DeadLetter | Anomaly | Alert
+    | Progress | Roster | Mode | Late | DeadLetter | Anomaly | Alert | SiteConfig
 )  # fmt: skip
 
 
 def event_start(record: Record) -> int:
-    """Returns the event time of a record: its start, or `upto` of a promise. Ns."""
+    """Returns the event time of a record: its start, `upto` of a promise, `said` of a mode. Ns."""
     match record:
         case Progress():
             return record.upto
+        case Mode():
+            return record.said
         case DeadLetter():
             return 0
         case _:
@@ -314,7 +345,9 @@ def needed_until(record: Record) -> int:
             return record.upto
         case Roster():
             return record.start + ROSTER_STANDS
-        case Late() | DeadLetter():
+        case Mode():
+            return record.said + ROSTER_STANDS
+        case Late() | DeadLetter() | SiteConfig():
             return 0
         case Alert():
             return record.time

@@ -16,7 +16,7 @@ import unicodedata
 
 import msgspec
 
-from pipeline.types import Described, Record, Report, Utterance
+from pipeline.types import Described, Mode, Record, Report, Utterance
 
 _APOSTROPHES = "\u2019\u2018\u201b`\u00b4\u02b9\u02bb\u02bc\u02bd\u02c8\u02ca\u02cb\u2032\u2035" + (
     "\u055a\u05f3\ua78c\uff07\uff40\u1fbd\u1fbf\u1fef\u1ffd\u1ffe\u0384"
@@ -143,5 +143,7 @@ def cleaned_record(record: Record) -> Record:
             return msgspec.structs.replace(record, text=text, author=author)
         case Utterance():
             return msgspec.structs.replace(record, text=cleaned(record.text))
+        case Mode():
+            return msgspec.structs.replace(record, by=cleaned_line(record.by))
         case _:
             return record

@@ -241,6 +241,22 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "a rule with a mode that the site does not have",
+        swapped('schedule: "22:00-06:00"', "modes: [amred]"),
+        (
+            "14: sites.shop.rules[0].modes: `amred` is no mode of this site; did you mean "
+            "`armed`? (`modes.names` of the site adds one)"
+        ),
+    ),
+    Mistake(
+        "hours for a mode that the site does not have",
+        swapped("timezone: Europe/Berlin", 'modes: {schedule: {night: "22:00-06:00"}}'),
+        (
+            "4: sites.shop.modes.schedule.night: `night` is no mode of this site; known: armed, "
+            "disarmed, home (`modes.names` of the site adds one)"
+        ),
+    ),
+    Mistake(
         "a zone in pixels",
         swapped("0,0, 1,0, 1,1, 0,1", "0,0, 640,0, 640,360"),
         (

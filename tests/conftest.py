@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.config.schema import Api
+from tests.held import Holding, documents_in
 from tests.live.brokers import _lone_broker, kafka, lone_broker, secure_kafka
 
 # pytest finds fixtures by these names, in every folder
@@ -80,6 +81,33 @@ def nobody_calls_the_default_port(default_port: socket.socket | None) -> Iterato
     except BlockingIOError:
         return
     pytest.fail(f"a client came to {Api().listen}: give daemons and clients a port of their own")
+
+
+@pytest.fixture(scope="session")
+def _holding() -> Iterator[Holding]:
+    holding = Holding()
+    with pytest.MonkeyPatch.context() as patch:
+        holding.install(patch)
+        yield holding
+
+
+@pytest.fixture(autouse=True)
+def documents_are_as_their_schemas_say(
+    _holding: Holding, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Fails a test in which an alert, a test event or a config contradicts its schema.
+
+    Also an alert that a process of its own wrote. The mark `no_schema` is for alerts that no stage
+    of today makes.
+    """
+    used = "tmp_path" in request.fixturenames
+    folder = request.getfixturevalue("tmp_path") if used else None
+    yield
+    faults, _holding.faults = _holding.faults, []
+    if folder is not None:
+        faults += documents_in(folder)
+    if faults and request.node.get_closest_marker("no_schema") is None:
+        pytest.fail("\n".join(list(dict.fromkeys(faults))[:20]))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from pipeline.types import (
     Described,
     Detections,
     FrameChunk,
+    Mode,
     Progress,
     Report,
     Roster,
@@ -130,6 +131,30 @@ def roster(*sources: str, start: float = 0.0, site: str = SITE, source: str = "d
     """The observation sources of the site, from `start` on; by default those of the office."""
     names = sources or ("desk", "room", "room/speech", "reports")
     return Roster(site=site, source=source, sources=names, start=ns(start))
+
+
+def mode(
+    name: str = "armed",
+    start: float = 0.0,
+    *,
+    until: float | None = None,
+    by: str = "ann",
+    rule: str = "",
+    said: float | None = None,
+    site: str = SITE,
+) -> Mode:
+    """A mode that a person set at `start`, or the snooze of a `rule`."""
+    end = None if until is None else ns(until)
+    return Mode(
+        site=site,
+        source="reports",
+        start=ns(start),
+        mode=name,
+        until=end,
+        by=by,
+        rule=rule,
+        said=ns(start if said is None else said),
+    )
 
 
 def frame(

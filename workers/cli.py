@@ -20,7 +20,15 @@ from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
-from workers import cli_setup, cli_topics, cli_training, cli_weights
+from workers import (
+    cli_modes,
+    cli_schema,
+    cli_setup,
+    cli_topics,
+    cli_training,
+    cli_webhooks,
+    cli_weights,
+)
 from workers.cli_options import (
     Config,
     Json,
@@ -34,7 +42,6 @@ from workers.cli_options import (
     misused,
     path_argument,
     path_option,
-    text_argument,
     text_option,
     time_option,
 )
@@ -44,9 +51,8 @@ from workers.runtime import stderr_log
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
-webhooks = command_group("Webhook subscribers.")
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
-app.add_typer(webhooks, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
+app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 
@@ -233,29 +239,11 @@ for name, function in (
     ("check", cli_setup.check),
     ("doctor", cli_setup.doctor),
     ("report", cli_setup.report),
+    ("mode", cli_modes.mode),
+    ("snooze", cli_modes.snooze),
+    ("schema", cli_schema.schema),
 ):
     command(app, name, Panel.DAILY)(function)
-
-
-@command(webhooks, "test")
-def _webhooks_test(
-    config: Config,
-    name: Annotated[str | None, text_argument("The webhook (default: all).")] = None,
-) -> int:
-    """Send a signed test event and say what came back."""
-    from workers.config import loader
-    from workers.config.secrets import Secrets
-    from workers.delivery.webhook import try_webhooks
-
-    settings = loader.load(config)
-    if not settings.webhooks:
-        msg = f"{config}: webhooks: there are none to test"
-        raise ConfigError(msg)
-    outcomes = try_webhooks(settings, name, Secrets(base=config.parent))
-    for one in outcomes:
-        answer = one.status if one.status is not None else "no answer"
-        print(f"{one.place}: {answer} {one.detail} ({one.seconds:.2f} s)")
-    return OK if all(one.ok for one in outcomes) else OUTSIDE
 
 
 @command(app, "demo", Panel.DAILY)

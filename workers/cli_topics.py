@@ -112,6 +112,9 @@ def _topics_list(config: Config, as_json: Json = False) -> int:
 
 
 Site = Annotated[str | None, text_option("--site", "SITE", "Only of this site.")]
+Who = Annotated[
+    str | None, text_option("--subscriber", "NAME", "Only the alerts of this subscriber.")
+]
 Since = Annotated[str, time_option("--since", "Only since then.")]
 
 
@@ -119,6 +122,7 @@ Since = Annotated[str, time_option("--since", "Only since then.")]
 def _dead_list(
     config: Config,
     site: Site = None,
+    subscriber: Who = None,
     since: Since = "",
     state: State = None,
     as_json: Json = False,
@@ -129,12 +133,13 @@ def _dead_list(
 
     settings = loader.load(config)
     none = True
-    with stored_letters(settings, config, state, since, site) as found:
+    with stored_letters(settings, config, state, since, site, subscriber) as found:
         for each in found:
             none = False
             print(json.dumps(each.row()) if as_json else each.line())
     if none and not as_json:
         of = f" of site {site}" if site else ""
+        of += f" of subscriber {subscriber}" if subscriber else ""
         print(f"there are no dead letters{of}{f' since {since}' if since else ''}")
     return OK
 
@@ -146,13 +151,16 @@ def _dead_retry(
         list[str] | None,
         text_argument("What to retry, as `dead list` names it: 0:17.", metavar="ID"),
     ] = None,
-    every: Annotated[bool, flag("--all", "Retry all, or all of a site or a time.")] = False,
+    every: Annotated[
+        bool, flag("--all", "Retry all, or all of a site, a subscriber or a time.")
+    ] = False,
     site: Site = None,
+    subscriber: Who = None,
     since: Since = "",
     state: State = None,
     as_json: Json = False,
 ) -> int:
-    """Send it again, to its topic or to the one subscriber."""
+    """Send it again, to its topic or to the one subscriber; a daemon may run meanwhile."""
     from workers.bus.dead_letter_store import retry
     from workers.config import loader
 
@@ -162,7 +170,14 @@ def _dead_retry(
     settings = loader.load(config)
     all_went = True
     for went, line in retry(
-        settings, config, state, ids=ids or [], since=since, site=site, as_json=as_json
+        settings,
+        config,
+        state,
+        ids=ids or [],
+        since=since,
+        site=site,
+        subscriber=subscriber,
+        as_json=as_json,
     ):
         all_went = all_went and went
         print(line)

@@ -23,7 +23,9 @@ from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
+from workers.bus.dead_letter_store import DaemonRetries
 from workers.bus.publish import publish_all
+from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.capture import factory, live
 from workers.capture.clock import UtcClock
 from workers.capture.reports import ReportBacklog
@@ -32,7 +34,7 @@ from workers.config.findings import announce
 from workers.config.missing import concerning
 from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
-from workers.delivery import snapshots, subscribers
+from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
@@ -83,7 +85,7 @@ def run(
     status = Status()
     folder = state_folder(settings, state)
     supervisor = Supervisor()
-    give = partial(snapshots.evict, folder / "evidence")
+    give = partial(subscribers.give_way, folder)
     bus = local_log(settings, folder, give=give, stop=supervisor.stop)
     view = View(status, secrets, settings.sites, recorded=played is not None)
     announce(concerning(settings, found.warnings, sources=played is None))
@@ -119,6 +121,9 @@ class Daemon:
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
         self._forget(nodes, who)
+        configs = self._configs(recorded=recorded)
+        heads = heads_of(node.stage for node in nodes) or {}
+        configs.publish(heads, self.clock() if played is None else played.start)
         runners = [node.runner(self.bus, self.settings.bus.max_message) for node in nodes]
         deliveries = [self._delivery(one) for one in who]
         stages = [stage_consumer(runner) for runner in runners]
@@ -128,10 +133,10 @@ class Daemon:
         def show() -> None:
             _show(positions, keeps_up, deliveries, self.status, self.view)
             if supervisor.asked():
-                reload_heads(self.path, nodes)
+                reload_heads(self.path, nodes, swapped=lambda to: configs.publish(to, self.clock()))
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up, deliveries)
+        captures = [] if recorded else self._captures(keeps_up)
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
@@ -162,6 +167,11 @@ class Daemon:
         if supervisor.error is not None:
             alert = next(node for node in nodes if node.out == topics.ALERTS)
             self._tell(alert, who, late)
+
+    def _configs(self, *, recorded: bool) -> ConfigHistory:
+        known = (self.bus.last(topics.CONFIGS, site) for site in self.settings.sites)
+        before = read_configs(value for value in known if value is not None)
+        return ConfigHistory(self.settings, self.bus, before, recorded=recorded)
 
     def _delivery(self, who: Subscriber) -> Delivery:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)
@@ -222,9 +232,7 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(
-        self, healthy: Callable[[], bool], deliveries: Sequence[Delivery]
-    ) -> list[live.Thread]:
+    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
             path=self.path,
@@ -243,7 +251,7 @@ class Daemon:
                 end=partial(self.bus.end, topics.REPORTS),
                 read=partial(self.bus.read_below, topics.REPORTS),
             ),
-            degraded=lambda: sum(bool(one.health.failing) for one in deliveries),
+            dead_retry=DaemonRetries(self.settings, self.folder, self.bus),
         )
 
     def _store(self, topic: str, records: Sequence[Record]) -> None:
@@ -282,7 +290,8 @@ class Daemon:
         why = f"{failed} failed; the process ends and is to be started again"
         if failed == WATCHDOG:  # it says which stage or delivery has stalled
             why = str(self.supervisor.error)
-        for site in self.settings.sites:
+        modes = self.status.snapshot().modes
+        for site, of in self.settings.sites.items():
             anomaly = Anomaly(
                 site=site,
                 source="fusewatch",
@@ -296,6 +305,7 @@ class Daemon:
                 reasons=(why,),
                 kind=SYSTEM,
                 what=why,
+                mode=modes[site].mode if site in modes else of.modes.default,
             )
             publish_all(self.bus, topics.ANOMALIES, [anomaly])
 
@@ -315,8 +325,7 @@ def _show(
     for name, entries in positions.lost().items():
         status.gauge(f"lost.{name}", entries)
     for delivery in deliveries:
-        status.gauge(f"pending.{delivery.name}", delivery.pending)
-        status.gauge(f"failing.{delivery.name}", bool(delivery.health.failing))
+        status.subscriber(delivery.name, delivery.state)
     view.tick()
 
 

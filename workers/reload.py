@@ -31,10 +31,12 @@ def reload_heads(
     path: Path,
     nodes: Iterable[graph.Node] = (),
     load: Callable[[Config], Mapping[str, Head]] = load_heads,
+    swapped: Callable[[Mapping[str, Head]], object] = lambda heads: None,
 ) -> None:
     """Loads the heads that the config in `path` names now and swaps them into the fusion node.
 
-    The outcome is logged. If the config or a head cannot be read, nothing changes.
+    `swapped` gets the new heads. The outcome is logged. If the config or a head cannot be read,
+    nothing changes.
     """
     stages = [node.stage for node in nodes if isinstance(node.stage, Swaps)]
     if not stages:
@@ -48,6 +50,7 @@ def reload_heads(
         return
     for stage in stages:
         stage.swap(heads)
+    swapped(heads)
     named = (
         f"{site}: {heads[site].version if site in heads else RULES_HEAD}" for site in settings.sites
     )

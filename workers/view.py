@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+import msgspec
 from rich.console import Console, Group
 from rich.control import Control
 from rich.live import Live
@@ -24,6 +25,7 @@ from rich.text import Text
 from pipeline.config.schema import Site
 from pipeline.types import SECOND, Alert, Presence
 from workers.config.secrets import Redacting, Secrets
+from workers.delivery import state_log
 from workers.delivery.delivery import Subscriber
 from workers.runtime import screen, stderr_log
 from workers.runtime.printable import printable
@@ -118,7 +120,8 @@ class View:
             self._say(snapshot)
 
     def _say(self, snapshot: Snapshot) -> None:
-        data = {"gauges": snapshot.gauges, "counts": snapshot.counts}
+        subscribers = msgspec.to_builtins(snapshot.subscribers)
+        data = {"gauges": snapshot.gauges, "counts": snapshot.counts, "subscribers": subscribers}
         log.info("status", extra={"data": data})
 
     def subscriber(self) -> Subscriber:
@@ -222,9 +225,24 @@ class View:
         clocks = ", ".join(self._clocks(self._now(snapshot)))
         head = f"fusewatch  {clocks}{' (a scene)' if self._recorded else ''}"
         head += f"  {len(rows)} source{'s' if len(rows) != 1 else ''}, {well}" if rows else ""
+        for site, mode in snapshot.modes.items():
+            head += f"  {mode.words}" if len(self._sites) == 1 else f"  {site} {mode.words}"
         head += f"  up {screen.lasting(now - self._began)}"
         shown = [self._alert(alert, snapshot) for alert in alerts]
-        return Screen(head=head, rows=rows, notes=list(_notes(snapshot)), alerts=shown)
+        return Screen(head=head, rows=rows, notes=list(self._notes(snapshot)), alerts=shown)
+
+    def _notes(self, snapshot: Snapshot) -> Iterator[str]:
+        """What does not work, besides sources."""
+
+        def clock(moment: str) -> str:
+            time = round(datetime.fromisoformat(moment).timestamp()) * SECOND
+            return screen.moment(time, self._own_zone(), today=self._now(snapshot) or time)
+
+        for name, state in snapshot.subscribers.items():
+            if wrong := state_log.line(name, state, clock):
+                yield wrong
+        for name, lost in _gauges(snapshot, "lost."):
+            yield f"{name} came too late for {lost:g} records, which are lost"
 
     def _clocks(self, time: int) -> Iterator[str]:
         """The time in each zone of the sites, once a zone."""
@@ -367,12 +385,3 @@ def _gauges(snapshot: Snapshot, prefix: str) -> Iterator[tuple[str, float]]:
     for name, value in sorted(snapshot.gauges.items()):
         if name.startswith(prefix) and value:
             yield name.removeprefix(prefix), value
-
-
-def _notes(snapshot: Snapshot) -> Iterator[str]:
-    """What does not work, besides sources."""
-    for name, _ in _gauges(snapshot, "failing."):
-        waiting = snapshot.gauges.get(f"pending.{name}", 0)
-        yield f"{name} does not take alerts: {waiting:g} wait, and are tried again"
-    for name, lost in _gauges(snapshot, "lost."):
-        yield f"{name} came too late for {lost:g} records, which are lost"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,17 +19,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pipeline import stages
+from pipeline import stages, topics
 from pipeline.bus.disk_space import usual_spare
 from pipeline.config import schema
 from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.ports import Bus
-from pipeline.types import ns
+from pipeline.types import FOREVER, ns
 from workers import consumers, graph
 from workers.bus import connect
 from workers.bus.absent_captures import AbsenceDetectingBus
+from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.bus.spool import Spool
 from workers.bus.spool_forwarder import Forwarder
 from workers.capture import factory, live
@@ -47,6 +49,7 @@ from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
+from workers.stages.site_state import Head
 from workers.view import View
 
 if TYPE_CHECKING:  # optional extras
@@ -181,14 +184,23 @@ class Worker:
         self.view.close()
 
     def _wait(
-        self, over: Callable[[], bool] = lambda: False, nodes: Sequence[graph.Node] = ()
+        self,
+        over: Callable[[], bool] = lambda: False,
+        nodes: Sequence[graph.Node] = (),
+        configs: ConfigHistory | None = None,
     ) -> None:
-        """Waits for the stop, or until `over` is true; a reload changes the heads of `nodes`."""
+        """Waits for the stop, or until `over` is true; a reload changes the heads of `nodes`, and
+        is published to `configs`."""
+
+        def swapped(heads: Mapping[str, Head]) -> None:
+            if configs is not None:
+                configs.publish(heads, time.time_ns())
+
         self.view.ready()
         while not self.supervisor.stop.wait(LOOK_EVERY) and not over():
             self.view.tick()
             if self.supervisor.asked():
-                reload_heads(self.path, nodes)
+                reload_heads(self.path, nodes, swapped=swapped)
 
     def _run_stages(self, encoders: Encoders | None) -> None:
         """Starts a thread for each node, and the watchdog."""
@@ -206,8 +218,17 @@ class Worker:
         nodes = list(
             graph.nodes(self.settings, encoders, self.status, recorded=recorded, stages=names)
         )
+        heads = heads_of(node.stage for node in nodes)
+        configs = None if heads is None else self._configs()
+        if heads is not None and configs is not None:
+            configs.publish(heads, time.time_ns())
         self._start([stage_consumer(node.runner(bus, self.brokers.max_message)) for node in nodes])
-        self._wait(nodes=nodes)
+        self._wait(nodes=nodes, configs=configs)
+
+    def _configs(self) -> ConfigHistory:
+        stored = self.bus.between(topics.CONFIGS, 0, FOREVER)
+        before = read_configs(entry.value for entry in stored)
+        return ConfigHistory(self.settings, self.bus, before, recorded=self.order.recorded)
 
     def _by_faust(self) -> Bus:
         from workers.bus.faust_app import FaustBus  # noqa: PLC0415, an optional extra
@@ -222,7 +243,13 @@ class Worker:
         pause, count = self.supervisor.stop.wait, self.status.count
         deliveries = [subscribers.delivery(who, self.bus, pause, count) for who in who_gets]
         self._start([delivery_consumer(delivery) for delivery in deliveries])
-        self._wait()
+
+        def show() -> bool:
+            for delivery in deliveries:
+                self.status.subscriber(delivery.name, delivery.state)
+            return False
+
+        self._wait(over=show)
 
     def _start(self, given: Sequence[consumers.Consumer]) -> None:
         gauge = self.status.gauge

@@ -89,6 +89,12 @@ SECTIONS = (
         ("incidents",),
     ),
     Section(
+        schema.Modes,
+        "sites.NAME.modes",
+        "modes:\n  default: disarmed\n  schedule: {armed: 'mon-fri 18:00-08:00'}\n",
+        ("modes",),
+    ),
+    Section(
         schema.Stationary,
         "sites.NAME.stationary",
         "stationary: {after: 120}\n",

@@ -136,11 +136,15 @@ def shown(value: Any) -> str:
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def kind(made: types.Type) -> str:  # noqa: PLR0911 - a case each
+def kind(made: types.Type) -> str:  # noqa: PLR0911, PLR0912 - a case each
     """A type and its range, in words."""
     match made:
+        case types.Metadata() if (made.extra_json_schema or {}).get("format") == "date-time":
+            return "time"
         case types.Metadata():
             return kind(made.type)
+        case types.LiteralType():
+            return " or ".join(f"`{value}`" for value in made.values)
         case types.IntType() | types.FloatType():
             return ", ".join([_NUMBER[type(made)], *_range(made)])
         case types.StrType() if (made.pattern or "").startswith(SEVERITIES):
@@ -149,7 +153,7 @@ def kind(made: types.Type) -> str:  # noqa: PLR0911 - a case each
             words = made.pattern[2:].split(")")[0].split("|")
             return " or ".join(words) if words[0].isalpha() or "-" in words[0] else "name"
         case types.StrType():
-            return "name" if made.pattern else "text"
+            return "name" if (made.pattern or "").startswith("^[a-z0-9]") else "text"
         case types.VarTupleType() | types.ListType():
             return f"list of {kind(made.item_type)}"
         case types.TupleType():

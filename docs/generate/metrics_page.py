@@ -100,7 +100,7 @@ DELIVERY = (
 GAUGES = (
     Metric("behind.*", "records", "Wait for stage or delivery `*`."),
     Metric("lost.*", "records", "Were deleted before stage or delivery `*` had read them."),
-    Metric("pending.*", "alerts", "Are under way to subscriber `*`."),
+    Metric("pending.*", "alerts", "Wait to be delivered to subscriber `*`."),
     Metric("failing.*", "0 or 1", "1: the last attempt to reach subscriber `*` failed."),
     Metric("spool.waiting", "records", "Wait in the spool of a capture worker (Kafka)."),
     Metric("spool.bytes", "bytes", "The size of that spool (Kafka)."),

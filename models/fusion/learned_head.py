@@ -167,6 +167,11 @@ class LearnedHead:
         return f"{self.card.name} {self.card.version} ({self.card.sha256[:8]})"
 
     @property
+    def sha256(self) -> str:
+        """The hash of the head's file."""
+        return self.card.sha256
+
+    @property
     def threshold(self) -> float:
         """The head's own threshold."""
         return self.card.threshold

@@ -24,6 +24,7 @@ _ROWS = """SELECT offset, key, value, trace FROM entries
     WHERE offset >= ? AND offset <= ? ORDER BY offset LIMIT ?"""
 _APPENDED = """SELECT appended, offset, key, value, trace FROM entries
     WHERE offset >= ? AND appended >= ? AND appended < ? ORDER BY offset LIMIT ?"""
+_AT = "SELECT appended, offset, key, value, trace FROM entries WHERE offset = ?"
 
 
 def between(folder: Path, topic: str, start: int, end: int) -> Iterator[Entry]:
@@ -54,6 +55,24 @@ def appended(folder: Path, topic: str, start: int, end: int) -> Iterator[tuple[i
         while rows := link.execute(_APPENDED, (first, start, end, _AT_ONCE)).fetchall():
             yield from ((when, Entry(0, *row)) for when, *row in rows)
             first = rows[-1][1] + 1
+
+
+def oldest(folder: Path, topic: str) -> int | None:
+    """Returns the offset of the oldest stored entry; None without one. Raises as `between` does."""
+    if folder.is_dir() and not (folder / f"{topic}.db").exists():
+        return None
+    with _looking(folder, topic) as link:
+        (found,) = link.execute("SELECT min(offset) FROM entries").fetchone()
+        return None if found is None else int(found)
+
+
+def at(folder: Path, topic: str, offset: int) -> tuple[int, Entry] | None:
+    """Returns (append time, entry) at `offset`, or None; raises as `between` does."""
+    if folder.is_dir() and not (folder / f"{topic}.db").exists():
+        return None
+    with _looking(folder, topic) as link:
+        row = link.execute(_AT, (offset,)).fetchone()
+        return None if row is None else (row[0], Entry(0, *row[1:]))
 
 
 @contextmanager

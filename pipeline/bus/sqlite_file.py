@@ -24,7 +24,7 @@ import msgspec
 
 from pipeline.bus.private import FILE, private_file, tighten
 from pipeline.bus.waits import Waits
-from pipeline.errors import DiskFull, FileBusy, OutsideError
+from pipeline.errors import DiskFull, FileBusy, LogInUse, OutsideError
 
 _FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
 _BUSY = {5, 6}  # BUSY LOCKED
@@ -290,7 +290,7 @@ def lock(file: Path, folder: Path) -> int:
     """Locks `file` against other processes and returns its descriptor; closing it unlocks it.
 
     The lock ends with the process, also after a kill. Creates the folder of `file` if it is
-    missing. Raises OutsideError if another process has the lock; the error names its pid.
+    missing. Raises LogInUse if another process has the lock; the error names its pid.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -304,7 +304,7 @@ def lock(file: Path, folder: Path) -> int:
         owner = os.read(held, 32).decode(errors="replace").strip()
         os.close(held)
         msg = f"{folder} is in use by another Fusewatch process (pid {owner or 'unknown'})"
-        raise OutsideError(msg) from error
+        raise LogInUse(msg) from error
     with suppress(
         OSError
     ):  # the pid is only for the error of other processes: a full disk must not end this one

@@ -20,6 +20,7 @@ from pipeline.config.checks_kafka import bus_problems
 from pipeline.config.problem import Problem, Way, known_only, nearest, tried
 from pipeline.config.rule_kinds import RuleSite, some_objects
 from pipeline.config.schema import Config, Site
+from pipeline.config.site_modes import mode_problems, named_modes
 from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import content_id, ns
 from pipeline.zones import Point, Polygon, parse_points
@@ -41,6 +42,8 @@ def problems(config: Config) -> Iterator[Problem]:
         if site.fusion.threshold == 0:
             what = "must be more than 0, or it alarms for ever"
             yield Problem((*way, "fusion", "threshold"), what)
+        yield from mode_problems(site.modes, (*way, "modes"))
+        yield from named_modes(site.fusion.modes, site.modes, (*way, "fusion"))
         yield from _times(site, way)
     yield from _webhooks(config)
     paths = Counter(file.path for file in config.jsonl)
@@ -144,6 +147,7 @@ def _rules(site: Site, way: Way) -> Iterator[Problem]:
         if times[rule.name] > 1:
             yield Problem((*here, "name"), "is another rule's name too; names are unique in a site")
         yield from rule.problems(known, here)
+        yield from named_modes(rule.modes, site.modes, here)
 
 
 def _times(site: Site, way: Way) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-_HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
+# may hold a secret
+HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
 NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
 _LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
 
@@ -15,7 +16,7 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}\Z", description=NAME)]
 OwnName = Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?\Z", description=NAME)]
 Label = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_ -]{0,39}\Z", description=_LABEL)]
-# Bytes of one record. An alert may carry 20 reasons and 20 lines of transcript, of 16 kB each.
+# Bytes of one record. An alert may carry 20 lines of transcript, of 16 kB each.
 MaxMessage = Annotated[int, Meta(ge=750_000, le=2**26)]
 Partitioned = Annotated[int, Meta(ge=1, le=1000)]
 Seconds = Annotated[float, Meta(gt=0, le=86400)]
@@ -68,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __repr__(self) -> str:
         shown = (
-            f"{name}={'***' if name in _HIDDEN else repr(getattr(self, name))}"
+            f"{name}={'***' if name in HIDDEN else repr(getattr(self, name))}"
             for name in self.__struct_fields__
         )
         return f"{type(self).__name__}({', '.join(shown)})"

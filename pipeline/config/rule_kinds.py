@@ -19,6 +19,7 @@ from pipeline.config.fields import (
     SOUNDS,
     Fraction,
     Label,
+    Name,
     OwnName,
     Seconds,
     Settings,
@@ -46,6 +47,7 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
 
     name: OwnName = ""  # default: made of the rule's kind and its subject
     severity: Severity = "medium"  # the severity of the alert
+    modes: tuple[Name, ...] = ()  # the modes of the site in which it holds; none: all
 
     def subject(self) -> str:
         """What it looks at, for its default name; empty: nothing with a name."""

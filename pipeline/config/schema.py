@@ -25,6 +25,7 @@ from pipeline.config.fields import (
 )
 from pipeline.config.problem import Way
 from pipeline.config.rule_kinds import Rule
+from pipeline.config.site_modes import Modes
 from pipeline.types import Severity
 
 
@@ -119,12 +120,14 @@ class Fusion(Settings, frozen=True, kw_only=True):
     # the head's own, and 0.8 for the noisy-or; more than 0
     threshold: Fraction | None = None
     severity: Severity = "high"  # the severity of the head's anomalies
+    modes: tuple[Name, ...] = ()  # the modes of the site in which windows are judged; none: all
 
 
 class Site(Settings, frozen=True, kw_only=True):
     """A place with its sources and rules. Sources of one site are judged together."""
 
     timezone: str = "UTC"  # the time zone of the schedules, such as `Europe/Berlin`
+    modes: Modes = Modes()  # its modes, such as armed and home
     cameras: Mapping[Name, Camera] = {}  # its cameras by name
     microphones: Mapping[Name, Microphone] = {}  # its microphones by name; no name of a camera
     rules: tuple[Rule, ...] = ()  # what causes an alert
@@ -155,6 +158,8 @@ class Webhook(Destination, frozen=True, kw_only=True):
     # Networks, such as `10.0.0.0/8`, that a host name may resolve to
     allow_networks: tuple[str, ...] = ()
     timeout: Seconds = 20  # s; for one attempt
+    # `inline` puts a JPEG of at most 12 kB into each alert, for a receiver on another machine
+    picture: Annotated[str, Meta(pattern=r"^(none|inline)\Z")] = "none"
 
 
 class Jsonl(Destination, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from pipeline.config.schema import Config, KafkaBus, size_bytes
 from pipeline.limits import RECORD_HEADROOM, most_bytes
 
 DAY = 86_400  # s
+ALWAYS = 36_500 * DAY  # s; a hundred years: never deleted by age
 MIN_SEGMENT_BYTES = 1 << 20  # bytes; the minimum of Kafka 4
 MAX_SEGMENT_BYTES = 1 << 28
 UNIT_OF_SETTING = {"retention.ms": "ms", "retention.bytes": "bytes", "max.message.bytes": "bytes"}
@@ -59,7 +60,8 @@ def shares(settings: Config, cap: int | None = None) -> dict[str, tuple[int, flo
     """Returns topic -> (bytes of `cap` that it may keep, seconds); storage.cap unless given.
 
     Raw chunks are kept for evidence and for workers that return after an outage; small records are
-    kept for long. The rest of the cap is for evidence and files.
+    kept for long, and configs until they take too many bytes. The rest of the cap is for evidence
+    and files.
     """
     cap = size_bytes(settings.storage.cap) if cap is None else cap
     chunks = settings.storage.frames
@@ -72,12 +74,13 @@ def shares(settings: Config, cap: int | None = None) -> dict[str, tuple[int, flo
         topics.ALERTS: (4, 28 * DAY),
         topics.LATE: (1, 28 * DAY),
         topics.DEAD: (2, 28 * DAY),
+        topics.CONFIGS: (1, ALWAYS),
     }
     return {topic: (cap * share // 100, seconds) for topic, (share, seconds) in percent.items()}
 
 
 def partitions_of(bus: KafkaBus, topic: str) -> int:
-    """Returns the configured number of partitions of a topic; `late.v1` and `dead.v1` have one."""
+    """Returns the configured number of partitions of a topic; others have one."""
     return int(getattr(bus.partitions, topic.removesuffix(".v1"), 1))
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
+from typing import get_args
 
 import msgspec
 
@@ -22,21 +23,16 @@ from pipeline import codec
 from pipeline.types import (
     BEFORE_ALL,
     SECOND,
-    Described,
-    Detections,
     Late,
     Observation,
     Presence,
     Progress,
     Record,
     Roster,
-    Sound,
-    Utterance,
     Window,
 )
 
-_OBSERVATIONS = (Detections, Sound, Utterance, Described)
-_KINDS: dict[type, str] = {kind: kind.__name__ for kind in _OBSERVATIONS}
+_KINDS: dict[type, str] = {kind: kind.__name__ for kind in get_args(Observation)}
 
 # start, source, kind, end: the order inside a window; unique among held observations
 _Entry = tuple[int, str, str, int, Observation]
@@ -163,6 +159,11 @@ class Aligner:
         """The number of observations held for open windows."""
         return len(self._open) + sum(map(len, self._slots.values()))
 
+    def promise(self, source: str) -> int:
+        """Returns the time, ns, before which no later record of a source counts."""
+        known = self._sources.get(source)
+        return known.promise if known else BEFORE_ALL
+
     def push(self, record: Record) -> list[Output]:
         """Returns the output of one more record; raises TypeError for a type that it cannot use."""
         if record.site != self.site:
@@ -170,7 +171,7 @@ class Aligner:
             raise ValueError(msg)
         if isinstance(record, Progress):
             return self._promised(record)
-        if isinstance(record, _OBSERVATIONS):
+        if isinstance(record, Observation):
             return self._observed(record)
         if isinstance(record, Roster):
             return self._named(record)
@@ -226,11 +227,7 @@ class Aligner:
         if source.first is None or start < source.first:
             source.first = start
         entry = (start, record.source, kind, max(end, start + 1), record)
-        slot = self._slots.get(start // self._hop)
-        if slot is None:
-            self._slots[start // self._hop] = [entry]
-        else:
-            slot.append(entry)
+        self._slots.setdefault(start // self._hop, []).append(entry)
         return []
 
     # -- promises

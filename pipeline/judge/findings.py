@@ -15,6 +15,7 @@ import msgspec
 from pipeline.types import SEVERITIES, SYSTEM, Anomaly, Corners, Finding, rfc3339
 
 MOST_FINDINGS = 32  # of an alert
+MAX_REASON = 500  # characters of what was found: a report may hold many words of a rule
 FIRST_TEXTS, NEWEST_TEXTS = 8, 12  # of an alert's reasons, and of its transcript
 
 Key = tuple[str, str, str, str, str, str]  # source, kind, label, zone, line, class of the object
@@ -61,7 +62,8 @@ def is_event(anomaly: Anomaly) -> bool:
 
 def reason_at(start: int, what: str) -> str:
     """A reason for a person to read: the time of day in UTC, and what was found."""
-    return f"{rfc3339(start)[11:19]}Z {what}"
+    short = what if len(what) <= MAX_REASON else what[: MAX_REASON - 1] + "…"
+    return f"{rfc3339(start)[11:19]}Z {short}"
 
 
 def reason_of(anomaly: Anomaly) -> str:

@@ -163,6 +163,8 @@ class IncidentFold:
         self._open: Incident | None = None
         self._waiting: list[Anomaly] = []  # out of reach of the open incident
         self._revision = 0
+        # Start of the incident before, if the open one waited for its end: it opened all at once
+        self._before: int | None = None
         self._newest = 0  # ns; end of the last anomaly that joined
         self._said: Incident | None = None  # the open incident at its last revision
         self._reasons: frozenset[str] = frozenset()  # that its last revision told
@@ -175,7 +177,10 @@ class IncidentFold:
     def needs(self) -> int | None:
         """The earliest start of an anomaly that later output may need, ns; None without one."""
         held = [*self._waiting, *((self._open,) if self._open else ())]
-        return min((each.start for each in held), default=None)
+        starts = [each.start for each in held]
+        if self._before is not None:
+            starts.append(self._before)
+        return min(starts, default=None)
 
     def on(self, anomaly: Anomaly) -> list[Alert]:
         """Returns the revisions that this anomaly causes; the caller has removed repeats."""
@@ -198,6 +203,7 @@ class IncidentFold:
             self.closed.add((whole.start, whole.latest))
             self._open = None
             alerts += self._settle(watermark)
+            self._before = whole.start if self._open else None
         return alerts
 
     def _first(self) -> Incident | Anomaly | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -51,13 +51,18 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """A camera's tracks after one frame; `still` has the ids of those that stand still for long."""
+    """A camera's tracks after one frame; `still` has the ids of those that stand still for long.
+
+    A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
+    finds nothing.
+    """
 
     source: str
     start: int
     end: int
     tracks: Sequence[Track]
     still: frozenset[int]
+    watched: bool = True
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +97,22 @@ class ReadingRule(Protocol):
 
 
 J = TypeVar("J")
+J_co = TypeVar("J_co", covariant=True)
 Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a rule -> its judges
 
 
-def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[J]:
+class SiteRule(Generic[J_co]):
+    """A judge of a rule, with the rule's name and the modes in which it holds (none: all)."""
+
+    def __init__(self, name: str, modes: Iterable[str], judge: J_co) -> None:
+        self.name, self.modes, self.judge = name, frozenset(modes), judge
+
+
+def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[SiteRule[J]]:
     """Returns the judges of the site's rules; rules of a kind that `makers` lacks are left out."""
     rules = of.site.rules
     return [
-        judge
+        SiteRule(name, rule.modes, judge)
         for name, rule in zip(rule_names(rules), rules, strict=True)
         if type(rule) in makers
         for judge in makers[type(rule)](name, rule, of)

@@ -23,8 +23,8 @@ class SourcePresence:
     """The presence of one site's sources; all times in event ns.
 
     A source that is lost for `lost_after` raises an anomaly; None: never (replay). While it stays
-    lost, the anomaly repeats every `cry_every`, so that its incident stays open. An anomaly is
-    `hop` long. An observation makes its source present for `size`.
+    lost, the anomaly repeats in each span of `cry_every` since the epoch, so that its incident
+    stays open. An anomaly is `hop` long. An observation makes its source present for `size`.
 
     The time in which no process captured the source does not count: after a restart the loss
     begins anew. A restart shows in two ways. The promises of a lost source pause, or its capture
@@ -73,7 +73,8 @@ class SourcePresence:
         # A microphone's speech and sound are lost together: report it once.
         if after is None or "/" in promise.source or promise.upto - since < after:
             return []
-        if promise.upto - self._cried.get(promise.source, 0) < self._cry_every:
+        # The times of repeats do not depend on when the loss began, so that a restart keeps them.
+        if promise.upto // self._cry_every <= self._cried.get(promise.source, 0) // self._cry_every:
             return []
         why = f": {promise.reason}" if promise.reason else ""
         return [self._cry(promise.source, promise.upto, f"{promise.source} is lost{why}")]

@@ -25,6 +25,10 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     timezone: ZoneInfo
     min_score: float = 0.0
 
+    def holds(self, seen: TrackedFrame) -> bool:
+        """Whether the rule is active in this frame."""
+        return seen.watched and self.schedule.contains(seen.start, self.timezone)
+
     def inside(self, seen: TrackedFrame) -> Iterator[Track]:
         """Yields tracks of wanted objects whose feet are in the zone while the schedule is active.
 
@@ -32,13 +36,21 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
         mean that the object left.
         """
         polygon = self.zones.get(seen.source)
-        if polygon is None or not self.schedule.contains(seen.start, self.timezone):
+        if polygon is None or not self.holds(seen):
             return
         for track in seen.tracks:
             if track.label in self.objects and track.score >= self.min_score:
                 x, y = feet(track.box)
                 if polygon.contains(x, y):
                     yield track
+
+
+def _lasting(seen: TrackedFrame) -> set[int]:
+    """The tracks whose report a rule remembers.
+
+    When a rule begins to hold, whoever moves in its zone is news; what stood there before is not.
+    """
+    return {track.id for track in seen.tracks} if seen.watched else set(seen.still)
 
 
 def _objects(tracks: Sequence[Track]) -> dict[str, Any]:
@@ -109,8 +121,7 @@ class ZoneIntrusion:
         """Returns one finding per track on entering, and once per second until it leaves or
         stands still."""
         inside = list(self._place.inside(seen))
-        live = {track.id for track in seen.tracks}
-        self._level.keep(seen.source, live)
+        self._level.keep(seen.source, _lasting(seen))
         found: list[RuleFinding] = []
         for track in inside:
             news = track.id not in seen.still or not self._level.told(seen.source, track.id)
@@ -131,8 +142,7 @@ class Loitering:
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding per track once it has stayed long enough, then one per second."""
         inside = {track.id: track for track in self._place.inside(seen)}
-        live = {track.id for track in seen.tracks}
-        self._level.keep(seen.source, live)
+        self._level.keep(seen.source, _lasting(seen))
         gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
         for key in gone:
             del self._since[key]
@@ -189,11 +199,7 @@ class LineCrossing:
         for track in seen.tracks:
             direction = counter.push(track.id, feet(track.box), seen.start)
             wanted = direction and self._rule.direction in (direction, "both")
-            if (
-                wanted
-                and track.label in self._place.objects
-                and self._place.schedule.contains(seen.start, self._place.timezone)
-            ):
+            if wanted and track.label in self._place.objects and self._place.holds(seen):
                 found.append(
                     RuleFinding(
                         rule=self._name,

@@ -511,6 +511,46 @@ def test_a_webhook_takes_the_test_event_or_is_told_why_not(
         assert (said.code, "there are good, bad, dead" in said.err) == (2, True)
 
 
+def test_a_test_event_names_each_webhook_and_is_json_for_programs(
+    fusewatch: Fusewatch, config: Path
+) -> None:
+    with Receiver(SECRET, answer=lambda got: Reply(410)) as receiver:
+        gone = f'url: "{receiver.url}", secret: "{SECRET}", name: gone'
+        dead = f'url: "http://127.0.0.1:1/", secret: "{SECRET}", name: dead'
+        hooked(config, gone, dead)
+        said = fusewatch("webhooks", "test", config)
+        first, second = said.out.splitlines()
+        place = receiver.url.removesuffix("/alerts")
+        assert first.startswith(f"gone at {place}: 410, Gone: the receiver wants no more alerts (")
+        assert second.startswith("dead at http://127.0.0.1:1: no answer, ConnectError: ")
+        said = fusewatch("webhooks", "test", config, "--json")
+        rows = json.loads(said.out)
+        assert said.code == 3
+        assert [(row["name"], row["ok"], row["status"]) for row in rows] == [
+            ("gone", False, 410),
+            ("dead", False, None),
+        ]
+        assert rows[0]["place"] == place
+        assert all(row["seconds"] >= 0 and row["enabled"] is None for row in rows)
+
+
+def test_who_is_enabled_must_be_known_and_have_a_log(fusewatch: Fusewatch, config: Path) -> None:
+    hooked(config, f'url: "http://127.0.0.1:1/", secret: "{SECRET}", name: siem')
+    state = config.parent / "state"
+    said = fusewatch("webhooks", "enable", config, "sime", "--state", state)
+    assert (said.code, "did you mean" in said.err) == (2, True)
+    assert "siem, evidence, jsonl" in said.err
+    said = fusewatch("webhooks", "enable", config, "siem", "--state", state)
+    assert (said.code, "holds no log of a daemon" in said.err) == (3, True)
+    assert not state.exists()
+    (state / "log").mkdir(parents=True)
+    said = fusewatch("webhooks", "enable", config, "jsonl", "--state", state)
+    assert (said.code, said.out) == (0, "jsonl was not disabled: it takes alerts\n")
+    assert (state / "enabled" / "jsonl").exists()
+    said = fusewatch("webhooks", "enable", config, "siem", "--state", state, "--json")
+    assert json.loads(said.out)["name"] == "siem"
+
+
 @pytest.mark.parametrize(
     ("secret", "why"),
     [

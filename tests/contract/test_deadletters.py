@@ -1,9 +1,11 @@
-"""`fusewatch dead` on the log of a daemon: shown while it runs, tried again while it does not."""
+"""`fusewatch dead` on the log of a daemon: shown and tried again, whether it runs or not."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,20 @@ import pytest
 
 from pipeline import codec, topics
 from pipeline.bus.log import LocalLog
+from pipeline.config.schema import Site
 from pipeline.ports import Entry
 from pipeline.run import dead_letter
 from pipeline.types import DeadLetter, Record, ns
 from tests import make
+from workers.bus.dead_letter_store import DaemonRetries
+from workers.capture.report_api import ReportApi
+from workers.capture.report_client import own_token
+from workers.capture.report_server import Endpoint
+from workers.capture.reports import ReportSource
 from workers.cli import main
+from workers.config import loader
 from workers.delivery.cloudevent import event_id
+from workers.delivery.jsonl import Jsonl
 from workers.delivery.receiver import Receiver
 
 BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
@@ -174,7 +184,7 @@ def test_what_cannot_go_back_is_told_and_the_rest_goes(
             "0:1: not sent: only its first 262144 bytes were kept",
             "0:2: not sent: elsewhere.v1 is no topic to which a record could go back",
             "0:3: not sent: dead.v1 is no topic",
-            "0:4: not sent: the config has no webhook nobody (there are: none)",
+            "0:4: not sent: there is no subscriber nobody here (there are: none)",
             "0:5: not sent: it is no alert, but Sound",
             "0:6: not sent: it is no dead letter: not a Fusewatch record",
             "0:7: not sent: it is no dead letter: Sound: not what belongs here",
@@ -231,15 +241,100 @@ def test_no_secret_of_a_webhook_is_shown(
             assert secret not in "\n".join(lines) + err
 
 
-def test_a_running_daemon_is_not_written_beside(
+@contextmanager
+def served(folder: Path, bus: LocalLog, webhooks: str = "[]") -> Iterator[Path]:
+    """The daemon's endpoint on its log; yields a config that names it."""
+    path = written(folder, webhooks)
+    state = folder / "state"
+    reports = ReportSource({"office": Site()}, lambda topic, records: None, lambda: ns(BEGIN))
+    retries = DaemonRetries(loader.load(path), state, bus)
+    api = ReportApi(reports, own_token(state), dead_retry=retries)
+    endpoint, stop = Endpoint("127.0.0.1:0", api, reports), threading.Event()
+    path.write_text(path.read_text() + f"api: {{listen: '{endpoint.url.removeprefix('http://')}'}}")
+    thread = threading.Thread(target=endpoint.serve, args=(stop,))
+    thread.start()
+    try:
+        yield path
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_goes_to_a_topic_goes_through_the_daemon_that_has_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bus = log_of(tmp_path)
+    fill(bus, dead(make.frame(1)), dead(make.frame(1), "elsewhere.v1"), dead(b"\xc1"))
+    reader = bus.reader(topics.FRAMES, "vision")
+    with served(tmp_path, bus) as config:
+        code, lines, _ = run(capsys, "retry", config, "0:0", "0:1", "0:2")
+        assert code == 1
+        assert lines[:3] == [
+            "0:0: published to frames.v1 again, under office/desk",
+            "0:1: not sent: elsewhere.v1 is no topic to which a record could go back",
+            "0:2: not sent: it would come back: not a Fusewatch record (schema 1): MessagePack "
+            "data is malformed: invalid opcode '\\xc1' (byte 0)",
+        ]
+    frames = [e for e in reader.poll(9) if isinstance(e, Entry)]
+    assert [codec.decode(entry.value) for entry in frames] == [make.frame(1)]
+    bus.close()
+
+
+def test_beside_a_daemon_an_alert_goes_to_its_webhook_or_into_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = make.alert(id="01"), make.alert(id="02")
+    with Receiver(SECRET) as receiver:
+        bus = log_of(tmp_path)
+        fill(
+            bus,
+            dead(one, topics.ALERTS, source="delivery/siem"),
+            dead(one, topics.ALERTS, source="delivery/jsonl"),
+            dead(two, topics.ALERTS, source="delivery/jsonl"),
+            dead(two, topics.ALERTS, source="delivery/gone"),
+        )
+        sink = Jsonl(tmp_path / "state" / "alerts.jsonl", ours=True)  # the daemon's own
+        hook = f"[{{url: '{receiver.url}', secret: '{SECRET}', name: siem}}]"
+        with served(tmp_path, bus, hook) as config:
+            assert run(capsys, "retry", config, "0:0")[1] == ["0:0: siem took it"]
+            code, lines, _ = run(capsys, "retry", config, "--all", "--subscriber", "jsonl")
+            assert (code, lines) == (0, ["0:1: jsonl took it", "0:2: jsonl took it"])
+            (line,) = run(capsys, "retry", config, "--all", "--subscriber", "gone")[1]
+            assert line.startswith("0:3: not sent: there is no subscriber gone here (there are: ")
+            assert run(capsys, "retry", config, "--all", "--subscriber", "jsonl")[0] == 0
+        sink.send(make.alert(id="03"))
+        lines = (tmp_path / "state" / "alerts.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == ["01_0", "02_0", "03_0"]
+        assert list(receiver.events) == ["01_0"]
+        sink.close()
+        bus.close()
+
+
+def test_a_log_in_use_by_whom_does_not_answer_is_not_written_beside(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bus = log_of(tmp_path)
     fill(bus, dead(make.frame(1)))
+    own_token(tmp_path / "state")
+    config.write_text(config.read_text() + "api: {listen: '127.0.0.1:1'}\n")
     code, _, err = run(capsys, "retry", config, "0:0")
     bus.close()
     assert code == 3
     assert "is in use by another Fusewatch process (pid" in err
+    assert "no Fusewatch answers at http://127.0.0.1:1" in err
+
+
+def test_letters_of_one_subscriber_are_selected(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bus = log_of(tmp_path)
+    names = ("delivery/siem", "desk", "delivery/siem2")
+    fill(bus, b"junk", *(dead(make.alert(), topics.ALERTS, source=name) for name in names))
+    bus.close()
+    (line,) = run(capsys, "list", config, "--subscriber", "siem")[1]
+    assert line.startswith("0:1 ")
+    none = run(capsys, "list", config, "--subscriber", "x", "--site", "office")[1]
+    assert none == ["there are no dead letters of site office of subscriber x"]
 
 
 @pytest.mark.parametrize(

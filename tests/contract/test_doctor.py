@@ -238,14 +238,19 @@ def test_a_subscriber_that_answered_410_or_fails_is_a_problem(tmp_path: Path) ->
     noted(state, "guardroom", CircuitBreaker(disabled=fingerprint(URL)))
     gone = checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"]
     assert not gone.ok
-    assert "127.0.0.1:9 has answered 410 Gone, so its alerts go to the dead letters" in gone.detail
+    assert gone.detail == (
+        "http://127.0.0.1:9: guardroom is disabled: 410 Gone: the receiver wants no more alerts; "
+        "its alerts become dead letters (0 so far); to send to it again: fusewatch webhooks enable "
+        "CONFIG guardroom"
+    )
     elsewhere = hook("http://127.0.0.1:9/another")
     assert checked(config_of(tmp_path, webhooks=(elsewhere,)), tmp_path)["webhook guardroom"].ok
-    noted(state, "guardroom", CircuitBreaker(3, NOW))
+    noted(state, "guardroom", CircuitBreaker(3, NOW, since=NOW - 60, reason="503 it says"))
     fails = checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"]
     assert not fails.ok
-    assert fails.detail.endswith(
-        "failed 3 times in a row; it is tried again at 2026-01-05T22:00:00Z"
+    assert fails.detail == (
+        "http://127.0.0.1:9: guardroom fails: 503 it says; 3 attempts in a row failed since "
+        "2026-01-05T21:59:00Z; it is tried again at 2026-01-05T22:00:00Z"
     )
     noted(state, "guardroom", CircuitBreaker())
     assert checked(config_of(tmp_path, webhooks=(hook(),)), tmp_path)["webhook guardroom"].ok
@@ -259,7 +264,12 @@ def test_a_file_of_alerts_that_fails_is_a_problem_and_a_removed_webhook_is_none(
     found = checked(config_of(tmp_path), tmp_path)
     told = {name: check for name, check in found.items() if name.startswith("subscriber")}
     assert {name: check.ok for name, check in told.items()} == {"subscriber jsonl": False}
-    assert "failed once; it is tried again" in told["subscriber jsonl"].detail
+    assert told["subscriber jsonl"].detail == (
+        "the last attempt failed: the reason was not noted; it is tried again at "
+        "2026-01-05T22:00:00Z"
+    )
+    noted(tmp_path / "state", "jsonl", CircuitBreaker())
+    assert checked(config_of(tmp_path), tmp_path)["subscriber jsonl"].detail == "takes alerts"
 
 
 def test_a_log_that_is_none_is_told_and_the_rest_is_checked(tmp_path: Path) -> None:

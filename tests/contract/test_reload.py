@@ -16,11 +16,14 @@ import pytest
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from pipeline import topics
+from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.ports import State
 from pipeline.types import Record
 from tests.graph.conftest import CONFIG
+from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
+from workers.config import loader
 from workers.graph import Node
 from workers.reload import reload_heads
 from workers.runtime.supervisor import Supervisor
@@ -212,3 +215,28 @@ def test_sighup_of_a_terminal_that_is_gone_is_an_end() -> None:
         process.send_signal(signal.SIGHUP)
         assert process.stdout.readline() == "ended\n"
         assert process.wait(10) == 0
+
+
+def test_new_heads_are_published_and_the_same_again_are_not(path: Path, nodes: list[Node]) -> None:
+    settings, bus, now = loader.load(path), MemoryBus(), 7
+    configs = ConfigHistory(settings, bus, (), recorded=False)
+
+    def swap() -> None:
+        reload_heads(path, nodes, load, lambda heads: configs.publish(heads, now))
+
+    configs.publish({}, now)
+    swap()
+    swap()
+    told = list(read_configs(bus.values(topics.CONFIGS)))
+    assert [(each.site, each.head) for each in told] == [
+        ("office", "rules"),
+        ("yard", "rules"),
+        ("office", "new 2"),
+    ]
+    again = ConfigHistory(settings, bus, told, recorded=False)
+    again.publish(load(settings), now + 1)
+    assert len(bus.values(topics.CONFIGS)) == len(told), "a restart changes nothing"
+    again.publish(load(settings), now - 1)
+    assert len(bus.values(topics.CONFIGS)) == len(told) + 2, "a recording of an earlier time"
+    assert heads_of([FusionStage({}, {})]) == {}
+    assert heads_of([]) is None

@@ -21,7 +21,7 @@ from pipeline.words import cleaned
 from tests import hostile_clients
 from tests.live.servers import eventually
 from workers.capture.report_api import MAX_BODY_BYTES, MAX_TEXT_BYTES, ReportApi
-from workers.capture.report_client import own_token, read_token, send_report
+from workers.capture.report_client import own_token, read_token, send_dead_letter, send_report
 from workers.capture.report_server import MAX_CONNECTIONS, Endpoint
 from workers.capture.reports import MAX_WAITING, ReportBacklog, ReportSource, last_promises
 
@@ -162,10 +162,42 @@ def test_health_needs_no_token_and_status_does():
         assert daemon.ask("GET", "/v1/status") == (200, {"sources": 3})
 
 
-def test_failing_subscribers_are_said_and_no_reason_for_a_restart():
-    with Daemon(degraded=lambda: 2) as daemon:
-        told = {"status": "degraded", "failing_subscribers": 2}
+@pytest.mark.parametrize(
+    "counts", [{"failing_subscribers": 2}, {"failing_subscribers": 0, "lost_sources": 1}]
+)
+def test_what_a_restart_would_not_mend_is_counted_and_no_reason_for_one(counts):
+    with Daemon(degraded=lambda: counts) as daemon:
+        told = {"status": "degraded", **counts}
         assert daemon.ask("GET", "/healthz", Authorization=None) == (200, told)
+    with Daemon(degraded=lambda: dict.fromkeys(counts, 0)) as daemon:
+        assert daemon.ask("GET", "/healthz", Authorization=None) == (200, {"status": "ok"})
+
+
+def test_a_dead_letter_is_sent_again_by_whoever_has_the_token():
+    asked = []
+
+    def retry(ident):
+        asked.append(ident)
+        if ident == "0:9":
+            raise ConfigError("no dead letter 0:9")  # noqa: EM101
+        return ident == "0:1", "said"
+
+    path = "/v1/dead/retry"
+    with Daemon(dead_retry=retry) as daemon:
+        assert daemon.ask(path=path, body={"id": "0:1"}, Authorization=None)[0] == 401
+        assert daemon.ask(path=path, body={"ids": ["0:1"]})[0] == 400
+        assert asked == []
+        told = {"id": "0:1", "sent": True, "outcome": "said"}
+        assert daemon.ask(path=path, body={"id": "0:1"}) == (200, told)
+        assert daemon.ask(path=path, body={"id": "0:9"})[0] == 404
+        url = f"http://127.0.0.1:{daemon.port}"
+        assert send_dead_letter(url, TOKEN, "0:2") == (False, "said")
+        with pytest.raises(ConfigError, match="no dead letter 0:9"):
+            send_dead_letter(url, TOKEN, "0:9")
+        with pytest.raises(ConfigError, match="does not know this token"):
+            send_dead_letter(url, "another-token-of-length", "0:1")
+    with Daemon() as daemon:
+        assert daemon.ask(path=path, body={"id": "0:1"})[0] == 404
 
 
 def test_reports_at_once_are_all_kept_and_never_at_the_same_time(daemon):

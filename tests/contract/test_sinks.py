@@ -1,8 +1,11 @@
 """Sinks: one promise for all, then files and evidence by themselves."""
 
+import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +30,7 @@ from workers.delivery.delivery import (
 )
 from workers.delivery.jsonl import Jsonl, write_all
 from workers.delivery.receiver import Receiver
+from workers.delivery.shown_frame import best_frame
 from workers.delivery.snapshots import SnapshotSink, evidence_names
 from workers.delivery.webhook import Webhook
 from workers.media import jpeg
@@ -95,6 +99,7 @@ def test_a_sink_takes_an_alert_that_is_full_of_text(place):
     assert place.got() == ["0001_0"]
 
 
+@pytest.mark.no_schema
 @pytest.mark.parametrize("ident", ["../../etc/passwd", "a/b", "", "a\r\nX: 1", "a\0b"])
 def test_a_sink_makes_nothing_elsewhere_of_a_strange_id(place, tmp_path, ident):
     outside = {path for path in tmp_path.parent.iterdir()}
@@ -214,6 +219,7 @@ def flipped(data, at):
         lambda data: b"\xff" * 300 + b"\n" + data,
     ],
 )
+@pytest.mark.no_schema
 @pytest.mark.parametrize("which", ["alerts.jsonl", "alerts.jsonl.1"])
 def test_our_own_file_is_set_aside_when_it_is_damaged(tmp_path, damage, which, caplog):
     path = tmp_path / "alerts.jsonl"
@@ -412,14 +418,12 @@ def test_the_same_alert_gives_the_same_bytes(tmp_path):
 
 
 def test_a_frame_that_was_looked_at_is_preferred_then_the_last_before():
-    from workers.delivery.snapshots import _best
-
     frames = [frame(t) for t in (998.6, 999.0, 999.9, 1000.1)]
     looked = {ns(999.0): detections(999.0)}
-    assert _best(frames, looked, TIME).start == ns(999.0)
-    assert _best(frames, {}, TIME).start == ns(999.9)
-    assert _best(frames[3:], {}, TIME).start == ns(1000.1)
-    assert _best([], looked, TIME) is None
+    assert best_frame(frames, looked, TIME).start == ns(999.0)
+    assert best_frame(frames, {}, TIME).start == ns(999.9)
+    assert best_frame(frames[3:], {}, TIME).start == ns(1000.1)
+    assert best_frame([], looked, TIME) is None
 
 
 def test_a_missing_frame_stands_in_the_manifest(tmp_path):
@@ -557,3 +561,59 @@ def test_a_file_that_is_full_becomes_the_older_one_and_no_line_is_lost_or_double
     assert lines == sent[10:]
     assert all(file.stat().st_size <= 10 * size for file in files)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alerts.jsonl", "alerts.jsonl.1"]
+
+
+APPENDER = """
+import sys
+from pathlib import Path
+from tests.make import alert
+from workers.delivery.jsonl import Jsonl
+sink = Jsonl(Path(sys.argv[1]), 120_000, ours=True)
+for n in range(150):
+    sink.send(alert(id=f"{sys.argv[2]}{n}"))
+    if n % 50 == 0:
+        sink.close()
+sink.flush()
+sink.close()
+"""
+
+
+def test_two_processes_append_to_one_file_and_no_line_is_torn_or_lost(tmp_path):
+    """As `fusewatch dead retry` beside a delivery worker; the file is rotated meanwhile."""
+    path = tmp_path / "alerts.jsonl"
+    children = [
+        subprocess.Popen([sys.executable, "-c", APPENDER, str(path), name]) for name in "ab"
+    ]
+    assert [child.wait(60) for child in children] == [0, 0]
+    files = [file for file in (path.with_name("alerts.jsonl.1"), path) if file.exists()]
+    lines = [line for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+    assert len(files) == 2, "it was rotated"
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines)
+    assert {path.name for path in tmp_path.iterdir()} == {"alerts.jsonl", "alerts.jsonl.1"}
+
+
+def test_a_file_that_another_program_locks_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("workers.delivery.jsonl.LOCK_TIMEOUT", 0.05)
+    path = tmp_path / "alerts.jsonl"
+    sink = Jsonl(path)
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Retry, match="is locked by another program"):
+            sink.send(alert())
+    sink.send(alert())
+    assert path.read_text().count("\n") == 1
+    sink.close()
+
+
+def test_evidence_that_the_disk_does_not_take_fails_like_any_subscriber(tmp_path, monkeypatch):
+    """A full disk is no matter of one alert: the circuit breaker opens, and alerts wait."""
+    sink = SnapshotSink(tmp_path / "evidence", MemoryBus())
+    names = evidence_names("office", "0123456789abcdef", 0, ["desk"])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Retry, match="No space left") as failed:
+        sink.send(alert(evidence=names))
+    assert not failed.value.alone

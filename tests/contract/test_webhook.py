@@ -590,6 +590,7 @@ def test_a_receiver_that_hangs_up_is_told_from_one_that_talks_nonsense():
 # An alert that cannot be sent
 
 
+@pytest.mark.no_schema
 def test_an_alert_that_is_no_document_is_rejected():
     with Receiver(SECRET) as receiver:
         for bad in (alert(score=float("nan")), alert(id="a.b"), alert(id="a\r\nX-Evil: 1")):

@@ -29,6 +29,9 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYqrTw=="
 SPOOLED = 60
 
 
+pytestmark = pytest.mark.no_schema  # its alerts.jsonl has alerts of that commit
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The stored folder; its log was written a moment ago, else retention would empty it."""

@@ -70,3 +70,23 @@ def by_source(entries: Sequence[tuple[str, bytes, str]]) -> dict[str, list[Detec
         if isinstance(record, Detections | Sound):
             found.setdefault(record.source, []).append(record)
     return found
+
+
+@pytest.mark.parametrize("scene", [*stored.SCENES, stored.DEMO])
+def test_no_revision_is_without_reasons_or_without_a_difference_to_see(scene: str) -> None:
+    before: dict[str, dict[str, Any]] = {}
+    for data in (event["data"] for event in events(stored.alerts_of(scene))):
+        old = before.get(data["alert_id"], {"revision": -1})
+        seen = {
+            name
+            for name in ("state", "severity", "labels", "rules", "presence")
+            if data[name] != old.get(name)
+        }
+        assert data["reasons"]
+        assert data["findings"]
+        assert data["revision"] == old["revision"] + 1
+        assert seen or ("again" in data["changed"] and data["reasons_new"])
+        assert seen - {"state"} == set(data["changed"]) - {"opened", "closed", "again"} or (
+            data["changed"] == ["opened"]
+        )
+        before[data["alert_id"]] = data

@@ -15,9 +15,9 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.errors import OutsideError, Rejected, Retry
 from pipeline.types import Alert, DeadLetter
 from tests.make import alert, progress
+from workers.delivery.breaker import MAX_BREAKER_DELAY
 from workers.delivery.cloudevent import event_id
 from workers.delivery.delivery import (
-    MAX_BREAKER_DELAY,
     Delivery,
     DeliveryEnvironment,
     Filter,
@@ -208,7 +208,7 @@ def test_a_refused_alert_does_not_hold_up_the_others():
     until_still(delivery)
     assert place.taken == ids[:10] + ids[11:]
     assert delivery.pending == 1
-    assert not delivery.health.failing
+    assert not delivery.state.reason
 
 
 def test_an_alert_that_makes_the_receiver_fail_does_not_hold_up_the_others():
@@ -322,12 +322,12 @@ def test_410_disables_for_good_and_loses_nothing():
     assert place.taken == ids[:3]
     assert sent_ids(world.dead()) == ids[3:]
     assert delivery.idle
-    assert delivery.health.disabled
+    assert delivery.state.state == "disabled"
     delivery.close()
     more = world.delivery(Place())
     world.publish(alert(id="ff"))
     until_still(more)
-    assert more.disabled
+    assert more.state.state == "disabled"
     assert sent_ids(world.dead())[-1] == "ff_0"
     more.close()
     elsewhere = Place()
@@ -356,7 +356,7 @@ def test_a_bug_in_a_sink_is_a_failure_of_its_subscriber_and_logged_once(caplog):
         world.clock.now += MAX_BREAKER_DELAY * 1.2
     assert place.taken == [ids[1]]
     assert delivery.pending == 1
-    assert "ZeroDivisionError" in delivery.health.failing
+    assert "ZeroDivisionError" in delivery.state.reason
     (line,) = [r for r in caplog.records if r.exc_info]
     assert line.getMessage() == "siem: unexpected ZeroDivisionError in its sink"
     place.answer = lambda alert: None
@@ -384,7 +384,7 @@ def test_what_could_not_be_made_durable_is_sent_again(error):
         world.clock.now += MAX_BREAKER_DELAY * 1.2
         until_still(delivery)
     assert delivery.idle
-    assert not delivery.health.failing
+    assert not delivery.state.reason
     assert set(place.taken) == set(ids)
     assert len(place.taken) == 9
 
@@ -405,21 +405,6 @@ def test_an_outage_is_one_warning_when_it_begins_and_one_when_it_ends(caplog):
     assert ends.startswith("siem takes alerts again, after ")
 
 
-def test_410_is_logged_once_and_known_after_a_restart(caplog):
-    world = World()
-    world.alerts(3)
-    delivery = world.delivery(Place(gone))
-    until_still(delivery)
-    assert [r.getMessage() for r in caplog.records if "410" in r.getMessage()] == [
-        "siem: 410 Gone; its alerts go to the dead letters until the config has another address"
-        " for it"
-    ]
-    delivery.close()
-    again = world.delivery(Place())
-    until_still(again)
-    assert "410 Gone" in again.health.failing
-
-
 def test_while_too_many_wait_the_rest_stays_on_disk():
     world, place = World(), Place(dies())
     world.alerts(2 * MAX_PENDING)
@@ -428,6 +413,7 @@ def test_while_too_many_wait_the_rest_stays_on_disk():
         until_still(delivery)
         world.clock.now += 1
     assert delivery.pending == MAX_PENDING
+    assert delivery.state.waiting == 2 * MAX_PENDING
     assert not delivery.idle
     place.answer = lambda alert: None
     world.clock.now += MAX_BREAKER_DELAY * 1.2
@@ -697,7 +683,10 @@ def test_a_note_that_is_not_ours_is_refused(note):
 
 def test_the_largest_note_fits_kafka():
     items = {n: (255, 2.0**32 - 1) for n in range(MAX_PENDING)}
-    assert len(pack(0, 2**60, CircuitBreaker(255, 2.0**32 - 1, b"x" * 8), items)) < KAFKA_METADATA
+    whole = CircuitBreaker(
+        255, 2.0**32 - 1, b"x" * 8, since=2.0**32 - 1, dead=2**32 - 1, reason="x" * 999
+    )
+    assert len(pack(0, 2**60, whole, items)) == 3429 < KAFKA_METADATA
 
 
 # With a real webhook

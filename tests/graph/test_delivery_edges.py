@@ -12,11 +12,10 @@ from pipeline.errors import Rejected, Retry
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.types import SEVERITIES, Alert, DeadLetter
 from tests.make import alert
+from workers.delivery.breaker import MAX_BREAKER_DELAY, OUTAGE_FAILURES
 from workers.delivery.cloudevent import event_id
 from workers.delivery.delivery import (
     ALERTS_A_STEP,
-    MAX_BREAKER_DELAY,
-    OUTAGE_FAILURES,
     Delivery,
     DeliveryEnvironment,
     Filter,
@@ -154,8 +153,8 @@ def test_of_several_partitions_the_most_closed_door_counts(order: tuple[int, int
         order, [CircuitBreaker(2, START + 300), CircuitBreaker(7, START + 10)], place
     )
     bench.still()
-    health = bench.delivery.health
-    assert (health.failures, health.failing) == (7, "since before the restart")
+    state = bench.delivery.state
+    assert (state.attempts, state.reason) == (7, "the reason was not noted")
     bench.now = START + 299
     bench.still()
     assert place.tried == []
@@ -172,7 +171,7 @@ def test_an_address_that_is_gone_by_one_partitions_note_is_gone_for_all(
         order, [CircuitBreaker(0, 0.0, fingerprint(ADDRESS)), CircuitBreaker(3, START + 10)]
     )
     bench.still()
-    assert bench.delivery.disabled
+    assert bench.delivery.state.state == "disabled"
     assert len(bench.letters) == 2
 
 
@@ -209,7 +208,7 @@ def test_a_refusal_of_one_alert_closes_no_door_however_long_it_asks_to_wait() ->
     bench = Bench(place, [Assigned(0, 0, b""), *entries(3)])
     bench.still()
     assert place.taken == ["01_0", "02_0"]
-    assert not bench.delivery.health.failing
+    assert not bench.delivery.state.reason
 
 
 def test_the_schedule_counts_where_it_is_longer_than_retry_after() -> None:
@@ -241,17 +240,17 @@ def test_health_has_the_last_reason_until_the_receiver_takes_something() -> None
     place = Place(down("503 from the receiver"))
     bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.pending) == ("503 from the receiver", 1, 1)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.waiting) == ("503 from the receiver", 1, 1)
     place.answer = down("no answer")
     bench.now += 1
     bench.still()
-    assert bench.delivery.health.failing == "no answer"
+    assert bench.delivery.state.reason == "no answer"
     place.answer = lambda one: None
     bench.now += 10
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.pending) == ("", 0, 0)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.waiting) == ("", 0, 0)
 
 
 def test_a_receiver_that_is_gone_says_so_in_its_health() -> None:
@@ -260,8 +259,8 @@ def test_a_receiver_that_is_gone_says_so_in_its_health() -> None:
 
     bench = Bench(Place(gone), [Assigned(0, 0, b""), *entries(2)])
     bench.still()
-    health = bench.delivery.health
-    assert (health.failing, health.failures, health.disabled) == ("410 Gone", 0, True)
+    state = bench.delivery.state
+    assert (state.reason, state.attempts, state.state) == ("410 Gone", 1, "disabled")
 
 
 def test_what_a_restart_has_not_read_again_yet_is_pending() -> None:
@@ -404,6 +403,38 @@ def test_only_what_changed_is_committed_and_what_the_sink_took_is_made_durable_f
     assert deeds[3:] == ["flush", "commit 0"]
 
 
+def test_what_is_only_read_costs_no_commit_and_is_read_again_after_a_restart() -> None:
+    place = Place(down())
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
+    bench.still()
+    before = dict(bench.reader.commits)
+    bench.reader.polls = [[each] for each in entries(4)[1:]]
+    bench.still()
+    assert bench.delivery.pending == 4
+    assert bench.reader.commits == before
+    offset, note = before[0]
+    place.answer = lambda one: None
+    again = Bench(place, [Assigned(0, offset, note), *entries(4)])
+    again.now += 60
+    again.still()
+    assert sorted(place.taken) == ["00_0", "01_0", "02_0", "03_0"]
+
+
+def test_an_alert_that_was_sent_beside_one_that_waits_is_committed() -> None:
+    def answer(one: Alert) -> None:
+        if event_id(one) == "00_0":
+            down("422", alone=True)(one)
+
+    place = Place(answer)
+    bench = Bench(place, [Assigned(0, 0, b""), *entries(1)])
+    bench.still()
+    bench.reader.polls = [[entries(2)[1]]]
+    bench.still()
+    offset, note = bench.reader.commits[0]
+    reached, _, items = unpack(offset, note)
+    assert (offset, reached, list(items)) == (0, 2, [0])
+
+
 @pytest.mark.parametrize(
     ("waiting", "asked"), [(0, ALERTS_A_STEP), (MAX_PENDING - 2, 2), (MAX_PENDING - 1, 1)]
 )
@@ -454,7 +485,7 @@ def test_an_alert_that_was_refused_by_itself_is_not_sent_at_once_after_an_outage
 
     place = Place(trouble)
     bench = Bench(place, [Assigned(0, 0, b""), *entries(2)])
-    while bench.delivery.health.failures < OUTAGE_FAILURES:
+    while bench.delivery.state.attempts < OUTAGE_FAILURES:
         bench.still()
         bench.now += 10
     place.answer = lambda one: None

@@ -50,7 +50,7 @@ def judged(
     """What one rule of a site finds in `frames`."""
     made = schema.Site(cameras=cameras, rules=(rule,), **site)  # type: ignore[arg-type]
     sees = site_plan(made, FakeText(), recorded=True).sees()
-    return [finding for frame in frames for each in sees for finding in each.see(frame)]
+    return [finding for frame in frames for each in sees for finding in each.judge.see(frame)]
 
 
 def where(findings: Sequence[RuleFinding]) -> list[tuple[str, str]]:

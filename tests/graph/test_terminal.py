@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import reels
+from tests import make, reels
 from tests.live.servers import eventually
 from tests.live.terminal import Terminal, terminal
+from workers.config import loader
+from workers.runtime.mode_store import ModeStore
 
 pytestmark = pytest.mark.slow
 
@@ -128,7 +130,7 @@ def test_a_lost_source_says_since_when_and_why_and_a_dead_webhook_what_waits(
     words = ("run", config, "--state", tmp_path / "state")
     command = [sys.executable, "-m", "tests.live.noisy_command", "nobody", *map(str, words)]
     with terminal(command) as shown:
-        until(shown, "soc does not take alerts: ")
+        until(shown, "soc fails, ")
         lines = shown.lines()
         shown.process.terminate()
         assert shown.end() == 0
@@ -141,6 +143,23 @@ def test_a_lost_source_says_since_when_and_why_and_a_dead_webhook_what_waits(
     (live,) = (line for line in lines if line.startswith("office/hall"))
     assert re.match(r"office/hall  (live|ended) +[\d.]+/s +[\d.]+/s", live)
     assert re.search(r"\d+ alerts? for soc will be sent at the next start$", last)
+
+
+def test_a_site_that_is_not_in_its_default_mode_says_so_in_the_head(
+    config: Path, tmp_path: Path
+) -> None:
+    config.write_text(
+        LOST.format(film=reels.film(tmp_path / "hall.mkv", [(k / 5, 1) for k in range(300)]))
+    )
+    state = tmp_path / "state"
+    state.mkdir()
+    ModeStore(loader.load(config).sites, state).put(make.mode("home", 1.0), lambda: None)
+    words = ("run", config, "--state", state)
+    command = [sys.executable, "-m", "tests.live.noisy_command", "nobody", *map(str, words)]
+    with terminal(command) as shown:
+        until(shown, "  home  up ")
+        shown.process.terminate()
+        assert shown.end() == 0
 
 
 LOST = """

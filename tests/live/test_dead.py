@@ -33,6 +33,7 @@ from workers.delivery.delivery import (
     Subscriber,
     dead_letter_publisher,
 )
+from workers.delivery.enable_mark import EnableMark
 from workers.delivery.receiver import Receiver, Reply
 from workers.delivery.webhook import Webhook
 from workers.runtime.status import Status
@@ -174,6 +175,47 @@ def test_an_alert_that_was_refused_goes_again_to_its_subscriber_alone(
     entries = [e for e in place.bus.between(topics.ALERTS, 0, ALWAYS) if isinstance(e, Entry)]
     assert len(entries) == 1  # nobody else gets it again
     place.close()
+
+
+def test_one_that_is_disabled_in_the_notes_of_brokers_is_enabled_by_a_mark(
+    tmp_path: Path, kafka: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies = [Reply(410), Reply(204)]
+    with Receiver(SECRET, answer=lambda _: replies.pop(0)) as receiver:
+        hook = f"{{url: '{receiver.url}', secret: '{SECRET}', name: siem}}"
+        place = Place(tmp_path, kafka, f"[{hook}]")
+        mark = EnableMark(tmp_path, "siem")
+        subscriber = Subscriber(
+            name="siem",
+            sink=Webhook(place.settings.webhooks[0]),
+            address=receiver.url,
+            enabled=mark,
+        )
+
+        def delivery() -> Delivery:
+            reader = place.bus.reader(topics.ALERTS, subscriber.group)
+            outside = DeliveryEnvironment(clock=time.time, random=lambda: 0.5)
+            return Delivery(subscriber, reader, dead_letter_publisher(place.bus), outside)
+
+        place.publish(topics.ALERTS, make.alert())
+        first = delivery()
+        until(first, lambda: first.state.state == "disabled")
+        first.close()
+        words = ["webhooks", "enable", str(place.path), "siem", "--state", str(tmp_path)]
+        assert main(words) == 3
+        assert "is not the state folder of a delivery worker" in capsys.readouterr().err
+        assert mark() == ""
+        (tmp_path / "alerts.jsonl").touch()
+        assert main(words) == 0
+        enabled, dead, *_ = capsys.readouterr().out.splitlines()
+        assert enabled.startswith("siem is enabled again; a running delivery worker")
+        assert dead.startswith("1 alert became a dead letter because of 410 Gone; ")
+        again = delivery()
+        place.publish(topics.ALERTS, make.alert(id="02"))
+        until(again, lambda: "02_0" in receiver.events)
+        assert again.state.state == "taking"
+        again.close()
+        place.close()
 
 
 def test_no_password_is_shown_by_dead(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline import codec, topics
+from pipeline import codec, topics, types
 from pipeline.bus.memory import MemoryBus
 from pipeline.config import schema
 from pipeline.errors import OutsideError
 from pipeline.ports import Assigned, Entry, Revoked
 from pipeline.stages import SPEAKS
-from pipeline.types import SECOND, Progress, Record, Roster
+from pipeline.types import SECOND, Progress, Record, Roster, ns
 from tests import make
 from workers.bus.absent_captures import (
     OUTAGE_GRACE,
@@ -21,10 +22,10 @@ from workers.bus.absent_captures import (
     AbsenceDetectingReader,
     expected,
 )
-from workers.capture.heartbeat import LOST_AFTER
+from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, may_be_from_monitor
 
 TURN = 1 * SECOND
-PARTS = {"office/desk": 0, "office/door": 1, "office/gone": 1}
+PARTS = {"office/desk": 0, "office/door": 1, "office/gone": 1, "office/reports": 0}
 WHO = [("office", name, ("desk", "door"), LOST_AFTER) for name in ("desk", "door")]
 
 
@@ -324,3 +325,34 @@ def test_one_group_of_each_chunk_topic_speaks_and_the_others_only_read() -> None
         if isinstance(speaking.reader(topic, group), AbsenceDetectingReader)
     }
     assert speakers == set(SPEAKS.items())
+
+
+def test_the_mode_of_a_site_is_said_for_a_source_of_reports_that_is_gone() -> None:
+    now = [1000 * SECOND]
+    watch = HeartbeatMonitor(lambda: now[0])
+    armed = types.Mode(
+        site="office", source="reports", start=ns(990), mode="armed", by="ann", said=ns(1000)
+    )
+    quiet = msgspec.structs.replace(armed, rule="sound", mode="snoozed", until=ns(1020))
+    watch.saw(topics.REPORTS, [make.roster(source="reports", start=1000), armed, quiet])
+    said: list[Record] = []
+    for _ in range(40):
+        now[0] += SECOND
+        said += [record for _, record in watch.speak()]
+    modes = [(r.rule, r.mode, r.by, r.said) for r in said if isinstance(r, types.Mode)]
+    assert modes == [
+        ("", "armed", "ann", ns(1016)),
+        ("sound", "snoozed", "ann", ns(1016)),
+        ("", "armed", "ann", ns(1026)),
+        ("", "armed", "ann", ns(1036)),
+    ]
+    assert may_be_from_monitor(armed)  # it does not show that a capture lives
+
+
+def test_who_reads_reports_learns_modes_and_says_them_for_a_capture_that_is_gone() -> None:
+    line = Line([("office", "reports", ("desk", "reports"), LOST_AFTER)])
+    armed = types.Mode(site="office", source="reports", start=1, mode="armed", said=1)
+    line.put("reports", record=armed)
+    assert line.turns(20) == ["reports"]
+    said = [record for record in line.told if isinstance(record, types.Mode)]
+    assert {(mode.mode, mode.start) for mode in said} == {("armed", 1)}

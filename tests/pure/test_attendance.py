@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pipeline.judge.source_presence import SourcePresence
 from pipeline.types import SECOND, Anomaly, Presence, ns
 from tests import make
@@ -54,6 +57,15 @@ def test_a_source_is_told_when_it_has_been_lost_for_long_enough_and_not_before()
 def test_one_that_stays_lost_is_told_again_as_often_as_its_incident_needs() -> None:
     told = lost(attendance(), "desk", *range(100, 126))
     assert [anomaly.start // SECOND for anomaly in told] == [110, 115, 120, 125]
+
+
+@given(st.integers(100, 110), st.integers(100, 110))
+def test_when_a_loss_is_told_again_does_not_depend_on_its_begin(one: int, other: int) -> None:
+    told = [
+        [anomaly.id for anomaly in lost(attendance(), "desk", *range(since, 160))]
+        for since in (one, other)
+    ]
+    assert told[0][-6:] == told[1][-6:]
 
 
 def test_a_promise_that_comes_again_tells_nothing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline import codec, types
 from pipeline.errors import DecodeError
-from pipeline.types import Alert, DeadLetter, Late, Presence, Record, ns
+from pipeline.types import Alert, DeadLetter, Late, Presence, Record, SiteConfig, ns
 from tests import make
 
 ALL: list[Record] = [
@@ -26,6 +26,7 @@ ALL: list[Record] = [
     make.described(2.0),
     make.progress(4.0, alive=False, reason="unplugged"),
     make.roster(),
+    make.mode("armed", 1.0, until=9.0, said=5.0),
     Late(site="a", source="b", start=-5, kind="Sound", record=b"\x00"),
     DeadLetter(site="a", source="", topic="t", partition=0, offset=3, reason="r", value=b""),
     make.anomaly(1.0, text="he has a gun"),
@@ -46,6 +47,7 @@ ALL: list[Record] = [
         presence={"desk": Presence.LOST},
         contributions={"sound": 1.0},
     ),
+    SiteConfig(site="a", source="config", start=ns(8), hash="0f", head="rules", settings="{}"),
 ]
 
 

@@ -107,6 +107,12 @@ def test_a_finding_of_an_older_version_has_the_kind_of_its_modality() -> None:
     assert findings.reason_of(anomaly(kind="", what="")) == "22:00:00Z intrusion"
 
 
+def test_a_reason_is_short_however_many_words_a_report_holds() -> None:
+    reason = findings.reason_of(anomaly(what="fire, " * 3000 + "reported by guard-1"))
+    assert len(reason) == len("22:00:00Z ") + findings.MAX_REASON
+    assert reason.endswith("…")
+
+
 ANOMALIES = st.builds(
     anomaly,
     st.integers(0, 8),

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from docs.generate import config_page, metrics_page, records_page
+from docs.generate import alert_page, config_page, metrics_page, records_page
 from docs.generate.everything import everything
 from docs.generate.fields import fields
+from docs.generate.schema_files import structs_in
 from pipeline.topics import ALL_TOPICS
 from workers.capture.report_api import ROUTES
 from workers.config.yaml_reader import read_yaml
@@ -41,7 +42,7 @@ def test_every_setting_says_what_it_is(cls: type) -> None:
 
 def test_every_settings_type_has_a_section() -> None:
     base = msgspec.inspect.type_info(config_page.schema.Config)
-    assert {each.__name__ for each in _structs(base)} == {cls.__name__ for cls in SETTINGS}
+    assert {each.__name__ for each in structs_in(base)} == {cls.__name__ for cls in SETTINGS}
 
 
 @pytest.mark.parametrize("section", config_page.SECTIONS, ids=lambda each: each.cls.__name__)
@@ -63,6 +64,11 @@ def test_every_field_of_a_record_says_what_it_is(cls: type) -> None:
     assert [row[0] for row in records_page.rows(cls) if not row[3]] == []
 
 
+@pytest.mark.parametrize("section", alert_page.SECTIONS, ids=lambda each: each.title)
+def test_every_field_of_an_alert_says_what_it_is(section: alert_page.Section) -> None:
+    assert [row[0] for row in alert_page.rows(section.cls) if not row[2]] == []
+
+
 def test_every_metric_that_the_code_counts_is_explained() -> None:
     assert metrics_page.emitted() == metrics_page.documented()
 
@@ -70,28 +76,13 @@ def test_every_metric_that_the_code_counts_is_explained() -> None:
 def test_every_route_of_the_endpoint_has_a_section() -> None:
     page = (ROOT / "docs/reference/http.md").read_text()
     assert set(re.findall(r"^## `(\w+ /\S*)`", page, re.M)) == {
-        f"{method} {path}" for path, method in ROUTES.items()
+        f"{method} {path}" for path, methods in ROUTES.items() for method in methods
     }
 
 
 def test_every_topic_has_a_row() -> None:
     page = (ROOT / "docs/reference/topics.md").read_text()
     assert [topic for topic in ALL_TOPICS if f"`PREFIX.{topic}`" not in page] == []
-
-
-def _structs(made: Any) -> set[type]:
-    """The structs in a type, down to its leaves."""
-    found: set[type] = set()
-    if isinstance(made, msgspec.inspect.StructType):
-        found.add(made.cls)
-        parts = [field.type for field in made.fields]
-    else:
-        names = ("type", "item_type", "value_type")
-        parts = [getattr(made, name) for name in names if hasattr(made, name)]
-        parts += getattr(made, "types", ())
-    for part in parts:
-        found |= _structs(part)
-    return found
 
 
 def _yaml(text: str, folder: Path) -> Any:

@@ -285,3 +285,28 @@ def test_the_pure_core_loads_no_numpy() -> None:
         "pipeline.bus.log; sys.exit('numpy' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Timekeeper(Kept):
+    """A stage that also learns of the records that a restart skips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skipped: list[Record] = []
+
+    def passed(self, record: Record) -> None:
+        self.skipped.append(record)
+
+
+def test_a_state_that_keeps_time_learns_of_what_a_restart_skips() -> None:
+    before = Timekeeper()
+    host = Host(before, Assigned(0, 0, b""))
+    records = [make.sound(0, site="a"), make.sound(1, site="b"), make.sound(2, site="a")]
+    for offset, record in enumerate(records):
+        host.feed(offset, record, None)
+    before.floors = {"a": ns(0), "b": ns(9)}
+    after = Timekeeper()
+    again = Host(after, Assigned(0, host.safe, host.note))
+    assert [again.feed(offset, record, None) for offset, record in enumerate(records)] == [[]] * 3
+    assert (after.seen, after.skipped) == ([records[0], records[2]], [records[1]])
+    assert before.skipped == []

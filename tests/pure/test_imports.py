@@ -24,7 +24,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("models/vision/*", "models/hearing/*", "models/language/*"),
     ("models/fusion/*",),
     ("models/training/*",),
-    ("workers/config/*", "workers/media/*"),
+    ("workers/config/*", "workers/media/*", "workers/schemas/*"),
     ("workers/runtime/*",),
     ("workers/capture/*", "workers/stages/*", "workers/delivery/*"),
     ("workers/bus/*",),

@@ -12,6 +12,7 @@ from pipeline.errors import OutsideError
 from tests.make import alert
 from workers.delivery.outbox import (
     MAX_DELAY,
+    MAX_REASON_BYTES,
     RETRY_DELAYS,
     CircuitBreaker,
     Outbox,
@@ -112,6 +113,20 @@ def test_what_waits_is_small_in_the_note_however_far_the_log_has_come() -> None:
 
 
 NOTE = pack(0, 1, CircuitBreaker(1, 10.0), {0: (1, 20.0)})
+FAILING = pack(0, 1, CircuitBreaker(1, 10.0, since=5.0, dead=2, reason="down"), {0: (1, 20.0)})
+
+
+def test_the_note_of_a_subscriber_that_fails_says_since_when_and_why() -> None:
+    breaker = CircuitBreaker(1, 10.0, since=5.0, dead=2, reason="down")
+    assert unpack(0, FAILING) == (1, breaker, {0: (1, 20.0)})
+
+
+@pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f600"])
+def test_a_long_reason_is_cut_in_the_note_between_two_characters(character: str) -> None:
+    breaker = CircuitBreaker(1, 10.0, reason=character * 999)
+    kept = unpack(0, pack(0, 1, breaker, {}))[1].reason
+    assert set(kept) == {character}
+    assert MAX_REASON_BYTES - 4 < len(kept.encode()) <= MAX_REASON_BYTES
 
 
 def _signed(body: bytes) -> bytes:
@@ -122,6 +137,8 @@ def _signed(body: bytes) -> bytes:
     "note",
     [
         b"2" + NOTE[1:],
+        b"1" + FAILING[1:],
+        b"3" + NOTE[1:],
         NOTE[:-4] + b"AAAA",
         NOTE[:-1],
         NOTE + b"AAAA",
@@ -130,7 +147,18 @@ def _signed(body: bytes) -> bytes:
         b"1\xff",
         "1\u00e4".encode(),
     ],
-    ids=["version", "bytes", "cut", "longer", "head", "item", "base64", "ascii"],
+    ids=[
+        "failing",
+        "plain",
+        "version",
+        "bytes",
+        "cut",
+        "longer",
+        "head",
+        "item",
+        "base64",
+        "ascii",
+    ],
 )
 def test_a_note_that_was_changed_is_refused(note: bytes) -> None:
     with pytest.raises(OutsideError, match="damaged or from another version"):

@@ -60,6 +60,7 @@ def test_raw_chunks_are_kept_for_as_long_as_evidence_needs_and_alerts_for_weeks(
     assert kept("frames.v1") == kept("audio.v1") == 600_500
     assert kept("observations.v1") == 7 * day
     assert {kept(t) for t in ("anomalies.v1", "alerts.v1", "late.v1", "dead.v1")} == {28 * day}
+    assert kept("configs.v1") == 36_500 * day
 
 
 @given(

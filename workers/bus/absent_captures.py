@@ -23,7 +23,7 @@ from pipeline.config.schema import Site
 from pipeline.errors import DecodeError, OutsideError
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked
 from pipeline.sources import roster
-from pipeline.types import SECOND
+from pipeline.types import SECOND, Record
 from workers.capture import factory
 from workers.capture.heartbeat import LOST_AFTER, HeartbeatMonitor, may_be_from_monitor
 
@@ -156,8 +156,13 @@ class AbsenceDetectingReader:
         part = self._parts[entry.partition]
         part.next, part.moved = entry.offset + 1, True
         site, _, source = entry.key.partition("/")
-        if (site, source) in self._known and not _is_word(entry):
+        if (site, source) not in self._known:
+            return
+        record = _small(entry)
+        if record is None or not may_be_from_monitor(record):
             part.watch.heard(self._topic, site, source)
+        else:
+            part.watch.noted(record)
 
     def _look(self) -> None:
         """Requests the end offsets, and the sources of new partitions."""
@@ -206,11 +211,11 @@ class AbsenceDetectingReader:
             self._bus.flush()
 
 
-def _is_word(entry: Entry) -> bool:
-    """Whether a HeartbeatMonitor of any process may have published this entry."""
+def _small(entry: Entry) -> Record | None:
+    """The record of an entry that a HeartbeatMonitor of any process may have published."""
     if len(entry.value) > MAX_WORD_BYTES:
-        return False
+        return None
     try:
-        return may_be_from_monitor(codec.decode(entry.value))
+        return codec.decode(entry.value)
     except DecodeError:
-        return False
+        return None

@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from pipeline import codec, topics
-from pipeline.errors import ConfigError, DecodeError, Rejected, Retry
+from pipeline.errors import ConfigError, DecodeError, OutsideError, Rejected, Retry
 from pipeline.limits import MAX_DEAD_BYTES
-from pipeline.ports import Bus, Entry, Sink
+from pipeline.ports import Bus, Entry
 from pipeline.types import Alert, DeadLetter, rfc3339
+from workers.delivery.delivery import Subscriber
 
 # the source of a delivery's dead letter, before the subscriber's name
 DELIVERY_PREFIX = "delivery/"
 RETRY_TOPICS = frozenset(topics.ALL_TOPICS) - {
     topics.LATE,
     topics.DEAD,
+    topics.CONFIGS,
 }  # topics that take a record again
 REPEATS_NOTE = (
     "What begins before the time that its source has reached meanwhile counts as a repeat: it is "
@@ -76,15 +78,23 @@ class Found(msgspec.Struct, frozen=True):
         return shown(f"{self.id}  {when}  {whose}  {place}  {len(of.value)} bytes  {of.reason}")
 
 
-def read(stored: Iterable[Stored], *, site: str | None = None) -> Iterator[Found]:
-    """Decodes the entries of `dead.v1`, of one site or of all."""
+def read(
+    stored: Iterable[Stored], *, site: str | None = None, subscriber: str | None = None
+) -> Iterator[Found]:
+    """Decodes the entries of `dead.v1`, of one site or subscriber or of all."""
+    source = None if subscriber is None else f"{DELIVERY_PREFIX}{subscriber}"
     for time, entry in stored:
-        found = _read(time, entry)
-        if site is None or (found.letter is not None and found.letter.site == site):
-            yield found
+        found = found_in(time, entry)
+        of = found.letter
+        if site is not None and (of is None or of.site != site):
+            continue
+        if source is not None and (of is None or of.source != source):
+            continue
+        yield found
 
 
-def _read(time: int, entry: Entry) -> Found:
+def found_in(time: int, entry: Entry) -> Found:
+    """Decodes one entry of `dead.v1`, appended at `time` (ns UTC)."""
     try:
         if entry.fault:
             raise DecodeError(entry.fault)
@@ -102,11 +112,8 @@ def select_letters(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found
     Raises ConfigError for an invalid id, and after the last entry for ids that were not found.
     """
     wanted = set(ids)
-    if strange := sorted(each for each in wanted if not _ID.fullmatch(each)):
-        msg = (
-            f"{shown(strange[0][:40])!r} is no id of a dead letter, like 0:17; `dead list` has them"
-        )
-        raise ConfigError(msg)
+    for id_ in sorted(wanted):
+        parsed_id(id_)
     for each in found:
         if each.id in wanted:
             wanted.discard(each.id)
@@ -117,16 +124,33 @@ def select_letters(found: Iterable[Found], ids: Iterable[str]) -> Iterator[Found
     raise ConfigError(msg)
 
 
+def parsed_id(text: str) -> tuple[int, int]:
+    """(partition, offset) of an id of a dead letter; raises ConfigError."""
+    if not _ID.fullmatch(text):
+        msg = f"{shown(text[:40])!r} is no id of a dead letter, like 0:17; `dead list` has them"
+        raise ConfigError(msg)
+    partition, offset = text.split(":")
+    return int(partition), int(offset)
+
+
 class Retrier:
     """Sends records again: to their topic, or to the one subscriber that did not take them.
 
-    `sinks` returns the webhooks by name. `sent` counts the records that went back to a topic.
+    `subscribers` returns those that can be reached from here. `daemon` asks the running daemon,
+    which has the log: it gets what goes to a topic and what goes to a file of its state folder.
+    `sent` counts the records that went back to a topic.
     """
 
-    def __init__(self, bus: Bus, sinks: Callable[[], Mapping[str, Sink]]) -> None:
+    def __init__(
+        self,
+        bus: Bus | None,
+        subscribers: Callable[[], Iterable[Subscriber]],
+        daemon: Callable[[str], tuple[bool, str]] | None = None,
+    ) -> None:
         self._bus = bus
-        self._sinks = sinks
-        self._known: Mapping[str, Sink] | None = None
+        self._subscribers = subscribers
+        self._daemon = daemon
+        self._known: Mapping[str, Subscriber] | None = None
         self.sent = 0
 
     def retry(self, found: Found) -> tuple[bool, str]:
@@ -141,28 +165,44 @@ class Retrier:
         except DecodeError as error:
             return False, f"it would come back: {str(error)[:300]}"
         if of.source.startswith(DELIVERY_PREFIX):
-            return self._deliver(of.source.removeprefix(DELIVERY_PREFIX), record, found.entry.trace)
+            return self._deliver(of.source.removeprefix(DELIVERY_PREFIX), record, found)
         if of.topic not in RETRY_TOPICS:
             return False, f"{of.topic} is no topic to which a record could go back"
+        return self._publish(of, found)
+
+    def _publish(self, of: DeadLetter, found: Found) -> tuple[bool, str]:
+        if self._bus is None:
+            went, what = self._asked(found)
+            self.sent += went
+            return went, what
         key = topics.key_of(of.topic, of)
         self._bus.publish(of.topic, key, of.value, found.entry.trace)
         self._bus.flush()
         self.sent += 1
         return True, f"published to {of.topic} again, under {key}"
 
-    def _deliver(self, name: str, record: object, trace: str) -> tuple[bool, str]:
+    def _deliver(self, name: str, record: object, found: Found) -> tuple[bool, str]:
         if not isinstance(record, Alert):
             return False, f"it is no alert, but {type(record).__name__}"
         if self._known is None:
-            self._known = self._sinks()
+            self._known = {who.name: who for who in self._subscribers()}
         if name not in self._known:
+            if self._daemon is not None:
+                return self._asked(found)
             there = ", ".join(sorted(self._known)) or "none"
-            return False, f"the config has no webhook {name} (there are: {there})"
+            return False, f"there is no subscriber {name} here (there are: {there})"
+        who = self._known[name]
         try:
-            self._known[name].send(record, trace)
-        except (Retry, Rejected) as error:
+            who.sink.send(record, found.entry.trace)
+            who.flush()
+        except (Retry, Rejected, OutsideError) as error:
             return False, f"{name} did not take it: {error}"
         return True, f"{name} took it"
+
+    def _asked(self, found: Found) -> tuple[bool, str]:
+        if self._daemon is None:
+            return False, "there is no log here that it could go back to"
+        return self._daemon(found.id)
 
 
 def shown(text: str) -> str:

@@ -5,8 +5,8 @@ broker; `workers/bus/spool_forwarder.py` takes records from the front and publis
 
 At the cap, and when the disk is full before, records are evicted in this order: the oldest frames,
 then the oldest audio. A `Progress(alive=False)` replaces them, one a second of event time, so that
-the site's windows still close, with the source lost. Reports, Progress and Roster are never
-evicted.
+the site's windows still close, with the source lost. Reports, modes, Progress and
+Roster are never evicted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.bus.log_table import URGENT
 from pipeline.bus.sqlite_file import FileKind, SqliteFile, lock
 from pipeline.errors import DiskFull
 from pipeline.sources import first_free
-from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Report
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Mode, Progress, Record, Report
 
 SMALLEST_CAP = 16 << 20  # bytes; the smallest cap
 MARK_EVERY = SECOND  # ns of event time between two Progress records in place of evicted chunks
@@ -126,10 +126,11 @@ class Spool:
     # -- capture's side
 
     def put(self, topic: str, records: Sequence[Record]) -> None:
-        """Stores records; on return they survive a crash, and with a Report a power cut (fsync).
+        """Stores records; on return they survive a crash.
 
-        On a full disk older frames and audio give way. Raises DiskFull where none are left, or with
-        a Report FileBusy where another program has locked the file; then stores none of them.
+        With a Report or a Mode they survive a power cut too (fsync). On a full disk older frames
+        and audio give way. Raises DiskFull where none are left, or with a Report or a Mode FileBusy
+        where another program has locked the file; then stores none of them.
         """
         while True:
             try:
@@ -143,7 +144,7 @@ class Spool:
     def _put(self, topic: str, records: Sequence[Record]) -> None:
         rows = [_row(topic, record) for record in records]
         newest = {topics.key_of(topic, record): _place(record) for record in records}
-        durable = any(isinstance(record, Report) for record in records)
+        durable = any(isinstance(record, Report | Mode) for record in records)
         gone = Counter[str]()
         with self._changed:
             first = self._last + 1

@@ -15,8 +15,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from pipeline.sources import CAPTURE_IS_SILENT
-from pipeline.types import ROSTER_EVERY, SECOND, Progress, Record, Roster
+import msgspec
+
+from pipeline.judge.modes import followed, in_force
+from pipeline.sources import CAPTURE_IS_SILENT, REPORTS_SOURCE
+from pipeline.types import ROSTER_EVERY, SECOND, Mode, Progress, Record, Roster
 
 LOST_AFTER = 15 * SECOND
 
@@ -24,13 +27,13 @@ LOST_AFTER = 15 * SECOND
 def may_be_from_monitor(record: Record) -> bool:
     """Whether a HeartbeatMonitor may have published this record, which then proves no live capture.
 
-    A capture publishes its roster from time to time too, but never a roster alone.
+    A capture publishes its roster and modes from time to time too, but never these alone.
     """
     match record:
         case Progress(alive=False, reason=reason):
             return reason.startswith(CAPTURE_IS_SILENT)
         case _:
-            return isinstance(record, Roster)
+            return isinstance(record, Roster | Mode)
 
 
 class HeartbeatMonitor:
@@ -47,14 +50,24 @@ class HeartbeatMonitor:
         self._roster: dict[str, tuple[str, ...]] = {}
         self._rostered: dict[tuple[str, str, str], int] = {}
         self._own: dict[tuple[str, str, str], int] = {}
+        self._modes: dict[str, dict[str, Mode]] = {}  # site -> what holds, said for a lost source
 
     def saw(self, topic: str, records: Sequence[Record]) -> None:
         """Notes that a capture published these records."""
         for record in records:
             self.heard(topic, record.site, record.source)
+            self.noted(record)
             if isinstance(record, Roster):
                 with self._lock:
                     self._roster[record.site] = record.sources
+
+    def noted(self, record: Record) -> None:
+        """Notes a mode, which is said again for a lost source of reports: who reads the log from
+        the middle must find what holds."""
+        if isinstance(record, Mode):
+            with self._lock:
+                held = self._modes.get(record.site, {})
+                self._modes[record.site] = followed(held, record)
 
     def heard(self, topic: str, site: str, source: str) -> None:
         """Notes that a capture published a record of this source."""
@@ -107,4 +120,7 @@ class HeartbeatMonitor:
             self._rostered[who] = upto
             sources = self._roster[site]
             records.insert(0, Roster(site=site, source=source, sources=sources, start=upto))
+            if source == REPORTS_SOURCE:
+                held = in_force(self._modes.get(site, {}), upto).values()
+                records[1:1] = [msgspec.structs.replace(mode, said=upto) for mode in held]
         return records

@@ -9,7 +9,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,13 @@ from workers.capture import factory
 from workers.capture.capture import Publish
 from workers.capture.clock import UtcClock
 from workers.capture.heartbeat import HeartbeatMonitor
-from workers.capture.report_api import ReportApi
+from workers.capture.report_api import DeadRetry, ReportApi
 from workers.capture.report_client import own_token
 from workers.capture.report_server import Endpoint
 from workers.capture.reports import ReportBacklog, ReportSource, last_promises
 from workers.capture.running_daemons import RunningDaemon, registered
 from workers.config.secrets import Secrets
+from workers.runtime.mode_store import ModeStore, SiteMode
 from workers.runtime.rate_limited_log import RateLimitedLog
 from workers.runtime.status import Status
 
@@ -70,13 +71,14 @@ def threads(
     last: Last,
     healthy: Callable[[], bool],
     backlog: ReportBacklog | None = None,
-    degraded: Callable[[], int] = lambda: 0,
+    dead_retry: DeadRetry | None = None,
 ) -> list[Thread]:
     """Returns the threads of a live capture; nothing is published before they run.
 
     `store` is durable when it returns, or raises DiskFull or FileBusy. With a `backlog` a site
-    whose reports are not read fast enough has to wait. Errors of the config are raised here and
-    not in the threads: ConfigError, or OutsideError for an address that is in use.
+    whose reports are not read fast enough has to wait. `dead_retry` sends dead letters again.
+    Errors of the config are raised here and not in the threads: ConfigError, or OutsideError for an
+    address that is in use.
     """
     clock, stop, sites = place.clock, place.stop, place.settings.sites
     if clock.ahead > SECOND:
@@ -92,10 +94,28 @@ def threads(
         keep(topic, records)
 
     bodies = _captures(place, watch, publish)
-    reports = ReportSource(sites, publish, clock, last_promises(last, tuple(sites)), backlog)
     status = place.status
+
+    def tell(site: str, mode: SiteMode) -> None:
+        usual = mode.mode == sites[site].modes.default and not mode.snoozed
+        status.mode(site, None if usual else mode)
+
+    reports = ReportSource(
+        sites,
+        publish,
+        clock,
+        last_promises(last, tuple(sites)),
+        backlog,
+        ModeStore(sites, place.folder),
+        tell,
+    )
     api = ReportApi(
-        reports, _token(place), lambda: msgspec.to_builtins(status.snapshot()), healthy, degraded
+        reports,
+        _token(place),
+        lambda: msgspec.to_builtins(status.snapshot()),
+        healthy,
+        partial(_degraded, status),
+        dead_retry,
     )
     endpoint = Endpoint(place.settings.api.listen, api, reports)
     return [
@@ -104,6 +124,13 @@ def threads(
         ("reports progress", partial(endpoint.progress_loop, stop)),
         ("watch", partial(_speak, stop, watch, keep)),
     ]
+
+
+def _degraded(status: Status) -> Mapping[str, int]:
+    """What fails without a reason to restart, by its name in the answer of `/healthz`."""
+    now = status.snapshot()
+    here = {"failing_subscribers": now.failing_subscribers} if now.subscribers else {}
+    return {**here, "lost_sources": now.lost_sources}
 
 
 def _serve(place: CaptureContext, endpoint: Endpoint) -> None:

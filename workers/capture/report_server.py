@@ -65,7 +65,7 @@ class Endpoint(ThreadingMixIn, LocalHttpServer):
         self._strangers: dict[Any, float] = {}  # connections without the token -> when they began
         self._known: dict[Any, float] = {}  # those with it
         self._failed = RateLimitedLog("a request to the endpoint failed: %r")
-        self.unkept = RateLimitedLog("a report could not be kept: %s")
+        self.unkept = RateLimitedLog("a report or a mode could not be kept: %s")
         try:
             super().__init__((host, port), _Handler)
         except OSError as failed:
@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         if refused is None and length is None:
             refused = error_answer(411, "one Content-Length is needed")
         if refused is None and length is not None and length > MAX_BODY_BYTES:
-            refused = error_answer(413, f"a report has {MAX_BODY_BYTES} bytes at most")
+            refused = error_answer(413, f"a body has {MAX_BODY_BYTES} bytes at most")
         if refused is None and path != "/healthz":
             with self.server.place(self.request):
                 self._send(self._asked(path, headers, length or 0))
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(body) < length:
             return error_answer(400, "the body ended early")
         try:
-            return self.server.api.answer(path, headers, body)
+            return self.server.api.answer(self.command, path, headers, body)
         except Exception as failed:
             if not isinstance(failed, OutsideError):
                 self.server.tell(failed)

@@ -1,4 +1,4 @@
-"""The source of a site's reports: stamps and publishes them, and publishes progress.
+"""The source of a site's reports and modes: stamps and publishes them, and publishes progress.
 
 It has no HTTP: `report_api` answers requests, and `report_server` has the sockets.
 """
@@ -15,10 +15,12 @@ import msgspec
 from pipeline import codec, topics
 from pipeline.config.schema import Site
 from pipeline.errors import DecodeError, DiskFull, FileBusy, TooManyReports
+from pipeline.judge.modes import ModePlan
 from pipeline.sources import REPORTS_SOURCE, first_free, roster
-from pipeline.types import ROSTER_EVERY, Progress, Record, Report, Roster, ns
+from pipeline.types import BEFORE_ALL, ROSTER_EVERY, Mode, Progress, Record, Report, Roster, ns
 from workers.capture.capture import Publish
 from workers.capture.clock import Clock
+from workers.runtime.mode_store import ModeStore, SiteMode
 
 # Reports of one site that wait to be read: so many at most, and so many bytes of their texts. The
 # text stage reads some seven of the longest in a second.
@@ -57,12 +59,15 @@ class _Waiting:
 
 
 class ReportSource:
-    """Publishes reports as records; thread safe.
+    """Publishes reports and modes as records; thread safe.
 
     A report starts when it is received, but never before the published progress and never at the
     same ns as the report before: both would be taken for a repeat. `promised` is site -> the first
     free ns in the log, so that no report is lost when the clock is set back over a restart. With a
     `backlog` a site whose reports are not read fast enough has to wait.
+
+    `modes` holds what persons have set; each is said again with the roster while it holds. `tell`
+    is called once a hop with what is in force at each site.
     """
 
     def __init__(
@@ -72,8 +77,12 @@ class ReportSource:
         clock: Clock,
         promised: Mapping[str, int] | None = None,
         backlog: ReportBacklog | None = None,
+        modes: ModeStore | None = None,
+        tell: Callable[[str, SiteMode], object] = lambda site, mode: None,
     ) -> None:
         self._sites = sites
+        self._modes, self._tell = modes or ModeStore(sites), tell
+        self._said = dict.fromkeys(sites, BEFORE_ALL)  # ns; the newest statement about modes
         self._publish = publish
         self._clock = clock
         self._waiting = _Waiting(backlog) if backlog else None
@@ -110,6 +119,42 @@ class ReportSource:
                 self._waiting.add(report)
             return report
 
+    def set_mode(
+        self, site: str, mode: str, *, lasts: int | None = None, by: str = "", rule: str = ""
+    ) -> SiteMode:
+        """Publishes the mode of a site, or of a rule, for `lasts` ns (None: until the next one).
+
+        It is durable on return, and survives a restart. Returns what is in force then. Raises
+        KeyError for an unknown site, ValueError for what the site does not have, and DiskFull or
+        FileBusy when it cannot be kept.
+        """
+        with self._locked():
+            start = max(self._clock(), self._next[site], self._said[site] + 1)
+            record = Mode(
+                site=site,
+                source=REPORTS_SOURCE,
+                start=start,
+                mode=mode,
+                until=None if lasts is None else start + lasts,
+                by=by,
+                rule=rule,
+                said=start,
+            )
+            if wrong := self._modes.plan(site).refusal(record):
+                raise ValueError(wrong)
+            self._modes.put(record, lambda: self._store(site, [record]))
+            self._said[site], self._next[site] = start, start + 1
+            return self._modes.state(site, start)
+
+    def now(self) -> int:
+        """The event time of this moment, ns."""
+        return self._clock()
+
+    def mode(self, site: str) -> tuple[SiteMode, ModePlan]:
+        """What is in force at a site now, and what it has by its config; raises KeyError."""
+        with self._locked():
+            return self._modes.state(site, self._clock()), self._modes.plan(site)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=BUSY_TIMEOUT):
@@ -136,6 +181,7 @@ class ReportSource:
                 if records:
                     self._store(name, records)
                 if due:
+                    self._tell(name, self._modes.state(name, now))
                     self._beat[name], self._next[name] = now + ns(site.windows.hop), upto
 
     def _store(self, site: str, records: Sequence[Record]) -> None:
@@ -143,6 +189,7 @@ class ReportSource:
             self._publish(topics.REPORTS, records)
         except (DiskFull, FileBusy):
             self._roster[site] = -1  # a roster among them is due again
+            self._modes.retract(site)
             raise
 
     def _roster_due(self, name: str, now: int) -> list[Record]:
@@ -151,7 +198,11 @@ class ReportSource:
         self._roster[name] = now + ROSTER_EVERY
         site = self._sites[name]
         sources = roster(site.cameras, site.microphones)
-        return [Roster(site=name, source=REPORTS_SOURCE, sources=sources, start=now)]
+        self._said[name] = max(now, self._next[name], self._said[name] + 1)
+        return [
+            Roster(site=name, source=REPORTS_SOURCE, sources=sources, start=now),
+            *self._modes.statements(name, self._said[name]),
+        ]
 
 
 def last_promises(last: Callable[[str, str], bytes | None], sites: Sequence[str]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 The same alert gives the same bytes on every machine and at every time: keys have a fixed order,
 maps are sorted, times are RFC 3339 UTC with nine fractional digits, and no value depends on the
-machine.
+machine. `workers/delivery/alert_document.py` has the types of the document.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from pipeline.types import Alert, Finding, rfc3339
+from workers.delivery.alert_document import AlertData, AlertEvent, FindingData, TestData, TestEvent
 
 __all__ = (
     "CONTENT_TYPE",
@@ -33,7 +34,7 @@ CUT_MARK = " …[cut]"
 
 
 class Room(NamedTuple):
-    """How much of an alert is told; what is left out is counted in `data.cut`."""
+    """How much of an alert is told; `data.cut` counts what is left out, except for texts."""
 
     texts: int  # of the reasons, the new ones and the transcript, each
     characters: int  # of a text
@@ -41,6 +42,7 @@ class Room(NamedTuple):
     names: int  # of labels, rules, presence, evidence and heads, each
 
 
+_encoder = msgspec.json.Encoder()
 ALL = Room(10**6, 10**6, 10**6, 10**6)
 # The first that fits MAX_EVENT_BYTES is used.
 _ROOMS = (
@@ -62,7 +64,8 @@ def event_id(alert: Alert) -> str:
 
 def event(alert: Alert) -> dict[str, Any]:
     """Returns the whole document; raises ValueError for an invalid number or time."""
-    return _event(alert, ALL)
+    whole: dict[str, Any] = msgspec.to_builtins(_event(alert, ALL))
+    return whole
 
 
 def event_bytes(alert: Alert) -> bytes:
@@ -71,7 +74,7 @@ def event_bytes(alert: Alert) -> bytes:
     Raises ValueError for an invalid number or time, or for a name that no config can have.
     """
     for room in _ROOMS:
-        body = msgspec.json.encode(_event(alert, room))
+        body = _encoder.encode(_event(alert, room))
         if len(body) < MAX_EVENT_BYTES:
             return body
     msg = f"an alert of {len(body)} bytes: a name in it is too long"
@@ -81,23 +84,23 @@ def event_bytes(alert: Alert) -> bytes:
 def test_event(name: str, time: int) -> tuple[str, bytes]:
     """(id, document) of a test event for a subscriber: type `fusewatch.test`, without an alert."""
     ident = f"test_{time}"
-    document = {
-        "specversion": "1.0",
-        "id": ident,
-        "source": "/fusewatch",
-        "type": "fusewatch.test",
-        "subject": name,
-        "time": rfc3339(time),
-        "datacontenttype": "application/json",
-        "data": {"message": "A test by `fusewatch webhooks test`; nothing happened."},
-    }
-    return ident, msgspec.json.encode(document)
+    document = TestEvent(
+        specversion="1.0",
+        id=ident,
+        source="/fusewatch",
+        type="fusewatch.test",
+        subject=name,
+        time=rfc3339(time),
+        datacontenttype="application/json",
+        data=TestData(message="A test by `fusewatch webhooks test`; nothing happened."),
+    )
+    return ident, _encoder.encode(document)
 
 
 test_event.__test__ = False  # type: ignore[attr-defined]  # pytest collects by name
 
 
-def _event(alert: Alert, room: Room) -> dict[str, Any]:
+def _event(alert: Alert, room: Room) -> AlertEvent:
     cut: dict[str, int] = {}
 
     def some(what: str, values: Sequence[str], first: Iterable[str] = ()) -> list[str]:
@@ -114,61 +117,61 @@ def _event(alert: Alert, room: Room) -> dict[str, Any]:
     pictures = {f"_{finding.source}.jpg" for finding in told}
     by_loss = sorted(alert.presence, key=lambda name: (alert.presence[name] != "lost", name))
     shown = [name for name in alert.evidence if name[name.rfind("_") :] in pictures]
-    data = {
-        "alert_id": alert.id,
-        "revision": alert.revision,
-        "state": alert.state,
-        "changed": list(alert.changed),
-        "site": alert.site,
-        "group": alert.group,
-        "label": alert.label,
-        "labels": some("labels", alert.labels, (alert.label, *(f.label for f in told))),
-        "rules": some("rules", alert.rules),
-        "severity": alert.severity,
-        "score": _finite(alert.score),
-        "start": rfc3339(alert.start),
-        "end": None if alert.end is None else rfc3339(alert.end),
-        "modes": some("modes", alert.modes),
-        "presence": {
+    data = AlertData(
+        alert_id=alert.id,
+        revision=alert.revision,
+        state=alert.state,
+        changed=list(alert.changed),
+        site=alert.site,
+        group=alert.group,
+        label=alert.label,
+        labels=some("labels", alert.labels, (alert.label, *(f.label for f in told))),
+        rules=some("rules", alert.rules),
+        severity=alert.severity,
+        score=_finite(alert.score),
+        start=rfc3339(alert.start),
+        end=None if alert.end is None else rfc3339(alert.end),
+        modes=some("modes", alert.modes),
+        presence={
             name: alert.presence[name].value
             for name in some("presence", sorted(alert.presence), by_loss)
         },
-        "findings": [_finding(finding) for finding in told],
-        "transcript": _texts(alert.transcript, room),
-        "reasons": _texts(alert.reasons, room),
-        "reasons_new": _texts(alert.reasons_new, room),
-        "contributions": _numbers(alert.contributions),
-        "evidence": some("evidence", alert.evidence, shown),
-        "heads": some("heads", alert.heads),
-        "cut": cut,
-    }
-    return {
-        "specversion": "1.0",
-        "id": event_id(alert),
-        "source": f"/fusewatch/{quote(alert.site)}",
-        "type": f"fusewatch.alert.{alert.state}",
-        "subject": f"{alert.site}/{alert.label}",
-        "time": rfc3339(alert.time),
-        "datacontenttype": "application/json",
-        "data": data,
-    }
+        findings=[_finding(finding) for finding in told],
+        transcript=_texts(alert.transcript, room),
+        reasons=_texts(alert.reasons, room),
+        reasons_new=_texts(alert.reasons_new, room),
+        contributions=_numbers(alert.contributions),
+        evidence=some("evidence", alert.evidence, shown),
+        heads=some("heads", alert.heads),
+        cut=cut,
+    )
+    return AlertEvent(
+        specversion="1.0",
+        id=event_id(alert),
+        source=f"/fusewatch/{quote(alert.site)}",
+        type=f"fusewatch.alert.{alert.state}",
+        subject=f"{alert.site}/{alert.label}",
+        time=rfc3339(alert.time),
+        datacontenttype="application/json",
+        data=data,
+    )
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "source": finding.source,
-        "kind": finding.kind,
-        "label": finding.label,
-        "zone": finding.zone or None,
-        "line": finding.line or None,
-        "object": finding.object or None,
-        "score": _finite(finding.score),
-        "start": rfc3339(finding.start),
-        "end": rfc3339(finding.end),
-        "count": finding.count,
-        "box": None if finding.box is None else [_finite(corner) for corner in finding.box],
-        "at": rfc3339(finding.at),
-    }
+def _finding(finding: Finding) -> FindingData:
+    return FindingData(
+        source=finding.source,
+        kind=finding.kind,
+        label=finding.label,
+        zone=finding.zone or None,
+        line=finding.line or None,
+        object=finding.object or None,
+        score=_finite(finding.score),
+        start=rfc3339(finding.start),
+        end=rfc3339(finding.end),
+        count=finding.count,
+        box=None if finding.box is None else [_finite(corner) for corner in finding.box],
+        at=rfc3339(finding.at),
+    )
 
 
 def _finite(number: float) -> float:

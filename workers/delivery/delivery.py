@@ -10,8 +10,9 @@ dead letter.
   alert that crashes the receiver does not block the others.
 - When a receiver is back after an outage, all waiting alerts are sent at once.
 - With `MAX_PENDING` alerts waiting, nothing more is read: the rest waits on disk (back-pressure).
-- 410 Gone disables the address. Later alerts go to `dead.v1` until the config has another address.
-- A sink that fails, in whatever way, is logged once when it begins and once when it ends.
+- 410 Gone disables the address. Later alerts go to `dead.v1` until the config has another address,
+  or `fusewatch webhooks enable` has written a new enable mark.
+- Each change of the state is logged once (`state_log`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from pipeline.errors import DecodeError, OutsideError, Rejected, Retry
 from pipeline.ports import Assigned, Bus, Entry, Reader, Revoked, Sink
 from pipeline.run import dead_letter, decoded
 from pipeline.types import SEVERITIES, Alert, DeadLetter
-from workers.delivery.outage_log import OutageLog
+from workers.delivery.breaker import GONE, SharedBreaker, state_of
+from workers.delivery.cloudevent import event_id
 from workers.delivery.outbox import (
     MAX_PENDING,
     RETRY_DELAYS,
@@ -34,17 +36,15 @@ from workers.delivery.outbox import (
     Outbox,
     Pending,
     delay,
-    fingerprint,
     wait_over,
 )
+from workers.delivery.state_log import StateLog
+from workers.runtime.status import SubscriberState
 
 ALERTS_A_STEP = 32  # alerts a step, at most; a kill repeats no more than these
 # s; a step begins no further attempt after this, so that a stop is quick
 ATTEMPTS_END_AFTER = 1.0
-MAX_BREAKER_DELAY = 30.0  # s; the longest time a circuit breaker stays open, without Retry-After
-OUTAGE_FAILURES = 3  # failures in a row; after these, a success ends an outage
 MAX_REFUSALS = 6  # retries of an alert that the receiver itself refuses: 35 minutes
-GONE = "410 Gone: the receiver wants no more alerts"
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -64,8 +64,9 @@ class Filter(msgspec.Struct, frozen=True):
 class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     """Who gets alerts; `name` is the consumer group, less `delivery-`, and never changes.
 
-    `flush` makes the alerts that `sink` took durable; `address` is what a 410 disables; `timeout`
-    is how many seconds one `send` may wait for the receiver.
+    `flush` makes the alerts that `sink` took durable; `address` is what a 410 disables; `enabled`
+    returns the mark of the last enabling by hand; `timeout` is how many seconds one `send` may wait
+    for the receiver.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Subscriber(msgspec.Struct, frozen=True, kw_only=True):
     wants: Filter = Filter()
     flush: Callable[[], None] = lambda: None
     address: str = ""
+    enabled: Callable[[], str] = lambda: ""
     timeout: float = 0.0
 
     @property
@@ -91,16 +93,6 @@ class DeliveryEnvironment(msgspec.Struct, frozen=True, kw_only=True):
     random: Callable[[], float]
     pause: Callable[[float], object] = lambda seconds: None
     count: Callable[[str, str, str], object] = lambda site, source, what: None
-
-
-class Health(msgspec.Struct, frozen=True):
-    """The health of a subscriber, for status pages; `failing` is the last reason, or empty."""
-
-    name: str
-    pending: int
-    failing: str
-    failures: int
-    disabled: bool
 
 
 def dead_letter_publisher(bus: Bus) -> Callable[[DeadLetter], None]:
@@ -134,15 +126,15 @@ class Delivery:
         self._dead = dead
         self._outside = outside
         self._clock = outside.clock
-        self._print = fingerprint(subscriber.address)
         self._boxes: dict[int, Outbox] = {}
-        self._committed: dict[int, tuple[int, bytes]] = {}
-        self._breaker = CircuitBreaker()
+        self._committed: dict[int, tuple[int, CircuitBreaker] | None] = {}
+        self._touched: set[int] = set()  # partitions with an attempt since the last commit
+        self._breaker = SharedBreaker(subscriber.address, subscriber.enabled, outside.random)
         self._caught_up = False
-        self._reason = ""
         self._sent: list[tuple[int, Pending]] = []  # since the last flush
         self._recovered = False  # the last attempt since then was a success
-        self._log = OutageLog(subscriber.name)
+        self._log = StateLog(subscriber.name)
+        self.state = SubscriberState()  # as of the last step; any thread may read it
         self.settling = False  # it waits for the bus, not for the receiver
 
     @property
@@ -170,22 +162,13 @@ class Delivery:
         """Whether all alerts have been read and are done."""
         return self._caught_up and self.pending == 0
 
-    @property
-    def disabled(self) -> bool:
-        """Whether the receiver answered 410 Gone."""
-        return self._breaker.disabled == self._print
-
-    @property
-    def health(self) -> Health:
-        """The health of the subscriber."""
-        failing = self._reason if self._breaker.failures or self.disabled else ""
-        return Health(self.name, self.pending, failing, self._breaker.failures, self.disabled)
-
     def step(self, wait: float = 0.0) -> int:
         """Runs one turn; returns how many alerts were read or tried. Waits at most `wait` s."""
         moved = self._read(min(wait, self._until_due()))
+        self._renew()
         moved += self._send()
         self._commit()
+        self._tell_state()
         return moved
 
     def close(self) -> None:
@@ -193,9 +176,7 @@ class Delivery:
         self._reader.close()
 
     def _read(self, wait: float) -> int:
-        room = min(
-            ALERTS_A_STEP, MAX_PENDING - sum(len(box.pending) for box in self._boxes.values())
-        )
+        room = min(ALERTS_A_STEP, self._room())
         if room <= 0:
             self._caught_up = False
             if wait > 0:
@@ -207,6 +188,13 @@ class Delivery:
             self._take(entry)
         return len(entries)
 
+    def _room(self) -> int:
+        """How many more alerts may wait in memory."""
+        return MAX_PENDING - sum(len(box.pending) for box in self._boxes.values())
+
+    def _unread(self) -> int:
+        return sum(self._reader.behind(number) for number in self._boxes)
+
     def _polled(self, events: Sequence[Assigned | Entry | Revoked]) -> list[Entry]:
         entries: list[Entry] = []
         for event in events:
@@ -214,8 +202,9 @@ class Delivery:
                 case Assigned():
                     box = Outbox(event.offset, event.note)
                     self._boxes[event.partition] = box
-                    self._committed[event.partition] = (event.offset, event.note)
-                    self._restore(box.breaker)
+                    known = (event.offset, box.breaker) if event.note else None
+                    self._committed[event.partition] = known
+                    self._breaker.restore(box.breaker)
                 case Revoked():
                     self._boxes.pop(event.partition, None)
                     self._committed.pop(event.partition, None)
@@ -224,14 +213,11 @@ class Delivery:
                     entries.append(event)
         return entries
 
-    def _restore(self, breaker: CircuitBreaker) -> None:
-        """Merges a note's circuit breaker: all partitions share one, open until the latest time."""
-        failures = max(breaker.failures, self._breaker.failures)
-        disabled = self._print if self._print in (breaker.disabled, self._breaker.disabled) else b""
-        self._breaker = CircuitBreaker(failures, max(breaker.until, self._breaker.until), disabled)
-        if self.disabled:
-            self._reason = GONE
-        self._reason = self._reason or ("since before the restart" if failures else "")
+    def _renew(self) -> None:
+        """After an enabling by hand all waiting alerts are due."""
+        if self._breaker.renew():
+            for _, item in self._waiting():
+                item.next = 0.0
 
     def _take(self, entry: Entry) -> None:
         box = self._boxes[entry.partition]
@@ -266,21 +252,19 @@ class Delivery:
         return tried
 
     def _next(self, now: float) -> tuple[int, Pending] | None:
-        if not self.disabled and not wait_over(self._breaker.until, now):
+        disabled = self._breaker.disabled
+        if not disabled and not self._breaker.lets(now):
             return None
         return min(
-            (
-                (partition, item)
-                for partition, box in self._boxes.items()
-                for item in box.pending.values()
-                if self.disabled or item.due(now)
-            ),
+            (found for found in self._waiting() if disabled or found[1].due(now)),
             key=lambda found: (found[1].attempts, found[1].offset, found[0]),
             default=None,
         )
 
     def _attempt(self, partition: int, item: Pending) -> None:
-        if self.disabled:
+        self._touched.add(partition)
+        if self._breaker.disabled:
+            self._breaker.died()
             self._die(partition, item, f"disabled: {GONE}")
             return
         try:
@@ -289,9 +273,11 @@ class Delivery:
             self._failed(partition, item, retry)
         except Rejected as rejected:
             if rejected.disable:
-                self._breaker = msgspec.structs.replace(self._breaker, disabled=self._print)
-                self._reason, self._recovered = str(rejected), False
-                self._log.gone(str(rejected))
+                self._recovered = False
+                self._breaker.gone(str(rejected), self._clock())
+                self._breaker.died()
+            else:
+                self._log.died(event_id(item.alert), str(rejected))
             self._die(partition, item, str(rejected))
         except Exception as error:
             self._failed(partition, item, Retry(self._log.defect(error)))
@@ -327,26 +313,23 @@ class Delivery:
         item.next = now + max(after, delay(item.attempts, self._outside.random()))
         self._tell(item.alert, "retried")
         if not retry.alone:
-            failures = (0 if self._recovered else self._breaker.failures) + 1
+            self._breaker.failed(str(retry), after, now, first=self._recovered)
             self._recovered = False
-            wait = max(after, min(delay(failures, self._outside.random()), MAX_BREAKER_DELAY))
-            self._breaker = CircuitBreaker(failures, now + wait)
-            self._reason = str(retry)
-            if failures >= OUTAGE_FAILURES:
-                self._log.fails(str(retry), self.pending, now)
         if item.attempts > (MAX_REFUSALS if retry.alone else len(RETRY_DELAYS)):
-            self._die(partition, item, f"given up after {item.attempts} attempts: {retry}")
+            reason = f"given up after {item.attempts} attempts: {retry}"
+            if retry.alone:
+                self._log.died(event_id(item.alert), reason)
+            else:
+                self._breaker.died()
+            self._die(partition, item, reason)
 
     def _well(self) -> None:
         """Closes the circuit breaker after a success; after an outage waiting alerts are due."""
-        if self._breaker.failures >= OUTAGE_FAILURES:
-            for box in self._boxes.values():
-                for item in box.pending.values():
-                    item.next = item.next if item.alone else 0.0
-        self._log.well(self.pending, self._clock())
+        if self._breaker.outage:
+            for _, item in self._waiting():
+                item.next = item.next if item.alone else 0.0
         self._recovered = False
-        self._breaker = CircuitBreaker()
-        self._reason = ""
+        self._breaker.well()
 
     def _die(self, partition: int, item: Pending, reason: str) -> None:
         entry = Entry(partition, item.offset, item.alert.site, item.value, item.trace)
@@ -356,6 +339,7 @@ class Delivery:
 
     def _bury(self, entry: Entry, site: str, reason: str) -> None:
         source = f"delivery/{self.name}"
+        self._touched.add(entry.partition)
         with self._settles():
             self._dead(
                 dead_letter(
@@ -366,14 +350,15 @@ class Delivery:
     def _commit(self) -> None:
         if self._sent and not self._flush():
             return
-        commits = {
-            number: (box.safe, box.note(self._breaker)) for number, box in self._boxes.items()
-        }
-        changed = {n: commit for n, commit in commits.items() if commit != self._committed[n]}
+        # What was only read is read again after a restart: it costs no commit. So a subscriber that
+        # hangs does not make the disk of the others busy.
         with self._settles():
-            for number, (safe, note) in changed.items():
-                self._reader.commit(number, safe, note)
-                self._committed[number] = (safe, note)
+            for number, box in self._boxes.items():
+                known = (box.safe, self._breaker.value)
+                if number in self._touched or known != self._committed[number]:
+                    self._reader.commit(number, box.safe, box.note(self._breaker.value))
+                    self._committed[number] = known
+        self._touched.clear()
 
     @contextmanager
     def _settles(self) -> Iterator[None]:
@@ -386,11 +371,29 @@ class Delivery:
     def _until_due(self) -> float:
         """Seconds until the next attempt; infinite if nothing waits."""
         now = self._clock()
-        nexts = [item.next for box in self._boxes.values() for item in box.pending.values()]
+        nexts = [item.next for _, item in self._waiting()]
         if not nexts:
             return float("inf")
-        until = max(min(nexts), self._breaker.until)
-        return 0.0 if self.disabled or wait_over(until, now) else until - now
+        until = max(min(nexts), self._breaker.value.until)
+        return 0.0 if self._breaker.disabled or wait_over(until, now) else until - now
+
+    def _waiting(self) -> Iterator[tuple[int, Pending]]:
+        """(partition, alert) of all alerts that are read and not done."""
+        for partition, box in self._boxes.items():
+            for item in box.pending.values():
+                yield partition, item
+
+    def _tell_state(self) -> None:
+        """Sets `state`, and logs it if it has changed."""
+        breaker, now = self._breaker.value, self._clock()
+        nexts = [item.next for _, item in self._waiting() if item.attempts]
+        self.state = state_of(
+            breaker,
+            disabled=self._breaker.disabled,
+            waiting=self.pending + (0 if self._room() > 0 else self._unread()),
+            next_try=max(min(nexts), breaker.until, now) if nexts else 0.0,
+        )
+        self._log.saw(self.state, breaker.since, now)
 
     def _tell(self, alert: Alert, what: str) -> None:
         self._outside.count(alert.site, f"delivery/{self.name}", what)

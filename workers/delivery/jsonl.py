@@ -8,11 +8,13 @@ twice. A file that cannot be used makes its subscriber fail, and never ends the 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -31,9 +33,11 @@ LINE_BEGIN = b'{"specversion":"1.0",'
 TAIL_BYTES = 4 << 20
 MAX_REMEMBERED_IDS = 10_000  # ids
 LEAST = 1 << 20  # bytes of alerts.jsonl, however small the disk
+LOCK_TIMEOUT = 2.0  # s that an append waits for another process
 MAX_ASIDE = 100  # damaged files that are kept; with more the subscriber fails
 
 _BLOCK = 64 << 10
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 class _Named(msgspec.Struct):
@@ -74,6 +78,7 @@ class Jsonl:
     If logrotate moves the file, a new one is created. If a line would make the file longer than
     `most` bytes, the file is renamed to `NAME.1`, which replaces an older one. A damaged file is
     renamed to `NAME.damaged-1` (-2 ...) if it is `ours`; one of the operator is left as it is.
+    Another process may append to the same file in this way: a lock (`flock`) keeps lines whole.
     `send` raises Retry while the file cannot be used; the line is then not in it. The constructor
     raises nothing: it logs a warning.
     """
@@ -101,10 +106,9 @@ class Jsonl:
         except ValueError as error:
             raise Rejected(str(error)) from error
         try:
-            if self._file < 0 or self._moved() or self._rotated(len(line)):
+            while not self._appended(line):
                 self.close()
                 self._open()
-            self._append(line)
         except OSError as error:
             msg = f"{self._path}: {error.strerror}"
             raise Retry(msg) from error
@@ -160,7 +164,8 @@ class Jsonl:
             msg = f"{self._path}: is a folder"
             raise _Damaged(msg)
         self._file = self._opened(os.O_RDWR | os.O_APPEND)
-        _mend(self._file, self._path)
+        with self._locked():
+            _mend(self._file, self._path)
         self._remember_all(self._before())
         whole = self._remember_all(_tail(self._file))
         if not self._synced:
@@ -206,6 +211,40 @@ class Jsonl:
         os.fsync(self._file)  # `flush` will sync only the new file
         os.replace(self._path, self._older)
         return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Holds the file's lock; a file system without locks is used without one."""
+        until = time.monotonic() + LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    msg = f"{self._path}: is locked by another program"
+                    raise OutsideError(msg) from error
+                time.sleep(0.01)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                yield
+                return
+            else:
+                break
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _appended(self, line: bytes) -> bool:
+        """Appends the line, unless there is no open file or it has been renamed."""
+        if self._file < 0:
+            return False
+        with self._locked():
+            if self._moved() or self._rotated(len(line)):
+                return False
+            self._append(line)
+            return True
 
     def _append(self, line: bytes) -> None:
         before = os.fstat(self._file).st_size

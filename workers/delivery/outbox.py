@@ -6,8 +6,14 @@ that is not done. Its note holds the offset read up to and the alerts between th
     note = "1" + base64(crc32 of the rest, u32 | reached, u64 | breaker: failures, u8; until, u32;
                         disabled, 8 bytes | (offset - safe, u32; attempts, u8; next, u32) ...)
 
-`next` and `until` are unix seconds, rounded up. 256 waiting alerts make 3,109 bytes of ASCII (Kafka
-keeps a note as offset metadata, a string of 4,096 bytes at most).
+While the subscriber fails, the note says more, between the breaker and the alerts:
+
+    note = "2" + base64(crc32, begun with 2 ... breaker | since, u32; dead, u32; length of the
+                        reason, u8; reason | ...)
+
+`next`, `until` and `since` are unix seconds; the first two are rounded up. 256 waiting alerts and
+the longest reason make 3,429 bytes of ASCII (Kafka keeps a note as offset metadata, a string of
+4,096 bytes at most).
 """
 
 from __future__ import annotations
@@ -31,25 +37,38 @@ RETRY_DELAYS = (0.5, 2, 5, 30, 300, 1800, 7200, 18000, 36000, 50400, 72000, 8640
 # s; no wait is longer; a later time comes from a wrong clock
 MAX_DELAY = 1.2 * RETRY_DELAYS[-1]
 
-_VERSION = b"1"
+MAX_REASON_BYTES = 231  # bytes of UTF-8 of a reason in a note; a longer one is cut
+
+_PLAIN, _FAILING = b"1", b"2"  # versions of the note
 _HEAD = struct.Struct(">IQBI8s")
+_MORE = struct.Struct(">IIB")
 _ITEM = struct.Struct(">IBI")
 
 
 class CircuitBreaker(msgspec.Struct, frozen=True):
     """A subscriber's circuit breaker: after `failures` in a row nothing is sent before `until`.
 
-    `disabled` is the fingerprint of the address that answered 410 Gone, or empty.
+    `disabled` is the fingerprint of the address that answered 410 Gone, or empty. `since` is the
+    time of the first of the failures, `reason` that of the last one. `dead` counts the alerts that
+    became dead letters since then.
     """
 
     failures: int = 0
     until: float = 0.0  # unix s
     disabled: bytes = b""
+    since: float = 0.0  # unix s; 0: unknown
+    dead: int = 0
+    reason: str = ""
 
 
-def fingerprint(address: str) -> bytes:
-    """A hash by which a note identifies an address that answered 410, without the address."""
-    return hashlib.sha256(address.encode()).digest()[:8]
+def fingerprint(address: str, enabled: str = "") -> bytes:
+    """A hash by which a note identifies an address that answered 410, without the address.
+
+    `enabled` is the mark of the last `fusewatch webhooks enable`. Another mark gives another
+    fingerprint, so the address counts as a new one.
+    """
+    text = f"{address}\0{enabled}" if enabled else address
+    return hashlib.sha256(text.encode()).digest()[:8]
 
 
 class Pending(msgspec.Struct):
@@ -134,10 +153,16 @@ def pack(
             0, reached, min(breaker.failures, 255), _seconds(breaker.until), breaker.disabled
         )
     )
+    more = bool(breaker.since or breaker.dead or breaker.reason)
+    if more:
+        reason = _cut(breaker.reason)
+        since, dead = _seconds(math.floor(breaker.since)), min(breaker.dead, 0xFFFFFFFF)
+        body += _MORE.pack(since, dead, len(reason)) + reason
     for offset, (attempts, later) in sorted(items.items()):
         body += _ITEM.pack(offset - safe, min(attempts, 255), _seconds(later))
-    struct.pack_into(">I", body, 0, zlib.crc32(body[4:]))
-    return _VERSION + base64.b64encode(body)
+    version = _FAILING if more else _PLAIN
+    struct.pack_into(">I", body, 0, _crc(version, body))
+    return version + base64.b64encode(body)
 
 
 def unpack(safe: int, note: bytes) -> tuple[int, CircuitBreaker, dict[int, tuple[int, float]]]:
@@ -145,16 +170,33 @@ def unpack(safe: int, note: bytes) -> tuple[int, CircuitBreaker, dict[int, tuple
     if not note:
         return safe, CircuitBreaker(), {}
     try:
-        body = base64.b64decode(note[1:], validate=True)
+        version, body = note[:1], base64.b64decode(note[1:], validate=True)
         crc, reached, failures, until, disabled = _HEAD.unpack_from(body)
-        good = note[:1] == _VERSION and crc == zlib.crc32(body[4:])
-        items = list(_ITEM.iter_unpack(body[_HEAD.size :]))
+        good = version in (_PLAIN, _FAILING) and crc == _crc(version, body)
+        since, dead, reason, end = 0, 0, "", _HEAD.size
+        if version == _FAILING:
+            since, dead, length = _MORE.unpack_from(body, end)
+            start = end + _MORE.size
+            end = start + length
+            reason = body[start:end].decode()
+        items = list(_ITEM.iter_unpack(body[end:]))
     except (binascii.Error, struct.error, ValueError) as error:
         raise OutsideError(_WRONG) from error
     if not good:
         raise OutsideError(_WRONG)
-    breaker = CircuitBreaker(failures, float(until), disabled if any(disabled) else b"")
+    gone = disabled if any(disabled) else b""
+    breaker = CircuitBreaker(failures, float(until), gone, float(since), dead, reason)
     return reached, breaker, {safe + step: (tries, float(later)) for step, tries, later in items}
+
+
+def _crc(version: bytes, body: bytes | bytearray) -> int:
+    """The checksum of a note; that of a newer version covers the version too."""
+    return zlib.crc32(body[4:], 0 if version == _PLAIN else int(version))
+
+
+def _cut(reason: str) -> bytes:
+    """The reason in UTF-8, cut between two characters."""
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore").encode()
 
 
 _WRONG = (

@@ -39,12 +39,15 @@ ALERT_REFUSED_STATUSES = frozenset({400, 409, 413, 415, 422})
 # At level DEBUG httpcore logs answers, and an answer may hold our request.
 logging.getLogger("httpcore").setLevel(logging.INFO)
 
+Document = Callable[[Alert], bytes]  # the body of an alert; raises ValueError if there is none
+
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # no dot: it separates the signed fields
 
 
 class Outcome(msgspec.Struct, frozen=True):
     """The result of a test event; `detail` holds neither path nor secret."""
 
+    name: str
     ok: bool
     place: str
     status: int | None
@@ -57,7 +60,7 @@ class Webhook:
 
     Connections are not kept: alerts are minutes apart, and each attempt checks the address again.
     `send` raises Retry, or Rejected (410 disables). It takes at most `timeout` s, plus the time of
-    the resolver.
+    the resolver and that of `document`, which makes the body of an alert.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Webhook:
         clock: Callable[[], float] = time.time,
         resolve: ssrf_guard.Resolve = ssrf_guard.resolve,
         trust: ssl.SSLContext | None = None,
+        document: Document = cloudevent.event_bytes,
     ) -> None:
+        self._document = document
         self.target = ssrf_guard.target(settings)
         self.name = settings.name or self.target.host
         self._keys = _keys(self.name, settings.secret)
@@ -82,7 +87,7 @@ class Webhook:
     def send(self, alert: Alert, trace: str = "") -> None:
         """Posts the alert once; raises Retry or Rejected."""
         try:
-            body = cloudevent.event_bytes(alert)
+            body = self._document(alert)
         except ValueError as error:
             raise Rejected(str(error)) from error
         status, wait = self.post(cloudevent.event_id(alert), body, trace)
@@ -147,12 +152,18 @@ class Webhook:
         ]
 
 
-def subscribers(settings: Config, secrets: Secrets) -> Iterator[Subscriber]:
-    """Yields a subscriber for each webhook; looks up its secrets."""
+def subscribers(
+    settings: Config, secrets: Secrets, pictured: Document = cloudevent.event_bytes
+) -> Iterator[Subscriber]:
+    """Yields a subscriber for each webhook; looks up its secrets.
+
+    `pictured` makes the body of an alert for those with `picture: inline`.
+    """
     for hook in _hooks(settings, secrets):
+        document = pictured if hook.picture == "inline" else cloudevent.event_bytes
         yield Subscriber(
             name=hook.name,
-            sink=Webhook(hook),
+            sink=Webhook(hook, document=document),
             wants=Filter(sites=hook.sites, min_severity=hook.min_severity),
             address=hook.url,
             timeout=hook.timeout,
@@ -186,7 +197,8 @@ def try_out(webhook: Webhook, clock: Callable[[], float] = time.time) -> Outcome
     except (Retry, Rejected) as error:
         detail = str(error)
     seconds = round(time.monotonic() - began, 3)
-    return Outcome(detail == "taken", webhook.target.place, status, detail, seconds)
+    place = webhook.target.place
+    return Outcome(webhook.name, detail == "taken", place, status, detail, seconds)
 
 
 def _judge(status: int, wait: float | None) -> None:

@@ -86,9 +86,8 @@ def play(
     """Plays a scene, and prints and delivers each alert as soon as it is there."""
     scene, bus = scene_of(settings, path), MemoryBus()
     alerts = bus.reader(topics.ALERTS, "demo")
-    least = least_scores(settings)
-    pictures = SnapshotSink(folder / "evidence", bus, least=least)
-    reader = ChapterReader(folder / "evidence", least)
+    pictures = SnapshotSink(folder / "evidence", bus, least=least_scores(settings))
+    reader = ChapterReader(folder / "evidence")
     chapters: list[Chapter] = []
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     with (

@@ -92,13 +92,10 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChapterReader:
-    """Turns alerts into chapters, in the order in which they were told.
+    """Turns alerts into chapters, in the order in which they were told."""
 
-    `least` is that of `SnapshotSink`.
-    """
-
-    def __init__(self, evidence: Path, least: Mapping[tuple[str, str], float]) -> None:
-        self._evidence, self._least = evidence, least
+    def __init__(self, evidence: Path) -> None:
+        self._evidence = evidence
         self._told: dict[str, set[tuple[int, str]]] = {}
 
     def chapter(self, alert: Alert, post: Received | None) -> Chapter:
@@ -129,13 +126,9 @@ class ChapterReader:
         if alert.state == "closed" or not alert.evidence or not manifest.is_file():
             return None, 0
         shots = msgspec.json.decode(manifest.read_bytes(), type=_Manifest).snapshots
-        taken = [(self._boxes(alert, shot), shot.name) for shot in shots if shot.ok]
+        taken = [(len(shot.drawn), shot.name) for shot in shots if shot.ok]
         seen, name = max(taken, key=lambda one: one[0], default=(0, ""))
         return (self._evidence / name, seen) if name else (None, 0)
-
-    def _boxes(self, alert: Alert, shot: Shot) -> int:
-        least = self._least.get((alert.site, shot.camera), 0.0)
-        return sum(box.score >= least for box in shot.boxes or ())
 
 
 class _Manifest(msgspec.Struct, frozen=True):

@@ -47,10 +47,32 @@ def shrunk(pixels: Pixels, longest: int) -> Pixels:
 
 def encoded(pixels: Pixels) -> bytes:
     """Returns one baseline JPEG, quality 90; raises ValueError for an array that is no picture."""
+    return _encoded(pixels, cv2.IMWRITE_JPEG_QUALITY, QUALITY)
+
+
+def within(pixels: Pixels, most: int, least: int, best: int) -> bytes:
+    """Returns the JPEG of the best quality, `least` to `best`, that has at most `most` bytes.
+
+    Returns nothing if even that of `least` is larger. Raises ValueError as `encoded`.
+    """
+    found = b""
+    while least <= best:
+        quality = (least + best) // 2 if found else least
+        data = _encoded(pixels, cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+        if len(data) <= most:
+            found, least = data, quality + 1
+        elif not found:
+            break
+        else:
+            best = quality - 1
+    return found
+
+
+def _encoded(pixels: Pixels, *settings: int) -> bytes:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         msg = f"not a BGR picture: shape {pixels.shape}"
         raise ValueError(msg)
-    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    done, data = cv2.imencode(".jpg", pixels, settings)
     if not done:
         msg = f"no JPEG can be made of shape {pixels.shape}"
         raise ValueError(msg)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import Progress as Bar
 
@@ -15,12 +16,12 @@ from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.stages import JUDGES
-from workers.bus.history import moments, observed
+from workers.bus.history import history, moments
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.jsonl import write_all
 from workers.delivery.subscribers import deliver_now
-from workers.replay.observation_replay import rejudge, span
+from workers.replay.again import judge_again
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_replay import Replayed, replay
 from workers.stages.encoders import load_encoders
@@ -85,29 +86,31 @@ def rejudge_command(
 ) -> int:
     """Judges the observations of `[since, until)` again and writes the alerts; returns 0.
 
-    Times are as in `time_option`; `until` defaults to now.
+    Says how they compare with what was sent, and what judges differently now. Times are as in
+    `time_option`; `until` defaults to now.
     """
     settings = loader.load(path)
-    start, end = moments(since, until)
+    span_ = moments(since, until)
     (file,) = _files([path], out)
     needed = needed_encoders(settings, JUDGES)
     encoders = load_encoders(settings.models, recorded=True, stages=JUDGES, needed=needed)
-    with observed(settings, path, state, *span(settings, start, end)) as entries:
-        judged = rejudge(settings, encoders, entries, start, end)
-    alerts = judged.alerts
-    write_all(file, alerts)
+    with history(settings, path, state) as stored:
+        again = judge_again(settings, encoders, stored, *span_)
+    write_all(file, again.judged.alerts)
+    compared, alerts = again.compared, again.judged.alerts
     row = {
         "out": str(file),
-        "observations": judged.entries,
+        "observations": again.judged.entries,
         "incidents": len({alert.id for alert in alerts}),
         "revisions": len(alerts),
+        **msgspec.to_builtins(compared),
     }
-    sys.stdout.write(
-        json.dumps(row) + "\n"
-        if as_json
-        else f"{judged.entries} records of observations: {row['incidents']} incidents, "
-        f"{row['revisions']} revisions -> {file}\n"
+    first = (
+        f"{row['observations']} records of observations: {row['incidents']} incidents, "
+        f"{row['revisions']} revisions -> {file}"
     )
+    text = json.dumps(row) if as_json else "\n".join([first, *compared.lines()])
+    sys.stdout.write(text + "\n")
     return 0
 
 

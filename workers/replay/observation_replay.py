@@ -7,19 +7,22 @@ live data changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
-from pipeline import topics
+from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
-from pipeline.ports import Entry
-from pipeline.run import drain
+from pipeline.errors import DecodeError
+from pipeline.host import pack, site_hash, unpack
+from pipeline.ports import Entry, Reader
+from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
-from pipeline.types import Alert, Anomaly, ns
+from pipeline.types import ROSTER_EVERY, Alert, Anomaly, Record, event_start, ns
 from workers import graph
-from workers.replay.scene_replay import new_records
+from workers.replay.sent_alerts import overlapping
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
@@ -38,12 +41,175 @@ class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
 def span(config: Config, since: int, until: int) -> tuple[int, int]:
     """Returns the append times, ns, of all entries that matter for `[since, until)`.
 
-    The states need one horizon before it. Entries that a slow worker or an outage delayed come
-    after it.
+    The states need one horizon before it, and know a silent source as lost after their patience.
+    Entries that a slow worker or an outage delayed come after it.
     """
     windows = [site.windows for site in config.sites.values()]
-    before = max(ns(of.horizon + of.size) for of in windows)
+    before = max(ns(of.patience + of.horizon + of.size) for of in windows) + ROSTER_EVERY
     return since - before, until + max(ns(of.patience) for of in windows)
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """The first entry that was read of a partition; `start` is its event time in ns."""
+
+    offset: int
+    start: int
+
+
+class Rejudging:
+    """Fusion and alerting over stored observations; `feed` takes them in log order.
+
+    `floors` are the times, in ns by site, from which on anomalies count. Each partition has its own
+    stages, as it has live, because the silence of a source is measured by the partition's time.
+    `anomalies` keeps those of fusion. `recorded`: a recording was observed, whose lost sources are
+    part of it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        encoders: Encoders,
+        since: int,
+        until: int,
+        *,
+        heads: Mapping[str, Head] | None = None,
+        floors: Mapping[str, int] = {},
+        anomalies: bool = False,
+        recorded: bool = False,
+    ) -> None:
+        self._config, self._encoders, self._heads = config, encoders, heads
+        self._recorded = recorded
+        self._since, self._until = since, until
+        self._floors, self._keeps_anomalies = floors, anomalies
+        self._lines: dict[int, _Line] = {}
+        self._alerts: list[Alert] = []
+        self._anomalies: list[Anomaly] = []
+        self.begins: dict[int, Begin] = {}  # by partition
+        self.partitions: dict[str, int] = {}  # by site
+        self.entries = 0
+
+    def feed(self, entries: Iterable[Entry]) -> None:
+        """Judges more entries; those that came before are passed over."""
+        for batch in _batches(self._new(entries)):
+            for number in dict.fromkeys(entry.partition for entry in batch):
+                self._judge(number, [entry for entry in batch if entry.partition == number])
+
+    def feed_until_done(self, entries: Iterable[Entry]) -> None:
+        """Judges more entries, until `done`."""
+        for batch in _batches(entries):
+            if self.done:
+                return
+            self.feed(batch)
+
+    @property
+    def done(self) -> bool:
+        """Whether no incident of the span can change any more, or come.
+
+        Alerting then needs nothing that starts before the end of the span.
+        """
+        return all(floor >= self._until for line in self._lines.values() for floor in line.floors)
+
+    def result(self) -> Rejudged:
+        """Returns what was judged so far."""
+        alerts = overlapping(self._config, self._alerts, self._since, self._until)
+        return Rejudged(alerts=alerts, anomalies=self._anomalies, entries=self.entries)
+
+    def _new(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            line = self._lines.get(entry.partition)
+            if line is None:
+                line = self._lines[entry.partition] = self._line()
+            if entry.offset > line.read:
+                line.read = entry.offset
+                self.entries += 1
+                self._begin(entry)
+                yield entry
+
+    def _begin(self, entry: Entry) -> None:
+        self.partitions[entry.key] = entry.partition
+        if entry.partition not in self.begins:
+            try:
+                start = event_start(codec.decode(entry.value))
+            except DecodeError:
+                return
+            self.begins[entry.partition] = Begin(entry.offset, start)
+
+    def _judge(self, partition: int, entries: Sequence[Entry]) -> None:
+        line = self._lines[partition]
+        for entry in entries:
+            line.bus.publish(topics.OBSERVATIONS, entry.key, entry.value, entry.trace)
+        line.bus.flush()
+        drain(line.runners)
+        self._alerts += [record for record in _new(line.alerts) if isinstance(record, Alert)]
+        if line.anomalies is not None:
+            found = _new(line.anomalies)
+            self._anomalies += [record for record in found if isinstance(record, Anomaly)]
+
+    def _line(self) -> _Line:
+        return _Line(
+            self._config,
+            self._encoders,
+            self._heads,
+            self._floors,
+            recorded=self._recorded,
+            anomalies=self._keeps_anomalies,
+        )
+
+
+class _Line:
+    """The stages of one partition, on a bus of their own; `read` is the last offset."""
+
+    def __init__(
+        self,
+        config: Config,
+        encoders: Encoders,
+        heads: Mapping[str, Head] | None,
+        floors: Mapping[str, int],
+        *,
+        recorded: bool,
+        anomalies: bool,
+    ) -> None:
+        self.read = -1
+        self.bus = MemoryBus()
+        nodes = graph.nodes(
+            config, encoders, Status(), recorded=recorded, stages=JUDGES, judges=heads
+        )
+        self.runners = [node.runner(self.bus) for node in nodes]
+        for runner in self.runners:
+            if runner.topic == topics.ANOMALIES:
+                _begin_at(runner, floors)
+        self.alerts = self.bus.reader(topics.ALERTS, "rejudge")
+        self.anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
+
+    @property
+    def floors(self) -> Collection[int]:
+        """From which times on alerting still needs anomalies, ns; one for each site."""
+        (group,) = [runner.group for runner in self.runners if runner.topic == topics.ANOMALIES]
+        return unpack(self.bus.committed(topics.ANOMALIES, group, 0).note)[1].values()
+
+
+def _batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    left = iter(entries)
+    while batch := list(islice(left, PUBLISHED_AT_ONCE)):
+        yield batch
+
+
+def _new(reader: Reader) -> Iterator[Record]:
+    """Yields the records that `reader` has not returned yet, and lets the bus forget them."""
+    while polled := reader.poll(1000):
+        for event in polled:
+            if isinstance(event, Entry):
+                yield codec.decode(event.value)
+                reader.commit(0, event.offset + 1, b"")
+
+
+def _begin_at(runner: Runner, floors: Mapping[str, int]) -> None:
+    """Commits the floors before the first entry, as if the stage were restarted there."""
+    by_hash: dict[int, int] = {}
+    for site, floor in floors.items():
+        number = site_hash(site)
+        by_hash[number] = min(floor, by_hash.get(number, floor))
+    runner.reader.commit(0, 0, pack(0, by_hash))
 
 
 def rejudge(
@@ -55,44 +221,11 @@ def rejudge(
     *,
     heads: Mapping[str, Head] | None = None,
 ) -> Rejudged:
-    """Returns the revisions of incidents that overlap `[since, until)` (ns), and their anomalies.
+    """Returns the revisions of incidents that overlap `[since, until)` (ns), and all anomalies.
 
     `entries` are those of observations.v1 in log order. An incident that is open at their end has
     no closing revision.
     """
-    bus = MemoryBus()
-    nodes = graph.nodes(config, encoders, Status(), recorded=False, stages=JUDGES, judges=heads)
-    runners = [node.runner(bus) for node in nodes]
-    reader, below = (bus.reader(of, "rejudge") for of in (topics.ALERTS, topics.ANOMALIES))
-    alerts: list[Alert] = []
-    anomalies: list[Anomaly] = []
-    batch: list[Entry] = []
-    count = 0
-
-    def run() -> None:
-        for entry in batch:
-            bus.publish(topics.OBSERVATIONS, entry.key, entry.value, entry.trace)
-        bus.flush()
-        batch.clear()
-        drain(runners)
-        alerts.extend(new_records(reader, Alert))
-        anomalies.extend(new_records(below, Anomaly))
-
-    for entry in entries:
-        count += 1
-        batch.append(entry)
-        if len(batch) == PUBLISHED_AT_ONCE:
-            run()
-    run()
-    return Rejudged(alerts=_overlapping(alerts, since, until), anomalies=anomalies, entries=count)
-
-
-def _overlapping(alerts: Sequence[Alert], since: int, until: int) -> list[Alert]:
-    """Returns the revisions of each incident whose last known span overlaps `[since, until)`."""
-    last = {alert.id: alert for alert in alerts}
-    wanted = {
-        id_
-        for id_, alert in last.items()
-        if alert.start < until and (alert.end is None or alert.end > since)
-    }
-    return [alert for alert in alerts if alert.id in wanted]
+    judging = Rejudging(config, encoders, since, until, heads=heads, anomalies=True)
+    judging.feed(entries)
+    return judging.result()

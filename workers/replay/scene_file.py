@@ -62,6 +62,16 @@ class SceneReport(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: str
 
 
+class SceneMode(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A mode that a person sets at `at`, or a rule that is `snoozed` then."""
+
+    at: _Second
+    mode: str
+    until: _Second | None = None  # scene time; none: until the next one
+    by: str = ""
+    rule: str = ""  # of a snooze; `*` is all rules
+
+
 class _SceneFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: Name
     start: str
@@ -69,6 +79,7 @@ class _SceneFile(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cameras: Mapping[Name, SceneCamera] = {}
     microphones: Mapping[Name, tuple[SceneClip, ...]] = {}
     reports: tuple[SceneReport, ...] = ()
+    modes: tuple[SceneMode, ...] = ()
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +92,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     cameras: Mapping[str, SceneCamera]
     microphones: Mapping[str, tuple[SceneClip, ...]]
     reports: tuple[SceneReport, ...]
+    modes: tuple[SceneMode, ...] = ()
 
     @property
     def end(self) -> int:
@@ -120,6 +132,7 @@ def load_scene(path: str | Path) -> Scene:
         cameras=read.cameras,
         microphones=read.microphones,
         reports=read.reports,
+        modes=read.modes,
     )
 
 
@@ -139,6 +152,9 @@ def _spans(read: _SceneFile) -> Iterator[Problem]:
             for i, span in enumerate(spans):
                 if len(span) != 2 or span[0] >= span[1]:
                     yield Problem(("cameras", name, kind, i), "must be [from, to], in seconds")
+    for i, mode in enumerate(read.modes):
+        if mode.until is not None and mode.until <= mode.at:
+            yield Problem(("modes", i, "until"), "must be after `at`")
 
 
 def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fraction]:
@@ -166,6 +182,7 @@ def _lengths(read: _SceneFile, path: Path, found: list[Problem]) -> Iterator[Fra
             except recordings.Unplayable as error:
                 found.append(Problem(way, str(error)))
     yield from (exact(said.at) for said in read.reports)
+    yield from (exact(mode.at) for mode in read.modes)
 
 
 def _tell_tracks(file: Path, clip: SceneClip) -> None:

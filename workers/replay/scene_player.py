@@ -11,7 +11,7 @@ from pipeline import codec, topics
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
 from pipeline.sources import REPORTS_SOURCE
-from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, Roster
+from pipeline.types import SECOND, AudioChunk, FrameChunk, Mode, Progress, Record, Roster
 from workers.capture.capture import Publish
 from workers.replay.scene_records import Scene, fits, load_scene, scene_records
 from workers.replay.scene_replay import slices_of
@@ -103,5 +103,7 @@ def _stands_at(record: Record) -> int:
             return record.upto - 1
         case Roster():
             return record.start - 1
+        case Mode():
+            return record.said - 1
         case _:
             return int(record.start)  # type: ignore[attr-defined]

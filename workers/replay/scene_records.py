@@ -6,12 +6,16 @@ The records come in the order in which they become known, exact to the sample an
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+
+import msgspec
 
 from models.hearing.waveform import RATE
 from pipeline.config import schema as settings
+from pipeline.config.problem import nearest
 from pipeline.errors import ConfigError
+from pipeline.judge.modes import ModePlan, followed, in_force
 from pipeline.sources import REPORTS_SOURCE, known_at, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import (
@@ -19,6 +23,7 @@ from pipeline.types import (
     SECOND,
     AudioChunk,
     FrameChunk,
+    Mode,
     Progress,
     Record,
     Report,
@@ -28,7 +33,7 @@ from pipeline.types import (
 from pipeline.words import cleaned, cleaned_line
 from workers.media import recordings
 from workers.media.jpeg import encoded
-from workers.replay.scene_file import Scene, SceneCamera, Span, exact, load_scene, ns_of
+from workers.replay.scene_file import Scene, SceneCamera, SceneMode, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
 
 __all__ = ["Scene", "fits", "load_scene", "scene_records"]
@@ -86,6 +91,7 @@ class _Player:
         self._count = count
         self._hop = round(site.windows.hop * SECOND)
         self._lost = ""  # the reason, while lost
+        self._modes = list(_modes(scene)) if topic == REPORTS else []
 
     def __iter__(self) -> Iterator[Topical]:
         records = {FRAMES: self._frames, AUDIO: self._sound, REPORTS: self._said}[self._topic]()
@@ -93,6 +99,8 @@ class _Player:
         for record in records:
             while next_roster <= known_at(record):
                 yield from self._new(self._roster(next_roster))
+                for mode in _said_again(self._modes, next_roster):
+                    yield from self._new(mode)
                 next_roster += ROSTER_EVERY
             yield from self._new(record)
         yield self._topic, self._ending()
@@ -243,15 +251,58 @@ class _Player:
                         text=cleaned(said.text),
                     )
                 )
-        yield from heapq.merge(self._promises(scene.start, scene.end), reports, key=known_at)
+        promises = self._promises(scene.start, scene.end)
+        yield from heapq.merge(self._modes, promises, reports, key=known_at)
 
     def _lost_for_ever(self) -> Iterator[Record]:
         self._lost = "not in the scene"
         yield from self._promises(self._scene.start, self._scene.end)
 
 
+def _modes(scene: Scene) -> Iterator[Mode]:
+    """The modes of a scene, as the source of reports publishes them; no two at the same time."""
+    last = scene.start - 1
+    for given in sorted(scene.modes, key=lambda given: given.at):
+        last = max(scene.start + ns_of(exact(given.at)), last + 1)
+        if last < scene.end:
+            yield _mode(scene, given, last)
+
+
+def _mode(scene: Scene, given: SceneMode, start: int) -> Mode:
+    return Mode(
+        site=scene.site,
+        source=REPORTS_SOURCE,
+        start=start,
+        mode=given.mode,
+        until=None if given.until is None else scene.start + ns_of(exact(given.until)),
+        by=cleaned_line(given.by),
+        rule=given.rule,
+        said=start,
+    )
+
+
+def _said_again(modes: Sequence[Mode], time: int) -> list[Mode]:
+    """What is in force at `time`, ns, to be said then."""
+    held: dict[str, Mode] = {}
+    for mode in modes:
+        if mode.start <= time:
+            held = followed(held, mode)
+    return [msgspec.structs.replace(mode, said=time) for mode in in_force(held, time).values()]
+
+
+def _modes_fit(scene: Scene, plan: ModePlan) -> None:
+    for i, given in enumerate(scene.modes):
+        wrong = plan.refusal(_mode(scene, given, scene.start + ns_of(exact(given.at))))
+        if wrong:
+            word, known = (given.rule, plan.rules) if given.rule else (given.mode, plan.known)
+            near = nearest(word, known) or f"; there is {', '.join(known)}"
+            msg = f"{scene.path}: modes[{i}]: {wrong} (`{word}`){near}"
+            raise ConfigError(msg)
+
+
 def fits(scene: Scene, site: settings.Site) -> None:
-    """Raises ConfigError for a source of the scene that the site does not have."""
+    """Raises ConfigError for a source or a mode of the scene that the site does not have."""
+    _modes_fit(scene, ModePlan.of(site))
     known: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
         ("camera", scene.cameras, site.cameras),
         ("microphone", scene.microphones, site.microphones),

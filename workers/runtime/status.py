@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from pipeline.types import Presence
+from workers.runtime.mode_store import SiteMode
 
 
 class Ledger(Protocol):
@@ -30,11 +31,35 @@ class SourceState(msgspec.Struct, frozen=True):
     changes: int = 0  # how often the state changed since the start
 
 
+class SubscriberState(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a subscriber, the same for webhooks, files and snapshots.
+
+    - `taking`: it takes alerts. A single failure does not change that; it has a `reason` then.
+    - `failing`: three attempts in a row failed. It is tried again at `next_try`.
+    - `giving up`: it has failed for so long that alerts become dead letters.
+    - `disabled`: it answered 410 Gone. Its alerts become dead letters until it is enabled.
+    """
+
+    state: Literal["taking", "failing", "giving up", "disabled"] = "taking"
+    reason: str = ""  # of the last failure since it took an alert
+    attempts: int = 0  # failures in a row
+    since: str = ""  # RFC 3339; the first of these failures
+    next_try: str = ""  # RFC 3339; empty where no alert is to be tried again
+    waiting: int = 0  # alerts that wait to be delivered to it
+    dead: int = 0  # alerts that became dead letters since it failed
+
+    @property
+    def well(self) -> bool:
+        """Whether it takes alerts."""
+        return self.state == "taking"
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """A consistent copy of a Status; `counts` is site -> source -> what -> number.
 
     `reached` is site -> source -> what -> event time (ns), `presence` is site -> source -> presence
-    in the newest window.
+    in the newest window. `modes` is site -> what is in force, where it is not the default.
+    `subscribers` is name -> state.
     """
 
     counts: dict[str, dict[str, dict[str, int]]]
@@ -42,6 +67,22 @@ class Snapshot(msgspec.Struct, frozen=True):
     gauges: dict[str, float]
     reached: dict[str, dict[str, dict[str, int]]] = {}
     presence: dict[str, dict[str, Presence]] = {}
+    modes: dict[str, SiteMode] = {}
+    subscribers: dict[str, SubscriberState] = {}
+
+    @property
+    def lost_sources(self) -> int:
+        """The number of cameras and microphones that are lost, or connect again after a loss."""
+        return sum(
+            state.state == "lost" or (state.state == "connecting" and state.changes > 0)
+            for sources in self.sources.values()
+            for state in sources.values()
+        )
+
+    @property
+    def failing_subscribers(self) -> int:
+        """The number of subscribers that do not take alerts, disabled ones included."""
+        return sum(not state.well for state in self.subscribers.values())
 
 
 class Status:
@@ -60,6 +101,8 @@ class Status:
         self._gauges: dict[str, float] = {}
         self._reached: dict[tuple[str, str, str], int] = {}
         self._presence: dict[str, dict[str, Presence]] = {}
+        self._modes: dict[str, SiteMode] = {}
+        self._subscribers: dict[str, SubscriberState] = {}
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
         """Adds `n` to a counter, e.g. `("office", "desk", "dropped.newer", 1)`."""
@@ -92,6 +135,21 @@ class Status:
         with self._lock:
             self._presence[site] = dict(sources)
 
+    def mode(self, site: str, mode: SiteMode | None) -> None:
+        """Sets what is in force at a site; None: its default, which is not shown."""
+        with self._lock:
+            if mode is None:
+                self._modes.pop(site, None)
+            else:
+                self._modes[site] = mode
+
+    def subscriber(self, name: str, state: SubscriberState) -> None:
+        """Sets the state of a subscriber, and its gauges."""
+        with self._lock:
+            self._subscribers[name] = state
+        self.gauge(f"pending.{name}", state.waiting)
+        self.gauge(f"failing.{name}", bool(state.reason))
+
     def counted(self, site: str, source: str, what: str) -> int:
         """Returns one counter's value."""
         with self._lock:
@@ -109,4 +167,12 @@ class Status:
             reached: dict[str, dict[str, dict[str, int]]] = {}
             for (site, source, what), time in self._reached.items():
                 reached.setdefault(site, {}).setdefault(source, {})[what] = time
-            return Snapshot(counts, sources, dict(self._gauges), reached, dict(self._presence))
+            return Snapshot(
+                counts,
+                sources,
+                dict(self._gauges),
+                reached,
+                dict(self._presence),
+                dict(self._modes),
+                dict(self._subscribers),
+            )

@@ -51,7 +51,7 @@ def _size(folder: Path) -> int:
 
 def _grows(folder: Path) -> Iterator[Path]:
     """The folder may hold other things: it may be somebody's home."""
-    for name in ("log", "evidence"):
+    for name in ("log", "evidence", "pictures"):
         yield from (folder / name).rglob("*")
     yield from folder.glob("alerts.jsonl*")
     yield from folder.glob("spool.*")

@@ -32,10 +32,11 @@ from workers.capture import factory
 from workers.config import source_address, ssrf_guard
 from workers.config.findings import ConfigFinding
 from workers.config.secrets import Secrets
-from workers.delivery.outbox import CircuitBreaker
+from workers.delivery.state_log import sentence
 from workers.setup import storage_estimate, subscriber_health
 from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
 from workers.setup.storage_estimate import Pictures
+from workers.setup.subscriber_health import Notes
 from workers.stages.site_plan import load_head
 
 PIPE_WIDTH = 1000  # columns
@@ -314,23 +315,29 @@ def _together(jobs: list[_Job], found: _Found) -> None:
 
 
 def _subscribers(config: Config, secrets: Secrets) -> Iterator[Check]:
-    """Checks the webhooks, and the files that fail."""
+    """Checks the webhooks, and tells the files that fail."""
     try:
-        breakers = dict(subscriber_health.breakers(config))
-    except OutsideError as error:
+        notes = subscriber_health.notes(config, secrets)
+    except FusewatchError as error:
         yield Check("subscribers", False, str(error))
-        breakers = {}
-    yield from _webhooks(config, secrets, breakers)
-    known = webhook_names(config)
-    for name, breaker in breakers.items():
-        wrong = "" if name in known else subscriber_health.trouble(breaker)
-        if wrong and name in subscriber_health.files(config):
-            yield Check(f"subscriber {name}", False, wrong)
+        notes = {}
+    yield from _webhooks(config, secrets, notes)
+    for name in sorted(subscriber_health.files(config) & set(notes)):
+        wrong = _wrong(config, name, notes)
+        yield Check(f"subscriber {name}", not wrong, wrong or "takes alerts")
 
 
-def _webhooks(
-    config: Config, secrets: Secrets, breakers: Mapping[str, CircuitBreaker]
-) -> Iterator[Check]:
+def _wrong(config: Config, name: str, notes: Notes, address: str = "") -> str:
+    """What is wrong with a subscriber, or nothing."""
+    try:
+        state = subscriber_health.state(config, name, notes, address)
+    except OutsideError as error:
+        return str(error)
+    failed = f"the last attempt failed: {state.reason}; it is tried again at {state.next_try}"
+    return sentence(name, state) or (failed if state.reason else "")
+
+
+def _webhooks(config: Config, secrets: Secrets, notes: Notes) -> Iterator[Check]:
     """Checks that secrets exist, that hosts have allowed addresses, and that none fails.
 
     It sends nothing.
@@ -344,9 +351,8 @@ def _webhooks(
         except (ConfigError, OutsideError) as error:
             yield Check(name, False, str(error))
         else:
-            state = breakers.get(known, CircuitBreaker())
-            wrong = subscriber_health.trouble(state, whole.url)
+            wrong = _wrong(config, known, notes, whole.url)
             if wrong:
-                yield Check(name, False, f"{target.place} {wrong}")
+                yield Check(name, False, f"{target.place}: {wrong}")
                 continue
             yield Check(name, True, f"{target.place} is {reached}; try it: fusewatch webhooks test")

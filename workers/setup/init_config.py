@@ -24,11 +24,14 @@ from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from workers.config.loader import load
 from workers.runtime.state_folder import make_private
+from workers.schemas.shipped import shipped
 
 STATE = "~/.local/state/fusewatch"
 TOKEN, WEBHOOK = "token", "webhook-secret"
+SCHEMA = "fusewatch.schema.json"  # beside the config: by it editors check and complete the config
 
 _HEAD = """\
+# yaml-language-server: $schema={schema}
 # What is watched, and who is told. Every setting: docs/reference/config.md
 #   fusewatch check {config}       says everything that is wrong with this file
 #   fusewatch doctor {config}      tries camera, microphone, weights and disk
@@ -125,7 +128,8 @@ def refuse_existing(path: Path) -> None:
 def write_config(
     path: Path, new: NewConfig, say: Callable[[str], object] = sys.stdout.write
 ) -> Config:
-    """Writes a config to `path`, and a token and a webhook secret into the state folder.
+    """Writes a config to `path`, a schema for editors beside it, and a token and a webhook secret
+    into the state folder.
 
     Nothing is overwritten: existing secrets are kept and not shown. Raises ConfigError if the
     config exists, OutsideError if a file cannot be written.
@@ -144,12 +148,14 @@ def write_config(
         hook = _made(
             folder / WEBHOOK, "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         )
+        schema = _schema_beside(path)
         _written(path, _text(path, new, folder, _passwords(new, folder)))
     except OSError as error:
         msg = f"{error.filename}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error
     written = load(path)
     say(f"{path}: written. Then: fusewatch run {shlex.quote(str(path))}\n\n")
+    say(f"{schema}\n\n")
     say(_shown("token, for `fusewatch report` and the local endpoint", folder / TOKEN, token))
     say(_shown("webhook secret, for whoever receives alerts", folder / WEBHOOK, hook))
     return written
@@ -158,6 +164,7 @@ def write_config(
 def _text(path: Path, new: NewConfig, folder: Path, passwords: Mapping[str, Path]) -> str:
     secret = json.dumps(f"file:{folder / WEBHOOK}", ensure_ascii=False)
     text = _HEAD.format(
+        schema=SCHEMA,
         config=shlex.quote(str(path)),
         state=json.dumps(str(folder) if new.state else STATE, ensure_ascii=False),
         site=new.site,
@@ -221,9 +228,22 @@ def _made(file: Path, secret: str) -> str:
     return secret
 
 
-def _written(file: Path, text: str) -> None:
+def _schema_beside(config: Path) -> str:
+    """Writes the schema of configs into the config's folder; returns what to say of it."""
+    file, text = config.with_name(SCHEMA), shipped("config")
+    try:
+        _written(file, text, 0o644)
+    except FileExistsError:
+        if file.is_file() and file.read_bytes() == text.encode():
+            return f"{file}: is there; editors complete the config by it"
+        renewed = f"fusewatch schema config > {shlex.quote(str(file))}"
+        return f"{file}: kept as it was, and is not the schema of this version; renew it: {renewed}"
+    return f"{file}: written; editors complete the config by it"
+
+
+def _written(file: Path, text: str, mode: int = 0o600) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(opened, "w", encoding="utf-8") as out:
         out.write(text)
         out.flush()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from models.fusion.noisy_or import Verdict
+from pipeline import codec
 from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import VISION, RuleFinding
-from pipeline.types import SEVERITIES, Anomaly, Presence, content_id
+from pipeline.types import SEVERITIES, Anomaly, DeadLetter, Presence, Record, content_id
 
 
 def gravity(finding: RuleFinding) -> tuple[int, float, int, str]:
@@ -56,3 +57,16 @@ def carried(verdict: Verdict) -> str:
     by = ", ".join(f"{modality} {share:.0%}" for modality, share in shares if share > 0)
     why = f": {'; '.join(verdict.why)}" if verdict.why else ""
     return f"{verdict.label} learned from {by or 'the whole'}{why}"
+
+
+def rejected(record: Record, reason: str) -> DeadLetter:
+    """The DeadLetter of a record that could not be used, with the reason."""
+    return DeadLetter(
+        site=record.site,
+        source=record.source,
+        topic="",  # the caller that read the record fills in its position
+        partition=-1,
+        offset=-1,
+        reason=reason,
+        value=codec.encode(record),
+    )

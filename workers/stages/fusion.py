@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
-from workers.stages.site_state import Head, SitePlan, SiteState, rejected
+from workers.stages.anomalies import rejected
+from workers.stages.site_state import Head, SitePlan, SiteState
+
+MAX_STEP = 10 * SECOND  # ns; sources of one site are rarely further apart
 
 TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -> presence
 
@@ -52,8 +55,8 @@ class FusionState:
 
     Event times of different sites may differ: clocks differ, and a capture sends the records that
     it spooled in an outage. So the sites share only the pace. `_now` advances to the newest record,
-    but by at most a second a record, so that one clock that jumps a year ahead makes no other site
-    late.
+    but by at most a second if that is further ahead than `MAX_STEP`, so that one clock that jumps a
+    year ahead makes no other site late. What a restart reads first may lag: it soon catches up.
     """
 
     def __init__(
@@ -76,9 +79,25 @@ class FusionState:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
             self._sites[record.site] = SiteState(record.site, plan, self._heads, floor)
-        before, newest = self._now, event_start(record)
-        self._now = max(before, min(newest, before + SECOND) if before else newest)
+        before = self._advance(record)
         said = self._sites[record.site].on(record, self._now)
+        return said + self._expired(before)
+
+    def passed(self, record: Record) -> None:
+        """Lets the time of the partition go on by a record that a restart need not judge again."""
+        if record.site in self._plans:
+            self._expired(self._advance(record))
+
+    def _advance(self, record: Record) -> int:
+        """Advances the time of the partition; returns the time before."""
+        before, newest = self._now, event_start(record)
+        near = not before or newest - before <= MAX_STEP
+        self._now = max(before, newest if near else before + SECOND)
+        return before
+
+    def _expired(self, before: int) -> list[Record]:
+        """Returns what silent sources cause at all sites, once a second."""
+        said: list[Record] = []
         if self._now // SECOND > before // SECOND:
             for name, site in self._sites.items():
                 said += site.expire_silent_sources(self._now)

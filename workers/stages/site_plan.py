@@ -9,6 +9,7 @@ from models.language.text import packed
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from pipeline.judge.incident import Timing
+from pipeline.judge.modes import ModePlan
 from pipeline.judge.rules import HEARS, READS, RuleContext, judges
 from pipeline.judge.vision_rules import SEES
 from pipeline.ports import Model
@@ -80,6 +81,8 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
             for name, camera in site.cameras.items()
         },
         cameras={name: camera.detect for name, camera in site.cameras.items()},
+        modes=ModePlan.of(site),
+        judged_in=frozenset(site.fusion.modes),
         sees=lambda: judges(SEES, of),
         hears=judges(HEARS, of),
         reads=judges(READS, of),

@@ -14,28 +14,32 @@ import msgspec
 from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
-from pipeline import codec
 from pipeline.config.schema import Detect
 from pipeline.judge.align import Aligner, Repeat, Unknown
 from pipeline.judge.findings import reason_at
+from pipeline.judge.modes import ModePlan, SiteModes
+from pipeline.judge.rule_gate import PresenceMap, RuleGate
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
     HearingRule,
     ReadingRule,
     RuleFinding,
+    SiteRule,
     TrackedFrame,
     VisionRule,
 )
 from pipeline.judge.source_presence import SourcePresence
 from pipeline.judge.track import StationaryMemory, Tracker
+from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import (
+    BEFORE_ALL,
     SECOND,
     SEVERITIES,
     Anomaly,
-    DeadLetter,
     Described,
     Detections,
     Late,
+    Mode,
     Observation,
     Presence,
     Progress,
@@ -49,7 +53,7 @@ from pipeline.types import (
     event_start,
 )
 from pipeline.zones import Polygon
-from workers.stages.anomalies import anomaly_of, carried, gravity
+from workers.stages.anomalies import anomaly_of, carried, gravity, rejected
 
 WINDOW_SOURCE = "window"
 # ns; findings with no longer gap are one event, with its reason given once
@@ -89,9 +93,12 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = "high"  # of a learned head's anomalies
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
-    sees: Callable[[], Sequence[VisionRule]]  # new rules for each state, as they keep state
-    hears: Sequence[HearingRule]
-    reads: Sequence[ReadingRule]
+    modes: ModePlan
+    judged_in: frozenset[str] = frozenset()  # the modes in which windows are judged; none: all
+    # new rules for each state, as they keep state
+    sees: Callable[[], Sequence[SiteRule[VisionRule]]]
+    hears: Sequence[SiteRule[HearingRule]]
+    reads: Sequence[SiteRule[ReadingRule]]
 
 
 class SiteState:
@@ -110,7 +117,8 @@ class SiteState:
             for camera, detect in plan.cameras.items()
         }
         self._parked = StationaryMemory(plan.still_after, plan.still_distance, plan.horizon)
-        self._sees = plan.sees()
+        self._modes = SiteModes(plan.modes)
+        self._gate = RuleGate(self._modes, plan.sees(), plan.hears, plan.reads)
         self._attendance = SourcePresence(
             site,
             hop=plan.hop,
@@ -146,6 +154,9 @@ class SiteState:
             ahead = min(max(0, start - now), MAX_AHEAD)  # `now` catches up without any silence
             self._patient_until = now + ahead + patience
         self._newest, self._latest = max(self._newest, start), now
+        if isinstance(record, Mode):
+            wrong = self._modes.push(record, self._aligner.promise(REPORTS_SOURCE))
+            return [rejected(record, f"{record.source}: {wrong}")] if wrong else []
         outcome = self._aligner.push(record)
         said: list[Record] = []
         if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
@@ -156,6 +167,7 @@ class SiteState:
                     said += self._attendance.promised(record, now)
                 case Detections() | Sound() | Utterance() | Described():
                     said += self._observe(record)
+        said += self._release()  # before the windows that overlap it are judged
         for out in outcome:
             match out:
                 case Window():
@@ -164,7 +176,7 @@ class SiteState:
                     said.append(out)
                 case Unknown():
                     said.append(rejected(record, f"{record.source}: {out.reason}"))
-        return said + self._promise()
+        return [*map(self._modes.named, said), *self._promise()]
 
     def expire_silent_sources(self, now: int) -> list[Record]:
         """Declares sources lost that were silent for longer than the site's patience.
@@ -180,33 +192,42 @@ class SiteState:
         said: list[Record] = []
         for name in stalled:
             said += self._attendance.stalled(name, limit, patience)
+        said += self._release()
         for out in outcome:
             if isinstance(out, Window):
                 said += self._judge(out)
-        return said + self._promise()
+        return [*map(self._modes.named, said), *self._promise()]
 
     def _observe(self, record: Observation) -> list[Record]:
-        findings: list[RuleFinding] = []
         self._attendance.observed(record)
-        match record:
-            case Detections():
-                seen = self._see(record)
-                if seen is not None:
-                    zones = self._plan.zones.get(record.source, ())
-                    self._sights.append(features.frame_summary(seen, zones))
-                    for rule in self._sees:
-                        findings += rule.see(seen)
-            case Sound():
-                for hears in self._plan.hears:
-                    findings += hears.hear(record)
-            case Utterance() | Described():
-                for reads in self._plan.reads:
-                    findings += reads.read(record)
-                if isinstance(record, Utterance) and not any(f.sure for f in findings):
-                    self._said = record
+        seen = self._see(record) if isinstance(record, Detections) else record
+        if seen is None:
+            return []
+        if isinstance(seen, TrackedFrame):
+            zones = self._plan.zones.get(record.source, ())
+            self._sights.append(features.frame_summary(seen, zones))
+        presence = self._attendance.presence(record.end)
+        findings = self._gate.judge(seen, presence)
+        if isinstance(record, Utterance) and not any(f.sure for f in findings):
+            self._said = record
+        return self._tell(findings, presence)
+
+    def _release(self) -> list[Record]:
+        """Anomalies of rules with modes, of what began before the reports source's promise."""
+        if not self._gate.waiting:
+            return []
+        promised = max(self._aligner.promise(REPORTS_SOURCE), self._aligner.watermark or BEFORE_ALL)
+        said: list[Record] = []
+        for judged in self._gate.release(promised):
+            if judged.seen is self._said and any(f.sure for f in judged.findings):
+                self._said = None
+            said += self._tell(judged.findings, judged.presence)
+        return said
+
+    def _tell(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
+        """Keeps the findings of one observation for the windows; the sure ones are anomalies."""
         self._findings += findings
         head = self._heads.get(self._site)
-        presence = self._attendance.presence(record.end)
         ordinals: dict[str, int] = {}
         said: list[Record] = []
         for finding in findings:
@@ -281,10 +302,16 @@ class SiteState:
             tuple(s for s in self._sights if s.start < window.end),
         )
         head = self._heads.get(self._site)  # read once: another thread may swap the heads
-        fused, learned = self._fused(question), self._found(question, head)
+        fused = self._fused(question) if self._watched("fusion", window) else []
+        learned = self._found(question, head if self._watched("learned", window) else None)
         # Anomalies of rules are emitted as if there were no head, whatever the head's score.
         surer = [a for a in learned if not fused or a.score > fused[0].score]
         return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
+
+    def _watched(self, judgement: str, window: Window) -> bool:
+        """Whether the site's windows are judged so in the mode of the window's newest hop."""
+        start = window.end - self._plan.hop
+        return self._modes.watches(judgement, self._plan.judged_in, start)
 
     def _fused(self, question: HeadQuery) -> list[Anomaly]:
         """Anomaly of evidence from several modalities that together reach the threshold.
@@ -303,7 +330,7 @@ class SiteState:
     def _found(self, question: HeadQuery, head: Head | None) -> list[Anomaly]:
         """Anomaly of the learned head; it continues only while the newest hop alone reaches it."""
         if head is None:
-            self._learned = False  # a head that comes by a swap starts without history
+            self._learned = False  # what judges again later starts without history
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
         (verdict,) = head([question])
@@ -357,21 +384,9 @@ class SiteState:
         if upto <= self._upto:
             return []
         self._upto = upto
+        self._modes.forget(self.floor)
         return [Progress(site=self._site, source="fusion", upto=upto)]
 
 
 def _version(head: Head | None) -> str:
     return RULES_HEAD if head is None else head.version
-
-
-def rejected(record: Record, reason: str) -> DeadLetter:
-    """The DeadLetter of a record that could not be used, with the reason."""
-    return DeadLetter(
-        site=record.site,
-        source=record.source,
-        topic="",  # the caller that read the record fills in its position
-        partition=-1,
-        offset=-1,
-        reason=reason,
-        value=codec.encode(record),
-    )

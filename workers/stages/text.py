@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from models.language.text import packed
 from pipeline.ports import Model
-from pipeline.types import FOREVER, Described, Progress, Record, Report, Roster
-from pipeline.words import cleaned, cleaned_line
+from pipeline.types import FOREVER, Described, Mode, Progress, Record, Report, Roster
+from pipeline.words import cleaned, cleaned_line, cleaned_record
 
 
 class TextStage:
-    """reports.v1 -> observations.v1: a Described for each Report; Progress and Roster pass.
+    """reports.v1 -> observations.v1: a Described for each Report; Progress, Roster and Mode pass.
 
     `encoder` takes texts and returns a vector for each. Control characters and marks of writing
     direction are taken out of the words before. No state is kept between records.
@@ -48,6 +48,8 @@ class _TextState:
                 ]
             case Progress() | Roster():
                 return [record]
+            case Mode():
+                return [cleaned_record(record)]
             case _:
                 return []
 

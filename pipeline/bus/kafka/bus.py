@@ -126,6 +126,10 @@ class KafkaBus:
         is empty."""
         return self._monitor.ends(self._topic(topic), oldest=True)
 
+    def exists(self, topic: str) -> bool:
+        """Returns whether the brokers have the topic; waits up to 5 s for one that is missing."""
+        return self._exists(self._topic(topic))
+
     def committed(self, topic: str, group: str) -> dict[int, tuple[int, bytes]]:
         """Returns the offset and the note that `group` has committed, by partition."""
         return self._monitor.committed(self._topic(topic), self._group(group))
