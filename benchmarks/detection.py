@@ -68,6 +68,14 @@ class Pictures:
             for row in self._truth.dataset["images"]
         }
 
+    def persons(self) -> dict[int, np.ndarray]:
+        """Boxes of the true persons (n, 4: x, y, w, h in pixels) by picture."""
+        found: dict[int, list[list[float]]] = {}
+        for row in self._truth.dataset["annotations"]:
+            if row["category_id"] == self._classes["person"] and not row["iscrowd"]:
+                found.setdefault(row["image_id"], []).append(row["bbox"])
+        return {number: np.array(boxes) for number, boxes in found.items()}
+
     def precision(self, detect: Callable[[np.ndarray], tuple[Box, ...]]) -> Precision:
         """Average precision of a detector over all pictures."""
         rows = []

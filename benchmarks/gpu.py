@@ -55,7 +55,7 @@ YOLOX = "yolox_nano/yolox_nano.onnx"
 VIDEO = "video/vtest_first25s.mp4"
 
 
-class Skip(Exception):  # noqa: N818 - it is no error
+class Skip(Exception):
     """A part cannot run here; the text says why."""
 
 
