@@ -3,9 +3,9 @@
     python -m models.vision.convert yolox_nano.onnx OUT.onnx [--open-batch] [--half]
 
 The weights stay what they are; in half precision they are rounded. Two pictures at once must give
-what each gives alone, or the copy is not written. `Detector` runs the pictures of
-several cameras at once if the batch axis is open, which a GPU needs to be fast. The package `onnx`
-is needed (extra `gpu`, `train` or `dev`).
+what each gives alone, or the copy is not written. `Detector` runs the pictures of several cameras
+at once if the batch axis is open, which a GPU needs to be fast. The package `onnx` is needed (extra
+`gpu`, `train` or `dev`).
 """
 
 from __future__ import annotations
