@@ -51,6 +51,9 @@ kafka: | build/.apt-test ## a real Apache Kafka on 127.0.0.1:9092 until Ctrl-C; 
 
 bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of the docs, beside rivals in the same run
 	.venv-torch/bin/python -m benchmarks.vision $(SHARED)/media $(SHARED)/weights
+	.venv-torch/bin/python $(PIP) pycocotools
+	.venv-torch/bin/python -m benchmarks.detection $(SHARED)/media $(SHARED)/weights
+	.venv-torch/bin/python -m benchmarks.regions $(SHARED)/media $(SHARED)/weights
 	.venv-torch/bin/python -m benchmarks.speech $(SHARED)/media $(SHARED)/weights --openai build/tiny.en.pt
 	$(BIN)/python -m benchmarks.sound $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.jpeg $(SHARED)/media

@@ -13,6 +13,8 @@ ultralytics writes it; a file with 80 classes and no names is assumed to have th
 from __future__ import annotations
 
 import ast
+import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +103,11 @@ class Detector:
         """Height and width of the model's input in pixels."""
         return self._size
 
+    @property
+    def batch(self) -> int:
+        """The most pictures that one run of the graph takes."""
+        return self._batch
+
     def prepare(self, image: np.ndarray, slot: int = 0) -> Fit:
         """Writes one picture into the input tensor; benchmarks call it before `run`."""
         fit = self._letterbox.place(image, self._tensor[slot], self._fits[slot])
@@ -111,6 +118,21 @@ class Detector:
         """Runs only the graph, on the first `count` prepared pictures."""
         return self._session.run([self._output], {self._input: self._tensor[:count]})[0]
 
+    def postprocess(self, output: np.ndarray, fit: Fit) -> tuple[Box, ...]:
+        """Converts one picture's part of the output of `run` to boxes."""
+        corners, scores, classes = self._read(output)
+        scores = scores.round(3)
+        # Also drops NaN: a comparison with NaN is false.
+        good = np.flatnonzero((scores >= self._min_score) & np.isfinite(corners).all(1))
+        best = good[np.argsort(-scores[good], kind="stable")[:MAX_CANDIDATES]]
+        corners, scores, classes = corners[best], scores[best], classes[best]
+        if self._read != self._read_finished:
+            kept = suppress(corners, classes, self._iou)[: self._max_boxes]
+            corners, scores, classes = corners[kept], scores[kept], classes[kept]
+        return boxes(fit.to_fractions(corners), scores, [self._labels[c] for c in classes])[
+            : self._max_boxes
+        ]
+
     def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
         """Returns the boxes of each picture, in order."""
         found: list[tuple[Box, ...]] = []
@@ -118,7 +140,7 @@ class Detector:
             images = batch[first : first + self._batch]
             fits = [self.prepare(image, slot) for slot, image in enumerate(images)]
             outputs = self.run(len(images))
-            found += [self._boxes(row, fit) for row, fit in zip(outputs, fits, strict=True)]
+            found += [self.postprocess(row, fit) for row, fit in zip(outputs, fits, strict=True)]
         return found
 
     def _family(self, meta: dict[str, str]):
@@ -170,20 +192,6 @@ class Detector:
         known = (classes >= 0) & (classes < len(self._labels))
         return rows[:, :4], np.where(known, rows[:, 4], 0.0), classes
 
-    def _boxes(self, output: np.ndarray, fit: Fit) -> tuple[Box, ...]:
-        corners, scores, classes = self._read(output)
-        scores = scores.round(3)
-        # Also drops NaN: a comparison with NaN is false.
-        good = np.flatnonzero((scores >= self._min_score) & np.isfinite(corners).all(1))
-        best = good[np.argsort(-scores[good], kind="stable")[:MAX_CANDIDATES]]
-        corners, scores, classes = corners[best], scores[best], classes[best]
-        if self._read != self._read_finished:
-            kept = suppress(corners, classes, self._iou)[: self._max_boxes]
-            corners, scores, classes = corners[kept], scores[kept], classes[kept]
-        return boxes(fit.to_fractions(corners), scores, [self._labels[c] for c in classes])[
-            : self._max_boxes
-        ]
-
 
 def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
     unknown = [name for name in providers if name not in PROVIDERS]
@@ -201,6 +209,11 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
     if not path.is_file():
         msg_0 = f"{path}: no such model file; try `fusewatch weights pull`"
         raise WeightsError(msg_0)
+    if "cuda" in providers or "tensorrt" in providers:
+        # CUDA and cuDNN may be packages of pip, which the loader of libraries does not search.
+        # ONNX Runtime prints what it does not find; stdout is for alerts.
+        with contextlib.redirect_stdout(sys.stderr):
+            ort.preload_dlls()
     model = read_onnx(path)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -57,6 +57,7 @@ HEAVY = {
     },  # the first: to learn
     "onnxruntime": {
         "models/vision/detector.py",
+        "models/vision/convert.py",
         "models/fusion/learned_head.py",
         "models/language/text.py",
     },
