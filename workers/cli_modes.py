@@ -49,7 +49,7 @@ def mode(
     from workers.capture.report_client import read_mode, send_mode
     from workers.setup.report_target import report_target
 
-    if mode is not None and by is None:
+    if mode is not None and not (by or "").strip():
         msg = "--by NAME is missing: who sets the mode?"
         raise ConfigError(msg)
     if mode is None and (by is not None or lasts is not None):
@@ -83,6 +83,9 @@ def snooze(
     from workers.capture.report_client import send_mode
     from workers.setup.report_target import report_target
 
+    if not by.strip():
+        msg = "--by NAME is missing: who snoozes it?"
+        raise ConfigError(msg)
     if (lasts is None) != end:
         context.fail("either --for SPAN, or --end")
     target = report_target(site, config=config, url=url, state=state)

@@ -21,6 +21,7 @@ from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, LocalBus
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
+from pipeline.judge.findings import reason_at
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
 from workers.bus.dead_letter_store import DaemonRetries
@@ -302,7 +303,7 @@ class Daemon:
                 label="stage-failed",
                 severity="high",
                 score=1.0,
-                reasons=(why,),
+                reasons=(reason_at(now, why),),
                 kind=SYSTEM,
                 what=why,
                 mode=modes[site].mode if site in modes else of.modes.default,

@@ -102,6 +102,7 @@ class View:
             self._live = Live(console=self._console, auto_refresh=False, redirect_stderr=False)
             self._live.start()
         self._is_ready = True
+        self._next = 0.0  # the view comes at once, also where a backlog was worked off before
         log.info("ready")
 
     def close(self) -> None:
@@ -142,7 +143,7 @@ class View:
                 alert.state,
                 ", ".join(alert.labels),
                 alert.site,
-                f": {_cause(alert)}" if self._is_terminal else "",
+                f": {'; '.join(_causes(alert))}" if self._is_terminal else "",
                 extra={"data": {"alert": alert.id, "revision": alert.revision}},
             )
 
@@ -330,7 +331,7 @@ class View:
             time=screen.moment(alert.time, self._zone(alert.site), today=self._now(snapshot)),
             severity=alert.severity,
             what=", ".join(alert.labels) + where,
-            cause=_cause(alert),
+            causes=_causes(alert),
             closed=alert.state == "closed",
         )
 
@@ -352,8 +353,8 @@ class View:
             yield f"{waiting:g} alert{plural} for {name} will be sent at the next start"
 
 
-def _cause(alert: Alert) -> str:
-    return "; ".join(_CLOCK.sub("", reason) for reason in alert.reasons)
+def _causes(alert: Alert) -> tuple[str, ...]:
+    return tuple(_CLOCK.sub("", reason) for reason in alert.reasons)
 
 
 def _cleaned(record: logging.LogRecord) -> bool:

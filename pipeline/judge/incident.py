@@ -286,7 +286,9 @@ class IncidentFold:
         self._said = incident
         self._reminder.revised()
         self._retold = findings.ends(self._retold)
-        alert_id = content_id(incident.site, incident.opened_by)
+        # Under another `incidents.group` the same anomaly opens another incident.
+        whose = (self._group,) if self._group else ()
+        alert_id = content_id(incident.site, incident.opened_by, *whose)
         revision, self._revision = self._revision, self._revision + 1
         before, reasons = self._reasons, findings.lines(incident.all_reasons | self._retold)
         self._reasons = frozenset(reasons)

@@ -81,7 +81,7 @@ class ModePlan(msgspec.Struct, frozen=True, kw_only=True):
             return "" if mode.mode in (*self.known, AUTO) else "the site has no such mode"
         if mode.rule not in (ALL_RULES, *self.rules):
             return "the site has no rule of this name"
-        return "" if mode.mode in (SNOOZED, AUTO) else "a rule has no mode, it is snoozed"
+        return "" if mode.mode in (SNOOZED, AUTO) else "a rule takes the mode `snoozed` or `auto`"
 
 
 class _Held(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.judge.findings import reason_at
 from pipeline.sources import CAPTURE_IS_SILENT
 from pipeline.types import (
     SECOND,
@@ -42,6 +43,7 @@ class SourcePresence:
         self._lost: dict[str, int] = {}  # source -> since when
         self._gone: set[str] = set()  # lost sources that a heartbeat monitor spoke for last
         self._cried: dict[str, int] = {}  # source -> time of its last `system` anomaly
+        self._why: dict[str, str] = {}  # source -> the reason of that anomaly
         self._heard: dict[str, int] = {}  # source -> its last promise
         self._spoke: dict[str, int] = {}  # source -> `now` of the partition at that promise
 
@@ -64,6 +66,7 @@ class SourcePresence:
         self._heard[promise.source], self._spoke[promise.source] = promise.upto, now
         if promise.alive:
             self._lost.pop(promise.source, None)
+            self._why.pop(promise.source, None)
             self._gone.discard(promise.source)
             return []
         if promise.upto - before > self._max_untold or self._is_back(promise):
@@ -118,6 +121,8 @@ class SourcePresence:
     def _cry(self, source: str, now: int, reason: str) -> Anomaly:
         """Returns the `system` anomaly of a lost source."""
         self._cried[source] = now
+        news = self._why.get(source) != reason
+        self._why[source] = reason
         start = now // self._hop * self._hop
         return Anomaly(
             site=self._site,
@@ -130,7 +135,7 @@ class SourcePresence:
             severity="medium",
             score=1.0,
             presence=self.presence(now),
-            reasons=(reason,),
+            reasons=(reason_at(start, reason),) if news else (),
             kind=SYSTEM,
             what=reason,
         )

@@ -199,7 +199,7 @@ def test_a_source_that_stays_lost_is_told_live_and_not_in_a_recording() -> None:
     live, recorded = stage(recorded=False).open({}), stage().open({})
     said = anomalies([out for r in in_step(sources) for out in live.on(r, None)])
     assert {(a.rule, a.label, a.source) for a in said} == {("system", "source-lost", "desk")}
-    assert said[0].reasons == ("desk is lost: no route",)
+    assert said[0].reasons == ("00:16:52Z desk is lost: no route",)
     assert said[0].presence["desk"] == "lost"
     assert anomalies([out for r in in_step(sources) for out in recorded.on(r, None)]) == []
 

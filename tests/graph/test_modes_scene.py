@@ -116,7 +116,7 @@ def test_a_mode_is_said_again_with_the_roster(config: Path, scene: Scene) -> Non
     [
         ("modes: [{at: 1, mode: amred}]", "modes[0]: the site has no such mode (`amred`); did you"),
         ("modes: [{at: 1, mode: snoozed, rule: zone-flor}]", "did you mean `zone-floor`?"),
-        ("modes: [{at: 1, mode: armed, rule: sound}]", "a rule has no mode, it is snoozed"),
+        ("modes: [{at: 1, mode: armed, rule: sound}]", "a rule takes the mode `snoozed` or `auto`"),
         ("modes: [{at: 5, mode: armed, until: 4}]", "modes[0].until: must be after `at`"),
         ("modes: [{at: -1, mode: armed}]", "modes[0].at"),
         ("modes: [{at: 1, mode: armed, unil: 4}]", "did you mean `until`"),

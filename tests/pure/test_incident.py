@@ -456,3 +456,11 @@ def test_a_restart_during_an_outage_does_not_cut_what_lasts_elsewhere() -> None:
     assert floor == at(0)
     assert sum(len(alerts) for alerts in told) > 8
     assert list(again.on(records[-1], None)) == list(whole.on(records[-1], None))
+
+
+def test_the_same_anomaly_has_another_id_where_each_source_has_its_own_incident() -> None:
+    ids = set()
+    for by_source in (False, True):
+        state = AlertStage({"office": SiteIncidents(TIMING, by_source)}, lambda *_: ()).open({})
+        ids |= {alert.id for alert in state.on(anomaly(5), None)}
+    assert len(ids) == 2

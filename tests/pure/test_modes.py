@@ -125,7 +125,7 @@ def test_a_late_statement_changes_nothing_that_was_judged():
         (mode("armed", 5, until=5), "ends before it begins"),
         (mode("armed", 5, until=4), "ends before it begins"),
         (mode("snoozed", 1, rule="zone-floor"), "no rule of this name"),
-        (mode("armed", 1, rule="sound"), "it is snoozed"),
+        (mode("armed", 1, rule="sound"), "takes the mode `snoozed`"),
     ],
 )
 def test_an_odd_record_is_refused_and_breaks_nothing(odd, why):

@@ -21,8 +21,13 @@ def row(source: str = "desk", site: str = "office", *, wrong: str = "") -> Row:
     return Row(site=site, source=source, cells=WELL, wrong=wrong, troubled=bool(wrong))
 
 
-def alert(cause: str = "person in floor") -> AlertRow:
-    return AlertRow(time="22:14:03 CET", severity="high", what="intrusion", cause=cause)
+def alert(*causes: str) -> AlertRow:
+    return AlertRow(
+        time="22:14:03 CET",
+        severity="high",
+        what="intrusion",
+        causes=causes or ("person in floor",),
+    )
 
 
 def shown(made: Screen, width: int = 80, height: int = 24) -> list[str]:

@@ -15,7 +15,7 @@ from workers.runtime.status import Snapshot, Status, SubscriberState
         (["connecting", "lost"], 1),
         (["connecting", "live", "lost", "connecting"], 1),
         (["connecting", "lost", "live"], 0),
-        (["live", "ended"], 0),
+        (["live", "ended"], 1),
         (["playing"], 0),
     ],
 )

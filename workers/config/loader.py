@@ -259,7 +259,10 @@ def _wrong(data: Any, wanted: str, way: Way, found: list[Problem]) -> None:
         float: "a number",
         type(None): "nothing",
     }[type(data)]
-    hint = "; put it in quotes" if wanted == "text" and isinstance(data, (int, float)) else ""
+    number = isinstance(data, (int, float)) and not isinstance(data, bool)
+    hint = "; put it in quotes" if wanted == "text" and number else ""
+    if wanted == "text" and isinstance(data, bool):
+        hint = "; write the word, or put it in quotes"
     if wanted in ("a number", "a whole number") and isinstance(data, str) and _NUMBER.match(data):
         hint = "; write the number alone, without quotes and unit"
     found.append(Problem(way, f"must be {wanted}, and is {given}{hint}"))

@@ -50,8 +50,11 @@ _ROOMS = (
     Room(20, 2000, 32, 400),
     Room(20, 400, 32, 400),
     Room(20, 120, 32, 100),
-    Room(20, 120, 16, 40),
-    Room(10, 80, 8, 20),
+    Room(12, 100, 32, 64),
+    Room(8, 80, 32, 32),
+    Room(8, 80, 20, 64),
+    Room(8, 80, 20, 32),
+    Room(8, 80, 12, 20),
     Room(4, 60, 4, 10),
     Room(2, 40, 1, 2),
 )
@@ -115,7 +118,10 @@ def _event(alert: Alert, room: Room) -> AlertEvent:
     if missing := len(alert.findings) - len(told) + alert.findings_cut:
         cut["findings"] = missing
     pictures = {f"_{finding.source}.jpg" for finding in told}
-    by_loss = sorted(alert.presence, key=lambda name: (alert.presence[name] != "lost", name))
+    found = {finding.source for finding in told}
+    by_loss = sorted(
+        alert.presence, key=lambda name: (name not in found, alert.presence[name] != "lost", name)
+    )
     shown = [name for name in alert.evidence if name[name.rfind("_") :] in pictures]
     data = AlertData(
         alert_id=alert.id,
@@ -125,7 +131,7 @@ def _event(alert: Alert, room: Room) -> AlertEvent:
         site=alert.site,
         group=alert.group,
         label=alert.label,
-        labels=some("labels", alert.labels, (alert.label, *(f.label for f in told))),
+        labels=some("labels", alert.labels, (alert.label, *(f.label for f in alert.findings))),
         rules=some("rules", alert.rules),
         severity=alert.severity,
         score=_finite(alert.score),

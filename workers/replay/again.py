@@ -68,7 +68,8 @@ def judge_again(
     wanted = [incident for run in run_ups.values() for incident in run.wanted]
     outside = comparison.outside(wanted)
     replayed = [incident for incident in wanted if incident.id not in outside]
-    changes, unknown = comparison.config_changes(then, now, since, until)
+    begins = {incident.site: incident.start for incident in reversed(wanted)}
+    changes, unknown = comparison.config_changes(then, now, begins, since, until)
     compared = Comparison(
         sent_incidents=len(replayed),
         sent_revisions=sum(len(incident.revisions) for incident in replayed),

@@ -177,15 +177,27 @@ def unsure(
 
 
 def config_changes(
-    then: Sequence[SiteConfig], now: Iterable[SiteConfig], since: int, until: int
+    then: Sequence[SiteConfig],
+    now: Sequence[SiteConfig],
+    begins: Mapping[str, int],
+    since: int,
+    until: int,
 ) -> tuple[list[ConfigChange], list[str]]:
     """Returns what judged the sites in `[since, until)` and is different now, and sites of which
-    that is not known for the whole span."""
+    that is not known from the begin of their first incident (ns, by site) on."""
     found: list[ConfigChange] = []
     unknown = []
+    gone = {config.site for config in then} - {config.site for config in now}
+    for site in sorted(gone):
+        if known := in_force(then, site, since, until):
+            path = f"sites.{site}"
+            found.append(
+                ConfigChange(since=_at(known[0].start), path=path, was="there", now="gone")
+            )
     for present in now:
         known = in_force(then, present.site, since, until)
-        if not known or known[0].start > since:
+        begin = begins.get(present.site)
+        if begin is not None and (not known or known[0].start > max(begin, since)):
             unknown.append(present.site)
         for before in known:
             found += [_change(before, each) for each in differences(before, present)]

@@ -306,6 +306,8 @@ def _modes_fit(scene: Scene, plan: ModePlan) -> None:
         if wrong:
             word, known = (given.rule, plan.rules) if given.rule else (given.mode, plan.known)
             near = nearest(word, known) or f"; there is {', '.join(known)}"
+            if word in known:  # what is wrong is said
+                word, near = given.mode, ""
             msg = f"{scene.path}: modes[{i}]: {wrong} (`{word}`){near}"
             raise ConfigError(msg)
 

@@ -53,7 +53,7 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     severity: str
     what: str  # its labels, and where
-    cause: str
+    causes: tuple[str, ...]  # the oldest first
     closed: bool = False
 
 
@@ -126,12 +126,13 @@ def _sources(rows: Sequence[Row], room: int, width: int) -> list[Text]:
 def _alert(alert: AlertRow, longest: int, width: int, spare: int) -> list[Text]:
     """An alert on a line; the newest causes stand below it where they do not fit and lines are
     left."""
-    made = [_alert_line(alert, longest, width, alert.cause)]
-    whole = _alert_line(alert, longest, math.inf, alert.cause)
+    cause = "; ".join(alert.causes)
+    made = [_alert_line(alert, longest, width, cause)]
+    whole = _alert_line(alert, longest, math.inf, cause)
     if spare <= 0 or width + 1 < _DETAILED or whole.plain == made[0].plain:
         return made
     indent = " " * (longest + len(_GAP))
-    causes = alert.cause.split("; ")[-min(spare, MOST_CAUSES) :]
+    causes = alert.causes[-min(spare, MOST_CAUSES) :]
     return [
         _alert_line(alert, longest, width, ""),
         *(Text(fit(f"{indent}{clean(cause)}", width), made[0].style) for cause in causes),

@@ -72,9 +72,9 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def lost_sources(self) -> int:
-        """The number of cameras and microphones that are lost, or connect again after a loss."""
+        """The number of cameras and microphones that are lost, have ended, or connect again."""
         return sum(
-            state.state == "lost" or (state.state == "connecting" and state.changes > 0)
+            state.state in ("lost", "ended") or (state.state == "connecting" and state.changes > 0)
             for sources in self.sources.values()
             for state in sources.values()
         )
