@@ -665,13 +665,17 @@ def test_a_wrong_password_says_so_and_is_not_shown(
         lambda: bus.reader(TOPIC, GROUP).poll(1, 0.1),
         lambda: bus.end(TOPIC),
     ):
-        began = time.monotonic()
-        # A broker hangs up as it refuses, and the library may see that first: then it may be both
-        with pytest.raises(OutsideError, match=r"refuses? user fusewatch.*bus\.sasl") as was:
-            doing()
+        for _ in range(5):
+            began = time.monotonic()
+            with pytest.raises(OutsideError, match=r"refuses? user fusewatch.*bus\.sasl") as was:
+                doing()
+            assert "hunter2" not in f"{was.value!r} {was.value.__cause__!r}"
+            assert time.monotonic() - began < 30
+            # A broker hangs up as it refuses. On a busy machine the library may see that first, and
+            # then it may be both: the broker is away, or refuses us. Another attempt knows.
+            if not isinstance(was.value, BrokersAway):
+                break
         assert not isinstance(was.value, BrokersAway)
-        assert "hunter2" not in f"{was.value!r} {was.value.__cause__!r}"
-        assert time.monotonic() - began < 30
 
 
 def test_a_client_certificate_opens_the_brokers_that_ask_for_one(
