@@ -464,3 +464,16 @@ def test_the_same_anomaly_has_another_id_where_each_source_has_its_own_incident(
         state = AlertStage({"office": SiteIncidents(TIMING, by_source)}, lambda *_: ()).open({})
         ids |= {alert.id for alert in state.on(anomaly(5), None)}
     assert len(ids) == 2
+
+
+def test_closed_incidents_are_forgotten_where_no_restart_may_begin_within_them() -> None:
+    stage = AlertStage({"office": SiteIncidents(TIMING)}, lambda *_: ())
+    state = stage.open({})
+    for number in range(500):
+        for second in range(3):
+            state.on(anomaly(number * 30 + second), None)
+        state.on(progress(number * 30 + 29), None)
+    (site,) = state._sites.values()
+    kept = {span for fold in site._folds.values() for span in fold.closed}
+    assert len(kept) <= 1
+    assert state.floor("office") == at(499 * 30 + 29)

@@ -100,9 +100,10 @@ class _Site:
 
     def advance(self, upto: int) -> list[Alert]:
         """Returns the revisions that a watermark causes, in an order that a restart repeats."""
-        return [
-            alert for which in sorted(self._folds) for alert in self._folds[which].advance(upto)
-        ]
+        alerts = [a for which in sorted(self._folds) for a in self._folds[which].advance(upto)]
+        if alerts:  # an incident has closed
+            self._forget_closed()
+        return alerts
 
 
 class AlertState:
