@@ -43,6 +43,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     # no motion is measured
     gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
     audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
+    # Which frames of a stream are decoded. `keyframes`: keyframes only, which is cheap and comes up
+    # to the distance of two keyframes late. `auto`: keyframes only while nothing moves
+    decode: Annotated[str, Meta(pattern=r"^(all|keyframes|auto)\Z")] = "all"
 
 
 class Zone(Settings, frozen=True, kw_only=True):
@@ -61,11 +64,26 @@ class Line(Settings, frozen=True, kw_only=True):
     coordinates: str  # the two points, `"x,y, x,y"`, in fractions of the frame
 
 
+class Streams(Settings, frozen=True, kw_only=True):
+    """The two streams of a camera, each an address or a mapping as `source`."""
+
+    detect: str | Mapping[str, str]  # the small stream: it is looked at, and shown in alerts
+    # The large stream. Nothing reads it yet: `check` checks its address, and `doctor` tries it
+    record: str | Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "Streams(***)"
+
+
 class Camera(Settings, frozen=True, kw_only=True):
     """A camera: where its pictures come from, and what is looked for in them."""
 
-    # An address, or a mapping of `url`, `username` and `password`
-    source: str | Mapping[str, str]
+    # An address, or a mapping of `url`, `username` and `password`. A camera has this or `streams`
+    source: str | Mapping[str, str] = ""
+    streams: Streams | None = None  # a small and a large stream, in place of `source`
+    # What decodes its stream: `off` for software, `auto`, or the device that FFmpeg calls so. Where
+    # a device cannot be used, software decodes
+    hwaccel: Annotated[str, Meta(pattern=r"^(off|auto|cuda|vaapi|qsv)\Z")] = "off"
     detect: Detect = Detect()  # how its frames are analysed
     zones: Mapping[Name, Zone] = {}  # its zones by name
     lines: Mapping[Name, Line] = {}  # its lines by name
@@ -79,6 +97,14 @@ class Microphone(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
     # which of several sound tracks of one stream or file, counted from 1; the first by default
     track: Annotated[int, Meta(ge=1, le=64)] | None = None
+
+
+def addresses(source: Camera | Microphone) -> dict[Way, str | Mapping[str, str]]:
+    """Returns the addresses of a camera or microphone by their settings; the first is used."""
+    if isinstance(source, Camera) and source.streams is not None:
+        streams = source.streams
+        return {("streams", "detect"): streams.detect, ("streams", "record"): streams.record}
+    return {("source",): source.source}
 
 
 class Windows(Settings, frozen=True, kw_only=True):

@@ -255,7 +255,7 @@ class Breaks:
         self.error = error
         self.pixels = pixels
         self.video = types.SimpleNamespace(
-            type="video", codec_context=types.SimpleNamespace(thread_count=0), disposition=0
+            type="video", codec_context=av.CodecContext.create("h264", "r"), disposition=0
         )
         self.format = types.SimpleNamespace(name="rtsp")
         self.streams = types.SimpleNamespace(video=[self.video], audio=[])

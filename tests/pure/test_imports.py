@@ -54,6 +54,7 @@ HEAVY = {
         "workers/capture/av_stream.py",
         "workers/capture/stream_opening.py",
         "workers/media/containers.py",
+        "workers/media/picture_decoder.py",
     },  # the first: to learn
     "onnxruntime": {
         "models/vision/detector.py",

@@ -8,7 +8,8 @@ nothing else.
 After `Progress(alive=False)` with `upto` no record that starts before `upto` is published: such
 frames are dropped, audio is cut there, and both are counted.
 
-Counts of a source: captured = published + gated.rate + dropped.* + chunks in the buffer.
+Counts of a source: captured = published + gated.rate + gated.undecoded + dropped.* + chunks in the
+buffer.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from workers.runtime.status import Status
 
 RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
 STALLED_AFTER = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
+FRAMES_MISSED = 3  # or as long as so many frames take, if they are further apart
 HEALTHY_AFTER = 30 * SECOND  # after living so long the delays begin at the shortest again
 MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
@@ -50,7 +52,8 @@ MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and mor
 log = logging.getLogger("fusewatch")
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
-Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame that is not published
+# source, what; "dropped.*" and "gated.*" are frames that are not published
+Count = Callable[[str, str], None]
 MakeSource = Callable[[Count], Source]
 
 
@@ -153,6 +156,7 @@ class Capture:
         self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
+        self._spans: dict[str, int] = {}  # source -> ns until its next frame is due
         self._holes: dict[str, str] = {}  # sources that say that they have nothing -> the reason
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
@@ -232,6 +236,8 @@ class Capture:
             self._status.reach(site, source, "captured", chunk.start)
         with self._lock:
             self._heard[source] = self._clock()
+            if isinstance(chunk, FrameChunk):
+                self._spans[source] = chunk.end - chunk.start
             self._holes.pop(source, None)
             self._state, self._reason = "live", ""
         if (
@@ -245,7 +251,7 @@ class Capture:
 
     def _told(self, source: str, what: str) -> None:
         """Counts for a source; PortAudio's thread calls it too."""
-        if what.startswith("dropped."):
+        if what.startswith(("dropped.", "gated.")):
             self._vain[source] += 1
         self._count(source, what)
 
@@ -336,10 +342,11 @@ class Capture:
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
             hole = self._holes.get(source)
+            patience = max(self._settings.stalled, FRAMES_MISSED * self._spans.get(source, 0))
         if state in ("live", "connecting") and hole is not None:
             return "lost", hole
-        if state == "live" and now - heard > self._settings.stalled:
-            return "lost", f"nothing came for {self._settings.stalled / SECOND:g} s"
+        if state == "live" and now - heard > patience:
+            return "lost", f"nothing came for {patience / SECOND:g} s"
         return state, reason
 
     def _roster(self, source: str, now: int) -> Roster:

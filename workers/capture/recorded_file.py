@@ -24,7 +24,7 @@ from workers.capture.stream_opening import chosen, why_no_file
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, Unplayable, open_file
-from workers.media.jpeg import encoded, fits
+from workers.media.jpeg import fits
 from workers.media.motion import measured, model_for
 from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
 from workers.media.recording_reader import RecordingReader
@@ -148,8 +148,7 @@ class RecordedSource:
                 yield from self._hole(now)
                 continue
             self._in_hole = False
-            pixels = self._shown[1].pixels()
-            data = encoded(pixels)
+            jpeg = self._shown[1].jpeg()
             start = self._times.at(round(now * SECOND), "picture")
             period = round(self._due / self._fps * SECOND) - round(now * SECOND)
             seen = measured(self._motion, self._shown[1].luma, start)
@@ -160,9 +159,9 @@ class RecordedSource:
                 start=start,
                 end=start + period,
                 seq=seq,
-                width=pixels.shape[1],
-                height=pixels.shape[0],
-                data=data,
+                width=jpeg.width,
+                height=jpeg.height,
+                data=jpeg.data,
                 look=seen.look,
                 motion=seen.motion,
                 regions=seen.regions,

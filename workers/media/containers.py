@@ -22,7 +22,7 @@ FORMATS = (  # formats that FFmpeg may detect: no playlist, no script, no list o
 )
 TIMELESS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc"})  # formats without times of their own
 BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
-_PICTURES = {"max_pixels": str(MAX_PIXELS)}
+PICTURE_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 _LISTS = {  # by scheme: protocols, formats
     "file": ("file", FORMATS),
     "http": ("http,tcp", FORMATS),
@@ -41,7 +41,7 @@ def options(scheme: str) -> dict[str, str]:
     """FFmpeg's options for an address of this scheme."""
     protocols, formats = _LISTS[scheme]
     return {
-        **_PICTURES,
+        **PICTURE_LIMITS,
         "protocol_whitelist": protocols,
         "format_whitelist": formats,
         "rtsp_transport": "tcp",
@@ -60,7 +60,7 @@ def open_file(path: Path) -> Any:
         msg = f"{path}: is empty"
         raise Unplayable(msg)
     protocols, formats = _LISTS["file"]
-    limits = {**_PICTURES, "protocol_whitelist": protocols, "format_whitelist": formats}
+    limits = {**PICTURE_LIMITS, "protocol_whitelist": protocols, "format_whitelist": formats}
     try:
         return av.open(f"file:{path.absolute()}", options=limits)
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -103,5 +103,7 @@ def _decodable(stream: Any, kind: str) -> Any:
         msg = f"has {kind} in a format (codec) that cannot be decoded here; use {better}"
         raise LookupError(msg)
     stream.codec_context.thread_count = 1  # each further thread delays a stream by a frame
-    stream.codec_context.options = dict(_PICTURES)  # the options of a container do not reach it
+    stream.codec_context.options = dict(
+        PICTURE_LIMITS
+    )  # the options of a container do not reach it
     return stream

@@ -87,9 +87,11 @@ def small_luma(picture: NDArray[np.uint8], quarters: int = 0) -> Luma:
     return np.ascontiguousarray(np.rot90(small, quarters))
 
 
-def measured(model: MotionModel | None, luma: Callable[[], Luma], start: int) -> Motion:
+def measured(
+    model: MotionModel | None, luma: Callable[[], Luma], start: int, *, sparse: bool = False
+) -> Motion:
     """What moves in a frame; without a model nothing is measured, and every frame is looked at."""
-    return UNMEASURED if model is None else model(luma(), start)
+    return UNMEASURED if model is None else model(luma(), start, sparse=sparse)
 
 
 def model_for(detect: Detect, fps: float) -> MotionModel | None:
@@ -113,9 +115,16 @@ class MotionModel:
         self._background: Any = None
         self._recent: deque[Levels] = deque(maxlen=max(1, round(_REST * fps)))
         self._before: Any = None  # where something differed in the frame before, and around it
+        self._time = 0  # ns; start of the frame before
 
-    def __call__(self, luma: Luma, start: int) -> Motion:
-        """Takes the next published frame, which starts at `start` (ns)."""
+    def __call__(self, luma: Luma, start: int, *, sparse: bool = False) -> Motion:
+        """Takes the next published frame, which starts at `start` (ns).
+
+        A `sparse` frame is a keyframe, and those between the last one and this were not decoded. It
+        is compared with the last one, and a small patch is told at once, since nobody knows where
+        it was a moment ago.
+        """
+        gap, self._time = start - self._time, start
         levels: Any = cv2.blur(_LEVELS[luma], (3, 3))
         if not self._learnt:
             return self._anew(levels, start, "first")
@@ -124,9 +133,13 @@ class MotionModel:
         if abs(light) > _LIGHT:
             return self._anew(levels, start, _cause(levels, usual))
         levels = levels - local
-        mask = self._compared(levels)
+        mask = self._compared(levels, min(gap / SECOND / _HISTORY, 1.0) if sparse else self._rate)
         if np.count_nonzero(mask) > _MUCH * mask.size:
             return self._anew(levels, start, _cause(levels, usual))
+        if sparse:
+            self._before[:] = 255
+            while len(self._recent) > 1:
+                self._recent.popleft()
         stepped = cv2.absdiff(levels, self._recent[0]) > _STEP
         self._recent.append(levels)
         return self._told(mask, stepped, start)
@@ -144,10 +157,10 @@ class MotionModel:
         self._looked, self._begun, self._why = start, start, look
         return Motion(look=look, motion=b"\xff" * (COLUMNS * ROWS), regions=((0.0, 0.0, 1.0, 1.0),))
 
-    def _compared(self, levels: Levels) -> NDArray[np.uint8]:
-        """Learns the frame; returns the pixels that are not as usual."""
+    def _compared(self, levels: Levels, share: float) -> NDArray[np.uint8]:
+        """Learns the frame by this share; returns the pixels that are not as usual."""
         self._learnt += 1
-        rate = max(self._rate, 1 / (2 * self._learnt))
+        rate = max(share, 1 / (2 * self._learnt))
         return self._background.apply(levels, learningRate=rate)  # type: ignore[no-any-return]
 
     def _told(self, mask: NDArray[np.uint8], stepped: Mask, start: int) -> Motion:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE, Samples
 from workers.media.containers import Unplayable, open_file, picture_track, sound_track
-from workers.media.jpeg import Pixels, fits, fitted
+from workers.media.jpeg import Pixels, encoded, fits, fitted
 from workers.media.motion import HEIGHT, WIDTH, Luma, small_luma
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
@@ -42,8 +42,16 @@ _LOUDEST = 1e6  # a larger float sample is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
 
+class Jpeg(NamedTuple):
+    """One JPEG and its size in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
 class Picture:
-    """A decoded frame that is converted to pixels only on demand.
+    """A decoded frame that is converted to pixels and to JPEG only on demand, and once.
 
     `stretch` is how many times wider than high a pixel is (the sample aspect ratio).
     """
@@ -55,6 +63,14 @@ class Picture:
         self._longest = longest
         self._stretch = stretch
         self._black = black
+        self._jpeg: Jpeg | None = None
+
+    def jpeg(self) -> Jpeg:
+        """Returns the JPEG of `pixels`; a picture that is shown again is not encoded again."""
+        if self._jpeg is None:
+            pixels = self.pixels()
+            self._jpeg = Jpeg(encoded(pixels), pixels.shape[1], pixels.shape[0])
+        return self._jpeg
 
     def dark(self) -> Picture:
         """Returns a black picture of the same size."""

@@ -32,7 +32,6 @@ from pipeline.types import (
 )
 from pipeline.words import cleaned, cleaned_line
 from workers.media import recordings
-from workers.media.jpeg import encoded
 from workers.media.motion import Motion, measured, model_for
 from workers.replay.scene_file import Scene, SceneCamera, SceneMode, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
@@ -198,16 +197,16 @@ class _Player:
     def _frame(
         self, picture: recordings.Picture, seen: Motion, seq: int, start: int, end: int
     ) -> FrameChunk:
-        pixels = picture.pixels()
+        jpeg = picture.jpeg()
         return FrameChunk(
             site=self._scene.site,
             source=self._name,
             start=start,
             end=end,
             seq=seq,
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            data=encoded(pixels),
+            width=jpeg.width,
+            height=jpeg.height,
+            data=jpeg.data,
             look=seen.look,
             motion=seen.motion,
             regions=seen.regions,

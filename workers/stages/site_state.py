@@ -111,7 +111,6 @@ class SiteState:
             camera: Tracker(
                 high=detect.min_score,
                 low=min(MIN_EVIDENCE, detect.min_score),
-                unseen=max(2 * SECOND, round(3 * SECOND / detect.fps)),
                 horizon=plan.horizon,
             )
             for camera, detect in plan.cameras.items()
@@ -271,7 +270,8 @@ class SiteState:
             if box.score >= MIN_EVIDENCE and box.y2 - box.y1 >= detect.min_height
         ]
         # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
-        held = tracker.hold(record.start) if record.gated else tracker.update(boxes, record.start)
+        at, lasts = record.start, record.end - record.start
+        held = tracker.hold(at, lasts) if record.gated else tracker.update(boxes, at, lasts)
         looked = self._looked.get(record.source, record) if record.gated else record
         self._looked[record.source] = looked
         tracks = sorted(
