@@ -53,6 +53,9 @@ BALANCED = (
     Metric("captured", "frames or chunks", "Came from the source."),
     Metric("processed", "frames or chunks", "Were analysed by the stage that reads them."),
     Metric("gated.rate", "frames", "Were not wanted at `detect.fps`."),
+    Metric(
+        "gated.undecoded", "frames", "Stand between keyframes, and `detect.decode` leaves them."
+    ),
     Metric("gated.still", "frames", "Were not looked at, because nothing moves in them."),
     Metric("dropped.newer", "frames", "Gave way to a newer frame before they were published."),
     Metric("dropped.stale", "frames", "Were published, and a newer one came before the detector."),
@@ -82,6 +85,8 @@ OTHER = (
         "blocks",
         "Sound whose channels cancel each other: the loudest one was taken.",
     ),
+    Metric("hwaccel.failed", "times", "The device of `hwaccel` was not used: software decodes."),
+    Metric("keyframes.unusable", "times", "All frames are decoded: the keyframes are of no use."),
     Metric("defects", "lives", "Of a source: ended by an unexpected error."),
     Metric("repeated.samples", "samples", "Came twice; the second was ignored."),
     Metric("unusable.untimed", "frames", "Of a recording: had no time."),

@@ -87,7 +87,7 @@ class MediaSource:
             self.decoder = self._decoder.name
             log.info("%s/%s: is decoded by %s", self._site, self._camera, self.decoder)
         self._intra = stream.codec_context.codec.intra_only  # every packet is a whole picture
-        mode = self._detect.decode
+        mode = "all" if self._intra else self._detect.decode  # none is left out then
         self._decode = KeyframeGate(self._decoder, mode, self._clock, self._without_keyframes)
 
     def _without_device(self, why: str) -> None:

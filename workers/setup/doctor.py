@@ -40,7 +40,10 @@ from workers.setup.subscriber_health import Notes
 from workers.stages.site_plan import load_head
 
 PIPE_WIDTH = 1000  # columns
-_SOURCE = re.compile(r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.source")
+_SOURCE = re.compile(
+    r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.(?:source|streams\.(detect|record))"
+)
+RECORD = "record"  # the stream of a camera that nothing reads yet
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -83,12 +86,17 @@ def _with_lines(found: Sequence[Check], problems: Sequence[ConfigFinding]) -> li
     for problem in problems:
         line = f"{Path(problem.file).name}:{problem.line}"
         of = _SOURCE.fullmatch(problem.path)
-        name = f"{of[2]} {of[1]}/{of[3]}" if of else ""
+        name = _check_name(of[2], of[1], of[3], of[4] or "") if of else ""
         if name in told and told[name].detail == problem.message:
             told[name] = Check(name, False, f"{line}: {problem.message}")
         else:
             told[f"{line} {problem}"] = Check(line, False, f"{problem.path}: {problem.message}")
     return list(told.values())
+
+
+def _check_name(kind: str, site: str, name: str, stream: str = "") -> str:
+    """The name of the check of a source; one of its stream `record` says so."""
+    return f"{kind} {site}/{name}" + (f" {RECORD}" if stream == RECORD else "")
 
 
 def show(checks: list[Check], *, as_json: bool) -> None:
@@ -229,13 +237,20 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> _Found:
         for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
             good = addresses.setdefault(kind, {})
             for name, settings in named.items():
-                names.append(check := f"{kind} {site_name}/{name}")
-                path = f"sites.{site_name}.{kind}s.{name}.source"
-                try:
-                    given = secrets.source(settings.source, path)
-                    good[name] = source_address.parse(given, kind, base)
-                except ConfigError as error:
-                    found.checks[check] = Check(check, False, str(error))
+                for at, source in addresses(settings).items():
+                    stream = str(at[-1])
+                    names.append(check := _check_name(kind, site_name, name, stream))
+                    path = ".".join(map(str, ("sites", site_name, f"{kind}s", name, *at)))
+                    try:
+                        given = secrets.source(source, path)
+                        address = source_address.parse(given, kind, base)
+                    except ConfigError as error:
+                        found.checks[check] = Check(check, False, str(error))
+                        continue
+                    if stream == RECORD:
+                        jobs.append(_Job(site_name, site, name, "", address, RECORD))
+                    else:
+                        good[name] = address
         for camera, room, address in factory.connections(*addresses.values()):
             jobs.append(_Job(site_name, site, camera, room, address))
     _together(jobs, found)
@@ -251,12 +266,15 @@ class _Job(msgspec.Struct, frozen=True):
     camera: str
     microphone: str
     address: source_address.Address
+    stream: str = ""
 
     @property
     def names(self) -> list[str]:
         """The names of the checks that it answers."""
         pairs = (("camera", self.camera), ("microphone", self.microphone))
-        return [f"{kind} {self.site_name}/{name}" for kind, name in pairs if name]
+        return [
+            _check_name(kind, self.site_name, name, self.stream) for kind, name in pairs if name
+        ]
 
     def run(self, found: _Found) -> None:
         """Tries the connection and stores the results."""
@@ -275,7 +293,7 @@ class _Job(msgspec.Struct, frozen=True):
             what = f"the package {error.name} is not installed"
             found.checks.update({name: Check(name, False, what) for name in self.names})
             return
-        if trial.seen is not None:
+        if trial.seen is not None and self.stream != RECORD:
             found.pictures[self.site_name, self.camera] = trial.seen.size
         for name in self.names:
             try:
