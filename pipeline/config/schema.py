@@ -43,8 +43,8 @@ class Detect(Settings, frozen=True, kw_only=True):
     # no motion is measured
     gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
     audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
-    # Which frames of a stream are decoded. `keyframes`: keyframes only, which is cheap and comes up
-    # to the distance of two keyframes late. `auto`: keyframes only while nothing moves
+    # Which frames of a stream are decoded. `keyframes`: these alone, cheap and late by up to their
+    # distance. `auto`: these alone while nothing moves
     decode: Annotated[str, Meta(pattern=r"^(all|keyframes|auto)\Z")] = "all"
 
 
@@ -81,8 +81,8 @@ class Camera(Settings, frozen=True, kw_only=True):
     # An address, or a mapping of `url`, `username` and `password`. A camera has this or `streams`
     source: str | Mapping[str, str] = ""
     streams: Streams | None = None  # a small and a large stream, in place of `source`
-    # What decodes its stream: `off` for software, `auto`, or the device that FFmpeg calls so. Where
-    # a device cannot be used, software decodes
+    # The device that decodes its stream, as FFmpeg calls it. `auto`: one that works. `off`: none.
+    # Software decodes where no device does
     hwaccel: Annotated[str, Meta(pattern=r"^(off|auto|cuda|vaapi|qsv)\Z")] = "off"
     detect: Detect = Detect()  # how its frames are analysed
     zones: Mapping[Name, Zone] = {}  # its zones by name

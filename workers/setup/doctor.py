@@ -26,7 +26,7 @@ from rich.table import Table
 from models import weights
 from pipeline.config.checks import webhook_names
 from pipeline.config.model_needs import needed_models
-from pipeline.config.schema import Config, Site, size_bytes
+from pipeline.config.schema import Config, Site, addresses, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, install_hint
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
@@ -233,9 +233,9 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> _Found:
     """Tries all connections at once, each as `run` makes it; a bad address hides no other."""
     found, jobs, names = _Found(), [], []
     for site_name, site in config.sites.items():
-        addresses: dict[str, dict[str, source_address.Address]] = {}
+        read: dict[str, dict[str, source_address.Address]] = {}
         for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
-            good = addresses.setdefault(kind, {})
+            good = read.setdefault(kind, {})
             for name, settings in named.items():
                 for at, source in addresses(settings).items():
                     stream = str(at[-1])
@@ -251,7 +251,7 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> _Found:
                         jobs.append(_Job(site_name, site, name, "", address, RECORD))
                     else:
                         good[name] = address
-        for camera, room, address in factory.connections(*addresses.values()):
+        for camera, room, address in factory.connections(*read.values()):
             jobs.append(_Job(site_name, site, camera, room, address))
     _together(jobs, found)
     found.checks = {name: found.checks[name] for name in names}
