@@ -17,7 +17,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 PICTURE = (
-    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 "
+    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=GOP "
     "! rtph264pay name=pay0 pt=96 config-interval=1"
 )
 SOUND = (
@@ -31,6 +31,7 @@ def main() -> None:
     ask.add_argument("--port", default="8554")
     ask.add_argument("--sound", action="store_true", help="send the file's sound too")
     ask.add_argument("--tone", action="store_true", help="send a tone of 440 Hz as the sound")
+    ask.add_argument("--gop", type=int, default=10, help="frames from one keyframe to the next")
     ask.add_argument("--user")
     ask.add_argument("--password")
     ask.add_argument("--digest", action="store_true", help="ask for the password as a digest")
@@ -40,7 +41,8 @@ def main() -> None:
     server.set_address("127.0.0.1")
     server.set_service(given.port)
     factory = GstRtspServer.RTSPMediaFactory()
-    launch = f"filesrc location={given.file} ! decodebin name=d d. ! queue ! {PICTURE}"
+    launch = f"filesrc location={given.file} ! decodebin name=d d. ! queue ! "
+    launch += PICTURE.replace("GOP", str(given.gop))
     if given.sound:
         launch += f" d. ! queue ! {SOUND}"
     if given.tone:

@@ -258,3 +258,28 @@ def test_a_picture_shown_twice_does_not_move(picture: Picture) -> None:
     assert model(picture, 0).look == "first"
     again = model(picture, PERIOD)
     assert (again.look, again.regions, any(again.motion)) == ("first", (), False)
+
+
+def keyframes(model: MotionModel, pictures: list[Picture], begin: int) -> list[Motion]:
+    """What is told of keyframes that are two seconds apart."""
+    dice = np.random.default_rng(6)
+    noisy = [np.clip(p + dice.normal(0, 1, p.shape), 0, 255).astype(np.uint8) for p in pictures]
+    return [model(luma, begin + n * 2 * SECOND, sparse=True) for n, luma in enumerate(noisy)]
+
+
+def test_keyframes_of_a_still_room_are_heartbeats_and_a_small_thing_is_seen_in_one() -> None:
+    watch = Watch()
+    watch.show(room(), 60)
+    still = keyframes(watch.model, [room()] * 20, 12 * SECOND)
+    assert set(looks(still[1:])) == {"heartbeat"}
+    small = walker(room(), 60, size=(4, 5), contrast=60)
+    (moved,) = keyframes(watch.model, [small], 52 * SECOND)
+    assert moved.look == "motion"
+
+
+def test_what_was_put_down_is_at_rest_in_the_next_keyframe() -> None:
+    watch = Watch()
+    watch.show(room(), 60)
+    bag = walker(room(), 60, size=(12, 12), contrast=60)
+    told = keyframes(watch.model, [room(), bag, bag, bag], 12 * SECOND)
+    assert looks(told[1:]) == ["motion", "heartbeat", "heartbeat"]

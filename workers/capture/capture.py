@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -160,6 +160,7 @@ class Capture:
         self._holes: dict[str, str] = {}  # sources that say that they have nothing -> the reason
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
+        self._gated: Counter[tuple[str, str]] = Counter()  # (source, what): the same, by choice
         self._upto = dict.fromkeys(topics, -1)  # the largest `upto` published while lost
         self._roster_due = -1
 
@@ -205,6 +206,7 @@ class Capture:
         with self._lock:
             self._holes.clear()
         source = self._make_source(self._told)
+        self._gated.clear()
         base = dict(self._seq)
         try:
             for chunk in source:
@@ -230,7 +232,12 @@ class Capture:
             seq = base[source] + chunk.seq
             passed = seq - self._seq[source]  # frames grabbed but not passed on; seq counts both
             self._status.count(site, source, "captured", passed + 1)
+            for (of, what), n in self._gated.items():
+                if of == source:
+                    self._status.count(site, source, what, n)
+                    passed -= n
             self._status.count(site, source, "gated.rate", passed - self._vain[source])
+            self._gated = Counter({key: n for key, n in self._gated.items() if key[0] != source})
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
             self._status.reach(site, source, "captured", chunk.start)
@@ -251,7 +258,10 @@ class Capture:
 
     def _told(self, source: str, what: str) -> None:
         """Counts for a source; PortAudio's thread calls it too."""
-        if what.startswith(("dropped.", "gated.")):
+        if what.startswith("gated."):  # counted with the next chunk, whose `seq` counts them too
+            self._gated[source, what] += 1
+            return
+        if what.startswith("dropped."):
             self._vain[source] += 1
         self._count(source, what)
 

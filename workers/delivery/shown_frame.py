@@ -13,7 +13,6 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.errors import DecodeError
-from pipeline.limits import MAX_KEYFRAME_DISTANCE
 from pipeline.ports import Bus
 from pipeline.types import SECOND, Alert, Box, Corners, Detections, Finding, FrameChunk
 
@@ -51,11 +50,8 @@ class AlertFrames:
         """Returns the frame of a camera that shows the alert; None if there is none near it."""
         alert = self._alert
         key = f"{alert.site}/{camera}"
-        frames = self._frames(key)
+        frames = [r for r in self._near(topics.FRAMES, key) if isinstance(r, FrameChunk)]
         seen = self._observed().get(camera, {})
-        if not frames:
-            frames = self._frames(key, MAX_KEYFRAME_DISTANCE)
-            seen = self._detections(MAX_KEYFRAME_DISTANCE).get(camera, {}) if frames else {}
         findings = found_objects(alert, camera)
         frame = best_frame(frames, seen, alert.time, [finding.at for finding in findings])
         if frame is None:
@@ -66,30 +62,21 @@ class AlertFrames:
         drawn = tuple(known) if is_older(alert) else marks(findings, frame.start, known)
         return ShownFrame(frame=frame, boxes=boxes, drawn=drawn)
 
-    def _frames(self, key: str, before: int = SHOWN_BEFORE) -> list[FrameChunk]:
-        """The frames near the alert; further back those that last up to it, as keyframes may."""
-        time = self._alert.time
-        found = [r for r in self._near(topics.FRAMES, key, before) if isinstance(r, FrameChunk)]
-        return [f for f in found if f.start >= time - SHOWN_BEFORE or f.end > time]
-
     def _observed(self) -> Mapping[str, dict[int, Detections]]:
         """Camera -> start -> its Detections."""
         if self._seen is None:
-            self._seen = self._detections(SHOWN_BEFORE)
+            found: dict[str, dict[int, Detections]] = {}
+            for record in self._near(topics.OBSERVATIONS, self._alert.site):
+                if isinstance(record, Detections) and not record.gated:
+                    found.setdefault(record.source, {})[record.start] = record
+            self._seen = found
         return self._seen
 
-    def _detections(self, before: int) -> Mapping[str, dict[int, Detections]]:
-        found: dict[str, dict[int, Detections]] = {}
-        for record in self._near(topics.OBSERVATIONS, self._alert.site, before):
-            if isinstance(record, Detections) and not record.gated:
-                found.setdefault(record.source, {})[record.start] = record
-        return found
-
-    def _near(self, topic: str, key: str, before: int) -> list[Any]:
+    def _near(self, topic: str, key: str) -> list[Any]:
         """The records of `key` near the alert; skips undecodable bytes, which a stage has
         reported."""
         records, time = [], self._alert.time
-        for value in self._bus.fetch(topic, key, time - before, time + SHOWN_AFTER):
+        for value in self._bus.fetch(topic, key, time - SHOWN_BEFORE, time + SHOWN_AFTER):
             try:
                 records.append(codec.decode(value))
             except DecodeError:

@@ -16,11 +16,11 @@ from workers.media.picture_decoder import KEPT_BYTES, PictureDecoder
 IDLE_AFTER = 10 * SECOND  # ns without motion until a camera is idle (`auto`)
 BUSY = ("all", "first", "light", "motion")  # looks of a camera that is not idle
 SLACK = SECOND  # ns by which the times of a stream may differ from those of its arrival
-MAX_EMPTY = 3  # keyframes in a row that give no frame until all frames are decoded
+MAX_USELESS = 3  # keyframes in a row without a time or a frame, until all frames are decoded
 NO_KEYFRAME = f"no keyframe came for {MAX_KEYFRAME_DISTANCE // SECOND} s"
 TOO_MUCH = f"more than {KEPT_BYTES // 1_000_000} MB came without a keyframe"
 NOT_ALONE = "its keyframes cannot be decoded alone"
-UNTIMED = "its packets have no times"
+UNTIMED = "its keyframes have no times"
 
 
 class KeyframeGate:
@@ -42,10 +42,10 @@ class KeyframeGate:
         self._all = mode == "all"  # for good
         self._kept: list[Any] = []  # packets since the last keyframe that were not decoded
         self._bytes = 0
-        self._key: tuple[int, int] | None = None  # the last keyframe: its time, its arrival; ns
+        self._key: tuple[int | None, int] | None = None  # the last one's time and arrival, ns
         self._busy: int | None = None  # ns; start of the last frame that was not idle
         self._idle = False
-        self._empty = 0
+        self._empty = self._untimed = 0  # keyframes in a row
         self.sparse = False  # keyframes only are decoded now
         self.distance = 0  # ns; the longest distance of two keyframes; 0: not known
         self._left_out = 0  # packets that were not decoded and never will be
@@ -59,8 +59,6 @@ class KeyframeGate:
             return self._decoder.decode(packet)
         if not packet.size:  # the end
             return self._decoder.rest()
-        if packet.pts is None or packet.time_base is None:
-            return [*self._fall(UNTIMED), *self._decoder.decode(packet)]
         now = self._clock()
         if packet.is_keyframe:
             return self._keyframe(packet, now)
@@ -99,7 +97,7 @@ class KeyframeGate:
         return period * max(1, -(-self.distance // period)) if self.sparse else period
 
     def _keyframe(self, packet: Any, now: int) -> list[Any]:
-        self._measure(round(packet.pts * packet.time_base * SECOND), now)
+        self._measure(packet, now)
         self._left_out += len(self._kept)
         self._kept, self._bytes = [], 0
         frames: list[Any] = []
@@ -110,17 +108,23 @@ class KeyframeGate:
             frames = self._decoder.rest()
         alone = self._decoder.alone(packet)
         self._empty = 0 if alone else self._empty + 1
-        if self._empty >= MAX_EMPTY:
+        if self._empty >= MAX_USELESS:
             self._fall(NOT_ALONE)
         return frames + alone
 
-    def _measure(self, time: int, now: int) -> None:
+    def _measure(self, packet: Any, now: int) -> None:
         """Notes the distance from the last keyframe, where the stream's times are believable."""
-        if self._key is not None:
-            lasted, waited = time - self._key[0], now - self._key[1]
-            if 0 < lasted <= MAX_KEYFRAME_DISTANCE and abs(lasted - waited) <= SLACK:
-                self.distance = max(self.distance, lasted)
-        self._key = time, now
+        timed = packet.pts is not None and packet.time_base is not None
+        time = round(packet.pts * packet.time_base * SECOND) if timed else None
+        before, self._key = self._key, (time, now)
+        self._untimed = 0 if timed else self._untimed + 1
+        if self._untimed >= MAX_USELESS:
+            self._fall(UNTIMED)
+        if before is None or before[0] is None or time is None:
+            return
+        lasted, waited = time - before[0], now - before[1]
+        if 0 < lasted <= MAX_KEYFRAME_DISTANCE and abs(lasted - waited) <= SLACK:
+            self.distance = max(self.distance, lasted)
 
     def _fall(self, why: str) -> list[Any]:
         """Decodes all frames from now on; returns the newest of those since the last keyframe."""
