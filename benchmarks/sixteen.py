@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ OFFICES, ROOMS_EMPTY, PAUSE = 14, 5, 120  # streams; s at the begin without a pe
 SETTLED = 10  # s after the last camera is live
 MORE = 180  # s of film beyond the minutes that are measured
 MEMORY_EVERY = 10.0  # s
+TRIAL = 20.0  # s of a trial of the rival
 BORNE = 0.95  # share of LOOKS that a stream of the rival must get
 TICK = os.sysconf("SC_CLK_TCK")
 NAMES = [*(f"office{n:02d}" for n in range(1, OFFICES + 1)), "plaza", "shop"]
@@ -275,8 +277,11 @@ def _until(done: Callable[[], bool], process: subprocess.Popen[bytes], said: Pat
 def told(name: str, run: Run) -> None:
     """Prints one run."""
     drops = sum(n for said in run.counts.values() for k, n in said.items() if k[:8] == "dropped.")
-    print(f"\n{name}: {run.seconds:.0f} s, {run.cores:.2f} cores, PSS at most {run.pss / 1e6:.0f} MB"
-          f", {drops} frames dropped, {run.alerts} revisions of alerts")  # fmt: skip
+    memory = f"PSS at most {run.pss / 1e6:.0f} MB"
+    print(
+        f"\n{name}: {run.seconds:.0f} s, {run.cores:.2f} cores, {memory}, "
+        f"{drops} frames dropped, {run.alerts} revisions of alerts"
+    )
     print(f"  {'camera':9} captured  by rate  gated  looked at  waiting  gated share  dropped")
     for camera in NAMES:
         said = run.counts[camera]
@@ -297,6 +302,7 @@ class Rival(NamedTuple):
     streams: int
     rates: list[float]  # frames/s of each stream
     cores: float
+    rss: int  # bytes, at most
 
 
 def rival(
@@ -315,21 +321,23 @@ def rival(
                               check=True, timeout=seconds + 300)  # fmt: skip
         said = json.loads(done.stdout.splitlines()[-1])
         rates = [frames / said["seconds"] for frames in said["frames"]]
-        return Rival(count, rates, said["cpu"] / said["seconds"])
+        return Rival(count, rates, said["cpu"] / said["seconds"], said["rss"])
 
-    tried = once(len(urls), 30)
-    count = min(len(urls), max(1, int(sum(tried.rates) / LOOKS)))
-    while True:
-        measured = once(count, seconds)
-        if min(measured.rates) >= BORNE * LOOKS or count == 1:
-            return measured
+    def bears(tried: Rival) -> bool:
+        return min(tried.rates) >= BORNE * LOOKS
+
+    count = max(1, min(len(urls), int(sum(once(len(urls), TRIAL).rates) / LOOKS)))
+    while count < len(urls) and bears(once(count + 1, TRIAL)):
+        count += 1
+    while not bears(measured := once(count, seconds)) and count > 1:
         count -= 1
+    return measured
 
 
 def machine(asked: argparse.Namespace) -> str:
     """The machine and the versions."""
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open()
-                  if line.startswith("model name")), platform.machine())  # fmt: skip
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
     packages = ("onnxruntime", "av", "opencv-python-headless", "numpy")
     return (
         f"{model}, {os.cpu_count()} cores, pinned to {asked.cores}, load {os.getloadavg()[0]:.1f}; "
@@ -357,7 +365,7 @@ def main() -> int:
 
     def profile(pid: int) -> None:
         if asked.profile:
-            subprocess.Popen(f"{asked.profile} {pid}", shell=True)
+            subprocess.Popen([*shlex.split(asked.profile), str(pid)])
 
     with tempfile.TemporaryDirectory() as scratch:
         length = round(asked.minutes * 60) + MORE
@@ -380,7 +388,8 @@ def main() -> int:
         print(f"NOT MEASURED: yolo track: {them}", file=sys.stderr)
         return 3
     print(f"\nyolo track, YOLO11n int8 OpenVINO 640: bears {them.streams} streams, slowest"
-          f" {min(them.rates):.2f} frames/s, {them.cores:.2f} cores")  # fmt: skip
+          f" {min(them.rates):.2f} frames/s, {them.cores:.2f} cores, RSS at most"
+          f" {them.rss / 1e6:.0f} MB")  # fmt: skip
     print(f"  {'what':22} streams  cores  cores a stream  ours needs")
     theirs = them.cores / them.streams
     print(f"  {'yolo track':22} {them.streams:7} {them.cores:6.2f} {theirs:15.3f}")

@@ -4,7 +4,8 @@
 
 One model and one tracker in a thread for each stream, as ultralytics' guide says ("Multithreaded
 Tracking"), since the model takes one picture at a time. Every second frame of 10 frames/s is taken.
-Prints JSON: the frames that were tracked of each stream, the seconds, and the CPU seconds.
+Prints JSON: the frames that were tracked of each stream, the seconds, the CPU seconds, and the
+largest memory in bytes (RSS).
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def main() -> None:
     time.sleep(asked.seconds)
     seconds, cpu = time.monotonic() - began, spent() - used
     frames = [now - was for now, was in zip(done, before, strict=True)]
-    print(json.dumps({"frames": frames, "seconds": seconds, "cpu": cpu}), flush=True)
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    print(json.dumps({"frames": frames, "seconds": seconds, "cpu": cpu, "rss": rss}), flush=True)
     os._exit(0)  # its threads do not end by themselves
 
 
