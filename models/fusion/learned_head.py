@@ -179,6 +179,10 @@ class LearnedHead:
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [self.judge(tokens(question)) for question in batch]
 
+    def score(self, question: HeadQuery) -> float:
+        """Returns the score of the verdict on a window, without the rest of the verdict."""
+        return self.probabilities(tokens(question))[0]
+
     def judge(self, window: Tokens) -> Verdict:
         """Returns the verdict on a window; contributions and words, which are slow, only for a
         likely anomaly."""

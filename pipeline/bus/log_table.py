@@ -321,6 +321,8 @@ class Table:
         Returns nothing when the table is closed.
         """
         end = self.end
+        if end <= offset:  # most polls find nothing, and need not ask the file
+            return 0, []
         columns = "offset, key, value, trace"
         sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
 

@@ -10,7 +10,7 @@ Objects that stand still for long are reported once: a parked car is reported on
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -104,10 +104,14 @@ Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a 
 
 
 class SiteRule(Generic[J_co]):
-    """A judge of a rule, with the rule's name and the modes in which it holds (none: all)."""
+    """A judge of a rule, with the rule's name and the modes in which it holds (none: all).
+
+    `cameras` are those that the judge is about, if it says so; None: it may judge any.
+    """
 
     def __init__(self, name: str, modes: Iterable[str], judge: J_co) -> None:
         self.name, self.modes, self.judge = name, frozenset(modes), judge
+        self.cameras: Container[str] | None = getattr(judge, "cameras", None)
 
 
 def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[SiteRule[J]]:

@@ -7,11 +7,13 @@ another file or another host. A picture of more than `MAX_PIXELS` is refused bef
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import av
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import ConfigError
 from pipeline.limits import MAX_PIXELS
@@ -29,6 +31,8 @@ _LISTS = {  # by scheme: protocols, formats
     "https": ("https,tls,tcp,http", FORMATS),
     "rtsp": ("rtsp,tcp", f"rtsp,{FORMATS}"),
 }
+
+_own = threading.local()
 
 av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
 
@@ -107,3 +111,14 @@ def _decodable(stream: Any, kind: str) -> Any:
         PICTURE_LIMITS
     )  # the options of a container do not reach it
     return stream
+
+
+def converted(frame: Any, *size: int, **to: Any) -> Any:
+    """The frame in another size or format; `to` has the arguments of `VideoFrame.reformat`.
+
+    That method makes a converter for each frame, and each converter starts threads of its own. Here
+    each thread keeps one converter, which starts none. The pixels are the same.
+    """
+    if not hasattr(_own, "converter"):
+        _own.converter = VideoReformatter()
+    return _own.converter.reformat(frame, *size, threads=1, **to)

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE, Samples
-from workers.media.containers import Unplayable, open_file, picture_track, sound_track
+from workers.media.containers import Unplayable, converted, open_file, picture_track, sound_track
+from workers.media.jpeg import Pixels, fits, fitted
 from workers.media.jpeg import Pixels, encoded, fits, fitted
 from workers.media.motion import HEIGHT, WIDTH, Luma, small_luma
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
@@ -82,7 +83,7 @@ class Picture:
         if self._black:
             pixels: Pixels = np.zeros((height, width, 3), np.uint8)
         else:
-            small = self._frame.reformat(width, height, format="bgr24", interpolation="AREA")
+            small = converted(self._frame, width, height, format="bgr24", interpolation="AREA")
             pixels = small.to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, round(self._frame.rotation / 90)))
 
@@ -100,7 +101,7 @@ def _luma_plane(frame: Any) -> NDArray[np.uint8]:
     if planar and kind.components[0].bits == 8 and plane.line_size >= frame.width:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         return rows[: frame.height, : frame.width]
-    return frame.reformat(format="gray").to_ndarray()  # type: ignore[no-any-return]
+    return converted(frame, format="gray").to_ndarray()  # type: ignore[no-any-return]
 
 
 class VideoReader(Protocol):

@@ -68,12 +68,14 @@ class Head(Protocol):
     """A learned head: a Model from queries to verdicts, with its version and threshold.
 
     Every alert carries `version`. A window with a score of `threshold` or more is an anomaly.
+    `score` is that of the verdict alone, without its reasons, which take longer.
     """
 
     @property
     def version(self) -> str: ...
     @property
     def threshold(self) -> float: ...
+    def score(self, question: HeadQuery) -> float: ...
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]: ...
 
 
@@ -339,14 +341,12 @@ class SiteState:
             self._learned = False  # what judges again later starts without history
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
-        (verdict,) = head([question])
-        before, self._learned = self._learned, verdict.score >= threshold
+        before, self._learned = self._learned, head.score(question) >= threshold
         if not self._learned:
             return []
-        if before:
-            (now,) = head([newest(question, self._plan.hop)])
-            if now.score < threshold:
-                return []
+        if before and head.score(newest(question, self._plan.hop)) < threshold:
+            return []
+        (verdict,) = head([question])
         # If a rule has a label for the event, it is used; the head only gives the score.
         named = max((f for f in question.findings if f.sure), key=gravity, default=None)
         if named is None:
