@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +94,19 @@ def _walk(message: Any) -> Iterator[Any]:
                 yield from _walk(part)
 
 
-def _parser() -> Any:
-    """Returns the class that reads a model."""
+def message_class(messages: Mapping[str, Mapping[str, tuple[int, str]]]) -> Any:
+    """Returns the class of `Model`, which reads and writes models: messages as in `_MESSAGES`.
+
+    Fields that `messages` does not name are kept as they are.
+    """
     field_type = descriptor_pb2.FieldDescriptorProto
-    plain = {"bytes": field_type.TYPE_BYTES, "int32": field_type.TYPE_INT32}
+    plain = {
+        "bytes": field_type.TYPE_BYTES,
+        "int32": field_type.TYPE_INT32,
+        "int64": field_type.TYPE_INT64,
+    }
     file = descriptor_pb2.FileDescriptorProto(name="parts.proto", package="parts", syntax="proto2")
-    for name, fields in _MESSAGES.items():
+    for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             made = message.field.add(name=field, number=number, label=field_type.LABEL_REPEATED)
@@ -111,4 +118,4 @@ def _parser() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("parts.Model"))
 
 
-_MODEL = _parser()
+_MODEL = message_class(_MESSAGES)

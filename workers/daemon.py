@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from models import heap
 from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
@@ -72,6 +73,7 @@ def run(
     a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
     the disk fails, or a stage or a delivery has stalled.
     """
+    heap.bound()  # before a thread or a model takes memory
     found = loader.examine(path)
     settings = found.settings()
     if not isinstance(settings.bus, LocalBus):
@@ -121,6 +123,7 @@ class Daemon:
         needed = needed_encoders(self.settings)
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
+        heap.trim()  # what loading the models took
         self._forget(nodes, who)
         configs = self._configs(recorded=recorded)
         heads = heads_of(node.stage for node in nodes) or {}
@@ -205,6 +208,7 @@ class Daemon:
                 due = time.monotonic() + TRIM_EVERY
                 self.bus.resize(retention(self.settings, cap()))
                 self.bus.trim()
+            heap.trim()
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Lets the stages work off the backlog of the log before the sources start.

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from models.onnx_file import FORMAT_OPTION, read_onnx
+from models.onnx_file import read_onnx
+from models.onnx_session import open_session, session_options
 from models.vision.boxes import boxes, suppress
 from models.vision.letterbox import Fit, Letterbox
 from pipeline.config.fields import OBJECTS, PROVIDERS
@@ -215,15 +216,13 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
     model = read_onnx(path)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads=threads, often=True)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin between frames take the cores from the hearing and speech stages.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(*FORMAT_OPTION)
     try:
-        session = ort.InferenceSession(model, options, providers=wanted)
+        session = open_session(model, options, wanted)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         msg = f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}"
         raise WeightsError(msg) from error

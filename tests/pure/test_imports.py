@@ -57,9 +57,9 @@ HEAVY = {
         "workers/media/picture_decoder.py",
     },  # the first: to learn
     "onnxruntime": {
+        "models/onnx_session.py",
         "models/vision/detector.py",
         "models/vision/convert.py",
-        "models/fusion/learned_head.py",
         "models/language/text.py",
     },
     "ai_edge_litert": {"models/hearing/sound.py"},
