@@ -26,8 +26,9 @@ COLUMNS, ROWS = 16, 9  # cells of the grid
 MAX_REGIONS = 8
 LOOKS = ("all", "first", "light", "motion", "heartbeat", "")  # of a frame; the strongest first
 HEARTBEAT = 2 * SECOND  # ns of event time without a look until an unmoved frame is looked at
-TAIL = SECOND  # ns after the last motion or a new begin in which frames are looked at, so that
-# tracks settle
+TAIL_LOOKS = 3  # frames after the last motion, or after a new begin, that are looked at too: so
+# many boxes confirm a track, and so many looks without it end one
+TAIL = 3 * SECOND // 5  # ns that these frames last at least
 
 _SCALE, _DARK = 80.0, 16.0  # a level is _SCALE * ln(luma + _DARK): a change of light is a sum
 _HISTORY = 60.0  # s in which the background forgets
@@ -105,6 +106,7 @@ class MotionModel:
 
     def __init__(self, fps: float) -> None:
         self._slack = round(SECOND / fps / 2)  # ns; the times of frames jitter
+        self._tail = max(TAIL, round(TAIL_LOOKS * SECOND / fps)) + self._slack  # ns
         self._rate = 1 / (fps * _HISTORY)  # share that one frame has in the background
         self._looked = 0  # ns; event time of the last look
         self._moved: int | None = None  # ns; event time of the last motion
@@ -156,9 +158,9 @@ class MotionModel:
         if patches:
             self._moved = start
         look = ""
-        if self._moved is not None and start - self._moved <= TAIL + self._slack:
+        if self._moved is not None and start - self._moved <= self._tail:
             look = "motion"
-        elif start - self._begun <= TAIL + self._slack:
+        elif start - self._begun <= self._tail:
             look = self._why  # nobody knows what has moved before
         elif start - self._looked >= HEARTBEAT - self._slack:
             look = "heartbeat"
