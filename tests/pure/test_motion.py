@@ -43,7 +43,7 @@ def room(seed: int = 3) -> Picture:
 
 
 class Watch:
-    """A model that is shown pictures, 5 a second if not told otherwise, with the noise of a sensor."""
+    """A model that is shown pictures at `fps` a second, with the noise of a sensor."""
 
     def __init__(self, noise: float = 1.0, fps: int = FPS) -> None:
         self.model, self.told = MotionModel(fps), list[Motion]()
@@ -138,7 +138,7 @@ def test_three_frames_and_600_ms_are_looked_at_after_the_motion(fps: int, frames
 def test_as_many_looks_follow_a_motion_as_a_track_needs() -> None:
     assert TAIL_LOOKS == MIN_LOOKS
     hits = inspect.signature(Tracker).parameters["hits"].default
-    assert TAIL_LOOKS >= hits
+    assert hits <= TAIL_LOOKS
 
 
 def test_who_stands_still_is_at_rest_and_who_leaves_is_seen() -> None:
