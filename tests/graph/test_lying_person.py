@@ -46,6 +46,7 @@ sites:
       - {{rule: loitering, zone: floor, seconds: {lies}, severity: high}}
     stationary: {{after: {ever}}}
     windows: {{horizon: {ever}, patience: {ever}}}
+    incidents: {{max_duration: 3600}}   # one incident, however long
     fusion: {{head: rules}}
 """
 
