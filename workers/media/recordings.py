@@ -57,6 +57,8 @@ class Picture:
     `stretch` is how many times wider than high a pixel is (the sample aspect ratio).
     """
 
+    _jpeg: Jpeg | None = None
+
     def __init__(
         self, frame: Any, longest: int, stretch: Fraction = SQUARE, *, black: bool = False
     ) -> None:
@@ -64,7 +66,6 @@ class Picture:
         self._longest = longest
         self._stretch = stretch
         self._black = black
-        self._jpeg: Jpeg | None = None
 
     def jpeg(self) -> Jpeg:
         """Returns the JPEG of `pixels`; a picture that is shown again is not encoded again."""
