@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline.config.schema import Config, Detect
+from pipeline.config.schema import Config, Detect, Hear
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
@@ -70,10 +70,14 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     @property
-    def heard(self) -> set[tuple[str, str]]:
-        """Site and name of every microphone."""
+    def heard(self) -> dict[tuple[str, str], Hear]:
+        """Site and name of every microphone, with its settings."""
         sites = self.settings.sites
-        return {(name, room) for name, site in sites.items() for room in site.microphones}
+        return {
+            (name, room): heard.hear
+            for name, site in sites.items()
+            for room, heard in site.microphones.items()
+        }
 
 
 def nodes(

@@ -7,13 +7,14 @@ and the speech stage both use this grid.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
 from models.hearing.waveform import RATE, Samples
+from pipeline.config.schema import Hear
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk
 
@@ -22,7 +23,13 @@ MAX_CHANNELS = 64
 CHUNK_RATES = range(4_000, 384_001)
 FULL_SCALE = 0.999  # of full scale; a sample of this size or more counts as clipped
 TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from the length of its samples
-Known = Container[tuple[str, str]]  # (site, microphone) of the config
+HOLE = SECOND // 100  # ns that may be missing of two seconds that are gated
+Known = Mapping[tuple[str, str], Hear]  # (site, microphone) of the config -> how it is heard
+
+
+def hear_of(known: Known | None, site: str, source: str) -> Hear:
+    """How a microphone is heard; as by default where no config names it."""
+    return Hear() if known is None else known[site, source]
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Second:
     """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
 
     `heard` is true if audio was captured within the second itself; samples that were not captured
-    are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling.
+    are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling. `still`
+    is true if the second and the one before hold the usual noise alone, as capture has measured it.
     """
 
     index: int
@@ -38,6 +46,7 @@ class Second:
     samples: Samples
     heard: bool
     clipped: float = 0.0
+    still: bool = False
 
     @property
     def own(self) -> Samples:
@@ -50,6 +59,11 @@ class _Piece:
     at: int  # sample number since the epoch at the piece's own rate
     rate: int
     samples: Samples
+    listen: str
+
+    @property
+    def begin(self) -> int:
+        return self.at * SECOND // self.rate
 
     @property
     def end(self) -> int:
@@ -123,7 +137,7 @@ class AudioGrid:
             return []
         if self._next is None:
             self._next = at // chunk.rate
-        piece = _Piece(at, chunk.rate, samples)
+        piece = _Piece(at, chunk.rate, samples, chunk.listen)
         self._pieces.append(piece)
         self._newest = piece.end
         return self._complete(piece.end)
@@ -166,4 +180,18 @@ class AudioGrid:
             full = np.abs(span[CONTEXT_SECONDS * rate :]) >= FULL_SCALE
             clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
-        return Second(index, index * SECOND, whole, heard, round(clipped, 3))
+        still = self._still(index * SECOND)
+        return Second(index, index * SECOND, whole, heard, round(clipped, 3), still)
+
+    def _still(self, start: int) -> bool:
+        """Whether the second at `start` and the one before were captured, and neither wants to be
+        heard; a heartbeat wants the second in which its chunk starts."""
+        covered = 0
+        for piece in self._pieces:
+            low, high = max(piece.begin, start - SECOND), min(piece.end, start + SECOND)
+            if low >= high:
+                continue
+            if piece.listen and (piece.listen != "heartbeat" or piece.begin >= start):
+                return False
+            covered += high - low
+        return covered >= 2 * SECOND - HOLE

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from models.hearing.waveform import QUIET_DB, RATE, Samples
+from pipeline.config.fields import SOUNDS
 from pipeline.errors import DecodeError
 from pipeline.ports import Model
 from pipeline.topics import AUDIO
@@ -22,9 +23,11 @@ from pipeline.types import (
 )
 from workers.media.levels import floor, loudness
 from workers.runtime.status import Ledger
-from workers.stages.audio_grid import AudioGrid, Known, Second
+from workers.stages.audio_grid import AudioGrid, Known, Second, hear_of
+from workers.stages.audit import picked
 
 HEARD_BY_YAMNET = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
+ALARM = 0.5  # the threshold of every label, as the head was fitted
 
 
 class SoundStage:
@@ -36,6 +39,10 @@ class SoundStage:
     start of the first incomplete second, for a live and for a lost source; Roster passes unchanged.
     Records of microphones that are not in `known` are dropped, and no state is kept for them: they
     left the config (None: all microphones are known).
+
+    A second that holds the usual noise alone (`Second.still`) is gated: no model hears it, and its
+    Sound says so, with labels of 0 and without embedding. The part `hear.audit` of them is heard
+    all the same, and counted as `audited`; as `audited.missed`, if it has a label of 0.5 or more.
     """
 
     def __init__(
@@ -113,11 +120,34 @@ class _SoundState:
         return sounds if grid.upto == before else [*sounds, self._progress(chunk, grid)]
 
     def _sounds(self, record: Record, seconds: Sequence[Second]) -> list[Record]:
-        return [self._sound(record, second) for second in seconds if second.heard]
+        return [self._second(record, second) for second in seconds if second.heard]
 
-    def _sound(self, record: Record, second: Second) -> Sound:
+    def _second(self, record: Record, second: Second) -> Sound:
+        site, source = record.site, record.source
+        audit = hear_of(self._known, site, source).audit
+        audited = second.still and picked(site, source, second.start, audit)
+        if second.still and not audited:
+            self._count(record, "seconds.gated")
+            return self._sound(record, second, dict.fromkeys(SOUNDS, 0.0), gated=True)
+        self._count(record, "seconds.heard")
         (scores,) = self._model([second.samples[HEARD_BY_YAMNET]])
-        labels, level = self._head(scores), loudness(second.own)
+        sound = self._sound(record, second, self._head(scores), scores)
+        if audited:
+            missed = any(score >= ALARM for score in sound.labels.values())
+            self._count(record, "audited")
+            self._count(record, "audited.missed", int(missed))
+        return sound
+
+    def _sound(
+        self,
+        record: Record,
+        second: Second,
+        labels: Mapping[str, float],
+        scores: Samples | None = None,
+        *,
+        gated: bool = False,
+    ) -> Sound:
+        level = loudness(second.own)
         if level < QUIET_DB:
             labels = dict.fromkeys(labels, 0.0)
         return Sound(
@@ -127,9 +157,10 @@ class _SoundState:
             end=second.start + SECOND,
             labels=labels,
             loudness_db=level,
-            embedding=np.asarray(scores, "<f2").tobytes(),
+            embedding=b"" if scores is None else np.asarray(scores, "<f2").tobytes(),
             clipped=second.clipped,
             floor_db=floor(second.own),
+            gated=gated,
         )
 
     def _progress(
