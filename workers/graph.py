@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from pipeline.config.rule_kinds import SoundRule
 from pipeline.config.schema import Config, Detect, Hear
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
@@ -79,6 +80,12 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
             for room, heard in site.microphones.items()
         }
 
+    @property
+    def instant(self) -> set[str]:
+        """The sites with a rule for sounds, which are told early."""
+        sites = self.settings.sites
+        return {name for name, s in sites.items() if any(isinstance(r, SoundRule) for r in s.rules)}
+
 
 def nodes(
     settings: Config,
@@ -138,7 +145,9 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
         of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
     ),
-    "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
+    "sound": lambda of: SoundStage(
+        of.encoders.sound, of.encoders.sound_head, of.status, of.heard, of.instant
+    ),
     "speech": lambda of: SpeechStage(
         of.encoders.voice, of.encoders.speech, of.encoders.text, of.status, of.heard
     ),

@@ -36,6 +36,9 @@ def hear_of(known: Known | None, site: str, source: str) -> Hear:
 class Second:
     """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
 
+    An early one ends in the middle of UTC second `index`; the first half second of its samples is
+    zero.
+
     `heard` is true if audio was captured within the second itself; samples that were not captured
     are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling. `still`
     is true if the second and the one before hold the usual noise alone, as capture has measured it.
@@ -47,6 +50,7 @@ class Second:
     heard: bool
     clipped: float = 0.0
     still: bool = False
+    early: bool = False
 
     @property
     def own(self) -> Samples:
@@ -106,9 +110,14 @@ class AudioGrid:
     without usable audio raises DecodeError and changes nothing. Rates other than 16 kHz are
     resampled (soxr HQ) three seconds at a time: the running state of a resampler would not survive
     a restart.
+
+    With `halves` there is an early second before each second of which the first half was captured.
+    It is complete with that half, and depends on no sample behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, halves: bool = False) -> None:
+        self._halves = halves
+        self._halved: int | None = None  # the index of the last early second
         self.repeated = 0  # samples that came again or too late
         self._pieces: list[_Piece] = []
         self._newest = 0  # ns; end of the newest piece
@@ -156,12 +165,23 @@ class AudioGrid:
             if oldest > self._next:  # there is no audio before it
                 self._next = min(oldest, upto // SECOND)
                 continue
-            seconds.append(self._second(self._next))
+            seconds += [*self._half(), self._second(self._next)]
             self._next += 1
+        if self._next is not None and self.upto + SECOND // 2 <= upto:
+            seconds += self._half()
         return seconds
 
-    def _second(self, index: int) -> Second:
+    def _half(self) -> list[Second]:
+        """The early second of the next second, once."""
+        if not self._halves or self._next is None or self._halved == self._next:
+            return []
+        self._halved = self._next
+        half = self._second(self._next, early=True)
+        return [half] if half.heard else []
+
+    def _second(self, index: int, *, early: bool = False) -> Second:
         first = index - CONTEXT_SECONDS
+        halves = 2 * index + (1 if early else 2)  # what comes after so many does not count
         whole = np.zeros((CONTEXT_SECONDS + 1) * RATE, np.float32)
         heard, clipped = False, 0.0
         for rate in sorted({piece.rate for piece in self._pieces}):
@@ -170,7 +190,7 @@ class AudioGrid:
                 if piece.rate != rate:
                     continue
                 low = max(piece.at, first * rate)
-                high = min(piece.at + len(piece.samples), (index + 1) * rate)
+                high = min(piece.at + len(piece.samples), halves * rate // 2)
                 if low < high:
                     span[low - first * rate : high - first * rate] = piece.samples[
                         low - piece.at : high - piece.at
@@ -180,11 +200,16 @@ class AudioGrid:
             full = np.abs(span[CONTEXT_SECONDS * rate :]) >= FULL_SCALE
             clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
-        still = self._still(index * SECOND)
-        return Second(index, index * SECOND, whole, heard, round(clipped, 3), still)
+        start = (halves - 2) * SECOND // 2
+        if early:
+            rest = whole[: -RATE // 2]
+            whole = np.concatenate([np.zeros(len(whole) - len(rest), np.float32), rest])
+        return Second(
+            index, start, whole, heard, round(clipped, 3), self._still(start), early=early
+        )
 
     def _still(self, start: int) -> bool:
-        """Whether the second at `start` and the one before were captured, and neither wants to be
+        """Whether the second from `start` and the one before were captured, and neither wants to be
         heard; a heartbeat wants the second in which its chunk starts."""
         covered = 0
         for piece in self._pieces:
