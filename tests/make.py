@@ -63,6 +63,12 @@ def sound(start: float, *, site: str = SITE, source: str = "room", **labels: flo
     return Sound(site=site, source=source, start=ns(start), end=end, labels=labels)
 
 
+def early(second: float, *, site: str = SITE, source: str = "room", **labels: float) -> Sound:
+    """The early sound of the second from `second` on: it begins half a second before."""
+    start, end = ns(second) - ns(0.5), ns(second) + ns(0.5)
+    return Sound(site=site, source=source, start=start, end=end, labels=labels, early=True)
+
+
 def utterance(
     start: float,
     text: str = "hello there",
