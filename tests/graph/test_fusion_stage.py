@@ -22,7 +22,7 @@ from pipeline.types import (
     ns,
 )
 from tests.fakes import FakeText
-from tests.make import box, described, detections, early, progress, roster, sound, utterance
+from tests.make import box, comes, described, detections, early, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 
@@ -99,7 +99,7 @@ def mixed(sources: dict[str, list[Record]], chance: random.Random) -> list[Recor
 def in_step(sources: dict[str, list[Record]]) -> list[Record]:
     """As a live site gives them: by time."""
     flat = [record for records in sources.values() for record in records]
-    return sorted(flat, key=lambda r: r.upto if isinstance(r, Progress) else r.start)  # type: ignore[attr-defined]
+    return sorted(flat, key=comes)
 
 
 def anomalies(records: Sequence[Record]) -> list[Anomaly]:

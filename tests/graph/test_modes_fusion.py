@@ -24,7 +24,7 @@ from pipeline.types import (
 )
 from tests import make
 from tests.fakes import FakeText
-from tests.make import box, described, detections, early, progress, roster, sound, utterance
+from tests.make import box, comes, described, detections, early, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 
@@ -138,7 +138,7 @@ def mixed(sources: dict[str, list[Record]], chance: random.Random) -> list[Recor
 
 def in_step(sources: dict[str, list[Record]]) -> list[Record]:
     """As a live site gives them: by time."""
-    return sorted((record for each in sources.values() for record in each), key=event_start)
+    return sorted((record for each in sources.values() for record in each), key=comes)
 
 
 def play(records: Sequence[Record], site: schema.Site = SITE) -> list[Record]:
