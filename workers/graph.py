@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline.config.schema import Config, Detect
+from pipeline.config.rule_kinds import SoundRule
+from pipeline.config.schema import Config, Detect, Hear
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
@@ -70,10 +71,20 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     @property
-    def heard(self) -> set[tuple[str, str]]:
-        """Site and name of every microphone."""
+    def heard(self) -> dict[tuple[str, str], Hear]:
+        """Site and name of every microphone, with its settings."""
         sites = self.settings.sites
-        return {(name, room) for name, site in sites.items() for room in site.microphones}
+        return {
+            (name, room): heard.hear
+            for name, site in sites.items()
+            for room, heard in site.microphones.items()
+        }
+
+    @property
+    def instant(self) -> set[str]:
+        """The sites with a rule for sounds, which are told early."""
+        sites = self.settings.sites
+        return {name for name, s in sites.items() if any(isinstance(r, SoundRule) for r in s.rules)}
 
 
 def nodes(
@@ -134,7 +145,9 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
         of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
     ),
-    "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
+    "sound": lambda of: SoundStage(
+        of.encoders.sound, of.encoders.sound_head, of.status, of.heard, of.instant
+    ),
     "speech": lambda of: SpeechStage(
         of.encoders.voice, of.encoders.speech, of.encoders.text, of.status, of.heard
     ),

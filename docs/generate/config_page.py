@@ -88,6 +88,7 @@ SECTIONS = (
         "microphones:\n  room: {source: 'device:default'}\n",
         ("microphones", "room"),
     ),
+    Section(schema.Hear, "sites.NAME.microphones.NAME.hear", "hear: {gate: 'off'}\n", ("hear",)),
     Section(schema.Windows, "sites.NAME.windows", "windows: {size: 4, hop: 1}\n", ("windows",)),
     Section(
         schema.Incidents,

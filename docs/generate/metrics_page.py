@@ -72,8 +72,18 @@ BALANCED = (
 )
 OTHER = (
     Metric("published", "frames or chunks", "Went into the log or the spool."),
-    Metric("audited", "frames", "Were looked at though nothing moves in them (`detect.audit`)."),
-    Metric("audited.missed", "frames", "Audited: show an object that no look before them showed."),
+    Metric("seconds.heard", "seconds", "Of a microphone, and of its speech: a model heard them."),
+    Metric("seconds.gated", "seconds", "Were not heard, because they hold the usual noise alone."),
+    Metric(
+        "audited",
+        "frames or seconds",
+        "Would be gated, and were analysed all the same (`detect.audit`, `hear.audit`).",
+    ),
+    Metric(
+        "audited.missed",
+        "frames or seconds",
+        "Audited: show an object that no look before them showed; have a label or voice.",
+    ),
     Metric("forwarded", "frames or chunks", "Were acknowledged by the brokers (Kafka)."),
     Metric("cut.promised", "chunks", "Lost the part from a time at which the source was lost."),
     Metric("overrun", "blocks", "Sound that the sound device or its reader lost."),

@@ -89,6 +89,15 @@ class Camera(Settings, frozen=True, kw_only=True):
     lines: Mapping[Name, Line] = {}  # its lines by name
 
 
+class Hear(Settings, frozen=True, kw_only=True):
+    """How a microphone's sound is analysed."""
+
+    # `auto`: seconds that hold the usual noise alone are not heard by the models. `off`: every
+    # second is heard, and no noise is measured
+    gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
+    audit: Fraction = 0.01  # part of the gated seconds that are heard all the same
+
+
 class Microphone(Settings, frozen=True, kw_only=True):
     """A microphone: where its sound comes from."""
 
@@ -97,6 +106,7 @@ class Microphone(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
     # which of several sound tracks of one stream or file, counted from 1; the first by default
     track: Annotated[int, Meta(ge=1, le=64)] | None = None
+    hear: Hear = Hear()  # how its sound is analysed
 
 
 def addresses(source: Camera | Microphone) -> dict[Way, str | Mapping[str, str]]:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from models.hearing.waveform import Samples
-from pipeline.config.schema import Detect
+from pipeline.config.schema import Detect, Hear
 from pipeline.errors import SourceLost
 from pipeline.limits import MAX_PIXELS
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress
@@ -54,6 +54,7 @@ class MediaSource:
         microphone: str = "",
         track: int | None = None,
         detect: Detect | None = None,
+        hear: Hear | None = None,
         patience: float = STREAM_TIMEOUT,
         hwaccel: str = OFF,
         clock: Clock,
@@ -73,7 +74,7 @@ class MediaSource:
         self._seq = 0
         self._broken_since: int | None = None  # ns; no picture could be decoded since then
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
-        self._sound = _Gathered(site, microphone)
+        self._sound = _Gathered(site, microphone, hear)
         self._container = (opened or open_stream)(address, patience)
         self._streams = chosen(self._container, site, camera, microphone, track, "stream")
         self._timeless = self._container.format.name in TIMELESS
@@ -248,8 +249,8 @@ class MediaSource:
 class _Gathered:
     """Joins decoded frames of about 20 ms into blocks of 100 ms and makes chunks of them."""
 
-    def __init__(self, site: str, source: str) -> None:
-        self._site, self._source = site, source
+    def __init__(self, site: str, source: str, hear: Hear | None) -> None:
+        self._site, self._source, self._hear = site, source, hear
         self._rate = 0
         self._chunks: Chunks | None = None
         self._parts: list[Samples] = []
@@ -264,7 +265,7 @@ class _Gathered:
         if rate != self._rate or self._chunks is None:
             seq = self._chunks.seq if self._chunks is not None else 0
             self._rate, self._parts = rate, []
-            self._chunks = Chunks(self._site, self._source, rate, seq=seq)
+            self._chunks = Chunks(self._site, self._source, rate, seq=seq, hear=self._hear)
         block = self._block(mono, rate)
         if block is None:
             return None, False

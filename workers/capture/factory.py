@@ -148,17 +148,18 @@ def source(
     room: str,
     settings: Camera | Microphone,
     *,
-    track: int | None = None,
+    hearing: Microphone | None = None,
     clock: Clock,
     count: Count,
 ) -> Source:
     """Connects to `address`; raises SourceLost. `doctor` uses it too.
 
-    `settings` are those of the camera, if there is one; `track` is that of the microphone.
+    `settings` are those of the camera, if there is one; `hearing` are those of the microphone.
 
     Device packages are imported here, so that an unused extra need not be installed.
     """
     seen = settings if isinstance(settings, Camera) else None
+    track, hear = (hearing.track, hearing.hear) if hearing else (None, None)
     if address.scheme == "file":
         from workers.capture.recorded_file import RecordedSource
 
@@ -169,6 +170,7 @@ def source(
             microphone=room,
             track=track,
             detect=seen.detect if seen else None,
+            hear=hear,
             clock=clock,
             count=count,
         )
@@ -184,6 +186,7 @@ def source(
             microphone=room,
             track=track,
             detect=seen.detect if seen else None,
+            hear=hear,
             patience=max(STREAM_TIMEOUT, patience(seen) / SECOND),
             hwaccel=seen.hwaccel if seen else OFF,
             clock=clock,
@@ -192,7 +195,7 @@ def source(
     if room:
         from workers.capture.microphone import MicrophoneSource
 
-        return MicrophoneSource(address, site, room, clock=clock, count=count)
+        return MicrophoneSource(address, site, room, clock=clock, count=count, hear=hear)
     from workers.capture.camera import CameraSource
 
     detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
@@ -217,9 +220,9 @@ def _maker(
     clock: Clock,
 ) -> MakeSource:
     settings = site.cameras[camera] if camera else site.microphones[room]
-    track = site.microphones[room].track if room else None
+    hearing = site.microphones[room] if room else None
     return lambda count: source(
-        address, name, camera, room, settings, track=track, clock=clock, count=count
+        address, name, camera, room, settings, hearing=hearing, clock=clock, count=count
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.hearing.waveform import RATE
-from pipeline.config.schema import Detect
+from pipeline.config.schema import Detect, Hear
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress
 from workers.capture.clock import Clock, PlaybackPacer, StreamClock
@@ -52,6 +52,7 @@ class RecordedSource:
         microphone: str = "",
         track: int | None = None,
         detect: Detect | None = None,
+        hear: Hear | None = None,
         clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
@@ -66,7 +67,7 @@ class RecordedSource:
         self._speed = PlaybackPacer(clock, wait)
         self._times = StreamClock(clock)
         self._line = Resampler()
-        self._chunks = Chunks(site, microphone, RATE)
+        self._chunks = Chunks(site, microphone, RATE, hear=hear)
         self._block = np.zeros(0, np.float32)
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._seq = 0

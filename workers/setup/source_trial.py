@@ -145,7 +145,7 @@ def _once(address: Address, site_name: str, site: Site, camera: str, microphone:
         camera,
         microphone,
         settings,
-        track=site.microphones[microphone].track if microphone else None,
+        hearing=site.microphones[microphone] if microphone else None,
         clock=time.time_ns,
         count=lambda *_: None,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
+import msgspec
 import numpy as np
 
 from models.hearing.waveform import QUIET_DB, RATE, Samples
+from pipeline.config.fields import SOUNDS
 from pipeline.errors import DecodeError
+from pipeline.judge.rules import MIN_EVIDENCE
 from pipeline.ports import Model
 from pipeline.topics import AUDIO
 from pipeline.types import (
@@ -22,9 +25,11 @@ from pipeline.types import (
 )
 from workers.media.levels import floor, loudness
 from workers.runtime.status import Ledger
-from workers.stages.audio_grid import AudioGrid, Known, Second
+from workers.stages.audio_grid import AudioGrid, Known, Second, hear_of
+from workers.stages.audit import picked
 
 HEARD_BY_YAMNET = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
+ALARM = 0.5  # the threshold of every label, as the head was fitted
 
 
 class SoundStage:
@@ -36,6 +41,14 @@ class SoundStage:
     start of the first incomplete second, for a live and for a lost source; Roster passes unchanged.
     Records of microphones that are not in `known` are dropped, and no state is kept for them: they
     left the config (None: all microphones are known).
+
+    A second that holds the usual noise alone (`Second.still`) is gated: no model hears it, and its
+    Sound says so, with labels of 0 and without embedding. The part `hear.audit` of them is heard
+    all the same, and counted as `audited`; as `audited.missed`, if it has a label of 0.5 or more.
+
+    At the sites `early`, those with a rule for sounds, what is heard in the middle of a second is
+    told at once as an early Sound, if it has a label that a rule may want. YAMNet hears the same
+    pieces for the whole second, so this costs little.
     """
 
     def __init__(
@@ -44,8 +57,9 @@ class SoundStage:
         head: Callable[[Samples], Mapping[str, float]],
         status: Ledger | None = None,
         known: Known | None = None,
+        early: Container[str] = (),
     ) -> None:
-        self._model, self._head, self._status, self._known = model, head, status, known
+        self._parts = model, head, status, known, early
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
         """Returns None for each record: a second spans chunks, so the model runs in `State.on`."""
@@ -53,7 +67,7 @@ class SoundStage:
 
     def open(self, floors: dict[str, int]) -> _SoundState:
         """Returns a state that is rebuilt from the chunks of the two seconds before the next."""
-        return _SoundState(self._model, self._head, self._status, self._known)
+        return _SoundState(*self._parts)
 
 
 class _SoundState:
@@ -63,8 +77,10 @@ class _SoundState:
         head: Callable[[Samples], Mapping[str, float]],
         status: Ledger | None,
         known: Known | None,
+        early: Container[str],
     ) -> None:
         self._model, self._head, self._status, self._known = model, head, status, known
+        self._early = early
         self._grids: dict[str, dict[str, AudioGrid]] = {}  # site -> source -> grid
 
     def on(self, record: Record, inferred: None) -> Sequence[Record]:
@@ -95,7 +111,10 @@ class _SoundState:
         return min((grid.floor for grid in grids), default=FOREVER)
 
     def _grid(self, record: Record) -> AudioGrid:
-        return self._grids.setdefault(record.site, {}).setdefault(record.source, AudioGrid())
+        grids = self._grids.setdefault(record.site, {})
+        if record.source not in grids:
+            grids[record.source] = AudioGrid(halves=record.site in self._early)
+        return grids[record.source]
 
     def _chunk(self, chunk: AudioChunk) -> list[Record]:
         grid = self._grid(chunk)
@@ -113,11 +132,48 @@ class _SoundState:
         return sounds if grid.upto == before else [*sounds, self._progress(chunk, grid)]
 
     def _sounds(self, record: Record, seconds: Sequence[Second]) -> list[Record]:
-        return [self._sound(record, second) for second in seconds if second.heard]
+        made: list[Record] = []
+        for second in seconds:
+            if second.early:
+                made += self._sooner(record, second)
+            elif second.heard:
+                made.append(self._second(record, second))
+        return made
 
-    def _sound(self, record: Record, second: Second) -> Sound:
+    def _sooner(self, record: Record, second: Second) -> list[Record]:
+        if second.still:
+            return []
         (scores,) = self._model([second.samples[HEARD_BY_YAMNET]])
-        labels, level = self._head(scores), loudness(second.own)
+        sound = self._sound(record, second, self._head(scores))
+        heard = max(sound.labels.values(), default=0.0) >= MIN_EVIDENCE
+        return [msgspec.structs.replace(sound, early=True)] if heard else []
+
+    def _second(self, record: Record, second: Second) -> Sound:
+        site, source = record.site, record.source
+        audit = hear_of(self._known, site, source).audit
+        audited = second.still and picked(site, source, second.start, audit)
+        if second.still and not audited:
+            self._count(record, "seconds.gated")
+            return self._sound(record, second, dict.fromkeys(SOUNDS, 0.0), gated=True)
+        self._count(record, "seconds.heard")
+        (scores,) = self._model([second.samples[HEARD_BY_YAMNET]])
+        sound = self._sound(record, second, self._head(scores), scores)
+        if audited:
+            missed = any(score >= ALARM for score in sound.labels.values())
+            self._count(record, "audited")
+            self._count(record, "audited.missed", int(missed))
+        return sound
+
+    def _sound(
+        self,
+        record: Record,
+        second: Second,
+        labels: Mapping[str, float],
+        scores: Samples | None = None,
+        *,
+        gated: bool = False,
+    ) -> Sound:
+        level = loudness(second.own)
         if level < QUIET_DB:
             labels = dict.fromkeys(labels, 0.0)
         return Sound(
@@ -127,9 +183,10 @@ class _SoundState:
             end=second.start + SECOND,
             labels=labels,
             loudness_db=level,
-            embedding=np.asarray(scores, "<f2").tobytes(),
+            embedding=b"" if scores is None else np.asarray(scores, "<f2").tobytes(),
             clipped=second.clipped,
             floor_db=floor(second.own),
+            gated=gated,
         )
 
     def _progress(
