@@ -201,7 +201,7 @@ class Capture:
         with self._lock:
             self._holes.clear()
         source = self._make_source(self._told)
-        base = dict(self._seq)
+        base, self._vain = dict(self._seq), dict.fromkeys(self.topics, 0)
         try:
             for chunk in source:
                 if stop.is_set():
@@ -224,9 +224,9 @@ class Capture:
         site, source = self._settings.site, chunk.source
         if isinstance(chunk, (FrameChunk, AudioChunk)):
             seq = base[source] + chunk.seq
-            passed = seq - self._seq[source]  # frames grabbed but not passed on; seq counts both
-            self._status.count(site, source, "captured", passed + 1)
-            self._status.count(site, source, "gated.rate", passed - self._vain[source])
+            # Frames grabbed but not wanted. Those that the source dropped are counted already.
+            passed = seq - self._seq[source] - self._vain[source]
+            self._status.counts(site, source, {"captured": passed + 1, "gated.rate": passed})
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
             self._status.reach(site, source, "captured", chunk.start)
@@ -245,9 +245,11 @@ class Capture:
 
     def _told(self, source: str, what: str) -> None:
         """Counts for a source; PortAudio's thread calls it too."""
+        more = {what: 1}
         if what.startswith("dropped."):
             self._vain[source] += 1
-        self._count(source, what)
+            more["captured"] = 1
+        self._status.counts(self._settings.site, source, more)
 
     def _set(self, state: str, reason: str) -> None:
         with self._lock:
