@@ -4,10 +4,11 @@
 
 The streams are H.264 in MPEG-TS over HTTP, 640 x 360, 5 frames/s, each paced live and begun
 elsewhere, made of `vtest_first25s.mp4`, `Retail02_short.mp4` and `office_a.mp4`. There are so many
-that they make three times the frames that the vision stage can look at alone, which is measured
-before. `fusewatch run` is measured with `detect.gate` off and then auto, and after it `yolo track`
-of ultralytics on the same streams: YOLO11n int8 in OpenVINO, one thread a stream, as its guide
-says. `--rival` is the Python that has it; the exit code is 3 where it is not measured.
+that they make three times the frames that vision can look at beside their capture, as a short run
+tells; `load` says how often it was in each run. `fusewatch run` is measured with `detect.gate` off
+and then auto, and after it `yolo track` of ultralytics on the same streams: YOLO11n int8 in
+OpenVINO, one thread a stream, as its guide says. `--rival` is the Python that has it; the exit code
+is 3 where it is not measured.
 
 - age: from the arrival of a frame until its result is stored (`yolo track`: handed out).
 - unseen: the longest time of each camera without a look; with the gate, frames in which nothing
@@ -34,7 +35,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,8 @@ ROOT = Path(__file__).parents[1]
 TIMES = 3  # the detector's speed
 SETTLED = 15  # s after the first result
 UNSEEN = 0.8  # s; the aim
+TICK = 0.002  # s by which a frame's time is rounded
+CALIBRATION = 20.0  # s
 PATIENCE = 120.0  # s for the first result
 CONFIG = """
 version: 1
@@ -62,6 +65,7 @@ sites:
 {cameras}
     fusion: {{head: rules}}
 """
+PLACES = ("gated.", "dropped.")
 Gone = Mapping[str, Sequence[float]]  # camera -> when it was seen, s
 
 
@@ -105,7 +109,7 @@ def say(name: str, ages: Sequence[float], gaps: Mapping[str, float], aim: float)
     print(f"{name}")
     print(f"  age of {len(ages)} frames: median {p50:.3f} s, p95 {p95:.3f} s, max {most:.3f} s;"
           f" aim p95 {aim:.3f} s")  # fmt: skip
-    over = sum(gap > UNSEEN for gap in gaps.values())
+    over = sum(gap > UNSEEN + TICK for gap in gaps.values())
     usual = np.median(list(gaps.values()))
     print(f"  longest unseen: {gaps[worst]:.2f} s ({worst}), median of the cameras {usual:.2f} s,"
           f" {over} of {len(gaps)} over {UNSEEN} s")  # fmt: skip
@@ -143,8 +147,36 @@ class Watch:
         return True
 
 
-def fusewatch(urls: Sequence[str], gate: str, seconds: float, aim: float) -> float:
-    """Runs the daemon on the streams; prints, and returns the 95th percentile of the ages."""
+class Run(NamedTuple):
+    """What the daemon did in the measured time."""
+
+    ages: list[float]
+    gaps: dict[str, float]
+    counts: Counter[str]  # over all cameras
+    seconds: float
+    watch: Watch
+
+    @property
+    def load(self) -> float:
+        """How many frames wanted a look for each that got one."""
+        still = self.counts["gated.rate"] + self.counts["gated.still"]
+        return (self.counts["captured"] - still) / max(self.counts["processed"], 1)
+
+    def tell(self, name: str, aim: float) -> float:
+        """Prints it; returns the 95th percentile of the ages."""
+        p95, looked = say(name, self.ages, self.gaps, aim), self.counts["processed"]
+        places = {w: n for w, n in sorted(self.counts.items()) if w.startswith(PLACES)}
+        rate, captured = looked / self.seconds, self.counts["captured"]
+        print(f"  captured {captured}, looked at {looked} ({rate:.1f}/s), load {self.load:.2f}"
+              f" times; {places}")  # fmt: skip
+        print(f"  ledger: {self.watch.taken} snapshots of {len(self.gaps)} cameras,"
+              f" {self.watch.broken} do not close, at most {self.watch.most} frames of a camera"
+              " waited")  # fmt: skip
+        return p95
+
+
+def fusewatch(urls: Sequence[str], gate: str, seconds: float) -> Run:
+    """Runs the daemon on the streams."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = (f'      c{k}: {{source: "{url}", detect: {{fps: {FPS}, gate: "{gate}"}}}}'
@@ -180,18 +212,22 @@ def fusewatch(urls: Sequence[str], gate: str, seconds: float, aim: float) -> flo
         total.update(Counter(of) - before.get(source, Counter()))
     reached = seen if gate != "off" else looks
     gaps = widest(reached, [f"c{k}" for k in range(len(urls))], (ended - SECOND // 2) / SECOND)
-    p95 = say(f"fusewatch run, gate {gate}", ages, gaps, aim)
-    wanted = total["captured"] - total["gated.rate"] - total["gated.still"]
-    load = wanted / max(total["processed"], 1)
-    places = {what: n for what, n in sorted(total.items()) if what.startswith(PLACES)}
-    print(f"  captured {total['captured']}, looked at {total['processed']}"
-          f" ({total['processed'] / seconds:.1f}/s), load {load:.2f} times; {places}")  # fmt: skip
-    print(f"  ledger: {watch.taken} snapshots of {len(urls)} cameras, {watch.broken} do not close,"
-          f" at most {watch.most} frames of a camera waited")  # fmt: skip
-    return p95
+    return Run(ages, gaps, total, (ended - began) / SECOND, watch)
 
 
-PLACES = ("gated.", "dropped.")
+def calibrated(media: Path, alone: float) -> int:
+    """How many cameras make TIMES the frames that vision looks at beside their capture.
+
+    A short run tells how many frames the capture of one frame costs.
+    """
+    cameras = max(2, math.ceil(TIMES * alone / FPS))
+    with served(media, cameras) as urls:
+        run = fusewatch(urls, "off", CALIBRATION)
+    captured, looked = (run.counts[what] / run.seconds for what in ("captured", "processed"))
+    cost = max(0.0, alone - looked) / captured
+    print(f"with {cameras} cameras vision looks at {looked:.1f} frames/s beside {captured:.1f}"
+          " captured")  # fmt: skip
+    return max(2, math.ceil(TIMES * alone / (1 + TIMES * cost) / FPS))
 
 
 def results(log: Path, began: int, ended: int) -> tuple[list[float], Gone, Gone]:
@@ -292,14 +328,16 @@ def main() -> int:
     asked = ask.parse_args()
     if asked.urls:
         rival(str(asked.weights), asked.urls, asked.seconds)
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     rate, inference = speed(asked.media, asked.weights)
-    cameras = asked.cameras or max(2, math.ceil(TIMES * rate / FPS))
-    aim = 2 / FPS + inference
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the vision stage alone looks at"
-          f" {rate:.1f} frames/s, so there are {cameras} cameras of {FPS} frames/s:"
-          f" {cameras * FPS / rate:.2f} times")  # fmt: skip
+    print(f"vision alone looks at {rate:.1f} frames/s")
+    cameras, aim = asked.cameras or calibrated(asked.media, rate), 2 / FPS + inference
+    print(f"{cameras} cameras of {FPS} frames/s, {asked.seconds:g} s each:")
     with served(asked.media, cameras) as urls:
-        ours = [fusewatch(urls, gate, asked.seconds, aim) for gate in ("off", "auto")]
+        ours = [
+            fusewatch(urls, gate, asked.seconds).tell(f"fusewatch run, gate {gate}", aim)
+            for gate in ("off", "auto")
+        ]
         if subprocess.run([asked.rival, "-c", "import ultralytics, lap, openvino"],
                           capture_output=True, check=False).returncode:  # fmt: skip
             print(f"NOT MEASURED: {asked.rival} has no ultralytics, lap and openvino;"

@@ -45,7 +45,7 @@ HEALTHY_AFTER = 30 * SECOND  # after living so long the delays begin at the shor
 MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
-MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
+MAX_AUDIO_CHUNKS = 500  # audio chunks that wait for the publisher; 30 s and more
 
 log = logging.getLogger("fusewatch")
 

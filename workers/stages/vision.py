@@ -232,8 +232,9 @@ class _VisionState:
         if seen.audited:
             missed = looks.misses(seen.boxes, _detect(self._known, frame))
             if missed is not None:
-                more = {"audited": 1, "audited.missed": int(missed)}
-                self._status.counts(frame.site, frame.source, more)
+                self._status.counts(
+                    frame.site, frame.source, {"audited": 1, "audited.missed": int(missed)}
+                )
         looks.looked(seen.boxes)
 
     def floor(self, site: str) -> int:
