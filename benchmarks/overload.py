@@ -169,6 +169,9 @@ class Run(NamedTuple):
         rate, captured = looked / self.seconds, self.counts["captured"]
         print(f"  captured {captured}, looked at {looked} ({rate:.1f}/s), load {self.load:.2f}"
               f" times; {places}")  # fmt: skip
+        cost = self.seconds / max(looked, 1)
+        print(f"  one look took {cost:.3f} s in this run, so two periods and a look are"
+              f" {2 / FPS + cost:.3f} s")  # fmt: skip
         print(f"  ledger: {self.watch.taken} snapshots of {len(self.gaps)} cameras,"
               f" {self.watch.broken} do not close, at most {self.watch.most} frames of a camera"
               " waited")  # fmt: skip

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pipeline.host import Host
+from pipeline.ports import Assigned
 from pipeline.types import SECOND, AudioChunk, Progress, Record, Sound, Utterance, ns
 from tests import fakes
 from workers.runtime.status import Status
@@ -182,3 +186,51 @@ def test_limits_are_in_the_order_in_which_hearing_gives_way() -> None:
     assert sorted(limits, key=limits.__getitem__) == [TRANSCRIPTION, VOICE, SOUND]
     assert min(limits.values()) == 30
     assert ns(max(limits.values())) < 120 * SECOND, "within the horizon of a window"
+
+
+LEFT_OUT = st.lists(st.sampled_from([None, None, TRANSCRIPTION, VOICE]), min_size=4, max_size=12)
+
+
+def lives(stage: SoundStage | SpeechStage, polls: Sequence[str | None], cut: int) -> list[Record]:
+    """What a stage publishes that is killed before the poll `cut`; a poll has half a second.
+
+    While it rebuilds its state, nothing is left out: it does not know what was.
+    """
+    host, told = Host(stage, Assigned(0, 0, b"")), list[Record]()
+    for number, left_out in enumerate(polls):
+        if number == cut:
+            host = Host(stage, Assigned(0, host.safe, host.note))
+            for at in range(host.safe, number * 5):
+                assert host.feed(at, chunk(at), None) == []
+        for at in range(number * 5, number * 5 + 5):
+            told += host.feed(at, chunk(at), left_out)
+    return told
+
+
+@given(LEFT_OUT, st.integers(1, 11))
+def test_a_restart_does_not_change_what_sound_tells(polls: list[str | None], cut: int) -> None:
+    def stage() -> SoundStage:
+        return SoundStage(fakes.FakeYamnet(), fakes.fake_head, Status())
+
+    assert lives(stage(), polls, cut) == lives(stage(), polls, -1)
+
+
+@given(LEFT_OUT, st.integers(1, 11))
+def test_a_restart_contradicts_nothing_that_speech_has_told(
+    polls: list[str | None], cut: int
+) -> None:
+    stage = SpeechStage(fakes.FakeVoice(), fakes.FakeSpeech(), fakes.FakeText(), Status())
+    upto = 0
+    for record in lives(stage, polls, cut):
+        match record:
+            case Progress():
+                upto = max(upto, record.upto)
+            case Utterance():
+                assert record.start >= upto
+
+
+def test_what_a_restart_reads_again_is_not_counted_again() -> None:
+    status = Status()
+    stage = SoundStage(fakes.FakeYamnet(), fakes.fake_head, status)
+    lives(stage, [None] * 8, 5)
+    assert status.counted("office", "room", "processed") == 40
