@@ -18,6 +18,7 @@ from workers.runtime.status import Status
 from workers.stages.alert import AlertStage
 from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
+from workers.stages.overload import SOUND_LIMITS, SPEECH_LIMITS, HearingLoad, HearingPace
 from workers.stages.site_plan import load_heads, site_incidents, site_plan
 from workers.stages.site_state import Head
 from workers.stages.sound import SoundStage
@@ -59,6 +60,7 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     recorded: bool
     judges: Mapping[str, Head] | None
+    load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
     @property
     def seen(self) -> dict[tuple[str, str], Detect]:
@@ -146,10 +148,20 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
     ),
     "sound": lambda of: SoundStage(
-        of.encoders.sound, of.encoders.sound_head, of.status, of.heard, of.instant
+        of.encoders.sound,
+        of.encoders.sound_head,
+        of.status,
+        of.heard,
+        of.instant,
+        None if of.recorded else HearingPace(SOUND_LIMITS, of.load, leads=True),
     ),
     "speech": lambda of: SpeechStage(
-        of.encoders.voice, of.encoders.speech, of.encoders.text, of.status, of.heard
+        of.encoders.voice,
+        of.encoders.speech,
+        of.encoders.text,
+        of.status,
+        of.heard,
+        None if of.recorded else HearingPace(SPEECH_LIMITS, of.load),
     ),
     "text": lambda of: TextStage(of.encoders.text),
     "fusion": _fusion,

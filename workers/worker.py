@@ -266,6 +266,9 @@ class Worker:
             dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
             spare=usual_spare(folder),
         )
+        for key, n in spool.chunks().items():
+            site, _, source = key.partition("/")
+            count(site, source, "captured.earlier", n)
         after.callback(spool.close)
         after.callback(self._gauge, spool)
         over = self._play(scene, spool) if scene else self._live(folder, spool)

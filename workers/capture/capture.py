@@ -47,7 +47,7 @@ HEALTHY_AFTER = 30 * SECOND  # after living so long the delays begin at the shor
 MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
-MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
+MAX_AUDIO_CHUNKS = 500  # audio chunks that wait for the publisher; 30 s and more
 
 log = logging.getLogger("fusewatch")
 
@@ -207,7 +207,7 @@ class Capture:
             self._holes.clear()
         source = self._make_source(self._told)
         self._gated.clear()
-        base = dict(self._seq)
+        base, self._vain = dict(self._seq), dict.fromkeys(self.topics, 0)
         try:
             for chunk in source:
                 if stop.is_set():
@@ -230,13 +230,11 @@ class Capture:
         site, source = self._settings.site, chunk.source
         if isinstance(chunk, (FrameChunk, AudioChunk)):
             seq = base[source] + chunk.seq
-            passed = seq - self._seq[source]  # frames grabbed but not passed on; seq counts both
-            self._status.count(site, source, "captured", passed + 1)
-            for (of, what), n in self._gated.items():
-                if of == source:
-                    self._status.count(site, source, what, n)
-                    passed -= n
-            self._status.count(site, source, "gated.rate", passed - self._vain[source])
+            # Frames grabbed but not wanted. Those that the source dropped are counted already.
+            passed = seq - self._seq[source] - self._vain[source]
+            gated = {what: n for (of, what), n in self._gated.items() if of == source}
+            counts = {"captured": passed + 1, "gated.rate": passed - sum(gated.values()), **gated}
+            self._status.counts(site, source, counts)
             self._gated = Counter({key: n for key, n in self._gated.items() if key[0] != source})
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
@@ -261,9 +259,11 @@ class Capture:
         if what.startswith("gated."):  # counted with the next chunk, whose `seq` counts them too
             self._gated[source, what] += 1
             return
+        more = {what: 1}
         if what.startswith("dropped."):
             self._vain[source] += 1
-        self._count(source, what)
+            more["captured"] = 1
+        self._status.counts(self._settings.site, source, more)
 
     def _set(self, state: str, reason: str) -> None:
         with self._lock:

@@ -27,9 +27,11 @@ from workers.media.levels import floor, loudness
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import AudioGrid, Known, Second, hear_of
 from workers.stages.audit import picked
+from workers.stages.overload import Backlog, HearingPace
 
 HEARD_BY_YAMNET = slice(RATE + 320, 3 * RATE - 80)  # [k-0.98 s, k+0.995 s): three patches of YAMNet
 ALARM = 0.5  # the threshold of every label, as the head was fitted
+NOT_HEARD = "not heard: hearing is too far behind"  # the reason of a Progress
 
 
 class SoundStage:
@@ -49,6 +51,9 @@ class SoundStage:
     At the sites `early`, those with a rule for sounds, what is heard in the middle of a second is
     told at once as an early Sound, if it has a label that a rule may want. YAMNet hears the same
     pieces for the whole second, so this costs little.
+
+    With a `pace`, a stage that is too far behind leaves seconds out: their chunks are counted as
+    `dropped.behind`, the seconds as `seconds.behind`, and Progress tells it.
     """
 
     def __init__(
@@ -58,12 +63,21 @@ class SoundStage:
         status: Ledger | None = None,
         known: Known | None = None,
         early: Container[str] = (),
+        pace: HearingPace | None = None,
     ) -> None:
         self._parts = model, head, status, known, early
+        self._pace = pace
 
-    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Returns None for each record: a second spans chunks, so the model runs in `State.on`."""
-        return [None] * len(batch)
+    def watch(self, backlog: Backlog) -> None:
+        """Takes the function that returns how many entries wait to be polled."""
+        if self._pace is not None:
+            self._pace.watch(backlog)
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[str | None]:
+        """Returns for each record what is left out; the model runs in `State.on`, as a second spans
+        chunks."""
+        left_out = None if self._pace is None else self._pace.gives_way(batch)
+        return [left_out] * len(batch)
 
     def open(self, floors: dict[str, int]) -> _SoundState:
         """Returns a state that is rebuilt from the chunks of the two seconds before the next."""
@@ -82,13 +96,14 @@ class _SoundState:
         self._model, self._head, self._status, self._known = model, head, status, known
         self._early = early
         self._grids: dict[str, dict[str, AudioGrid]] = {}  # site -> source -> grid
+        self.counting = True
 
-    def on(self, record: Record, inferred: None) -> Sequence[Record]:
+    def on(self, record: Record, inferred: str | None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
             return []  # no roster would ever remove its grid, whose floor holds the site back
         match record:
             case AudioChunk():
-                return self._chunk(record)
+                return self._chunk(record, left_out=inferred is not None)
             case Progress():
                 grid = self._grid(record)
                 before = grid.upto
@@ -116,7 +131,7 @@ class _SoundState:
             grids[record.source] = AudioGrid(halves=record.site in self._early)
         return grids[record.source]
 
-    def _chunk(self, chunk: AudioChunk) -> list[Record]:
+    def _chunk(self, chunk: AudioChunk, *, left_out: bool) -> list[Record]:
         grid = self._grid(chunk)
         before, repeated = grid.upto, grid.repeated
         try:
@@ -125,11 +140,16 @@ class _SoundState:
             self._count(chunk, "dropped.unusable")
             return [_dead(chunk, str(error))]
         self._count(chunk, "repeated.samples", grid.repeated - repeated)
-        self._count(chunk, "processed")
+        self._count(chunk, "dropped.behind" if left_out else "processed")
         if self._status is not None:
             self._status.reach(chunk.site, chunk.source, "processed", chunk.start)
-        sounds = self._sounds(chunk, seconds)
-        return sounds if grid.upto == before else [*sounds, self._progress(chunk, grid)]
+        if left_out:
+            self._count(chunk, "seconds.behind", sum(second.heard for second in seconds))
+        sounds = [] if left_out else self._sounds(chunk, seconds)
+        if grid.upto == before:
+            return sounds
+        moved = self._progress(chunk, grid)
+        return [*sounds, msgspec.structs.replace(moved, reason=NOT_HEARD) if left_out else moved]
 
     def _sounds(self, record: Record, seconds: Sequence[Second]) -> list[Record]:
         made: list[Record] = []
@@ -201,7 +221,7 @@ class _SoundState:
         )
 
     def _count(self, record: Record, what: str, n: int = 1) -> None:
-        if self._status is not None:
+        if self._status is not None and self.counting:
             self._status.count(record.site, record.source, what, n)
 
 

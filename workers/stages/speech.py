@@ -31,11 +31,13 @@ from pipeline.words import cleaned
 from workers.runtime.status import Ledger
 from workers.stages.audio_grid import CONTEXT_SECONDS, AudioGrid, Known, Second, hear_of
 from workers.stages.audit import picked
+from workers.stages.overload import VOICE, Backlog, HearingPace
 
 VOICE_FRAME = ns(0.032)  # ns that one probability of the voice model covers
 # frames that overlap a second; the first lies in it only partly
 FRAMES_A_SECOND = -(-SECOND // VOICE_FRAME)
 MEANT = Speech()  # what counts as voice
+NOT_TRANSCRIBED = "not transcribed: hearing is too far behind"  # the reason of a Progress
 
 
 class SpeechStage:
@@ -51,6 +53,10 @@ class SpeechStage:
     The voice model does not hear a gated second (`Second.still`): its probabilities are 0. So an
     utterance ends in it as in any second without voice. An audited one is heard, and counted as
     `audited.missed` if it holds voice for `Speech.least`.
+
+    With a `pace`, a stage that is too far behind first leaves the transcription out: utterances are
+    counted as `not_transcribed.behind`. Then it leaves the voice model out, too: chunks are counted
+    as `dropped.behind`. Progress tells both.
     """
 
     def __init__(
@@ -60,12 +66,21 @@ class SpeechStage:
         text: Model,
         status: Ledger | None = None,
         known: Known | None = None,
+        pace: HearingPace | None = None,
     ) -> None:
         self._models, self._status, self._known = (voice, speech, text), status, known
+        self._pace = pace
 
-    def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        """Returns None for each record: an utterance spans chunks; models run in `State.on`."""
-        return [None] * len(batch)
+    def watch(self, backlog: Backlog) -> None:
+        """Takes the function that returns how many entries wait to be polled."""
+        if self._pace is not None:
+            self._pace.watch(backlog)
+
+    def infer(self, batch: Sequence[Record]) -> Sequence[str | None]:
+        """Returns for each record what is left out; the models run in `State.on`, as an utterance
+        spans chunks."""
+        left_out = None if self._pace is None else self._pace.gives_way(batch)
+        return [left_out] * len(batch)
 
     def open(self, floors: dict[str, int]) -> _SpeechState:
         """Returns a state that is rebuilt from two seconds before the open utterance on."""
@@ -164,13 +179,14 @@ class _SpeechState:
         self._listeners: dict[
             str, dict[str, _MicrophoneSpeech]
         ] = {}  # site -> microphone -> listener
+        self.counting = True
 
-    def on(self, record: Record, inferred: None) -> Sequence[Record]:
+    def on(self, record: Record, inferred: str | None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
             return []  # no roster would ever remove its listener, whose floor holds the site back
         match record:
             case AudioChunk():
-                return self._chunk(record)
+                return self._chunk(record, inferred)
             case Progress():
                 return self._promised(record)
             case Roster():
@@ -200,7 +216,7 @@ class _SpeechState:
             )
         return listeners[record.source]
 
-    def _chunk(self, chunk: AudioChunk) -> list[Record]:
+    def _chunk(self, chunk: AudioChunk, left_out: str | None) -> list[Record]:
         listener = self._listener(chunk)
         before = listener.upto
         try:
@@ -208,12 +224,18 @@ class _SpeechState:
         except DecodeError:
             self._count(chunk, "dropped.unusable")
             return []
-        self._count(chunk, "processed")
-        said = self._said(chunk, listener.hear(seconds))
+        self._count(chunk, "dropped.behind" if left_out == VOICE else "processed")
+        heard = listener.hear([] if left_out == VOICE else seconds)
+        said = self._said(chunk, [] if left_out else heard)
+        if left_out:
+            self._count(chunk, "not_transcribed.behind", len(heard))
         if self._status is not None:
             source = speech_source(chunk.source)
             self._status.reach(chunk.site, source, "processed", chunk.start)
-        return said if listener.upto == before else [*said, _progress(chunk, listener.upto)]
+        if listener.upto == before:
+            return said
+        reason = NOT_TRANSCRIBED if left_out else ""
+        return [*said, _progress(chunk, listener.upto, reason=reason)]
 
     def _promised(self, promise: Progress) -> list[Record]:
         listener = self._listener(promise)
@@ -252,7 +274,7 @@ class _SpeechState:
         return said
 
     def _count(self, record: Record, what: str, n: int = 1) -> None:
-        if self._status is not None:
+        if self._status is not None and self.counting:
             self._status.count(record.site, speech_source(record.source), what, n)
 
 
