@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE, Samples
 from workers.media.containers import Unplayable, converted, open_file, picture_track, sound_track
-from workers.media.jpeg import Pixels, fits, fitted
 from workers.media.jpeg import Pixels, encoded, fits, fitted
 from workers.media.motion import HEIGHT, WIDTH, Luma, small_luma
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
