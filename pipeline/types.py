@@ -29,6 +29,7 @@ Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused
 SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
+Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `pipeline/judge/pose.py`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -97,8 +98,11 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
     text: str  # what was written
 
 
-class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """One detected object; score and corners are rounded to 1e-3 before any threshold."""
+class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One detected object; all numbers are rounded to 1e-3 before any threshold.
+
+    A box without a pose is stored without the field `keypoints`.
+    """
 
     label: str  # the class of the object
     score: Number  # 0 to 1
@@ -106,6 +110,9 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     y1: Number  # the top edge, 0 to 1
     x2: Number  # the right edge, 0 to 1
     y2: Number  # the bottom edge, 0 to 1
+    # the pose of a person: 17 keypoints of COCO, each x, y and score, in thousandths of the frame
+    # and of 1, uint16, little-endian; left out: no pose
+    keypoints: Keypoints = b""
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):

@@ -38,6 +38,7 @@ def box(
     score: float = 0.9,
     width: float = 0.1,
     height: float = 0.3,
+    keypoints: bytes = b"",
 ) -> Box:
     """A box around the point (x, y), in fractions of the frame."""
     half = width / 2, height / 2
@@ -48,6 +49,7 @@ def box(
         y1=round(y - half[1], 3),
         x2=round(x + half[0], 3),
         y2=round(y + half[1], 3),
+        keypoints=keypoints,
     )
 
 

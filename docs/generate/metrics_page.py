@@ -80,6 +80,7 @@ BALANCED = (
 )
 OTHER = (
     Metric("published", "frames or chunks", "Went into the log or the spool."),
+    Metric("posed", "persons", "Had their pose estimated (`detect.poses`)."),
     Metric("seconds.heard", "seconds", "Of a microphone, and of its speech: a model heard them."),
     Metric("seconds.gated", "seconds", "Were not heard, because they hold the usual noise alone."),
     Metric(

@@ -21,6 +21,7 @@ ALL: list[Record] = [
     make.report(3.0, "zwei Männer \N{PILE OF POO}"),
     make.detections(1.0, make.box(), make.box("dog", 0.1)),
     make.detections(1.0),
+    make.detections(1.0, make.box(keypoints=bytes(range(102)))),
     make.sound(1.0, gunshot=0.93, glass=0.0),
     make.utterance(2.0, "help"),
     make.described(2.0),

@@ -92,6 +92,14 @@ def test_an_alert_of_an_older_version_has_a_box_for_each_object() -> None:
     assert len(shown.boxes or ()) == 2
 
 
+def test_no_box_that_is_shown_or_listed_has_a_pose() -> None:
+    posed = box(x=0.3, y=0.5, keypoints=bytes(102))
+    bus = recorded(frame(AT, size=LITTLE), detections(AT, posed))
+    shown = AlertFrames(bus, alert(time=ns(AT)), {}).of("desk")
+    assert shown is not None
+    assert shown.drawn == shown.boxes == (PERSON,)
+
+
 def test_an_object_below_the_least_score_is_no_match() -> None:
     faint = box(x=0.3, y=0.5, score=0.2)
     bus = recorded(frame(AT, size=LITTLE), detections(AT, faint))

@@ -26,7 +26,8 @@ MIN_OVERLAP = 0.1
 class ShownFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A frame and its boxes: all objects of it, and those to draw, the gravest last.
 
-    `boxes` is None when the frame was not processed. The label of a box to draw is its text.
+    `boxes` is None when the frame was not processed. The label of a box to draw is its text. No box
+    has a pose: no document needs one.
     """
 
     frame: FrameChunk
@@ -56,7 +57,7 @@ class AlertFrames:
         frame = best_frame(frames, seen, alert.time, [finding.at for finding in findings])
         if frame is None:
             return None
-        boxes = seen[frame.start].boxes if frame.start in seen else None
+        boxes = _without_poses(seen[frame.start].boxes) if frame.start in seen else None
         least = self._least.get((alert.site, camera), 0.0)
         known = [box for box in boxes or () if box.score >= least]
         drawn = tuple(known) if is_older(alert) else marks(findings, frame.start, known)
@@ -82,6 +83,10 @@ class AlertFrames:
             except DecodeError:
                 continue
         return records
+
+
+def _without_poses(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    return tuple(msgspec.structs.replace(box, keypoints=b"") for box in boxes)
 
 
 def is_older(alert: Alert) -> bool:
