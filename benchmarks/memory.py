@@ -25,10 +25,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 from importlib import import_module, metadata
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +110,7 @@ def mappings(pid: int) -> dict[str, tuple[float, float]]:
 
 def _owner(path: str, mode: str) -> str:
     if "site-packages/" in path:
-        return path.split("site-packages/")[1].split("/")[0].removesuffix(".libs")
+        return path.split("site-packages/")[1].split("/", maxsplit=1)[0].removesuffix(".libs")
     if path in ("", "[heap]") or path.startswith("[anon"):
         return "heap and arenas" if "x" not in mode else "compiled kernels"
     if path.startswith("["):

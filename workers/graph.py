@@ -151,6 +151,7 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         status=of.status,
         known=of.seen,
         pose=of.encoders.pose,
+        detector_high=of.encoders.detector_high,
     ),
     "sound": lambda of: SoundStage(
         of.encoders.sound,

@@ -46,6 +46,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     # Which frames of a stream are decoded. `keyframes`: these alone, cheap and late by up to their
     # distance. `auto`: these alone while nothing moves
     decode: Annotated[str, Meta(pattern=r"^(all|keyframes|auto)\Z")] = "all"
+    # `high`: the detector `models.detector_high` looks at the frames, which finds more and costs
+    # more
+    quality: Annotated[str, Meta(pattern=r"^(normal|high)\Z")] = "normal"
     # the most persons of a frame whose poses are estimated; by default 4 where a rule judges poses,
     # and none elsewhere
     poses: Annotated[int, Meta(ge=0, le=16)] | None = None
@@ -225,6 +228,8 @@ class Models(Settings, frozen=True, kw_only=True):
 
     # Objects in pictures: `yolox`, `onnx`, or `ultralytics` (an extra, AGPL-3.0)
     detector: Model = Model(kind="yolox", weights="yolox_nano")
+    # The same for cameras of `detect.quality: high`; by default NanoDet-Plus
+    detector_high: Model = Model(kind="onnx", weights="nanodet_plus_m_416")
     # Words in sound: `faster-whisper`, or `openai-whisper` (an extra)
     speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
     sound: Model = Model(kind="yamnet", weights="yamnet")  # kinds of sound: `yamnet`

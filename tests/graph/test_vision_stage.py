@@ -365,6 +365,17 @@ def test_no_bytes_make_the_reader_fail_otherwise(data: st.DataObject) -> None:
     assert cut == len(GOOD)
 
 
+def test_each_camera_has_the_detector_of_its_quality() -> None:
+    normal, high = Brightness(), Brightness()
+    known = {("office", "desk"): schema.Detect(), ("office", "door"): schema.Detect(quality="high")}
+    stage = VisionStage(normal, "all", known=known, detector_high=high)
+    frames = [frame(0), frame(0, source="door"), frame(1, source="door")]
+    out = [one for one in through(stage, *frames) if isinstance(one, Detections)]
+    assert [one.source for one in out] == ["desk", "door", "door"]
+    assert all(one.boxes == (PERSON, SHADOW) for one in out)
+    assert (normal.batches, high.batches) == ([1], [2])
+
+
 def test_nothing_is_held() -> None:
     assert VisionStage(Brightness()).open({"office": 5}).floor("office") == FOREVER
 

@@ -116,8 +116,10 @@ class VisionStage:
         timer: Callable[[], float] = time.perf_counter,
         known: Known = None,
         pose: Model | None = None,
+        detector_high: Model | None = None,
     ) -> None:
-        self._detector, self._min_score, self._known = detector, min_score, known
+        self._detectors = {"normal": detector, "high": detector_high or guard("detector_high")}
+        self._min_score, self._known = min_score, known
         self._pose = pose or guard("pose")
         self._sampler = FrameSampler(timer) if policy == "newest" else None
         self._status = status or Uncounted()
@@ -175,15 +177,19 @@ class VisionStage:
                 pictures[index] = decoded(frame.data, frame.width, frame.height)
             except DecodeError as error:
                 found[index] = SkippedFrame("undecodable", str(error))
-        seen = self._detector(list(pictures.values())) if pictures else ()
-        sure = {
-            index: [box for box in boxes if box.score >= self._min_score]
-            for index, boxes in zip(pictures, seen, strict=True)
-        }
+        sure: dict[int, list[Box]] = {}
+        for quality, detector in self._detectors.items():
+            some = [i for i in pictures if self._quality(frames[i]) == quality]
+            seen = detector([pictures[i] for i in some]) if some else ()
+            for index, boxes in zip(some, seen, strict=True):
+                sure[index] = [box for box in boxes if box.score >= self._min_score]
         self._add_poses(frames, pictures, sure)
         for index, boxes in sure.items():
             found[index] = VisionResult(tuple(boxes), *luma_and_sharpness(pictures[index]))
         return found
+
+    def _quality(self, frame: FrameChunk) -> str:
+        return _detect(self._known, frame).quality
 
     def _add_poses(
         self,
