@@ -140,4 +140,4 @@ def test_a_rule_that_judges_poses_at_a_camera_without_them_is_refused() -> None:
 
 
 def test_every_encoder_is_needed_by_some_config() -> None:
-    assert set(ENCODERS) == {*COMMON, "pose"}
+    assert set(ENCODERS) == {*COMMON, "detector_high", "pose"}

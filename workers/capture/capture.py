@@ -233,8 +233,8 @@ class Capture:
             # Frames grabbed but not wanted. Those that the source dropped are counted already.
             passed = seq - self._seq[source] - self._vain[source]
             gated = {what: n for (of, what), n in self._gated.items() if of == source}
-            counts = {"captured": passed + 1, "gated.rate": passed - sum(gated.values()), **gated}
-            self._status.counts(site, source, counts)
+            rate = passed - sum(gated.values())
+            self._status.counts(site, source, {"captured": passed + 1, "gated.rate": rate, **gated})
             self._gated = Counter({key: n for key, n in self._gated.items() if key[0] != source})
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
