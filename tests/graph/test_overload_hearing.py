@@ -53,7 +53,7 @@ class Hearing:
             fakes.fake_head,
             self.status,
             None,
-            HearingPace(SOUND_LIMITS, self.load, leads=True, timer=self.clock(SoundStage)),
+            pace=HearingPace(SOUND_LIMITS, self.load, leads=True, timer=self.clock(SoundStage)),
         )
         words = SpeechStage(
             self.model(SpeechStage, "voice", fakes.FakeVoice()),
