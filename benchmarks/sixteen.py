@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 import av
 
+from benchmarks.process_use import by_thread, pss, spent
 from workers.media.containers import open_file, picture_track
 
 ROOT = Path(__file__).parents[1]
@@ -47,7 +48,6 @@ MORE = 180  # s of film beyond the minutes that are measured
 MEMORY_EVERY = 10.0  # s
 TRIAL = 20.0  # s of a trial of the rival
 BORNE = 0.95  # share of LOOKS that a stream of the rival must get
-TICK = os.sysconf("SC_CLK_TCK")
 NAMES = [*(f"office{n:02d}" for n in range(1, OFFICES + 1)), "plaza", "shop"]
 
 
@@ -148,58 +148,6 @@ def served(files: Sequence[Path]) -> Iterator[list[str]]:
             yield [f"{base}{number or ''}" for number in range(len(files))]
         finally:
             server.kill()
-
-
-# What a process uses.
-
-
-def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            rest = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(rest[1]), []).append(int(entry.parent.name))
-    found = [pid]
-    for one in found:
-        found += parents.get(one, [])
-    return found
-
-
-def spent(pid: int) -> float:
-    """CPU seconds of a process and its descendants, those that have ended included."""
-    total = 0
-    for one in family(pid):
-        rest = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, rest[11:15]))
-    return total / TICK
-
-
-def by_thread(pid: int) -> dict[str, float]:
-    """CPU seconds of each thread of a process, by its number."""
-    found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            name, _, rest = (task / "stat").read_text().rpartition(")")
-        except OSError:
-            continue
-        used = sum(map(int, rest.split()[11:13])) / TICK
-        found[f"{task.name} {name.partition('(')[2]}"] = used
-    return found
-
-
-def pss(pid: int) -> int:
-    """Bytes of memory of a process and its descendants; shared pages count by share."""
-    total = 0
-    for one in family(pid):
-        try:
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return total
 
 
 # The runs.
