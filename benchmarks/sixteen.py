@@ -10,9 +10,11 @@ forwards and backwards, so that the noise is real. One is `vtest_first25s.mp4`, 
 
 `fusewatch run` looks at 5 frames/s with its default settings and is pinned to two cores. Counted is
 what it and its children use from 10 s after the last camera is live. PSS is the largest of the sums
-over its processes. `dropped` has every reason. `yolo track` is that of ultralytics with YOLO11n
-int8 in OpenVINO, with every second frame, on as many streams as get 95 % of 5 frames/s; `--rival`
-is the Python that has it. The exit code is 3 where it is not measured.
+over its processes. `dropped` has every reason. `waiting` is captured and not yet done at the end.
+
+`yolo track` is that of ultralytics with YOLO11n int8 in OpenVINO, with every second frame, on as
+many streams as get 95 % of 5 frames/s. `--rival` is the Python that has it. The exit code is 3
+where it is not measured.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import os
 import platform
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib.metadata import version
@@ -35,7 +38,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import httpx
 
+from benchmarks.process_use import by_thread, pss, spent
 from workers.media.containers import open_file, picture_track
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +52,10 @@ MORE = 180  # s of film beyond the minutes that are measured
 MEMORY_EVERY = 10.0  # s
 TRIAL = 20.0  # s of a trial of the rival
 BORNE = 0.95  # share of LOOKS that a stream of the rival must get
-TICK = os.sysconf("SC_CLK_TCK")
 NAMES = [*(f"office{n:02d}" for n in range(1, OFFICES + 1)), "plaza", "shop"]
+
+
+Counts = Mapping[str, Mapping[str, int]]  # camera -> what -> number
 
 
 class Run(NamedTuple):
@@ -58,7 +65,8 @@ class Run(NamedTuple):
     by_thread: dict[str, float]  # cores
     pss: int  # bytes
     seconds: float
-    counts: dict[str, dict[str, int]]  # camera -> what -> number
+    before: Counts  # at the begin of the measurement
+    counts: Counts  # at its end
     alerts: int
 
 
@@ -150,62 +158,10 @@ def served(files: Sequence[Path]) -> Iterator[list[str]]:
             server.kill()
 
 
-# What a process uses.
-
-
-def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            rest = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(rest[1]), []).append(int(entry.parent.name))
-    found = [pid]
-    for one in found:
-        found += parents.get(one, [])
-    return found
-
-
-def spent(pid: int) -> float:
-    """CPU seconds of a process and its descendants, those that have ended included."""
-    total = 0
-    for one in family(pid):
-        rest = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += sum(map(int, rest[11:15]))
-    return total / TICK
-
-
-def by_thread(pid: int) -> dict[str, float]:
-    """CPU seconds of each thread of a process, by its number."""
-    found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            name, _, rest = (task / "stat").read_text().rpartition(")")
-        except OSError:
-            continue
-        used = sum(map(int, rest.split()[11:13])) / TICK
-        found[f"{task.name} {name.partition('(')[2]}"] = used
-    return found
-
-
-def pss(pid: int) -> int:
-    """Bytes of memory of a process and its descendants; shared pages count by share."""
-    total = 0
-    for one in family(pid):
-        try:
-            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
-    return total
-
-
 # The runs.
 
 
-def config(urls: Sequence[str], gate: str) -> str:
+def config(urls: Sequence[str], gate: str, port: int) -> str:
     """One site with all cameras; nobody should be in any of them."""
     cameras = "\n".join(
         f'      {name}: {{source: "{url}", detect: {{fps: {LOOKS}, gate: {gate}}}, '
@@ -220,7 +176,7 @@ sites:
 {cameras}
     rules:
       - {{rule: zone, zone: floor, objects: [person], label: intrusion, severity: high}}
-api: {{listen: "127.0.0.1:0"}}
+api: {{listen: "127.0.0.1:{port}"}}
 """
 
 
@@ -234,7 +190,9 @@ def daemon(
 ) -> Run:
     """Runs the daemon on all streams; returns what it has used and done."""
     folder.mkdir()
-    (folder / "house.yaml").write_text(config(urls, gate))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    (folder / "house.yaml").write_text(config(urls, gate, port))
     command = [*("taskset", "-c", cores), sys.executable, "-m", "workers.cli", "run"]
     command += [str(folder / "house.yaml"), "--state", str(folder / "state")]
     said = folder / "said"
@@ -244,6 +202,7 @@ def daemon(
         _until(lambda: all(f"/{name} is live" in said.read_text() for name in NAMES), process, said)
         time.sleep(SETTLED)
         profile(process.pid)
+        early = counted(folder / "state", port)
         began, before, threads = time.monotonic(), spent(process.pid), by_thread(process.pid)
         most = 0
         while (left := began + minutes * 60 - time.monotonic()) > 0:
@@ -253,17 +212,25 @@ def daemon(
                 sys.exit(f"the daemon ended: {said.read_text()[-2000:]}")
         seconds, used = time.monotonic() - began, spent(process.pid) - before
         most = max(most, pss(process.pid))
-        later = by_thread(process.pid)
+        later, counts = by_thread(process.pid), counted(folder / "state", port)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
     finally:
         process.kill()
         process.wait()
     lines = [json.loads(line) for line in said.read_text().splitlines()]
-    counts = [line for line in lines if line["message"] == "status"][-1]["counts"]["house"]
     alerts = sum(line["message"].startswith("alert ") for line in lines)
     shares = {name: (later[name] - threads.get(name, 0.0)) / seconds for name in later}
-    return Run(used / seconds, shares, most, seconds, counts, alerts)
+    return Run(used / seconds, shares, most, seconds, early, counts, alerts)
+
+
+def counted(state: Path, port: int) -> Counts:
+    """The counts of the cameras since the start of the daemon."""
+    token = (state / "token").read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    answer = httpx.get(f"http://127.0.0.1:{port}/v1/status", headers=headers, timeout=60)
+    found: Counts = answer.raise_for_status().json()["counts"]["house"]
+    return found
 
 
 def _until(done: Callable[[], bool], process: subprocess.Popen[bytes], said: Path) -> None:
@@ -274,24 +241,35 @@ def _until(done: Callable[[], bool], process: subprocess.Popen[bytes], said: Pat
         time.sleep(0.5)
 
 
+def dropped(said: Mapping[str, int]) -> dict[str, int]:
+    """The frames that nobody looked at, by reason."""
+    return {k.removeprefix("dropped."): n for k, n in said.items() if k.startswith("dropped.")}
+
+
 def told(name: str, run: Run) -> None:
     """Prints one run."""
-    drops = sum(n for said in run.counts.values() for k, n in said.items() if k[:8] == "dropped.")
+    ever, early = (sum(sum(dropped(of[name]).values()) for name in NAMES)
+                   for of in (run.counts, run.before))  # fmt: skip
     memory = f"PSS at most {run.pss / 1e6:.0f} MB"
     print(
         f"\n{name}: {run.seconds:.0f} s, {run.cores:.2f} cores, {memory}, "
-        f"{drops} frames dropped, {run.alerts} revisions of alerts"
+        f"{ever - early} frames dropped ({early} before the measurement), "
+        f"{run.alerts} revisions of alerts"
     )
     print(f"  {'camera':9} captured  by rate  gated  looked at  waiting  gated share  dropped")
     for camera in NAMES:
-        said = run.counts[camera]
-        dropped = {k[8:]: n for k, n in said.items() if k.startswith("dropped.")}
-        still, rate = said.get("gated.still", 0), said.get("gated.rate", 0)
-        looked, captured = said.get("processed", 0), said.get("captured", 0)
-        waiting = captured - rate - still - looked - sum(dropped.values())
+        total = run.counts[camera]
+        said = {k: n - run.before[camera].get(k, 0) for k, n in total.items()}
+        captured, rate, still, looked = (
+            said.get(what, 0) for what in ("captured", "gated.rate", "gated.still", "processed")
+        )
+        spent_on = ("gated.rate", "gated.still", "processed")
+        waiting = total["captured"] - sum(total.get(what, 0) for what in spent_on)
+        waiting -= sum(dropped(total).values())
+        drops = {k: n for k, n in dropped(said).items() if n}
         share = still / max(still + looked, 1)
         print(f"  {camera:9} {captured:8} {rate:8} {still:6} {looked:10} {waiting:8} {share:12.3f}"
-              f"  {' '.join(f'{k} {n}' for k, n in dropped.items()) or 'none'}")  # fmt: skip
+              f"  {' '.join(f'{k} {n}' for k, n in drops.items()) or 'none'}")  # fmt: skip
     busiest = sorted(run.by_thread.items(), key=lambda item: -item[1])[:12]
     print("  busiest threads, cores:", ", ".join(f"{k} {v:.3f}" for k, v in busiest), flush=True)
 
