@@ -1,6 +1,7 @@
 """Measures the memory of `fusewatch run` and of its parts, and the disk of the light install.
 
     python -m benchmarks.memory MEDIA WEIGHTS [--seconds 60] [--only run|parts|disk]
+        [--python .venv/bin/python] [--constraints constraints.txt]
 
 - run: the daemon, as a process of its own, plays a film that is its camera and its microphone. The
   film shows the office of MEDIA again and again, with spoken words and a shot, so that each model
@@ -12,7 +13,8 @@
 - disk: a fresh virtual environment with the light install, without the constraints of this folder
   unless `--constraints` names them; the 15 largest packages, of their own RECORD.
 
-RSS counts a shared page in full, PSS a share of it, USS only pages that no other process has.
+`--python` is the interpreter of another environment, such as that of a light install, for `run` and
+`parts`. RSS counts a shared page in full, PSS a share of it, USS only pages that no other process has.
 """
 
 from __future__ import annotations
@@ -32,9 +34,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from tests.live.daemon import SECRET, daemon, said
-from tests.live.servers import eventually
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -168,8 +167,10 @@ def _round(media: Path, samples: int) -> np.ndarray:
     return np.clip(heard, -1, 1)
 
 
-def run(media: Path, seconds: int) -> None:
+def run(media: Path, seconds: int, python: str) -> None:
     """Runs the daemon until each model caused an alert, and prints what it holds later."""
+    from tests.live.daemon import SECRET, daemon, said
+    from tests.live.servers import eventually
     from workers.delivery.receiver import Receiver
 
     labels = set[str]()
@@ -182,7 +183,7 @@ def run(media: Path, seconds: int) -> None:
         played = film(media, folder / "film.mp4", int(START) + seconds + 60)
         config = folder / "office.yaml"
         config.write_text(CONFIG.format(film=played, url=receiver.url, secret=SECRET))
-        with daemon(config, folder / "state") as process:
+        with daemon(config, folder / "state", python) as process:
 
             def ready() -> bool:
                 return any(s["message"] == "ready" for s in said(folder / "state"))
@@ -290,11 +291,11 @@ def part(weights: Path, number: int) -> None:
     assert kept
 
 
-def parts(media: Path, weights: Path) -> None:
+def parts(media: Path, weights: Path, python: str) -> None:
     """Prints what each part adds."""
     print(f"\n{'part, MiB':34}{'RSS':>8}{'USS':>8}{'anon.':>8}{'in all':>8}")
     for number, (name, _) in enumerate(_parts(weights)):
-        command = [sys.executable, "-m", "benchmarks.memory", str(media), str(weights)]
+        command = [python, "-m", "benchmarks.memory", str(media), str(weights)]
         said = subprocess.check_output([*command, "--part", str(number)], cwd=ROOT, text=True)
         row = json.loads(said.splitlines()[-1])
         shown = "".join(f"{row[key]:8.1f}" for key in ("RSS", "USS", "anonymous", "all"))
@@ -350,6 +351,7 @@ def main() -> None:
     ask.add_argument("weights", type=Path)
     ask.add_argument("--seconds", type=int, default=60)
     ask.add_argument("--only", choices=("run", "parts", "disk"))
+    ask.add_argument("--python", default=sys.executable)
     ask.add_argument("--constraints", type=Path)
     ask.add_argument("--part", type=int, help=argparse.SUPPRESS)
     given = ask.parse_args()
@@ -358,9 +360,9 @@ def main() -> None:
         return
     os.environ["FUSEWATCH_WEIGHTS"] = str(given.weights.resolve())
     if given.only in (None, "run"):
-        run(given.media, given.seconds)
+        run(given.media, given.seconds, given.python)
     if given.only in (None, "parts"):
-        parts(given.media, given.weights.resolve())
+        parts(given.media, given.weights.resolve(), given.python)
     if given.only in (None, "disk"):
         disk(given.constraints)
 

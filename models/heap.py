@@ -16,16 +16,18 @@ import os
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 # Larger blocks are mapped on their own and go back to the system when they are freed. A picture of
 # 1280 x 720 is smaller: to map each picture anew would cost more time than it saves memory.
-MAPPED_BYTES = 4 << 20
-KEPT_BYTES = 4 << 20  # free memory that is kept at the end of the heap
-ARENAS = 2  # heaps of threads; each keeps free memory of its own
+MAPPED_BYTES = 1 << 20
+KEPT_BYTES = 1 << 20  # free memory that is kept at the end of the heap
+ARENAS = 1  # heaps; each keeps free memory of its own
 
 
 def bound() -> bool:
     """Fixes the thresholds of this process; returns whether its C library has them.
 
-    The variables of glibc for the same thresholds (`MALLOC_ARENA_MAX` and so on) are obeyed.
+    The variables of glibc for the same thresholds (`MALLOC_ARENA_MAX` and so on) are obeyed. MKL,
+    which runs Whisper, keeps no freed buffers either, unless its variable says otherwise.
     """
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
@@ -46,3 +48,16 @@ def trim() -> bool:
         return False
     malloc_trim(0)
     return True
+
+
+class Trimmer:
+    """Calls `trim` every `every` seconds at most; `now` is a monotonic time in seconds."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self._every, self._due = every, 0.0
+
+    def look(self, now: float) -> None:
+        """Trims if it is time."""
+        if now >= self._due:
+            self._due = now + self._every
+            trim()

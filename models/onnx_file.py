@@ -46,9 +46,10 @@ def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
     """Returns the bytes of a file; raises OSError for a device, a pipe or over `most` bytes."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        known = os.fstat(handle)
+        if not stat.S_ISREG(known.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        found = file.read(most + 1)
+        found = file.read(min(known.st_size, most) + 1)  # takes as many bytes before it reads
     if len(found) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
     return found

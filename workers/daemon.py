@@ -131,7 +131,6 @@ class Daemon:
         needed = needed_encoders(self.settings)
         encoders = encoders or load_encoders(self.settings.models, recorded=recorded, needed=needed)
         nodes = list(graph.nodes(self.settings, encoders, self.status, recorded=recorded))
-        heap.trim()  # what loading the models took
         self._forget(nodes, who)
         configs = self._configs(recorded=recorded)
         heads = heads_of(node.stage for node in nodes) or {}
@@ -173,8 +172,10 @@ class Daemon:
                     supervisor.start(name, body)
             supervisor.start("retention", self._retain)
             self.view.ready()
+            trimmer = heap.Trimmer()
             while not supervisor.stop.wait(LOOK_EVERY) and not over():
                 show()
+                trimmer.look(time.monotonic())
         finally:
             supervisor.stop.set()
             late = supervisor.join()
@@ -223,7 +224,6 @@ class Daemon:
                 due = time.monotonic() + TRIM_EVERY
                 self.bus.resize(retention(self.settings, cap()))
                 self.bus.trim()
-            heap.trim()
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Lets the stages work off the backlog of the log before the sources start.

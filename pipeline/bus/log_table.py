@@ -42,6 +42,8 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
+# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
+_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
@@ -76,6 +78,7 @@ class LockedConnection:
     def __init__(self, path: Path) -> None:
         self.lock = RLock()
         self.connection = connect(path)
+        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
