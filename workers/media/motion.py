@@ -132,7 +132,8 @@ class MotionModel:
         if not self._learnt:
             return self._anew(levels, start, "first")
         usual: Levels = self._background.getBackgroundImage()
-        light, local = _change_of_light(cv2.subtract(levels, usual))
+        change: Any = cv2.subtract(levels, usual)
+        light, local = _change_of_light(change)
         if abs(light) > _LIGHT:
             return self._anew(levels, start, _cause(levels, usual))
         levels = cv2.subtract(levels, local)
@@ -188,8 +189,7 @@ class MotionModel:
     ) -> tuple[NDArray[np.uint8], list[Area]]:
         """The pixels of the patches that count as motion, and a box around each."""
         count: Any = cv2.boxFilter(mask, cv2.CV_16U, (3, 3), normalize=False)
-        dense: Any = cv2.compare(count, 255 * _NEIGHBOURS, cv2.CMP_GE)
-        solid: Any = cv2.bitwise_and(dense, mask)
+        solid: Any = mask * (count >= 255 * _NEIGHBOURS)  # uint8
         near: Any = self._before
         self._before = solid
         if not cv2.hasNonZero(solid):
