@@ -293,6 +293,25 @@ def test_what_a_device_fails_to_decode_is_decoded_in_software(
     assert "cuda failed: " in told[0]
 
 
+@pytest.mark.parametrize("bframes", [0, 2])
+@pytest.mark.parametrize("broken", [50, 51, 52, 53, 54])
+def test_a_device_that_fails_while_keyframes_are_decoded_loses_none(
+    tmp_path: Path, broken: int, bframes: int
+) -> None:
+    path = film(tmp_path / "film.mp4", 16, bframes=bframes)
+    file, decoder, told = decoder_of(path, "cuda", lambda s, _: Device(s, broken))
+    clock, given = Clock(), list[Any]()
+    gate = KeyframeGate(decoder, "keyframes", clock, told.append)
+    with file:
+        for packet in file.demux(video=0):
+            clock.now = 1000 * SECOND + round((packet.dts or 0) * packet.time_base * SECOND)
+            frames = gate.decode(packet)
+            given += [round(frame.pts * file.streams.video[0].time_base, 2) for frame in frames]
+    assert [float(at) for at in given if at > 3] == [4, 6, 8, 10, 12, 14]
+    assert decoder.in_software
+    assert len(told) == 1
+
+
 def test_keyframes_that_give_no_frame_are_given_up(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", 20)
     file, decoder, _ = decoder_of(path, "off")

@@ -85,6 +85,7 @@ def test_both_streams_of_a_camera_are_tried_and_what_decodes_is_told(
         found = checked(tmp_path, site)
     for name in ("good", "good record", "half"):
         assert found[f"camera office/{name}"].ok, found[f"camera office/{name}"].detail
+    assert "; nothing reads it yet" in found["camera office/good record"].detail
     assert ", decoded by " in found["camera office/good"].detail
     assert "decoded" not in found["camera office/half"].detail
     large = found["camera office/half record"]

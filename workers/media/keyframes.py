@@ -40,6 +40,7 @@ class KeyframeGate:
     ) -> None:
         self._decoder, self._mode, self._clock, self._whole = decoder, mode, clock, whole
         self._all = mode == "all"  # for good
+        self._begun = clock()
         self._kept: list[Any] = []  # packets since the last keyframe that were not decoded
         self._bytes = 0
         self._key: tuple[int | None, int] | None = None  # the last one's time and arrival, ns
@@ -62,7 +63,7 @@ class KeyframeGate:
         now = self._clock()
         if packet.is_keyframe:
             return self._keyframe(packet, now)
-        late = self._key is not None and now - self._key[1] > MAX_KEYFRAME_DISTANCE
+        late = now - (self._key[1] if self._key else self._begun) > MAX_KEYFRAME_DISTANCE
         if self.sparse:
             return self._leave_out(packet, late)
         if late:

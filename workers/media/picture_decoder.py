@@ -69,11 +69,12 @@ class PictureDecoder:
     def decode(self, packet: Any) -> list[Any]:
         """Returns the frames that come out of the decoder after this packet."""
         apart, self._apart = self._apart, None
+        frames = []
         if apart is not None:  # what follows a keyframe needs it
             self._context.flush_buffers()
-            self._context.decode(apart)
             self._after = apart.pts
-        frames = self._decoded(packet)
+            frames = self._decoded(apart)
+        frames += self._decoded(packet)
         if self._after is not None:
             frames = [f for f in frames if f.pts is None or f.pts > self._after]
             self._after = None if frames else self._after
@@ -96,8 +97,13 @@ class PictureDecoder:
         """Returns the frames that are still in the decoder, which then needs a keyframe."""
         if self._apart is not None:
             return []
-        frames = list(self._context.decode(None))
-        self._context.flush_buffers()
+        try:
+            frames = self._on_hand(list(self._context.decode(None)))
+            self._context.flush_buffers()
+        except BROKEN as error:
+            if self.in_software:
+                raise
+            return [*self._given_up(error), *self._not_shown(self.rest())]
         for frame in frames:
             frame.time_base = self._stream.time_base
         return frames
@@ -113,15 +119,19 @@ class PictureDecoder:
             return list(self._context.decode(packet))
         self._keep(packet)
         try:
-            frames = list(self._context.decode(packet))
-            for frame in frames:
-                if not frame.format.components:  # it is still on the device
-                    msg = f"a frame of the format {frame.format.name} cannot be downloaded"
-                    raise ValueError(msg)
+            frames = self._on_hand(list(self._context.decode(packet)))
         except BROKEN as error:
-            return self._given_up(error, packet)
+            return self._given_up(error)
         if frames:
             self._shown = frames[-1].pts
+        return frames
+
+    def _on_hand(self, frames: list[Any]) -> list[Any]:
+        """Returns the frames; raises ValueError for one that is still on the device."""
+        for frame in frames:
+            if not frame.format.components:
+                msg = f"a frame of the format {frame.format.name} cannot be downloaded"
+                raise ValueError(msg)
         return frames
 
     def _keep(self, packet: Any) -> None:
@@ -131,16 +141,19 @@ class PictureDecoder:
             self._kept.append(packet)
             self._bytes += packet.size
 
-    def _given_up(self, error: Exception, packet: Any) -> list[Any]:
+    def _given_up(self, error: Exception) -> list[Any]:
         """Goes on in software; returns the frames that hardware has not given."""
         self._failed(f"{self.name} failed: {words(error)}")
         self._context, self.name = self._software, SOFTWARE
         frames: list[Any] = []
-        for before in self._kept[:-1]:
+        for packet in self._kept:
             with suppress(*BROKEN):
-                frames += self._context.decode(before)
+                frames += self._context.decode(packet)
         self._kept = []
-        frames += self._context.decode(packet)
+        return self._not_shown(frames)
+
+    def _not_shown(self, frames: list[Any]) -> list[Any]:
+        """Those that hardware has not given before."""
         shown = self._shown
         return [f for f in frames if shown is None or f.pts is None or f.pts > shown]
 

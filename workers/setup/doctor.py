@@ -35,7 +35,7 @@ from workers.config.findings import ConfigFinding
 from workers.config.secrets import Secrets
 from workers.delivery.state_log import sentence
 from workers.setup import storage_estimate, subscriber_health
-from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
+from workers.setup.source_trial import TRIAL_TIMEOUT, Seen, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.setup.subscriber_health import Notes
 from workers.stages.site_plan import load_head
@@ -302,7 +302,8 @@ class _Job(msgspec.Struct, frozen=True):
             except OutsideError as error:
                 found.checks[name] = Check(name, False, str(error))
             else:
-                found.checks[name] = Check(name, True, f"{self.address}: {got}")
+                told = got.unread if isinstance(got, Seen) and self.stream == RECORD else got
+                found.checks[name] = Check(name, True, f"{self.address}: {told}")
 
 
 def _together(jobs: list[_Job], found: _Found) -> None:

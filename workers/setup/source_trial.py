@@ -29,6 +29,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     after: float  # s
     decoder: str = ""  # what decodes the stream, where the config names a device
 
+    @property
+    def unread(self) -> str:
+        """What to say of a stream that nothing reads yet."""
+        wide, high = self.native
+        return f"a frame of {wide} x {high} after {self.after:.1f} s; nothing reads it yet"
+
     def __str__(self) -> str:
         def times(size: tuple[int, int]) -> str:
             return f"{size[0]} x {size[1]}"
