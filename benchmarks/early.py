@@ -21,6 +21,7 @@ from models.hearing.sound import YAMNET_FILE, SoundHead, Yamnet
 from models.hearing.waveform import RATE
 from models.training.sound_clips import CLIP_LABELS, clips
 from pipeline.config.schema import Hear
+from pipeline.judge.rules import early_threshold
 from pipeline.types import SECOND, Sound
 from workers.media.pcm import Chunks
 from workers.stages.sound import ALARM, SoundStage
@@ -66,7 +67,7 @@ def main() -> None:
                 (s.end / SECOND - START / SECOND, s.early, name)
                 for s in heard(whole, stage)
                 for name, score in s.labels.items()
-                if score >= ALARM
+                if score >= (early_threshold(ALARM) if s.early else ALARM)
             ]
             if kind == "nothing":
                 usual = {name for _, early, name in raised if not early}
