@@ -228,9 +228,10 @@ def test_what_goes_on_is_not_told_early() -> None:
     assert [(a.start, a.score) for a in made] == [(ns(AT + 1), 0.9), (ns(AT + 2), 0.7)]
 
 
-def test_an_early_sound_below_the_threshold_says_nothing() -> None:
-    weak = [early(AT + 1, gunshot=0.4), sound(AT + 1)]
-    assert not anomalies(judged(heard(QUIET, weak, AFTER)))
+def test_an_early_sound_must_be_surer_than_a_whole_second() -> None:
+    for score, count in ((0.4, 0), (0.74, 0), (0.75, 1)):
+        weak = [early(AT + 1, gunshot=score), sound(AT + 1)]
+        assert len(anomalies(judged(heard(QUIET, weak, AFTER)))) == count
 
 
 def test_an_early_sound_that_comes_again_or_late_or_from_nobody_changes_nothing() -> None:

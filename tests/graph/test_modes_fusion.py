@@ -96,7 +96,7 @@ def timeline(
         level = 0.9 if second in shots else 0.45 if second in weak else 0.0
         heard = sound(now, gunshot=level, glass=level if second % 3 == 0 else 0.0)
         if second in soon:
-            records["room"].append(early(now, gunshot=0.8, glass=0.7))
+            records["room"].append(early(now, gunshot=0.8, glass=0.9))
         records["room"] += [heard, progress(now + 1, source="room")]
         if second in said:
             sure = 0.9 if second % 2 else 0.5
