@@ -155,7 +155,11 @@ def test_an_address_or_the_folder_of_a_head_is_no_difference() -> None:
             {"windows": schema.Windows(size=2)},
             "sites.office.windows.size was 2, is 4",
         ),
-        ({"microphones": {}}, 'sites.office.microphones.room was not set, is {"track":null}'),
+        (
+            {"microphones": {}},
+            'sites.office.microphones.room was not set, is {"hear":{"audit":0.01,"gate":"auto"},'
+            '"track":null}',
+        ),
     ],
 )
 def test_what_differs_is_named(site: dict[str, Any], expected: str) -> None:
