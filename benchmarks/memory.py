@@ -14,7 +14,7 @@
   unless `--constraints` names them; the 15 largest packages, of their own RECORD.
 
 `--python` is the interpreter of another environment, such as that of a light install, for `run` and
-`parts`. RSS counts a shared page in full, PSS a share of it, USS only pages that no other process has.
+`parts`. RSS counts a shared page in full, PSS a share of it, USS only pages of no other process.
 """
 
 from __future__ import annotations
