@@ -14,8 +14,7 @@
   unless `--constraints` names them; the 15 largest packages, of their own RECORD.
 
 `--python` is the interpreter of another environment, such as that of a light install, for `run` and
-`parts`. RSS counts a shared page in full, PSS a share of it, USS only pages that no other process
-has.
+`parts`. RSS counts a shared page in full, PSS a share of it, USS only pages of no other process.
 """
 
 from __future__ import annotations
@@ -283,10 +282,15 @@ def _parts(weights: Path) -> list[tuple[str, Callable[[], object]]]:
 
 def part(weights: Path, number: int) -> None:
     """Loads the parts up to one, and prints what the last one added, as JSON."""
+    from models import heap
+
+    heap.bound()  # as the daemon does
     parts = _parts(weights)
     kept = [make() for _, make in parts[:number]]
+    heap.trim()
     before = memory()
     kept.append(parts[number][1]())
+    heap.trim()
     after = memory()
     print(json.dumps({name: after[name] - before[name] for name in after} | {"all": after["RSS"]}))
     assert kept

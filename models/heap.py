@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 # As in <malloc.h>
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -53,11 +54,11 @@ def trim() -> bool:
 class Trimmer:
     """Calls `trim` every `every` seconds at most; `now` is a monotonic time in seconds."""
 
-    def __init__(self, every: float = 10.0) -> None:
-        self._every, self._due = every, 0.0
+    def __init__(self, every: float = 10.0, give_back: Callable[[], object] = trim) -> None:
+        self._every, self._give_back, self._due = every, give_back, 0.0
 
     def look(self, now: float) -> None:
         """Trims if it is time."""
         if now >= self._due:
             self._due = now + self._every
-            trim()
+            self._give_back()
