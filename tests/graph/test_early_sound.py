@@ -252,6 +252,10 @@ def test_no_window_holds_an_early_sound(monkeypatch: pytest.MonkeyPatch) -> None
     class Head:
         version, threshold = "spy 1", 2.0
 
+        def score(self, question: object) -> float:
+            (verdict,) = self([question])
+            return verdict.score  # type: ignore[attr-defined, no-any-return]
+
         def __call__(self, batch: Sequence[object]) -> list[object]:
             from models.fusion.noisy_or import NoisyOr
 

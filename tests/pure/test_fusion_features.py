@@ -246,7 +246,13 @@ def test_loudness_and_its_onset_are_of_the_seconds() -> None:
 
 
 def test_a_gated_second_is_a_quiet_one_and_not_a_lost_one() -> None:
-    gated = {"gated": True, "embedding": b"", "loudness_db": -50.0, "floor_db": -52.0}
+    gated = {
+        "gated": True,
+        "labels": {"siren": 0.0},
+        "embedding": b"",
+        "loudness_db": -50.0,
+        "floor_db": -52.0,
+    }
     silent = {"loudness_db": -90.0, "floor_db": -52.0}
     alone, quiet = (numbers(asked(second(0, **how)), "sound") for how in (gated, silent))
     classes = [name for name in alone if name.startswith("yamnet.")]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
 
 from models.hearing.waveform import QUIET_DB, RATE, Samples
-from pipeline.config.fields import SOUNDS
+from models.hearing.yamnet_features import CLASSES
 from pipeline.errors import DecodeError
 from pipeline.judge.rules import MIN_EVIDENCE
 from pipeline.ports import Model
@@ -98,6 +99,11 @@ class _SoundState:
         self._grids: dict[str, dict[str, AudioGrid]] = {}  # site -> source -> grid
         self.counting = True
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """The labels of the head; an absent one has none."""
+        return tuple(self._head(np.zeros(CLASSES, np.float32)))
+
     def on(self, record: Record, inferred: str | None) -> Sequence[Record]:
         if self._known is not None and (record.site, record.source) not in self._known:
             return []  # no roster would ever remove its grid, whose floor holds the site back
@@ -174,7 +180,7 @@ class _SoundState:
         audited = second.still and picked(site, source, second.start, audit)
         if second.still and not audited:
             self._count(record, "seconds.gated")
-            return self._sound(record, second, dict.fromkeys(SOUNDS, 0.0), gated=True)
+            return self._sound(record, second, dict.fromkeys(self._names, 0.0), gated=True)
         self._count(record, "seconds.heard")
         (scores,) = self._model([second.samples[HEARD_BY_YAMNET]])
         sound = self._sound(record, second, self._head(scores), scores)
