@@ -95,6 +95,15 @@ def test_a_batch_gives_what_single_pictures_give(
     assert detect(pictures) == [detect([picture])[0] for picture in pictures]
 
 
+def test_a_picture_on_each_core_gives_what_one_after_the_other_gives(
+    weights: Path, pictures: list[np.ndarray]
+) -> None:
+    many, one = Detector(weights / YOLOX), Detector(weights / YOLOX, threads=1)
+    for count in range(1, 8):
+        some = [pictures[n % len(pictures)] for n in range(count)]
+        assert many(some) == one(some)
+
+
 def test_an_empty_batch_gives_nothing(detect: Detect) -> None:
     assert detect([]) == []
 
