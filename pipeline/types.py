@@ -258,7 +258,8 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     reasons: tuple[str, ...] = ()  # for a person to read
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
     head: str = ""  # name and version of the stage's fusion head, if any
-    kind: str = ""  # object | sound | speech | report | learned | system; empty: an older version's
+    # object | behaviour | sound | speech | report | learned | system; empty: an older version's
+    kind: str = ""
     zone: str = ""  # the zone of the rule, if it has one
     line: str = ""  # the line of the rule, if it has one
     object: str = ""  # the class of the object, if the rule is about one
@@ -274,7 +275,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: str  # the name of the source; `window` for a judgement of the whole site
-    kind: str  # object | sound | speech | report | learned | system
+    kind: str  # object | behaviour | sound | speech | report | learned | system
     label: str  # what was found
     zone: str = ""  # the zone of the rule, if it has one
     line: str = ""  # the line of the rule, if it has one

@@ -20,7 +20,7 @@ from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.judge.track import Track
-from pipeline.types import Corners, Described, Sound, Utterance
+from pipeline.types import Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
@@ -47,6 +47,7 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     line: str = ""
     object: str = ""  # the class of the object
+    kind: str = ""  # of the anomaly; empty: that of the modality
     box: Corners | None = None  # where in the frame
 
 
@@ -54,7 +55,8 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A camera's tracks after one frame; `still` has the ids of those that stand still for long.
 
     A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
-    finds nothing. `luma` and `sharpness` are those of the last frame that was looked at.
+    finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
+    are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
     """
 
     source: str
@@ -65,6 +67,9 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     watched: bool = True
     luma: float = -1.0
     sharpness: float = -1.0
+    loose: Sequence[Box] = ()
+    gated: bool = False
+    aspect: float = 16 / 9  # of the frame, width / height
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):

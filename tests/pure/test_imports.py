@@ -19,6 +19,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("pipeline/*",),
     ("pipeline/config/*",),
     ("pipeline/judge/*", "pipeline/bus/*"),
+    ("pipeline/behaviour/*",),
     ("pipeline/bus/kafka/*",),
     ("models/*",),
     ("models/vision/*", "models/hearing/*", "models/language/*"),

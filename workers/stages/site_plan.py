@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.language.keywords import Keywords
 from models.language.text import packed
+from pipeline.behaviour.rule import BEHAVES
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from pipeline.judge.incident import Timing
@@ -83,7 +84,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         cameras={name: camera.detect for name, camera in site.cameras.items()},
         modes=ModePlan.of(site),
         judged_in=frozenset(site.fusion.modes),
-        sees=lambda: judges(SEES, of),
+        sees=lambda: judges({**SEES, **BEHAVES}, of),
         hears=judges(HEARS, of),
         reads=judges(READS, of),
     )
