@@ -40,7 +40,9 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
     The object was seen in this update if `last_seen` is the update's time; otherwise `box` is its
     last known box. `path` is oldest first, ends with `feet`, and reaches back at most to `horizon`,
-    as `first_seen` does.
+    as `first_seen` and `posed` do. `pose` is the last pose of the object (`Box.keypoints`; empty:
+    none), and `posed` is the time of its frame. Frames without a pose of the object leave both as
+    they are. `box` has no pose.
     """
 
     id: int
@@ -51,6 +53,8 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: int
     path: tuple[Point, ...]
     aspect: float  # of the frame, width / height
+    pose: bytes = b""
+    posed: int | None = None
 
     @property
     def feet(self) -> Point:
@@ -202,6 +206,7 @@ class Tracker:
         )
 
     def _track(self, one: _ActiveTrack, time: int) -> Track:
+        known = one.posed is not None and one.posed >= time - self._horizon
         return Track(
             id=one.id,
             label=one.box.label,
@@ -211,6 +216,8 @@ class Tracker:
             last_seen=one.seen,
             path=tuple(one.path),
             aspect=self._aspect,
+            pose=one.pose if known else b"",
+            posed=one.posed if known else None,
         )
 
 
@@ -258,21 +265,32 @@ class _ActiveTrack:
     """The mutable state of a track, private to Tracker."""
 
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int) -> None:
-        self.id, self.box, self.first, self.seen = number, box, time, time
+        self.id, self.first, self.seen = number, time, time
         self.hits, self.misses, self.told = 1, 0, False
         self.held = 0  # ns of gated frames since it was last seen
         self.motion = _Motion(measured)
         self.path = deque([_feet(box, time)])
+        self.pose = b""
+        self.posed: int | None = None
+        self._take(box, time)
 
     def see(self, box: Box, measured: np.ndarray, time: int, horizon: int) -> None:
         self.motion.correct(measured)
-        self.box, self.seen = box, time
+        self._take(box, time)
+        self.seen = time
         self.misses, self.held = 0, 0
         if len(self.path) > 1 and time - self.path[-2].time < PATH_STEP:
             self.path.pop()
         self.path.append(_feet(box, time))
         while self.path[0].time < time - horizon:
             self.path.popleft()
+
+    def _take(self, box: Box, time: int) -> None:
+        """Takes a box and its pose; a gated frame gives the box again, without a pose."""
+        if box.keypoints:
+            self.pose, self.posed = box.keypoints, time
+            box = msgspec.structs.replace(box, keypoints=b"")
+        self.box = box
 
     def away(self, time: int) -> int:
         """For how many ns it has been unseen."""
