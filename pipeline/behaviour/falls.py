@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from msgspec.structs import replace
 
 from pipeline.behaviour.found import Behaviour, behaviour, ramp
 from pipeline.behaviour.persons import Person
 from pipeline.behaviour.posture import Posture
 from pipeline.types import SECOND, ns
 
+RISEN = 0.2  # of the body: who has risen so far has got up
 TURN = 30  # degrees from which the angle of the trunk is told; it is small towards the camera
-MIN_SCORE = 0.1  # a lower score is no fall at any threshold
 
 
 class FallLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,10 @@ class FallLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Down(msgspec.Struct, frozen=True):
-    """A person came down at `time`; the surest sign is `high` at `began` and `low` at `ended`."""
+    """A person comes down; the surest sign is `high` at `began` and `low` at `ended`, ns.
+
+    `time` is when the score of a fall was reached.
+    """
 
     time: int
     began: int
@@ -40,19 +44,20 @@ class _Down(msgspec.Struct, frozen=True):
     high: Posture
     low: Posture
     score: float
-    times: int  # in how many frames the person was seen down since
+    times: int = 1  # in how many frames the person was seen coming down or being down
+    told: bool = False
 
 
 class Falls:
-    """Judges the persons of one camera, frame by frame."""
+    """Judges the persons of one camera, frame by frame; `least` is the score of a fall."""
 
-    def __init__(self, limits: FallLimits | None = None) -> None:
-        self._limits = limits or FallLimits()
+    def __init__(self, least: float = 0.5, limits: FallLimits | None = None) -> None:
+        self._least, self._limits = least, limits or FallLimits()
         self._down: dict[int, _Down] = {}  # by the number of the person
         self._told: dict[int, int] = {}  # likewise; ns
 
-    def see(self, persons: Sequence[Person], time: int, least: float = 0.5) -> list[Behaviour]:
-        """Returns the falls of at least `least` that are certain in this frame, each once."""
+    def see(self, persons: Sequence[Person], time: int) -> list[Behaviour]:
+        """Returns the falls that are certain in this frame, each once."""
         known = {one.number for one in persons}
         self._down = {number: down for number, down in self._down.items() if number in known}
         self._told = {
@@ -66,18 +71,23 @@ class Falls:
             if down is None:
                 self._down.pop(one.number, None)
                 continue
-            self._down[one.number] = down
-            stays = time - down.time >= ns(self._limits.stays) and down.times > 1
-            if stays and down.score >= least and one.number not in self._told:
+            if self._stays(down, time) and not down.told:
+                if one.number not in self._told:
+                    found.append(self._fall(one, down))
                 self._told[one.number] = time
-                found.append(self._fall(one, down))
+                down = replace(down, told=True)
+            self._down[one.number] = down
         return found
 
     def fallen(self, one: Person, since: int) -> bool:
-        """Whether the person came down at `since` (ns) or later, with a score of 0.5 or more, and
-        has not got up."""
+        """Whether the person came down at `since` (ns) or later and has not got up."""
         down = self._down.get(one.number)
-        return down is not None and down.time >= since and down.score >= 0.5
+        return down is not None and down.score >= self._least and down.time >= since
+
+    def _stays(self, down: _Down, time: int) -> bool:
+        """Whether a person is down for long enough, and was seen so in more than one frame."""
+        sure = down.score >= self._least and down.times > 1
+        return sure and time - down.time >= ns(self._limits.stays)
 
     def _follow(self, one: Person, time: int) -> _Down | None:
         """What is known of a person on the floor: a new fall, or the one before."""
@@ -87,11 +97,12 @@ class Falls:
         fallen = self._fallen(one)
         if down is None:
             return fallen
-        if one.now.shoulders < down.low.shoulders - 0.2 * down.high.length:
-            return None  # got up
+        if one.now.shoulders < down.low.shoulders - RISEN * down.high.length:
+            return None
         if fallen is not None and fallen.score > down.score:
-            down = msgspec.structs.replace(fallen, time=down.time, times=down.times)
-        return msgspec.structs.replace(down, times=down.times + 1)
+            since = down.time if down.score >= self._least else fallen.time
+            down = replace(fallen, time=since, times=down.times, told=down.told)
+        return replace(down, times=down.times + 1)
 
     def _fallen(self, one: Person) -> _Down | None:
         """The most certain fall to the present posture from one of the last seconds, if any."""
@@ -99,8 +110,8 @@ class Falls:
         for began, high in one.past:
             if 0 < one.seen - began <= ns(self._limits.within):
                 score = self.score(high, one.now)
-                if score >= MIN_SCORE and (best is None or score > best.score):
-                    best = _Down(one.seen, began, one.seen, high, one.now, score, 1)
+                if score >= self._least / 2 and (best is None or score >= best.score):
+                    best = _Down(one.seen, began, one.seen, high, one.now, score)
         return best
 
     def score(self, high: Posture, low: Posture) -> float:

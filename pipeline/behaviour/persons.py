@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from pipeline.behaviour.posture import Posture, posture
 from pipeline.judge.rules import TrackedFrame
 from pipeline.types import SECOND, Box
@@ -68,31 +70,37 @@ class Persons:
 
     def see(self, frame: TrackedFrame) -> Sequence[Person]:
         """Takes the next frame; returns the persons who are not forgotten, by their place."""
-        time, before, self._time = frame.start, self._time, frame.start
-        shown = [t for t in frame.tracks if t.label == PERSON and t.last_seen == time]
-        by_track = {one.track: one for one in self._known}
-        for track in shown:
-            if track.id in by_track:
-                by_track[track.id].see(track.box, frame.aspect, time, sure=True)
-        for track in shown:
-            if track.id not in by_track:
-                one = self._unseen_at(track.box, time) or self._begun()
-                one.track = track.id
-                one.see(track.box, frame.aspect, time, sure=True)
-        if frame.gated:  # nothing has moved: who was seen is seen, and for others time stands still
-            for one in self._known:
-                if one.seen == before:
-                    one.see(one.box, frame.aspect, time, sure=True)
-                elif one.seen < time:
-                    one.held += time - before
-        for box in frame.loose:
-            self._continue(box, frame)
+        if frame.gated:
+            self._hold(frame)
+        else:
+            self._look(frame)
+        time = self._time = frame.start
         self._known = [
             one
             for one in self._known
             if one.away(time) <= UNSEEN and (one.away(time) or time - one.sure <= FAITH)
         ]
         return sorted(self._known, key=lambda one: place(one.box))
+
+    def _hold(self, frame: TrackedFrame) -> None:
+        """Nothing has moved: who was seen is seen again, and for the others time stands still."""
+        for one in self._known:
+            if one.seen == self._time:
+                one.see(one.box, frame.aspect, frame.start, sure=True)
+            else:
+                one.held += frame.start - self._time
+
+    def _look(self, frame: TrackedFrame) -> None:
+        time = frame.start
+        shown = [t for t in frame.tracks if t.label == PERSON and t.last_seen == time]
+        by_track = {one.track: one for one in self._known}
+        for track in sorted(shown, key=lambda track: track.id not in by_track):
+            one = by_track.get(track.id) or self._unseen_at(track.box, time) or self._begun()
+            one.track = track.id
+            box = replace(track.box, keypoints=track.pose) if track.posed == time else track.box
+            one.see(box, frame.aspect, time, sure=True)
+        for box in frame.loose:
+            self._continue(box, frame)
 
     def _continue(self, box: Box, frame: TrackedFrame) -> None:
         """Takes a box of no track: of a person that is unseen, of a new one, or of nobody."""

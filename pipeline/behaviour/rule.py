@@ -34,7 +34,7 @@ class BehaviourJudge:
     ) -> None:
         self._name, self._rule, self._zone, self._camera = name, rule, zone, camera
         self._schedule, self._timezone = Schedule.parse(rule.schedule), timezone
-        self._persons, self._falls = Persons(), Falls()
+        self._persons, self._falls = Persons(), Falls(rule.labels.get("fall", 0.5))
         self._lying = Lying(ns(rule.seconds), ns(horizon - BehaviourRule.BEGINNING))
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
@@ -48,7 +48,7 @@ class BehaviourJudge:
 
     def _told(self, seen: TrackedFrame) -> Iterator[Behaviour]:
         persons, least = self._persons.see(seen), self._rule.labels
-        falls = self._falls.see(persons, seen.start, least.get("fall", 0.5))
+        falls = self._falls.see(persons, seen.start)
         if "fall" in least:
             yield from falls
         if "lying" in least:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from pipeline.config.schema import Detect
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.judge.track import StationaryMemory, Tracker
@@ -61,7 +63,7 @@ class CameraTracks:
             and track.moved(self._still_after) < self._still_distance
         )
         again = self._parked.again(record.source, record.start, tracks, still)
-        taken = {id(track.box) for track in tracks}
+        taken = {track.box for track in tracks if track.last_seen == record.start}
         return TrackedFrame(
             source=record.source,
             start=record.start,
@@ -70,6 +72,6 @@ class CameraTracks:
             still=still,
             luma=looked.luma,
             sharpness=looked.sharpness,
-            loose=() if record.gated else [box for box in boxes if id(box) not in taken],
+            loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
             gated=record.gated,
         )
