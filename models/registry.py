@@ -50,13 +50,17 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A model; `note` says how these bytes differ from the official ones."""
+    """A model; `note` says how these bytes differ from the official ones.
+
+    `optional`: only a config that asks for it needs it.
+    """
 
     name: str
     licence: str
     about: str
     files: tuple[File, ...]
     note: str = ""
+    optional: bool = False
 
 
 _WHISPER = (
@@ -154,6 +158,37 @@ REGISTRY = {
                     "yamnet_class_map.csv",
                 ),
             ),
+        ),
+        Weights(
+            "movenet_lightning_int8",
+            "Apache-2.0",
+            "poses of persons: MoveNet SinglePose Lightning, int8, 192x192 (Google)",
+            (
+                File(
+                    "movenet_single_pose_lightning_ptq.tflite",
+                    2_894_840,
+                    "cd7cc22fa946e5d146a7b98d496853e1923e22828d3972d579973f27f91bb105",
+                    "https://raw.githubusercontent.com/google-coral/test_data/"
+                    "104342d2d3480b3e66203073dac24f4e2dbb4c41/"
+                    "movenet_single_pose_lightning_ptq.tflite",
+                ),
+            ),
+            optional=True,
+        ),
+        Weights(
+            "blazepose",
+            "Apache-2.0",
+            "poses of persons: BlazePose landmarks, lite, 256x256 (Google)",
+            (
+                File(
+                    "pose_landmark_lite.tflite",
+                    2_819_824,
+                    "f17bfbecadb61c3be1baa8b8d851cc6619c870a87167b32848ad20db306b9d61",
+                    "https://storage.googleapis.com/mediapipe-assets/"
+                    "pose_landmark_lite.tflite?generation=1661875901231143",
+                ),
+            ),
+            optional=True,
         ),
         Weights(
             "all-MiniLM-L6-v2-int8",

@@ -23,7 +23,7 @@ from models.registry import REGISTRY, File, Weights
 from models.weight_folders import SHIPPED, cache, given
 from pipeline.errors import WeightsError
 
-DEFAULTS = tuple(REGISTRY)
+DEFAULTS = tuple(name for name, weights in REGISTRY.items() if not weights.optional)
 log = logging.getLogger("fusewatch.weights")
 
 
@@ -94,7 +94,10 @@ def list_weights(env: Mapping[str, str] = os.environ) -> list[dict[str, str | fl
 def verify(
     names: Sequence[str] = DEFAULTS, *, as_json: bool = False, env: Mapping[str, str] = os.environ
 ) -> bool:
-    """Hashes all bytes of the models (default: all), prints and returns whether they are right."""
+    """Hashes all bytes of the models, prints and returns whether they are right.
+
+    The default is all but the optional ones.
+    """
     rows = []
     for name in names:
         state, folder = _whereabouts(_registered(name), env)

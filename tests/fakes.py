@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.hearing.transcript import Transcript
+from models.vision.person_crop import Person
+from pipeline.judge.pose import JOINTS, pack
 from pipeline.types import Box
 
 BRIGHT = 100  # mean of 0 to 255; a brighter picture has a person
@@ -24,6 +26,22 @@ class FakeDetector:
 
     def __call__(self, batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
         return [(PERSON,) if picture.mean() > BRIGHT else () for picture in batch]
+
+
+class FakePose:
+    """Returns, for each person, a pose whose keypoints lie on the diagonal of the box.
+
+    Their score is the mean of the picture, 0 to 1.
+    """
+
+    def __call__(self, batch: Sequence[Person]) -> list[bytes]:
+        return [self._one(person) for person in batch]
+
+    def _one(self, person: Person) -> bytes:
+        box, score = person.box, float(person.picture.mean()) / 255
+        steps = np.linspace(0, 1, JOINTS).tolist()
+        wide, high = box.x2 - box.x1, box.y2 - box.y1
+        return pack((box.x1 + at * wide, box.y1 + at * high, score) for at in steps)
 
 
 class FakeYamnet:

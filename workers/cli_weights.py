@@ -18,7 +18,10 @@ from workers.exit_codes import FOUND, OK
 
 app = command_group("Model files.")
 
-Names = Annotated[list[str] | None, text_argument("The models (default: all).")]
+All = Annotated[list[str] | None, text_argument("The models (default: all).")]
+Names = Annotated[
+    list[str] | None, text_argument("The models (default: all but the optional ones).")
+]
 OfConfig = Annotated[
     Path | None, path_option("--config", "Only the models that this config needs.")
 ]
@@ -27,6 +30,7 @@ OfConfig = Annotated[
 def _chosen(names: list[str] | None, config: Path | None) -> list[str]:
     """The registered models that a command is about; raises ConfigError."""
     from models.registry import REGISTRY
+    from models.weights import DEFAULTS
 
     if names and config:
         msg = "either names of models, or --config for those that a config needs"
@@ -40,15 +44,16 @@ def _chosen(names: list[str] | None, config: Path | None) -> list[str]:
     if unknown := [name for name in names or () if name not in REGISTRY]:
         msg = f"no such weights: {unknown[0]!r}; there are {', '.join(REGISTRY)}"
         raise ConfigError(msg)
-    return names or list(REGISTRY)
+    return names or list(DEFAULTS)
 
 
 @command(app, "list")
-def _list(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
+def _list(names: All = None, config: OfConfig = None, as_json: Json = False) -> int:
     """Show the models, and where their files are."""
+    from models.registry import REGISTRY
     from models.weights import list_weights
 
-    named = _chosen(names, config)
+    named = _chosen(names, config) if names or config else list(REGISTRY)
     rows = [row for row in list_weights() if row["name"] in named]
     if as_json:
         print(json.dumps(rows))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from pipeline.config.model_needs import pose_count
 from pipeline.config.schema import Config, Detect
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
@@ -61,10 +62,10 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seen(self) -> dict[tuple[str, str], Detect]:
-        """Site and name of every camera, with its settings."""
+        """Site and name of every camera, with its settings; `poses` is a number."""
         sites = self.settings.sites
         return {
-            (name, camera): seen.detect
+            (name, camera): msgspec.structs.replace(seen.detect, poses=pose_count(site, seen))
             for name, site in sites.items()
             for camera, seen in site.cameras.items()
         }
@@ -132,7 +133,11 @@ def _alert(of: StageParts) -> AlertStage:
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
-        of.encoders.detector, policy=POLICY[of.recorded], status=of.status, known=of.seen
+        of.encoders.detector,
+        policy=POLICY[of.recorded],
+        status=of.status,
+        known=of.seen,
+        pose=of.encoders.pose,
     ),
     "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
     "speech": lambda of: SpeechStage(

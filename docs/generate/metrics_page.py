@@ -69,6 +69,7 @@ BALANCED = (
 )
 OTHER = (
     Metric("published", "frames or chunks", "Went into the log or the spool."),
+    Metric("posed", "persons", "Had their pose estimated (`detect.poses`)."),
     Metric("audited", "frames", "Were looked at though nothing moves in them (`detect.audit`)."),
     Metric("audited.missed", "frames", "Audited: show an object that no look before them showed."),
     Metric("forwarded", "frames or chunks", "Were acknowledged by the brokers (Kafka)."),

@@ -12,11 +12,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE
 from models.hearing.yamnet_features import CLASSES, Floats, features
+from models.tflite_file import open_tflite
 from pipeline.config.fields import SOUNDS
 from pipeline.config.schema import Model
 from pipeline.errors import WeightsError
@@ -88,12 +88,7 @@ class Yamnet:
     def __init__(self, path: Path | str, threads: int = 1) -> None:
         path = Path(path)
         file = path / YAMNET_FILE if path.is_dir() else path
-        try:
-            self._interpreter = Interpreter(str(file), num_threads=threads or None)
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            msg = f"{file} cannot be loaded: {error}"
-            raise WeightsError(msg) from error
+        self._interpreter = open_tflite(file, threads)
         takes = self._interpreter.get_input_details()[0]
         gives = self._interpreter.get_output_details()[0]
         if tuple(takes["shape"]) != (1, PATCH_FRAMES, BANDS) or tuple(gives["shape"]) != (

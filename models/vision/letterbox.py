@@ -1,7 +1,7 @@
 """Fits a picture of any size into a model's fixed input, and maps boxes back to the picture.
 
-OpenCV resizes here because it is ten times faster than numpy; no other file under `models/` imports
-it.
+OpenCV resizes here because it is ten times faster than numpy; of the files under `models/`, only
+this one and `person_crop.py` import it.
 """
 
 from __future__ import annotations

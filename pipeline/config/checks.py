@@ -148,6 +148,10 @@ def _rules(site: Site, way: Way) -> Iterator[Problem]:
         if times[rule.name] > 1:
             yield Problem((*here, "name"), "is another rule's name too; names are unique in a site")
         yield from rule.problems(known, here)
+        for name, camera in site.cameras.items():
+            if camera.detect.poses == 0 and rule.judges_poses(camera.zones):
+                what = f"judges poses, and cameras.{name}.detect.poses is 0"
+                yield Problem(here, f"{what}; leave that out, or name a zone of another camera")
         yield from named_modes(rule.modes, site.modes, here)
 
 

@@ -1,7 +1,8 @@
 """Which models a config needs: those for its cameras, its microphones, and its texts.
 
 A site without microphones has no sound and no speech. Its reports are compared with words without a
-model; a phrase rule compares meanings, and needs the text model.
+model; a phrase rule compares meanings, and needs the text model. Poses are estimated where a rule
+judges them, and where a camera asks for them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.config.rule_kinds import PhraseRule
-from pipeline.config.schema import Config, Model
+from pipeline.config.schema import Camera, Config, Model, Site
 from pipeline.stages import ALL_STAGES, TABLE
 
 SEEING, HEARING = ("detector",), ("sound", "sound_head", "voice", "speech")
-TEXT = "text"
-ENCODERS = (*SEEING, *HEARING, TEXT)  # the fields of `workers.stages.encoders.Encoders`
+TEXT, POSE = "text", "pose"
+COMMON = (*SEEING, *HEARING, TEXT)  # what a site with cameras and microphones may always need
+ENCODERS = (*COMMON, POSE)  # the fields of `workers.stages.encoders.Encoders`
+MOST_POSES = 4  # persons of a frame, where a rule judges poses and the camera sets no number
+
+
+def pose_count(site: Site, camera: Camera) -> int:
+    """The most persons of a frame of this camera whose poses are estimated."""
+    if camera.detect.poses is not None:
+        return camera.detect.poses
+    return MOST_POSES if any(rule.judges_poses(camera.zones) for rule in site.rules) else 0
 
 
 def needed_encoders(
@@ -33,6 +43,8 @@ def needed_encoders(
     needed: set[str] = set()
     if cameras and any(site.cameras for site in sites):
         needed.update(SEEING)
+    if cameras and any(pose_count(site, one) for site in sites for one in site.cameras.values()):
+        needed.add(POSE)
     heard = any(site.microphones for site in sites)
     if microphones and heard:
         needed.update(HEARING)

@@ -60,6 +60,10 @@ class RuleKind(Settings, tag_field="rule", frozen=True, kw_only=True):
         """What is wrong with it beyond the shape of its fields; `here` is the way to it."""
         yield from ()
 
+    def judges_poses(self, zones: Collection[str]) -> bool:
+        """Whether it judges the poses of persons at a camera that has these zones."""
+        return False
+
 
 class ZoneKind(RuleKind, frozen=True, kw_only=True):
     """A rule of a zone."""

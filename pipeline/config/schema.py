@@ -43,6 +43,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     # no motion is measured
     gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
     audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
+    # the most persons of a frame whose poses are estimated; by default 4 where a rule judges poses,
+    # and none elsewhere
+    poses: Annotated[int, Meta(ge=0, le=16)] | None = None
 
 
 class Zone(Settings, frozen=True, kw_only=True):
@@ -190,6 +193,8 @@ class Models(Settings, frozen=True, kw_only=True):
     speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
     sound: Model = Model(kind="yamnet", weights="yamnet")  # kinds of sound: `yamnet`
     text: Model = Model(kind="minilm", weights="all-MiniLM-L6-v2-int8")  # meaning: `minilm`
+    # Poses of persons, where a camera estimates them (`detect.poses`): `movenet` or `blazepose`
+    pose: Model = Model(kind="movenet", weights="movenet_lightning_int8")
 
 
 class LocalBus(Settings, tag_field="kind", tag="local", frozen=True, kw_only=True):

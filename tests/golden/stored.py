@@ -113,7 +113,13 @@ def judged(scene: str) -> bytes:
         raise AssertionError(msg)
 
     models = Encoders(
-        detector=unused, sound=unused, sound_head=unused, voice=unused, speech=unused, text=text
+        detector=unused,
+        sound=unused,
+        sound_head=unused,
+        voice=unused,
+        speech=unused,
+        text=text,
+        pose=unused,
     )
     nodes = graph.nodes(settings, models, Status(), recorded=True, stages=JUDGES)
     runners = [node.runner(bus) for node in nodes]

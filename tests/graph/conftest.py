@@ -28,6 +28,7 @@ FAKES = Encoders(
     voice=fakes.FakeVoice(),
     speech=fakes.FakeSpeech(),
     text=fakes.FakeText(),
+    pose=fakes.FakePose(),
 )
 
 CONFIG = """

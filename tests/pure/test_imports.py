@@ -40,6 +40,7 @@ MOST_FILES, MOST_LINES = 16, 400  # of a folder, of a file
 HEAVY = {
     "cv2": {
         "models/vision/letterbox.py",
+        "models/vision/person_crop.py",
         "workers/capture/camera.py",
         "workers/media/jpeg.py",
         "workers/delivery/snapshots.py",
@@ -62,7 +63,7 @@ HEAVY = {
         "models/fusion/learned_head.py",
         "models/language/text.py",
     },
-    "ai_edge_litert": {"models/hearing/sound.py"},
+    "ai_edge_litert": {"models/tflite_file.py"},
     "faster_whisper": {"models/hearing/speech.py", "models/hearing/voice_activity.py"},
     "ctranslate2": set(),
     "torch": {

@@ -45,6 +45,10 @@ ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> k
     },
     "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",))},
     "text": {"minilm": Adapter("models.language.text", ONNX, several=True)},
+    "pose": {
+        "movenet": Adapter("models.vision.movenet", ("cpu",)),
+        "blazepose": Adapter("models.vision.blazepose", ("cpu",)),
+    },
 }
 
 

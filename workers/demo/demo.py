@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
+from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config, Webhook
 from pipeline.errors import OutsideError
 from pipeline.types import Alert
@@ -60,7 +61,8 @@ def demo(
     scene_of(settings, path)
     page_file = page_file or (PAGE if open_page else None)
     _make_folders(OUT_FOLDER, page_file.parent if page_file else OUT_FOLDER)
-    encoders, left_out = load_available(settings.models, recorded=True)
+    needed = needed_encoders(settings)
+    encoders, left_out = load_available(settings.models, recorded=True, needed=needed)
     terminal.tell_left_out(console, left_out)
     console.print(
         f"models loaded in {time.monotonic() - began:.1f} s; playing {printable(path.stem)} ...\n",

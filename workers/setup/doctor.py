@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from models import weights
+from models.registry import REGISTRY
 from pipeline.config.checks import webhook_names
 from pipeline.config.model_needs import needed_models
 from pipeline.config.schema import Config, Site, size_bytes
@@ -140,14 +141,14 @@ def _microphones(config: Config | None) -> Check:
 
 
 def _names(config: Config | None) -> tuple[str, ...]:
-    """The weights that the config needs; all registered ones without a config."""
+    """The weights that the config needs; all but the optional ones without a config."""
     if config is None:
         return weights.DEFAULTS
     return tuple(dict.fromkeys(model.weights for model in needed_models(config).values()))
 
 
 def _weights(name: str, env: Mapping[str, str]) -> Check:
-    if name not in weights.DEFAULTS:
+    if name not in REGISTRY:
         path = Path(name).expanduser()
         detail = f"{path}" if path.exists() else f"{path} is not there, and no registered name"
         return Check(f"weights {name}", path.exists(), detail)

@@ -40,6 +40,11 @@ def no_embedding(batch: Sequence[str]) -> list[NDArray[np.float32]]:
     return [np.zeros(0, np.float32) for _ in batch]
 
 
+def no_poses(batch: Sequence[object]) -> list[bytes]:
+    """A pose model that finds no pose."""
+    return [b"" for _ in batch]
+
+
 def guard(name: str) -> Callable[..., Any]:
     """An encoder that must not be called; raises RuntimeError when it is."""
 
@@ -56,4 +61,5 @@ QUIET: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "sound": {"sound": no_scores, "sound_head": no_labels},
     "speech": {"voice": no_voice, "speech": guard("speech")},
     "text": {"text": no_embedding},
+    "pose": {"pose": no_poses},
 }

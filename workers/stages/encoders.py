@@ -12,7 +12,7 @@ import msgspec
 from models import weights
 from models.registry import REGISTRY
 from pipeline.config import schema
-from pipeline.config.model_needs import ENCODERS
+from pipeline.config.model_needs import COMMON, ENCODERS
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.ports import Model
 from pipeline.stages import ALL_STAGES, TABLE
@@ -31,6 +31,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
     voice: Model
     speech: Model
     text: Model
+    pose: Model
 
 
 def load_encoders(
@@ -38,7 +39,7 @@ def load_encoders(
     *,
     recorded: bool = False,
     stages: Sequence[str] = ALL_STAGES,
-    needed: Collection[str] = ENCODERS,
+    needed: Collection[str] = COMMON,
 ) -> Encoders:
     """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
@@ -58,12 +59,17 @@ def load_encoders(
 
 
 def load_available(
-    settings: schema.Models, *, recorded: bool = False, stages: Sequence[str] = ALL_STAGES
+    settings: schema.Models,
+    *,
+    recorded: bool = False,
+    stages: Sequence[str] = ALL_STAGES,
+    needed: Collection[str] = COMMON,
 ) -> tuple[Encoders, dict[str, str]]:
     """Loads what can be had here; returns it, and why each other model is absent (name -> reason).
 
     For a demonstration only. A missing model is replaced by one that finds nothing: no boxes, no
-    labels of sounds, no utterances, no embeddings. Raises ConfigError.
+    poses, no labels of sounds, no utterances, no embeddings. Models that are not `needed` are not
+    loaded. Raises ConfigError.
     """
     if recorded:
         settings = _fixed(settings)
@@ -71,7 +77,7 @@ def load_available(
     made: dict[str, Any] = {name: guard(name) for name in ENCODERS}
     absent: dict[str, str] = {}
     for model, quiet in QUIET.items():
-        wanted = [name for name in quiet if name in used]
+        wanted = [name for name in quiet if name in used & set(needed)]
         try:
             made |= {name: _made(name, settings) for name in wanted}
         except WeightsError as error:

@@ -1,4 +1,4 @@
-"""The vision stage: detects objects in frames; no record depends on an earlier frame.
+"""The vision stage: detects objects and poses in frames; no record depends on an earlier frame.
 
 A frame with an empty `look` is gated: nothing moves in it, and nobody looks at it.
 """
@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from models.vision.person_crop import Person
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
 from pipeline.limits import MAX_PIXELS
@@ -30,7 +31,9 @@ from pipeline.types import (
 from workers.media.image_quality import luma_and_sharpness
 from workers.media.jpeg import Pixels, decoded
 from workers.runtime.status import Ledger
+from workers.stages.absent_encoders import guard
 from workers.stages.audit import LookMemory, chosen
+from workers.stages.posed_persons import posed_persons
 
 Policy = Literal["newest", "all"]
 Who = tuple[str, str]  # site, source
@@ -131,6 +134,10 @@ class VisionStage:
     A gated frame is neither decoded nor looked at. It is counted as `gated.still` and gives
     Detections that say so. The part `detect.audit` of them is processed like the others and counted
     as `audited`, unless the policy `newest` leaves no time for it.
+
+    `pose` takes persons (`Person`) and returns the bytes of `Box.keypoints` for each. It is asked
+    for at most `detect.poses` persons of a frame (`posed_persons`), and never where that is 0 or
+    not set.
     """
 
     def __init__(
@@ -141,8 +148,10 @@ class VisionStage:
         status: Ledger | None = None,
         timer: Callable[[], float] = time.perf_counter,
         known: Known = None,
+        pose: Model | None = None,
     ) -> None:
         self._detector, self._min_score, self._known = detector, min_score, known
+        self._pose = pose or guard("pose")
         self._policy, self._pace = policy, BacklogPacer()
         self._status, self._timer = status or Uncounted(), timer
 
@@ -194,10 +203,32 @@ class VisionStage:
             except DecodeError as error:
                 found[index] = SkippedFrame("undecodable", str(error))
         seen = self._detector(list(pictures.values())) if pictures else ()
-        for (index, picture), boxes in zip(pictures.items(), seen, strict=True):
-            sure = tuple(box for box in boxes if box.score >= self._min_score)
-            found[index] = VisionResult(sure, *luma_and_sharpness(picture))
+        sure = {
+            index: [box for box in boxes if box.score >= self._min_score]
+            for index, boxes in zip(pictures, seen, strict=True)
+        }
+        self._add_poses(frames, pictures, sure)
+        for index, boxes in sure.items():
+            found[index] = VisionResult(tuple(boxes), *luma_and_sharpness(pictures[index]))
         return found
+
+    def _add_poses(
+        self,
+        frames: Mapping[int, FrameChunk],
+        pictures: Mapping[int, Pixels],
+        sure: Mapping[int, list[Box]],
+    ) -> None:
+        """Puts poses into the boxes of the frames; nothing runs where there is nobody."""
+        wanted = [
+            (index, n)
+            for index, boxes in sure.items()
+            for n in posed_persons(frames[index], boxes, _detect(self._known, frames[index]))
+        ]
+        if not wanted:
+            return
+        poses = self._pose([Person(pictures[index], sure[index][n]) for index, n in wanted])
+        for (index, n), keypoints in zip(wanted, poses, strict=True):
+            sure[index][n] = msgspec.structs.replace(sure[index][n], keypoints=keypoints)
 
     def open(self, floors: dict[str, int]) -> _VisionState:
         """Returns a state that keeps nothing but what its counts need."""
@@ -221,6 +252,8 @@ class _VisionState:
         match inferred:
             case VisionResult(boxes=boxes, luma=luma, sharpness=sharpness):
                 self._status.count(site, source, "processed")
+                if posed := sum(bool(box.keypoints) for box in boxes):
+                    self._status.count(site, source, "posed", posed)
                 self._judge(record, boxes)
                 found = Detections(
                     site=site,
