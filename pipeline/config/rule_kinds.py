@@ -148,6 +148,9 @@ class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
     def subject(self) -> str:
         return self.zone
 
+    def judges_poses(self, zones: Collection[str]) -> bool:
+        return not self.zone or self.zone in zones
+
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         if not self.labels:
             yield Problem((*here, "labels"), f"is empty; known: {', '.join(BEHAVIOURS)}")

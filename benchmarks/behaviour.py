@@ -1,0 +1,219 @@
+"""Measures behaviours on real clips: falls, and false alerts on ordinary video.
+
+    python -m benchmarks.behaviour [MEDIA] [--only falls|ordinary]
+
+MEDIA holds `behaviour/falls/SUBJECT/{fall,adl}/*.mp4` with the times of `fall.csv` (GMDCSA24) and
+`video/*.mp4`; the default is `media` in the folder that FUSEWATCH_SHARED names. Every file is
+played as a scene through the real vision stage at 5 frames a second.
+
+Falls: the threshold for the clips of a subject is chosen on the clips of the other subjects: half
+way between their least certain fall and their most certain daily life. Lying begins a second after
+the time at which the fall begins by `fall.csv`. Beside it, the shipped operating point, 0.5.
+
+Ordinary video: what the behaviours tell at 0.5 in one pass of each distinct file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from pipeline import codec, topics
+from pipeline.behaviour.rule import BehaviourJudge
+from pipeline.bus.memory import MemoryBus
+from pipeline.config.rule_kinds import BehaviourRule
+from pipeline.config.schema import Camera, Config, Detect, Fusion, Site
+from pipeline.judge.rules import RuleFinding
+from pipeline.types import SECOND, Detections, ns
+from workers.replay.scene_file import load_scene
+from workers.replay.scene_replay import ReplayOptions, replay
+from workers.stages.camera_tracks import CameraTracks
+from workers.stages.encoders import Encoders, load_encoders
+
+SHIPPED = 0.5  # the operating point of every behaviour
+FALLS_IN = 1.0  # s; from the begin of a fall to lying
+SOON = 2.0  # s; from lying to the alert
+SITE, CAMERA = "here", "eye"
+START = "2026-01-01T00:00:00Z"
+CONFIG = Config(
+    version=1,
+    sites={
+        SITE: Site(
+            cameras={CAMERA: Camera(source="device:0")},
+            rules=(BehaviourRule(labels={"fall": SHIPPED, "lying": SHIPPED}),),
+            fusion=Fusion(head="rules"),
+        )
+    },
+)
+
+
+class Clip(NamedTuple):
+    """A clip of one subject, as the vision stage sees it."""
+
+    path: Path
+    subject: str
+    begins: float | None  # s; of the fall; None: daily life
+    seen: Sequence[Detections]
+
+
+class Told(NamedTuple):
+    """What is told of a clip: when (s, from its begin), and with which score."""
+
+    at: float
+    finding: RuleFinding
+
+
+def main() -> None:
+    """Prints the figures."""
+    ask = argparse.ArgumentParser()
+    shared = os.environ.get("FUSEWATCH_SHARED")
+    ask.add_argument("media", type=Path, nargs="?", default=shared and Path(shared) / "media")
+    ask.add_argument("--only", choices=("falls", "ordinary"))
+    asked = ask.parse_args()
+    if asked.media is None:
+        ask.error("name the folder MEDIA, or set FUSEWATCH_SHARED")
+    encoders = load_encoders(CONFIG.models, recorded=True, needed=("detector", "pose"))
+    if asked.only in (None, "falls"):
+        falls(asked.media / "behaviour/falls", encoders)
+    if asked.only in (None, "ordinary"):
+        ordinary(asked.media / "video", encoders)
+
+
+def observed(path: Path, encoders: Encoders) -> list[Detections]:
+    """What the vision stage publishes of a file."""
+    bus = MemoryBus()
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Path(folder) / "scene.yaml"
+        file = str(path.resolve())
+        scene.write_text(
+            f"site: {SITE}\nstart: {START}\ncameras:\n  {CAMERA}: {{file: '{file}'}}\n"
+        )
+        replay(
+            CONFIG, load_scene(scene), encoders, bus=bus, study=ReplayOptions(stages=("vision",))
+        )
+    found = []
+    reader = bus.reader(topics.OBSERVATIONS, "benchmark")
+    while entries := reader.poll(1000):
+        records = [codec.decode(entry.value) for entry in entries if hasattr(entry, "value")]
+        found += [record for record in records if isinstance(record, Detections)]
+    return found
+
+
+def told(seen: Sequence[Detections], labels: dict[str, float], seconds: float = 2) -> list[Told]:
+    """What a rule with these thresholds tells."""
+    tracks = CameraTracks({CAMERA: Detect()}, 120 * SECOND, 60 * SECOND, 0.25)
+    rule = BehaviourRule(labels=labels, seconds=seconds)
+    judge = BehaviourJudge(
+        "behaviour", rule, None, camera=CAMERA, timezone=ZoneInfo("UTC"), horizon=120
+    )
+    found = []
+    for record in seen:
+        frame = tracks.see(record)
+        if frame is not None:
+            found += [Told((f.start - seen[0].start) / SECOND, f) for f in judge.see(frame)]
+    return found
+
+
+def certainty(clip: Clip) -> float:
+    """The highest threshold, in steps of 0.01, at which a fall is told; 0: at none."""
+    low, high = 0, 100
+    while low < high:
+        middle = (low + high + 1) // 2
+        if told(clip.seen, {"fall": middle / 100}):
+            low = middle
+        else:
+            high = middle - 1
+    return low / 100
+
+
+def falls(folder: Path, encoders: Encoders) -> None:
+    """Prints how many falls are told, and how much of daily life is taken for one."""
+    clips = [
+        Clip(path, subject.name, begin_of(path), observed(path, encoders))
+        for subject in sorted(folder.iterdir())
+        if subject.is_dir()
+        for path in sorted(subject.glob("*/*.mp4"))
+    ]
+    scores = {clip.path: certainty(clip) for clip in clips}
+    right, wrong, soon = (
+        dict.fromkeys(("fold", "shipped"), 0),
+        dict.fromkeys(("fold", "shipped"), 0),
+        0,
+    )
+    for clip in clips:
+        others = [other for other in clips if other.subject != clip.subject]
+        fallen = [scores[other.path] for other in others if other.begins is not None]
+        daily = [scores[other.path] for other in others if other.begins is None]
+        threshold = max(0.01, round((min(fallen) + max(daily, default=0.0)) / 2, 2))
+        first = next(iter(told(clip.seen, {"fall": threshold})), None)
+        shipped = next(iter(told(clip.seen, {"fall": SHIPPED})), None)
+        for way, said in (("fold", first), ("shipped", shipped)):
+            (right if clip.begins is not None else wrong)[way] += said is not None
+        late = (first.at - clip.begins - FALLS_IN) if first and clip.begins is not None else None
+        soon += late is not None and late <= SOON
+        print(
+            f"{clip.subject} {clip.path.parent.name}/{clip.path.stem}:"
+            f" certainty {scores[clip.path]:.2f}, threshold {threshold:.2f},"
+            f" {'told' if first else 'not told'}"
+            + (f" {late:+.1f} s from lying ({first.finding.reason})" if late is not None else "")
+        )
+    count = sum(clip.begins is not None for clip in clips)
+    for way, how in (
+        ("fold", "thresholds of the other subjects"),
+        ("shipped", "shipped threshold"),
+    ):
+        rest = len(clips) - count
+        print(f"falls told, {how}: {right[way]} of {count} ({wilson(right[way], count)})")
+        print(f"daily life told, {how}: {wrong[way]} of {rest} ({wilson(wrong[way], rest)})")
+    print(f"told within {SOON:g} s of lying: {soon} of {count}")
+
+
+def begin_of(path: Path) -> float | None:
+    """When the person of a clip falls, by the list beside its folder; None: daily life."""
+    if path.parent.name != "fall":
+        return None
+    listed = (path.parent.parent / "fall.csv").read_text().splitlines()
+    row = next(line for line in listed if line.startswith(f"{path.name},"))
+    found = re.search(r"Falling[^\[]*\[\s*([0-9.]+)", row)
+    if found is None:
+        msg = f"{path.parent.parent / 'fall.csv'}: the row of {path.name} has no time of a fall"
+        raise ValueError(msg)
+    return float(found[1])
+
+
+def ordinary(folder: Path, encoders: Encoders) -> None:
+    """Prints what is told in videos in which nothing of the kind happens."""
+    minutes, alerts, known = 0.0, 0, set[str]()
+    for path in sorted(folder.glob("*.mp4")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest in known:
+            continue
+        known.add(digest)
+        seen = observed(path, encoders)
+        minutes += (seen[-1].end - seen[0].start) / ns(60)
+        found = told(seen, {"fall": SHIPPED, "lying": SHIPPED})
+        alerts += len(found)
+        print(f"{path.name}: {len(found)} told", *(f"{at:.1f} s {f.reason}" for at, f in found))
+    print(f"ordinary video: {alerts} told in {minutes:.1f} minutes")
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> str:
+    """The 95 % interval of a share (Wilson 1927), in percent."""
+    if not count:
+        return "none"
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2)) / (1 + z * z / count)
+    return f"{100 * max(0.0, centre - half):.0f} to {100 * min(1.0, centre + half):.0f} %"
+
+
+if __name__ == "__main__":
+    main()
