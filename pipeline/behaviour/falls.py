@@ -26,9 +26,9 @@ class FallLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     within: float = 1.8  # s; the time of the way down
     stays: float = 0.6  # s; the time on the floor until a fall is told
-    shoulders: float = 0.3  # by how much the shoulders come down
-    hips: float = 0.1  # by how much the hips come down
-    level: float = 0.45  # the height of the body afterwards
+    shoulders: float = 0.26  # by how much the shoulders come down
+    hips: float = 0.09  # by how much the hips come down
+    level: float = 0.46  # the height of the body afterwards
     again: float = 5.0  # s; a person who fell is not told again
 
 
