@@ -10,12 +10,12 @@ from docs.generate import (
     asyncapi_file,
     cli_page,
     config_page,
-    figures,
     labels_page,
     metrics_page,
     records_page,
     schema_files,
 )
+from docs.generate.figures import architecture
 from workers.schemas.shipped import SCHEMAS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,5 +40,7 @@ def everything() -> Mapping[str, str]:
         f"workers/schemas/{SCHEMAS[name]}": schema_files.text(each) for name, each in made.items()
     }
     return (
-        pages | schemas | {f"docs/figures/{name}.svg": svg for name, svg in figures.every().items()}
+        pages
+        | schemas
+        | {f"docs/figures/{name}.svg": svg for name, svg in architecture.every().items()}
     )

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.weights import DEFAULTS
 from pipeline.bus.log import LocalLog
 from pipeline.config.schema import Site
 from tests import reels
@@ -608,6 +609,36 @@ def test_weights_of_a_config_are_those_that_it_needs(
     assert [row["name"] for row in json.loads(said.out)] == ["yolox_nano"]
     both = fusewatch("weights", action, "yamnet", "--config", config)
     assert (both.code, "either names of models, or --config" in both.err) == (2, True)
+
+
+def test_optional_weights_are_listed_and_come_when_they_are_asked_for(
+    fusewatch: Fusewatch, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSEWATCH_WEIGHTS", str(weights))
+    named = {
+        action: [row["name"] for row in json.loads(fusewatch("weights", action, "--json").out)]
+        for action in ("list", "pull", "verify")
+    }
+    assert "movenet_lightning_int8" in named["list"]
+    assert named["pull"] == named["verify"] == [n for n in named["list"] if n in DEFAULTS]
+    config = tmp_path / "yard.yaml"
+    config.write_text(CAMERA_ONLY.replace('"device:0"', '"device:0", detect: {poses: 2}'))
+    said = fusewatch("weights", "verify", "--config", config, "--json")
+    assert [row["name"] for row in json.loads(said.out)] == ["yolox_nano", "movenet_lightning_int8"]
+    config.write_text(
+        config.read_text() + "models: {pose: {kind: blazepose, weights: blazepose}}\n"
+    )
+    said = fusewatch("weights", "verify", "--config", config, "--json")
+    assert [row["name"] for row in json.loads(said.out)] == ["yolox_nano", "blazepose"]
+
+
+def test_a_kind_of_pose_model_that_is_none_is_refused(fusewatch: Fusewatch, tmp_path: Path) -> None:
+    config = tmp_path / "yard.yaml"
+    config.write_text(CAMERA_ONLY + "models: {pose: {kind: openpose, weights: blazepose}}\n")
+    said = fusewatch("check", config)
+    assert said.code != 0
+    assert "models.pose.kind" in said.out + said.err
+    assert "movenet, blazepose" in said.out + said.err
 
 
 def test_doctor_looks_for_relative_files_beside_the_config(

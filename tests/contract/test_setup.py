@@ -14,6 +14,7 @@ from pipeline import codec
 from pipeline.config.schema import Camera, Config, Detect, Microphone, Site, Storage
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import Detections, Sound
+from tests.make import box, detections
 from workers.config.loader import load
 from workers.config.secrets import Secrets
 from workers.config.source_address import parse
@@ -21,7 +22,7 @@ from workers.setup.init_command import Given, parsed, run_init
 from workers.setup.init_config import NewConfig, NewSource, write_config
 from workers.setup.machine_timezone import machine_timezone
 from workers.setup.source_trial import Trial, within
-from workers.setup.storage_estimate import BUSY, QUIET, SOUND_OBSERVED, estimate, told
+from workers.setup.storage_estimate import BUSY, POSE, QUIET, SOUND_OBSERVED, estimate, told
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -201,6 +202,24 @@ def test_days_follow_from_the_cap_the_rate_and_the_size_of_pictures() -> None:
     assert found.evidence == 2_000_000_000 / 4_000_000 * 86_400
     small = estimate(office("100 MB", desk=5), {("office", "desk"): 40_000}, 100_000_000)
     assert small.pictures == 50_000_000 / 200_000
+
+
+def test_poses_take_room_in_a_busy_place() -> None:
+    plain, pictures = office(desk=5), {("office", "desk"): 40_000}
+    camera = plain.sites["office"].cameras["desk"]
+    camera = msgspec.structs.replace(camera, detect=msgspec.structs.replace(camera.detect, poses=2))
+    site = msgspec.structs.replace(plain.sites["office"], cameras={"desk": camera})
+    posed = msgspec.structs.replace(plain, sites={"office": site})
+    found = estimate(posed, pictures, 20_000_000_000)
+    assert found.observations == (
+        2_000_000_000 / (5 * (BUSY + 2 * POSE) + SOUND_OBSERVED),
+        2_000_000_000 / (5 * QUIET + SOUND_OBSERVED),
+    )
+    bare, with_pose = (
+        len(codec.encode(detections(1.0, box(keypoints=keypoints))))
+        for keypoints in (b"", bytes(102))
+    )
+    assert with_pose - bare == POSE
 
 
 def test_the_disk_is_told_where_it_has_less_room_than_the_cap() -> None:

@@ -394,7 +394,7 @@ def test_the_registry_holds_data_and_no_code_from_https_addresses() -> None:
             assert Path(file.name).name == file.name
 
 
-@pytest.mark.parametrize("name", weights.DEFAULTS)
+@pytest.mark.parametrize("name", registry.REGISTRY)
 def test_the_shared_weights_are_the_registered_ones(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

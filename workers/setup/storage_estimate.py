@@ -3,7 +3,7 @@
 The size of a picture is that of the pictures which the cameras have just given. The sizes of
 observations were measured on the recorded scenes of the tests, with the log's own bytes: a picture
 that is looked at takes 0.8 kB in a quiet office and 2.4 kB in a busy shop, a second of sound 1.9
-kB. The estimate gives both.
+kB. The estimate gives both. In a busy shop, each picture has as many poses as the camera allows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Mapping
 import msgspec
 
 from pipeline import topics
+from pipeline.config.model_needs import pose_count
 from pipeline.config.schema import Config, size_bytes
 from pipeline.config.topic_plan import DAY, shares
 
 QUIET, BUSY = 800, 2400  # bytes in the log for each picture that is looked at
+POSE = 114  # bytes of a pose in an observation
 SOUND_OBSERVED = 1900  # bytes in the log for each second of sound
 SOUND_BYTES = 32_500  # bytes of a second of captured sound: 16 kHz, 16 bits, mono
 EVIDENCE_SHARE = 10  # the cap divided by this is for pictures of alerts
@@ -44,6 +46,11 @@ def estimate(config: Config, pictures: Pictures, room: int) -> Estimate:
         for site_name, site in config.sites.items()
         for name, camera in site.cameras.items()
     }
+    poses = sum(
+        camera.detect.fps * pose_count(site, camera)
+        for site in config.sites.values()
+        for camera in site.cameras.values()
+    )
     rooms = sum(len(site.microphones) for site in config.sites.values())
     seen = sum(pictures.get(camera, 0) * rate for camera, rate in fps.items())
 
@@ -52,8 +59,8 @@ def estimate(config: Config, pictures: Pictures, room: int) -> Estimate:
         return min(most, size * share / rate) if rate else 0.0
 
     busy, quiet = (
-        lasts(topics.OBSERVATIONS, sum(fps.values()) * size + rooms * SOUND_OBSERVED)
-        for size in (BUSY, QUIET)
+        lasts(topics.OBSERVATIONS, sum(fps.values()) * size + posed + rooms * SOUND_OBSERVED)
+        for size, posed in ((BUSY, poses * POSE), (QUIET, 0.0))
     )
     alerts = ALERTS_A_DAY * sum(pictures.values()) / max(1, len(config.sites))
     return Estimate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from docs.generate.drawing import Drawing
+from docs.generate.figures.drawing import Drawing
 from pipeline.config.schema import Incidents, Windows
 
 SECOND = 50  # px

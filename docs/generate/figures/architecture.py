@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from docs.generate import timelines
-from docs.generate.drawing import Box, Drawing
+from docs.generate.figures import timelines
+from docs.generate.figures.drawing import Box, Drawing
 from pipeline.config.schema import KafkaBus
 from pipeline.stages import CAPTURE, DELIVERY, TABLE, WORKERS
 from pipeline.topics import ALERTS, ANOMALIES, AUDIO, CHUNKS, DEAD, FRAMES, LATE, OBSERVATIONS
