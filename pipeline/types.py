@@ -109,6 +109,8 @@ class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # the pose of a person: 17 keypoints of COCO, each x, y and score, in thousandths of the frame
     # and of 1, uint16, little-endian; left out: no pose
     keypoints: Keypoints = b""
+    # the mean of the recorded motion in the box, 0 to 1; left out where no pose was wanted
+    motion: Number = 0.0
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):

@@ -2,7 +2,7 @@
 
 Every person of the last two seconds gives a row of numbers: how fast the body, its outline and its
 limbs move, how much moves in its box, and how near and how lively the next person is. A learned
-head makes a score of each row. The score of the camera is the mean of the two highest.
+head makes a score of each row. The score of the camera is the mean over its persons.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from pipeline.behaviour.found import Behaviour, behaviour
@@ -19,7 +20,7 @@ from pipeline.judge.pose import Joint, Pose, unpack
 from pipeline.types import SECOND, Box
 
 WINDOW = 2 * SECOND  # ns; of which a row is made
-ENOUGH = 4  # frames in the window that must show a person
+ENOUGH = 6  # frames in the window that must show a person
 PAUSE = 3 * SECOND  # ns; a fight with a longer pause is another one
 GAP = SECOND // 2  # ns; speeds are not measured over a longer gap
 FAR = 3.0  # bodies; a person further away is as good as none
@@ -95,7 +96,7 @@ class Crowd:
             near.append(FAR if least is None else min(away[least], FAR))
             shared.append(0.0 if least is None else _shared(shown.box, others[least].box))
             lively.append(0.0 if least is None else sum(others[least].moves[:4]))
-        nearing = [abs(b - a) for a, b in zip(near, near[1:], strict=False)]
+        nearing = [abs(b - a) for a, b in pairwise(near)]
         frames = len(mine)
         row += [sum(near) / frames, min(near), sum(shared) / frames, max(shared)]
         row += [sum(lively) / frames, sum(nearing) / len(nearing), count / frames]
@@ -123,14 +124,14 @@ class Fights:
             return []
         self._crowd.see(persons, aspect, time)
         rows = self._crowd.rows()
-        score = fight_score(self._head([row for row, _ in rows])) if rows else 0.0
+        scores = self._head([row for row, _ in rows]) if rows else ()
+        score = fight_score(scores)
         if score < self._least:
             return []
         lasts = self._until is not None and time - self._until <= PAUSE
         self._until = time
         if lasts:
             return []
-        scores = self._head([row for row, _ in rows])
         best = max(range(len(rows)), key=scores.__getitem__)
         row, box = rows[best]
         moves = dict(zip(FEATURES, row, strict=True))
@@ -143,9 +144,8 @@ class Fights:
 
 
 def fight_score(scores: Sequence[float]) -> float:
-    """The score of a camera: the mean of the two highest of its persons."""
-    top = sorted(scores)[-2:]
-    return sum(top) / len(top) if top else 0.0
+    """The score of a camera: the mean of those of its persons."""
+    return sum(scores) / len(scores) if scores else 0.0
 
 
 def _shown(box: Box, aspect: float, time: int, before: _Shown | None) -> _Shown:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from pipeline.behaviour.falls import Falls
+from pipeline.behaviour.fights import FightHead, Fights
 from pipeline.behaviour.found import Behaviour
 from pipeline.behaviour.lying import Lying
 from pipeline.behaviour.persons import Persons
@@ -31,10 +32,17 @@ class BehaviourJudge:
         camera: str,
         timezone: ZoneInfo,
         horizon: float,
+        fight: FightHead | None = None,
     ) -> None:
         self._name, self._rule, self._zone, self._camera = name, rule, zone, camera
         self._schedule, self._timezone = Schedule.parse(rule.schedule), timezone
         self._persons, self._falls = Persons(), Falls(rule.labels.get("fall", 0.5))
+        self._fights: Fights | None = None
+        if "fight" in rule.labels:
+            if fight is None:
+                msg = f"{name}: there is no head that recognizes a fight"
+                raise ValueError(msg)
+            self._fights = Fights(fight, rule.labels["fight"])
         self._lying = Lying(ns(rule.seconds), ns(horizon - BehaviourRule.BEGINNING))
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
@@ -53,6 +61,8 @@ class BehaviourJudge:
             yield from falls
         if "lying" in least:
             yield from self._lying.see(persons, self._falls, seen.start, least["lying"])
+        if self._fights is not None:
+            yield from self._fights.see(persons, seen.aspect, seen.start, gated=seen.gated)
 
     def _inside(self, each: Behaviour) -> bool:
         return self._zone is None or self._zone.contains(*each.feet)
@@ -89,6 +99,7 @@ def behaviours(name: str, rule: BehaviourRule, of: RuleContext) -> Iterator[Visi
                 camera=camera,
                 timezone=of.timezone,
                 horizon=of.site.windows.horizon,
+                fight=of.fight,
             )
 
 

@@ -136,7 +136,8 @@ class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
 class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
     """A person or a thing does something; the behaviour labels the alert."""
 
-    # behaviour -> the score from which it counts, more than 0; 0.5 is the measured operating point
+    # behaviour -> the score from which it counts, more than 0; 0.5 is the measured operating point.
+    # `fight` is experimental: it is often wrong
     labels: Mapping[Label, Fraction]
     zone: str = ""  # the name of a zone, at one camera or several; empty: everywhere
     # s; how long `lying` must last; at least 5 s less than the horizon

@@ -78,6 +78,8 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
     site: Site
     keywords: Callable[[Mapping[str, Sequence[str]]], Words]  # of words by language
     embed: Callable[[Sequence[str]], Sequence[bytes]]
+    # rows of persons -> how certain a fight is; needed by the behaviour `fight`
+    fight: Callable[[Sequence[tuple[float, ...]]], Sequence[float]] | None = None
 
     @property
     def timezone(self) -> ZoneInfo:

@@ -27,7 +27,10 @@ HOME = msgspec.structs.replace(
     },
     rules=(
         rule_kinds.BehaviourRule(
-            labels={"fall": 0.5, "lying": 0.5}, zone="floor", seconds=4, severity="high"
+            labels={"fall": 0.5, "lying": 0.5, "fight": 0.5},
+            zone="floor",
+            seconds=4,
+            severity="high",
         ),
     ),
     windows=schema.Windows(horizon=20, patience=60),

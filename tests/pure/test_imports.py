@@ -22,7 +22,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("pipeline/behaviour/*",),
     ("pipeline/bus/kafka/*",),
     ("models/*",),
-    ("models/vision/*", "models/hearing/*", "models/language/*"),
+    ("models/vision/*", "models/hearing/*", "models/language/*", "models/behaviour/*"),
     ("models/fusion/*",),
     ("models/training/*",),
     ("workers/config/*", "workers/media/*", "workers/schemas/*"),
