@@ -31,6 +31,7 @@ from zoneinfo import ZoneInfo
 
 from benchmarks.clips import CAMERA, SHIPPED, models, observed, wilson
 from benchmarks.fights import fights
+from models.behaviour.fight_head import FightHead
 from pipeline.behaviour.rule import BehaviourJudge
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Detect
@@ -83,7 +84,13 @@ def told(seen: Sequence[Detections], labels: dict[str, float], seconds: float = 
     tracks = CameraTracks({CAMERA: Detect()}, 120 * SECOND, 60 * SECOND, 0.25)
     rule = BehaviourRule(labels=labels, seconds=seconds)
     judge = BehaviourJudge(
-        "behaviour", rule, None, camera=CAMERA, timezone=ZoneInfo("UTC"), horizon=120
+        "behaviour",
+        rule,
+        None,
+        camera=CAMERA,
+        timezone=ZoneInfo("UTC"),
+        horizon=120,
+        fight=FightHead.shipped(),
     )
     found = []
     for record in seen:
@@ -162,7 +169,7 @@ def begin_of(path: Path) -> float | None:
 
 def ordinary(folder: Path, encoders: Encoders) -> None:
     """Prints what is told in videos in which nothing of the kind happens."""
-    minutes, alerts, known = 0.0, 0, set[str]()
+    minutes, alerts, tried, known = 0.0, 0, 0, set[str]()
     for path in sorted(folder.glob("*.mp4")):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if digest in known:
@@ -172,8 +179,10 @@ def ordinary(folder: Path, encoders: Encoders) -> None:
         minutes += (seen[-1].end - seen[0].start) / ns(60)
         found = told(seen, {"fall": SHIPPED, "lying": SHIPPED})
         alerts += len(found)
+        tried += len(told(seen, {"fight": SHIPPED}))
         print(f"{path.name}: {len(found)} told", *(f"{at:.1f} s {f.reason}" for at, f in found))
     print(f"ordinary video: {alerts} told in {minutes:.1f} minutes")
+    print(f"fights told there, which is experimental: {tried}")
 
 
 if __name__ == "__main__":

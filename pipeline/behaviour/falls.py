@@ -80,9 +80,9 @@ class Falls:
         return found
 
     def fallen(self, one: Person, since: int) -> bool:
-        """Whether the person came down at `since` (ns) or later and has not got up."""
+        """Whether a fall since `since` (ns) was told of the person, who has not got up."""
         down = self._down.get(one.number)
-        return down is not None and down.score >= self._least and down.time >= since
+        return down is not None and down.told and down.time >= since
 
     def _stays(self, down: _Down, time: int) -> bool:
         """Whether a person is down for long enough, and was seen so in more than one frame."""

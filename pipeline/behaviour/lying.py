@@ -35,8 +35,8 @@ class _Run(msgspec.Struct):
 class Lying:
     """Judges the persons of one camera, frame by frame.
 
-    `span` is how long a person must lie, and `memory` how far back a fall is remembered, ns. A
-    person who is out of sight is still where the last frame showed it, until it is forgotten.
+    `span` is how long a person must lie, and `memory` how far back a fall is remembered, ns. The
+    span runs on while a person is out of sight for a short time, and ends in a frame that shows it.
     """
 
     def __init__(self, span: int, memory: int, limits: LyingLimits | None = None) -> None:
@@ -53,7 +53,8 @@ class Lying:
         found = []
         for one in persons:
             run = self._run(one, falls, time, least)
-            if run is not None and not run.told and time - run.since >= self._span:
+            shown = run is not None and one.seen == time
+            if run is not None and shown and not run.told and time - run.since >= self._span:
                 run.told = True
                 seconds = self._span / SECOND
                 found.append(behaviour("lying", one.box, run.score, f"for {seconds:g} s"))

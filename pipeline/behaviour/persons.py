@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from pipeline.behaviour.posture import Posture, posture
 from pipeline.judge.rules import TrackedFrame
+from pipeline.judge.track import MIN_LOOKS
 from pipeline.types import SECOND, Box
 
 PERSON = "person"
@@ -34,6 +35,7 @@ class Person:
         self.past: deque[tuple[int, Posture]] = deque()
         self.box: Box
         self.held = 0  # ns of gated frames since the last box
+        self.misses = 0  # looks since the last box
         self.sure = 0  # ns; when a track or a box with a high score last showed the person
 
     @property
@@ -48,11 +50,11 @@ class Person:
 
     def away(self, time: int) -> int:
         """For how many ns the person has been unseen."""
-        return time - self.seen - self.held
+        return time - self.seen - (self.held if self.misses < MIN_LOOKS else 0)
 
     def see(self, box: Box, aspect: float, time: int, *, sure: bool) -> None:
         """Adds the box of a frame."""
-        self.box, self.held = box, 0
+        self.box, self.held, self.misses = box, 0, 0
         if sure:
             self.sure = time
         self.past.append((time, posture(box, aspect)))
@@ -101,6 +103,8 @@ class Persons:
             one.see(box, frame.aspect, time, sure=True)
         for box in frame.loose:
             self._continue(box, frame)
+        for one in self._known:
+            one.misses += one.seen < time
 
     def _continue(self, box: Box, frame: TrackedFrame) -> None:
         """Takes a box of no track: of a person that is unseen, of a new one, or of nobody."""

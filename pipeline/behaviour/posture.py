@@ -11,7 +11,7 @@ from pipeline.types import Box
 SURE = 0.3  # the mean score of two keypoints from which they are used
 SHOULDERS = Joint.LEFT_SHOULDER, Joint.RIGHT_SHOULDER
 HIPS = Joint.LEFT_HIP, Joint.RIGHT_HIP
-EDGE = 0.98  # a box that reaches so far down may be cut by the lower edge of the frame
+EDGE = 0.98  # a box that reaches so far down or aside may be cut by the edge of the frame
 INSIDE = 0.93  # hips above this are in the frame
 SHOULDERS_AT, HIPS_AT = 0.18, 0.5  # of the height of an upright person, from the top
 
@@ -21,7 +21,8 @@ class Posture(NamedTuple):
 
     `length` is the longer side of the box, `height` its height, both in heights of the frame.
     `trunk` is the angle of the trunk to the floor in degrees, 90 for upright; None if the keypoints
-    are weak.
+    are weak. `cut`: the edge of the frame may hide a part of the body, so the height of the box
+    says nothing.
     """
 
     shoulders: float
@@ -46,7 +47,8 @@ def posture(box: Box, aspect: float) -> Posture:
     hips = pair(pose, HIPS) if pose else None
     if shoulders is None or hips is None:
         top, middle = box.y1 + SHOULDERS_AT * height, box.y1 + HIPS_AT * height
-        return Posture(top, middle, height, length, None, box.y2 >= EDGE)
+        cut = max(box.y2, box.x2, 1 - box.x1) >= EDGE
+        return Posture(top, middle, height, length, None, cut)
     across, up = abs(shoulders[0] - hips[0]) * aspect, hips[1] - shoulders[1]
     trunk = math.degrees(math.atan2(up, across))
     cut = box.y2 >= EDGE and hips[1] >= INSIDE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from zoneinfo import ZoneInfo
 
 from pipeline.behaviour.falls import Falls
 from pipeline.behaviour.fights import FightHead, Fights
 from pipeline.behaviour.found import Behaviour
 from pipeline.behaviour.lying import Lying
+from pipeline.behaviour.objects import Abandoned, AtRest, Running
 from pipeline.behaviour.persons import Persons
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schedule import Schedule
@@ -17,7 +18,14 @@ from pipeline.types import ns
 from pipeline.zones import Polygon
 
 KIND = "behaviour"
-WORDS = {"fall": "person fell", "lying": "person lies", "fight": "fight"}
+WORDS = {
+    "fall": "person fell",
+    "lying": "person lies",
+    "fight": "fight",
+    "running": "person runs",
+    "abandoned-object": "abandoned object",
+    "vehicle-at-rest": "vehicle at rest",
+}
 
 
 class BehaviourJudge:
@@ -43,6 +51,13 @@ class BehaviourJudge:
                 msg = f"{name}: there is no head that recognizes a fight"
                 raise ValueError(msg)
             self._fights = Fights(fight, rule.labels["fight"])
+        least = rule.labels
+        makers: dict[str, Callable[[], Running | Abandoned | AtRest]] = {
+            "running": lambda: Running(least["running"]),
+            "abandoned-object": lambda: Abandoned(ns(rule.seconds), least["abandoned-object"]),
+            "vehicle-at-rest": lambda: AtRest(ns(rule.seconds), least["vehicle-at-rest"]),
+        }
+        self._others = [make() for label, make in makers.items() if label in least]
         self._lying = Lying(ns(rule.seconds), ns(horizon - BehaviourRule.BEGINNING))
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
@@ -61,6 +76,8 @@ class BehaviourJudge:
             yield from falls
         if "lying" in least:
             yield from self._lying.see(persons, self._falls, seen.start, least["lying"])
+        for other in self._others:
+            yield from other.see(seen)
         if self._fights is not None:
             yield from self._fights.see(persons, seen.aspect, seen.start, gated=seen.gated)
 

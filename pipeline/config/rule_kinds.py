@@ -32,6 +32,7 @@ from pipeline.config.schedule import Schedule
 from pipeline.types import Severity
 from pipeline.words import words as split
 
+POSED = frozenset({"fall", "lying", "fight"})  # behaviours that are judged by poses
 WORD_MODALITIES = ("speech", "report")
 
 
@@ -137,10 +138,12 @@ class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
     """A person or a thing does something; the behaviour labels the alert."""
 
     # behaviour -> the score from which it counts, more than 0; 0.5 is the measured operating point.
-    # `fight` is experimental: it is often wrong
+    # `fight` is experimental: it is often wrong. `running`, `abandoned-object` and
+    # `vehicle-at-rest` are not measured
     labels: Mapping[Label, Fraction]
     zone: str = ""  # the name of a zone, at one camera or several; empty: everywhere
-    # s; how long `lying` must last; at least 5 s less than the horizon
+    # s; how long `lying`, `abandoned-object` and `vehicle-at-rest` must last; at least 5 s less
+    # than the horizon
     seconds: Seconds = 10
     schedule: str = ""  # when the rule holds; empty: always
 
@@ -150,7 +153,8 @@ class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
         return self.zone
 
     def judges_poses(self, zones: Collection[str]) -> bool:
-        return not self.zone or self.zone in zones
+        posed = not POSED.isdisjoint(self.labels)
+        return posed and (not self.zone or self.zone in zones)
 
     def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
         if not self.labels:
