@@ -135,15 +135,16 @@ class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
 
 
 class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
-    """A person or a thing does something; the behaviour labels the alert."""
+    """A person or a thing does something; the behaviour labels the alert.
 
-    # behaviour -> the score from which it counts, more than 0; 0.5 is the measured operating point.
-    # `fight` is experimental: it is often wrong. `running`, `abandoned-object` and
-    # `vehicle-at-rest` are not measured
+    `fight` is experimental: it is often wrong. `running`, `abandoned-object` and `vehicle-at-rest`
+    are not measured.
+    """
+
+    # behaviour -> the score from which it counts, more than 0; 0.5 is the operating point
     labels: Mapping[Label, Fraction]
     zone: str = ""  # the name of a zone, at one camera or several; empty: everywhere
-    # s; how long `lying`, `abandoned-object` and `vehicle-at-rest` must last; at least 5 s less
-    # than the horizon
+    # s; how long all but `fall`, `fight` and `running` must last; at most the horizon less 5 s
     seconds: Seconds = 10
     schedule: str = ""  # when the rule holds; empty: always
 
