@@ -34,7 +34,7 @@ test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weig
 	@# One thread in each process: the threads of networks this small cost more than they give
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
 		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py \
-		tests/contract/test_network_training.py
+		tests/contract/test_network_training.py tests/contract/test_detr_exports.py
 
 docs: .venv-docs/.done ## the docs as a site in build/site; a dead link or anchor fails
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
@@ -119,7 +119,7 @@ build/.apt-test: deploy/apt.txt
 
 .venv-torch/.done: pyproject.toml constraints.txt | build/.apt-test
 	$(PYTHON) -m venv .venv-torch
-	.venv-torch/bin/python $(PIP) -e '.[ultralytics,whisper,train,dev]'
+	.venv-torch/bin/python $(PIP) -e '.[ultralytics,whisper,train,originals,dev]'
 	@touch $@
 
 .venv-docs/.done: pyproject.toml constraints.txt

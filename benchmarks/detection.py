@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks.nanodet import NanoDet
 from models.vision.detector import Detector
 from pipeline.errors import OutsideError, WeightsError
 from pipeline.types import Box
@@ -140,16 +139,6 @@ def ours(path: Path, provider: str, threads: int) -> Make:
     return make
 
 
-def nanodet(path: Path, threads: int) -> Make:
-    """NanoDet-Plus."""
-
-    def make(score: float) -> Detect:
-        one = NanoDet(path, threads, score)
-        return timed(one.prepare, one.run, lambda output, _: one.postprocess(output))
-
-    return make
-
-
 def yolo11n(folder: Path) -> Make:
     """Ultralytics' own `predict` on its OpenVINO export; its steps are those it reports."""
     os.environ["YOLO_VERBOSE"] = "false"
@@ -183,9 +172,6 @@ def detectors(options: argparse.Namespace) -> tuple[dict[str, Make], list[str]]:
     missing: list[str] = []
     files = sorted(options.weights.rglob("*.onnx"), key=lambda path: (path.stem != OURS, path))
     for path in (*files, *options.also):
-        if path.stem.startswith("nanodet"):
-            found[f"{path.stem}, cpu"] = nanodet(path, options.threads)
-            continue
         for provider in options.providers.split(","):
             try:
                 found[f"{path.stem}, {provider}"] = ours(path, provider, options.threads)

@@ -11,7 +11,8 @@ replayed twice with the same config but for `detect.gate`.
 - missed: of the audited frames, those that show an object that no look before showed. The audit
   takes 1 % of the gated frames; the census beside it takes all, with what the ungated run saw.
 - gated: the share of gated frames, and that of frames at least a second from every truth and, where
-  the manifest says when a person is visible, from every person.
+  the manifest says when a person is visible, from every person. Of the latter: why the others were
+  looked at.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pipeline.config.schema import Config
 from pipeline.types import FOREVER, SECOND, Alert, Detections, FrameChunk
 from workers.config import loader
 from workers.media import recordings
+from workers.media.motion import LOOKS
 from workers.replay.scene_file import Scene, load_scene
 from workers.replay.scene_replay import Replayed, ReplayOptions, replay
 from workers.runtime.process_pool import pool
@@ -79,7 +81,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[str, ...]  # the labels that the gated run lacks or tells late
     more: int  # labels of the gated run that the ungated run lacks
     counts: dict[str, int]
-    frames: dict[str, Counter[str]]  # video -> frames, gated, quiet, quiet and gated
+    frames: dict[str, Counter[str]]  # video -> frames: gated, quiet, empty, and by look
 
 
 def main() -> None:
@@ -262,7 +264,7 @@ def _frames(bus: MemoryBus, scene: Scene, visible: Visible) -> dict[str, Counter
             at = (chunk.start - scene.start) / SECOND - float(camera.at)
             at %= float(recordings.video_length(file, whole=True))
             empty = quiet and all(at + 1 <= a or b + 1 <= at for a, b in seen)
-            counted.update(empty=empty, empty_gated=empty and still)
+            counted.update({"empty": empty, "empty_gated": empty and still, chunk.look: empty})
     return found
 
 
@@ -297,7 +299,8 @@ def report(judged: Sequence[Judged]) -> Iterator[str]:
         yield (
             f"{film}: {of['frames']} frames, gated {_share(of['gated'], of['frames'])}; "
             f"without truth {_share(of['quiet_gated'], of['quiet'])}; "
-            f"without truth or person {_share(of['empty_gated'], of['empty'])}"
+            f"without truth or person {_share(of['empty_gated'], of['empty'])} of {of['empty']}, "
+            f"looked at: {', '.join(f'{of[look]} {look}' for look in LOOKS if look and of[look])}"
         )
 
 

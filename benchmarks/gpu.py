@@ -104,10 +104,12 @@ def agreement(options: argparse.Namespace) -> int:
             single = []
             for picture in pictures:
                 many.prepare(picture)
-                single.append(many.run(1)[0].copy())
+                single.append(many.run(1)[0][0].copy())
             for slot, picture in enumerate(pictures):
                 many.prepare(picture, slot)
-            apart = difference(many.run(len(pictures)), np.stack(single))
+            apart = difference(
+                np.stack([rows for (rows,) in many.run(len(pictures))]), np.stack(single)
+            )
             limit = TOLERANCE * (10 if halved else 1)
             good = apart <= limit
             print(f"  {provider}, {'half' if halved else 'single'} precision: batch of"

@@ -27,7 +27,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from models.vision.letterbox import Letterbox
+from models.vision.letterbox import Letterbox, Preprocess
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -59,7 +59,7 @@ class Reader(CalibrationDataReader):
         entry = model.graph.input[0]
         self._name = entry.name
         self._shape = [axis.dim_value for axis in entry.type.tensor_type.shape.dim]
-        self._letterbox = Letterbox(*self._shape[2:], centre=False, rgb=False)
+        self._letterbox = Letterbox(*self._shape[2:], Preprocess())
         self._left = iter(pictures)
 
     def get_next(self) -> dict[str, np.ndarray] | None:

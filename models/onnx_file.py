@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,10 @@ def read_regular(path: Path, most: int = MAX_BYTES) -> bytes:
     """Returns the bytes of a file; raises OSError for a device, a pipe or over `most` bytes."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        known = os.fstat(handle)
+        if not stat.S_ISREG(known.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        found = file.read(most + 1)
+        found = file.read(min(known.st_size, most) + 1)  # takes as many bytes before it reads
     if len(found) > most:
         raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
     return found
@@ -94,12 +95,19 @@ def _walk(message: Any) -> Iterator[Any]:
                 yield from _walk(part)
 
 
-def _parser() -> Any:
-    """Returns the class that reads a model."""
+def message_class(messages: Mapping[str, Mapping[str, tuple[int, str]]]) -> Any:
+    """Returns the class of `Model`, which reads and writes models: messages as in `_MESSAGES`.
+
+    Fields that `messages` does not name are kept as they are.
+    """
     field_type = descriptor_pb2.FieldDescriptorProto
-    plain = {"bytes": field_type.TYPE_BYTES, "int32": field_type.TYPE_INT32}
+    plain = {
+        "bytes": field_type.TYPE_BYTES,
+        "int32": field_type.TYPE_INT32,
+        "int64": field_type.TYPE_INT64,
+    }
     file = descriptor_pb2.FileDescriptorProto(name="parts.proto", package="parts", syntax="proto2")
-    for name, fields in _MESSAGES.items():
+    for name, fields in messages.items():
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             made = message.field.add(name=field, number=number, label=field_type.LABEL_REPEATED)
@@ -111,4 +119,4 @@ def _parser() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("parts.Model"))
 
 
-_MODEL = _parser()
+_MODEL = message_class(_MESSAGES)

@@ -160,6 +160,22 @@ REGISTRY = {
             ),
         ),
         Weights(
+            "nanodet_plus_m_416",
+            "Apache-2.0",
+            "objects in pictures: NanoDet-Plus-m, 416x416, 80 classes of COCO (RangiLyu)",
+            (
+                File(
+                    "nanodet_plus_m_416.onnx",
+                    4_812_616,
+                    "10a4ac9de27d6f456d7a290c1bc3fd46ec4f0ac0746f39cfff2b1b655e66bd5d",
+                ),
+            ),
+            "these bytes are not offered for download. The official export is other bytes of the "
+            "same network: download nanodet-plus-m_416.onnx of the release v1.0.0-alpha-1 from "
+            "https://github.com/RangiLyu/nanodet/releases and give its path as `weights`",
+            optional=True,
+        ),
+        Weights(
             "movenet_lightning_int8",
             "Apache-2.0",
             "poses of persons: MoveNet SinglePose Lightning, int8, 192x192 (Google)",

@@ -116,6 +116,16 @@ class KeepsTime(Protocol):
     def passed(self, record: Record) -> None: ...
 
 
+@runtime_checkable
+class CountsRecords(Protocol):
+    """A state that counts what it does, but not again what it did before a restart.
+
+    `counting` is false while it is fed a record that was answered before the restart.
+    """
+
+    counting: bool
+
+
 class Host:
     """Feeds the records of one partition to a stage's state, from the offset of `assigned`.
 
@@ -155,6 +165,8 @@ class Host:
             if isinstance(self._state, KeepsTime):
                 self._state.passed(record)
             return []
+        if isinstance(self._state, CountsRecords):
+            self._state.counting = told
         out = self._state.on(record, inferred)
         self._held.setdefault(record.site, deque()).append((offset, needed_until(record)))
         return list(out) if told else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from pipeline import codec, topics, trace
 from pipeline.errors import DecodeError
@@ -42,6 +42,16 @@ KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of each to
 }
 
 
+@runtime_checkable
+class WatchesBacklog(Protocol):
+    """A stage that does less while it cannot keep up.
+
+    `backlog` returns how many entries wait to be polled. The stage calls it within `infer` alone.
+    """
+
+    def watch(self, backlog: Callable[[], int]) -> None: ...
+
+
 class Runner:
     """Connects a stage to the topic that it reads and the topic that it writes. Not thread-safe.
 
@@ -72,6 +82,8 @@ class Runner:
         self.committed: dict[int, tuple[int, bytes]] = {}
         self.settling = False  # in flush or commit: a delay now is the bus's, not the stage's
         self.answered = 0  # entries that the present turn has answered, published or not
+        if isinstance(stage, WatchesBacklog):
+            stage.watch(lambda: sum(self.reader.behind(number) for number in self.hosts))
 
     def step(self, wait: float = 0.0) -> int:
         """Runs one turn and returns the number of entries; waits at most `wait` seconds for

@@ -35,7 +35,13 @@ class StageRow(NamedTuple):
 
 TABLE = (  # in the order that records flow; fusion encodes the phrases of rules
     StageRow(
-        "vision", FRAMES, OBSERVATIONS, ("detector", "pose"), "vision", faust=True, speaks=True
+        "vision",
+        FRAMES,
+        OBSERVATIONS,
+        ("detector", "detector_high", "pose"),
+        "vision",
+        faust=True,
+        speaks=True,
     ),
     StageRow(
         "sound", AUDIO, OBSERVATIONS, ("sound", "sound_head"), "hearing", faust=True, speaks=True

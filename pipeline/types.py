@@ -83,6 +83,10 @@ class AudioChunk(Record, frozen=True, kw_only=True, tag=True):
     rate: Whole  # Hz; samples per second of one channel
     channels: Whole  # interleaved in `data`
     data: bytes  # the PCM
+    # why it is to be heard: `all` (nobody measured), `first` (the noise is not known yet), `sound`,
+    # `heartbeat`; empty: it holds the usual noise alone
+    listen: str = "all"
+    noise_db: Whole | None = None  # dBFS; the usual noise of the microphone; none: unknown
 
 
 class Report(Record, frozen=True, kw_only=True, tag=True):
@@ -156,6 +160,10 @@ class Sound(Record, frozen=True, kw_only=True, tag=True):
     embedding: bytes = b""
     clipped: Number = 0.0  # share of samples at full scale, 0 to 1
     floor_db: Number = -120.0  # dBFS; the noise floor
+    gated: bool = False  # true: no model heard the second, because it holds the usual noise alone
+    # true: it lies half a second before a UTC second, so that rules hear the begin of that second
+    # sooner; it has no embedding, and no window holds it
+    early: bool = False
 
 
 class Described(Record, frozen=True, kw_only=True, tag=True):
@@ -268,6 +276,7 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     box: Corners | None = None  # where in the frame that starts at `start`
     what: str = ""  # what was found and where, without the time; for a person to read
     mode: str = ""  # the mode of the site at `start`
+    counts: bool = True  # false: an early sound has told it, and it is not counted again
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

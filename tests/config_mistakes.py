@@ -101,6 +101,44 @@ MISTAKES = (
         "4: a second `: ` on one line, or a wrong indentation; put the text in quotes",
     ),
     Mistake(
+        "a camera without a stream",
+        swapped('        source: "rtsp://10.0.0.5/h264"\n        detect', "        detect"),
+        "6: sites.shop.cameras.door.source: is missing; a camera has `source` or `streams`",
+    ),
+    Mistake(
+        "one stream and two",
+        swapped(
+            "        detect: {fps: 5}\n",
+            "        streams: {detect: 'rtsp://10.0.0.5/a', record: 'rtsp://10.0.0.5/b'}\n",
+        ),
+        "8: sites.shop.cameras.door.streams: is in place of `source`; write one of the two",
+    ),
+    Mistake(
+        "two streams, of which one has no address",
+        swapped('source: "rtsp://10.0.0.5/h264"', 'streams: {detect: "rtsp://10.0.0.5/h264"}'),
+        "7: sites.shop.cameras.door.streams.record: is missing",
+    ),
+    Mistake(
+        "a stream that is no address",
+        swapped(
+            'source: "rtsp://10.0.0.5/h264"',
+            'streams: {detect: "rtsp://10.0.0.5/a", record: "exec:id"}',
+        ),
+        "7: sites.shop.cameras.door.streams.record: the address has a scheme `exec:` that is not "
+        "one of: rtsp, rtsps, http, https, device, file",
+    ),
+    Mistake(
+        "keyframes by motion that nobody measures",
+        swapped("{fps: 5}", "{decode: auto, gate: off}"),
+        "8: sites.shop.cameras.door.detect.decode: needs the motion that `gate: auto` measures; "
+        "write `all` or `keyframes`",
+    ),
+    Mistake(
+        "a device that FFmpeg does not know",
+        swapped("        detect: {fps: 5}\n", "        hwaccel: gpu\n"),
+        "8: sites.shop.cameras.door.hwaccel: must be one of: off, auto, cuda, vaapi, qsv",
+    ),
+    Mistake(
         "a key twice",
         swapped(
             "        detect: {fps: 5}\n", "        detect: {fps: 5}\n        detect: {fps: 2}\n"

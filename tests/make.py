@@ -17,11 +17,13 @@ from pipeline.types import (
     FrameChunk,
     Mode,
     Progress,
+    Record,
     Report,
     Roster,
     Sound,
     Utterance,
     content_id,
+    event_start,
     ns,
 )
 
@@ -63,6 +65,18 @@ def sound(start: float, *, site: str = SITE, source: str = "room", **labels: flo
     """The sound of the second from `start` on, with calibrated probabilities: `gunshot=0.9`."""
     end = ns(start + 1)
     return Sound(site=site, source=source, start=ns(start), end=end, labels=labels)
+
+
+def early(second: float, *, site: str = SITE, source: str = "room", **labels: float) -> Sound:
+    """The early sound of the second from `second` on: it begins half a second before."""
+    start, end = ns(second) - ns(0.5), ns(second) + ns(0.5)
+    return Sound(site=site, source=source, start=start, end=end, labels=labels, early=True)
+
+
+def comes(record: Record) -> int:
+    """By what a log is in step: the event time, of an early sound that of the promise before it."""
+    early_one = isinstance(record, Sound) and record.early
+    return event_start(record) + (ns(0.5) if early_one else 0)
 
 
 def utterance(

@@ -29,6 +29,10 @@ def init(
         str | None,
         text_option("--camera", "ADDRESS", "A camera: rtsp://.., http://.., device:0 or a file."),
     ] = None,
+    record: Annotated[
+        str | None,
+        text_option("--record", "ADDRESS", "The large stream of the camera, if it has two."),
+    ] = None,
     microphone: Annotated[
         str | None,
         text_option("--microphone", "ADDRESS", "A microphone: device:default, or a stream."),
@@ -55,6 +59,7 @@ def init(
 
     given = Given(
         camera=camera,
+        record=record,
         microphone=microphone,
         site=site,
         timezone=timezone,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from models import heap
 from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
@@ -40,7 +41,14 @@ from workers.delivery.delivery import Delivery, Subscriber
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
-from workers.runtime.lag import KeepingUp, LocalOffsets, StageLag, caught_up
+from workers.runtime.lag import (
+    KeepingUp,
+    LocalOffsets,
+    StageLag,
+    caught_up,
+    count_earlier,
+    count_missed,
+)
 from workers.runtime.state_folder import HELD, local_log, retention, state_folder
 from workers.runtime.status import Status
 from workers.runtime.storage_cap import StorageCap
@@ -72,6 +80,7 @@ def run(
     a scene that does not fit or a bus with brokers, OutsideError when the state folder is in use,
     the disk fails, or a stage or a delivery has stalled.
     """
+    heap.bound()  # before a thread or a model takes memory
     found = loader.examine(path)
     settings = found.settings()
     if not isinstance(settings.bus, LocalBus):
@@ -87,7 +96,8 @@ def run(
     folder = state_folder(settings, state)
     supervisor = Supervisor()
     give = partial(subscribers.give_way, folder)
-    bus = local_log(settings, folder, give=give, stop=supervisor.stop)
+    missed = partial(count_missed, status)
+    bus = local_log(settings, folder, give=give, stop=supervisor.stop, missed=missed)
     view = View(status, secrets, settings.sites, recorded=played is not None)
     announce(concerning(settings, found.warnings, sources=played is None))
     clock = UtcClock(floor=factory.newest_event_time(bus.last, settings.sites))
@@ -138,6 +148,8 @@ class Daemon:
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
         captures = [] if recorded else self._captures(keeps_up)
+        if not recorded:
+            count_earlier(self.bus, self.status, self._sources())
         try:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
@@ -160,8 +172,10 @@ class Daemon:
                     supervisor.start(name, body)
             supervisor.start("retention", self._retain)
             self.view.ready()
+            trimmer = heap.Trimmer()
             while not supervisor.stop.wait(LOOK_EVERY) and not over():
                 show()
+                trimmer.look(time.monotonic())
         finally:
             supervisor.stop.set()
             late = supervisor.join()
@@ -173,6 +187,11 @@ class Daemon:
         known = (self.bus.last(topics.CONFIGS, site) for site in self.settings.sites)
         before = read_configs(value for value in known if value is not None)
         return ConfigHistory(self.settings, self.bus, before, recorded=recorded)
+
+    def _sources(self) -> set[tuple[str, str]]:
+        """Site and name of every camera and microphone."""
+        sites = self.settings.sites.items()
+        return {(name, of) for name, site in sites for of in (*site.cameras, *site.microphones)}
 
     def _delivery(self, who: Subscriber) -> Delivery:
         return subscribers.delivery(who, self.bus, self.supervisor.stop.wait, self.status.count)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 
 from pipeline.config.model_needs import pose_count
-from pipeline.config.schema import Config, Detect
+from pipeline.config.rule_kinds import SoundRule
+from pipeline.config.schema import Config, Detect, Hear
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
@@ -18,6 +19,7 @@ from workers.runtime.status import Status
 from workers.stages.alert import AlertStage
 from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
+from workers.stages.overload import SOUND_LIMITS, SPEECH_LIMITS, HearingLoad, HearingPace
 from workers.stages.site_plan import load_heads, site_incidents, site_plan
 from workers.stages.site_state import Head
 from workers.stages.sound import SoundStage
@@ -59,6 +61,7 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     recorded: bool
     judges: Mapping[str, Head] | None
+    load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
     @property
     def seen(self) -> dict[tuple[str, str], Detect]:
@@ -71,10 +74,20 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     @property
-    def heard(self) -> set[tuple[str, str]]:
-        """Site and name of every microphone."""
+    def heard(self) -> dict[tuple[str, str], Hear]:
+        """Site and name of every microphone, with its settings."""
         sites = self.settings.sites
-        return {(name, room) for name, site in sites.items() for room in site.microphones}
+        return {
+            (name, room): heard.hear
+            for name, site in sites.items()
+            for room, heard in site.microphones.items()
+        }
+
+    @property
+    def instant(self) -> set[str]:
+        """The sites with a rule for sounds, which are told early."""
+        sites = self.settings.sites
+        return {name for name, s in sites.items() if any(isinstance(r, SoundRule) for r in s.rules)}
 
 
 def nodes(
@@ -138,10 +151,23 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         status=of.status,
         known=of.seen,
         pose=of.encoders.pose,
+        detector_high=of.encoders.detector_high,
     ),
-    "sound": lambda of: SoundStage(of.encoders.sound, of.encoders.sound_head, of.status, of.heard),
+    "sound": lambda of: SoundStage(
+        of.encoders.sound,
+        of.encoders.sound_head,
+        of.status,
+        of.heard,
+        of.instant,
+        None if of.recorded else HearingPace(SOUND_LIMITS, of.load, leads=True),
+    ),
     "speech": lambda of: SpeechStage(
-        of.encoders.voice, of.encoders.speech, of.encoders.text, of.status, of.heard
+        of.encoders.voice,
+        of.encoders.speech,
+        of.encoders.text,
+        of.status,
+        of.heard,
+        None if of.recorded else HearingPace(SPEECH_LIMITS, of.load),
     ),
     "text": lambda of: TextStage(of.encoders.text),
     "fusion": _fusion,

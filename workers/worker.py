@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from models import heap
 from pipeline import stages, topics
 from pipeline.bus.disk_space import usual_spare
 from pipeline.config import schema
@@ -111,6 +112,7 @@ def run(order: WorkerOptions, path: Path, encoders: Encoders | None = None) -> i
 def prepared(order: WorkerOptions, path: Path) -> Worker:
     """Creates the worker that `order` asks for, without starting it; raises ConfigError."""
     order.check()
+    heap.bound()  # before a thread or a model takes memory
     found = loader.examine(path)
     settings = live.select_sites(found.settings(), order.sites)
     if not isinstance(settings.bus, schema.KafkaBus):
@@ -197,8 +199,10 @@ class Worker:
                 configs.publish(heads, time.time_ns())
 
         self.view.ready()
+        trimmer = heap.Trimmer()
         while not self.supervisor.stop.wait(LOOK_EVERY) and not over():
             self.view.tick()
+            trimmer.look(time.monotonic())
             if self.supervisor.asked():
                 reload_heads(self.path, nodes, swapped=swapped)
 
@@ -266,6 +270,9 @@ class Worker:
             dropped=lambda site, source, n: count(site, source, "dropped.spool", n),
             spare=usual_spare(folder),
         )
+        for key, n in spool.chunks().items():
+            site, _, source = key.partition("/")
+            count(site, source, "captured.earlier", n)
         after.callback(spool.close)
         after.callback(self._gauge, spool)
         over = self._play(scene, spool) if scene else self._live(folder, spool)

@@ -58,6 +58,13 @@ SECTIONS = (
         ("cameras", "desk"),
     ),
     Section(
+        schema.Streams,
+        "sites.NAME.cameras.NAME.streams",
+        "streams:\n  detect: {url: 'rtsp://10.0.0.5/sub', username: ops, password: '${DESK_PASSWORD}'}\n"
+        "  record: {url: 'rtsp://10.0.0.5/main', username: ops, password: '${DESK_PASSWORD}'}\n",
+        ("streams",),
+    ),
+    Section(
         schema.Detect,
         "sites.NAME.cameras.NAME.detect",
         "detect: {fps: 2, width: 1280, min_height: 0.1}\n",
@@ -81,6 +88,7 @@ SECTIONS = (
         "microphones:\n  room: {source: 'device:default'}\n",
         ("microphones", "room"),
     ),
+    Section(schema.Hear, "sites.NAME.microphones.NAME.hear", "hear: {gate: 'off'}\n", ("hear",)),
     Section(schema.Windows, "sites.NAME.windows", "windows: {size: 4, hop: 1}\n", ("windows",)),
     Section(
         schema.Incidents,

@@ -15,7 +15,7 @@ from docs.generate.fields import NOTE, table
 
 ROOT = Path(__file__).resolve().parents[2]
 # Calls that count or set a value by a name; and functions that return the name of a counter
-CALLS = {"count", "_count", "_dropped", "gauge", "dropped"}
+CALLS = {"count", "counts", "_count", "_dropped", "gauge", "dropped"}
 BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
 RETURNS = {"_stored"}
 NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")
@@ -33,11 +33,12 @@ the process and has the value of this moment. No name or value holds an address 
 BALANCE = """\
 For every camera and microphone this equation holds at each moment, over distinct frames or chunks of sound:
 
-    captured = processed + the sum of gated.* + the sum of dropped.* + what still waits
+    captured + captured.earlier = processed + the sum of gated.* + the sum of dropped.* + waiting
 
-What waits is one frame (or 10 s of sound) before it is published, and what lies in the log until a stage reads it. The
-counters of other names are not part of the equation. Frames that an earlier process left in the log are `processed` by
-this process without having been `captured` by it.
+The status has `waiting` for each source that this process captures, from the same moment as the counters. It is one
+frame (or 30 s of sound) before it is published, and what lies in the log until a stage reads it. In a capture worker,
+what the brokers have (`forwarded`) is not waiting. The counters of other names are not part of the equation.
+[Overload](../explanations/overload.md) explains what is dropped, and when.
 """
 
 
@@ -51,12 +52,22 @@ class Metric(NamedTuple):
 
 BALANCED = (
     Metric("captured", "frames or chunks", "Came from the source."),
+    Metric(
+        "captured.earlier", "frames or chunks", "Lay in the log (or spool) when this process began."
+    ),
     Metric("processed", "frames or chunks", "Were analysed by the stage that reads them."),
     Metric("gated.rate", "frames", "Were not wanted at `detect.fps`."),
+    Metric(
+        "gated.undecoded", "frames", "Stand between keyframes, and `detect.decode` leaves them."
+    ),
     Metric("gated.still", "frames", "Were not looked at, because nothing moves in them."),
     Metric("dropped.newer", "frames", "Gave way to a newer frame before they were published."),
-    Metric("dropped.stale", "frames", "Were published, and a newer one came before the detector."),
-    Metric("dropped.overrun", "chunks", "Sound that waited for more than 10 s to be published."),
+    Metric("dropped.stale", "frames", "Were published, and the detector had no time for them."),
+    Metric("dropped.behind", "chunks", "Sound that was not heard: hearing was too far behind."),
+    Metric(
+        "dropped.retention", "frames or chunks", "Were deleted from the log before they were read."
+    ),
+    Metric("dropped.overrun", "chunks", "Sound that waited for more than 30 s to be published."),
     Metric("dropped.undecodable", "frames", "Were damaged."),
     Metric("dropped.unusable", "chunks", "Sound that could not be decoded."),
     Metric("dropped.size", "frames", "Were larger than 16,384 px."),
@@ -70,8 +81,18 @@ BALANCED = (
 OTHER = (
     Metric("published", "frames or chunks", "Went into the log or the spool."),
     Metric("posed", "persons", "Had their pose estimated (`detect.poses`)."),
-    Metric("audited", "frames", "Were looked at though nothing moves in them (`detect.audit`)."),
-    Metric("audited.missed", "frames", "Audited: show an object that no look before them showed."),
+    Metric("seconds.heard", "seconds", "Of a microphone, and of its speech: a model heard them."),
+    Metric("seconds.gated", "seconds", "Were not heard, because they hold the usual noise alone."),
+    Metric(
+        "audited",
+        "frames or seconds",
+        "Would be gated, and were analysed all the same (`detect.audit`, `hear.audit`).",
+    ),
+    Metric(
+        "audited.missed",
+        "frames or seconds",
+        "Audited: show an object that no look before them showed; have a label or voice.",
+    ),
     Metric("forwarded", "frames or chunks", "Were acknowledged by the brokers (Kafka)."),
     Metric("cut.promised", "chunks", "Lost the part from a time at which the source was lost."),
     Metric("overrun", "blocks", "Sound that the sound device or its reader lost."),
@@ -83,7 +104,10 @@ OTHER = (
         "blocks",
         "Sound whose channels cancel each other: the loudest one was taken.",
     ),
+    Metric("hwaccel.failed", "times", "The device of `hwaccel` was not used: software decodes."),
+    Metric("keyframes.unusable", "times", "All frames are decoded: the keyframes are of no use."),
     Metric("defects", "lives", "Of a source: ended by an unexpected error."),
+    Metric("seconds.behind", "seconds", "Have no Sound: hearing was too far behind."),
     Metric("repeated.samples", "samples", "Came twice; the second was ignored."),
     Metric("unusable.untimed", "frames", "Of a recording: had no time."),
     Metric("unusable.rewound", "frames", "Of a recording: were out of order."),
@@ -94,6 +118,7 @@ OTHER = (
 SPEECH = (
     Metric("utterances", "utterances", "Were transcribed and published."),
     Metric("not_understood", "utterances", "Had a transcript that is not believed."),
+    Metric("not_transcribed.behind", "utterances", "Were found only: hearing was too far behind."),
 )
 DELIVERY = (
     Metric("delivered", "alerts", "The subscriber answered 2xx, or the file has them."),
@@ -161,6 +186,9 @@ def _texts(node: ast.AST | None) -> Iterator[str]:
         case ast.Tuple():
             for each in node.elts:
                 yield from _texts(each)
+        case ast.Dict():
+            for key in node.keys:
+                yield from _texts(key)
         case ast.JoinedStr(values=[ast.Constant(value=str() as text), *_]):
             yield f"{text}*"
 

@@ -277,9 +277,10 @@ def _seconds(finding: RuleFinding, window: Window) -> range:
 def _sound(window: Window, heard: Sequence[Observation]) -> Floats | None:
     sounds = [s for s in heard if isinstance(s, Sound)]
     scores = [(s, vector) for s in sounds if (vector := _vector(s.embedding, CLASSES)) is not None]
-    if not scores:
-        return None
-    # A second that is almost silent carries no information: its scores are those of silence.
+    if not scores and not any(s.gated and s.labels for s in sounds):
+        return None  # a model that is absent gives no labels
+    # A second that is almost silent or gated carries no information: its scores are those of
+    # silence.
     loud = [vector for s, vector in scores if s.loudness_db >= QUIET_DB]
     highest = np.max(loud, axis=0) if loud else np.zeros(CLASSES, np.float32)
     levels = [s.loudness_db for s in sounds]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime as ort
 
 from models.fusion import occlusion, verdict_words
 from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
@@ -24,7 +23,8 @@ from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.fusion.sound_words import class_names
 from models.hearing.yamnet_features import CLASSES
-from models.onnx_file import FORMAT_OPTION, check_whole, read_regular
+from models.onnx_file import check_whole, read_regular
+from models.onnx_session import open_session, session_options
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.errors import WeightsError
 from pipeline.types import Presence
@@ -68,12 +68,11 @@ class LearnedHead:
     def __init__(self, card: Card, model: bytes) -> None:
         self.card = card
         class_names()  # a missing file is told at load time, not with the first verdict
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry(*FORMAT_OPTION)
+        options = session_options(threads=1)
+        options.inter_op_num_threads = 1
         try:
             check_whole(model)
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(model, options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no common base class
             msg = f"{MODEL_FILE} cannot be loaded: {str(error)[:200]}"
             raise WeightsError(msg) from error
@@ -178,6 +177,10 @@ class LearnedHead:
 
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [self.judge(tokens(question)) for question in batch]
+
+    def score(self, question: HeadQuery) -> float:
+        """Returns the score of the verdict on a window, without the rest of the verdict."""
+        return self.probabilities(tokens(question))[0]
 
     def judge(self, window: Tokens) -> Verdict:
         """Returns the verdict on a window; contributions and words, which are slow, only for a

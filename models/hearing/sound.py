@@ -27,7 +27,7 @@ PATCH_FRAMES, BANDS = 96, 64
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms every 10 ms
 PATCH = WINDOW + (PATCH_FRAMES - 1) * HOP  # 15,600 samples, 0.975 s
 PATCH_STEP = RATE // 2  # samples between the patches of a longer waveform
-MAX_REMEMBERED_PATCHES = 64  # size of the cache of patch scores
+MAX_REMEMBERED_PATCHES = 256  # size of the cache of patch scores
 
 
 def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:

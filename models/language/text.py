@@ -15,7 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from models.onnx_file import FORMAT_OPTION, read_onnx
+from models.language.embedding_rows import rows_first
+from models.onnx_file import read_onnx
+from models.onnx_session import open_session, session_options
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
@@ -50,14 +52,12 @@ class TextEncoder:
         if missing:
             msg = f"{path}: {', '.join(missing)} not found; try `fusewatch weights pull`"
             raise WeightsError(msg)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options = session_options(threads=threads)
         options.log_severity_level = 3
-        options.add_session_config_entry(*FORMAT_OPTION)
         try:
-            model = read_onnx(path / "model.onnx")
+            model = rows_first(read_onnx(path / "model.onnx"))
             self._tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-            self._session = ort.InferenceSession(model, options, providers=_names(providers))
+            self._session = open_session(model, options, _names(providers))
         except WeightsError as error:
             msg = f"not a sentence encoder: {error}"
             raise WeightsError(msg) from error

@@ -1,13 +1,7 @@
-"""Detects objects with ONNX Runtime: one adapter for YOLOX and for ultralytics' ONNX exports.
+"""Detects objects with ONNX Runtime, whatever family the file is of (`models.vision.families`).
 
-The family of a file is found from its output shape, by one run on grey pictures:
-
-    YOLOX             (b, n, 5 + c)   raw offsets on grids of stride 8, 16, 32; BGR 0..255, top left
-    ultralytics       (b, 4 + c, n)   centre x, y, w, h in input pixels; RGB 0..1, centred
-    ultralytics, nms  (b, n, 6)       x1, y1, x2, y2, score, class; RGB 0..1, centred
-
-YOLOX: Ge et al. 2021, arXiv:2107.08430. Class names come from the metadata key `names`, as
-ultralytics writes it; a file with 80 classes and no names is assumed to have those of COCO.
+Class names come from the metadata key `names`, as ultralytics writes it; a file with as many
+classes as COCO and no names is assumed to have those of COCO.
 """
 
 from __future__ import annotations
@@ -17,23 +11,23 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from models.onnx_file import FORMAT_OPTION, read_onnx
+from models.onnx_file import read_onnx
+from models.onnx_session import open_session, session_options
 from models.vision.boxes import boxes, suppress
+from models.vision.families import SIZES, Family, Rows, family_of
 from models.vision.letterbox import Fit, Letterbox
-from pipeline.config.fields import OBJECTS, PROVIDERS
+from pipeline.config.fields import PROVIDERS
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
-STRIDES = (8, 16, 32)
 MAX_CANDIDATES = 1000  # limit of NMS's input: its cost is quadratic
 DEFAULT_SIZE = 640  # px; for a graph with open height and width and no `imgsz`
-
-Raw = tuple[np.ndarray, np.ndarray, np.ndarray]  # corners (n, 4) in input pixels, scores, classes
 
 
 def load(path: Path, settings: Model) -> Detector:
@@ -67,10 +61,7 @@ class Detector:
         self._path = Path(path)
         self._min_score, self._iou, self._max_boxes = min_score, iou, max_boxes
         self._session = _open(self._path, providers, threads)
-        if len(self._session.get_inputs()) != 1 or len(self._session.get_outputs()) < 1:
-            msg = f"{self._path.name}: not a detector: one picture input is expected"
-            raise WeightsError(msg)
-        entry = self._session.get_inputs()[0]
+        entry, self._sizes = _inputs(self._session, self._path.name)
         meta = self._session.get_modelmeta().custom_metadata_map
         if meta.get("task", "detect") != "detect":
             msg = f"{self._path.name}: made for {meta['task']!r}, not for detection"
@@ -78,25 +69,28 @@ class Detector:
         if entry.type not in ("tensor(float)", "tensor(float16)") or len(entry.shape) != 4:
             msg = f"{self._path.name}: takes {entry.type} {entry.shape}, not a picture"
             raise WeightsError(msg)
-        self._input, self._output = entry.name, self._session.get_outputs()[0].name
-        self._dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
+        self._input = entry.name
+        dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
         batch, _, height, width = entry.shape
         self._batch = 1 if isinstance(batch, int) else max_batch
         if isinstance(batch, int) and batch != 1:
             msg = f"{self._path.name}: fixed batch of {batch}; export it with 1 or open"
             raise WeightsError(msg)
         self._size = _size(height, width, meta)
-        self._tensor = np.zeros((self._batch, 3, *self._size), self._dtype)
-        self._read, ultralytics = self._family(meta)
+        self._tensor = np.zeros((self._batch, 3, *self._size), dtype)
+        self._family = self._found(meta)
         self._fits: list[Fit | None] = [None] * self._batch  # places of the pictures in the tensor
-        self._letterbox = Letterbox(
-            *self._size, centre=ultralytics, rgb=ultralytics, divide=255.0 if ultralytics else 1.0
-        )
+        self._letterbox = Letterbox(*self._size, self._family.preprocess)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names, by number."""
-        return self._labels
+        return tuple(label for label in self._family.labels if label)
+
+    @property
+    def family(self) -> str:
+        """The name of the family that the file is of."""
+        return self._family.name
 
     @property
     def size(self) -> tuple[int, int]:
@@ -114,22 +108,33 @@ class Detector:
         self._fits[slot] = fit
         return fit
 
-    def run(self, count: int = 1) -> np.ndarray:
-        """Runs only the graph, on the first `count` prepared pictures."""
-        return self._session.run([self._output], {self._input: self._tensor[:count]})[0]
+    def run(self, count: int = 1) -> list[Rows]:
+        """Runs only the graph, on the first `count` prepared pictures; the outputs for each."""
+        return list(zip(*self._run(self._family.outputs, count), strict=True))
 
-    def postprocess(self, output: np.ndarray, fit: Fit) -> tuple[Box, ...]:
+    def _run(self, outputs: Sequence[str], count: int) -> list[np.ndarray]:
+        feed = {self._input: self._tensor[:count]}
+        if self._sizes:
+            height, width = self._size
+            feed[self._sizes] = np.tile(np.array([[width, height]], np.int64), (count, 1))
+        found: list[np.ndarray] = self._session.run(list(outputs), feed)
+        return found
+
+    def postprocess(self, output: Rows, fit: Fit) -> tuple[Box, ...]:
         """Converts one picture's part of the output of `run` to boxes."""
-        corners, scores, classes = self._read(output)
-        scores = scores.round(3)
+        corners, scores, classes = self._family.read(output, self._min_score)
+        scores, names = scores.round(3), self._family.labels
         # Also drops NaN: a comparison with NaN is false.
-        good = np.flatnonzero((scores >= self._min_score) & np.isfinite(corners).all(1))
+        good = (scores >= self._min_score) & np.isfinite(corners).all(1)
+        good &= (classes >= 0) & (classes < len(names))
+        good = np.flatnonzero(good)
         best = good[np.argsort(-scores[good], kind="stable")[:MAX_CANDIDATES]]
+        best = best[[bool(names[number]) for number in classes[best]]]
         corners, scores, classes = corners[best], scores[best], classes[best]
-        if self._read != self._read_finished:
+        if self._family.suppress:
             kept = suppress(corners, classes, self._iou)[: self._max_boxes]
             corners, scores, classes = corners[kept], scores[kept], classes[kept]
-        return boxes(fit.to_fractions(corners), scores, [self._labels[c] for c in classes])[
+        return boxes(fit.to_fractions(corners), scores, [names[number] for number in classes])[
             : self._max_boxes
         ]
 
@@ -143,54 +148,29 @@ class Detector:
             found += [self.postprocess(row, fit) for row, fit in zip(outputs, fits, strict=True)]
         return found
 
-    def _family(self, meta: dict[str, str]):
-        """Returns the reader for the outputs, and whether the input format is ultralytics'."""
+    def _found(self, meta: dict[str, str]) -> Family:
+        """The family of the file, by one run on a grey picture."""
         self._tensor[...] = 114 / 255
-        shape = self.run(1).shape
-        height, width = self._size
-        cells = sum((height // s) * (width // s) for s in STRIDES)
-        names = _names(meta, self._path.name)
-        # ultralytics always writes `task`; this tells a YOLOX of one class from a list of boxes.
-        if len(shape) == 3 and shape[1] == cells and shape[2] > 5 and "task" not in meta:
-            self._grid, self._stride = _grids(height, width)
-            self._labels = _labels(names, shape[2] - 5, self._path.name)
-            return self._read_yolox, False
-        if len(shape) == 3 and shape[2] == cells and shape[1] > 4:
-            self._labels = _labels(names, shape[1] - 4, self._path.name)
-            return self._read_ultralytics, True
-        if len(shape) == 3 and shape[2] == 6:
-            self._labels = names or OBJECTS
-            return self._read_finished, True
-        msg = (
-            f"{self._path.name}: output {shape} is neither YOLOX (b, {cells}, 5+classes) nor "
-            f"ultralytics (b, 4+classes, {cells}) or (b, n, 6)"
-        )
+        outputs = [output.name for output in self._session.get_outputs()]
+        shapes = {
+            name: found.shape for name, found in zip(outputs, self._run(outputs, 1), strict=True)
+        }
+        file = self._path.name
+        return family_of(shapes, self._size, _names(meta, file), task="task" in meta, file=file)
+
+
+def _inputs(session: ort.InferenceSession, file: str) -> tuple[Any, str]:
+    """The input for pictures, and the name of the input for their sizes, or an empty text."""
+    pictures, sizes = [], ""
+    for entry in session.get_inputs():
+        if entry.name == SIZES and entry.type == "tensor(int64)":
+            sizes = entry.name
+        else:
+            pictures.append(entry)
+    if len(pictures) != 1:
+        msg = f"{file}: not a detector: one picture input is expected"
         raise WeightsError(msg)
-
-    def _read_yolox(self, rows: np.ndarray) -> Raw:
-        # A score is objectness * class: rows with too low an objectness cannot pass.
-        kept = np.flatnonzero(rows[:, 4] >= self._min_score)
-        rows = rows[kept]
-        classes = rows[:, 5:].argmax(1)
-        scores = rows[:, 4] * rows[np.arange(len(rows)), classes + 5]
-        stride = self._stride[kept]
-        centre = (rows[:, :2] + self._grid[kept]) * stride
-        half = np.exp(np.minimum(rows[:, 2:4], 16.0)) * stride / 2
-        return np.concatenate([centre - half, centre + half], 1), scores, classes
-
-    def _read_ultralytics(self, columns: np.ndarray) -> Raw:
-        scores = columns[4:].max(0)
-        kept = np.flatnonzero(scores >= self._min_score)
-        columns = columns[:, kept].astype(np.float32)
-        centre, half = columns[:2].T, columns[2:4].T / 2
-        corners = np.concatenate([centre - half, centre + half], 1)
-        return corners, columns[4:].max(0), columns[4:].argmax(0)
-
-    def _read_finished(self, rows: np.ndarray) -> Raw:
-        rows = rows.astype(np.float32)
-        classes = rows[:, 5].astype(np.int64)
-        known = (classes >= 0) & (classes < len(self._labels))
-        return rows[:, :4], np.where(known, rows[:, 4], 0.0), classes
+    return pictures[0], sizes
 
 
 def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
@@ -215,15 +195,13 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
     model = read_onnx(path)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads=threads, often=True)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Threads that spin between frames take the cores from the hearing and speech stages.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry(*FORMAT_OPTION)
     try:
-        session = ort.InferenceSession(model, options, providers=wanted)
+        session = open_session(model, options, wanted)
     except Exception as error:  # ONNX Runtime's errors have no common base class
         msg = f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}"
         raise WeightsError(msg) from error
@@ -267,21 +245,3 @@ def _names(meta: dict[str, str], file: str) -> tuple[str, ...]:
         msg = f"{file}: its metadata `names` is not a list of class names"
         raise WeightsError(msg)
     return tuple(said)
-
-
-def _labels(names: tuple[str, ...], classes: int, file: str) -> tuple[str, ...]:
-    labels = names or (OBJECTS if classes == len(OBJECTS) else ())
-    if len(labels) != classes:
-        msg = f"{file}: {classes} classes but {len(labels)} names; put them into metadata `names`"
-        raise WeightsError(msg)
-    return labels
-
-
-def _grids(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns cell corners (n, 2) and strides (n, 1) in the order of YOLOX's rows."""
-    grids, strides = [], []
-    for stride in STRIDES:
-        ys, xs = np.mgrid[: height // stride, : width // stride]
-        grids.append(np.stack([xs.ravel(), ys.ravel()], 1))
-        strides.append(np.full((xs.size, 1), stride))
-    return np.concatenate(grids).astype(np.float32), np.concatenate(strides).astype(np.float32)

@@ -34,36 +34,45 @@ class Fit(NamedTuple):
         return np.clip((corners - shift) / size, 0.0, 1.0)
 
 
-class Letterbox:
-    """Fits pictures into `height` x `width` and keeps their aspect ratio.
+class Preprocess(NamedTuple):
+    """How a family wants its input: value = (pixel - `mean`) / `spread`, in the channels' order.
 
-    `centre` puts the picture in the middle (ultralytics), otherwise at the top left (YOLOX). `rgb`
-    swaps the channels; `divide` scales the values. It reuses buffers: not thread-safe.
+    `place`: `corner` puts the picture at the top left (YOLOX) and `centre` in the middle
+    (ultralytics), both with its aspect ratio; `stretch` fills the input. `rgb` swaps the channels.
     """
 
-    def __init__(
-        self, height: int, width: int, *, centre: bool, rgb: bool, divide: float = 1.0
-    ) -> None:
+    place: str = "corner"
+    rgb: bool = False
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    spread: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class Letterbox:
+    """Fits pictures into `height` x `width`. It reuses buffers: not thread-safe."""
+
+    def __init__(self, height: int, width: int, wanted: Preprocess) -> None:
         self._height, self._width = height, width
-        self._centre, self._rgb = centre, rgb
-        self._factor = np.float32(1.0 / divide)
+        self._wanted = wanted
+        self._factors = [np.float32(1.0 / spread) for spread in wanted.spread]
+        self._shifts = [
+            np.float32(mean / spread)
+            for mean, spread in zip(wanted.mean, wanted.spread, strict=True)
+        ]
         self._small = np.empty((0, 0, 3), np.uint8)
         self._planes = [np.empty((0, 0), np.uint8)] * 3
 
-    @property
-    def background(self) -> np.float32:
-        """The value of the padding in the model's input."""
-        return np.float32(GREY) * self._factor
-
     def fit(self, height: int, width: int) -> Fit:
         """Returns the place of a picture of this size."""
+        if self._wanted.place == "stretch":
+            return Fit(width, height, self._width / width, self._height / height, 0, 0)
+        centre = self._wanted.place == "centre"
         ratio = min(self._height / height, self._width / width)
         # YOLOX truncates and ultralytics rounds, as in the evaluation of the networks.
-        whole = round if self._centre else int
+        whole = round if centre else int
         inner_h = min(self._height, max(1, whole(height * ratio)))
         inner_w = min(self._width, max(1, whole(width * ratio)))
-        top = round((self._height - inner_h) / 2 - 0.1) if self._centre else 0
-        left = round((self._width - inner_w) / 2 - 0.1) if self._centre else 0
+        top = round((self._height - inner_h) / 2 - 0.1) if centre else 0
+        left = round((self._width - inner_w) / 2 - 0.1) if centre else 0
         return Fit(width, height, inner_w / width, inner_h / height, left, top)
 
     def place(self, image: np.ndarray, out: np.ndarray, before: Fit | None = None) -> Fit:
@@ -83,12 +92,17 @@ class Letterbox:
             cv2.resize(image, (inner_w, inner_h), dst=self._small, interpolation=cv2.INTER_LINEAR)
         cv2.split(self._small, self._planes)
         bottom, right = fit.top + inner_h, fit.left + inner_w
-        if fit != before:
-            out[...] = self.background
-        inner = out[:, fit.top : bottom, fit.left : right]
-        for plane, target in zip(self._planes[:: -1 if self._rgb else 1], inner, strict=True):
-            if self._factor == 1:
+        planes = self._planes[:: -1 if self._wanted.rgb else 1]
+        for channel, plane, factor, shift in zip(
+            out, planes, self._factors, self._shifts, strict=True
+        ):
+            if fit != before:
+                channel[...] = GREY * factor - shift
+            target = channel[fit.top : bottom, fit.left : right]
+            if factor == 1:
                 target[...] = plane
             else:
-                np.multiply(plane, self._factor, out=target, casting="unsafe")
+                np.multiply(plane, factor, out=target, casting="unsafe")
+            if shift:
+                target -= shift
         return fit

@@ -43,6 +43,7 @@ class BehaviourJudge:
         fight: FightHead | None = None,
     ) -> None:
         self._name, self._rule, self._zone, self._camera = name, rule, zone, camera
+        self.cameras = frozenset((camera,))
         self._schedule, self._timezone = Schedule.parse(rule.schedule), timezone
         self._persons, self._falls = Persons(), Falls(rule.labels.get("fall", 0.5))
         self._fights: Fights | None = None

@@ -32,6 +32,7 @@ __all__ = ["LocalLog", "LogReader", "Retention"]
 
 log = logging.getLogger("fusewatch.log")
 T = TypeVar("T")
+Missed = Callable[[str, Mapping[str, int]], object]  # group, chunks by key
 
 _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STEP = 1 << 20  # bytes that give way at a time
@@ -51,8 +52,9 @@ class LocalLog:
     `clock` returns ns UTC; it is called only when entries are appended. `spare` bytes of the disk
     stay free, and some more are held in a file; topics that give way make room for that. `give`
     frees about so many bytes of other files, and returns how many. Waits for the disk or for a
-    lock of another program end when `stop` is set. Raises OutsideError when another process uses
-    the folder, or when a file in it is not a Fusewatch log.
+    lock of another program end when `stop` is set. `missed` is told of chunks that were deleted
+    before a group had read them. Raises OutsideError when another process uses the folder, or when
+    a file in it is not a Fusewatch log.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class LocalLog:
         spare: int = 0,
         give: Callable[[int], int] = lambda wanted: 0,
         stop: Event | None = None,
+        missed: Missed = lambda group, chunks: None,
     ) -> None:
         self._folder = folder
+        self._missed = missed
         self._give = give
         self._waits = Waits(stop)
         self._evicting = Lock()
@@ -153,7 +157,8 @@ class LocalLog:
                 msg = f"group {group} reads {topic} already: close its reader first"
                 raise RuntimeError(msg)
             release = partial(self._reading.discard, (topic, group))
-            reader = LogReader(table, group, release, partial(self._roomy, wait=True))
+            roomy = partial(self._roomy, wait=True)
+            reader = LogReader(table, group, release, roomy, self._missed)
             self._reading.add((topic, group))
         return reader
 
@@ -176,6 +181,10 @@ class LocalLog:
     def committed(self, topic: str, group: str) -> tuple[int, bytes]:
         """Returns the committed offset and note of the group; 0 and no note if it never read."""
         return self._table(topic).place(group) or (0, b"")
+
+    def chunks(self, topic: str, offset: int) -> dict[str, int]:
+        """Returns the number of stored frames or audio chunks by key, from `offset` on."""
+        return self._table(topic).chunks(offset)
 
     def groups(self, topic: str) -> list[str]:
         """Returns the names of the groups that have read the topic and were not forgotten."""
@@ -293,8 +302,10 @@ class LogReader:
         group: str,
         release: Callable[[], object],
         roomy: Callable[[Callable[[], Any]], Any],
+        missed: Missed,
     ) -> None:
         self.lost = 0
+        self._missed = missed
         self._roomy = roomy
         self._table = table
         self._group = group
@@ -319,7 +330,9 @@ class LogReader:
 
     def _entries(self, limit: int) -> list[Entry]:
         lost, rows = self._table.read(self._link, self._next, limit)
-        self.lost += lost
+        if lost:
+            self.lost += lost
+            self._missed(self._group, self._table.losses.between(self._next, self._next + lost))
         self._next += lost + len(rows)
         return [Entry(0, *row) for row in rows]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline import codec
+from pipeline.bus.log_chunks import UnreadLosses, event_span
 from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
 from pipeline.bus.waits import Waits
 from pipeline.errors import DiskFull
@@ -42,6 +42,8 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
+# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
+_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
@@ -76,6 +78,7 @@ class LockedConnection:
     def __init__(self, path: Path) -> None:
         self.lock = RLock()
         self.connection = connect(path)
+        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
@@ -102,6 +105,7 @@ class Table:
         self.resize(retention)
         self.arrived = Condition()
         self.closed = False
+        self.losses = UnreadLosses()
         self._links: list[LockedConnection] = []
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
@@ -158,7 +162,7 @@ class Table:
         """Appends all `rows` in one transaction; on return they are on disk and visible to
         readers."""
         now = self._clock()
-        spanned = [(key, _span(value), value, trace) for key, value, trace in rows]
+        spanned = [(key, event_span(value), value, trace) for key, value, trace in rows]
         with self._writing:
             numbered = [
                 (self.end + i, key, *span, now, value, trace)
@@ -279,7 +283,7 @@ class Table:
                 break
             last = offset
         if last is not None:
-            self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+            self._delete_to(last)
 
     def _delete_oldest(self, wanted: float, limit: int) -> bool:
         sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
@@ -290,8 +294,12 @@ class Table:
                 break
         if last is None:
             return False
-        self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
+        self._delete_to(last)
         return True
+
+    def _delete_to(self, last: int) -> None:
+        self.losses.note(self._file.execute, min(self.committed.values(), default=self.end), last)
+        self._file.execute("DELETE FROM entries WHERE offset <= ?", (last,))
 
     def _limit(self) -> int:
         """Returns the first offset that must not be deleted."""
@@ -321,6 +329,8 @@ class Table:
         Returns nothing when the table is closed.
         """
         end = self.end
+        if end <= offset:  # most polls find nothing, and need not ask the file
+            return 0, []
         columns = "offset, key, value, trace"
         sql = f"SELECT {columns} FROM entries WHERE offset >= ? ORDER BY offset LIMIT ?"  # noqa: S608
 
@@ -352,6 +362,13 @@ class Table:
         rows = self._queried(sql, (key, end, start))
         return [row[0] for row in rows]
 
+    def chunks(self, offset: int) -> dict[str, int]:
+        """Returns the number of frames or audio chunks by key, from `offset` on."""
+        sql = (
+            "SELECT key, count(*) FROM entries WHERE offset >= ? AND stop IS NOT NULL GROUP BY key"
+        )
+        return dict(self._queried(sql, (offset,)))
+
     def place(self, group: str) -> tuple[int, bytes] | None:
         """Returns the committed offset and note of `group`; None if it has never read."""
         sql = "SELECT offset, note FROM commits WHERE reader = ?"
@@ -381,9 +398,3 @@ class Table:
             self.release(self._links.pop())
         with self._writing:
             self._file.close()
-
-
-def _span(value: bytes) -> tuple[int | None, int | None]:
-    span = codec.span(value)
-    fits = span is not None and all(abs(at) < 2**63 for at in span)
-    return span if span is not None and fits else (None, None)

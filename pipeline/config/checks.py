@@ -91,6 +91,14 @@ def _sources(site: Site, way: Way) -> Iterator[Problem]:
 def _cameras(config: Config, site: Site, way: Way) -> Iterator[Problem]:
     for name, camera in site.cameras.items():
         here = (*way, "cameras", name)
+        if not camera.source and camera.streams is None:
+            yield Problem((*here, "source"), "is missing; a camera has `source` or `streams`")
+        if camera.source and camera.streams is not None:
+            what = "is in place of `source`; write one of the two"
+            yield Problem((*here, "streams"), what)
+        if camera.detect.decode == "auto" and camera.detect.gate == "off":
+            what = "needs the motion that `gate: auto` measures; write `all` or `keyframes`"
+            yield Problem((*here, "detect", "decode"), what)
         most = camera.detect.width**2 * JPEG_BYTES_A_PIXEL
         if most > config.bus.max_message:
             width = int((config.bus.max_message / JPEG_BYTES_A_PIXEL) ** 0.5)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 # may hold a secret
-HIDDEN = frozenset({"source", "url", "secret", "token", "password"})
+HIDDEN = frozenset({"source", "streams", "url", "secret", "token", "password"})
 NAME = "up to 40 small letters, digits, `-` and `_`, and begin with a letter or digit"
 _LABEL = "up to 40 small letters, digits, spaces, `-` and `_`, and begin with a letter or digit"
 

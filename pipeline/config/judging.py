@@ -18,8 +18,9 @@ from pipeline.types import SiteConfig
 
 SOURCE = "config"  # the source of a SiteConfig
 UNSET = "not set"
-# Fields of a site that are left out: addresses and secrets, and the path of a head
-LEFT_OUT = HIDDEN | {"username", "path", "head"}
+# Fields of a site that are left out: addresses and secrets, the path of a head, and what decides
+# which frames there are, and not what is found in them
+LEFT_OUT = HIDDEN | {"username", "path", "head", "decode", "hwaccel"}
 OWN_FILE = "a file"  # in place of the path of a model that is not registered
 
 

@@ -14,9 +14,9 @@ from pipeline.config.schema import Camera, Config, Model, Site
 from pipeline.stages import ALL_STAGES, TABLE
 
 SEEING, HEARING = ("detector",), ("sound", "sound_head", "voice", "speech")
-TEXT, POSE = "text", "pose"
+TEXT, POSE, HIGH = "text", "pose", "detector_high"
 COMMON = (*SEEING, *HEARING, TEXT)  # what a site with cameras and microphones may always need
-ENCODERS = (*COMMON, POSE)  # the fields of `workers.stages.encoders.Encoders`
+ENCODERS = (*COMMON, HIGH, POSE)  # the fields of `workers.stages.encoders.Encoders`
 MOST_POSES = 4  # persons of a frame, where a rule judges poses and the camera sets no number
 
 
@@ -41,8 +41,11 @@ def needed_encoders(
     """
     sites = config.sites.values()
     needed: set[str] = set()
-    if cameras and any(site.cameras for site in sites):
+    seeing = [camera for site in sites for camera in site.cameras.values()] if cameras else []
+    if any(camera.detect.quality == "normal" for camera in seeing):
         needed.update(SEEING)
+    if any(camera.detect.quality == "high" for camera in seeing):
+        needed.add(HIGH)
     if cameras and any(pose_count(site, one) for site in sites for one in site.cameras.values()):
         needed.add(POSE)
     heard = any(site.microphones for site in sites)

@@ -43,6 +43,12 @@ class Detect(Settings, frozen=True, kw_only=True):
     # no motion is measured
     gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
     audit: Fraction = 0.01  # part of the gated frames that are looked at all the same
+    # Which frames of a stream are decoded. `keyframes`: these alone, cheap and late by up to their
+    # distance. `auto`: these alone while nothing moves
+    decode: Annotated[str, Meta(pattern=r"^(all|keyframes|auto)\Z")] = "all"
+    # `high`: the detector `models.detector_high` looks at the frames, which finds more and costs
+    # more
+    quality: Annotated[str, Meta(pattern=r"^(normal|high)\Z")] = "normal"
     # the most persons of a frame whose poses are estimated; by default 4 where a rule judges poses,
     # and none elsewhere
     poses: Annotated[int, Meta(ge=0, le=16)] | None = None
@@ -64,14 +70,38 @@ class Line(Settings, frozen=True, kw_only=True):
     coordinates: str  # the two points, `"x,y, x,y"`, in fractions of the frame
 
 
+class Streams(Settings, frozen=True, kw_only=True):
+    """The two streams of a camera, each an address or a mapping as `source`."""
+
+    detect: str | Mapping[str, str]  # the small stream: it is looked at, and shown in alerts
+    # The large stream. Nothing reads it yet: `check` checks its address, and `doctor` tries it
+    record: str | Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return "Streams(***)"
+
+
 class Camera(Settings, frozen=True, kw_only=True):
     """A camera: where its pictures come from, and what is looked for in them."""
 
-    # An address, or a mapping of `url`, `username` and `password`
-    source: str | Mapping[str, str]
+    # An address, or a mapping of `url`, `username` and `password`. A camera has this or `streams`
+    source: str | Mapping[str, str] = ""
+    streams: Streams | None = None  # a small and a large stream, in place of `source`
+    # The device that decodes its stream, as FFmpeg calls it. `auto`: one that works. `off`: none.
+    # Software decodes where no device does
+    hwaccel: Annotated[str, Meta(pattern=r"^(off|auto|cuda|vaapi|qsv)\Z")] = "off"
     detect: Detect = Detect()  # how its frames are analysed
     zones: Mapping[Name, Zone] = {}  # its zones by name
     lines: Mapping[Name, Line] = {}  # its lines by name
+
+
+class Hear(Settings, frozen=True, kw_only=True):
+    """How a microphone's sound is analysed."""
+
+    # `auto`: seconds that hold the usual noise alone are not heard by the models. `off`: every
+    # second is heard, and no noise is measured
+    gate: Annotated[str, Meta(pattern=r"^(auto|off)\Z")] = "auto"
+    audit: Fraction = 0.01  # part of the gated seconds that are heard all the same
 
 
 class Microphone(Settings, frozen=True, kw_only=True):
@@ -82,6 +112,15 @@ class Microphone(Settings, frozen=True, kw_only=True):
     source: str | Mapping[str, str]
     # which of several sound tracks of one stream or file, counted from 1; the first by default
     track: Annotated[int, Meta(ge=1, le=64)] | None = None
+    hear: Hear = Hear()  # how its sound is analysed
+
+
+def addresses(source: Camera | Microphone) -> dict[Way, str | Mapping[str, str]]:
+    """Returns the addresses of a camera or microphone by their settings; the first is used."""
+    if isinstance(source, Camera) and source.streams is not None:
+        streams = source.streams
+        return {("streams", "detect"): streams.detect, ("streams", "record"): streams.record}
+    return {("source",): source.source}
 
 
 class Windows(Settings, frozen=True, kw_only=True):
@@ -189,6 +228,8 @@ class Models(Settings, frozen=True, kw_only=True):
 
     # Objects in pictures: `yolox`, `onnx`, or `ultralytics` (an extra, AGPL-3.0)
     detector: Model = Model(kind="yolox", weights="yolox_nano")
+    # The same for cameras of `detect.quality: high`; by default NanoDet-Plus
+    detector_high: Model = Model(kind="onnx", weights="nanodet_plus_m_416")
     # Words in sound: `faster-whisper`, or `openai-whisper` (an extra)
     speech: Model = Model(kind="faster-whisper", weights="faster-whisper-tiny.en")
     sound: Model = Model(kind="yamnet", weights="yamnet")  # kinds of sound: `yamnet`

@@ -74,7 +74,7 @@ def reason_of(anomaly: Anomaly) -> str:
 
 
 def finding_of(anomaly: Anomaly) -> dict[Key, FoldedFinding]:
-    """The fold of a single anomaly."""
+    """The fold of a single anomaly; what an early sound has told counts once."""
     key = (
         anomaly.source,
         kind_of(anomaly),
@@ -88,7 +88,7 @@ def finding_of(anomaly: Anomaly) -> dict[Key, FoldedFinding]:
         first=(anomaly.start, reason_of(anomaly)),
         end=anomaly.end,
         best=(-anomaly.score, anomaly.start, anomaly.box or ()),
-        count=1,
+        count=int(anomaly.counts),
     )
     return {key: folded}
 

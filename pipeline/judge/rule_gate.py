@@ -102,12 +102,18 @@ class _Rules:
         reads: Sequence[SiteRule[ReadingRule]],
     ) -> None:
         self._modes, self._sees, self._hears, self._reads = modes, sees, hears, reads
+        self._of: dict[str, list[SiteRule[VisionRule]]] = {}  # camera -> the rules about it
+
+    def _about(self, camera: str) -> list[SiteRule[VisionRule]]:
+        if camera not in self._of:
+            self._of[camera] = [r for r in self._sees if r.cameras is None or camera in r.cameras]
+        return self._of[camera]
 
     def ask(self, seen: Seen) -> bool:
         """Whether one of the rules judges such an observation."""
         match seen:
             case TrackedFrame():
-                return bool(self._sees)
+                return bool(self._about(seen.source))
             case Sound():
                 return bool(self._hears)
             case _:
@@ -119,9 +125,9 @@ class _Rules:
         watches, time = self._modes.watches, seen.start
         match seen:
             case TrackedFrame():
-                for camera in self._sees:
-                    holds = watches(camera.name, camera.modes, time)
-                    found += camera.judge.see(seen if holds else _unwatched(seen))
+                for eye in self._about(seen.source):
+                    holds = watches(eye.name, eye.modes, time)
+                    found += eye.judge.see(seen if holds else _unwatched(seen))
             case Sound():
                 for ear in self._hears:
                     if watches(ear.name, ear.modes, time):

@@ -10,7 +10,7 @@ Objects that stand still for long are reported once: a parked car is reported on
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -25,6 +25,7 @@ from pipeline.types import Box, Corners, Described, Sound, Utterance
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
 REPORT_SCORE = 0.95  # score of a person's own report
+EARLY = 0.5  # of the way from a threshold to 1: what an early sound must reach to be sure
 
 Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it contains
 
@@ -111,10 +112,14 @@ Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a 
 
 
 class SiteRule(Generic[J_co]):
-    """A judge of a rule, with the rule's name and the modes in which it holds (none: all)."""
+    """A judge of a rule, with the rule's name and the modes in which it holds (none: all).
+
+    `cameras` are those that the judge is about, if it says so; None: it may judge any.
+    """
 
     def __init__(self, name: str, modes: Iterable[str], judge: J_co) -> None:
         self.name, self.modes, self.judge = name, frozenset(modes), judge
+        self.cameras: Container[str] | None = getattr(judge, "cameras", None)
 
 
 def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[SiteRule[J]]:
@@ -135,7 +140,10 @@ class SoundThreshold:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
     def hear(self, sound: Sound) -> Sequence[RuleFinding]:
-        """Returns a finding for each label of the rule whose score is at least 0.1."""
+        """Returns a finding for each label of the rule whose score is at least 0.1.
+
+        An early sound must be surer: half a second later the whole second is heard anyway.
+        """
         if not self._schedule.contains(sound.start, self._timezone):
             return ()
         return [
@@ -148,12 +156,17 @@ class SoundThreshold:
                 start=sound.start,
                 end=sound.end,
                 score=score,
-                sure=score >= threshold,
+                sure=score >= (early_threshold(threshold) if sound.early else threshold),
                 reason=f"{label} heard (microphone {sound.source})",
             )
             for label, threshold in sorted(self._rule.labels.items())
             if (score := sound.labels.get(label, 0.0)) >= MIN_EVIDENCE
         ]
+
+
+def early_threshold(threshold: float) -> float:
+    """The score from which an early sound counts, where a whole second needs `threshold`."""
+    return threshold + EARLY * (1 - threshold)
 
 
 class _TextRule:

@@ -24,6 +24,7 @@ PATH_STEP = SECOND // 10
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
 BOX_ERROR = 0.04  # heights: standard deviation of detected boxes
+FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
 MIN_LOOKS = 3  # so many looks must miss an object before it is gone while nothing moves
 
 
@@ -87,7 +88,7 @@ class Tracker:
 
     A track starts with a box of at least `high`, is returned after `hits` boxes (without two misses
     in a row), continues with boxes of at least `low`, and is deleted when unseen for `unseen` ns,
-    which should be at least three frames. `aspect` is the frame's width / height. Ids count from 1
+    or for three frames if that is longer. `aspect` is the frame's width / height. Ids count from 1
     in each Tracker. `horizon` bounds the memory. A gated frame is one that nobody looked at,
     because nothing moves in it: the tracker gets it by `hold` in place of `update`.
     """
@@ -111,6 +112,7 @@ class Tracker:
         self._aspect, self._buffer = aspect, buffer
         self._live: list[_ActiveTrack] = []
         self._time: int | None = None
+        self._lasts = 0  # ns until the next frame is due
         self._last_id = 0
 
     @property
@@ -118,12 +120,13 @@ class Tracker:
         """The time of the last update, ns; None before the first."""
         return self._time
 
-    def update(self, boxes: Sequence[Box], time: int) -> tuple[Track, ...]:
+    def update(self, boxes: Sequence[Box], time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.
 
-        Raises ValueError when `time` is not later than that of the last update.
+        `lasts` is the ns until the next frame is due, if known. Raises ValueError when `time` is
+        not later than that of the last update.
         """
-        span = min(self._advance(time) / SECOND, MAX_SPAN)
+        span = min(self._advance(time, lasts) / SECOND, MAX_SPAN)
         for one in self._live:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
@@ -131,31 +134,36 @@ class Tracker:
         self._live = [one for one in self._live if one.told or one.misses < 2]
         return tuple(self._track(one, time) for one in self._live if one.told)
 
-    def hold(self, time: int) -> tuple[Track, ...]:
+    def hold(self, time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds a gated frame and returns the confirmed tracks, by id.
 
         An object that the last look showed counts as seen at its last box; this confirms no track.
         For an object that the last look missed, time stands still until `MIN_LOOKS` looks have
         missed it. Raises ValueError when `time` is not later than that of the last update.
         """
-        span = self._advance(time)
+        span = self._advance(time, lasts)
         for one in self._live:
             if one.misses:
                 one.held += span
             else:
                 one.motion.predict(min(span / SECOND, MAX_SPAN))
-                one.see(one.box, self._measure(one.box), time, self._horizon)
+                one.see(one.box, self._measure(one.box), time, self._horizon, lasts)
         return tuple(self._track(one, time) for one in self._live if one.told)
 
-    def _advance(self, time: int) -> int:
+    def _advance(self, time: int, lasts: int) -> int:
         """Deletes the tracks that are gone at `time`; returns the ns since the last update."""
         if self._time is not None and time <= self._time:
             msg = f"time must grow: {time} ns came after {self._time} ns"
             raise ValueError(msg)
         span = 0 if self._time is None else time - self._time
-        self._time = time
-        self._live = [one for one in self._live if one.away(time) <= self._unseen]
+        self._time, self._lasts = time, lasts
+        self._live = [one for one in self._live if one.away(time) <= self._patience(one)]
         return span
+
+    def _patience(self, one: _ActiveTrack) -> int:
+        """For how many ns it may be unseen: three frames, of those that come now, or that came when
+        it was seen, are enough."""
+        return max(self._unseen, FRAMES_MISSED * max(one.lasts, self._lasts))
 
     def _associate(self, label: str, boxes: list[Box], time: int) -> None:
         tracks = [one for one in self._live if one.box.label == label]
@@ -171,7 +179,7 @@ class Tracker:
             one.misses += 1
         for box in sure:
             self._last_id += 1
-            one = _ActiveTrack(self._last_id, box, self._measure(box), time)
+            one = _ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
             one.told = one.hits >= self._hits
             self._live.append(one)
 
@@ -189,7 +197,7 @@ class Tracker:
         for row, column in _greedy(likeness, at_least):
             one, box = tracks[row], boxes[column]
             one.hits += 1
-            one.see(box, measured[column], time, self._horizon)
+            one.see(box, measured[column], time, self._horizon, self._lasts)
             one.told = one.told or one.hits >= self._hits
             taken_tracks.add(row)
             taken_boxes.add(column)
@@ -264,8 +272,9 @@ class StationaryMemory:
 class _ActiveTrack:
     """The mutable state of a track, private to Tracker."""
 
-    def __init__(self, number: int, box: Box, measured: np.ndarray, time: int) -> None:
+    def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
         self.id, self.first, self.seen = number, time, time
+        self.lasts = lasts  # ns from the frame that showed it to the next one that was due
         self.hits, self.misses, self.told = 1, 0, False
         self.held = 0  # ns of gated frames since it was last seen
         self.motion = _Motion(measured)
@@ -274,10 +283,10 @@ class _ActiveTrack:
         self.posed: int | None = None
         self._take(box, time)
 
-    def see(self, box: Box, measured: np.ndarray, time: int, horizon: int) -> None:
+    def see(self, box: Box, measured: np.ndarray, time: int, horizon: int, lasts: int) -> None:
         self.motion.correct(measured)
         self._take(box, time)
-        self.seen = time
+        self.seen, self.lasts = time, lasts
         self.misses, self.held = 0, 0
         if len(self.path) > 1 and time - self.path[-2].time < PATH_STEP:
             self.path.pop()

@@ -114,7 +114,7 @@ class ZoneIntrusion:
     """`rule: zone`: an object is in a zone."""
 
     def __init__(self, name: str, rule: ZoneRule, place: RuleScope) -> None:
-        self._zone, self._place = rule.zone, place
+        self._zone, self._place, self.cameras = rule.zone, place, place.zones.keys()
         self._level = _LevelRule(name, rule, rule.label)
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
@@ -135,7 +135,7 @@ class Loitering:
     """`rule: loitering`: an object stays in a zone."""
 
     def __init__(self, name: str, rule: LoiteringRule, place: RuleScope) -> None:
-        self._rule, self._place = rule, place
+        self._rule, self._place, self.cameras = rule, place, place.zones.keys()
         self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[tuple[str, int], int] = {}
 
@@ -163,7 +163,7 @@ class Crowd:
     """`rule: crowd`: many objects are in a zone at once."""
 
     def __init__(self, name: str, rule: CrowdRule, place: RuleScope) -> None:
-        self._rule, self._place = rule, place
+        self._rule, self._place, self.cameras = rule, place, place.zones.keys()
         self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[str, int] = {}
 
@@ -189,6 +189,7 @@ class LineCrossing:
         self, name: str, rule: LineRule, place: RuleScope, lines: Mapping[str, LineCounter]
     ) -> None:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
+        self.cameras = lines.keys()
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
         """Returns one finding per crossing."""

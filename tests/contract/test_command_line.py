@@ -23,7 +23,7 @@ SLOW = {*HEAVY, "numpy", "rich", "pydantic"}  # to load these takes longer than 
 
 # Scripts of users hold these names. ?: may be left out, *: may be none, +: one or more, !: needed
 COMMANDS = {
-    "init": "config? --camera --microphone --site --timezone --webhook --state --yes",
+    "init": "config? --camera --record --microphone --site --timezone --webhook --state --yes",
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",

@@ -39,7 +39,7 @@ def test_an_open_batch_gives_what_single_pictures_give(
     together = many.run(len(pictures))
     for picture, output in zip(pictures, together, strict=True):
         single.prepare(picture)
-        assert np.abs(single.run()[0] - output).max() <= 1e-3
+        assert np.abs(single.run()[0][0] - output[0]).max() <= 1e-3
     assert many(pictures) == single(pictures)
 
 
@@ -49,7 +49,7 @@ def test_half_precision_stays_near(tmp_path: Path, weights: Path, pictures: Pict
     for picture in pictures:
         single.prepare(picture)
         many.prepare(picture)
-        scores = np.abs(single.run()[..., 4:] - many.run(1)[..., 4:].astype(np.float32))
+        scores = np.abs(single.run()[0][0][:, 4:] - many.run(1)[0][0][:, 4:].astype(np.float32))
         assert scores.max() < 0.1
 
 

@@ -16,13 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.vision.boxes import suppress
 from models.vision.detector import Detector
-from models.vision.letterbox import Letterbox
+from models.vision.letterbox import Letterbox, Preprocess
 from pipeline.config.fields import OBJECTS
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
 Detect = Callable[[Sequence[np.ndarray]], list[tuple[Box, ...]]]
 YOLOX = "yolox_nano/yolox_nano.onnx"
+NANODET = "nanodet_plus_m_416/nanodet_plus_m_416.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,11 @@ def pictures(media: Path) -> list[np.ndarray]:
     return found
 
 
-@pytest.fixture(scope="module", params=["onnx", "ultralytics"])
+@pytest.fixture(scope="module", params=["yolox", "nanodet", "ultralytics"])
 def detect(request: pytest.FixtureRequest, weights: Path) -> Detect:
     """One adapter after the other."""
-    if request.param == "onnx":
-        return Detector(weights / YOLOX, threads=2)
+    if request.param != "ultralytics":
+        return Detector(weights / {"yolox": YOLOX, "nanodet": NANODET}[request.param], threads=2)
     return ultralytics(weights)
 
 
@@ -275,7 +276,7 @@ def test_a_foreign_graph_is_refused(
 
 
 def test_letterbox_leaves_no_trace_of_the_picture_before() -> None:
-    box = Letterbox(64, 64, centre=True, rgb=True, divide=255.0)
+    box = Letterbox(64, 64, Preprocess("centre", rgb=True, spread=(255.0,) * 3))
     out = np.zeros((3, 64, 64), np.float32)
     box.place(np.full((64, 64, 3), 255, np.uint8), out)
     fit = box.place(WIDE, out)
@@ -288,7 +289,7 @@ def test_letterbox_swaps_blue_and_red() -> None:
     blue = np.zeros((64, 64, 3), np.uint8)
     blue[..., 0] = 255
     out = np.zeros((3, 64, 64), np.float32)
-    Letterbox(64, 64, centre=True, rgb=True, divide=255.0).place(blue, out)
+    Letterbox(64, 64, Preprocess("centre", rgb=True, spread=(255.0,) * 3)).place(blue, out)
     assert out[:, 0, 0].tolist() == [0, 0, 1]
 
 

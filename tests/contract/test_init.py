@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.errors import ConfigError, OutsideError
 from workers.config.loader import load
-from workers.setup.init_config import NewConfig, write_config
+from workers.config.secrets import Secrets
+from workers.setup.init_command import Given, run_init
+from workers.setup.init_config import NewConfig, NewSource, write_config
 
 
 @pytest.fixture
@@ -77,3 +79,30 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, said: list[str]) -
     with pytest.raises(OutsideError, match="cannot be written: Not a directory"):
         write_config(tmp_path / "a.yaml", NewConfig(state=tmp_path / "file" / "state"), said.append)
     assert not (tmp_path / "a.yaml").exists()
+
+
+def test_a_camera_with_two_streams_is_written_with_both_and_no_password(
+    tmp_path: Path, said: list[str]
+) -> None:
+    state = tmp_path / "state"
+    login = {"username": "ops", "password": "s3cretpw"}
+    new = NewConfig(
+        camera=NewSource(name="camera", url="rtsp://10.0.0.5/small", **login),
+        record=NewSource(name="camera-record", url="rtsp://10.0.0.5/large", **login),
+        state=state,
+    )
+    write_config(tmp_path / "a.yaml", new, said.append)
+    streams = load(tmp_path / "a.yaml", {}).sites["home"].cameras["camera"].streams
+    assert streams is not None
+    given = [Secrets({}, tmp_path).source(each, "p") for each in (streams.detect, streams.record)]
+    assert given == [
+        {"url": "rtsp://10.0.0.5/small", **login},
+        {"url": "rtsp://10.0.0.5/large", **login},
+    ]
+    assert "s3cretpw" not in (tmp_path / "a.yaml").read_text() + "".join(said)
+
+
+def test_a_large_stream_needs_a_camera(tmp_path: Path) -> None:
+    given = Given(record="rtsp://h/x", microphone="none.wav")
+    with pytest.raises(ConfigError, match=r"^--record: names the large stream of a camera"):
+        run_init(tmp_path / "a.yaml", given, ask=False, env={})

@@ -12,9 +12,12 @@ import pytest
 
 from models.fusion.labels import LABELS
 from models.fusion.learned_head import CARD_FILE, MODEL_FILE, LearnedHead
+from models.fusion.query import HeadQuery
+from models.hearing.yamnet_features import CLASSES
 from pipeline.config import schema
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
+from pipeline.types import SECOND, Presence, Sound, Window
 from tests.windows import tiny_head, tokens
 from workers.graph import Node
 from workers.reload import reload_heads
@@ -29,6 +32,26 @@ def test_words_never_lower_a_score(tmp_path: Path) -> None:
     assert head.judge(tokens(sound=1, report=1, speech=1)).score == alone.score
     raising = LearnedHead.read(tiny_head(tmp_path / "up", {"sound": 3, "report": 3}))
     assert raising.judge(tokens(sound=1, report=1)).score > raising.judge(tokens(sound=1)).score
+
+
+def test_a_score_alone_is_that_of_the_verdict() -> None:
+    head = LearnedHead.shipped()
+    seconds = [
+        Sound(site="office", source="room", start=0, end=SECOND, loudness_db=loud, embedding=heard)
+        for loud, heard in ((-10.0, bytes(2 * CLASSES)), (-60.0, b""))
+    ]
+    for sound in seconds:
+        window = Window(
+            site="office",
+            index=0,
+            start=0,
+            end=SECOND,
+            observations=(sound,),
+            presence={"room": Presence.PRESENT},
+        )
+        question = HeadQuery(window, ())
+        (verdict,) = head([question])
+        assert head.score(question) == verdict.score
 
 
 def test_silencing_what_decided_flips_the_verdict(tmp_path: Path) -> None:

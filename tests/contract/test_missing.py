@@ -200,3 +200,18 @@ def test_a_person_can_list_the_words_that_a_config_may_hold(
 def test_a_finding_without_a_path_is_about_the_file() -> None:
     finding = ConfigFinding(file="a.yaml", line=3, path="", message="is empty")
     assert str(finding) == "a.yaml:3: is empty"
+
+
+def test_both_streams_of_a_camera_are_looked_through(tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(
+        "version: 1\nstate: state\nsites:\n  shop:\n    cameras:\n      door:\n        streams:\n"
+        "          detect: 'rtsp://ops:${DOOR}@h/small'\n"
+        "          record: {url: 'rtsp://h/large', username: ops, password: 'file:large'}\n"
+    )
+    assert [line for line in told(file) if "cameras" in line] == [
+        "8: warning: sites.shop.cameras.door.streams.detect: the environment variable DOOR is not "
+        "set",
+        "9: warning: sites.shop.cameras.door.streams.record.password: the secret's file ./large "
+        "is not there",
+    ]

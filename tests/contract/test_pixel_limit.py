@@ -77,9 +77,10 @@ def changing(path: Path, codec: str) -> Path:
 def seen(address: str) -> tuple[list[FrameChunk], Counter[str]]:
     """The pictures of a source, as fast as they come, and what it counts."""
     told: Counter[str] = Counter()
+    times = itertools.count(0, SECOND)
     made = source(
         parse(address, "camera"), "office", "desk", "", Camera(source="", detect=Detect(fps=10)),
-        clock=lambda: 0, count=lambda _, what: told.update([what]),
+        clock=lambda: next(times), count=lambda _, what: told.update([what]),
     )  # fmt: skip
     frames = []
     with contextlib.closing(made), contextlib.suppress(SourceLost):
@@ -96,7 +97,7 @@ def test_a_size_that_grows_midway_is_refused_by_the_decoder(
     sizes = decoded_sizes(path, told)
     assert {SMALL, LARGE} == sizes
     assert not told
-    monkeypatch.setitem(containers._PICTURES, "max_pixels", str(LIMIT))
+    monkeypatch.setitem(containers.PICTURE_LIMITS, "max_pixels", str(LIMIT))
     assert decoded_sizes(path, told) == {SMALL}
     assert told["unusable.undecodable"] >= 9
 
@@ -115,7 +116,7 @@ def decoded_sizes(path: Path, told: Counter[str]) -> set[tuple[int, int]]:
 def test_a_stream_goes_on_after_a_picture_that_is_too_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(containers._PICTURES, "max_pixels", str(LIMIT))
+    monkeypatch.setitem(containers.PICTURE_LIMITS, "max_pixels", str(LIMIT))
     good, large = (
         cv2.imencode(".jpg", np.zeros((size[1], size[0], 3), np.uint8))[1].tobytes()
         for size in (SMALL, LARGE)
@@ -133,7 +134,7 @@ def test_a_stream_goes_on_after_a_picture_that_is_too_large(
 def test_a_camera_of_which_no_picture_can_be_decoded_is_lost_with_that_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(containers._PICTURES, "max_pixels", str(LIMIT))
+    monkeypatch.setitem(containers.PICTURE_LIMITS, "max_pixels", str(LIMIT))
     large = cv2.imencode(".jpg", np.zeros((LARGE[1], LARGE[0], 3), np.uint8))[1].tobytes()
     head = b"--b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(large)
     body = (head + large + b"\r\n") * 20

@@ -42,6 +42,9 @@ class Named:
     def __init__(self, version: str) -> None:
         self.version = version
 
+    def score(self, question: HeadQuery) -> float:
+        return 0.0
+
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [Verdict(score=0.0, label="", contributions={}) for _ in batch]
 

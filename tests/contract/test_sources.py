@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 
 from pipeline import codec
-from pipeline.config.schema import Camera, Detect, Microphone, Site
+from pipeline.config.schema import Camera, Detect, Microphone, Site, Streams
 from pipeline.errors import ConfigError, SourceLost
 from pipeline.ports import Source
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress, Record, ns
 from tests import make, reels
 from workers.capture.av_stream import MediaSource
 from workers.capture.camera import CameraSource
-from workers.capture.factory import captures, newest_event_time
+from workers.capture.factory import captures, newest_event_time, silence_limit
 from workers.capture.recorded_file import RecordedSource
 from workers.config.source_address import Address, parse
 from workers.runtime.status import Status
@@ -255,7 +255,7 @@ class Breaks:
         self.error = error
         self.pixels = pixels
         self.video = types.SimpleNamespace(
-            type="video", codec_context=types.SimpleNamespace(thread_count=0), disposition=0
+            type="video", codec_context=av.CodecContext.create("h264", "r"), disposition=0
         )
         self.format = types.SimpleNamespace(name="rtsp")
         self.streams = types.SimpleNamespace(video=[self.video], audio=[])
@@ -441,3 +441,31 @@ def test_a_refused_address_is_a_config_error_before_anything_is_opened() -> None
 def test_an_address_is_never_shown_whole() -> None:
     address = Address("rtsp", "rtsp://ops:s3cretpw@h/x")
     assert "s3cret" not in f"{address} {address!r} {[address]} {Record}"
+
+
+def test_the_small_stream_of_a_camera_is_read_and_the_large_one_is_not() -> None:
+    asked = []
+
+    def expand(source: object, path: str) -> Any:
+        asked.append((source, path))
+        return source
+
+    streams = Streams(detect="rtsp://h/small", record="rtsp://h/large")
+    site = Site(
+        cameras={"a": Camera(streams=streams)},
+        microphones={"m": Microphone(source="rtsp://h/small")},
+    )
+    made = captures("office", site, expand=expand, base=Path("/etc"), publish=lambda *_: None,
+                    status=Status(), clock=Clock(), chance=lambda: 0.5, load=str)  # fmt: skip
+    assert [capture.topics for capture in made] == [{"a": "frames.v1", "m": "audio.v1"}]
+    assert asked == [
+        ("rtsp://h/small", "sites.office.cameras.a.streams.detect"),
+        ("rtsp://h/small", "sites.office.microphones.m.source"),
+    ]
+    assert "rtsp" not in repr(site.cameras)
+
+
+@pytest.mark.parametrize(("decode", "seconds"), [("all", 15), ("keyframes", 40), ("auto", 40)])
+def test_the_watch_waits_for_keyframes_that_are_far_apart(decode: str, seconds: int) -> None:
+    camera = Camera(source="rtsp://h/x", detect=Detect(decode=decode))
+    assert silence_limit(camera) == seconds * SECOND

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -247,6 +248,29 @@ def test_a_place_that_became_free_is_known_although_its_record_gave_way(opened: 
     for k in range(150):
         spool.put(topics.FRAMES, [make.frame(k / 5, PICTURE, source="desk" if k else "door")])
     assert codec.decode(spool.last(topics.FRAMES, "office/door") or b"").upto == 1
+
+
+def test_a_frame_that_gives_way_leaves_its_look_to_the_next_one(
+    opened: Opener, dropped: Counter[str]
+) -> None:
+    spool = opened(cap=SMALLEST_CAP)
+    looks = ["heartbeat", "motion", *[""] * 298]
+    still = [
+        msgspec.structs.replace(make.frame(k, PICTURE), look=look) for k, look in enumerate(looks)
+    ]
+    for frame in still:
+        spool.put(topics.FRAMES, [frame])
+    assert dropped["office/desk"] > 2
+    for _ in range(2):  # a batch that is taken again is the same
+        frames = [record for record in records(spool) if isinstance(record, FrameChunk)]
+        assert [frame.look for frame in frames] == ["motion", *[""] * (len(frames) - 1)]
+        assert frames[0].start == still[dropped["office/desk"]].start
+    taken = spool.take(*ALL)
+    assert spool.size == sum(len(each.value) for each in taken)
+    spool.done(taken)
+    spool.put(topics.FRAMES, [msgspec.structs.replace(make.frame(400), look="")])
+    assert [frame.look for frame in records(spool)] == [""]
+    assert spool.size == sum(len(each.value) for each in spool.take(*ALL))
 
 
 def test_what_a_broker_may_have_already_does_not_give_way(

@@ -383,12 +383,18 @@ def test_an_unknown_model_is_told_with_the_nearest() -> None:
         weights.find("../../etc")
 
 
+def test_a_model_that_nobody_offers_says_what_to_do(tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    with pytest.raises(WeightsError, match=r"nanodet_plus_m_416\.onnx .* not offered .*releases"):
+        weights.find("nanodet_plus_m_416", env)
+
+
 def test_the_registry_holds_data_and_no_code_from_https_addresses() -> None:
     for model in registry.REGISTRY.values():
         assert model.licence in ("Apache-2.0", "MIT")
         for file in model.files:
             address = file.archive.url if file.archive else file.url
-            assert address.startswith("https://")
+            assert address.startswith("https://") or "not offered for download" in model.note
             assert len(bytes.fromhex(file.sha256)) == 32
             assert Path(file.name).suffix in (".onnx", ".tflite", ".bin", ".json", ".txt", ".csv")
             assert Path(file.name).name == file.name

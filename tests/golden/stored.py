@@ -114,6 +114,7 @@ def judged(scene: str) -> bytes:
 
     models = Encoders(
         detector=unused,
+        detector_high=unused,
         sound=unused,
         sound_head=unused,
         voice=unused,

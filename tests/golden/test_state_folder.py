@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from pipeline import codec
-from pipeline.types import FrameChunk, Record
+from pipeline.types import AudioChunk, FrameChunk, Record
 from tests.graph.conftest import FAKES, last
 from workers import daemon
 from workers.bus.spool import Spool
@@ -73,9 +73,11 @@ def test_a_killed_daemon_goes_on_and_loses_nothing(folder: Path) -> None:
 
 
 def unmeasured(record: Record) -> Record:
-    """The record of an older version, which measured no motion."""
+    """The record of an older version, which measured neither motion nor noise."""
     if isinstance(record, FrameChunk):
         return msgspec.structs.replace(record, look="all", motion=b"", regions=())
+    if isinstance(record, AudioChunk):
+        return msgspec.structs.replace(record, listen="all", noise_db=None)
     return record
 
 

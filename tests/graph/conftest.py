@@ -23,6 +23,7 @@ Runner = Callable[[Path, Path], list[dict[str, Any]]]  # config, scene -> CloudE
 
 FAKES = Encoders(
     detector=fakes.FakeDetector(),
+    detector_high=fakes.FakeDetector(),
     sound=fakes.FakeYamnet(),
     sound_head=fakes.fake_head,
     voice=fakes.FakeVoice(),

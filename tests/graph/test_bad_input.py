@@ -36,8 +36,8 @@ class Spoiling(MemoryBus):
 
 
 def truncated(frame: FrameChunk) -> FrameChunk:
-    """Every fifth frame is cut in the middle."""
-    if frame.seq % 5 == 4:
+    """Every fourth frame is cut in the middle: one of those that a change makes worth a look."""
+    if frame.seq % 4 == 2:
         return msgspec.structs.replace(frame, data=frame.data[: len(frame.data) // 2])
     return frame
 
@@ -64,7 +64,7 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
             if isinstance(entry, Entry)]  # fmt: skip
     assert len(dead) == broken
     assert isinstance(dead[0], DeadLetter)
-    assert "frame 4 cannot be decoded: no JPEG, or its header is broken" in dead[0].reason
+    assert "frame 2 cannot be decoded: no JPEG, or its header is broken" in dead[0].reason
 
 
 def test_frames_that_are_all_broken_are_no_end_of_sound(config: Path, scene: Scene) -> None:

@@ -192,6 +192,39 @@ def test_a_source_that_hangs_is_lost_after_a_while_and_back_with_its_next_frame(
     assert bench.state() == ("live", "")
 
 
+def test_a_source_whose_frames_are_far_apart_hangs_after_three_of_them() -> None:
+    bench = Bench()
+
+    def hang() -> None:
+        bench.publish()
+        bench.clock.forward(11)
+        bench.publish()
+        assert bench.state() == ("live", "")
+        bench.clock.forward(2)
+        bench.publish()
+        assert bench.state() == ("lost", "nothing came for 12 s")
+        bench.stop.set()
+
+    keyframe = bench.frame(0)
+    bench.run([msgspec.structs.replace(keyframe, end=keyframe.start + 4 * SECOND), hang])
+
+
+def test_frames_that_were_not_decoded_are_counted_apart_from_those_that_were_not_wanted() -> None:
+    bench = Bench()
+
+    def left_out() -> None:
+        bench.publish()
+        for _ in range(6):
+            bench.drop("desk", "gated.undecoded")
+
+    bench.run([bench.frame(0), left_out, bench.frame(9), bench.stop.set, bench.frame(10)])
+    bench.publish()
+    assert bench.counts() == {
+        **{"captured": 10, "published": 2},
+        **{"gated.rate": 2, "gated.undecoded": 6},
+    }
+
+
 def test_a_source_that_says_that_it_has_nothing_is_lost_with_its_reason_from_the_start() -> None:
     bench = Bench()
     nothing = Progress(

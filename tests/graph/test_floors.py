@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.hearing.transcript import Transcript
+from pipeline.config.schema import Hear
 from pipeline.host import Host
 from pipeline.ports import Assigned, Stage
 from pipeline.types import FOREVER, DeadLetter, ns
@@ -17,7 +18,7 @@ from workers.stages.fusion import FusionStage
 from workers.stages.sound import SoundStage
 from workers.stages.speech import SpeechStage
 
-KNOWN = {("office", "room")}
+KNOWN = {("office", "room"): Hear()}
 
 
 def quiet(batch: Sequence[np.ndarray]) -> list[np.ndarray]:

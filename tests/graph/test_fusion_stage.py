@@ -22,7 +22,7 @@ from pipeline.types import (
     ns,
 )
 from tests.fakes import FakeText
-from tests.make import box, described, detections, progress, roster, sound, utterance
+from tests.make import box, comes, described, detections, early, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 
@@ -58,6 +58,7 @@ def timeline(
     shots: Sequence[int] = (),
     weak: Sequence[int] = (),
     said: Sequence[int] = (),
+    soon: Sequence[int] = (),
     begin: int = BEGIN,
 ) -> dict[str, list[Record]]:
     """What each source says, second by second; each list is in the order of its source."""
@@ -74,6 +75,8 @@ def timeline(
             promised = msgspec.structs.replace(progress(0, source="desk"), upto=seen.start + 1)
             records["desk"] += [seen, promised]
         level = 0.9 if second in shots else 0.45 if second in weak else 0.0
+        if second in soon:
+            records["room"].append(early(now, gunshot=0.8))
         records["room"] += [sound(now, gunshot=level), progress(now + 1, source="room")]
         if second in said:
             records["room/speech"].append(utterance(now, "help", confidence=0.5))
@@ -96,7 +99,7 @@ def mixed(sources: dict[str, list[Record]], chance: random.Random) -> list[Recor
 def in_step(sources: dict[str, list[Record]]) -> list[Record]:
     """As a live site gives them: by time."""
     flat = [record for records in sources.values() for record in records]
-    return sorted(flat, key=lambda r: r.upto if isinstance(r, Progress) else r.start)  # type: ignore[attr-defined]
+    return sorted(flat, key=comes)
 
 
 def anomalies(records: Sequence[Record]) -> list[Anomaly]:
@@ -117,21 +120,31 @@ SPANS = st.lists(st.integers(0, 29), max_size=12)
 
 
 @FEW
-@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, chance=st.randoms())
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, soon=SPANS, chance=st.randoms())
 def test_any_interleaving_gives_the_same_anomalies(
-    person: list[int], shots: list[int], weak: list[int], said: list[int], chance: random.Random
+    person: list[int],
+    shots: list[int],
+    weak: list[int],
+    said: list[int],
+    soon: list[int],
+    chance: random.Random,
 ) -> None:
-    sources = timeline(30, person=person, shots=shots, weak=weak, said=said)
+    sources = timeline(30, person=person, shots=shots, weak=weak, said=said, soon=soon)
     assert told(play(mixed(sources, chance))) == told(play(in_step(sources)))
 
 
 @FEW
-@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, chance=st.randoms())
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, soon=SPANS, chance=st.randoms())
 def test_no_anomaly_starts_before_what_fusion_promised(
-    person: list[int], shots: list[int], weak: list[int], said: list[int], chance: random.Random
+    person: list[int],
+    shots: list[int],
+    weak: list[int],
+    said: list[int],
+    soon: list[int],
+    chance: random.Random,
 ) -> None:
     upto = 0
-    sources = timeline(30, person=person, shots=shots, weak=weak, said=said)
+    sources = timeline(30, person=person, shots=shots, weak=weak, said=said, soon=soon)
     for out in play(mixed(sources, chance)):
         if isinstance(out, Progress):
             assert out.upto > upto
@@ -141,11 +154,11 @@ def test_no_anomaly_starts_before_what_fusion_promised(
 
 
 @FEW
-@given(person=SPANS, shots=SPANS, chance=st.randoms())
+@given(person=SPANS, shots=SPANS, soon=SPANS, chance=st.randoms())
 def test_records_that_come_again_say_nothing_new(
-    person: list[int], shots: list[int], chance: random.Random
+    person: list[int], shots: list[int], soon: list[int], chance: random.Random
 ) -> None:
-    records = in_step(timeline(30, person=person, shots=shots))
+    records = in_step(timeline(30, person=person, shots=shots, soon=soon))
     twice: list[Record] = []
     for i, record in enumerate(records):
         twice.append(record)
@@ -156,12 +169,17 @@ def test_records_that_come_again_say_nothing_new(
 
 
 @FEW
-@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, cut=st.floats(0, 1))
+@given(person=SPANS, shots=SPANS, weak=SPANS, said=SPANS, soon=SPANS, cut=st.floats(0, 1))
 def test_a_restart_from_the_floor_goes_on_as_if_nothing_had_happened(
-    person: list[int], shots: list[int], weak: list[int], said: list[int], cut: float
+    person: list[int],
+    shots: list[int],
+    weak: list[int],
+    said: list[int],
+    soon: list[int],
+    cut: float,
 ) -> None:
     # Within one horizon everything is rebuilt; ids of tracks older than that may differ.
-    records = in_step(timeline(18, person=person, shots=shots, weak=weak, said=said))
+    records = in_step(timeline(18, person=person, shots=shots, weak=weak, said=said, soon=soon))
     at = round(cut * len(records))
     whole, before = stage().open({}), stage().open({})
     outs = [list(whole.on(record, None)) for record in records]

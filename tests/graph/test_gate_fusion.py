@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import rule_kinds, schema
-from pipeline.types import Anomaly, Box, Detections, Record, needed_until, ns
+from pipeline.types import Anomaly, Box, Detections, Presence, Record, needed_until, ns
 from tests.fakes import FakeText
 from tests.graph.test_fusion_stage import BEGIN, SITE, SOURCES, anomalies, in_step, mixed
 from tests.make import box, detections, progress, roster, sound
@@ -70,19 +70,23 @@ def gate(boxes: Sequence[Sequence[Box]], frame: int) -> bool:
     )
 
 
-def timeline(boxes: Sequence[Sequence[Box]], *, gated: bool) -> dict[str, list[Record]]:
+def timeline(
+    boxes: Sequence[Sequence[Box]], *, gated: bool, apart: int = 1
+) -> dict[str, list[Record]]:
+    """The records of a site; of each `apart` frames one is decoded, and lasts until the next."""
     records: dict[str, list[Record]] = {source: [] for source in SOURCES}
     for frame, objects in enumerate(boxes):
         at = BEGIN + frame / FPS
         if frame % (10 * FPS) == 0:
             for source in records.values():
                 source.append(roster(*SOURCES, start=at))
-        seen: Detections = detections(at, *objects)
+        seen: Detections = detections(at, *objects, seconds=apart / FPS)
         seen = msgspec.structs.replace(seen, luma=0.5, sharpness=3.0)
         if gated and gate(boxes, frame):
             seen = msgspec.structs.replace(seen, boxes=(), luma=-1.0, sharpness=-1.0, gated=True)
         promised = msgspec.structs.replace(progress(0), upto=seen.start + 1)
-        records["desk"] += [seen, promised]
+        if frame % apart == 0:
+            records["desk"] += [seen, promised]
         if frame % FPS == 0:
             records["room"] += [sound(at, gunshot=0.0), progress(at + 1, source="room")]
             for quiet in ("room/speech", "reports"):
@@ -132,11 +136,11 @@ def test_any_interleaving_gives_the_same_anomalies(
 
 
 @FEW
-@given(PEOPLE, st.floats(0, 1))
+@given(PEOPLE, st.floats(0, 1), st.sampled_from([1, 10, 23]))
 def test_a_restart_from_the_floor_goes_on_as_if_nothing_had_happened(
-    people: list[tuple[int, list[tuple[int, int]]]], cut: float
+    people: list[tuple[int, list[tuple[int, int]]]], cut: float, apart: int
 ) -> None:
-    records = in_step(timeline(shown(people, 100), gated=True))
+    records = in_step(timeline(shown(people, 100), gated=True, apart=apart))
     at = round(cut * len(records))
     whole, before = stage().open({}), stage().open({})
     outs = [list(whole.on(record, None)) for record in records]
@@ -161,3 +165,17 @@ def test_one_who_stands_still_behind_a_closed_gate_is_reported_each_second_and_t
     seconds = [start // ns(1) - BEGIN for start in starts["intrusion"]]
     assert seconds == list(range(12)), "until it is known to stand still"
     assert [start // ns(1) - BEGIN for start in starts["loitering"]] == [8, 9, 10, 11]
+
+
+def test_between_keyframes_a_camera_is_present_and_who_stands_there_is_known() -> None:
+    head = RecordingHead()
+    boxes = [[box()]] * (40 * FPS)
+    found = play(in_step(timeline(boxes, gated=False, apart=8 * FPS)), head)
+    windows = [window for window, _ in head.asked]
+    assert {window.presence["desk"] for window in windows} == {Presence.PRESENT}
+    starts = {
+        rule: [a.start // ns(1) - BEGIN for a in found if a.label == rule]
+        for rule in ("intrusion", "loitering")
+    }
+    assert starts["intrusion"][0] == 16, "the third keyframe"
+    assert starts["loitering"] == [24], "8 s after that; then it is known to stand still"

@@ -14,7 +14,7 @@ LOITERING = "      - {rule: loitering, zone: floor, seconds: 6, severity: high}\
 def written(config: Path, gate: str) -> Path:
     """A copy of the config with this gate and a rule for those who stay."""
     text = config.read_text()
-    text = text.replace('"device:0"', f'"device:0"\n        detect: {{gate: "{gate}"}}')
+    text = text.replace('"device:0"', f'"device:0"\n        detect: {{gate: "{gate}", audit: 0.2}}')
     folder = config.parent / gate
     folder.mkdir()
     copy = folder / "office.yaml"

@@ -35,6 +35,9 @@ class Loud:
 
     version, threshold = "loud 1", 0.5
 
+    def score(self, question: HeadQuery) -> float:
+        return self([question])[0].score
+
     def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
         return [
             Verdict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -33,9 +33,10 @@ def nobody(batch: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
 class Line:
     """One camera from its source to its detector; the clock goes on with every frame."""
 
-    def __init__(self, turns: Sequence[Grabbed | str]) -> None:
+    def __init__(self, turns: Sequence[Grabbed | str], status: Status | None = None) -> None:
         self.turns, self.now, self.log = turns, 1000 * SECOND, list[FrameChunk]()
-        self.status = Status()
+        self.polled = 0  # frames of the present poll without an answer
+        self.status = status or Status()
         stage = VisionStage(nobody, status=self.status)
         self.infer, self.state = stage.infer, stage.open({})
         self.capture = Capture(
@@ -66,6 +67,7 @@ class Line:
                 case (gated, vain, kind):
                     for _ in range(vain):
                         self.count("desk", "dropped.undecodable")
+                        self.closes()
                     seq, self.now = seq + gated + vain + 1, self.now + SECOND
                     yield self.frame(seq, DATA[kind])
             self.closes()
@@ -88,13 +90,50 @@ class Line:
     def look(self) -> None:
         """A poll of vision: all that waits in the log."""
         batch, self.log = self.log, []
+        self.polled = len(batch)
         for record, inferred in zip(batch, self.infer(batch), strict=True):
             self.state.on(record, inferred)
+            self.polled -= 1
 
     def closes(self, at_most: int = 1) -> None:
-        counts = self.status.snapshot().counts.get("office", {}).get("desk", {})
+        snapshot = self.status.snapshot()
+        counts = snapshot.counts.get("office", {}).get("desk", {})
         known = sum(n for what, n in counts.items() if what.startswith(PLACES))
-        assert 0 <= counts.get("captured", 0) - known - len(self.log) <= at_most
+        waiting = counts.get("captured", 0) - known
+        assert 0 <= waiting - len(self.log) <= at_most
+        assert snapshot.waiting.get("office", {}).get("desk", 0) == waiting
+        assert min(counts.values(), default=0) >= 0
+
+
+class Watched(Status):
+    """A status that checks the ledger before and after each count, as a snapshot may be between."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self.check = check
+
+    def count(self, site: str, source: str, what: str, n: int = 1) -> None:
+        super().count(site, source, what, n)
+        self.check()
+
+    def counts(self, site: str, source: str, more: Mapping[str, int]) -> None:
+        super().counts(site, source, more)
+        self.check()
+
+
+@given(st.lists(TURN, max_size=30))
+def test_no_snapshot_shows_a_frame_twice_or_never(turns: list[Grabbed | str]) -> None:
+    def check() -> None:
+        snapshot = status.snapshot()
+        waiting = snapshot.waiting.get("office", {}).get("desk", 0)
+        assert 0 <= waiting <= len(line.log) + line.polled + 2, "one in hand, one in the buffer"
+
+    status = Watched(lambda: None)
+    line = Line(turns, status)
+    status.check = check
+    line.capture.read(threading.Event())
+    line.capture.publish_once()
+    line.look()
 
 
 @given(st.lists(TURN, max_size=30))

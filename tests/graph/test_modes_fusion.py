@@ -24,7 +24,7 @@ from pipeline.types import (
 )
 from tests import make
 from tests.fakes import FakeText
-from tests.make import box, described, detections, progress, roster, sound, utterance
+from tests.make import box, comes, described, detections, early, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 
@@ -77,6 +77,7 @@ def timeline(
     shots: Sequence[int] = (),
     weak: Sequence[int] = (),
     said: Sequence[int] = (),
+    soon: Sequence[int] = (),
     lost: int = 1000,
 ) -> dict[str, list[Record]]:
     """What each source says, second by second; the reports source is lost from `lost` on."""
@@ -94,6 +95,8 @@ def timeline(
             records["desk"] += [seen, promised]
         level = 0.9 if second in shots else 0.45 if second in weak else 0.0
         heard = sound(now, gunshot=level, glass=level if second % 3 == 0 else 0.0)
+        if second in soon:
+            records["room"].append(early(now, gunshot=0.8, glass=0.9))
         records["room"] += [heard, progress(now + 1, source="room")]
         if second in said:
             sure = 0.9 if second % 2 else 0.5
@@ -135,7 +138,7 @@ def mixed(sources: dict[str, list[Record]], chance: random.Random) -> list[Recor
 
 def in_step(sources: dict[str, list[Record]]) -> list[Record]:
     """As a live site gives them: by time."""
-    return sorted((record for each in sources.values() for record in each), key=event_start)
+    return sorted((record for each in sources.values() for record in each), key=comes)
 
 
 def play(records: Sequence[Record], site: schema.Site = SITE) -> list[Record]:
@@ -185,7 +188,7 @@ def test_any_interleaving_gives_the_same_anomalies(
     chance: random.Random,
 ) -> None:
     snoozes = [each for each in given_modes if not each.rule or each.rule == "zone-floor"]
-    sources = timeline(30, *snoozes, person=person, shots=shots, weak=weak, said=said)
+    sources = timeline(30, *snoozes, person=person, shots=shots, weak=weak, said=said, soon=said)
     assert told(play(mixed(sources, chance))) == told(play(in_step(sources)))
 
 
@@ -200,7 +203,9 @@ def test_no_anomaly_starts_before_what_fusion_promised(
     chance: random.Random,
 ) -> None:
     upto = 0
-    sources = timeline(30, *given_modes, person=person, shots=shots, weak=weak, said=said)
+    sources = timeline(
+        30, *given_modes, person=person, shots=shots, weak=weak, said=said, soon=said
+    )
     for out in play(mixed(sources, chance)):
         if isinstance(out, Progress):
             upto = out.upto
@@ -218,7 +223,7 @@ def test_a_restart_at_any_record_goes_on_as_if_nothing_had_happened(
     cut: float,
     chance: random.Random,
 ) -> None:
-    sources = timeline(30, *given_modes, person=person, shots=shots, said=said)
+    sources = timeline(30, *given_modes, person=person, shots=shots, said=said, soon=shots)
     records = mixed(sources, chance)
     at = round(cut * len(records))
     whole, before = stage().open({}), stage().open({})

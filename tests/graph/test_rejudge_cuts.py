@@ -85,6 +85,9 @@ def site_log(dice: random.Random, site: str) -> Iterator[tuple[float, Record]]:
                 yield arrival, make.detections(at, *boxes, site=site, seconds=1)
             if alive and source == "room":
                 loud = 0.9 if among(second, shots) else 0.0
+                if loud or second % 37 == 0:  # sometimes the whole second does not find it again
+                    soon = make.early(at, site=site, gunshot=0.8)
+                    yield arrival - 0.45, soon  # later than what the source said before
                 yield arrival, make.sound(at, site=site, gunshot=loud)
             if alive and source == "room/speech" and any(second == int(cry) for cry in cries):
                 yield arrival, make.utterance(at, "help, a ladder", site=site)

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline.config import rule_kinds, schema
 from pipeline.config.rule_kinds import Rule
+from pipeline.judge.modes import SiteModes
+from pipeline.judge.rule_gate import RuleGate
 from pipeline.judge.rules import RuleFinding, TrackedFrame
 from pipeline.judge.track import Point, Track
 from pipeline.types import ns
@@ -73,6 +75,25 @@ def test_a_rule_without_objects_takes_those_of_the_zone_at_each_camera(
     for label, source in (("person", "hall"), ("car", "gate"), ("truck", "gate")):
         frames = [seen(name, at, label) for at in (1, 2, 3) for name in cameras]
         assert {finding.source for finding in judged(cameras, rule, frames)} == {source}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        rule_kinds.ZoneRule(zone="floor"),
+        rule_kinds.CrowdRule(zone="floor", count=1, seconds=1),
+        rule_kinds.LoiteringRule(zone="floor", seconds=1),
+        rule_kinds.LineRule(line="door"),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_a_frame_is_shown_to_the_rules_of_its_camera_with_the_same_findings(rule: Rule) -> None:
+    cameras = {"hall": camera(), "gate": camera(), "yard": schema.Camera(source="device:1")}
+    plan = site_plan(schema.Site(cameras=cameras, rules=(rule,)), FakeText(), recorded=True)
+    gate = RuleGate(SiteModes(plan.modes), plan.sees(), (), ())
+    frames = [seen(name, at, "person", at / 5) for at in (1, 2, 3, 4) for name in cameras]
+    found = [finding for frame in frames for finding in gate.judge(frame, {})]
+    assert found == judged(cameras, rule, frames) != []
 
 
 def test_a_rule_s_own_objects_go_before_those_of_the_zone() -> None:

@@ -190,6 +190,7 @@ def test_what_is_live_is_looked_at_wholly_while_there_is_time() -> None:
 def test_a_backlog_is_worked_off_at_four_times_real_time_with_no_long_gap() -> None:
     detector, status = Costly(SHIPPED), Status()
     stage = VisionStage(detector, "newest", status=status, timer=detector.timer)
+    stage.watch(lambda: 64)  # more waits
     times, frames = looked_at(stage, polls(cameras=10, seconds=120))
     assert detector.now < 120 / 4 * 1.1
     assert len(times) == 10
@@ -211,6 +212,7 @@ def test_a_backlog_of_few_cameras_is_looked_at_wholly() -> None:
 def test_a_poll_that_holds_one_of_several_sources_has_their_time_for_it() -> None:
     detector = Costly(SHIPPED)
     stage = VisionStage(detector, timer=detector.timer)
+    stage.watch(lambda: 64)  # more waits
     parts: dict[str, list[FrameChunk]] = defaultdict(list)
     for waiting in polls(20, 120):
         for each in waiting:
@@ -361,6 +363,17 @@ def test_no_bytes_make_the_reader_fail_otherwise(data: st.DataObject) -> None:
         return
     assert pixels.shape == (48, 64, 3)
     assert cut == len(GOOD)
+
+
+def test_each_camera_has_the_detector_of_its_quality() -> None:
+    normal, high = Brightness(), Brightness()
+    known = {("office", "desk"): schema.Detect(), ("office", "door"): schema.Detect(quality="high")}
+    stage = VisionStage(normal, "all", known=known, detector_high=high)
+    frames = [frame(0), frame(0, source="door"), frame(1, source="door")]
+    out = [one for one in through(stage, *frames) if isinstance(one, Detections)]
+    assert [one.source for one in out] == ["desk", "door", "door"]
+    assert all(one.boxes == (PERSON, SHADOW) for one in out)
+    assert (normal.batches, high.batches) == ([1], [2])
 
 
 def test_nothing_is_held() -> None:

@@ -39,10 +39,12 @@ webhooks:
 
 
 @contextlib.contextmanager
-def daemon(config: Path, state: Path) -> Iterator[subprocess.Popen[str]]:
+def daemon(
+    config: Path, state: Path, python: str = sys.executable
+) -> Iterator[subprocess.Popen[str]]:
     """`fusewatch run`; its log is in `state/said`. It is stopped with SIGTERM and must end well."""
     state.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "workers.cli", "run", str(config), "--state", str(state)]
+    command = [python, "-m", "workers.cli", "run", str(config), "--state", str(state)]
     with (state / "said").open("w") as said:
         process = subprocess.Popen(command, cwd=ROOT, stderr=said, text=True)
     try:

@@ -29,6 +29,7 @@ from pipeline.errors import OutsideError
 from tests.graph.conftest import FAKES
 from workers import daemon
 from workers.exit_codes import OUTSIDE
+from workers.stages import overload
 
 
 class Late:
@@ -61,10 +62,17 @@ MODELS = {
     "well": FAKES,
     "hangs": msgspec.structs.replace(FAKES, detector=Late(FAKES.detector, calls=2)),
     "slow-text": msgspec.structs.replace(FAKES, text=Slow(FAKES.text, seconds=0.1)),
+    "overloaded": msgspec.structs.replace(
+        FAKES, detector=Slow(FAKES.detector, seconds=0.1), sound=Slow(FAKES.sound, seconds=1.3)
+    ),
     "slow": msgspec.structs.replace(FAKES, sound=Late(FAKES.sound, seconds=1.5)),
 }
 
 if __name__ == "__main__":
+    if sys.argv[1] == "overloaded":  # hearing gives way within seconds, not minutes
+        overload.MEASURED = 0.5
+        overload.SPEECH_LIMITS.update({overload.TRANSCRIPTION: 1.0, overload.VOICE: 1.5})
+        overload.SOUND_LIMITS[overload.SOUND] = 2.0
     config, state, *scene = map(Path, sys.argv[2:])
     played = scene[0] if scene else None
     try:

@@ -1,6 +1,10 @@
 """An RTSP server that plays a file in a loop, for tests; runs under the system's own Python.
 
     /usr/bin/python3 tests/live/rtsp_server.py FILE [--port 8554] [--sound] [--user U --password P]
+    /usr/bin/python3 tests/live/rtsp_server.py FILE... --copy
+
+With --copy the H.264 of MP4 files is sent as it is: that of the first at /live, of the next at
+/live1, and so on. A file is not repeated then.
 
 It needs the Debian packages in deploy/apt.txt (gir1.2-gst-rtsp-server-1.0, python3-gi) and prints
 `ready PORT` when cameras may connect; port 0 takes a free one. It is no part of what is installed.
@@ -17,9 +21,10 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 PICTURE = (
-    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 "
+    "videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=GOP "
     "! rtph264pay name=pay0 pt=96 config-interval=1"
 )
+COPY = "h264parse ! rtph264pay name=pay0 pt=96 config-interval=1"
 SOUND = (
     "audioconvert ! audioresample ! audio/x-raw,rate=48000 ! avenc_aac ! rtpmp4gpay name=pay1 pt=97"
 )
@@ -27,10 +32,12 @@ SOUND = (
 
 def main() -> None:
     ask = argparse.ArgumentParser()
-    ask.add_argument("file")
+    ask.add_argument("file", nargs="+")
     ask.add_argument("--port", default="8554")
     ask.add_argument("--sound", action="store_true", help="send the file's sound too")
     ask.add_argument("--tone", action="store_true", help="send a tone of 440 Hz as the sound")
+    ask.add_argument("--gop", type=int, default=10, help="frames from one keyframe to the next")
+    ask.add_argument("--copy", action="store_true", help="send the picture without encoding it")
     ask.add_argument("--user")
     ask.add_argument("--password")
     ask.add_argument("--digest", action="store_true", help="ask for the password as a digest")
@@ -39,8 +46,22 @@ def main() -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(given.port)
+    for number, file in enumerate(given.file):
+        factory = _factory(server, given, file)
+        server.get_mount_points().add_factory(f"/live{number or ''}", factory)
+    if server.attach(None) == 0:
+        sys.exit(f"port {given.port} is taken")
+    print("ready", server.get_bound_port(), flush=True)
+    GLib.MainLoop().run()
+
+
+def _factory(server, given, file):
     factory = GstRtspServer.RTSPMediaFactory()
-    launch = f"filesrc location={given.file} ! decodebin name=d d. ! queue ! {PICTURE}"
+    if given.copy:
+        launch = f"filesrc location={file} ! qtdemux ! {COPY}"
+    else:
+        picture = PICTURE.replace("GOP", str(given.gop))
+        launch = f"filesrc location={file} ! decodebin name=d d. ! queue ! {picture}"
     if given.sound:
         launch += f" d. ! queue ! {SOUND}"
     if given.tone:
@@ -49,11 +70,7 @@ def main() -> None:
     factory.set_shared(True)
     if given.user:
         _guard(server, factory, given.user, given.password, digest=given.digest)
-    server.get_mount_points().add_factory("/live", factory)
-    if server.attach(None) == 0:
-        sys.exit(f"port {given.port} is taken")
-    print("ready", server.get_bound_port(), flush=True)
-    GLib.MainLoop().run()
+    return factory
 
 
 def _guard(server, factory, user, password, *, digest) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.schema import Camera, Config, Microphone, Site
+from pipeline.config.schema import Camera, Config, Microphone, Site, Streams
 from tests.live.servers import rtsp_server
 from workers.setup.doctor import Check, doctor
 
@@ -61,3 +61,33 @@ def test_a_wrong_password_a_missing_one_and_a_wrong_path_are_three_causes(
     assert "asks for a user and a password (401)" in details["none"]
     assert "has nothing at this path (404)" in details["path"]
     assert found["microphone office/mute"].detail == "the stream holds no sound"
+
+
+def test_both_streams_of_a_camera_are_tried_and_what_decodes_is_told(
+    tmp_path: Path, media: Path
+) -> None:
+    film = media / "video/office_a.mp4"
+    with rtsp_server(film, "--user", "ops", "--password", PASSWORD) as url:
+        host = url.removeprefix("rtsp://")
+        (tmp_path / "word").write_text(f"{PASSWORD}\n")
+        small = {"url": url, "username": "ops", "password": "file:word"}
+        site = Site(
+            cameras={
+                "good": Camera(
+                    streams=Streams(detect=small, record=f"rtsp://ops:{PASSWORD}@{host}"),
+                    hwaccel="auto",
+                ),
+                "half": Camera(
+                    streams=Streams(detect=small, record=f"rtsp://ops:{PASSWORD}x@{host}")
+                ),
+            }
+        )
+        found = checked(tmp_path, site)
+    for name in ("good", "good record", "half"):
+        assert found[f"camera office/{name}"].ok, found[f"camera office/{name}"].detail
+    assert "; nothing reads it yet" in found["camera office/good record"].detail
+    assert ", decoded by " in found["camera office/good"].detail
+    assert "decoded" not in found["camera office/half"].detail
+    large = found["camera office/half record"]
+    assert not large.ok
+    assert "refuses this user or password (401)" in large.detail

@@ -144,3 +144,25 @@ def camera(url: str) -> MediaSource:
         clock=UtcClock(),
         count=lambda source, what: None,
     )
+
+
+def test_keyframes_of_a_stream_last_until_the_next_one(media: Path) -> None:
+    with rtsp_server(media / "video/office_a.mp4", "--gop", "20") as url:
+        detect = Detect(fps=5, decode="keyframes")
+        keyed = Site(cameras={"desk": Camera(source=url, detect=detect, hwaccel="auto")})
+        with running(keyed) as run:
+            eventually(lambda: [f for f in run.of(FrameChunk) if apart(f) > 1][3:], within=40)
+            assert run.state() == ("live", "")
+    frames = [f for f in run.of(FrameChunk) if apart(f) > 1]
+    assert all(b.start - a.end < SECOND // 5 for a, b in itertools.pairwise(frames))
+    assert {apart(frame) for frame in frames} <= {2.0, 2.2}
+    counts = run.status.snapshot().counts["office"]["desk"]
+    assert counts["gated.undecoded"] >= 3 * 19
+    assert not any("dropped.undecodable" in what for what in counts)
+    spent = sum(n for what, n in counts.items() if what.split(".")[0] in ("gated", "dropped"))
+    assert 0 <= counts["captured"] - spent - counts["published"] <= 1
+
+
+def apart(frame: FrameChunk) -> float:
+    """The seconds until the next frame is due."""
+    return (frame.end - frame.start) / SECOND

@@ -245,6 +245,25 @@ def test_loudness_and_its_onset_are_of_the_seconds() -> None:
     assert got["yamnet.520"] > got["yamnet.0"]
 
 
+def test_a_gated_second_is_a_quiet_one_and_not_a_lost_one() -> None:
+    gated = {
+        "gated": True,
+        "labels": {"siren": 0.0},
+        "embedding": b"",
+        "loudness_db": -50.0,
+        "floor_db": -52.0,
+    }
+    silent = {"loudness_db": -90.0, "floor_db": -52.0}
+    alone, quiet = (numbers(asked(second(0, **how)), "sound") for how in (gated, silent))
+    classes = [name for name in alone if name.startswith("yamnet.")]
+    assert [alone[name] for name in classes] == [quiet[name] for name in classes]
+    assert alone["loudness.most"] == pytest.approx(-50 / 60, abs=1e-3)
+    assert alone["floor"] == quiet["floor"]
+    beside = numbers(asked(second(0, **gated), second(1)), "sound")
+    loud = numbers(asked(second(1)), "sound")
+    assert [beside[name] for name in classes] == [loud[name] for name in classes]
+
+
 def test_a_second_that_is_all_but_silent_says_nothing_of_classes() -> None:
     got = numbers(asked(second(0, loudness_db=-90.0)), "sound")
     assert len({got[f"yamnet.{i}"] for i in range(521)}) == 1

@@ -103,3 +103,31 @@ def test_gating_where_nothing_changes_changes_no_track(scene: list[tuple[float, 
         rests = number >= 5 and all(shown[number - ago] == boxes for ago in range(1, 6))
         gated.append(GATED if rests and number % HEARTBEAT else boxes)
     assert follow(gated) == follow(shown)
+
+
+def test_an_object_lives_on_from_keyframe_to_keyframe() -> None:
+    tracker, apart = Tracker(), 8 * SECOND
+    told = [tracker.update(STANDING, n * apart, apart) for n in range(4)]
+    told += [tracker.update([], n * apart, apart) for n in (4, 5, 6)]
+    told += [tracker.update(STANDING, 7 * apart, apart)]
+    assert [[track.id for track in tracks] for tracks in told[2:7]] == [[1]] * 5
+    assert told[7] == (), "it was missed in three keyframes, and is new"
+
+
+def test_after_the_keyframe_that_wakes_a_camera_its_objects_have_the_time_of_keyframes() -> None:
+    tracker, apart = Tracker(), 4 * SECOND
+    for n in range(3):
+        tracker.update(STANDING, n * apart, apart)
+    begin = 3 * apart
+    told = [tracker.update([], begin + n * FRAME, FRAME) for n in range(41)]
+    lived = [begin + n * FRAME - 2 * apart for n, tracks in enumerate(told) if tracks]
+    assert max(lived) == 12 * SECOND
+
+
+def test_when_a_camera_falls_idle_its_objects_get_the_time_of_keyframes() -> None:
+    tracker, apart = Tracker(), 4 * SECOND
+    for n in range(3):
+        tracker.update(STANDING, n * FRAME, FRAME)
+    begin = 3 * FRAME
+    told = [tracker.update([], begin + n * apart, apart) for n in range(4)]
+    assert [len(tracks) for tracks in told] == [1, 1, 1, 0]

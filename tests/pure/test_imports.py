@@ -56,11 +56,12 @@ HEAVY = {
         "workers/capture/av_stream.py",
         "workers/capture/stream_opening.py",
         "workers/media/containers.py",
+        "workers/media/picture_decoder.py",
     },  # the first: to learn
     "onnxruntime": {
+        "models/onnx_session.py",
         "models/vision/detector.py",
         "models/vision/convert.py",
-        "models/fusion/learned_head.py",
         "models/language/text.py",
     },
     "ai_edge_litert": {"models/tflite_file.py"},

@@ -52,6 +52,16 @@ def test_a_microphone_needs_all_that_hears_and_the_text_model() -> None:
     assert set(needed_models(config(microphones=True))) == {"detector", "sound", "speech", "text"}
 
 
+def test_cameras_of_high_quality_need_their_own_detector() -> None:
+    fine = {"door": Camera(source="device:1", detect=Detect(quality="high"))}
+    high = Config(version=1, sites={"yard": Site(cameras=fine)})
+    assert needed_encoders(high) == {"detector_high"}
+    both = Config(version=1, sites={"yard": Site(cameras={**CAMERAS, **fine})})
+    assert needed_encoders(both) == {"detector", "detector_high"}
+    assert set(needed_models(both)) == {"detector", "detector_high"}
+    assert needed_encoders(both, cameras=False) == set()
+
+
 def test_a_recording_needs_what_its_sources_need_and_the_text_model_of_its_site() -> None:
     both = config(microphones=True)
     assert needed_encoders(both, cameras=False) == {*HEARING, "text"}
@@ -130,4 +140,4 @@ def test_a_rule_that_judges_poses_at_a_camera_without_them_is_refused() -> None:
 
 
 def test_every_encoder_is_needed_by_some_config() -> None:
-    assert set(ENCODERS) == {*COMMON, "pose"}
+    assert set(ENCODERS) == {*COMMON, "detector_high", "pose"}

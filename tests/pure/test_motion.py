@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.config.schema import Detect
+from pipeline.judge.track import MIN_LOOKS, Tracker
 from pipeline.types import SECOND
 from workers.media.motion import (
     COLUMNS,
@@ -19,7 +21,7 @@ from workers.media.motion import (
     LOOKS,
     MAX_REGIONS,
     ROWS,
-    TAIL,
+    TAIL_LOOKS,
     UNMEASURED,
     WIDTH,
     Motion,
@@ -41,10 +43,11 @@ def room(seed: int = 3) -> Picture:
 
 
 class Watch:
-    """A model that is shown pictures at 5 a second, with the noise of a sensor."""
+    """A model that is shown pictures at `fps` a second, with the noise of a sensor."""
 
-    def __init__(self, noise: float = 1.0) -> None:
-        self.model, self.told = MotionModel(FPS), list[Motion]()
+    def __init__(self, noise: float = 1.0, fps: int = FPS) -> None:
+        self.model, self.told = MotionModel(fps), list[Motion]()
+        self._period = SECOND // fps
         self._noise, self._dice = noise, np.random.default_rng(5)
 
     def show(self, picture: Picture, times: int = 1) -> list[Motion]:
@@ -52,7 +55,7 @@ class Watch:
         for _ in range(times):
             noisy = picture + self._dice.normal(0, self._noise, picture.shape)
             luma = np.clip(noisy, 0, 255).astype(np.uint8)
-            self.told.append(self.model(luma, len(self.told) * PERIOD))
+            self.told.append(self.model(luma, len(self.told) * self._period))
         return self.told[-times:]
 
 
@@ -85,7 +88,7 @@ def test_a_still_room_is_looked_at_once_in_two_seconds() -> None:
     assert set(looks(told)) == {"first", "heartbeat", ""}
     at = [k for k, look in enumerate(looks(told)) if look == "heartbeat"]
     assert {b - a for a, b in itertools.pairwise(at)} == {HEARTBEAT // PERIOD}
-    settles = TAIL // PERIOD + 1  # tracks need several looks, also of one who does not move
+    settles = TAIL_LOOKS + 1  # tracks need several looks, also of one who does not move
     assert looks(told)[: settles + 1] == ["first"] * settles + [""]
     assert not any(motion.regions or any(motion.motion) for motion in told[1:])
 
@@ -121,12 +124,21 @@ def test_the_region_is_around_the_person() -> None:
     assert not grid[:, 9:].any()
 
 
-def test_frames_are_looked_at_for_a_second_after_the_motion() -> None:
-    watch = Watch()
+@pytest.mark.parametrize(("fps", "frames"), [(1, 3), (5, 3), (10, 6), (30, 18)])
+def test_three_frames_and_600_ms_are_looked_at_after_the_motion(fps: int, frames: int) -> None:
+    watch = Watch(fps=fps)
     watch.show(room(), 50)
     for x in range(20, 60, 4):
         watch.show(walker(room(), x, size=(8, 24), contrast=-40))
-    assert looks(watch.show(room(), 12)) == [*["motion"] * 5, *[""] * 7]
+    after = looks(watch.show(room(), frames + 1))
+    assert after[:frames] == ["motion"] * frames
+    assert after[frames] != "motion"
+
+
+def test_as_many_looks_follow_a_motion_as_a_track_needs() -> None:
+    assert TAIL_LOOKS == MIN_LOOKS
+    hits = inspect.signature(Tracker).parameters["hits"].default
+    assert hits <= TAIL_LOOKS
 
 
 def test_who_stands_still_is_at_rest_and_who_leaves_is_seen() -> None:
@@ -258,3 +270,28 @@ def test_a_picture_shown_twice_does_not_move(picture: Picture) -> None:
     assert model(picture, 0).look == "first"
     again = model(picture, PERIOD)
     assert (again.look, again.regions, any(again.motion)) == ("first", (), False)
+
+
+def keyframes(model: MotionModel, pictures: list[Picture], begin: int) -> list[Motion]:
+    """What is told of keyframes that are two seconds apart."""
+    dice = np.random.default_rng(6)
+    noisy = [np.clip(p + dice.normal(0, 1, p.shape), 0, 255).astype(np.uint8) for p in pictures]
+    return [model(luma, begin + n * 2 * SECOND, sparse=True) for n, luma in enumerate(noisy)]
+
+
+def test_keyframes_of_a_still_room_are_heartbeats_and_a_small_thing_is_seen_in_one() -> None:
+    watch = Watch()
+    watch.show(room(), 60)
+    still = keyframes(watch.model, [room()] * 20, 12 * SECOND)
+    assert set(looks(still[1:])) == {"heartbeat"}
+    small = walker(room(), 60, size=(4, 5), contrast=60)
+    (moved,) = keyframes(watch.model, [small], 52 * SECOND)
+    assert moved.look == "motion"
+
+
+def test_what_was_put_down_is_at_rest_in_the_next_keyframe() -> None:
+    watch = Watch()
+    watch.show(room(), 60)
+    bag = walker(room(), 60, size=(12, 12), contrast=60)
+    told = keyframes(watch.model, [room(), bag, bag, bag], 12 * SECOND)
+    assert looks(told[1:]) == ["motion", "heartbeat", "heartbeat"]

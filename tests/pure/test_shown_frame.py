@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,13 @@ def test_an_overlap_is_a_share_of_proper_boxes(ours: Corners, other: Corners) ->
 def test_a_behaviour_has_a_place_in_the_picture_too() -> None:
     fall = finding(PERSON, kind="behaviour", label="fall")
     assert found_objects(pictured(fall), "desk") == [fall]
+
+
+@pytest.mark.parametrize(("lasts", "shown"), [(8.0, True), (2.5, False)])
+def test_a_keyframe_that_lasts_up_to_the_alert_shows_it(lasts: float, shown: bool) -> None:
+    keyframe = msgspec.structs.replace(frame(AT - 6, size=LITTLE), end=ns(AT - 6 + lasts))
+    bus = recorded(keyframe, detections(AT - 6, PERSON, seconds=lasts))
+    found = AlertFrames(bus, pictured(), {}).of("desk")
+    assert (found is not None) == shown
+    if found is not None:
+        assert found.boxes == (PERSON,)

@@ -5,8 +5,8 @@ broker; `workers/bus/spool_forwarder.py` takes records from the front and publis
 
 At the cap, and when the disk is full before, records are evicted in this order: the oldest frames,
 then the oldest audio. A `Progress(alive=False)` replaces them, one a second of event time, so that
-the site's windows still close, with the source lost. Reports, modes, Progress and
-Roster are never evicted.
+the site's windows still close, with the source lost. The next frame takes over the `look` of an
+evicted one. Reports, modes, Progress and Roster are never evicted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
@@ -28,6 +29,7 @@ from pipeline.bus.sqlite_file import FileKind, SqliteFile, lock
 from pipeline.errors import DiskFull
 from pipeline.sources import first_free
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Mode, Progress, Record, Report
+from workers.media.motion import LOOKS
 
 SMALLEST_CAP = 16 << 20  # bytes; the smallest cap
 MARK_EVERY = SECOND  # ns of event time between two Progress records in place of evicted chunks
@@ -97,6 +99,7 @@ class Spool:
         self._taken = 0  # the highest id that a broker may have; up to it nothing is evicted
         self._done = 0  # the highest id that the brokers have; a full disk may still hold it
         self._marks: dict[tuple[str, str], int] = {}  # (topic, key) -> `upto` of its last mark, ns
+        self._owed: dict[str, str] = {}  # key -> the strongest look of the frames evicted last
         self._held = lock(path.with_suffix(".lock"), path)
         try:
             self._file = self._opened()
@@ -219,9 +222,27 @@ class Spool:
                 if size <= 0:
                     break
             cursor.close()
+            taken = [self._with_owed(each) for each in taken]
             if taken:
                 self._taken = max(self._taken, taken[-1].id)
         return taken
+
+    def _with_owed(self, frame: Waiting) -> Waiting:
+        """The record; a frame that follows evicted ones is stored with the look that they had."""
+        if frame.kind != FRAME or frame.id <= self._taken or frame.key not in self._owed:
+            return frame
+        old = cast(FrameChunk, codec.decode(frame.value))
+        look = min(self._owed[frame.key], old.look, key=LOOKS.index)
+        value = codec.encode(msgspec.structs.replace(old, look=look))
+        try:
+            with self._file.transaction() as run:
+                sql = "UPDATE waiting SET size = ?, value = ? WHERE id = ?"
+                run.execute(sql, (len(value), value, frame.id))
+        except DiskFull:
+            return frame  # a later frame takes it over
+        del self._owed[frame.key]
+        self._bytes += len(value) - len(frame.value)
+        return msgspec.structs.replace(frame, value=value)
 
     def done(self, taken: Sequence[Waiting]) -> None:
         """Deletes records that the brokers have; they must be the oldest.
@@ -286,6 +307,8 @@ class Spool:
         for kind in (FRAME, SOUND):
             while excess > 0 and (oldest := self._oldest(kind, excess)):
                 for number, length, upto, topic, key in oldest:
+                    if kind == FRAME:
+                        self._owe(number, key)
                     mark = self._mark(topic, key, upto)
                     if mark:
                         sql = "UPDATE waiting SET kind = ?, size = ?, value = ? WHERE id = ?"
@@ -299,6 +322,13 @@ class Spool:
                 if excess <= 0:
                     excess = self._file.live() + incoming - most
         return rows, size
+
+    def _owe(self, number: int, key: str) -> None:
+        """Remembers the look of a frame that is to be evicted."""
+        sql = "SELECT value FROM waiting WHERE id = ?"
+        frame = cast(FrameChunk, codec.decode(self._file.execute(sql, (number,)).fetchone()[0]))
+        if frame.look:
+            self._owed[key] = min(frame.look, self._owed.get(key, ""), key=LOOKS.index)
 
     def _most(self) -> int:
         """Bytes of pages that the spool may have now: less than its cap on a disk that is full."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -10,7 +11,7 @@ import av
 import numpy as np
 
 from models.hearing.waveform import Samples
-from pipeline.config.schema import Detect
+from pipeline.config.schema import Detect, Hear
 from pipeline.errors import SourceLost
 from pipeline.limits import MAX_PIXELS
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Progress
@@ -19,9 +20,13 @@ from workers.capture.stream_opening import STREAM_TIMEOUT, chosen, open_stream, 
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, TIMELESS
-from workers.media.jpeg import encoded, fits
+from workers.media.jpeg import fits
+from workers.media.keyframes import KeyframeGate
 from workers.media.motion import measured, model_for
 from workers.media.pcm import SOURCE_RATES, Chunks
+from workers.media.picture_decoder import OFF, SOFTWARE, PictureDecoder
+
+log = logging.getLogger("fusewatch")
 
 UNREADABLE_AFTER = 5 * SECOND  # ns in which no picture could be decoded, and some came
 UNREADABLE = (
@@ -36,7 +41,8 @@ class MediaSource:
 
     `camera` and `microphone` are the names of the sources that the stream feeds; either may be
     empty. `track` is the number of the sound track. `patience` is how many seconds it may send
-    nothing. `count(source, what)` counts frames and audio that could not be used.
+    nothing. `hwaccel` is the device that decodes pictures. `count(source, what)` counts frames and
+    audio that could not be used. `decoder` says what decodes the pictures, and why it is software.
     """
 
     def __init__(  # noqa: PLR0913
@@ -48,7 +54,9 @@ class MediaSource:
         microphone: str = "",
         track: int | None = None,
         detect: Detect | None = None,
+        hear: Hear | None = None,
         patience: float = STREAM_TIMEOUT,
+        hwaccel: str = OFF,
         clock: Clock,
         count: Callable[[str, str], None],
         opened: Callable[[Address, float], Any] | None = None,
@@ -66,25 +74,43 @@ class MediaSource:
         self._seq = 0
         self._broken_since: int | None = None  # ns; no picture could be decoded since then
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
-        self._sound = _Gathered(site, microphone)
+        self._sound = _Gathered(site, microphone, hear)
         self._container = (opened or open_stream)(address, patience)
         self._streams = chosen(self._container, site, camera, microphone, track, "stream")
+        self._timeless = self._container.format.name in TIMELESS
+        self.decoder = SOFTWARE
+        if camera:
+            self._open_decoder(self._streams[0], hwaccel)
+
+    def _open_decoder(self, stream: Any, hwaccel: str) -> None:
+        self._decoder = PictureDecoder(stream, hwaccel, self._without_device)
+        if not self._decoder.in_software:
+            self.decoder = self._decoder.name
+            log.info("%s/%s: is decoded by %s", self._site, self._camera, self.decoder)
+        self._intra = stream.codec_context.codec.intra_only  # every packet is a whole picture
+        mode = "all" if self._intra else self._detect.decode  # none is left out then
+        self._decode = KeyframeGate(self._decoder, mode, self._clock, self._without_keyframes)
+
+    def _without_device(self, why: str) -> None:
+        self.decoder = f"{SOFTWARE}: {why}"
+        self._count(self._camera, "hwaccel.failed")
+        log.warning("%s/%s: is decoded in software: %s", self._site, self._camera, why)
+
+    def _without_keyframes(self, why: str) -> None:
+        self._count(self._camera, "keyframes.unusable")
+        log.warning(
+            "%s/%s: all frames are decoded, until it is connected again, since %s",
+            self._site,
+            self._camera,
+            why,
+        )
 
     def __iter__(self) -> Iterator[FrameChunk | AudioChunk | Progress]:
-        timeless = self._container.format.name in TIMELESS
-        for stream, frame in self._frames():
-            if frame is None:
-                yield from self._unreadable()
-                continue
-            made = self._seen if stream.type == "video" else self._heard
-            timed = not timeless and frame.pts is not None and frame.time_base is not None
-            try:
-                chunk = made(stream, frame, frame.pts * frame.time_base if timed else None)
-            except BROKEN:  # the frame was decoded but cannot be converted or encoded again
-                self._bad(stream)
-                continue
-            if chunk is not None:
-                yield chunk
+        for packet in self._packets():
+            if packet.stream.type == "video":
+                yield from self._pictures(packet)
+            else:
+                yield from self._sounds(packet)
         msg = "the stream stopped" if self._seq or self._sound.begun else "the stream is empty"
         raise SourceLost(msg)
 
@@ -92,32 +118,63 @@ class MediaSource:
         """Closes the connection."""
         self._container.close()
 
-    def _frames(self) -> Iterator[tuple[Any, Any]]:
-        """Yields (stream, frame) in the order of the stream; None for a packet it cannot decode."""
+    def _packets(self) -> Iterator[Any]:
         packets = self._container.demux(self._streams)
         while True:
             try:
-                packet = next(packets)
+                yield next(packets)
             except (StopIteration, av.error.EOFError):
                 return
             except BROKEN as error:
                 raise SourceLost(why(error, "broke off")) from None
-            try:
-                frames = packet.decode()
-            except BROKEN:
-                self._bad(packet.stream)
-                yield packet.stream, None
-                continue
-            yield from ((packet.stream, frame) for frame in frames)
 
-    def _bad(self, stream: Any) -> None:
-        if stream.type == "video":
+    def _position(self, timed: Any) -> int | None:
+        """The stream's own time (ns) of a packet or frame, if it has one."""
+        if self._timeless or timed.pts is None or timed.time_base is None:
+            return None
+        return _ns(timed.pts * timed.time_base)
+
+    def _pictures(self, packet: Any) -> Iterator[FrameChunk | Progress]:
+        start = None
+        if self._intra and packet.size:
+            start = self._times.at(self._position(packet), "picture")
+            if not self._pace.would(start):  # no other picture needs it
+                self._seq += 1
+                return
+        try:
+            frames = self._decoded(packet)
+        except BROKEN:
+            self._bad_picture()
+            yield from self._unreadable()
+            return
+        for left, frame in enumerate(frames, start=1 - len(frames)):
+            at = self._times.at(self._position(frame), "picture") if start is None else start
+            try:
+                chunk = self._seen(packet.stream, frame, at, self._decode.sparse and not left)
+            except BROKEN:  # the frame was decoded but cannot be converted or encoded again
+                self._bad_picture()
+                continue
+            if chunk is not None:
+                yield chunk
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        position = None if self._decode.sparse or self._intra else self._position(packet)
+        due = None if position is None else self._times.expected(position)
+        unwanted = due is not None and not self._pace.would(due)
+        self._decoder.skip_unwanted(unwanted)
+        frames = self._decode.decode(packet)
+        if unwanted and not frames:
             self._seq += 1
-            self._count(self._camera, "dropped.undecodable")
-            if self._broken_since is None:
-                self._broken_since = self._clock()
-        else:
-            self._count(self._microphone, "damaged")
+        for _ in range(self._decode.take_left_out()):
+            self._seq += 1
+            self._count(self._camera, "gated.undecoded")
+        return frames
+
+    def _bad_picture(self) -> None:
+        self._seq += 1
+        self._count(self._camera, "dropped.undecodable")
+        if self._broken_since is None:
+            self._broken_since = self._clock()
 
     def _unreadable(self) -> Iterator[Progress]:
         """Says that the camera is lost where all that it sends for a while cannot be decoded."""
@@ -127,11 +184,12 @@ class MediaSource:
                 site=self._site, source=self._camera, upto=now, alive=False, reason=UNREADABLE
             )
 
-    def _seen(self, stream: Any, frame: Any, position: Fraction | None) -> FrameChunk | None:
-        start = self._times.at(_ns(position), "picture")
+    def _seen(self, stream: Any, frame: Any, start: int, alone: bool) -> FrameChunk | None:
+        """The chunk of a frame that is wanted; `alone`: the frames after it are not decoded."""
         seq, self._seq = self._seq, self._seq + 1
         self._broken_since = None
-        if not self._pace.wants(start):
+        wanted = self._pace.wants(start)
+        if not wanted and not (alone and self._decode.distance > self._pace.period):
             return None
         if not fits(frame.width, frame.height):
             self._count(self._camera, "dropped.size")
@@ -139,31 +197,48 @@ class MediaSource:
         self.native = frame.width, frame.height
         shape = recordings.stretch_of(stream, frame, self._aspect)
         picture = recordings.Picture(frame, self._detect.width, shape)
-        pixels = picture.pixels()
-        data = encoded(pixels)
-        seen = measured(self._motion, picture.luma, start)
+        jpeg = picture.jpeg()
+        seen = measured(self._motion, picture.luma, start, sparse=alone)
+        self._decode.looked(seen.look, start)
+        lasts = self._decode.lasts(self._pace.period) if alone else self._pace.period
         return FrameChunk(
             site=self._site,
             source=self._camera,
             start=start,
-            end=start + self._pace.period,
+            end=start + lasts,
             seq=seq,
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            data=data,
+            width=jpeg.width,
+            height=jpeg.height,
+            data=jpeg.data,
             look=seen.look,
             motion=seen.motion,
             regions=seen.regions,
         )
 
-    def _heard(self, stream: Any, frame: Any, position: Fraction | None) -> AudioChunk | None:
+    def _sounds(self, packet: Any) -> Iterator[AudioChunk]:
+        try:
+            frames = packet.decode()
+        except BROKEN:
+            self._count(self._microphone, "damaged")
+            return
+        for frame in frames:
+            try:
+                chunk = self._heard(frame)
+            except BROKEN:
+                self._count(self._microphone, "damaged")
+                continue
+            if chunk is not None:
+                yield chunk
+
+    def _heard(self, frame: Any) -> AudioChunk | None:
         rate = frame.sample_rate
         if rate not in SOURCE_RATES:
             msg = f"a sample rate of {rate}"
             raise ValueError(msg)
         mono = recordings.mono_samples(frame, lambda what, _: self._count(self._microphone, what))
+        position = self._position(frame)
         ended = self._times.at(
-            None if position is None else _ns(position + _length(frame)), "sound"
+            None if position is None else _ns(frame.pts * frame.time_base + _length(frame)), "sound"
         )
         chunk, ahead = self._sound.push(mono, rate, ended)
         if ahead:
@@ -174,8 +249,8 @@ class MediaSource:
 class _Gathered:
     """Joins decoded frames of about 20 ms into blocks of 100 ms and makes chunks of them."""
 
-    def __init__(self, site: str, source: str) -> None:
-        self._site, self._source = site, source
+    def __init__(self, site: str, source: str, hear: Hear | None) -> None:
+        self._site, self._source, self._hear = site, source, hear
         self._rate = 0
         self._chunks: Chunks | None = None
         self._parts: list[Samples] = []
@@ -190,7 +265,7 @@ class _Gathered:
         if rate != self._rate or self._chunks is None:
             seq = self._chunks.seq if self._chunks is not None else 0
             self._rate, self._parts = rate, []
-            self._chunks = Chunks(self._site, self._source, rate, seq=seq)
+            self._chunks = Chunks(self._site, self._source, rate, seq=seq, hear=self._hear)
         block = self._block(mono, rate)
         if block is None:
             return None, False
@@ -211,5 +286,5 @@ def _length(frame: Any) -> Fraction:
     return Fraction(frame.samples, frame.sample_rate) if frame.sample_rate > 0 else Fraction(0)
 
 
-def _ns(seconds: Fraction | None) -> int | None:
-    return None if seconds is None else round(seconds * SECOND)
+def _ns(seconds: Fraction) -> int:
+    return round(seconds * SECOND)

@@ -8,14 +8,15 @@ nothing else.
 After `Progress(alive=False)` with `upto` no record that starts before `upto` is published: such
 frames are dropped, audio is cut there, and both are counted.
 
-Counts of a source: captured = published + gated.rate + dropped.* + chunks in the buffer.
+Counts of a source: captured = published + gated.rate + gated.undecoded + dropped.* + chunks in the
+buffer.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -41,16 +42,18 @@ from workers.runtime.status import Status
 
 RECONNECT_DELAYS = backoff.doubling(first=1.0, longest=30.0)  # s; up to half is taken off
 STALLED_AFTER = 5 * SECOND  # without a chunk for so long a source that seems to live is lost
+FRAMES_MISSED = 3  # or as long as so many frames take, if they are further apart
 HEALTHY_AFTER = 30 * SECOND  # after living so long the delays begin at the shortest again
 MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
-MAX_AUDIO_CHUNKS = 100  # audio chunks that wait for the publisher; 10 s and more
+MAX_AUDIO_CHUNKS = 500  # audio chunks that wait for the publisher; 30 s and more
 
 log = logging.getLogger("fusewatch")
 
 Publish = Callable[[str, Sequence[Record]], None]  # topic, records; durable, or raises DiskFull
-Count = Callable[[str, str], None]  # source, what; "dropped.*" is a frame that is not published
+# source, what; "dropped.*" and "gated.*" are frames that are not published
+Count = Callable[[str, str], None]
 MakeSource = Callable[[Count], Source]
 
 
@@ -153,9 +156,11 @@ class Capture:
         self._lock = threading.Lock()  # guards `_state`, `_reason`, `_heard`: the reader writes
         self._state, self._reason = "connecting", "connecting"
         self._heard = dict.fromkeys(topics, clock())
+        self._spans: dict[str, int] = {}  # source -> ns until its next frame is due
         self._holes: dict[str, str] = {}  # sources that say that they have nothing -> the reason
         self._seq = dict.fromkeys(topics, 0)
         self._vain = dict.fromkeys(topics, 0)  # dropped within the source since its last chunk
+        self._gated: Counter[tuple[str, str]] = Counter()  # (source, what): the same, by choice
         self._upto = dict.fromkeys(topics, -1)  # the largest `upto` published while lost
         self._roster_due = -1
 
@@ -201,7 +206,8 @@ class Capture:
         with self._lock:
             self._holes.clear()
         source = self._make_source(self._told)
-        base = dict(self._seq)
+        self._gated.clear()
+        base, self._vain = dict(self._seq), dict.fromkeys(self.topics, 0)
         try:
             for chunk in source:
                 if stop.is_set():
@@ -224,14 +230,19 @@ class Capture:
         site, source = self._settings.site, chunk.source
         if isinstance(chunk, (FrameChunk, AudioChunk)):
             seq = base[source] + chunk.seq
-            passed = seq - self._seq[source]  # frames grabbed but not passed on; seq counts both
-            self._status.count(site, source, "captured", passed + 1)
-            self._status.count(site, source, "gated.rate", passed - self._vain[source])
+            # Frames grabbed but not wanted. Those that the source dropped are counted already.
+            passed = seq - self._seq[source] - self._vain[source]
+            gated = {what: n for (of, what), n in self._gated.items() if of == source}
+            rate = passed - sum(gated.values())
+            self._status.counts(site, source, {"captured": passed + 1, "gated.rate": rate, **gated})
+            self._gated = Counter({key: n for key, n in self._gated.items() if key[0] != source})
             self._seq[source], self._vain[source] = seq + 1, 0
             chunk = msgspec.structs.replace(chunk, seq=seq)
             self._status.reach(site, source, "captured", chunk.start)
         with self._lock:
             self._heard[source] = self._clock()
+            if isinstance(chunk, FrameChunk):
+                self._spans[source] = chunk.end - chunk.start
             self._holes.pop(source, None)
             self._state, self._reason = "live", ""
         if (
@@ -245,9 +256,14 @@ class Capture:
 
     def _told(self, source: str, what: str) -> None:
         """Counts for a source; PortAudio's thread calls it too."""
+        if what.startswith("gated."):  # counted with the next chunk, whose `seq` counts them too
+            self._gated[source, what] += 1
+            return
+        more = {what: 1}
         if what.startswith("dropped."):
             self._vain[source] += 1
-        self._count(source, what)
+            more["captured"] = 1
+        self._status.counts(self._settings.site, source, more)
 
     def _set(self, state: str, reason: str) -> None:
         with self._lock:
@@ -336,10 +352,11 @@ class Capture:
         with self._lock:
             state, reason, heard = self._state, self._reason, self._heard[source]
             hole = self._holes.get(source)
+            patience = max(self._settings.stalled, FRAMES_MISSED * self._spans.get(source, 0))
         if state in ("live", "connecting") and hole is not None:
             return "lost", hole
-        if state == "live" and now - heard > self._settings.stalled:
-            return "lost", f"nothing came for {self._settings.stalled / SECOND:g} s"
+        if state == "live" and now - heard > patience:
+            return "lost", f"nothing came for {patience / SECOND:g} s"
         return state, reason
 
     def _roster(self, source: str, now: int) -> Roster:

@@ -76,6 +76,10 @@ class StreamClock:
         self._last[track] = start
         return start
 
+    def expected(self, position: int) -> int | None:
+        """Ns UTC of the frame at this position if the stream goes on as it did; None at first."""
+        return None if self._anchor is None else self._anchor + position
+
 
 class PlaybackPacer:
     """Delays a recording to its own speed; a jump or a step back in its times sets a new start.
@@ -109,7 +113,11 @@ class FrameRateLimiter:
 
     def wants(self, start: int) -> bool:
         """Whether the frame at `start` (ns) is selected; a quarter period early still counts."""
-        if start < self._due - self.period // 4:
+        if not self.would(start):
             return False
         self._due = (self._due if start - self._due < self.period else start) + self.period
         return True
+
+    def would(self, start: int) -> bool:
+        """Whether the frame at `start` (ns) would be selected now; if not, it never will be."""
+        return start >= self._due - self.period // 4

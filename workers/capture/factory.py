@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipeline import codec
-from pipeline.config.schema import Camera, Microphone, Site
+from pipeline.config.schema import Camera, Microphone, Site, addresses
 from pipeline.errors import ConfigError, DecodeError, install_hint
+from pipeline.limits import MAX_KEYFRAME_DISTANCE
 from pipeline.ports import Source
 from pipeline.sources import REPORTS_SOURCE, first_free, roster
 from pipeline.topics import AUDIO, FRAMES, REPORTS
 from pipeline.types import SECOND
 from workers.capture.capture import (
+    FRAMES_MISSED,
     MAX_CHUNK_BYTES,
     STALLED_AFTER,
     Capture,
@@ -48,14 +50,10 @@ def captures(  # noqa: PLR0913
     A camera and a microphone with the same stream or file share its connection and its clock.
     Raises ConfigError for an address that is not allowed or that needs a missing package.
     """
-    cameras = {
-        of: parse(expand(camera.source, f"sites.{name}.cameras.{of}.source"), "camera", base)
-        for of, camera in site.cameras.items()
-    }
-    rooms = {
-        of: parse(expand(room.source, f"sites.{name}.microphones.{of}.source"), "microphone", base)
-        for of, room in site.microphones.items()
-    }
+    cameras, rooms = (
+        {of: _address(name, kind, of, given, expand, base) for of, given in sources.items()}
+        for kind, sources in (("camera", site.cameras), ("microphone", site.microphones))
+    )
     made = connections(cameras, rooms)
     if any(not camera and not address.streamed for camera, _, address in made):
         _need_microphone(load)
@@ -77,6 +75,15 @@ def captures(  # noqa: PLR0913
         )
         for camera, room, address in made
     ]
+
+
+def _address(
+    site: str, kind: str, name: str, given: Camera | Microphone, expand: Expand, base: Path
+) -> Address:
+    """The address that is read: of a camera with two streams, the one that is looked at."""
+    way, source = next(iter(addresses(given).items()))
+    path = ".".join(map(str, ("sites", site, f"{kind}s", name, *way)))
+    return parse(expand(source, path), kind, base)
 
 
 def connections(
@@ -126,9 +133,12 @@ def silence_limit(camera: Camera | None, most: int = LOST_AFTER) -> int:
     """The longest time (ns) in which a live capture may publish nothing of a source.
 
     It is `most` for a usual source. A camera with one frame a minute is lost only after three
-    minutes, and until then its capture may publish nothing.
+    minutes, and until then its capture may publish nothing. So is one whose keyframes alone are
+    decoded after the time of three keyframes, at their greatest distance.
     """
-    return max(most, patience(camera) + 10 * SECOND)
+    sparse = camera is not None and camera.detect.decode != "all"
+    longest = FRAMES_MISSED * MAX_KEYFRAME_DISTANCE if sparse else 0
+    return max(most, max(longest, patience(camera)) + 10 * SECOND)
 
 
 def source(
@@ -138,17 +148,18 @@ def source(
     room: str,
     settings: Camera | Microphone,
     *,
-    track: int | None = None,
+    hearing: Microphone | None = None,
     clock: Clock,
     count: Count,
 ) -> Source:
     """Connects to `address`; raises SourceLost. `doctor` uses it too.
 
-    `settings` are those of the camera, if there is one; `track` is that of the microphone.
+    `settings` are those of the camera, if there is one; `hearing` are those of the microphone.
 
     Device packages are imported here, so that an unused extra need not be installed.
     """
     seen = settings if isinstance(settings, Camera) else None
+    track, hear = (hearing.track, hearing.hear) if hearing else (None, None)
     if address.scheme == "file":
         from workers.capture.recorded_file import RecordedSource
 
@@ -159,12 +170,14 @@ def source(
             microphone=room,
             track=track,
             detect=seen.detect if seen else None,
+            hear=hear,
             clock=clock,
             count=count,
         )
     if address.streamed:
         from workers.capture.av_stream import MediaSource
         from workers.capture.stream_opening import STREAM_TIMEOUT
+        from workers.media.picture_decoder import OFF
 
         return MediaSource(
             address,
@@ -173,14 +186,16 @@ def source(
             microphone=room,
             track=track,
             detect=seen.detect if seen else None,
+            hear=hear,
             patience=max(STREAM_TIMEOUT, patience(seen) / SECOND),
+            hwaccel=seen.hwaccel if seen else OFF,
             clock=clock,
             count=count,
         )
     if room:
         from workers.capture.microphone import MicrophoneSource
 
-        return MicrophoneSource(address, site, room, clock=clock, count=count)
+        return MicrophoneSource(address, site, room, clock=clock, count=count, hear=hear)
     from workers.capture.camera import CameraSource
 
     detect = settings.detect if isinstance(settings, Camera) else Camera(source="").detect
@@ -205,9 +220,9 @@ def _maker(
     clock: Clock,
 ) -> MakeSource:
     settings = site.cameras[camera] if camera else site.microphones[room]
-    track = site.microphones[room].track if room else None
+    hearing = site.microphones[room] if room else None
     return lambda count: source(
-        address, name, camera, room, settings, track=track, clock=clock, count=count
+        address, name, camera, room, settings, hearing=hearing, clock=clock, count=count
     )
 
 
@@ -220,4 +235,4 @@ def patience(camera: Camera | None) -> int:
     STALLED_AFTER. A file says its holes itself."""
     if camera is None:
         return STALLED_AFTER
-    return max(STALLED_AFTER, round(3 * SECOND / camera.detect.fps))
+    return max(STALLED_AFTER, round(FRAMES_MISSED * SECOND / camera.detect.fps))

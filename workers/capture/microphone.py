@@ -10,6 +10,7 @@ from typing import Any
 
 import pyaudio
 
+from pipeline.config.schema import Hear
 from pipeline.errors import SourceLost
 from pipeline.types import AudioChunk
 from workers.capture.clock import Clock
@@ -48,12 +49,14 @@ class MicrophoneSource:
         *,
         clock: Clock,
         count: Callable[[str, str], None],
+        hear: Hear | None = None,
         port: Callable[[], Any] | None = None,
     ) -> None:
         self._site = site
         self._name = name
         self._clock = clock
         self._count = count
+        self._hear = hear
         self._blocks: queue.Queue[Block] = queue.Queue(MAX_BLOCKS_WAITING)
         try:
             self._port = (port or _port)()  # new for each connection: PortAudio lists devices here
@@ -81,7 +84,7 @@ class MicrophoneSource:
             raise
 
     def __iter__(self) -> Iterator[AudioChunk]:
-        chunks = Chunks(self._site, self._name, self._rate)
+        chunks = Chunks(self._site, self._name, self._rate, hear=self._hear)
         while True:
             data, ended, overrun = self._block()
             if overrun:

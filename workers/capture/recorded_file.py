@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from models.hearing.waveform import RATE
-from pipeline.config.schema import Detect
+from pipeline.config.schema import Detect, Hear
 from pipeline.errors import SourceLost
 from pipeline.types import SECOND, AudioChunk, Chunk, FrameChunk, Progress
 from workers.capture.clock import Clock, PlaybackPacer, StreamClock
@@ -24,7 +24,7 @@ from workers.capture.stream_opening import chosen, why_no_file
 from workers.config.source_address import Address
 from workers.media import recordings
 from workers.media.containers import BROKEN, Unplayable, open_file
-from workers.media.jpeg import encoded, fits
+from workers.media.jpeg import fits
 from workers.media.motion import measured, model_for
 from workers.media.pcm import SOURCE_RATES, Chunks, Resampler
 from workers.media.recording_reader import RecordingReader
@@ -52,6 +52,7 @@ class RecordedSource:
         microphone: str = "",
         track: int | None = None,
         detect: Detect | None = None,
+        hear: Hear | None = None,
         clock: Clock,
         count: Callable[[str, str], None],
         wait: Callable[[float], None] = time.sleep,
@@ -66,7 +67,7 @@ class RecordedSource:
         self._speed = PlaybackPacer(clock, wait)
         self._times = StreamClock(clock)
         self._line = Resampler()
-        self._chunks = Chunks(site, microphone, RATE)
+        self._chunks = Chunks(site, microphone, RATE, hear=hear)
         self._block = np.zeros(0, np.float32)
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._seq = 0
@@ -148,8 +149,7 @@ class RecordedSource:
                 yield from self._hole(now)
                 continue
             self._in_hole = False
-            pixels = self._shown[1].pixels()
-            data = encoded(pixels)
+            jpeg = self._shown[1].jpeg()
             start = self._times.at(round(now * SECOND), "picture")
             period = round(self._due / self._fps * SECOND) - round(now * SECOND)
             seen = measured(self._motion, self._shown[1].luma, start)
@@ -160,9 +160,9 @@ class RecordedSource:
                 start=start,
                 end=start + period,
                 seq=seq,
-                width=pixels.shape[1],
-                height=pixels.shape[0],
-                data=data,
+                width=jpeg.width,
+                height=jpeg.height,
+                data=jpeg.data,
                 look=seen.look,
                 motion=seen.motion,
                 regions=seen.regions,

@@ -178,11 +178,12 @@ class _Pump:
             ready.register(self._camera, selectors.EVENT_READ)
             going = True
             while going:
-                for key, _ in ready.select():
+                some = ready.select()
+                if self._handshake.done:  # a picture is many packets: most of them come meanwhile
+                    time.sleep(PAUSE)
+                for key, _ in some:
                     asked = key.fileobj is self._player
                     going = going and (self._ask() if asked else self._answer())
-                if self._handshake.done:
-                    time.sleep(PAUSE)
 
     def _ask(self) -> bool:
         data = _received(self._player)

@@ -29,14 +29,16 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
+_DETECTORS = {
+    "yolox": Adapter("models.vision.detector", ONNX, several=True),
+    "onnx": Adapter("models.vision.detector", ONNX, several=True),
+    "ultralytics": Adapter(
+        "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
+    ),
+}
 ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> kind
-    "detector": {
-        "yolox": Adapter("models.vision.detector", ONNX, several=True),
-        "onnx": Adapter("models.vision.detector", ONNX, several=True),
-        "ultralytics": Adapter(
-            "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
-        ),
-    },
+    "detector": _DETECTORS,
+    "detector_high": _DETECTORS,
     "speech": {
         "faster-whisper": Adapter("models.hearing.speech", GPU),
         "openai-whisper": Adapter(

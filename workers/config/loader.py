@@ -18,7 +18,7 @@ import msgspec
 
 from pipeline.config import checks
 from pipeline.config.problem import Problem, Way, nearest
-from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus
+from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus, addresses
 from pipeline.errors import ConfigError
 from workers.config import adapters, source_address, ssrf_guard
 from workers.config.findings import NOTE, WARNING, ConfigFinding, Lines, faulty, located
@@ -273,13 +273,13 @@ def _addresses(config: Config, env: Mapping[str, str], base: Path) -> Iterator[P
     for name, site in config.sites.items():
         for kind, sources in (("camera", site.cameras), ("microphone", site.microphones)):
             for of, settings in sources.items():
-                way: Way = ("sites", name, f"{kind}s", of, "source")
-                try:
-                    source = checkable(settings.source, env)
-                    if source is not None:
-                        source_address.parse(source, kind, base)
-                except ConfigError as error:
-                    yield Problem(way, str(error))
+                for at, given in addresses(settings).items():
+                    try:
+                        source = checkable(given, env) if given else None
+                        if source is not None:
+                            source_address.parse(source, kind, base)
+                    except ConfigError as error:
+                        yield Problem(("sites", name, f"{kind}s", of, *at), str(error))
     for i, webhook in enumerate(config.webhooks):
         try:
             url = checkable(webhook.url, env)

@@ -16,7 +16,7 @@ from models.registry import REGISTRY
 from models.weight_folders import present
 from pipeline.config.model_needs import needed_models
 from pipeline.config.problem import Problem, Way, nearest
-from pipeline.config.schema import Config, KafkaBus
+from pipeline.config.schema import Config, KafkaBus, addresses
 from pipeline.errors import ConfigError, install_hint
 from pipeline.stages import ALL_STAGES
 from workers.config import source_address
@@ -100,16 +100,23 @@ def _sources(config: Config, env: Env, base: Path) -> Iterator[Problem]:
     for site_name, site in config.sites.items():
         for kind, sources in (("camera", site.cameras), ("microphone", site.microphones)):
             for name, settings in sources.items():
-                way: Way = ("sites", site_name, f"{kind}s", name, "source")
-                try:
-                    given = checkable(settings.source, env)
-                    address = given and source_address.parse(given, kind, base)
-                except ConfigError:
-                    continue  # a problem, and told as one
-                if isinstance(address, source_address.Address):
-                    hint = host_hint(given) if isinstance(given, str) else ""
-                    told = _source(address, kind, f"; the address {hint}" if hint else "")
-                    yield from (Problem(way, what) for what in told)
+                for at, given in addresses(settings).items():
+                    way: Way = ("sites", site_name, f"{kind}s", name, *at)
+                    yield from _address(given, kind, way, env, base)
+
+
+def _address(
+    source: str | Mapping[str, str], kind: str, way: Way, env: Env, base: Path
+) -> Iterator[Problem]:
+    try:
+        given = checkable(source, env)
+        address = given and source_address.parse(given, kind, base)
+    except ConfigError:
+        return  # a problem, and told as one
+    if isinstance(address, source_address.Address):
+        hint = host_hint(given) if isinstance(given, str) else ""
+        told = _source(address, kind, f"; the address {hint}" if hint else "")
+        yield from (Problem(way, what) for what in told)
 
 
 def _source(address: source_address.Address, kind: str, hint: str) -> Iterator[str]:

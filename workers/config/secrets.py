@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from pipeline.config.problem import Way
-from pipeline.config.schema import Config, KafkaBus, Tls, Webhook
+from pipeline.config.schema import Config, KafkaBus, Tls, Webhook, addresses
 from pipeline.errors import ConfigError
 from workers.config.system_files import system_file
 
@@ -227,12 +227,13 @@ def references(config: Config) -> Iterator[tuple[Way, str, bool]]:
     for site_name, site in config.sites.items():
         for kind, sources in (("cameras", site.cameras), ("microphones", site.microphones)):
             for name, settings in sources.items():
-                way: Way = ("sites", site_name, kind, name, "source")
-                if isinstance(settings.source, str):
-                    yield way, settings.source, False
-                else:
-                    for key, text in settings.source.items():
-                        yield (*way, key), text, key == "password"
+                for at, source in addresses(settings).items():
+                    way: Way = ("sites", site_name, kind, name, *at)
+                    if isinstance(source, str):
+                        yield way, source, False
+                    else:
+                        for key, text in source.items():
+                            yield (*way, key), text, key == "password"
     for i, webhook in enumerate(config.webhooks):
         yield ("webhooks", i, "url"), webhook.url, False
         given = webhook.secret

@@ -148,7 +148,8 @@ def tell(
     """Collects the story of a scene from the bus that it was played on."""
     records = sorted(
         (record for record in map(codec.decode, bus.values(topics.OBSERVATIONS))
-         if isinstance(record, Detections | Sound | Utterance | Described)),
+         if isinstance(record, Detections | Sound | Utterance | Described)
+         and not (isinstance(record, Sound) and record.early)),
         key=lambda record: (record.start, record.source),
     )  # fmt: skip
     levels: dict[str, list[tuple[int, float]]] = {}

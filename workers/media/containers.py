@@ -7,11 +7,13 @@ another file or another host. A picture of more than `MAX_PIXELS` is refused bef
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import av
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 from pipeline.errors import ConfigError
 from pipeline.limits import MAX_PIXELS
@@ -22,13 +24,15 @@ FORMATS = (  # formats that FFmpeg may detect: no playlist, no script, no list o
 )
 TIMELESS = frozenset({"mjpeg", "mpjpeg", "h264", "hevc"})  # formats without times of their own
 BROKEN = (av.error.FFmpegError, OSError, ValueError)  # what one bad packet or frame may raise
-_PICTURES = {"max_pixels": str(MAX_PIXELS)}
+PICTURE_LIMITS = {"max_pixels": str(MAX_PIXELS)}
 _LISTS = {  # by scheme: protocols, formats
     "file": ("file", FORMATS),
     "http": ("http,tcp", FORMATS),
     "https": ("https,tls,tcp,http", FORMATS),
     "rtsp": ("rtsp,tcp", f"rtsp,{FORMATS}"),
 }
+
+_own = threading.local()
 
 av.logging.set_level(None)  # FFmpeg's own lines may quote addresses
 
@@ -41,7 +45,7 @@ def options(scheme: str) -> dict[str, str]:
     """FFmpeg's options for an address of this scheme."""
     protocols, formats = _LISTS[scheme]
     return {
-        **_PICTURES,
+        **PICTURE_LIMITS,
         "protocol_whitelist": protocols,
         "format_whitelist": formats,
         "rtsp_transport": "tcp",
@@ -60,7 +64,7 @@ def open_file(path: Path) -> Any:
         msg = f"{path}: is empty"
         raise Unplayable(msg)
     protocols, formats = _LISTS["file"]
-    limits = {**_PICTURES, "protocol_whitelist": protocols, "format_whitelist": formats}
+    limits = {**PICTURE_LIMITS, "protocol_whitelist": protocols, "format_whitelist": formats}
     try:
         return av.open(f"file:{path.absolute()}", options=limits)
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -103,5 +107,18 @@ def _decodable(stream: Any, kind: str) -> Any:
         msg = f"has {kind} in a format (codec) that cannot be decoded here; use {better}"
         raise LookupError(msg)
     stream.codec_context.thread_count = 1  # each further thread delays a stream by a frame
-    stream.codec_context.options = dict(_PICTURES)  # the options of a container do not reach it
+    stream.codec_context.options = dict(
+        PICTURE_LIMITS
+    )  # the options of a container do not reach it
     return stream
+
+
+def converted(frame: Any, *size: int, **to: Any) -> Any:
+    """The frame in another size or format; `to` has the arguments of `VideoFrame.reformat`.
+
+    That method makes a converter for each frame, and each converter starts threads of its own. Here
+    each thread keeps one converter, which starts none. The pixels are the same.
+    """
+    if not hasattr(_own, "converter"):
+        _own.converter = VideoReformatter()
+    return _own.converter.reformat(frame, *size, threads=1, **to)

@@ -12,7 +12,9 @@ import numpy as np
 import soxr
 
 from models.hearing.waveform import RATE, Samples
+from pipeline.config.schema import Hear
 from pipeline.types import SECOND, AudioChunk
+from workers.media.noise_floor import floor_for, measured
 
 SOURCE_RATES = range(1_000, 768_001)
 CANCELLED = 0.02  # share of the loudest channel's power; of two unlike channels the mean keeps 0.25
@@ -106,15 +108,18 @@ class Chunks:
     Times count samples from the first block on. If blocks keep arriving later than that by more
     than MAX_SLIP (samples were lost), the times get a gap. Blocks that arrive earlier (a fast
     device) are dropped and counted in `ahead`. So chunks never overlap, and never drift from the
-    clock.
+    clock. `hear` says whether the noise of the microphone is learnt.
     """
 
-    def __init__(self, site: str, source: str, rate: int, *, seq: int = 0) -> None:
+    def __init__(
+        self, site: str, source: str, rate: int, *, seq: int = 0, hear: Hear | None = None
+    ) -> None:
         self.ahead = 0
         self.seq = seq  # of the next chunk
         self._site = site
         self._source = source
         self._rate = rate
+        self._noise = floor_for(site, source, hear or Hear())
         self._resample = (
             soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
             if rate != RATE
@@ -145,6 +150,8 @@ class Chunks:
         start = self._anchor + self._made * SECOND // RATE
         self._made += len(samples)
         seq, self.seq = self.seq, self.seq + 1
+        data = to_s16(samples)
+        heard = measured(self._noise, data, start)
         return AudioChunk(
             site=self._site,
             source=self._source,
@@ -153,5 +160,7 @@ class Chunks:
             seq=seq,
             rate=RATE,
             channels=1,
-            data=to_s16(samples),
+            data=data,
+            listen=heard.listen,
+            noise_db=heard.noise_db,
         )

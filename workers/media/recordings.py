@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.hearing.waveform import RATE, Samples
-from workers.media.containers import Unplayable, open_file, picture_track, sound_track
-from workers.media.jpeg import Pixels, fits, fitted
+from workers.media.containers import Unplayable, converted, open_file, picture_track, sound_track
+from workers.media.jpeg import Pixels, encoded, fits, fitted
 from workers.media.motion import HEIGHT, WIDTH, Luma, small_luma
 from workers.media.pcm import SOURCE_RATES, Resampler, downmixed, to_s16
 from workers.media.recording_reader import RecordingReader
@@ -42,11 +42,21 @@ _LOUDEST = 1e6  # a larger float sample is a fault, not a sound
 _SCALES = {"u8": 128, "s16": 2**15, "s32": 2**31, "s64": 2**63, "flt": 1, "dbl": 1}
 
 
+class Jpeg(NamedTuple):
+    """One JPEG and its size in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
 class Picture:
-    """A decoded frame that is converted to pixels only on demand.
+    """A decoded frame that is converted to pixels and to JPEG only on demand, and once.
 
     `stretch` is how many times wider than high a pixel is (the sample aspect ratio).
     """
+
+    _jpeg: Jpeg | None = None
 
     def __init__(
         self, frame: Any, longest: int, stretch: Fraction = SQUARE, *, black: bool = False
@@ -55,6 +65,13 @@ class Picture:
         self._longest = longest
         self._stretch = stretch
         self._black = black
+
+    def jpeg(self) -> Jpeg:
+        """Returns the JPEG of `pixels`; a picture that is shown again is not encoded again."""
+        if self._jpeg is None:
+            pixels = self.pixels()
+            self._jpeg = Jpeg(encoded(pixels), pixels.shape[1], pixels.shape[0])
+        return self._jpeg
 
     def dark(self) -> Picture:
         """Returns a black picture of the same size."""
@@ -66,7 +83,7 @@ class Picture:
         if self._black:
             pixels: Pixels = np.zeros((height, width, 3), np.uint8)
         else:
-            small = self._frame.reformat(width, height, format="bgr24", interpolation="AREA")
+            small = converted(self._frame, width, height, format="bgr24", interpolation="AREA")
             pixels = small.to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, round(self._frame.rotation / 90)))
 
@@ -84,7 +101,7 @@ def _luma_plane(frame: Any) -> NDArray[np.uint8]:
     if planar and kind.components[0].bits == 8 and plane.line_size >= frame.width:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         return rows[: frame.height, : frame.width]
-    return frame.reformat(format="gray").to_ndarray()  # type: ignore[no-any-return]
+    return converted(frame, format="gray").to_ndarray()  # type: ignore[no-any-return]
 
 
 class VideoReader(Protocol):

@@ -31,8 +31,7 @@ from pipeline.types import (
     event_start,
 )
 from pipeline.words import cleaned, cleaned_line
-from workers.media import recordings
-from workers.media.jpeg import encoded
+from workers.media import noise_floor, recordings
 from workers.media.motion import Motion, measured, model_for
 from workers.replay.scene_file import Scene, SceneCamera, SceneMode, Span, exact, load_scene, ns_of
 from workers.runtime.status import Status
@@ -198,16 +197,16 @@ class _Player:
     def _frame(
         self, picture: recordings.Picture, seen: Motion, seq: int, start: int, end: int
     ) -> FrameChunk:
-        pixels = picture.pixels()
+        jpeg = picture.jpeg()
         return FrameChunk(
             site=self._scene.site,
             source=self._name,
             start=start,
             end=end,
             seq=seq,
-            width=pixels.shape[1],
-            height=pixels.shape[0],
-            data=encoded(pixels),
+            width=jpeg.width,
+            height=jpeg.height,
+            data=jpeg.data,
             look=seen.look,
             motion=seen.motion,
             regions=seen.regions,
@@ -227,10 +226,14 @@ class _Player:
             total,
             count=lambda what, n: self._count(scene.site, self._name, what, n),
         )
+        hear = self._site.microphones[self._name].hear
+        noise = noise_floor.floor_for(scene.site, self._name, hear)
         for seq, first in enumerate(range(0, total, CHUNK_SAMPLES)):
             last = min(first + CHUNK_SAMPLES, total)
             start = scene.start + first * SECOND // RATE
             data = mix.between(first, last)
+            # Measured also where it is published already: the floor is as in an unbroken run.
+            heard = noise_floor.measured(noise, data, start)
             if start > self._after:
                 yield AudioChunk(
                     site=scene.site,
@@ -241,6 +244,8 @@ class _Player:
                     rate=RATE,
                     channels=1,
                     data=data,
+                    listen=heard.listen,
+                    noise_db=heard.noise_db,
                 )
             self._count(scene.site, self._name, "captured", 1)
 

@@ -7,11 +7,15 @@ module compares it with the end offset of the topic.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Protocol
 
 from pipeline.bus.kafka.state import reached
 from pipeline.bus.log import LocalLog
+from pipeline.sources import speech_source
+from pipeline.stages import SPEAKS, readers
+from pipeline.topics import AUDIO, FRAMES
+from workers.runtime.status import Ledger
 
 MAX_BACKLOG = 1000  # entries; a stage with a larger backlog
 BACKLOG_TIMEOUT = 60.0  # for so many seconds does not keep up
@@ -166,6 +170,26 @@ class StageLag:
     def lost(self) -> dict[str, int]:
         """Entries, since the start, that retention deleted before each stage read them."""
         return {stage.group: stage.lost for stage in self._stages}
+
+
+def count_earlier(bus: LocalLog, status: Ledger, known: Collection[tuple[str, str]]) -> None:
+    """Counts the chunks of `known` sources that an earlier process stored and no stage answered."""
+    for topic, group in SPEAKS.items():
+        place, note = bus.committed(topic, group)
+        for key, n in bus.chunks(topic, reached(place, note.decode(errors="replace"))).items():
+            site, _, source = key.partition("/")
+            if (site, source) in known:
+                status.count(site, source, "captured.earlier", n)
+
+
+def count_missed(status: Ledger, group: str, chunks: Mapping[str, int]) -> None:
+    """Counts frames and sound that retention deleted before the stage `group` had read them."""
+    if group not in (*readers(FRAMES), *readers(AUDIO)):
+        return
+    for key, n in chunks.items():
+        site, _, source = key.partition("/")
+        named = source if group in SPEAKS.values() else speech_source(source)
+        status.count(site, named, "dropped.retention", n)
 
 
 def caught_up(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import topics
 from pipeline.bus.disk_space import usual_spare
-from pipeline.bus.log import LocalLog, Retention
+from pipeline.bus.log import LocalLog, Missed, Retention
 from pipeline.bus.private import FOLDER, OTHERS, tighten
 from pipeline.config.schema import Config
 from pipeline.config.topic_plan import shares
@@ -90,12 +90,13 @@ def local_log(
     *,
     give: Callable[[int], int] = lambda wanted: 0,
     stop: threading.Event | None = None,
+    missed: Missed = lambda group, chunks: None,
 ) -> LocalLog:
     """Opens the daemon's log in the state folder `folder`; raises OutsideError while another
     process has it.
 
     `give` frees about so many bytes of other files when the disk is full. Waits of the log end
-    when `stop` is set.
+    when `stop` is set. `missed` is told of chunks that were deleted before a stage read them.
     """
     state_folder(settings, folder)
     return LocalLog(
@@ -105,6 +106,7 @@ def local_log(
         spare=usual_spare(folder),
         give=give,
         stop=stop,
+        missed=missed,
     )
 
 

@@ -20,6 +20,7 @@ class Ledger(Protocol):
     """Counts what a stage did with the records that it read; `Status` is one."""
 
     def count(self, site: str, source: str, what: str, n: int = 1) -> None: ...
+    def counts(self, site: str, source: str, more: Mapping[str, int]) -> None: ...
     def reach(self, site: str, source: str, what: str, time: int) -> None: ...
 
 
@@ -57,6 +58,8 @@ class SubscriberState(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """A consistent copy of a Status; `counts` is site -> source -> what -> number.
 
+    `waiting` is site -> source -> how many captured frames or audio chunks no stage has answered
+    yet, for the sources that this process captures.
     `reached` is site -> source -> what -> event time (ns), `presence` is site -> source -> presence
     in the newest window. `modes` is site -> what is in force, where it is not the default.
     `subscribers` is name -> state.
@@ -69,6 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     presence: dict[str, dict[str, Presence]] = {}
     modes: dict[str, SiteMode] = {}
     subscribers: dict[str, SubscriberState] = {}
+    waiting: dict[str, dict[str, int]] = {}
 
     @property
     def lost_sources(self) -> int:
@@ -88,10 +92,11 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Status:
     """Counters, gauges and source states; thread safe.
 
-    The balance of a source: `captured` = `processed` + `gated.*` + `dropped.*` + waiting, over
-    distinct frames or audio chunks. A frame that is published and then skipped is `dropped.stale`.
-    Other counters (published, overrun, ahead, damaged, cut.*, repaired.*, unusable.*) are not part
-    of the balance.
+    The balance of a source: the sum of `captured*` = `processed` + the sum of `gated.*` + the sum
+    of `dropped.*` + waiting, over distinct frames or audio chunks. A frame that is published and
+    then skipped is `dropped.stale`. Other counters (published, overrun, ahead, damaged, cut.*,
+    repaired.*, unusable.*) are not part of the balance. What changes together is counted together,
+    by `counts`, so that no snapshot is taken between.
     """
 
     def __init__(self) -> None:
@@ -109,6 +114,13 @@ class Status:
         if n:
             with self._lock:
                 self._counts[site, source, what] += n
+
+    def counts(self, site: str, source: str, more: Mapping[str, int]) -> None:
+        """Adds to several counters of a source at once: a snapshot has all of it or nothing."""
+        with self._lock:
+            for what, n in more.items():
+                if n:
+                    self._counts[site, source, what] += n
 
     def source(self, site: str, source: str, state: str, reason: str = "") -> None:
         """Sets the state of a source; the same state again changes nothing."""
@@ -175,4 +187,19 @@ class Status:
                 dict(self._presence),
                 dict(self._modes),
                 dict(self._subscribers),
+                {site: _waiting(of) for site, of in counts.items()},
             )
+
+
+def _waiting(sources: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """What of each captured source is in no other place of the balance.
+
+    A capture worker has handed on what the brokers acknowledged (`forwarded`).
+    """
+    waiting = {}
+    for source, counts in sources.items():
+        came = sum(n for what, n in counts.items() if what.startswith("captured"))
+        if came:
+            gone = sum(n for what, n in counts.items() if what.startswith(("gated.", "dropped.")))
+            waiting[source] = came - gone - counts.get("processed", 0) - counts.get("forwarded", 0)
+    return waiting

@@ -27,7 +27,7 @@ from models import weights
 from models.registry import REGISTRY
 from pipeline.config.checks import webhook_names
 from pipeline.config.model_needs import needed_models
-from pipeline.config.schema import Config, Site, size_bytes
+from pipeline.config.schema import Config, Site, addresses, size_bytes
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, install_hint
 from workers.capture import factory
 from workers.config import source_address, ssrf_guard
@@ -35,13 +35,16 @@ from workers.config.findings import ConfigFinding
 from workers.config.secrets import Secrets
 from workers.delivery.state_log import sentence
 from workers.setup import storage_estimate, subscriber_health
-from workers.setup.source_trial import TRIAL_TIMEOUT, try_connection
+from workers.setup.source_trial import TRIAL_TIMEOUT, Seen, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.setup.subscriber_health import Notes
 from workers.stages.site_plan import load_head
 
 PIPE_WIDTH = 1000  # columns
-_SOURCE = re.compile(r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.source")
+_SOURCE = re.compile(
+    r"sites\.([^.]+)\.(camera|microphone)s\.([^.]+)\.(?:source|streams\.(detect|record))"
+)
+RECORD = "record"  # the stream of a camera that nothing reads yet
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -84,12 +87,17 @@ def _with_lines(found: Sequence[Check], problems: Sequence[ConfigFinding]) -> li
     for problem in problems:
         line = f"{Path(problem.file).name}:{problem.line}"
         of = _SOURCE.fullmatch(problem.path)
-        name = f"{of[2]} {of[1]}/{of[3]}" if of else ""
+        name = _check_name(of[2], of[1], of[3], of[4] or "") if of else ""
         if name in told and told[name].detail == problem.message:
             told[name] = Check(name, False, f"{line}: {problem.message}")
         else:
             told[f"{line} {problem}"] = Check(line, False, f"{problem.path}: {problem.message}")
     return list(told.values())
+
+
+def _check_name(kind: str, site: str, name: str, stream: str = "") -> str:
+    """The name of the check of a source; one of its stream `record` says so."""
+    return f"{kind} {site}/{name}" + (f" {RECORD}" if stream == RECORD else "")
 
 
 def show(checks: list[Check], *, as_json: bool) -> None:
@@ -226,18 +234,25 @@ def _tried(config: Config, secrets: Secrets, base: Path) -> _Found:
     """Tries all connections at once, each as `run` makes it; a bad address hides no other."""
     found, jobs, names = _Found(), [], []
     for site_name, site in config.sites.items():
-        addresses: dict[str, dict[str, source_address.Address]] = {}
+        read: dict[str, dict[str, source_address.Address]] = {}
         for kind, named in (("camera", site.cameras), ("microphone", site.microphones)):
-            good = addresses.setdefault(kind, {})
+            good = read.setdefault(kind, {})
             for name, settings in named.items():
-                names.append(check := f"{kind} {site_name}/{name}")
-                path = f"sites.{site_name}.{kind}s.{name}.source"
-                try:
-                    given = secrets.source(settings.source, path)
-                    good[name] = source_address.parse(given, kind, base)
-                except ConfigError as error:
-                    found.checks[check] = Check(check, False, str(error))
-        for camera, room, address in factory.connections(*addresses.values()):
+                for at, source in addresses(settings).items():
+                    stream = str(at[-1])
+                    names.append(check := _check_name(kind, site_name, name, stream))
+                    path = ".".join(map(str, ("sites", site_name, f"{kind}s", name, *at)))
+                    try:
+                        given = secrets.source(source, path)
+                        address = source_address.parse(given, kind, base)
+                    except ConfigError as error:
+                        found.checks[check] = Check(check, False, str(error))
+                        continue
+                    if stream == RECORD:
+                        jobs.append(_Job(site_name, site, name, "", address, RECORD))
+                    else:
+                        good[name] = address
+        for camera, room, address in factory.connections(*read.values()):
             jobs.append(_Job(site_name, site, camera, room, address))
     _together(jobs, found)
     found.checks = {name: found.checks[name] for name in names}
@@ -252,12 +267,15 @@ class _Job(msgspec.Struct, frozen=True):
     camera: str
     microphone: str
     address: source_address.Address
+    stream: str = ""
 
     @property
     def names(self) -> list[str]:
         """The names of the checks that it answers."""
         pairs = (("camera", self.camera), ("microphone", self.microphone))
-        return [f"{kind} {self.site_name}/{name}" for kind, name in pairs if name]
+        return [
+            _check_name(kind, self.site_name, name, self.stream) for kind, name in pairs if name
+        ]
 
     def run(self, found: _Found) -> None:
         """Tries the connection and stores the results."""
@@ -276,7 +294,7 @@ class _Job(msgspec.Struct, frozen=True):
             what = f"the package {error.name} is not installed"
             found.checks.update({name: Check(name, False, what) for name in self.names})
             return
-        if trial.seen is not None:
+        if trial.seen is not None and self.stream != RECORD:
             found.pictures[self.site_name, self.camera] = trial.seen.size
         for name in self.names:
             try:
@@ -284,7 +302,8 @@ class _Job(msgspec.Struct, frozen=True):
             except OutsideError as error:
                 found.checks[name] = Check(name, False, str(error))
             else:
-                found.checks[name] = Check(name, True, f"{self.address}: {got}")
+                told = got.unread if isinstance(got, Seen) and self.stream == RECORD else got
+                found.checks[name] = Check(name, True, f"{self.address}: {told}")
 
 
 def _together(jobs: list[_Job], found: _Found) -> None:

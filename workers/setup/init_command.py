@@ -48,6 +48,7 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """What the options of the command say; None: not given."""
 
     camera: str | None = None
+    record: str | None = None
     microphone: str | None = None
     site: str | None = None
     timezone: str | None = None
@@ -90,6 +91,7 @@ class _Conversation:
         camera, microphone = self._sources(given)
         return NewConfig(
             camera=camera,
+            record=self._large_stream(given.record, camera),
             microphone=microphone,
             site=self._value("Name of the site", "--site", given.site, "home", _site),
             timezone=self._value(
@@ -122,7 +124,19 @@ class _Conversation:
                 raise ConfigError(what)
             self.print(f"  {what}\n")
 
-    def _source(self, kind: str, option: str | None, camera: NewSource | None) -> NewSource | None:
+    def _large_stream(self, option: str | None, camera: NewSource | None) -> NewSource | None:
+        """Returns the large stream of the camera, if one is named."""
+        if option is None:
+            return None
+        if camera is None:
+            msg = "--record: names the large stream of a camera; name its small one by --camera"
+            raise ConfigError(msg)
+        record = self._source("camera", option, None, "--record")
+        return record and msgspec.structs.replace(record, name=f"{camera.name}-record")
+
+    def _source(
+        self, kind: str, option: str | None, camera: NewSource | None, flag: str = ""
+    ) -> NewSource | None:
         """Returns a source that works, or one that is kept though it fails, or None."""
         typed = option
         while True:
@@ -133,7 +147,7 @@ class _Conversation:
             try:
                 source = parsed(kind, typed, camera)
             except ConfigError as error:
-                self._refuse(f"--{kind}", error)
+                self._refuse(flag or f"--{kind}", error)
             else:
                 if source is None:
                     return None

@@ -46,7 +46,7 @@ sites:
 _CAMERA = """\
     cameras:
       {name}:
-        source: {source}
+        {source}
         detect: {{fps: 5, min_score: 0.4}}
         zones:
           room: {{coordinates: "0,0, 1,0, 1,1, 0,1"}}    # x,y in fractions of the picture
@@ -103,6 +103,7 @@ class NewConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a new config is to hold; at least a camera or a microphone."""
 
     camera: NewSource | None = DEFAULT_CAMERA
+    record: NewSource | None = None  # the camera's large stream
     microphone: NewSource | None = DEFAULT_MICROPHONE
     site: str = "home"
     timezone: str = "UTC"
@@ -170,9 +171,18 @@ def _text(path: Path, new: NewConfig, folder: Path, passwords: Mapping[str, Path
         site=new.site,
         timezone=new.timezone,
     )
-    for source, template in ((new.camera, _CAMERA), (new.microphone, _MICROPHONE)):
-        if source is not None:
-            text += template.format(name=source.name, source=_source(source, passwords))
+    if new.camera is not None:
+        given = f"source: {_source(new.camera, passwords)}"
+        if new.record is not None:
+            given = (
+                "streams:    # the small stream is looked at; nothing reads the large one yet\n"
+                f"          detect: {_source(new.camera, passwords)}\n"
+                f"          record: {_source(new.record, passwords)}"
+            )
+        text += _CAMERA.format(name=new.camera.name, source=given)
+    if new.microphone is not None:
+        source = _source(new.microphone, passwords)
+        text += _MICROPHONE.format(name=new.microphone.name, source=source)
     text += "    rules:\n"
     text += _ZONE_RULE if new.camera else ""
     text += _SOUND_RULE if new.microphone else ""
@@ -200,7 +210,7 @@ def _source(source: NewSource, passwords: Mapping[str, Path]) -> str:
 def _passwords(new: NewConfig, folder: Path) -> dict[str, Path]:
     """Stores each password in a file of its own; an equal one that is there is used."""
     stored: dict[str, Path] = {}
-    for source in filter(None, (new.camera, new.microphone)):
+    for source in filter(None, (new.camera, new.record, new.microphone)):
         in_url = [secret for _, secret in _SECRET_IN_URL.findall(source.url)]
         for password in filter(None, (source.password, *in_url)):
             if password != password.strip():

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from pipeline.config.schema import Site
+from pipeline.config.schema import Camera, Site
 from pipeline.errors import OutsideError, SourceLost
 from pipeline.types import AudioChunk, FrameChunk
 from workers.capture import factory
@@ -27,6 +27,13 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     looked_at: tuple[int, int]
     size: int  # bytes of the JPEG that is kept
     after: float  # s
+    decoder: str = ""  # what decodes the stream, where the config names a device
+
+    @property
+    def unread(self) -> str:
+        """What to say of a stream that nothing reads yet."""
+        wide, high = self.native
+        return f"a frame of {wide} x {high} after {self.after:.1f} s; nothing reads it yet"
 
     def __str__(self) -> str:
         def times(size: tuple[int, int]) -> str:
@@ -34,7 +41,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
         same = self.native == self.looked_at
         use = "as it is" if same else f"as {times(self.looked_at)}"
-        return f"a frame of {times(self.native)} after {self.after:.1f} s, looked at {use}"
+        by = f", decoded by {self.decoder}" if self.decoder else ""
+        return f"a frame of {times(self.native)} after {self.after:.1f} s, looked at {use}{by}"
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +76,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             msg = "it gives silence only: is it muted?"
             raise OutsideError(msg)
         return self.heard
+
+
+@runtime_checkable
+class _Decoding(Protocol):
+    """A reader that decodes by a device where one is wanted and works."""
+
+    decoder: str
 
 
 @runtime_checkable
@@ -136,7 +151,7 @@ def _once(address: Address, site_name: str, site: Site, camera: str, microphone:
         camera,
         microphone,
         settings,
-        track=site.microphones[microphone].track if microphone else None,
+        hearing=site.microphones[microphone] if microphone else None,
         clock=time.time_ns,
         count=lambda *_: None,
     )
@@ -149,7 +164,10 @@ def _once(address: Address, site_name: str, site: Site, camera: str, microphone:
                 case FrameChunk() if seen is None:
                     size = chunk.width, chunk.height
                     native = source.native if isinstance(source, _Sized) else None
+                    wanted = isinstance(settings, Camera) and settings.hwaccel != "off"
+                    told = source.decoder if wanted and isinstance(source, _Decoding) else ""
                     seen = Seen(
+                        decoder=told,
                         native=native or size,
                         looked_at=size,
                         size=len(chunk.data),

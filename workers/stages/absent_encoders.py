@@ -58,6 +58,7 @@ def guard(name: str) -> Callable[..., Any]:
 # model of the config -> the encoders that depend on it, and what takes their place
 QUIET: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "detector": {"detector": no_boxes},
+    "detector_high": {"detector_high": no_boxes},
     "sound": {"sound": no_scores, "sound_head": no_labels},
     "speech": {"voice": no_voice, "speech": guard("speech")},
     "text": {"text": no_embedding},

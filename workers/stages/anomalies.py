@@ -2,18 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from models.fusion.noisy_or import Verdict
 from pipeline import codec
 from pipeline.judge.findings import reason_at
 from pipeline.judge.rules import VISION, RuleFinding
-from pipeline.types import SEVERITIES, Anomaly, DeadLetter, Presence, Record, content_id
+from pipeline.types import (
+    SECOND,
+    SEVERITIES,
+    Anomaly,
+    DeadLetter,
+    Presence,
+    Record,
+    Utterance,
+    content_id,
+)
+
+# ns; findings with no longer gap are one event, with its reason given once
+MAX_HAPPENING_PAUSE = 3 * SECOND
+
+_What = tuple[str, str, str]  # rule, label, source
 
 
 def gravity(finding: RuleFinding) -> tuple[int, float, int, str]:
     """Sorts findings: the gravest, the surest and the earliest is the largest."""
     return SEVERITIES.index(finding.severity), finding.score, -finding.start, finding.label
+
+
+class Teller:
+    """Makes anomalies of the sure findings of one site; `size` is the length of a window, ns.
+
+    It gives the reason of an event once. What an early sound has told is told again with the whole
+    second, and does not count then.
+    """
+
+    def __init__(self, site: str, size: int) -> None:
+        self._site, self._size = site, size
+        self._told: dict[_What, int] = {}  # -> until, ns
+        self._early: dict[_What, int] = {}  # -> start of the second that was told early, ns
+        self.said: Utterance | None = None  # the last utterance that no anomaly carries yet
+
+    def tell(
+        self, findings: Sequence[RuleFinding], presence: Mapping[str, Presence], head: str
+    ) -> list[Record]:
+        """The anomalies of what one observation showed."""
+        ordinals: dict[str, int] = {}
+        said: list[Record] = []
+        for finding in findings:
+            if finding.sure:
+                ordinal = ordinals.get(finding.rule, self._spoken(finding))
+                ordinals[finding.rule] = ordinal + 1
+                counts = self._early.get(_what(finding)) != finding.start
+                told = self._overheard(self._news(finding))
+                made = anomaly_of(self._site, told, ordinal, presence, head)
+                said.append(msgspec.structs.replace(made, counts=counts))
+        return said
+
+    def tell_early(
+        self, findings: Sequence[RuleFinding], presence: Mapping[str, Presence], head: str
+    ) -> list[Record]:
+        """The anomalies of what begins in an early sound; what goes on needs no haste.
+
+        Their ids are those that the whole second would give.
+        """
+        said: list[Record] = []
+        for finding in findings:
+            if finding.sure and not self._lasts(finding):
+                ordinal = self._spoken(finding)
+                self._early[_what(finding)] = finding.start
+                told = self._overheard(self._news(finding))
+                said.append(anomaly_of(self._site, told, ordinal, presence, head))
+        return said
+
+    def begins(self, rule: str, label: str, source: str, start: int, end: int) -> bool:
+        """Whether a judgement in `[start, end)` is the begin of an event."""
+        last = self._told.get((rule, label, source))
+        self._told[rule, label, source] = end
+        return last is None or start - last >= MAX_HAPPENING_PAUSE
+
+    def _spoken(self, finding: RuleFinding) -> int:
+        """How many labels of a rule and second an early sound has told."""
+        return sum(
+            (rule, source, start) == (finding.rule, finding.source, finding.start)
+            for (rule, _, source), start in self._early.items()
+        )
+
+    def _lasts(self, finding: RuleFinding) -> bool:
+        last = self._told.get(_what(finding))
+        return last is not None and finding.start - last < MAX_HAPPENING_PAUSE
+
+    def _news(self, finding: RuleFinding) -> RuleFinding:
+        """Marks a finding as news only at the begin of an event, not while it continues."""
+        begins = self.begins(*_what(finding), finding.start, finding.end)
+        return msgspec.structs.replace(finding, news=finding.news and begins)
+
+    def _overheard(self, finding: RuleFinding) -> RuleFinding:
+        """Adds the text of a recent utterance to the next anomaly, once."""
+        words, size = self.said, self._size
+        # Vision may be minutes behind sound: words of a later time wait for their own anomaly.
+        if words is None or words.start - finding.end >= size:
+            return finding
+        self.said = None
+        if finding.text or finding.start - words.end >= size:
+            return finding
+        return msgspec.structs.replace(finding, text=words.text)
+
+
+def _what(finding: RuleFinding) -> _What:
+    return finding.rule, finding.label, finding.source
 
 
 def anomaly_of(

@@ -7,13 +7,14 @@ and the speech stage both use this grid.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
 from models.hearing.waveform import RATE, Samples
+from pipeline.config.schema import Hear
 from pipeline.errors import DecodeError
 from pipeline.types import FOREVER, SECOND, AudioChunk
 
@@ -22,15 +23,25 @@ MAX_CHANNELS = 64
 CHUNK_RATES = range(4_000, 384_001)
 FULL_SCALE = 0.999  # of full scale; a sample of this size or more counts as clipped
 TOLERANCE = SECOND // 10  # ns by which a chunk's span may differ from the length of its samples
-Known = Container[tuple[str, str]]  # (site, microphone) of the config
+HOLE = SECOND // 100  # ns that may be missing of two seconds that are gated
+Known = Mapping[tuple[str, str], Hear]  # (site, microphone) of the config -> how it is heard
+
+
+def hear_of(known: Known | None, site: str, source: str) -> Hear:
+    """How a microphone is heard; as by default where no config names it."""
+    return Hear() if known is None else known[site, source]
 
 
 @dataclass(frozen=True)
 class Second:
     """UTC second `index`: `samples` are `[index-2 s, index+1 s)`, 48,000 of 16 kHz mono, -1 to 1.
 
+    An early one ends in the middle of UTC second `index`; the first half second of its samples is
+    zero.
+
     `heard` is true if audio was captured within the second itself; samples that were not captured
-    are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling.
+    are zero. `clipped` is the share of its samples at `FULL_SCALE`, before any resampling. `still`
+    is true if the second and the one before hold the usual noise alone, as capture has measured it.
     """
 
     index: int
@@ -38,6 +49,8 @@ class Second:
     samples: Samples
     heard: bool
     clipped: float = 0.0
+    still: bool = False
+    early: bool = False
 
     @property
     def own(self) -> Samples:
@@ -50,6 +63,11 @@ class _Piece:
     at: int  # sample number since the epoch at the piece's own rate
     rate: int
     samples: Samples
+    listen: str
+
+    @property
+    def begin(self) -> int:
+        return self.at * SECOND // self.rate
 
     @property
     def end(self) -> int:
@@ -92,9 +110,14 @@ class AudioGrid:
     without usable audio raises DecodeError and changes nothing. Rates other than 16 kHz are
     resampled (soxr HQ) three seconds at a time: the running state of a resampler would not survive
     a restart.
+
+    With `halves` there is an early second before each second of which the first half was captured.
+    It is complete with that half, and depends on no sample behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, halves: bool = False) -> None:
+        self._halves = halves
+        self._halved: int | None = None  # the index of the last early second
         self.repeated = 0  # samples that came again or too late
         self._pieces: list[_Piece] = []
         self._newest = 0  # ns; end of the newest piece
@@ -123,7 +146,7 @@ class AudioGrid:
             return []
         if self._next is None:
             self._next = at // chunk.rate
-        piece = _Piece(at, chunk.rate, samples)
+        piece = _Piece(at, chunk.rate, samples, chunk.listen)
         self._pieces.append(piece)
         self._newest = piece.end
         return self._complete(piece.end)
@@ -142,12 +165,23 @@ class AudioGrid:
             if oldest > self._next:  # there is no audio before it
                 self._next = min(oldest, upto // SECOND)
                 continue
-            seconds.append(self._second(self._next))
+            seconds += [*self._half(), self._second(self._next)]
             self._next += 1
+        if self._next is not None and self.upto + SECOND // 2 <= upto:
+            seconds += self._half()
         return seconds
 
-    def _second(self, index: int) -> Second:
+    def _half(self) -> list[Second]:
+        """The early second of the next second, once."""
+        if not self._halves or self._next is None or self._halved == self._next:
+            return []
+        self._halved = self._next
+        half = self._second(self._next, early=True)
+        return [half] if half.heard else []
+
+    def _second(self, index: int, *, early: bool = False) -> Second:
         first = index - CONTEXT_SECONDS
+        halves = 2 * index + (1 if early else 2)  # what comes after so many does not count
         whole = np.zeros((CONTEXT_SECONDS + 1) * RATE, np.float32)
         heard, clipped = False, 0.0
         for rate in sorted({piece.rate for piece in self._pieces}):
@@ -156,7 +190,7 @@ class AudioGrid:
                 if piece.rate != rate:
                     continue
                 low = max(piece.at, first * rate)
-                high = min(piece.at + len(piece.samples), (index + 1) * rate)
+                high = min(piece.at + len(piece.samples), halves * rate // 2)
                 if low < high:
                     span[low - first * rate : high - first * rate] = piece.samples[
                         low - piece.at : high - piece.at
@@ -166,4 +200,23 @@ class AudioGrid:
             full = np.abs(span[CONTEXT_SECONDS * rate :]) >= FULL_SCALE
             clipped += int(np.count_nonzero(full)) / rate
             whole += span if rate == RATE else soxr.resample(span, rate, RATE, "HQ")
-        return Second(index, index * SECOND, whole, heard, round(clipped, 3))
+        start = (halves - 2) * SECOND // 2
+        if early:
+            rest = whole[: -RATE // 2]
+            whole = np.concatenate([np.zeros(len(whole) - len(rest), np.float32), rest])
+        return Second(
+            index, start, whole, heard, round(clipped, 3), self._still(start), early=early
+        )
+
+    def _still(self, start: int) -> bool:
+        """Whether the second from `start` and the one before were captured, and neither wants to be
+        heard; a heartbeat wants the second in which its chunk starts."""
+        covered = 0
+        for piece in self._pieces:
+            low, high = max(piece.begin, start - SECOND), min(piece.end, start + SECOND)
+            if low >= high:
+                continue
+            if piece.listen and (piece.listen != "heartbeat" or piece.begin >= start):
+                return False
+            covered += high - low
+        return covered >= 2 * SECOND - HOLE

@@ -1,6 +1,6 @@
-"""The audit of the gate: some gated frames are looked at all the same, and judged.
+"""The audit of the gates: some gated frames and seconds are analysed all the same, and judged.
 
-The number of misses over the number of audited frames is the gate's miss rate.
+The number of misses over the number of audited ones is the gate's miss rate.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ SAME_PLACE = 0.3  # IoU; two boxes of an object at rest overlap by more
 
 def chosen(frame: FrameChunk, share: float) -> bool:
     """Whether a gated frame is audited; it depends on the frame's site, source and start alone."""
-    draw = int(content_id("audit", frame.site, frame.source, frame.start)[:8], 16)
-    return draw < share * 2**32
+    return picked(frame.site, frame.source, frame.start, share)
+
+
+def picked(site: str, source: str, start: int, share: float) -> bool:
+    """Whether what starts at `start` (ns) belongs to the part `share` that is audited."""
+    return int(content_id("audit", site, source, start)[:8], 16) < share * 2**32
 
 
 class LookMemory:

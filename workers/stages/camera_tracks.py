@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pipeline.config.schema import Detect
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.judge.track import StationaryMemory, Tracker
-from pipeline.types import SECOND, Detections
+from pipeline.types import Detections
 
 
 class CameraTracks:
@@ -27,7 +27,6 @@ class CameraTracks:
             camera: Tracker(
                 high=detect.min_score,
                 low=min(MIN_EVIDENCE, detect.min_score),
-                unseen=max(2 * SECOND, round(3 * SECOND / detect.fps)),
                 horizon=horizon,
             )
             for camera, detect in cameras.items()
@@ -49,7 +48,8 @@ class CameraTracks:
             if box.score >= MIN_EVIDENCE and box.y2 - box.y1 >= detect.min_height
         ]
         # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
-        held = tracker.hold(record.start) if record.gated else tracker.update(boxes, record.start)
+        at, lasts = record.start, record.end - record.start
+        held = tracker.hold(at, lasts) if record.gated else tracker.update(boxes, at, lasts)
         looked = self._looked.get(record.source, record) if record.gated else record
         self._looked[record.source] = looked
         tracks = sorted(

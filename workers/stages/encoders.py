@@ -26,6 +26,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True):
     """The loaded models; they depend on no time and no site, so scenes and stages share them."""
 
     detector: Model
+    detector_high: Model
     sound: Model
     sound_head: Callable[..., Mapping[str, float]]
     voice: Model

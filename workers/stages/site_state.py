@@ -51,13 +51,10 @@ from pipeline.types import (
     event_start,
 )
 from pipeline.zones import Polygon
-from workers.stages.anomalies import anomaly_of, carried, gravity, rejected
+from workers.stages.anomalies import Teller, carried, gravity, rejected
 from workers.stages.camera_tracks import CameraTracks
 
 WINDOW_SOURCE = "window"
-# ns; findings with no longer gap are one event, with its reason given once
-MAX_HAPPENING_PAUSE = 3 * SECOND
-
 MAX_AHEAD = 3600 * SECOND  # of a site's event time over the partition's that is waited for
 
 RULES_HEAD = "rules"  # the name of fusion without a learned head, in alerts too
@@ -67,12 +64,14 @@ class Head(Protocol):
     """A learned head: a Model from queries to verdicts, with its version and threshold.
 
     Every alert carries `version`. A window with a score of `threshold` or more is an anomaly.
+    `score` is that of the verdict alone, without its reasons, which take longer.
     """
 
     @property
     def version(self) -> str: ...
     @property
     def threshold(self) -> float: ...
+    def score(self, question: HeadQuery) -> float: ...
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]: ...
 
 
@@ -125,8 +124,7 @@ class SiteState:
         self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
         self._patient_until = 0  # ns of the partition's time; no silent source expires before it
         self._upto = 0
-        self._told: dict[tuple[str, str, str], int] = {}  # (rule, label, source) -> until, ns
-        self._said: Utterance | None = None  # the last utterance that no anomaly carries yet
+        self._teller = Teller(site, plan.size)
 
     @property
     def floor(self) -> int:
@@ -149,6 +147,8 @@ class SiteState:
         if isinstance(record, Mode):
             wrong = self._modes.push(record, self._aligner.promise(REPORTS_SOURCE))
             return [rejected(record, f"{record.source}: {wrong}")] if wrong else []
+        if isinstance(record, Sound) and record.early:
+            return [*map(self._modes.named, self._hear_early(record))]
         outcome = self._aligner.push(record)
         said: list[Record] = []
         if not any(isinstance(o, Repeat | Late | Unknown) for o in outcome):
@@ -201,7 +201,7 @@ class SiteState:
         presence = self._attendance.presence(record.end)
         findings = self._gate.judge(seen, presence)
         if isinstance(record, Utterance) and not any(f.sure for f in findings):
-            self._said = record
+            self._teller.said = record
         return self._tell(findings, presence)
 
     def _release(self) -> list[Record]:
@@ -211,43 +211,32 @@ class SiteState:
         promised = max(self._aligner.promise(REPORTS_SOURCE), self._aligner.watermark or BEFORE_ALL)
         said: list[Record] = []
         for judged in self._gate.release(promised):
-            if judged.seen is self._said and any(f.sure for f in judged.findings):
-                self._said = None
-            said += self._tell(judged.findings, judged.presence)
+            seen, findings = judged.seen, judged.findings
+            if seen is self._teller.said and any(f.sure for f in findings):
+                self._teller.said = None
+            early = isinstance(seen, Sound) and seen.early
+            said += (self._tell_early if early else self._tell)(findings, judged.presence)
         return said
 
     def _tell(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
         """Keeps the findings of one observation for the windows; the sure ones are anomalies."""
         self._findings += findings
-        head = self._heads.get(self._site)
-        ordinals: dict[str, int] = {}
-        said: list[Record] = []
-        for finding in findings:
-            if finding.sure:
-                ordinal = ordinals.get(finding.rule, 0)
-                ordinals[finding.rule] = ordinal + 1
-                told = self._overheard(self._news(finding))
-                said.append(anomaly_of(self._site, told, ordinal, presence, _version(head)))
-        return said
+        return self._teller.tell(findings, presence, _version(self._heads.get(self._site)))
 
-    def _news(self, finding: RuleFinding) -> RuleFinding:
-        """Marks a finding as news only at the begin of an event, not while it continues."""
-        what = finding.rule, finding.label, finding.source
-        last = self._told.get(what)
-        self._told[what] = finding.end
-        lasts = last is not None and finding.start - last < MAX_HAPPENING_PAUSE
-        return msgspec.structs.replace(finding, news=finding.news and not lasts)
+    def _hear_early(self, sound: Sound) -> list[Record]:
+        """The anomalies of an early sound, of the second that begins in its middle.
 
-    def _overheard(self, finding: RuleFinding) -> RuleFinding:
-        """Adds the text of a recent utterance to the next anomaly, once."""
-        words, size = self._said, self._plan.size
-        # Vision may be minutes behind sound: words of a later time wait for their own anomaly.
-        if words is None or words.start - finding.end >= size:
-            return finding
-        self._said = None
-        if finding.text or finding.start - words.end >= size:
-            return finding
-        return msgspec.structs.replace(finding, text=words.text)
+        No window sees it. It is a repeat, or late, where its source has promised that second.
+        """
+        begin = (sound.start + sound.end) // 2
+        if not BEFORE_ALL < self._aligner.promise(sound.source) <= begin:
+            return []
+        seen = msgspec.structs.replace(sound, start=begin)
+        presence = self._attendance.presence(seen.end)
+        return self._tell_early(self._gate.judge(seen, presence), presence)
+
+    def _tell_early(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
+        return self._teller.tell_early(findings, presence, _version(self._heads.get(self._site)))
 
     def _judge(self, window: Window) -> list[Record]:
         """Returns the anomalies of a window: fused evidence of rules, and the learned head's.
@@ -293,14 +282,12 @@ class SiteState:
             self._learned = False  # what judges again later starts without history
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
-        (verdict,) = head([question])
-        before, self._learned = self._learned, verdict.score >= threshold
+        before, self._learned = self._learned, head.score(question) >= threshold
         if not self._learned:
             return []
-        if before:
-            (now,) = head([newest(question, self._plan.hop)])
-            if now.score < threshold:
-                return []
+        if before and head.score(newest(question, self._plan.hop)) < threshold:
+            return []
+        (verdict,) = head([question])
         # If a rule has a label for the event, it is used; the head only gives the score.
         named = max((f for f in question.findings if f.sure), key=gravity, default=None)
         if named is None:
@@ -313,6 +300,8 @@ class SiteState:
         """The anomaly of a window; it lies in the newest hop, as Progress covers the older ones."""
         start = window.end - self._plan.hop
         what = carried(verdict)
+        end = start + self._plan.hop
+        begins = self._teller.begins(rule, verdict.label, WINDOW_SOURCE, start, end)
         return Anomaly(
             site=self._site,
             source=WINDOW_SOURCE,
@@ -324,18 +313,11 @@ class SiteState:
             severity=severity,
             score=verdict.score,
             presence=window.presence,
-            reasons=(reason_at(start, what),) if self._begins(rule, verdict.label, start) else (),
+            reasons=(reason_at(start, what),) if begins else (),
             contributions=verdict.contributions,
             kind="learned",
             what=what,
         )
-
-    def _begins(self, rule: str, label: str, start: int) -> bool:
-        """Whether a judgement of the whole window is the begin of an event."""
-        key = rule, label, WINDOW_SOURCE
-        last = self._told.get(key)
-        self._told[key] = start + self._plan.hop
-        return last is None or start - last >= MAX_HAPPENING_PAUSE
 
     def _promise(self) -> list[Record]:
         """Progress up to the hop that holds the watermark: no later anomaly starts before it."""

@@ -6,7 +6,7 @@ A frame with an empty `look` is gated: nothing moves in it, and nobody looks at 
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -20,7 +20,6 @@ from pipeline.ports import Model
 from pipeline.topics import FRAMES
 from pipeline.types import (
     FOREVER,
-    SECOND,
     Box,
     DeadLetter,
     Detections,
@@ -33,13 +32,11 @@ from workers.media.jpeg import Pixels, decoded
 from workers.runtime.status import Ledger
 from workers.stages.absent_encoders import guard
 from workers.stages.audit import LookMemory, chosen
+from workers.stages.overload import PICTURES_AT_ONCE, Backlog, FrameSampler, Who
 from workers.stages.posed_persons import motion_in, posed_persons
 
 Policy = Literal["newest", "all"]
-Who = tuple[str, str]  # site, source
 Known = Mapping[Who, Detect] | None  # the cameras of the config; None: all
-PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
-CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is worked off
 
 
 def within_limit(order: Sequence[int], frames: Mapping[int, FrameChunk]) -> Sequence[int]:
@@ -58,6 +55,9 @@ class Uncounted:
     def count(self, site: str, source: str, what: str, n: int = 1) -> None:
         """Does nothing."""
 
+    def counts(self, site: str, source: str, more: Mapping[str, int]) -> None:
+        """Does nothing."""
+
     def reach(self, site: str, source: str, what: str, time: int) -> None:
         """Does nothing."""
 
@@ -68,6 +68,7 @@ class VisionResult(msgspec.Struct, frozen=True):
     boxes: tuple[Box, ...]
     luma: float
     sharpness: float
+    audited: bool = False  # nothing moves in the frame
 
 
 class SkippedFrame(msgspec.Struct, frozen=True):
@@ -75,40 +76,6 @@ class SkippedFrame(msgspec.Struct, frozen=True):
 
     what: Literal["stale", "undecodable", "gated"]
     reason: str = ""
-
-
-class BacklogPacer:
-    """Orders the frames of a poll and limits the time spent on them.
-
-    A backlog is worked off at `CATCH_UP_SPEED` times real time. Of each source, the newest frame
-    that wants a look is always processed; of the others, spread evenly, as many as there is time
-    for. Live frames come in polls of one or two a source, so none is skipped while there is time.
-    Gated frames cost nothing and take no other frame's place; audited ones come after all others.
-    """
-
-    def __init__(self) -> None:
-        self._polls: deque[set[Who]] = deque(maxlen=64)  # one poll may hold only some sources
-
-    def plan(
-        self, frames: Mapping[int, FrameChunk], audited: Sequence[int]
-    ) -> tuple[list[int], int, float]:
-        """The keys of the frames to process, in order; how many of them must be; the s for all."""
-        by_source: dict[Who, list[int]] = defaultdict(list)
-        for index, frame in frames.items():
-            by_source[frame.site, frame.source].append(index)
-        if by_source:
-            self._polls.append(set(by_source))
-        known = len(set().union(*self._polls))
-        spans = sum(frames[of[-1]].end - frames[of[0]].start for of in by_source.values())
-        wanted = [[i for i in reversed(of) if frames[i].look] for of in by_source.values()]
-        turns = [(_turn(k), i) for of in wanted for k, i in enumerate(of)]
-        order = [*(index for _, index in sorted(turns)), *reversed(audited)]
-        return order, sum(map(bool, wanted)), spans / SECOND / CATCH_UP_SPEED / max(known, 1)
-
-
-def _turn(ago: int) -> int:
-    """A sort key (bit reversal): the newest frame is first, and any first few are spread evenly."""
-    return int(f"{ago:016b}"[::-1], 2)
 
 
 def _is_known(record: Record, known: Known) -> bool:
@@ -124,9 +91,9 @@ class VisionStage:
     """frames.v1 -> observations.v1.
 
     `detector` takes pictures (BGR uint8, h x w x 3) and returns a tuple of Box for each. `policy`:
-    `newest` processes the newest frame of each source in a poll and as many of the others as there
-    is time for (`BacklogPacer`), and skips the rest, counted as `dropped.stale`; `all` processes
-    every frame (replay). Boxes below `min_score` are not worth storing and are dropped; rules have
+    `newest` processes as many frames as there is time for, the newest ones first and all cameras in
+    turn (`FrameSampler`), and skips the rest, counted as `dropped.stale`; `all` processes every
+    frame (replay). Boxes below `min_score` are not worth storing and are dropped; rules have
     thresholds of their own. A frame that cannot be decoded is counted as `dropped.undecodable` and
     reported in a DeadLetter and in its Progress. `timer` returns seconds. Frames of cameras that
     are not in `known` are dropped: the cameras left the config (None: all cameras are known).
@@ -149,49 +116,57 @@ class VisionStage:
         timer: Callable[[], float] = time.perf_counter,
         known: Known = None,
         pose: Model | None = None,
+        detector_high: Model | None = None,
     ) -> None:
-        self._detector, self._min_score, self._known = detector, min_score, known
+        self._detectors = {"normal": detector, "high": detector_high or guard("detector_high")}
+        self._min_score, self._known = min_score, known
         self._pose = pose or guard("pose")
-        self._policy, self._pace = policy, BacklogPacer()
-        self._status, self._timer = status or Uncounted(), timer
+        self._sampler = FrameSampler(timer) if policy == "newest" else None
+        self._status = status or Uncounted()
+
+    def watch(self, backlog: Backlog) -> None:
+        """Takes the function that returns how many entries wait to be polled."""
+        if self._sampler is not None:
+            self._sampler.watch(backlog)
 
     def infer(self, batch: Sequence[Record]) -> Sequence[VisionResult | SkippedFrame | None]:
         """Processes the frames of a poll, all sources together; None for records of other types."""
-        began = self._timer()
         frames = {
             i: record
             for i, record in enumerate(batch)
             if isinstance(record, FrameChunk) and _is_known(record, self._known)
         }
         audited = [i for i, frame in frames.items() if not frame.look and self._audits(frame)]
-        order = [i for i, frame in frames.items() if frame.look or i in audited]
-        must, seconds = len(order), 0.0
-        if self._policy == "newest":
-            order, must, seconds = self._pace.plan(frames, audited)
         found: dict[int, VisionResult | SkippedFrame] = {
             i: SkippedFrame("stale" if frame.look else "gated") for i, frame in frames.items()
         }
-        done = 0
-        while done < len(order) and (room := self._room(done, must, began, seconds)):
-            some = within_limit(order[done : done + room], frames)
+        if self._sampler is None:
+            order = [i for i, frame in frames.items() if frame.look or i in audited]
+            while some := within_limit(order[:PICTURES_AT_ONCE], frames):
+                found |= self._look({index: frames[index] for index in some})
+                order = order[len(some) :]
+        else:
+            found |= self._sampled(self._sampler, frames, audited)
+        for i in audited:
+            if isinstance(result := found[i], VisionResult):
+                found[i] = msgspec.structs.replace(result, audited=True)
+        return [found.get(index) for index in range(len(batch))]
+
+    def _sampled(
+        self, sampler: FrameSampler, frames: Mapping[int, FrameChunk], audited: Sequence[int]
+    ) -> dict[int, VisionResult | SkippedFrame]:
+        """The results of the frames that there is time for."""
+        found: dict[int, VisionResult | SkippedFrame] = {}
+        turn, done = sampler.plan(frames, audited), 0
+        while room := sampler.room(turn, done):
+            some = within_limit(turn.order[done : done + room], frames)
             found |= self._look({index: frames[index] for index in some})
             done += len(some)
-        return [found.get(index) for index in range(len(batch))]
+        sampler.looked(frames, (i for i, one in found.items() if isinstance(one, VisionResult)))
+        return found
 
     def _audits(self, frame: FrameChunk) -> bool:
         return chosen(frame, _detect(self._known, frame).audit)
-
-    def _room(self, done: int, must: int, began: float, seconds: float) -> int:
-        """How many frames to process next, after `done` of them."""
-        if done < must:
-            return min(must - done, PICTURES_AT_ONCE)
-        spent = self._timer() - began
-        if spent >= seconds:
-            return 0
-        # At most as many as before: the cost of the first frames is a weak estimate for the rest.
-        return max(
-            1, min(done, PICTURES_AT_ONCE, int((seconds - spent) * done / (spent or seconds)))
-        )
 
     def _look(self, frames: Mapping[int, FrameChunk]) -> dict[int, VisionResult | SkippedFrame]:
         """Decodes the frames and runs the detector on them; results by key."""
@@ -202,15 +177,19 @@ class VisionStage:
                 pictures[index] = decoded(frame.data, frame.width, frame.height)
             except DecodeError as error:
                 found[index] = SkippedFrame("undecodable", str(error))
-        seen = self._detector(list(pictures.values())) if pictures else ()
-        sure = {
-            index: [box for box in boxes if box.score >= self._min_score]
-            for index, boxes in zip(pictures, seen, strict=True)
-        }
+        sure: dict[int, list[Box]] = {}
+        for quality, detector in self._detectors.items():
+            some = [i for i in pictures if self._quality(frames[i]) == quality]
+            seen = detector([pictures[i] for i in some]) if some else ()
+            for index, boxes in zip(some, seen, strict=True):
+                sure[index] = [box for box in boxes if box.score >= self._min_score]
         self._add_poses(frames, pictures, sure)
         for index, boxes in sure.items():
             found[index] = VisionResult(tuple(boxes), *luma_and_sharpness(pictures[index]))
         return found
+
+    def _quality(self, frame: FrameChunk) -> str:
+        return _detect(self._known, frame).quality
 
     def _add_poses(
         self,
@@ -256,7 +235,7 @@ class _VisionState:
                 self._status.count(site, source, "processed")
                 if posed := sum(bool(box.keypoints) for box in boxes):
                     self._status.count(site, source, "posed", posed)
-                self._judge(record, boxes)
+                self._judge(record, inferred)
                 found = Detections(
                     site=site,
                     source=source,
@@ -288,15 +267,16 @@ class _VisionState:
                 self._status.count(site, source, "dropped.stale")
                 return (moved,)
 
-    def _judge(self, frame: FrameChunk, boxes: tuple[Box, ...]) -> None:
+    def _judge(self, frame: FrameChunk, seen: VisionResult) -> None:
         """Counts an audited frame, and remembers what any frame showed."""
         looks = self._looks[frame.site, frame.source]
-        if not frame.look:
-            missed = looks.misses(boxes, _detect(self._known, frame))
+        if seen.audited:
+            missed = looks.misses(seen.boxes, _detect(self._known, frame))
             if missed is not None:
-                self._status.count(frame.site, frame.source, "audited")
-                self._status.count(frame.site, frame.source, "audited.missed", int(missed))
-        looks.looked(boxes)
+                self._status.counts(
+                    frame.site, frame.source, {"audited": 1, "audited.missed": int(missed)}
+                )
+        looks.looked(seen.boxes)
 
     def floor(self, site: str) -> int:
         """FOREVER: nothing that a record depends on is held. Ns."""

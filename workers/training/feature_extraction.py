@@ -51,6 +51,10 @@ class RecordingHead:
         self.threshold = NO_THRESHOLD if head is None else head.threshold
         self.asked: list[tuple[Window, features.Tokens]] = []
 
+    def score(self, question: HeadQuery) -> float:
+        """Returns the score of the verdict on a window."""
+        return self([question])[0].score
+
     def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]:
         for question in batch:
             # A window is queried first as a whole, then perhaps its newest hop alone.

@@ -17,7 +17,7 @@ from workers.media import recordings
 from workers.media.jpeg import Pixels
 from workers.media.motion import Luma
 
-MAX_CACHED_PICTURES = 1500  # limit of cached pictures, about 700 kB each
+MAX_CACHED_PICTURES = 1500  # limit of cached pictures, about 800 kB each, with their JPEG
 
 
 class CachedPicture(recordings.Picture):
@@ -26,6 +26,7 @@ class CachedPicture(recordings.Picture):
     def __init__(self, pixels: Pixels, luma: Luma) -> None:
         self._pixels = pixels
         self._luma = luma
+        self._jpeg = None
 
     def dark(self) -> CachedPicture:
         return CachedPicture(np.zeros_like(self._pixels), np.zeros_like(self._luma))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from docs.generate.figures import timelines
 from docs.generate.figures.drawing import Box, Drawing
+from pipeline.config.model_needs import HIGH
 from pipeline.config.schema import KafkaBus
 from pipeline.stages import CAPTURE, DELIVERY, TABLE, WORKERS
 from pipeline.topics import ALERTS, ANOMALIES, AUDIO, CHUNKS, DEAD, FRAMES, LATE, OBSERVATIONS
@@ -70,7 +71,7 @@ def stages() -> str:
         row.name: drawing.box(
             10 + i * (width + gap),
             110,
-            f"{row.name}\n{', '.join(row.encoders)}",
+            f"{row.name}\n{', '.join(name for name in row.encoders if name != HIGH)}",
             width=width,
             height=58,
         )
