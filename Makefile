@@ -57,6 +57,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python -m benchmarks.speech $(SHARED)/media $(SHARED)/weights --openai build/tiny.en.pt
 	$(BIN)/python -m benchmarks.sound $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.pose $(SHARED)/media $(SHARED)/weights
+	$(BIN)/python -m benchmarks.behaviour $(SHARED)/media
 	$(BIN)/python -m benchmarks.jpeg $(SHARED)/media
 	$(BIN)/python -m benchmarks.batching $(SHARED)/media $(SHARED)/weights
 	.venv-torch/bin/python $(PIP) norfair-enough==2.4.3

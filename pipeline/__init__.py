@@ -2,6 +2,7 @@
 
 Nothing here opens a device or a model. Outside `bus`, nothing opens a file or a socket, reads a
 clock or starts a thread.
-Rooms: `config` (the settings as types), `judge` (windows, tracks, rules, incidents), `bus` (logs).
+Rooms: `config` (the settings as types), `judge` (windows, tracks, rules, incidents), `behaviour`
+(falls, fights and others), `bus` (logs).
 May import: the standard library and msgspec; numpy where arrays are computed.
 """

@@ -113,6 +113,8 @@ class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # the pose of a person: 17 keypoints of COCO, each x, y and score, in thousandths of the frame
     # and of 1, uint16, little-endian; left out: no pose
     keypoints: Keypoints = b""
+    # the mean of the recorded motion in the box, 0 to 1; left out where no pose was wanted
+    motion: Number = 0.0
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):
@@ -266,7 +268,8 @@ class Anomaly(Record, frozen=True, kw_only=True, tag=True):
     reasons: tuple[str, ...] = ()  # for a person to read
     contributions: Mapping[str, Number] = {}  # modality -> share of the verdict, sums to 1
     head: str = ""  # name and version of the stage's fusion head, if any
-    kind: str = ""  # object | sound | speech | report | learned | system; empty: an older version's
+    # object | behaviour | sound | speech | report | learned | system; empty: an older version's
+    kind: str = ""
     zone: str = ""  # the zone of the rule, if it has one
     line: str = ""  # the line of the rule, if it has one
     object: str = ""  # the class of the object, if the rule is about one
@@ -283,7 +286,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     source: str  # the name of the source; `window` for a judgement of the whole site
-    kind: str  # object | sound | speech | report | learned | system
+    kind: str  # object | behaviour | sound | speech | report | learned | system
     label: str  # what was found
     zone: str = ""  # the zone of the rule, if it has one
     line: str = ""  # the line of the rule, if it has one

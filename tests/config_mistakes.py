@@ -253,6 +253,29 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "an unknown behaviour",
+        swapped(
+            "{rule: sound, labels: {gunshot: 0.5}}", "{rule: behaviour, labels: {falling: 0.5}}"
+        ),
+        ("15: sites.shop.rules[1].labels.falling: `falling` is no behaviour; did you mean `fall`?"),
+    ),
+    Mistake(
+        "a behaviour that is always there",
+        swapped("{rule: sound, labels: {gunshot: 0.5}}", "{rule: behaviour, labels: {fall: 0}}"),
+        "15: sites.shop.rules[1].labels.fall: must be more than 0, or it alarms for ever",
+    ),
+    Mistake(
+        "a behaviour that lasts longer than anything is remembered",
+        swapped(
+            "{rule: sound, labels: {gunshot: 0.5}}",
+            "{rule: behaviour, labels: {lying: 0.5}, seconds: 118}",
+        ),
+        (
+            "15: sites.shop.rules[1].seconds: is longer than 115 s (windows.horizon less 5 s), "
+            "which is as far back as is remembered"
+        ),
+    ),
+    Mistake(
         "an unknown language",
         swapped("words: {en:", "words: {english:"),
         "16: sites.shop.rules[2].words.english: is no language code; did you mean `en`?",

@@ -164,6 +164,7 @@ RULES = {  # kind -> an example
     "loitering": "{rule: loitering, zone: door, seconds: 30}",
     "line": "{rule: line, line: fence, direction: in}",
     "crowd": "{rule: crowd, zone: hall, count: 10, seconds: 5}",
+    "behaviour": "{rule: behaviour, labels: {fall: 0.5, lying: 0.5}, zone: floor, severity: high}",
     "sound": "{rule: sound, labels: {gunshot: 0.5, glass: 0.5}, severity: critical}",
     "keyword": "{rule: keyword, words: {en: [help me please, call the police]}}",
     "phrase": "{rule: phrase, phrases: [somebody is breaking in]}",

@@ -144,6 +144,7 @@ def _segment(ends: tuple[Point, ...]) -> str:
 def _rules(site: Site, way: Way) -> Iterator[Problem]:
     cameras = site.cameras.values()
     known = RuleSite(
+        cameras=site.cameras,
         zones=dict.fromkeys(name for camera in cameras for name in camera.zones),
         lines=dict.fromkeys(name for camera in cameras for name in camera.lines),
         microphones=site.microphones,

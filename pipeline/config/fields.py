@@ -23,6 +23,15 @@ Seconds = Annotated[float, Meta(gt=0, le=86400)]
 Text = Annotated[str, Meta(min_length=1, max_length=200, description="1 to 200 characters")]
 
 SOUNDS = ("gunshot", "explosion", "glass", "scream", "siren")
+BEHAVIOURS = ("fall", "lying", "fight", "running", "abandoned-object", "vehicle-at-rest")
+BEHAVIOUR_SYNONYMS = {  # other words for behaviours -> ours
+    **dict.fromkeys(("falls", "falling", "fallen", "person down"), "fall"),
+    **dict.fromkeys(("lying still", "lying-still", "lying down", "on the floor"), "lying"),
+    **dict.fromkeys(("run", "runs", "runner"), "running"),
+    **dict.fromkeys(("abandoned", "abandoned object", "left object", "bag"), "abandoned-object"),
+    **dict.fromkeys(("vehicle at rest", "parked", "parking", "car at rest"), "vehicle-at-rest"),
+    **dict.fromkeys(("fights", "fighting", "violence", "assault", "brawl"), "fight"),
+}
 OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),

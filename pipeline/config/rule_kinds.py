@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, count
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
 from pipeline.config.fields import (
+    BEHAVIOUR_SYNONYMS,
+    BEHAVIOURS,
     LANGUAGES,
     OBJECT_SYNONYMS,
     OBJECTS,
@@ -30,12 +32,14 @@ from pipeline.config.schedule import Schedule
 from pipeline.types import Severity
 from pipeline.words import words as split
 
+POSED = frozenset({"fall", "lying", "fight"})  # behaviours that are judged by poses
 WORD_MODALITIES = ("speech", "report")
 
 
 class RuleSite(msgspec.Struct, frozen=True, kw_only=True):
     """What rules may name of their site, and how far back (s) it is remembered."""
 
+    cameras: Collection[str]
     zones: Collection[str]
     lines: Collection[str]
     microphones: Collection[str]
@@ -130,6 +134,52 @@ class CrowdRule(LastingKind, tag="crowd", frozen=True, kw_only=True):
     label: Label = "crowd"  # the name of the alert
 
 
+class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
+    """A person or a thing does something; the behaviour labels the alert.
+
+    `fight` is experimental: it is often wrong. `running`, `abandoned-object` and `vehicle-at-rest`
+    are not measured.
+    """
+
+    # behaviour -> the score from which it counts, more than 0; 0.5 is the operating point
+    labels: Mapping[Label, Fraction]
+    zone: str = ""  # the name of a zone, at one camera or several; empty: everywhere
+    # s; how long all but `fall`, `fight` and `running` must last; at most the horizon less 5 s
+    seconds: Seconds = 10
+    schedule: str = ""  # when the rule holds; empty: always
+
+    BEGINNING: ClassVar[float] = 5  # s; after which a restart has found all persons again
+
+    def subject(self) -> str:
+        return self.zone
+
+    def judges_poses(self, zones: Collection[str]) -> bool:
+        posed = not POSED.isdisjoint(self.labels)
+        return posed and (not self.zone or self.zone in zones)
+
+    def problems(self, site: RuleSite, here: Way) -> Iterator[Problem]:
+        if not self.labels:
+            yield Problem((*here, "labels"), f"is empty; known: {', '.join(BEHAVIOURS)}")
+        if not site.cameras:
+            yield Problem(here, "the site has no camera to see a behaviour with")
+        if self.zone:
+            what = "zone of a camera here"
+            yield from known_only((self.zone,), site.zones, (*here, "zone"), what)
+        yield from _schedule(self.schedule, here)
+        most = site.horizon - self.BEGINNING
+        if self.seconds > most:
+            why = f"is longer than {most:g} s (windows.horizon less {self.BEGINNING:g} s)"
+            yield Problem((*here, "seconds"), f"{why}, which is as far back as is remembered")
+        for label, threshold in self.labels.items():
+            way = (*here, "labels")
+            known = known_only(
+                (label,), BEHAVIOURS, way, "behaviour", keys=True, synonyms=BEHAVIOUR_SYNONYMS
+            )
+            yield from known
+            if threshold == 0:
+                yield Problem((*way, label), "must be more than 0, or it alarms for ever")
+
+
 class SoundRule(RuleKind, tag="sound", frozen=True, kw_only=True):
     """A sound reaches its label's threshold (calibrated probability); it labels the alert."""
 
@@ -186,7 +236,10 @@ class PhraseRule(RuleKind, tag="phrase", frozen=True, kw_only=True):
             yield Problem((*here, "phrases"), "is empty; give a phrase to listen for")
 
 
-Rule = ZoneRule | LoiteringRule | LineRule | CrowdRule | SoundRule | KeywordRule | PhraseRule
+Rule = (
+    ZoneRule | LoiteringRule | LineRule | CrowdRule | BehaviourRule
+    | SoundRule | KeywordRule | PhraseRule
+)  # fmt: skip
 
 
 def rule_names(rules: Sequence[RuleKind]) -> tuple[str, ...]:

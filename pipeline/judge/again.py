@@ -1,8 +1,9 @@
 """Tells when something happens again in an open incident, so that it is worth a revision.
 
-An *event* is a sound, words or a crossed line. It happens again when it starts `remind` or more
-after the newest event of its label that a revision has told. A *state* lasts: an object in a zone,
-a crowd, the judgement of a window. It comes again when its label was absent for `remind` or more.
+An *event* is a sound, words, a crossed line or a behaviour. It happens again when it starts
+`remind` or more after the newest event of its label that a revision has told. A *state* lasts: an
+object in a zone, a crowd, the judgement of a window. It comes again when its label was absent for
+`remind` or more.
 Only what is high or critical counts, and never a lost source.
 
 The answer depends on the order of the log and on event time alone: no clock is read.

@@ -57,7 +57,7 @@ def kind_of(anomaly: Anomaly) -> str:
 
 def is_event(anomaly: Anomaly) -> bool:
     """Whether it is something that happens, like a shot, and not a state that lasts."""
-    return bool(anomaly.line) or kind_of(anomaly) in ("sound", "speech", "report")
+    return bool(anomaly.line) or kind_of(anomaly) in ("behaviour", "sound", "speech", "report")
 
 
 def reason_at(start: int, what: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.judge.track import Track
-from pipeline.types import Corners, Described, Sound, Utterance
+from pipeline.types import Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
@@ -48,6 +48,7 @@ class RuleFinding(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     line: str = ""
     object: str = ""  # the class of the object
+    kind: str = ""  # of the anomaly; empty: that of the modality
     box: Corners | None = None  # where in the frame
 
 
@@ -55,7 +56,8 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     """A camera's tracks after one frame; `still` has the ids of those that stand still for long.
 
     A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
-    finds nothing. `luma` and `sharpness` are those of the last frame that was looked at.
+    finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
+    are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
     """
 
     source: str
@@ -66,6 +68,9 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     watched: bool = True
     luma: float = -1.0
     sharpness: float = -1.0
+    loose: Sequence[Box] = ()
+    gated: bool = False
+    aspect: float = 16 / 9  # of the frame, width / height
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +79,8 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
     site: Site
     keywords: Callable[[Mapping[str, Sequence[str]]], Words]  # of words by language
     embed: Callable[[Sequence[str]], Sequence[bytes]]
+    # rows of persons -> how certain a fight is; needed by the behaviour `fight`
+    fight: Callable[[Sequence[tuple[float, ...]]], Sequence[float]] | None = None
 
     @property
     def timezone(self) -> ZoneInfo:

@@ -137,7 +137,7 @@ def test_every_fault_is_told_at_once_with_its_line_and_path(file: Path) -> None:
         " did you mean `high`?",
         "site.yaml:14: sites.lobby.rules[2].zone: must be text, and is a number; put it in quotes",
         "site.yaml:15: sites.lobby.rules[3].rule: is missing; one of: zone, loitering, line, crowd,"
-        " sound, keyword, phrase",
+        " behaviour, sound, keyword, phrase",
         "site.yaml:17: webhooks[0].secret: is missing",
         "site.yaml:17: webhooks[0].url: must be text, and is a list",
     ]

@@ -11,7 +11,13 @@ from pipeline.judge.incident import IncidentFold, Timing
 from pipeline.types import SECOND, Alert, Anomaly
 
 START = 1_767_650_400 * SECOND
-KINDS = {"gunshot": "sound", "glass": "sound", "help": "speech", "intrusion": "object"}
+KINDS = {
+    "gunshot": "sound",
+    "glass": "sound",
+    "help": "speech",
+    "intrusion": "object",
+    "fall": "behaviour",
+}
 
 
 def anomaly(
@@ -156,3 +162,8 @@ def test_every_revision_differs_in_what_a_receiver_sees_and_says_why(
                 assert alert.reasons_new
                 assert alert.findings != old.findings
         before[alert.id] = alert
+
+
+def test_a_fall_is_an_event_and_another_one_is_told_again() -> None:
+    falls = [anomaly(at, "fall", last=0.2) for at in (10, 20, 60)]
+    assert again(told(*in_time(people(80), falls))) == [60]

@@ -11,7 +11,14 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.types import Box, Corners, ns
 from tests.make import alert, box, detections
 from tests.pictures import AT, LITTLE, finding, frame, pictured, recorded
-from workers.delivery.shown_frame import AlertFrames, best_frame, corners, marks, overlap
+from workers.delivery.shown_frame import (
+    AlertFrames,
+    best_frame,
+    corners,
+    found_objects,
+    marks,
+    overlap,
+)
 
 PERSON = box(x=0.3, y=0.5)
 OTHER = box(x=0.8, y=0.5)
@@ -123,6 +130,11 @@ def test_an_overlap_is_a_share_of_proper_boxes(ours: Corners, other: Corners) ->
               max(ours[1], ours[3]))  # fmt: skip
     assert 0 <= overlap(proper, other) <= 1 or other[2] < other[0] or other[3] < other[1]
     assert overlap(proper, proper) in (0.0, 1.0)
+
+
+def test_a_behaviour_has_a_place_in_the_picture_too() -> None:
+    fall = finding(PERSON, kind="behaviour", label="fall")
+    assert found_objects(pictured(fall), "desk") == [fall]
 
 
 @pytest.mark.parametrize(("lasts", "shown"), [(8.0, True), (2.5, False)])

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 from pipeline import stages
+from pipeline.behaviour.rule import BEHAVES
 from pipeline.config.rule_kinds import Rule
 from pipeline.config.schema import Models
 from pipeline.judge.rules import HEARS, READS
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_kind_of_rule_has_a_judge() -> None:
-    assert {*SEES, *HEARS, *READS} == set(get_args(Rule))
+    assert {*SEES, *BEHAVES, *HEARS, *READS} == set(get_args(Rule))
 
 
 def test_every_stage_is_made_and_its_encoders_are_loaded() -> None:

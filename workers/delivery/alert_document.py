@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pipeline.types import Severity
 
-KINDS = ("object", "sound", "speech", "report", "learned", "system")
+KINDS = ("object", "behaviour", "sound", "speech", "report", "learned", "system")
 CHANGES = ("opened", "severity", "labels", "rules", "presence", "again", "closed")
 
 
@@ -61,7 +61,7 @@ class FindingData(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that was found, over all the times that it was found in this incident."""
 
     source: str  # the name of the camera or microphone; `window` for a judgement of the whole site
-    kind: Kind  # object, sound, speech, report, learned or system; later versions may add words
+    kind: Kind  # object, behaviour, sound, speech, report, learned, system; others may follow
     label: str  # what was found
     zone: str | None  # the zone of the rule; null if it has none
     line: str | None  # the line of the rule; null if it has none

@@ -99,7 +99,9 @@ def found_objects(alert: Alert, camera: str) -> list[Finding]:
     return [
         finding
         for finding in alert.findings
-        if finding.kind == "object" and finding.source == camera and finding.box is not None
+        if finding.kind in ("object", "behaviour")
+        and finding.source == camera
+        and finding.box is not None
     ]
 
 

@@ -134,7 +134,7 @@ def anomaly_of(
         reasons=(reason_at(finding.start, finding.reason),) if finding.news else (),
         contributions={finding.modality: 1.0},
         head=head,
-        kind="object" if finding.modality == VISION else finding.modality,
+        kind=finding.kind or ("object" if finding.modality == VISION else finding.modality),
         zone=finding.zone,
         line=finding.line,
         object=finding.object,

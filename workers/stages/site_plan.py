@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.behaviour.fight_head import FightHead
 from models.language.keywords import Keywords
 from models.language.text import packed
+from pipeline.behaviour.rule import BEHAVES
+from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
 from pipeline.judge.incident import Timing
@@ -57,12 +60,17 @@ def site_incidents(site: Site) -> SiteIncidents:
     return SiteIncidents(timing, by_source=told.group == "source")
 
 
+def _fights(site: Site) -> bool:
+    return any(isinstance(r, BehaviourRule) and "fight" in r.labels for r in site.rules)
+
+
 def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
     """Builds the plan of a site for fusion; embeds the phrases of its rules once."""
     of = RuleContext(
         site=site,
         keywords=Keywords,
         embed=lambda phrases: [packed(vector) for vector in text(phrases)],
+        fight=FightHead.shipped() if _fights(site) else None,
     )
     return SitePlan(
         size=ns(site.windows.size),
@@ -83,7 +91,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
         cameras={name: camera.detect for name, camera in site.cameras.items()},
         modes=ModePlan.of(site),
         judged_in=frozenset(site.fusion.modes),
-        sees=lambda: judges(SEES, of),
+        sees=lambda: judges({**SEES, **BEHAVES}, of),
         hears=judges(HEARS, of),
         reads=judges(READS, of),
     )

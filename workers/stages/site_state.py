@@ -20,7 +20,6 @@ from pipeline.judge.findings import reason_at
 from pipeline.judge.modes import ModePlan, SiteModes
 from pipeline.judge.rule_gate import PresenceMap, RuleGate
 from pipeline.judge.rules import (
-    MIN_EVIDENCE,
     HearingRule,
     ReadingRule,
     RuleFinding,
@@ -29,7 +28,6 @@ from pipeline.judge.rules import (
     VisionRule,
 )
 from pipeline.judge.source_presence import SourcePresence
-from pipeline.judge.track import StationaryMemory, Tracker
 from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import (
     BEFORE_ALL,
@@ -54,6 +52,7 @@ from pipeline.types import (
 )
 from pipeline.zones import Polygon
 from workers.stages.anomalies import Teller, carried, gravity, rejected
+from workers.stages.camera_tracks import CameraTracks
 
 WINDOW_SOURCE = "window"
 MAX_AHEAD = 3600 * SECOND  # of a site's event time over the partition's that is waited for
@@ -106,16 +105,9 @@ class SiteState:
     def __init__(self, site: str, plan: SitePlan, heads: Mapping[str, Head], floor: int) -> None:
         self._site, self._plan, self._heads, self._floor = site, plan, heads, floor
         self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
-        self._trackers = {
-            camera: Tracker(
-                high=detect.min_score,
-                low=min(MIN_EVIDENCE, detect.min_score),
-                horizon=plan.horizon,
-            )
-            for camera, detect in plan.cameras.items()
-        }
-        self._looked: dict[str, Detections] = {}  # camera -> its last frame that was looked at
-        self._parked = StationaryMemory(plan.still_after, plan.still_distance, plan.horizon)
+        self._tracks = CameraTracks(
+            plan.cameras, plan.horizon, plan.still_after, plan.still_distance
+        )
         self._modes = SiteModes(plan.modes)
         self._gate = RuleGate(self._modes, plan.sees(), plan.hears, plan.reads)
         self._attendance = SourcePresence(
@@ -200,7 +192,7 @@ class SiteState:
 
     def _observe(self, record: Observation) -> list[Record]:
         self._attendance.observed(record)
-        seen = self._see(record) if isinstance(record, Detections) else record
+        seen = self._tracks.see(record) if isinstance(record, Detections) else record
         if seen is None:
             return []
         if isinstance(seen, TrackedFrame):
@@ -245,44 +237,6 @@ class SiteState:
 
     def _tell_early(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
         return self._teller.tell_early(findings, presence, _version(self._heads.get(self._site)))
-
-    def _see(self, record: Detections) -> TrackedFrame | None:
-        detect = self._plan.cameras.get(record.source)
-        if detect is None:  # the config no longer has this camera
-            return None
-        tracker = self._trackers[record.source]
-        if tracker.time is not None and record.start <= tracker.time:
-            return None  # never from our vision stage: its Progress makes such a record a repeat
-        boxes = [
-            box
-            for box in record.boxes
-            if box.score >= MIN_EVIDENCE and box.y2 - box.y1 >= detect.min_height
-        ]
-        # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
-        at, lasts = record.start, record.end - record.start
-        held = tracker.hold(at, lasts) if record.gated else tracker.update(boxes, at, lasts)
-        looked = self._looked.get(record.source, record) if record.gated else record
-        self._looked[record.source] = looked
-        tracks = sorted(
-            held,
-            key=lambda t: (t.label, t.box.x1, t.box.y1, t.box.x2, t.box.y2, t.score),
-        )
-        still = frozenset(
-            track.id
-            for track in tracks
-            if record.start - track.first_seen >= self._plan.still_after
-            and track.moved(self._plan.still_after) < self._plan.still_distance
-        )
-        again = self._parked.again(record.source, record.start, tracks, still)
-        return TrackedFrame(
-            source=record.source,
-            start=record.start,
-            end=record.end,
-            tracks=[track for track in tracks if track.id not in again],
-            still=still,
-            luma=looked.luma,
-            sharpness=looked.sharpness,
-        )
 
     def _judge(self, window: Window) -> list[Record]:
         """Returns the anomalies of a window: fused evidence of rules, and the learned head's.

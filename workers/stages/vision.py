@@ -33,7 +33,7 @@ from workers.runtime.status import Ledger
 from workers.stages.absent_encoders import guard
 from workers.stages.audit import LookMemory, chosen
 from workers.stages.overload import PICTURES_AT_ONCE, Backlog, FrameSampler, Who
-from workers.stages.posed_persons import posed_persons
+from workers.stages.posed_persons import motion_in, posed_persons
 
 Policy = Literal["newest", "all"]
 Known = Mapping[Who, Detect] | None  # the cameras of the config; None: all
@@ -207,7 +207,9 @@ class VisionStage:
             return
         poses = self._pose([Person(pictures[index], sure[index][n]) for index, n in wanted])
         for (index, n), keypoints in zip(wanted, poses, strict=True):
-            sure[index][n] = msgspec.structs.replace(sure[index][n], keypoints=keypoints)
+            box = sure[index][n]
+            motion = round(motion_in(frames[index].motion, box) / 255, 3)
+            sure[index][n] = msgspec.structs.replace(box, keypoints=keypoints, motion=motion)
 
     def open(self, floors: dict[str, int]) -> _VisionState:
         """Returns a state that keeps nothing but what its counts need."""

@@ -1,0 +1,4 @@
+"""Learned heads of behaviours.
+
+May import: the files of `models/`, and `pipeline/`.
+"""
