@@ -220,9 +220,7 @@ class Model(Settings, frozen=True, kw_only=True):
     kind: str  # the adapter
     weights: str  # a registered name (`fusewatch weights list`) or a path
     providers: tuple[str, ...] = ("cpu",)  # where it runs: cpu, cuda, tensorrt, openvino
-    threads: Annotated[int, Meta(ge=0, le=64)] = (
-        0  # 0: one a core; the detector runs a picture on each
-    )
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0  # 0: one a core; a picture on each, if it can
 
 
 class Models(Settings, frozen=True, kw_only=True):
