@@ -56,6 +56,12 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	.venv-torch/bin/python -m benchmarks.regions $(SHARED)/media $(SHARED)/weights
 	.venv-torch/bin/python -m benchmarks.speech $(SHARED)/media $(SHARED)/weights --openai build/tiny.en.pt
 	$(BIN)/python -m benchmarks.sound $(SHARED)/media $(SHARED)/weights
+	$(BIN)/python -m benchmarks.sound_gate $(SHARED)/media $(SHARED)/weights
+	$(BIN)/python -m benchmarks.early $(SHARED)/media $(SHARED)/weights
+	$(BIN)/python -m benchmarks.decoding $(SHARED)/media
+	$(BIN)/python -m benchmarks.memory $(SHARED)/media $(SHARED)/weights
+	$(BIN)/python -m benchmarks.sixteen $(SHARED)/media $(SHARED)/weights --rival .venv-torch/bin/python
+	$(BIN)/python -m benchmarks.overload $(SHARED)/media $(SHARED)/weights --rival .venv-torch/bin/python
 	$(BIN)/python -m benchmarks.pose $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.behaviour $(SHARED)/media
 	$(BIN)/python -m benchmarks.jpeg $(SHARED)/media
