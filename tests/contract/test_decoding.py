@@ -55,6 +55,7 @@ def film(
     gop: int = GOP,
     bframes: int = 0,
     codec: str = "libx264",
+    slices: int = 1,
 ) -> Path:
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=RATE)
@@ -63,6 +64,7 @@ def film(
         if codec == "libx264":
             stream.gop_size = gop
             stream.options = {"preset": "veryfast", "bf": str(bframes), "sc_threshold": "0"}
+            stream.options |= {"slices": str(slices)}
         for number in range(round(seconds * RATE)):
             frame = av.VideoFrame.from_ndarray(drawn(number / RATE), "gray")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -82,8 +84,15 @@ class Clock:
 class Live:
     """A film as a stream: its packets come at their time; `drop` leaves some out."""
 
-    def __init__(self, path: Path, clock: Clock, drop: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        drop: Callable[[Any], bool] | None = None,
+        cut: Callable[[Any], list[Any]] | None = None,
+    ) -> None:
         self._file, self._clock, self._drop = av.open(str(path)), clock, drop
+        self._cut = cut or (lambda packet: [packet])
         self._begin = clock.now
 
     def __getattr__(self, name: str) -> Any:
@@ -95,7 +104,7 @@ class Live:
                 at = self._begin + round(packet.dts * packet.time_base * SECOND) + SECOND // 10
                 self._clock.now = max(self._clock.now, at)
             if self._drop is None or not packet.size or not self._drop(packet):
-                yield packet
+                yield from self._cut(packet) if packet.size else [packet]
 
 
 class Run:
@@ -106,6 +115,7 @@ class Run:
         path: Path,
         *,
         drop: Callable[[Any], bool] | None = None,
+        cut: Callable[[Any], list[Any]] | None = None,
         hwaccel: str = "off",
         **detect: Any,
     ) -> None:
@@ -119,11 +129,15 @@ class Run:
             hwaccel=hwaccel,
             clock=clock,
             count=lambda _, what: self.told.update([what]),
-            opened=lambda *_: Live(path, clock, drop),
+            opened=lambda *_: Live(path, clock, drop, cut),
         )
         self.frames: list[FrameChunk] = []
+        self.spoke: list[int] = []  # ns at which anything came
         with contextlib.closing(source), pytest.raises(SourceLost, match="stopped"):
-            self.frames.extend(chunk for chunk in source if isinstance(chunk, FrameChunk))
+            for chunk in source:
+                self.spoke.append(clock.now)
+                if isinstance(chunk, FrameChunk):
+                    self.frames.append(chunk)
         self.decoder = source.decoder
         first = self.frames[0].start
         self.at = [round((frame.start - first) / SECOND, 2) for frame in self.frames]
@@ -332,3 +346,37 @@ def test_too_many_bytes_without_a_keyframe_end_the_thrift(
     run = Run(film(tmp_path / "film.mp4", 8, walked((0, 8))), decode="keyframes")
     assert run.told["keyframes.unusable"] == 1
     assert run.lasts[-1] == 0.2
+
+
+def slices(packet: Any) -> list[Any]:
+    """The slices of a keyframe as packets of one time; other packets as they are."""
+    data, parts = bytes(packet), list[bytes]()
+    while packet.is_keyframe and data:
+        size = 4 + int.from_bytes(data[:4])
+        parts.append(data[:size])
+        data = data[size:]
+    return [copied(packet, part) for part in parts] or [packet]
+
+
+def copied(packet: Any, data: bytes, pts: int | None = None) -> Any:
+    """A packet with other data, or with another time."""
+    made = av.Packet(data)
+    made.pts, made.dts = packet.pts if pts is None else pts, packet.dts
+    made.time_base, made.is_keyframe = packet.time_base, packet.is_keyframe
+    made.stream = packet.stream
+    return made
+
+
+@pytest.mark.parametrize("decode", ["all", "keyframes", "auto"])
+def test_a_keyframe_that_comes_in_several_packets_is_one_picture(
+    tmp_path: Path, decode: str
+) -> None:
+    path = film(tmp_path / "film.mp4", 30, slices=4)
+    run, whole = Run(path, cut=slices, decode=decode), Run(path, decode=decode)
+    pictures = {frame.data for frame in whole.frames}
+    late = [f for f in run.frames if f.start > run.frames[0].start + 3 * SECOND]
+    assert {frame.data for frame in late} <= pictures
+    assert not {frame.look for frame in late} & {"first", "light"}
+    assert run.at[-1] == whole.at[-1]
+    assert run.lasts[-5:] == whole.lasts[-5:]
+    assert holes(run) == []

@@ -89,7 +89,9 @@ class MediaSource:
             log.info("%s/%s: is decoded by %s", self._site, self._camera, self.decoder)
         self._intra = stream.codec_context.codec.intra_only  # every packet is a whole picture
         mode = "all" if self._intra else self._detect.decode  # none is left out then
-        self._decode = KeyframeGate(self._decoder, mode, self._clock, self._without_keyframes)
+        self._decode = KeyframeGate(
+            self._decoder, mode, self._clock, self._without_keyframes, joins=not self._intra
+        )
 
     def _without_device(self, why: str) -> None:
         self.decoder = f"{SOFTWARE}: {why}"
@@ -163,7 +165,7 @@ class MediaSource:
         unwanted = due is not None and not self._pace.would(due)
         self._decoder.skip_unwanted(unwanted)
         frames = self._decode.decode(packet)
-        if unwanted and not frames:
+        if unwanted and not frames and not self._decode.holds:
             self._seq += 1
         for _ in range(self._decode.take_left_out()):
             self._seq += 1
