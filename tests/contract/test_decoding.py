@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
-from pipeline.types import SECOND, FrameChunk
+from pipeline.types import SECOND, FrameChunk, Progress
 from workers.capture.av_stream import MediaSource
 from workers.capture.clock import FrameRateLimiter
 from workers.config.source_address import Address
@@ -53,6 +53,7 @@ def film(
     drawn: Drawn = room,
     *,
     gop: int = GOP,
+    keys: Callable[[int], bool] | None = None,
     bframes: int = 0,
     codec: str = "libx264",
     slices: int = 1,
@@ -68,6 +69,8 @@ def film(
         for number in range(round(seconds * RATE)):
             frame = av.VideoFrame.from_ndarray(drawn(number / RATE), "gray")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
+            if keys and keys(number):
+                frame.pict_type = av.video.frame.PictureType.I
             file.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         file.mux(stream.encode(None))
     return path
@@ -134,14 +137,24 @@ class Run:
         self.frames: list[FrameChunk] = []
         self.spoke: list[int] = []  # ns at which anything came
         with contextlib.closing(source), pytest.raises(SourceLost, match="stopped"):
-            for chunk in source:
-                self.spoke.append(clock.now)
-                if isinstance(chunk, FrameChunk):
-                    self.frames.append(chunk)
+            self._read(source, clock)
         self.decoder = source.decoder
         first = self.frames[0].start
         self.at = [round((frame.start - first) / SECOND, 2) for frame in self.frames]
         self.lasts = [round((frame.end - frame.start) / SECOND, 2) for frame in self.frames]
+
+    def _read(self, source: MediaSource, clock: Clock) -> None:
+        for chunk in source:
+            self.spoke.append(clock.now)
+            if isinstance(chunk, FrameChunk):
+                self.frames.append(chunk)
+            else:
+                assert isinstance(chunk, Progress)
+                assert chunk.alive
+
+    def silence(self) -> float:
+        """The longest time (s) in which nothing came."""
+        return max(b - a for a, b in itertools.pairwise(self.spoke)) / SECOND
 
 
 def all_wanted(path: Path, fps: float = 5) -> list[float]:
@@ -380,3 +393,16 @@ def test_a_keyframe_that_comes_in_several_packets_is_one_picture(
     assert run.at[-1] == whole.at[-1]
     assert run.lasts[-5:] == whole.lasts[-5:]
     assert holes(run) == []
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+def test_packets_are_a_sign_of_life_while_keyframes_move_apart(tmp_path: Path, decode: str) -> None:
+    near, far = 15 * RATE, round(9.5 * RATE)
+
+    def keys(number: int) -> bool:
+        return number % RATE == 0 if number < near else (number - near) % far == 0
+
+    run = Run(film(tmp_path / "film.mp4", 45, gop=1000, keys=keys), decode=decode)
+    assert run.at[-3:] == pytest.approx([24.5, 34.0, 43.5], abs=0.1)
+    assert "keyframes.unusable" not in run.told
+    assert run.silence() <= 2
