@@ -57,6 +57,7 @@ def film(
     bframes: int = 0,
     codec: str = "libx264",
     slices: int = 1,
+    refresh: bool = False,
 ) -> Path:
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=RATE)
@@ -65,7 +66,7 @@ def film(
         if codec == "libx264":
             stream.gop_size = gop
             stream.options = {"preset": "veryfast", "bf": str(bframes), "sc_threshold": "0"}
-            stream.options |= {"slices": str(slices)}
+            stream.options |= {"slices": str(slices), "intra-refresh": str(int(refresh))}
         for number in range(round(seconds * RATE)):
             frame = av.VideoFrame.from_ndarray(drawn(number / RATE), "gray")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -406,3 +407,14 @@ def test_packets_are_a_sign_of_life_while_keyframes_move_apart(tmp_path: Path, d
     assert run.at[-3:] == pytest.approx([24.5, 34.0, 43.5], abs=0.1)
     assert "keyframes.unusable" not in run.told
     assert run.silence() <= 2
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+def test_a_stream_with_intra_refresh_is_decoded_whole_after_one_keyframe(
+    tmp_path: Path, decode: str
+) -> None:
+    run = Run(film(tmp_path / "film.mp4", 24, refresh=True), decode=decode)
+    assert run.told["keyframes.unusable"] == 1
+    assert run.silence() <= 2.2  # one GOP
+    assert run.at[-1] > 23.5
+    assert set(run.lasts) == {0.2}

@@ -20,6 +20,7 @@ IDLE_AFTER = 10 * SECOND  # ns without motion until a camera is idle (`auto`)
 BUSY = ("all", "first", "light", "motion")  # looks of a camera that is not idle
 SLACK = SECOND  # ns by which the times of a stream may differ from those of its arrival
 MAX_USELESS = 3  # keyframes in a row without a time or a frame, until all frames are decoded
+MAX_UNPROVED = 1  # the same for a frame, where no keyframe has given one yet
 NO_KEYFRAME = f"no keyframe came for {MAX_KEYFRAME_DISTANCE // SECOND} s"
 TOO_MUCH = f"more than {KEPT_BYTES // 1_000_000} MB came without a keyframe"
 NOT_ALONE = "its keyframes cannot be decoded alone"
@@ -61,6 +62,7 @@ class KeyframeGate:
         self._busy: int | None = None  # ns; start of the last frame that was not idle
         self._idle = False
         self._empty = self._untimed = 0  # keyframes in a row
+        self._proved = False  # a keyframe has given a frame alone
         self.sparse = False  # keyframes only are decoded now
         self.distance = 0  # ns; the longest distance of two keyframes; 0: not known
         self._left_out = 0  # packets that were not decoded and never will be
@@ -180,8 +182,9 @@ class KeyframeGate:
         frames = [] if self.sparse else self._decoder.rest()
         self.sparse = True
         alone = self._decoder.alone(packet)
+        self._proved |= bool(alone)
         self._empty = 0 if alone else self._empty + 1
-        if self._empty >= MAX_USELESS:
+        if self._empty >= (MAX_USELESS if self._proved else MAX_UNPROVED):
             self._fall(NOT_ALONE)
         return frames + alone
 
