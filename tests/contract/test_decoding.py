@@ -104,7 +104,7 @@ class Live:
 
     def demux(self, streams: Any) -> Iterator[Any]:
         for packet in self._file.demux(streams):
-            if packet.dts is not None:
+            if packet.size:
                 at = self._begin + round(packet.dts * packet.time_base * SECOND) + SECOND // 10
                 self._clock.now = max(self._clock.now, at)
             if self._drop is None or not packet.size or not self._drop(packet):
@@ -418,3 +418,34 @@ def test_a_stream_with_intra_refresh_is_decoded_whole_after_one_keyframe(
     assert run.silence() <= 2.2  # one GOP
     assert run.at[-1] > 23.5
     assert set(run.lasts) == {0.2}
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+@pytest.mark.parametrize("begin", [0, 5])
+def test_times_that_stand_still_are_told(tmp_path: Path, decode: str, begin: int) -> None:
+    path = film(tmp_path / "film.mp4", 30)
+
+    def still(packet: Any) -> list[Any]:
+        if packet.pts * packet.time_base < begin:
+            return [packet]
+        return [copied(packet, bytes(packet), pts=round(begin / packet.time_base))]
+
+    run = Run(path, cut=still, decode=decode)
+    assert run.told["keyframes.unusable"] == 1
+    assert set(run.lasts[-20:]) == {0.2}
+    assert len(run.frames) > 5 * 20
+    assert run.silence() <= 2.2
+
+
+def test_a_burst_at_the_begin_is_no_reason_to_give_keyframes_up(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 30)
+    file, decoder, _ = decoder_of(path, "off")
+    clock, told = Clock(), list[str]()
+    begin, gate = clock.now, KeyframeGate(decoder, "keyframes", clock, told.append)
+    with file:
+        for packet in file.demux(video=0):
+            at = begin + round((packet.dts or 0) * packet.time_base * SECOND) - 12 * SECOND
+            clock.now = max(clock.now, at)
+            gate.decode(packet)
+    assert told == []
+    assert gate.sparse

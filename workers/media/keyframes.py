@@ -51,7 +51,7 @@ class KeyframeGate:
     ) -> None:
         self._decoder, self._mode, self._clock, self._whole = decoder, mode, clock, whole
         self._all = mode == "all"  # for good
-        self._begun = clock()
+        self._begun = self._believed = clock()  # ns; the latter: of the last believable distance
         self._parts: list[Any] = []  # packets of a keyframe that waits to be decoded alone
         self._in_key = False  # the last packet was of a keyframe
         self._joins = joins
@@ -61,7 +61,7 @@ class KeyframeGate:
         self._key: tuple[int | None, int] | None = None  # the last one's time and arrival, ns
         self._busy: int | None = None  # ns; start of the last frame that was not idle
         self._idle = False
-        self._empty = self._untimed = 0  # keyframes in a row
+        self._empty = self._untimed = self._doubtful = 0  # keyframes in a row
         self._proved = False  # a keyframe has given a frame alone
         self.sparse = False  # keyframes only are decoded now
         self.distance = 0  # ns; the longest distance of two keyframes; 0: not known
@@ -205,7 +205,11 @@ class KeyframeGate:
         lasted, waited = time - before[0], now - before[1]
         if 0 < lasted <= MAX_KEYFRAME_DISTANCE and abs(lasted - waited) <= SLACK:
             self.distance = max(self.distance, lasted)
-        return []
+            self._believed, self._doubtful = now, 0
+            return []
+        self._doubtful += 1
+        useless = self._doubtful >= MAX_USELESS and now - self._believed > MAX_KEYFRAME_DISTANCE
+        return self._fall(FALSE_TIMES) if useless else []
 
     def _fall(self, why: str) -> list[Any]:
         """Decodes all frames from now on; returns the newest of those since the last keyframe."""
@@ -223,7 +227,8 @@ def _time(packet: Any) -> int | None:
     """The stream's own time (ns) of a packet, if it has one."""
     if packet.pts is None or packet.time_base is None:
         return None
-    return round(packet.pts * packet.time_base * SECOND)
+    time: int = round(packet.pts * packet.time_base * SECOND)
+    return time
 
 
 def _joined(parts: list[Any]) -> Any:
