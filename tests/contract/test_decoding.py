@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,7 @@ def film(
     keys: Callable[[int], bool] | None = None,
     bframes: int = 0,
     codec: str = "libx264",
-    slices: int = 1,
-    refresh: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> Path:
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=RATE)
@@ -66,7 +65,7 @@ def film(
         if codec == "libx264":
             stream.gop_size = gop
             stream.options = {"preset": "veryfast", "bf": str(bframes), "sc_threshold": "0"}
-            stream.options |= {"slices": str(slices), "intra-refresh": str(int(refresh))}
+            stream.options |= options or {}
         for number in range(round(seconds * RATE)):
             frame = av.VideoFrame.from_ndarray(drawn(number / RATE), "gray")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -385,7 +384,7 @@ def copied(packet: Any, data: bytes, pts: int | None = None) -> Any:
 def test_a_keyframe_that_comes_in_several_packets_is_one_picture(
     tmp_path: Path, decode: str
 ) -> None:
-    path = film(tmp_path / "film.mp4", 30, slices=4)
+    path = film(tmp_path / "film.mp4", 30, options={"slices": "4"})
     run, whole = Run(path, cut=slices, decode=decode), Run(path, decode=decode)
     pictures = {frame.data for frame in whole.frames}
     late = [f for f in run.frames if f.start > run.frames[0].start + 3 * SECOND]
@@ -413,7 +412,7 @@ def test_packets_are_a_sign_of_life_while_keyframes_move_apart(tmp_path: Path, d
 def test_a_stream_with_intra_refresh_is_decoded_whole_after_one_keyframe(
     tmp_path: Path, decode: str
 ) -> None:
-    run = Run(film(tmp_path / "film.mp4", 24, refresh=True), decode=decode)
+    run = Run(film(tmp_path / "film.mp4", 24, options={"intra-refresh": "1"}), decode=decode)
     assert run.told["keyframes.unusable"] == 1
     assert run.silence() <= 2.2  # one GOP
     assert run.at[-1] > 23.5

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import av
-
 from pipeline.limits import MAX_KEYFRAME_DISTANCE
 from pipeline.types import SECOND
 from workers.media.containers import BROKEN
-from workers.media.picture_decoder import KEPT_BYTES, PictureDecoder
+from workers.media.picture_decoder import KEPT_BYTES, PictureDecoder, joined
 
 IDLE_AFTER = 10 * SECOND  # ns without motion until a camera is idle (`auto`)
 BUSY = ("all", "first", "light", "motion")  # looks of a camera that is not idle
@@ -78,7 +76,7 @@ class KeyframeGate:
         if not self._parts:
             return self._next(packet, now)
         self._split = self._split or len(self._parts) > 1
-        key, self._parts = _joined(self._parts), []
+        key, self._parts = joined(self._parts), []
         try:
             frames = self._whole_keyframe(key)
         except BROKEN:
@@ -229,14 +227,3 @@ def _time(packet: Any) -> int | None:
         return None
     time: int = round(packet.pts * packet.time_base * SECOND)
     return time
-
-
-def _joined(parts: list[Any]) -> Any:
-    """One packet of the packets of a keyframe."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    whole = av.Packet(b"".join(map(bytes, parts)))
-    whole.pts, whole.dts, whole.time_base = first.pts, first.dts, first.time_base
-    whole.is_keyframe = True
-    return whole
