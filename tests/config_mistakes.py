@@ -424,6 +424,22 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "the weights of another kind of model",
+        swapped("api:", "models: {pose: {kind: movenet, weights: blazepose}}\napi:"),
+        (
+            "19: models.pose.weights: `blazepose` is no model of the kind `movenet`; "
+            "use `movenet_lightning_int8`, or a path"
+        ),
+    ),
+    Mistake(
+        "the weights of a sound model for the detector",
+        swapped("api:", "models: {detector: {kind: yolox, weights: yamnet}}\napi:"),
+        (
+            "19: models.detector.weights: `yamnet` is no model of the kind `yolox`; "
+            "use `yolox_nano` or `nanodet_plus_m_416`, or a path"
+        ),
+    ),
+    Mistake(
         "a variable that is not set",
         swapped("10.0.0.5/h264", "ops:${DOOR_PASSWORD}@10.0.0.5/h264"),
         (

@@ -135,8 +135,9 @@ def _portable(made: Any) -> Any:
 
 def _known_words(name: str, fields: Mapping[str, Schema]) -> None:
     """Adds the lists of words that the checks of the config know."""
-    if name in ("Camera", "Microphone"):
-        fields["source"]["anyOf"][1] = {
+    addresses = {"Camera": ("source",), "Microphone": ("source",), "Streams": ("detect", "record")}
+    for field in addresses.get(name, ()):
+        fields[field]["anyOf"][1] = {
             "type": "object",
             "properties": {
                 key: {"type": "string", "description": f"{sentence(said)}."}

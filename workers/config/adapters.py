@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from models.registry import REGISTRY
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.problem import Problem, Way, known_only
 from pipeline.config.schema import Model, Models
@@ -18,20 +19,23 @@ from pipeline.config.schema import Model, Models
 class Adapter(msgspec.Struct, frozen=True):
     """The module of a kind of model, and its providers; `several`: it may use more than one.
 
+    `weights` are the registered models that are of this kind; a path may be given for each kind.
     `package` is what it imports if that comes with an extra of ours, `extra`.
     """
 
     module: str
     providers: tuple[str, ...]
     several: bool = False
+    weights: tuple[str, ...] = ()
     package: str = ""
     extra: str = ""
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
+_SEEING = ("yolox_nano", "nanodet_plus_m_416")
 _DETECTORS = {
-    "yolox": Adapter("models.vision.detector", ONNX, several=True),
-    "onnx": Adapter("models.vision.detector", ONNX, several=True),
+    "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
+    "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
     "ultralytics": Adapter(
         "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
     ),
@@ -40,16 +44,22 @@ ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> k
     "detector": _DETECTORS,
     "detector_high": _DETECTORS,
     "speech": {
-        "faster-whisper": Adapter("models.hearing.speech", GPU),
+        "faster-whisper": Adapter(
+            "models.hearing.speech", GPU, weights=("faster-whisper-tiny.en",)
+        ),
         "openai-whisper": Adapter(
             "models.hearing.openai_speech", GPU, package="whisper", extra="whisper"
         ),
     },
-    "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",))},
-    "text": {"minilm": Adapter("models.language.text", ONNX, several=True)},
+    "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",), weights=("yamnet",))},
+    "text": {
+        "minilm": Adapter(
+            "models.language.text", ONNX, several=True, weights=("all-MiniLM-L6-v2-int8",)
+        )
+    },
     "pose": {
-        "movenet": Adapter("models.vision.movenet", ("cpu",)),
-        "blazepose": Adapter("models.vision.blazepose", ("cpu",)),
+        "movenet": Adapter("models.vision.movenet", ("cpu",), weights=("movenet_lightning_int8",)),
+        "blazepose": Adapter("models.vision.blazepose", ("cpu",), weights=("blazepose",)),
     },
 }
 
@@ -61,6 +71,11 @@ def problems(models: Models) -> Iterator[Problem]:
         way: Way = ("models", part, "providers")
         adapter = kinds.get(model.kind)
         yield from known_only((model.kind,), kinds, ("models", part, "kind"), f"kind of {part}")
+        if adapter and model.weights in REGISTRY and model.weights not in adapter.weights:
+            fit = " or ".join(f"`{name}`" for name in adapter.weights)
+            what = f"`{model.weights}` is no model of the kind `{model.kind}`"
+            better = f"use {fit}, or a path" if fit else "give a path"
+            yield Problem(("models", part, "weights"), f"{what}; {better}")
         usable, of = (adapter.providers, f" of {model.kind}") if adapter else (ONNX, "")
         yield from known_only(model.providers, usable, way, f"provider{of}")
         if not model.providers:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from pipeline.config.problem import nearest
+from pipeline.config.problem import known_only, nearest
 from pipeline.errors import ConfigError
 from workers.config.system_files import system_file
 
@@ -199,6 +199,8 @@ def host_hint(text: str) -> str:
 
 def _joined(source: Mapping[object, object]) -> str:
     """Returns the URL of a mapping, with its user and password percent-encoded in it."""
+    for wrong in known_only([key for key in source if isinstance(key, str)], _KEYS, (), "key"):
+        _refuse(f"is a mapping of {', '.join(_KEYS)}: {wrong.message}")
     if "url" not in source or any(key not in _KEYS for key in source):
         _refuse(f"must be a mapping of {', '.join(_KEYS)}, and nothing else")
     if not all(isinstance(value, str) for value in source.values()):
