@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
-from pipeline.types import SECOND, FrameChunk
+from pipeline.types import SECOND, FrameChunk, Progress
 from workers.capture.av_stream import MediaSource
 from workers.capture.clock import FrameRateLimiter
 from workers.config.source_address import Address
@@ -53,8 +53,10 @@ def film(
     drawn: Drawn = room,
     *,
     gop: int = GOP,
+    keys: Callable[[int], bool] | None = None,
     bframes: int = 0,
     codec: str = "libx264",
+    options: Mapping[str, str] | None = None,
 ) -> Path:
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=RATE)
@@ -63,9 +65,12 @@ def film(
         if codec == "libx264":
             stream.gop_size = gop
             stream.options = {"preset": "veryfast", "bf": str(bframes), "sc_threshold": "0"}
+            stream.options |= options or {}
         for number in range(round(seconds * RATE)):
             frame = av.VideoFrame.from_ndarray(drawn(number / RATE), "gray")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
+            if keys and keys(number):
+                frame.pict_type = av.video.frame.PictureType.I
             file.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
         file.mux(stream.encode(None))
     return path
@@ -82,8 +87,15 @@ class Clock:
 class Live:
     """A film as a stream: its packets come at their time; `drop` leaves some out."""
 
-    def __init__(self, path: Path, clock: Clock, drop: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        drop: Callable[[Any], bool] | None = None,
+        cut: Callable[[Any], list[Any]] | None = None,
+    ) -> None:
         self._file, self._clock, self._drop = av.open(str(path)), clock, drop
+        self._cut = cut or (lambda packet: [packet])
         self._begin = clock.now
 
     def __getattr__(self, name: str) -> Any:
@@ -91,11 +103,11 @@ class Live:
 
     def demux(self, streams: Any) -> Iterator[Any]:
         for packet in self._file.demux(streams):
-            if packet.dts is not None:
+            if packet.size:
                 at = self._begin + round(packet.dts * packet.time_base * SECOND) + SECOND // 10
                 self._clock.now = max(self._clock.now, at)
             if self._drop is None or not packet.size or not self._drop(packet):
-                yield packet
+                yield from self._cut(packet) if packet.size else [packet]
 
 
 class Run:
@@ -106,6 +118,7 @@ class Run:
         path: Path,
         *,
         drop: Callable[[Any], bool] | None = None,
+        cut: Callable[[Any], list[Any]] | None = None,
         hwaccel: str = "off",
         **detect: Any,
     ) -> None:
@@ -119,15 +132,29 @@ class Run:
             hwaccel=hwaccel,
             clock=clock,
             count=lambda _, what: self.told.update([what]),
-            opened=lambda *_: Live(path, clock, drop),
+            opened=lambda *_: Live(path, clock, drop, cut),
         )
         self.frames: list[FrameChunk] = []
+        self.spoke: list[int] = []  # ns at which anything came
         with contextlib.closing(source), pytest.raises(SourceLost, match="stopped"):
-            self.frames.extend(chunk for chunk in source if isinstance(chunk, FrameChunk))
+            self._read(source, clock)
         self.decoder = source.decoder
         first = self.frames[0].start
         self.at = [round((frame.start - first) / SECOND, 2) for frame in self.frames]
         self.lasts = [round((frame.end - frame.start) / SECOND, 2) for frame in self.frames]
+
+    def _read(self, source: MediaSource, clock: Clock) -> None:
+        for chunk in source:
+            self.spoke.append(clock.now)
+            if isinstance(chunk, FrameChunk):
+                self.frames.append(chunk)
+            else:
+                assert isinstance(chunk, Progress)
+                assert chunk.alive
+
+    def silence(self) -> float:
+        """The longest time (s) in which nothing came."""
+        return max(b - a for a, b in itertools.pairwise(self.spoke)) / SECOND
 
 
 def all_wanted(path: Path, fps: float = 5) -> list[float]:
@@ -332,3 +359,92 @@ def test_too_many_bytes_without_a_keyframe_end_the_thrift(
     run = Run(film(tmp_path / "film.mp4", 8, walked((0, 8))), decode="keyframes")
     assert run.told["keyframes.unusable"] == 1
     assert run.lasts[-1] == 0.2
+
+
+def slices(packet: Any) -> list[Any]:
+    """The slices of a keyframe as packets of one time; other packets as they are."""
+    data, parts = bytes(packet), list[bytes]()
+    while packet.is_keyframe and data:
+        size = 4 + int.from_bytes(data[:4])
+        parts.append(data[:size])
+        data = data[size:]
+    return [copied(packet, part) for part in parts] or [packet]
+
+
+def copied(packet: Any, data: bytes, pts: int | None = None) -> Any:
+    """A packet with other data, or with another time."""
+    made = av.Packet(data)
+    made.pts, made.dts = packet.pts if pts is None else pts, packet.dts
+    made.time_base, made.is_keyframe = packet.time_base, packet.is_keyframe
+    made.stream = packet.stream
+    return made
+
+
+@pytest.mark.parametrize("decode", ["all", "keyframes", "auto"])
+def test_a_keyframe_that_comes_in_several_packets_is_one_picture(
+    tmp_path: Path, decode: str
+) -> None:
+    path = film(tmp_path / "film.mp4", 30, options={"slices": "4"})
+    run, whole = Run(path, cut=slices, decode=decode), Run(path, decode=decode)
+    pictures = {frame.data for frame in whole.frames}
+    late = [f for f in run.frames if f.start > run.frames[0].start + 3 * SECOND]
+    assert {frame.data for frame in late} <= pictures
+    assert not {frame.look for frame in late} & {"first", "light"}
+    assert run.at[-1] == whole.at[-1]
+    assert run.lasts[-5:] == whole.lasts[-5:]
+    assert holes(run) == []
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+def test_packets_are_a_sign_of_life_while_keyframes_move_apart(tmp_path: Path, decode: str) -> None:
+    near, far = 15 * RATE, round(9.5 * RATE)
+
+    def keys(number: int) -> bool:
+        return number % RATE == 0 if number < near else (number - near) % far == 0
+
+    run = Run(film(tmp_path / "film.mp4", 45, gop=1000, keys=keys), decode=decode)
+    assert run.at[-3:] == pytest.approx([24.5, 34.0, 43.5], abs=0.1)
+    assert "keyframes.unusable" not in run.told
+    assert run.silence() <= 2
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+def test_a_stream_with_intra_refresh_is_decoded_whole_after_one_keyframe(
+    tmp_path: Path, decode: str
+) -> None:
+    run = Run(film(tmp_path / "film.mp4", 24, options={"intra-refresh": "1"}), decode=decode)
+    assert run.told["keyframes.unusable"] == 1
+    assert run.silence() <= 2.2  # one GOP
+    assert run.at[-1] > 23.5
+    assert set(run.lasts) == {0.2}
+
+
+@pytest.mark.parametrize("decode", ["keyframes", "auto"])
+@pytest.mark.parametrize("begin", [0, 5])
+def test_times_that_stand_still_are_told(tmp_path: Path, decode: str, begin: int) -> None:
+    path = film(tmp_path / "film.mp4", 30)
+
+    def still(packet: Any) -> list[Any]:
+        if packet.pts * packet.time_base < begin:
+            return [packet]
+        return [copied(packet, bytes(packet), pts=round(begin / packet.time_base))]
+
+    run = Run(path, cut=still, decode=decode)
+    assert run.told["keyframes.unusable"] == 1
+    assert set(run.lasts[-20:]) == {0.2}
+    assert len(run.frames) > 5 * 20
+    assert run.silence() <= 2.2
+
+
+def test_a_burst_at_the_begin_is_no_reason_to_give_keyframes_up(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", 30)
+    file, decoder, _ = decoder_of(path, "off")
+    clock, told = Clock(), list[str]()
+    begin, gate = clock.now, KeyframeGate(decoder, "keyframes", clock, told.append)
+    with file:
+        for packet in file.demux(video=0):
+            at = begin + round((packet.dts or 0) * packet.time_base * SECOND) - 12 * SECOND
+            clock.now = max(clock.now, at)
+            gate.decode(packet)
+    assert told == []
+    assert gate.sparse

@@ -209,6 +209,25 @@ def test_a_source_whose_frames_are_far_apart_hangs_after_three_of_them() -> None
     bench.run([msgspec.structs.replace(keyframe, end=keyframe.start + 4 * SECOND), hang])
 
 
+def test_a_source_that_says_that_it_lives_is_not_lost_until_it_is_silent() -> None:
+    bench = Bench()
+
+    def lives() -> None:
+        bench.publish()
+        bench.clock.forward(4)
+
+    def still() -> None:
+        bench.clock.forward(4)
+        bench.publish()
+        assert bench.state() == ("live", "")
+        bench.clock.forward(2)
+        bench.publish()
+        assert bench.state() == ("lost", "nothing came for 5 s")
+        bench.stop.set()
+
+    bench.run([bench.frame(0), lives, Progress(site="office", source="desk", upto=0), still])
+
+
 def test_frames_that_were_not_decoded_are_counted_apart_from_those_that_were_not_wanted() -> None:
     bench = Bench()
 

@@ -72,6 +72,8 @@ class MediaSource:
         self._times = StreamClock(clock)
         self._pace = FrameRateLimiter(self._detect.fps)
         self._seq = 0
+        self._reached = 0  # ns; no later frame starts before it
+        self._spoke = clock()  # ns; when it last gave a frame or said that packets come
         self._broken_since: int | None = None  # ns; no picture could be decoded since then
         self.native: tuple[int, int] | None = None  # px, width and height before scaling
         self._sound = _Gathered(site, microphone, hear)
@@ -89,7 +91,9 @@ class MediaSource:
             log.info("%s/%s: is decoded by %s", self._site, self._camera, self.decoder)
         self._intra = stream.codec_context.codec.intra_only  # every packet is a whole picture
         mode = "all" if self._intra else self._detect.decode  # none is left out then
-        self._decode = KeyframeGate(self._decoder, mode, self._clock, self._without_keyframes)
+        self._decode = KeyframeGate(
+            self._decoder, mode, self._clock, self._without_keyframes, joins=not self._intra
+        )
 
     def _without_device(self, why: str) -> None:
         self.decoder = f"{SOFTWARE}: {why}"
@@ -147,6 +151,8 @@ class MediaSource:
             self._bad_picture()
             yield from self._unreadable()
             return
+        if not frames:
+            yield from self._still_there()
         for left, frame in enumerate(frames, start=1 - len(frames)):
             at = self._times.at(self._position(frame), "picture") if start is None else start
             try:
@@ -163,7 +169,7 @@ class MediaSource:
         unwanted = due is not None and not self._pace.would(due)
         self._decoder.skip_unwanted(unwanted)
         frames = self._decode.decode(packet)
-        if unwanted and not frames:
+        if unwanted and not frames and not self._decode.holds:
             self._seq += 1
         for _ in range(self._decode.take_left_out()):
             self._seq += 1
@@ -184,6 +190,13 @@ class MediaSource:
                 site=self._site, source=self._camera, upto=now, alive=False, reason=UNREADABLE
             )
 
+    def _still_there(self) -> Iterator[Progress]:
+        """Says once a second that packets come while only keyframes are decoded."""
+        now = self._clock()
+        if self._decode.sparse and now - self._spoke >= SECOND:
+            self._spoke = now
+            yield Progress(site=self._site, source=self._camera, upto=self._reached)
+
     def _seen(self, stream: Any, frame: Any, start: int, alone: bool) -> FrameChunk | None:
         """The chunk of a frame that is wanted; `alone`: the frames after it are not decoded."""
         seq, self._seq = self._seq, self._seq + 1
@@ -201,6 +214,7 @@ class MediaSource:
         seen = measured(self._motion, picture.luma, start, sparse=alone)
         self._decode.looked(seen.look, start)
         lasts = self._decode.lasts(self._pace.period) if alone else self._pace.period
+        self._spoke, self._reached = self._clock(), start + 1
         return FrameChunk(
             site=self._site,
             source=self._camera,

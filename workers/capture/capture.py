@@ -213,15 +213,18 @@ class Capture:
                 if stop.is_set():
                     return
                 if isinstance(chunk, Progress):
-                    self._absent(chunk)
+                    self._said(chunk)
                 else:
                     self._take(chunk, base)
         finally:
             source.close()
 
-    def _absent(self, said: Progress) -> None:
-        """A source says itself that it has nothing from now on, until its next chunk."""
+    def _said(self, said: Progress) -> None:
+        """A source says that it lives, or that it has nothing from now on until its next chunk."""
         with self._lock:
+            if said.alive:
+                self._heard[said.source] = self._clock()
+                return
             self._holes[said.source] = said.reason
         self._slot.wake()
 

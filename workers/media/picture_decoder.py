@@ -170,6 +170,17 @@ class PictureDecoder:
         self._failed("no device can be used (" + "; ".join(why) + ")")
 
 
+def joined(parts: list[Any]) -> Any:
+    """One packet of the packets of a keyframe."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    whole = av.Packet(b"".join(map(bytes, parts)))
+    whole.pts, whole.dts, whole.time_base = first.pts, first.dts, first.time_base
+    whole.is_keyframe = True
+    return whole
+
+
 def words(error: Exception) -> str:
     """What an error says, without what FFmpeg adds to it."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
