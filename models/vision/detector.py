@@ -10,8 +10,9 @@ import ast
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import onnxruntime as ort
 from models.onnx_file import read_onnx
 from models.onnx_session import open_session, session_options
 from models.vision.boxes import boxes, suppress
-from models.vision.families import SIZES, Family, Rows, family_of
-from models.vision.letterbox import Fit, Letterbox
+from models.vision.families import SIZES, Family, Rows, family_of, resized
+from models.vision.letterbox import GREY, Fit, Letterbox, Preprocess
+from models.vision.open_size import STEP, open_size, same
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
@@ -45,7 +47,8 @@ class Detector:
     """Detects objects: maps a batch of BGR uint8 pictures (h x w x 3) to a tuple of boxes each.
 
     Boxes are fractions of the picture, rounded to 1e-3, best first. A graph with a fixed batch size
-    runs picture by picture; one with an open batch axis runs up to `max_batch` at once. With
+    runs picture by picture; one with an open batch axis runs up to `max_batch` at once. `fitted`: a
+    YOLOX graph on the CPU looks at the picture without the padding of its square. With
     `threads` 0, the CPU runs a picture on each core at once. Not thread-safe. Raises WeightsError
     for a missing, broken or foreign file, OutsideError for a provider that this machine lacks,
     ConfigError for an unknown one.
@@ -60,11 +63,15 @@ class Detector:
         iou: float = 0.6,
         max_boxes: int = 100,
         max_batch: int = 16,
+        *,
+        fitted: bool = True,
     ) -> None:
         self._path = Path(path)
         self._min_score, self._iou, self._max_boxes = min_score, iou, max_boxes
         alone = tuple(providers) == ("cpu",) and threads == 0
-        self._session = _open(self._path, providers, 1 if alone else threads)
+        of = partial(_session, self._path.name, providers, 1 if alone else threads)
+        model = _read(self._path, providers)
+        self._session = of(model)
         entry, self._sizes = _inputs(self._session, self._path.name)
         meta = self._session.get_modelmeta().custom_metadata_map
         if meta.get("task", "detect") != "detect":
@@ -81,12 +88,17 @@ class Detector:
             msg = f"{self._path.name}: fixed batch of {batch}; export it with 1 or open"
             raise WeightsError(msg)
         self._size = _size(height, width, meta)
-        self._inputs = [_Input(np.zeros((self._batch, 3, *self._size), dtype))]
+        self._inputs = [_Input(self._size, self._batch, dtype)]
         self._family = self._found(meta)
+        self._families = {self._size: self._family}  # by the size of the input
+        opened = self._opened(model, of) if fitted and tuple(providers) == ("cpu",) else None
+        self._open = opened is not None
+        self._session = opened or self._session
         cores = len(os.sched_getaffinity(0)) if alone and self._batch == 1 else 1
-        self._inputs += [_Input(np.zeros_like(self._inputs[0].tensor)) for _ in range(cores - 1)]
-        for each in self._inputs:
-            each.letterbox = Letterbox(*self._size, self._family.preprocess)
+        self._inputs = [
+            _Input(self._size, self._batch, dtype, self._family.preprocess, step=STEP * self._open)
+            for _ in range(cores)
+        ]
         self._others = ThreadPoolExecutor(cores - 1, "detector") if cores > 1 else None
 
     @property
@@ -101,7 +113,7 @@ class Detector:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the model's input in pixels."""
+        """Height and width of the model's input in pixels, at most."""
         return self._size
 
     @property
@@ -130,7 +142,9 @@ class Detector:
 
     def postprocess(self, output: Rows, fit: Fit) -> tuple[Box, ...]:
         """Converts one picture's part of the output of `run` to boxes."""
-        corners, scores, classes = self._family.read(output, self._min_score)
+        if fit.input not in self._families:
+            self._families[fit.input] = resized(self._family, fit.input)
+        corners, scores, classes = self._families[fit.input].read(output, self._min_score)
         scores, names = scores.round(3), self._family.labels
         # Also drops NaN: a comparison with NaN is false.
         good = (scores >= self._min_score) & np.isfinite(corners).all(1)
@@ -175,7 +189,7 @@ class Detector:
 
     def _found(self, meta: dict[str, str]) -> Family:
         """The family of the file, by one run on a grey picture."""
-        self._inputs[0].tensor[...] = 114 / 255
+        self._inputs[0].tensor[...] = GREY / 255
         outputs = [output.name for output in self._session.get_outputs()]
         shapes = {
             name: found.shape
@@ -184,21 +198,63 @@ class Detector:
         file = self._path.name
         return family_of(shapes, self._size, _names(meta, file), task="task" in meta, file=file)
 
+    def _opened(
+        self, model: bytes, of: Callable[[bytes], ort.InferenceSession]
+    ) -> ort.InferenceSession | None:
+        """A session that takes pictures without their padding; None if the graph does not allow it.
+
+        Only a YOLOX with a square input of fixed size is opened.
+        """
+        side = self._size[0]
+        fixed = all(isinstance(n, int) for n in self._session.get_inputs()[0].shape)
+        square = self._size == (side, side) and side % STEP == 0
+        if not (fixed and square and self._family.name == "yolox"):
+            return None
+        try:
+            session = of(open_size(model))
+        except WeightsError:
+            return None
+        return session if same(self._session, session, side) else None
+
 
 class _Input:
-    """A tensor of the graph's input, and the places of the pictures in it. Not thread-safe."""
+    """The tensors of the graph's input, and the places of the pictures in them. Not thread-safe.
 
-    letterbox: Letterbox
+    With a `step`, a picture gets the smallest input that holds it, in steps of so many pixels.
+    """
 
-    def __init__(self, tensor: np.ndarray) -> None:
-        self.tensor = tensor
-        self._fits: list[Fit | None] = [None] * len(tensor)
+    def __init__(
+        self,
+        size: tuple[int, int],
+        batch: int,
+        dtype: type[np.generic],
+        preprocess: Preprocess | None = None,
+        step: int = 0,
+    ) -> None:
+        self._size, self._batch, self._dtype, self._step = size, batch, dtype, step
+        self._preprocess = preprocess or Preprocess()
+        self._whole = Letterbox(*size, self._preprocess)
+        self._places: dict[tuple[int, int], tuple[Letterbox, np.ndarray, list[Fit | None]]] = {}
+        self.tensor = self._place(size)[1]
 
     def prepare(self, image: np.ndarray, slot: int = 0) -> Fit:
         """Writes one picture into the tensor; returns its place."""
-        fit = self.letterbox.place(image, self.tensor[slot], self._fits[slot])
-        self._fits[slot] = fit
+        letterbox, self.tensor, fits = self._place(self._needed(image))
+        fits[slot] = fit = letterbox.place(image, self.tensor[slot], fits[slot])
         return fit
+
+    def _needed(self, image: np.ndarray) -> tuple[int, int]:
+        if not self._step:
+            return self._size
+        fit = self._whole.fit(*image.shape[:2])
+        high, wide = round(fit.height * fit.scale_y), round(fit.width * fit.scale_x)
+        return -(-high // self._step) * self._step, -(-wide // self._step) * self._step
+
+    def _place(self, size: tuple[int, int]) -> tuple[Letterbox, np.ndarray, list[Fit | None]]:
+        if size not in self._places:
+            tensor = np.zeros((self._batch, 3, *size), self._dtype)
+            self._places[size] = Letterbox(*size, self._preprocess), tensor, [None] * self._batch
+        return self._places[size]
 
 
 def _inputs(session: ort.InferenceSession, file: str) -> tuple[Any, str]:
@@ -215,13 +271,13 @@ def _inputs(session: ort.InferenceSession, file: str) -> tuple[Any, str]:
     return pictures[0], sizes
 
 
-def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSession:
+def _read(path: Path, providers: Sequence[str]) -> bytes:
+    """Returns the bytes of the file; the providers are checked before."""
     unknown = [name for name in providers if name not in PROVIDERS]
     if unknown or not providers:
         known = ", ".join(PROVIDERS)
         msg = f"providers {list(providers)}: choose one or more of {known}"
         raise ConfigError(msg)
-    wanted = [PROVIDERS[name] for name in providers]
     there = ort.get_available_providers()
     missing = [name for name in providers if PROVIDERS[name] not in there]
     if missing:
@@ -236,7 +292,13 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
         # ONNX Runtime prints what it does not find; stdout is for alerts.
         with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
-    model = read_onnx(path)
+    return read_onnx(path)
+
+
+def _session(
+    name: str, providers: Sequence[str], threads: int, model: bytes
+) -> ort.InferenceSession:
+    wanted = [PROVIDERS[provider] for provider in providers]
     options = session_options(threads=threads, often=True)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -245,7 +307,7 @@ def _open(path: Path, providers: Sequence[str], threads: int) -> ort.InferenceSe
     try:
         session = open_session(model, options, wanted)
     except Exception as error:  # ONNX Runtime's errors have no common base class
-        msg = f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}"
+        msg = f"{name}: ONNX Runtime cannot load it: {_first_line(error)}"
         raise WeightsError(msg) from error
     # ONNX Runtime silently uses the CPU when a provider's library exists but fails to start.
     failed = [name for name in providers if PROVIDERS[name] not in session.get_providers()]

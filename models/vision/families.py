@@ -171,6 +171,12 @@ def _around(centre: np.ndarray, half: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
+def resized(family: Family, size: tuple[int, int]) -> Family:
+    """The same family for another size of the input; only that of YOLOX may have several."""
+    assert family.name == "yolox"  # noqa: S101
+    return family._replace(read=_YoloxReader(size))
+
+
 class _YoloxReader:
     def __init__(self, size: tuple[int, int]) -> None:
         self._grid, self._stride = _grids(size, STRIDES)

@@ -23,6 +23,7 @@ class Fit(NamedTuple):
     scale_y: float
     left: int
     top: int
+    input: tuple[int, int]  # px; height and width of the model's input
 
     def to_fractions(self, corners: np.ndarray) -> np.ndarray:
         """Converts input pixels (n, 4: x1 y1 x2 y2) to fractions of the picture, clipped to it."""
@@ -51,7 +52,7 @@ class Letterbox:
     """Fits pictures into `height` x `width`. It reuses buffers: not thread-safe."""
 
     def __init__(self, height: int, width: int, wanted: Preprocess) -> None:
-        self._height, self._width = height, width
+        self._height, self._width = self.size = height, width
         self._wanted = wanted
         self._factors = [np.float32(1.0 / spread) for spread in wanted.spread]
         self._shifts = [
@@ -64,7 +65,7 @@ class Letterbox:
     def fit(self, height: int, width: int) -> Fit:
         """Returns the place of a picture of this size."""
         if self._wanted.place == "stretch":
-            return Fit(width, height, self._width / width, self._height / height, 0, 0)
+            return Fit(width, height, self._width / width, self._height / height, 0, 0, self.size)
         centre = self._wanted.place == "centre"
         ratio = min(self._height / height, self._width / width)
         # YOLOX truncates and ultralytics rounds, as in the evaluation of the networks.
@@ -73,7 +74,7 @@ class Letterbox:
         inner_w = min(self._width, max(1, whole(width * ratio)))
         top = round((self._height - inner_h) / 2 - 0.1) if centre else 0
         left = round((self._width - inner_w) / 2 - 0.1) if centre else 0
-        return Fit(width, height, inner_w / width, inner_h / height, left, top)
+        return Fit(width, height, inner_w / width, inner_h / height, left, top, self.size)
 
     def place(self, image: np.ndarray, out: np.ndarray, before: Fit | None = None) -> Fit:
         """Writes `image` (BGR uint8, h x w x 3) into `out` (float32 or float16, 3 x H x W).

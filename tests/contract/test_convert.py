@@ -32,7 +32,8 @@ def test_an_open_batch_gives_what_single_pictures_give(
     tmp_path: Path, weights: Path, pictures: Pictures
 ) -> None:
     convert(weights / YOLOX, tmp_path / "open.onnx", batch=True, halved=False)
-    single, many = Detector(weights / YOLOX, threads=1), Detector(tmp_path / "open.onnx", threads=1)
+    single = Detector(weights / YOLOX, threads=1, fitted=False)
+    many = Detector(tmp_path / "open.onnx", threads=1)
     assert (single.batch, many.batch) == (1, 16)
     for slot, picture in enumerate(pictures):
         many.prepare(picture, slot)
@@ -45,7 +46,8 @@ def test_an_open_batch_gives_what_single_pictures_give(
 
 def test_half_precision_stays_near(tmp_path: Path, weights: Path, pictures: Pictures) -> None:
     convert(weights / YOLOX, tmp_path / "half.onnx", batch=True, halved=True)
-    single, many = Detector(weights / YOLOX, threads=1), Detector(tmp_path / "half.onnx", threads=1)
+    single = Detector(weights / YOLOX, threads=1, fitted=False)
+    many = Detector(tmp_path / "half.onnx", threads=1)
     for picture in pictures:
         single.prepare(picture)
         many.prepare(picture)
