@@ -26,6 +26,9 @@ def merged(folder: Path, **bus: Any) -> dict[str, Any]:
         for camera in site["cameras"].values():
             # Audited frames are picked by their time, and a scene that is played later has others.
             camera.setdefault("detect", {})["audit"] = 0
+        for microphone in site["microphones"].values():
+            # So are audited seconds, and those in which the gate hears the usual noise.
+            microphone["hear"] = {"gate": "off"}
     return {
         "version": 1,
         "state": str(folder / "state"),
