@@ -85,7 +85,9 @@ def spoken(observations: Iterable[bytes]) -> dict[tuple[Place, Said], bytes]:
     for value in observations:
         record = codec.decode(value)
         if isinstance(record, Detections | Sound | Utterance | Described):
-            number = (record.start - ns(BEGIN.timestamp())) // ns(STEP.total_seconds())
+            # An early sound begins half a second before the second that it is for.
+            at = record.end - 1 if isinstance(record, Sound) else record.start
+            number = (at - ns(BEGIN.timestamp())) // ns(STEP.total_seconds())
             gone = number * ns(STEP.total_seconds())
             record = replace(record, start=record.start - gone, end=record.end - gone)
             what = (type(record).__name__, record.site, record.source, record.start)
