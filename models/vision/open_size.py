@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from models.onnx_file import message_class
 
@@ -50,8 +49,8 @@ def _open(values: Any, axes: Mapping[int, bytes]) -> None:
                 axis.name[:] = [name]
 
 
-def same(one: ort.InferenceSession, other: ort.InferenceSession, side: int) -> bool:
-    """Whether two sessions agree on a square, and `other` finds as many cells in half of it as
+def same(one: Any, other: Any, side: int) -> bool:
+    """Whether two sessions of ONNX Runtime agree on a square, and `other` finds as many cells in half of it as
     there are."""
     name, shape = one.get_inputs()[0].name, (1, 3, side, side)
     picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
