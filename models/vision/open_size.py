@@ -50,8 +50,8 @@ def _open(values: Any, axes: Mapping[int, bytes]) -> None:
 
 
 def same(one: Any, other: Any, side: int) -> bool:
-    """Whether two sessions of ONNX Runtime agree on a square, and `other` finds as many cells in half of it as
-    there are."""
+    """Whether two sessions of ONNX Runtime agree on a square, and `other` finds as many cells in
+    half of it as there are."""
     name, shape = one.get_inputs()[0].name, (1, 3, side, side)
     picture = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
     half = picture[:, :, : -(-side // 2 // STEP) * STEP].copy()
