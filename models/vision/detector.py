@@ -30,6 +30,7 @@ from pipeline.config.schema import Model
 from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
+MOST_LANES = 8  # pictures at once on the cores of a processor; each has tensors of its own
 MAX_CANDIDATES = 1000  # limit of NMS's input: its cost is quadratic
 DEFAULT_SIZE = 640  # px; for a graph with open height and width and no `imgsz`
 
@@ -94,7 +95,7 @@ class Detector:
         opened = self._opened(model, of) if fitted and tuple(providers) == ("cpu",) else None
         self._open = opened is not None
         self._session = opened or self._session
-        cores = len(os.sched_getaffinity(0)) if alone and self._batch == 1 else 1
+        cores = min(len(os.sched_getaffinity(0)), MOST_LANES) if alone and self._batch == 1 else 1
         self._inputs = [
             _Input(self._size, self._batch, dtype, self._family.preprocess, step=STEP * self._open)
             for _ in range(cores)

@@ -58,7 +58,7 @@ def same(one: Any, other: Any, side: int) -> bool:
     try:
         square, again = (each.run(None, {name: picture})[0] for each in (one, other))
         part = other.run(None, {name: half})[0]
-    except Exception:
+    except Exception:  # its errors have no common base class
         return False
     cells = sum((half.shape[2] // stride) * (side // stride) for stride in (8, 16, 32))
-    return np.array_equal(square, again) and part.shape == (1, cells, square.shape[2])
+    return np.allclose(square, again, 1e-3, 1e-3) and part.shape == (1, cells, square.shape[2])
