@@ -137,6 +137,17 @@ def test_three_times_the_load_is_looked_at_in_turn_while_it_is_new(
     assert 2.5 < made / looked < 4, "the detector is used wholly"
 
 
+def test_a_burst_after_idle_time_is_looked_at_whole() -> None:
+    site = Site(spread(10), cost=0.012)  # 0.6 of the time
+    site.run(10)
+    site.passes(0.8)  # the disk pauses
+    site.run(20)
+    site.balance()
+    counts = site.status.snapshot().counts["hall"].values()
+    assert sum(of.get("dropped.stale", 0) for of in counts) == 0
+    assert max(site.ages) < 2
+
+
 def test_a_still_camera_that_begins_to_move_is_seen_before_the_busy_ones() -> None:
     def look(camera: int, at: float) -> str:
         moves = camera < 29 or at >= 10

@@ -20,6 +20,7 @@ Backlog = Callable[[], int]  # how many entries wait to be polled
 PICTURES_AT_ONCE = 16  # decoded pictures held in memory, and the detector's largest batch
 CATCH_UP_SPEED = 4  # times real time, the least speed at which a backlog is worked off
 PERIODS = range(SECOND // 50, SECOND + 1)  # ns; the frame periods that turns adapt to
+SPARE = 1.0  # s of work that an idle time saves up for a burst, at most
 MEASURED = 5.0  # s of work after which a measured speed is believed
 # parts of hearing that give way, and the s of work in waiting sound from which they do
 TRANSCRIPTION, VOICE, SOUND = "transcription", "voice", "sound events"
@@ -50,14 +51,15 @@ class FrameTurn:
     """The frames of one poll in the order in which they are looked at, and the time for them.
 
     A turn ends after half a frame period if newer frames wait, and after a whole one if not. So a
-    frame is never older than two periods when it is looked at. It goes on in two cases: for the
-    cameras that are due, up to a whole period, and for a backlog, `backlog` s.
+    frame is never older than two periods when it is looked at. It goes on in three cases: for the
+    cameras that are due, up to a whole period; for a backlog, and for a burst after an idle time,
+    both until `least` s are over.
     """
 
     def __init__(
-        self, order: Sequence[int], due: int, firsts: int, period: float, backlog: float
+        self, order: Sequence[int], due: int, firsts: int, period: float, least: float
     ) -> None:
-        self.order, self.backlog = order, backlog
+        self.order, self.least = order, least
         self._due, self._firsts, self._period = due, firsts, period
 
     def room(self, done: int, spent: float, cost: float, waits: Backlog) -> int:
@@ -70,7 +72,7 @@ class FrameTurn:
         # The cost of the first frames is a weak estimate for the rest.
         most = left if cost else min(left, done)
         cost = cost or spent / done or 1e-9
-        until = max(self.backlog, self._period / 2)
+        until = max(self.least, self._period / 2)
         if spent >= until:
             if spent >= self._period:
                 return 0
@@ -87,6 +89,10 @@ class FrameSampler:
     look, still ones by the time since their heartbeat was due. Then come older frames, spread
     evenly, and audited ones last. A frame that is left out passes its look on to the camera's next
     frame, also across polls. Not thread-safe, but for `watch`.
+
+    Time in which no frame waited is saved up, at most `SPARE` s. A burst, such as after a pause of
+    the disk, may use it, so that a machine with time left over drops nothing. Under a lasting
+    overload nothing is saved up (a token bucket).
     """
 
     def __init__(self, timer: Callable[[], float]) -> None:
@@ -95,7 +101,8 @@ class FrameSampler:
         self._cameras: dict[Who, _Camera] = defaultdict(_Camera)
         self._polls: deque[set[Who]] = deque(maxlen=64)  # one poll may hold only some sources
         self._cost = 0.0  # s of a turn for each frame that is looked at; 0: unknown
-        self._began, self._looked, self._busy = 0.0, 0, False  # of the last turn
+        self._began, self._ended, self._looked, self._busy = 0.0, math.inf, 0, False  # last turn
+        self._spare = 0.0  # s of work that are saved up
 
     def watch(self, backlog: Backlog) -> None:
         """Takes the function that returns how many entries wait."""
@@ -121,7 +128,7 @@ class FrameSampler:
             self._due(frames, firsts),
             len(firsts),
             period / SECOND,
-            spans / SECOND / CATCH_UP_SPEED / known,
+            max(self._spare, spans / SECOND / CATCH_UP_SPEED / known),
         )
 
     def room(self, turn: FrameTurn, done: int) -> int:
@@ -140,15 +147,20 @@ class FrameSampler:
             if frame.look and (camera.seen is None or frame.start > camera.seen):
                 camera.owed = min(camera.owed, frame.look, key=LOOKS.index)
                 camera.since = frame.start if camera.since is None else camera.since
-        self._looked, self._busy = len(done), self._waits() > 0
-        if done and not self._busy:
-            self._learn((self._timer() - self._began) / len(done))
+        self._looked, self._busy, self._ended = len(done), self._waits() > 0, self._timer()
+        spent = self._ended - self._began
+        if self._busy:
+            self._spare = max(0.0, self._spare - spent)
+        elif done:
+            self._learn(spent / len(done))
 
     def _measure(self) -> None:
         """Begins a turn; if the last one was followed by it at once, learns what that one cost."""
         now = self._timer()
         if self._busy and self._looked:
             self._learn((now - self._began) / self._looked)
+        if not self._busy:
+            self._spare = min(SPARE, self._spare + max(0.0, now - self._ended))
         self._began, self._looked, self._busy = now, 0, False
 
     def _learn(self, cost: float) -> None:
