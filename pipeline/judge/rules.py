@@ -20,7 +20,7 @@ from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.judge.track import Track
-from pipeline.types import Box, Corners, Described, Sound, Utterance
+from pipeline.types import WIDE, Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
@@ -70,7 +70,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     sharpness: float = -1.0
     loose: Sequence[Box] = ()
     gated: bool = False
-    aspect: float = 16 / 9  # of the frame, width / height
+    aspect: float = WIDE  # of the frame, width / height
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):

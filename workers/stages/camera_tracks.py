@@ -49,6 +49,7 @@ class CameraTracks:
         ]
         # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
         at, lasts = record.start, record.end - record.start
+        tracker.reshape(record.shape)
         held = tracker.hold(at, lasts) if record.gated else tracker.update(boxes, at, lasts)
         looked = self._looked.get(record.source, record) if record.gated else record
         self._looked[record.source] = looked
@@ -74,4 +75,5 @@ class CameraTracks:
             sharpness=looked.sharpness,
             loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
             gated=record.gated,
+            aspect=record.shape,
         )
