@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os import environ
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,7 @@ def _chosen(names: list[str] | None, config: Path | None) -> list[str]:
 
 @command(app, "list")
 def _list(names: All = None, config: OfConfig = None, as_json: Json = False) -> int:
-    """Show the models, and where their files are."""
+    """Show the models: licence, size, purpose, and where their files are."""
     from models.registry import REGISTRY
     from models.weights import list_weights
 
@@ -57,22 +58,31 @@ def _list(names: All = None, config: OfConfig = None, as_json: Json = False) -> 
     rows = [row for row in list_weights() if row["name"] in named]
     if as_json:
         print(json.dumps(rows))
-    else:
-        for row in rows:
-            print("  ".join(str(value) for value in row.values()))
+        return OK
+    wide = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        size = f"{row['megabytes']:6.1f} MB"
+        print(
+            f"{row['name']:{wide}}  {row['state']:7}  {row['licence']:10}  {size}  {row['about']}"
+        )
+        print(f"{'':{wide}}  {row['folder']}")
+        if row["note"]:
+            print(f"{'':{wide}}  note: {row['note']}")
     return OK
 
 
 @command(app, "pull")
 def _pull(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
-    """Download what is missing."""
-    from models.weights import pull
+    """Download what is missing. What FUSEWATCH_WEIGHTS holds is used as it is."""
+    from models.weight_folders import given
+    from models.weights import find
 
     rows = []
     for name in _chosen(names, config):
-        rows.append({"name": name, "folder": str(pull(name))})
+        rows.append({"name": name, "folder": str(find(name))})
         if not as_json:
-            print(f"{name}: {rows[-1]['folder']}")
+            held = " (in FUSEWATCH_WEIGHTS; nothing was downloaded)" if given(name, environ) else ""
+            print(f"{name}: {rows[-1]['folder']}{held}")
     if as_json:
         print(json.dumps(rows))
     return OK

@@ -52,7 +52,8 @@ def _spans(length: int, count: int) -> list[tuple[int, int]]:
     """So many overlapping spans of equal length that cover `length` pixels."""
     side = length / (count - (count - 1) * OVERLAP)
     starts = [round(k * side * (1 - OVERLAP)) for k in range(count)]
-    return [(start, min(length, start + max(1, round(side)))) for start in starts]
+    ends = [min(length, start + max(1, round(side))) for start in starts[:-1]]
+    return list(zip(starts, (*ends, length), strict=True))
 
 
 def look(detector: Model, pictures: Sequence[Any], tiles: Sequence[int]) -> list[tuple[Box, ...]]:

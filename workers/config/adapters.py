@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from models.registered_detectors import DETECTORS
 from models.registry import REGISTRY
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.problem import Problem, Way, known_only
@@ -32,7 +33,7 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
-_SEEING = ("yolox_nano", "nanodet_plus_m_416")
+_SEEING = tuple(weights.name for weights in DETECTORS)
 _DETECTORS = {
     "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
     "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
