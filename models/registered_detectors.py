@@ -34,6 +34,7 @@ DETECTORS = (
         f"a copy; Megvii's own release, {_YOLOX}yolox_nano.onnx, has other bytes (3659407, SHA-256 "
         "c789161ed43c8269fcd4e67c67eeeb4e80c622da2eb296a20bc6007bd18a0b7d), which were not run "
         "here",
+        ap=0.258,
     ),
     Weights(
         "nanodet_plus_m_416",
@@ -55,6 +56,7 @@ DETECTORS = (
         "measured here with another export of the same network, whose bytes are not offered for "
         "download; the official export is downloaded, and counts as the same",
         optional=True,
+        ap=0.304,
     ),
     Weights(
         "yolox_tiny",
@@ -70,6 +72,7 @@ DETECTORS = (
         ),
         _NOT_RUN,
         optional=True,
+        ap=0.328,
     ),
     Weights(
         "yolox_s",
@@ -85,6 +88,7 @@ DETECTORS = (
         ),
         _NOT_RUN,
         optional=True,
+        ap=0.405,
     ),
     Weights(
         "dfine_n",
@@ -102,6 +106,7 @@ DETECTORS = (
         "Community",
         optional=True,
         side=640,
+        ap=0.428,
     ),
     Weights(
         "dfine_s",
@@ -119,6 +124,7 @@ DETECTORS = (
         "Community",
         optional=True,
         side=640,
+        ap=0.485,
     ),
     Weights(
         "rtdetr_r18",
@@ -136,6 +142,7 @@ DETECTORS = (
         "Community",
         optional=True,
         side=640,
+        ap=0.465,
     ),
     Weights(
         "rfdetr_nano",
@@ -153,5 +160,6 @@ DETECTORS = (
         "Hugging Face's ONNX Community",
         optional=True,
         side=384,
+        ap=0.484,
     ),
 )

@@ -61,7 +61,8 @@ class Weights(msgspec.Struct, frozen=True):
     """A model; `note` says how these bytes differ from the official ones.
 
     `optional`: only a config that asks for it needs it. `side` in px is that of the input, where
-    the file leaves it open.
+    the file leaves it open. `ap` is the average precision of a detector on COCO val2017, as its
+    authors publish it.
     """
 
     name: str
@@ -71,3 +72,4 @@ class Weights(msgspec.Struct, frozen=True):
     note: str = ""
     optional: bool = False
     side: int = 0
+    ap: float = 0.0

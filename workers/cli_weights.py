@@ -1,4 +1,7 @@
-"""The commands `weights list | pull | verify`: all model files, some, or those of a config."""
+"""The commands `weights list | pull | verify`: all model files, some, or those of a config.
+
+`weights recommend` measures this machine.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,18 @@ from typing import Annotated
 
 from pipeline.errors import ConfigError
 from workers.cli_options import (
+    Config,
     Json,
     command,
     command_group,
+    flag,
+    number_option,
     path_option,
     text_argument,
 )
 from workers.exit_codes import FOUND, OK
+
+MOST_SECONDS = 10.0  # of one measurement of `weights recommend`
 
 app = command_group("Model files.")
 
@@ -94,3 +102,35 @@ def _verify(names: Names = None, config: OfConfig = None, as_json: Json = False)
     from models.weights import verify
 
     return OK if verify(_chosen(names, config), as_json=as_json) else FOUND
+
+
+@command(app, "recommend")
+def _recommend(
+    config: Config,
+    connect: Annotated[
+        bool, flag("--connect", "Read the cameras for 5 s, and measure what that takes.")
+    ] = False,
+    seconds: Annotated[
+        float, number_option("--seconds", "N", "Length of each measurement (default: 2).")
+    ] = 2.0,
+    as_json: Json = False,
+) -> int:
+    """Measure what this machine bears, and propose a detector for a config. Nothing is written."""
+    import msgspec
+
+    from workers.config import loader
+    from workers.setup.camera_load import read_cameras
+    from workers.setup.machine_speed import measure
+    from workers.setup.recommendation import lines, recommend
+
+    if not 0 < seconds <= MOST_SECONDS:
+        msg = f"--seconds must be more than 0, and at most {MOST_SECONDS:g}"
+        raise ConfigError(msg)
+    settings = loader.load(config)
+    read, unread = read_cameras(settings, environ, config.parent) if connect else ({}, {})
+    made = recommend(settings, measure(settings, seconds=seconds), read, unread)
+    if as_json:
+        print(msgspec.json.encode(made).decode())
+    else:
+        print("\n".join(lines(made)))
+    return OK if made.best is not None else FOUND
