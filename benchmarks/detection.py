@@ -10,9 +10,9 @@ turns picture by picture in this one process, so that other work on the machine 
 Average precision is that of COCO, by pycocotools, over MEDIA/detection (100 pictures of val2017),
 of boxes with a score of 0.01 and more. Persons are small under 32 x 32 pixels. The time is measured
 with the score limit of production, 0.1. CPU is the time of all threads. `--tiles` measures each of
-our detectors with `detect.tiles`, too; the mean number of looks is printed. A file of `--also` with an
-open batch axis is also timed with 1, 4 and 8 pictures at once. Exit code 3: a rival or a package is
-missing, and the last lines say which.
+our detectors with `detect.tiles`, too, and prints the mean number of looks. A file of `--also` with
+an open batch axis is also timed with 1, 4 and 8 pictures at once. Exit code 3: a rival or a package
+is missing, and the last lines say which.
 """
 
 from __future__ import annotations
@@ -291,13 +291,13 @@ def main() -> int:
     for count in map(int, filter(None, options.tiles.split(","))):
         each = [tiles.looks(p.shape[1], p.shape[0], count) for p in truth.pictures.values()]
         print(f"  tiles {count}: {np.mean(each):.2f} looks a picture")
-    print(f"  {'':30}   AP    AP50  persons  small persons  beside {OURS}")
+    print(f"  {'':34}   AP    AP50  persons  small persons  beside {OURS}")
     first = None
     for name, make in makes.items():
         detect = make(SCORE_OF_AP)
         found = truth.precision(lambda picture, detect=detect: detect(picture)[0])
         first = first or found
-        print(f"  {name:30} {found.ap:.3f}  {found.ap50:.3f}   {found.persons:.3f}      "
+        print(f"  {name:34} {found.ap:.3f}  {found.ap50:.3f}   {found.persons:.3f}      "
               f"{found.small:.3f}         {found.ap / max(first.ap, 1e-9):.3f}")  # fmt: skip
     spent = spend(makes, list(truth.pictures.values()), options.times)
     base = next(iter(spent.values()))
@@ -310,7 +310,7 @@ def main() -> int:
             f"{step} {np.median(column):.2f} / {np.percentile(column, 95):.2f}"
             for step, column in zip(STEPS, steps.T, strict=True)
         )
-        print(f"  {name:30} {parts}\n  {'':30} whole {np.median(wall):.2f} /"
+        print(f"  {name:34} {parts}\n  {'':34} whole {np.median(wall):.2f} /"
               f" {np.percentile(wall, 95):.2f}  CPU {np.median(used):.2f};"
               f" ratio {np.median(wall / [one.wall for one in base]):.2f},"
               f" of CPU {np.median(used / [one.cpu for one in base]):.2f};"

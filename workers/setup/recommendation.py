@@ -30,6 +30,8 @@ KEYFRAMES = 0.5  # frames/s that `decode: keyframes` decodes
 LOWER = (5.0, 4.0, 3.0, 2.0, 1.0)  # frames/s that are proposed where there is no room for more
 WORST, USUALLY, NO = "worst", "usual", "no"
 
+HEAD = "detector                AP     input     ms a look  looks/s  usual  worst case  enough for"
+
 Place = tuple[str, str]  # site, camera
 
 
@@ -237,15 +239,14 @@ def lines(made: Recommendation) -> Iterator[str]:
     for place, why in made.unread.items():
         yield f"  reading {place}: not measured: {why}"
     yield ""
-    yield f"{'':43}  {'':8} cores in the"
-    yield "detector                AP     input    ms a look  looks/s  usual  worst case  enough for"
+    yield HEAD
     enough = {WORST: "the worst case", USUALLY: "the usual case", NO: "neither"}
     by_name = {one.name: one for one in speed.detectors}
     for choice in made.choices:
         one = by_name[choice.detector]
         yield (
             f"{one.name[-22:]:22}  {f'{one.ap:.3f}' if one.ap else '?':5}"
-            f"  {one.size[0]:>4}x{one.size[1]:<4} {_ms(max(one.look, one.busy)):>9}"
+            f"  {one.size[0]:>4}x{one.size[1]:<4} {_ms(max(one.look, one.busy)):>10}"
             f" {one.rate:>8.0f} {choice.usual.cores:>6.2f} {choice.worst.cores:>11.2f}"
             f"  {enough[choice.fits]}"
         )
