@@ -31,6 +31,7 @@ from pipeline.types import (
     Progress,
     Record,
     Roster,
+    aspect_of,
     ns,
 )
 from workers import graph
@@ -100,6 +101,7 @@ def found(
         boxes=boxes,
         luma=seen[0],
         sharpness=seen[1],
+        aspect=aspect_of(64, 48),
     )
 
 
