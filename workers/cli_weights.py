@@ -111,8 +111,8 @@ def _recommend(
         bool, flag("--connect", "Read the cameras for 5 s, and measure what that takes.")
     ] = False,
     seconds: Annotated[
-        float, number_option("--seconds", "N", "Length of each measurement (default: 2).")
-    ] = 2.0,
+        float, number_option("--seconds", "N", "Length of each measurement (default: 1.5).")
+    ] = 1.5,
     as_json: Json = False,
 ) -> int:
     """Measure what this machine bears, and propose a detector for a config. Nothing is written."""

@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.ports import Model
 from pipeline.types import Box
 
@@ -23,6 +26,7 @@ SAME = 0.5  # overlap from which two boxes show one object
 MOST_BOXES = 100  # of one picture
 AT_ONCE = 16  # views that the detector gets in one call
 
+Array = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]  # px; left, top, right, bottom
 
 
@@ -112,65 +116,82 @@ def _placed(box: Box, number: int, place: Rectangle | None, width: int, height: 
 
 def merged(seen: Sequence[_Seen]) -> tuple[Box, ...]:
     """Returns one box for each object, best first."""
-    kept: list[_Seen] = []
-    for one in sorted(seen, key=lambda one: (one.cut, _rank(one.box), one.look)):
-        others = [k for k, other in enumerate(kept) if _may_be_same(one, other)]
-        if not one.cut:
-            if not any(_shared(one.box, kept[k].box) >= SAME for k in others):
-                kept.append(one)
-            continue
-        if any(_covered(one.box, kept[k].box) >= SAME for k in others if not kept[k].cut):
-            continue
-        piece = next((k for k in others if kept[k].cut and _smaller(one, kept[k]) >= SAME), None)
-        if piece is None:
-            kept.append(one)
-        else:
-            kept[piece] = kept[piece]._replace(box=_around(kept[piece].box, one.box))
+    ranked = sorted(seen, key=lambda one: (_rank(one.box), one.look))
+    whole = [one for one in ranked if not one.cut]
+    shared, _ = _overlaps(whole, whole)
+    covers = np.triu(shared >= SAME, 1)
+    alive = np.ones(len(whole), bool)
+    for index in np.flatnonzero(covers.any(1)):
+        if alive[index]:
+            alive &= ~covers[index]
+    kept = [one for one, lives in zip(whole, alive, strict=True) if lives]
+    pieces = [one for one in ranked if one.cut]
+    _, covered = _overlaps(pieces, kept)
+    left = covered.max(1, initial=0.0) < SAME
+    kept += _joined([one for one, stays in zip(pieces, left, strict=True) if stays])
     boxes = (one.box for one in kept if one.box.x2 > one.box.x1 and one.box.y2 > one.box.y1)
     return tuple(sorted(boxes, key=_rank)[:MOST_BOXES])
 
 
-def _may_be_same(one: _Seen, other: _Seen) -> bool:
-    return one.look != other.look and one.box.label == other.box.label
+def _joined(pieces: Sequence[_Seen]) -> list[_Seen]:
+    """Pieces of one object become the box around them, with the highest score."""
+    kept: list[_Seen] = []
+    for one in pieces:
+        shared = _smaller(one, kept)
+        if not kept or shared.max() < SAME:
+            kept.append(one)
+            continue
+        other = kept[at := int(shared.argmax())].box
+        box = Box(
+            label=one.box.label,
+            score=max(one.box.score, other.score),
+            x1=min(one.box.x1, other.x1),
+            y1=min(one.box.y1, other.y1),
+            x2=max(one.box.x2, other.x2),
+            y2=max(one.box.y2, other.y2),
+        )
+        kept[at] = kept[at]._replace(box=box)
+    return kept
 
 
 def _rank(box: Box) -> tuple[float, str, float, float, float, float]:
     return -box.score, box.label, box.x1, box.y1, box.x2, box.y2
 
 
-def _area(box: Box) -> float:
-    return (box.x2 - box.x1) * (box.y2 - box.y1)
-
-
-def _common(one: Box, other: Box) -> float:
-    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
-    high = min(one.y2, other.y2) - max(one.y1, other.y1)
-    return max(wide, 0.0) * max(high, 0.0)
-
-
-def _shared(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    common = _common(one, other)
-    return common / max(_area(one) + _area(other) - common, 1e-12)
-
-
-def _covered(one: Box, other: Box) -> float:
-    """The part of the first box that the second one covers."""
-    return _common(one, other) / max(_area(one), 1e-12)
-
-
-def _smaller(one: _Seen, other: _Seen) -> float:
-    """Intersection over the smaller box."""
-    return _common(one.box, other.box) / max(min(_area(one.box), _area(other.box)), 1e-12)
-
-
-def _around(one: Box, other: Box) -> Box:
-    """The box around two pieces of an object, with the higher score."""
-    return Box(
-        label=one.label,
-        score=max(one.score, other.score),
-        x1=min(one.x1, other.x1),
-        y1=min(one.y1, other.y1),
-        x2=max(one.x2, other.x2),
-        y2=max(one.y2, other.y2),
+def _common(ones: Sequence[_Seen], others: Sequence[_Seen]) -> tuple[Array, Array, Array]:
+    """The common areas (n, m) of boxes of one label in different looks, and the areas of each."""
+    corners, other_corners = _corners(ones), _corners(others)
+    low = np.maximum(corners[:, None, :2], other_corners[:, :2])
+    high = np.minimum(corners[:, None, 2:], other_corners[:, 2:])
+    common = np.clip(high - low, 0, None).prod(2)
+    labels, other_labels = (np.array([one.box.label for one in each]) for each in (ones, others))
+    numbers, other_numbers = (np.array([one.look for one in each]) for each in (ones, others))
+    common *= labels[:, None] == other_labels
+    common *= numbers[:, None] != other_numbers
+    areas, other_areas = (
+        np.maximum((each[:, 2:] - each[:, :2]).prod(1), 1e-12) for each in (corners, other_corners)
     )
+    return common, areas, other_areas
+
+
+def _corners(seen: Sequence[_Seen]) -> Array:
+    rows = [(one.box.x1, one.box.y1, one.box.x2, one.box.y2) for one in seen]
+    return np.array(rows, float).reshape(-1, 4)
+
+
+def _overlaps(ones: Sequence[_Seen], others: Sequence[_Seen]) -> tuple[Array, Array]:
+    """Intersection over union (n, m), and the part of each of `ones` that the other covers."""
+    if not ones or not others:
+        nothing = np.zeros((len(ones), len(others)))
+        return nothing, nothing
+    common, areas, other_areas = _common(ones, others)
+    return common / (areas[:, None] + other_areas - common), common / areas[:, None]
+
+
+def _smaller(one: _Seen, others: Sequence[_Seen]) -> Array:
+    """Intersection over the smaller box (m)."""
+    if not others:
+        return np.zeros(0)
+    common, area, areas = _common([one], others)
+    smaller: Array = common[0] / np.minimum(area[0], areas)
+    return smaller

@@ -19,6 +19,7 @@ import numpy as np
 
 from models.registered_detectors import DETECTORS
 from models.registry import REGISTRY
+from models.vision.detector import MOST_LANES
 from models.vision.person_crop import Person
 from models.weight_folders import present
 from pipeline.config.schema import Config, Detect, Model
@@ -72,7 +73,7 @@ class MachineSpeed(msgspec.Struct, frozen=True, kw_only=True):
     sound: float | None  # for a second of sound
 
 
-def measure(config: Config, *, seconds: float = 2.0) -> MachineSpeed:
+def measure(config: Config, *, seconds: float) -> MachineSpeed:
     """Measures each model that is here and what else costs time; `seconds` for each."""
     pictures = _pictures()
     speeds: list[DetectorSpeed] = []
@@ -82,6 +83,9 @@ def measure(config: Config, *, seconds: float = 2.0) -> MachineSpeed:
             speeds.append(_detector(model, pictures, seconds))
         except FusewatchError as error:
             missing.append(MissingModel(name=model.weights, why=str(error)))
+        except ImportError as error:
+            why = f"the package {error.name} is not installed"
+            missing.append(MissingModel(name=model.weights, why=why))
     decode, pixels = _decoding(seconds)
     capture, view = _seeing(seconds)
     return MachineSpeed(
@@ -171,7 +175,7 @@ def _detector(model: Model, pictures: Sequence[Pixels], seconds: float) -> Detec
     turns = iter(range(10**9))
     look = _cpu(lambda: one([pictures[next(turns) % len(pictures)]]), seconds)
     several = adapted("detector", msgspec.structs.replace(model, threads=0))
-    batch = [*pictures, *pictures]
+    batch = [pictures[n % len(pictures)] for n in range(2 * min(cores(), MOST_LANES))]
     spent = _times(lambda: several(batch), seconds)
     known = REGISTRY.get(model.weights)
     return DetectorSpeed(
