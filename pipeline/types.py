@@ -29,7 +29,6 @@ Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused
 SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
-WIDE = 16 / 9  # width by height of a frame whose observation says nothing of it
 Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `pipeline/judge/pose.py`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -135,21 +134,6 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
     gated: bool = False  # true: nobody looked at the frame, because nothing moves in it
     # width by height of the frame, rounded to 1e-3; left out where it is 16:9, to one in a hundred
     aspect: Annotated[float, Meta(gt=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
-
-    @property
-    def shape(self) -> float:
-        """Width by height of the frame; observations of older versions count as 16:9."""
-        return WIDE if isinstance(self.aspect, msgspec.UnsetType) else self.aspect
-
-
-def aspect_of(width: int, height: int) -> float | msgspec.UnsetType:
-    """Returns `Detections.aspect` of a frame of so many pixels."""
-    if width <= 0 or height <= 0:  # a record that claims this has no picture
-        return msgspec.UNSET
-    ratio = width / height
-    if abs(ratio / WIDE - 1) <= 0.01:
-        return msgspec.UNSET
-    return min(max(round(ratio, 3), 0.001), 1000.0)
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):

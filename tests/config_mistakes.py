@@ -436,7 +436,8 @@ MISTAKES = (
         swapped("api:", "models: {detector: {kind: yolox, weights: yamnet}}\napi:"),
         (
             "19: models.detector.weights: `yamnet` is no model of the kind `yolox`; "
-            "use `yolox_nano` or `nanodet_plus_m_416`, or a path"
+            "use `yolox_nano` or `nanodet_plus_m_416`, another one of `fusewatch weights list`, or "
+            "a path"
         ),
     ),
     Mistake(

@@ -19,8 +19,9 @@ import msgspec
 from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_names
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
+from pipeline.judge.frame_shape import WIDE
 from pipeline.judge.track import Track
-from pipeline.types import WIDE, Box, Corners, Described, Sound, Utterance
+from pipeline.types import Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence

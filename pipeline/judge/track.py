@@ -17,7 +17,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from pipeline.types import SECOND, WIDE, Box
+from pipeline.judge.frame_shape import WIDE
+from pipeline.types import SECOND, Box
 
 # ns; a point is left out if its neighbours on the path are closer than this
 PATH_STEP = SECOND // 10

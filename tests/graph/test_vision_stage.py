@@ -20,6 +20,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.codec import decode, encode
 from pipeline.config import schema
 from pipeline.errors import DecodeError
+from pipeline.judge.frame_shape import aspect_of
 from pipeline.run import Runner, drain
 from pipeline.types import (
     FOREVER,
@@ -31,7 +32,6 @@ from pipeline.types import (
     Progress,
     Record,
     Roster,
-    aspect_of,
     ns,
 )
 from workers import graph

@@ -30,7 +30,7 @@ def detector(name: str, ap: float, ms: float, cores: int = 2, **more: Any) -> De
 SMALL, MIDDLE, LARGE = (
     detector("small", 0.26, 10),
     detector("middle", 0.30, 30),
-    detector("large", 0.48, 200),
+    detector("large", 0.48, 400),
 )
 
 
@@ -66,7 +66,7 @@ def test_the_best_detector_that_bears_the_worst_case_is_proposed() -> None:
 
 
 def test_more_cores_bear_a_better_one() -> None:
-    large = detector("large", 0.48, 200, cores=8)
+    large = detector("large", 0.48, 400, cores=8)
     found = made(config(1), machine(SMALL, MIDDLE, large, cores=8))
     assert found.best is not None
     assert found.best.detector == "large"

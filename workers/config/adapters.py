@@ -73,7 +73,8 @@ def problems(models: Models) -> Iterator[Problem]:
         adapter = kinds.get(model.kind)
         yield from known_only((model.kind,), kinds, ("models", part, "kind"), f"kind of {part}")
         if adapter and model.weights in REGISTRY and model.weights not in adapter.weights:
-            fit = " or ".join(f"`{name}`" for name in adapter.weights)
+            fit = " or ".join(f"`{name}`" for name in adapter.weights[:2])
+            fit += ", another one of `fusewatch weights list`" if adapter.weights[2:] else ""
             what = f"`{model.weights}` is no model of the kind `{model.kind}`"
             better = f"use {fit}, or a path" if fit else "give a path"
             yield Problem(("models", part, "weights"), f"{what}; {better}")

@@ -16,6 +16,7 @@ from models.vision import tiles
 from models.vision.person_crop import Person
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
+from pipeline.judge.frame_shape import aspect_of
 from pipeline.limits import MAX_PIXELS
 from pipeline.ports import Model
 from pipeline.topics import FRAMES
@@ -27,7 +28,6 @@ from pipeline.types import (
     FrameChunk,
     Progress,
     Record,
-    aspect_of,
 )
 from workers.media.image_quality import luma_and_sharpness
 from workers.media.jpeg import Pixels, decoded
