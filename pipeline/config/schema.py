@@ -49,8 +49,8 @@ class Detect(Settings, frozen=True, kw_only=True):
     # `high`: the detector `models.detector_high` looks at the frames, which finds more and costs
     # more
     quality: Annotated[str, Meta(pattern=r"^(normal|high)\Z")] = "normal"
-    # from 2 on, the detector looks at each frame as a whole and in so many overlapping tiles along
-    # its longer side, which finds small persons. 2 takes 3 looks at a frame of 16:9, 3 takes 7
+    # from 2 on, the detector also looks at so many overlapping tiles along the longer side of the
+    # frame, which finds small persons; 2 takes 3 looks at 16:9
     tiles: Annotated[int, Meta(ge=1, le=4)] = 1
     # the most persons of a frame whose poses are estimated; by default 4 where a rule judges poses,
     # and none elsewhere
