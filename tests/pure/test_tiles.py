@@ -25,8 +25,8 @@ class Painted:
     smaller than `least` parts of the view's height is not seen.
     """
 
-    def __init__(self, least: float = 0.0, worst_cut: float = 0.0) -> None:
-        self.least, self.worst_cut, self.batches = least, worst_cut, list[int]()
+    def __init__(self, least: float = 0.0) -> None:
+        self.least, self.batches = least, list[int]()
 
     def __call__(self, views: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
         self.batches.append(len(views))
@@ -123,23 +123,6 @@ def test_a_piece_at_a_seam_is_no_second_person() -> None:
     across = painted((70, 200, 50, 500, 350))  # wider than the overlap: cut in both tiles
     (found,) = look(Painted(), [across], [2])
     assert [(box.x1, box.x2) for box in found] == [(0.312, 0.781)]
-
-
-class Blind:
-    """A detector that sees nothing in the whole picture, and all in its tiles."""
-
-    def __init__(self) -> None:
-        self.inner = Painted()
-
-    def __call__(self, views: Sequence[np.ndarray]) -> list[tuple[Box, ...]]:
-        whole = [view.shape[1] == WIDE for view in views]
-        return [() if w else b for w, b in zip(whole, self.inner(views), strict=True)]
-
-
-def test_two_pieces_that_overlap_become_the_box_around_both() -> None:
-    across = painted((70, 250, 50, 400, 350))
-    (found,) = look(Blind(), [across], [2])
-    assert [(box.x1, box.x2, box.score) for box in found] == [(0.39, 0.625, 0.7)]
 
 
 def test_who_stands_before_another_is_not_joined_with_them() -> None:
