@@ -34,6 +34,7 @@ import numpy as np
 
 from models.vision import tiles
 from models.vision.detector import Detector
+from models.vision.tile_grid import looks
 from pipeline.errors import OutsideError, WeightsError
 from pipeline.types import Box
 
@@ -289,7 +290,7 @@ def main() -> int:
     makes, missing = detectors(options)
     print(f"detection, {len(truth.pictures)} pictures of COCO val2017, {os.cpu_count()} cores")
     for count in map(int, filter(None, options.tiles.split(","))):
-        each = [tiles.looks(p.shape[1], p.shape[0], count) for p in truth.pictures.values()]
+        each = [looks(p.shape[1], p.shape[0], count) for p in truth.pictures.values()]
         print(f"  tiles {count}: {np.mean(each):.2f} looks a picture")
     print(f"  {'':34}   AP    AP50  persons  small persons  beside {OURS}")
     first = None

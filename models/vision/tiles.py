@@ -14,46 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.vision.tile_grid import Rectangle, grid
 from pipeline.ports import Model
 from pipeline.types import Box
 
-OVERLAP = 0.2  # of a tile's side; an object that is narrower is whole in one of two tiles
 EDGE = 0.01  # of a tile's side; a box that comes so near to an inner edge is cut
 SAME = 0.5  # IoU from which boxes of two looks show one object
 MOST_BOXES = 100  # of one picture
 AT_ONCE = 16  # views that the detector gets in one call
-
-Rectangle = tuple[int, int, int, int]  # px; left, top, right, bottom
-
-
-def grid(width: int, height: int, tiles: int) -> list[Rectangle]:
-    """Returns the tiles of a picture of this size: `tiles` along its longer side.
-
-    Along the shorter side there are as many as make them nearest to a square. There are none for
-    `tiles` 1.
-    """
-    if tiles < 2 or min(width, height) < 1:
-        return []
-    longest = max(width, height)
-    columns, rows = (max(1, int(tiles * side / longest + 0.5)) for side in (width, height))
-    return [
-        (left, top, right, bottom)
-        for top, bottom in _spans(height, rows)
-        for left, right in _spans(width, columns)
-    ]
-
-
-def looks(width: int, height: int, tiles: int) -> int:
-    """Returns how often the detector runs for a picture of this size."""
-    return 1 + len(grid(width, height, tiles))
-
-
-def _spans(length: int, count: int) -> list[tuple[int, int]]:
-    """So many overlapping spans of equal length that cover `length` pixels."""
-    side = length / (count - (count - 1) * OVERLAP)
-    starts = [round(k * side * (1 - OVERLAP)) for k in range(count)]
-    ends = [min(length, start + max(1, round(side))) for start in starts[:-1]]
-    return list(zip(starts, (*ends, length), strict=True))
 
 
 def look(detector: Model, pictures: Sequence[Any], tiles: Sequence[int]) -> list[tuple[Box, ...]]:

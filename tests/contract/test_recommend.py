@@ -57,7 +57,7 @@ def test_it_measures_what_is_here_and_names_what_is_not(
 
 
 def test_cameras_are_read_when_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reels.film(config.parent / "film.mkv", [(k / 5, k % 100) for k in range(300)])
+    reels.film(config.parent / "film.mkv", [(k / 5, k % 16) for k in range(300)])
     command = ["weights", "recommend", str(config), "--seconds", "0.05", "--connect", "--json"]
     began = time.monotonic()
     assert main(command) == 0

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.vision.tiles import MOST_BOXES, OVERLAP, grid, look, looks
+from models.vision.tile_grid import OVERLAP, grid, looks
+from models.vision.tiles import MOST_BOXES, look
 from pipeline.types import Box
 
 WIDE, HIGH = 640, 360

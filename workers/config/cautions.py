@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from models.vision.tile_grid import looks
 from pipeline.config.problem import Problem, Way
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Camera, Config, Site
@@ -28,8 +29,6 @@ def cautions(config: Config) -> Iterator[Problem]:
 
 def costs(config: Config) -> Iterator[Problem]:
     """Yields what tiles cost."""
-    from models.vision.tiles import looks  # noqa: PLC0415 - only a config with tiles needs it
-
     for name, site in config.sites.items():
         for camera, settings in site.cameras.items():
             if (count := settings.detect.tiles) > 1:

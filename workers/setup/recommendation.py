@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from models.vision.tiles import looks
+from models.vision.tile_grid import looks
 from pipeline.config.model_needs import pose_count
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Camera, Config, Site

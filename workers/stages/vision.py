@@ -14,6 +14,7 @@ import msgspec
 
 from models.vision import tiles
 from models.vision.person_crop import Person
+from models.vision.tile_grid import looks
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
 from pipeline.judge.frame_shape import aspect_of
@@ -198,7 +199,7 @@ class VisionStage:
         return _detect(self._known, frame).tiles
 
     def _looks(self, frame: FrameChunk) -> int:
-        return tiles.looks(frame.width, frame.height, self._tiles(frame))
+        return looks(frame.width, frame.height, self._tiles(frame))
 
     def _add_poses(
         self,
