@@ -1,6 +1,7 @@
 """Measures detectors on COCO pictures: average precision, and milliseconds by step.
 
     python -m benchmarks.detection MEDIA WEIGHTS [--also FILE.onnx ...] [--times 3] [--threads 1]
+        [--tiles 2,3]
 
 It measures every detector that is there: each ONNX file below WEIGHTS that is one, the files of
 `--also`, each with each of `--providers`, and ultralytics' YOLO11n in int8 by OpenVINO. All take
@@ -8,9 +9,10 @@ turns picture by picture in this one process, so that other work on the machine 
 
 Average precision is that of COCO, by pycocotools, over MEDIA/detection (100 pictures of val2017),
 of boxes with a score of 0.01 and more. Persons are small under 32 x 32 pixels. The time is measured
-with the score limit of production, 0.1. CPU is the time of all threads. A file of `--also` with an
-open batch axis is also timed with 1, 4 and 8 pictures at once. Exit code 3: a rival or a package is
-missing, and the last lines say which.
+with the score limit of production, 0.1. CPU is the time of all threads. `--tiles` measures each of
+our detectors with `detect.tiles`, too, and prints the mean number of looks. A file of `--also` with
+an open batch axis is also timed with 1, 4 and 8 pictures at once. Exit code 3: a rival or a package
+is missing, and the last lines say which.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from models.vision import tiles
 from models.vision.detector import Detector
+from models.vision.tile_grid import looks
 from pipeline.errors import OutsideError, WeightsError
 from pipeline.types import Box
 
@@ -139,6 +143,22 @@ def ours(path: Path, provider: str, threads: int) -> Make:
     return make
 
 
+def tiled(path: Path, provider: str, threads: int, count: int) -> Make:
+    """The detector of production with `detect.tiles`; its steps are not told apart."""
+
+    def make(score: float) -> Detect:
+        one = Detector(path, providers=(provider,), threads=threads, min_score=score)
+
+        def detect(picture: np.ndarray) -> tuple[tuple[Box, ...], Steps]:
+            began = time.perf_counter()
+            (found,) = tiles.look(one, [picture], [count])
+            return found, (0.0, (time.perf_counter() - began) * 1e3, 0.0)
+
+        return detect
+
+    return make
+
+
 def yolo11n(folder: Path) -> Make:
     """Ultralytics' own `predict` on its OpenVINO export; its steps are those it reports."""
     os.environ["YOLO_VERBOSE"] = "false"
@@ -175,6 +195,9 @@ def detectors(options: argparse.Namespace) -> tuple[dict[str, Make], list[str]]:
         for provider in options.providers.split(","):
             try:
                 found[f"{path.stem}, {provider}"] = ours(path, provider, options.threads)
+                for count in map(int, filter(None, options.tiles.split(","))):
+                    name = f"{path.stem}, {provider}, tiles {count}"
+                    found[name] = tiled(path, provider, options.threads, count)
             except WeightsError as error:
                 print(f"  left out: {error}")
                 break
@@ -253,6 +276,7 @@ def main() -> int:
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="other ONNX files")
     parser.add_argument("--providers", default="cpu", help="of the ONNX files, by commas")
     parser.add_argument("--threads", type=int, default=0, help="of a net; 0: one a core")
+    parser.add_argument("--tiles", default="2", help="`detect.tiles` to measure too, by commas")
     parser.add_argument("--times", type=int, default=3, help="rounds over the pictures")
     parser.add_argument("--pictures", type=int, default=0, help="only the first ones; 0: all")
     options = parser.parse_args()
@@ -265,13 +289,16 @@ def main() -> int:
         truth.pictures = dict(list(truth.pictures.items())[: options.pictures])
     makes, missing = detectors(options)
     print(f"detection, {len(truth.pictures)} pictures of COCO val2017, {os.cpu_count()} cores")
-    print(f"  {'':30}   AP    AP50  persons  small persons  beside {OURS}")
+    for count in map(int, filter(None, options.tiles.split(","))):
+        each = [looks(p.shape[1], p.shape[0], count) for p in truth.pictures.values()]
+        print(f"  tiles {count}: {np.mean(each):.2f} looks a picture")
+    print(f"  {'':34}   AP    AP50  persons  small persons  beside {OURS}")
     first = None
     for name, make in makes.items():
         detect = make(SCORE_OF_AP)
         found = truth.precision(lambda picture, detect=detect: detect(picture)[0])
         first = first or found
-        print(f"  {name:30} {found.ap:.3f}  {found.ap50:.3f}   {found.persons:.3f}      "
+        print(f"  {name:34} {found.ap:.3f}  {found.ap50:.3f}   {found.persons:.3f}      "
               f"{found.small:.3f}         {found.ap / max(first.ap, 1e-9):.3f}")  # fmt: skip
     spent = spend(makes, list(truth.pictures.values()), options.times)
     base = next(iter(spent.values()))
@@ -284,7 +311,7 @@ def main() -> int:
             f"{step} {np.median(column):.2f} / {np.percentile(column, 95):.2f}"
             for step, column in zip(STEPS, steps.T, strict=True)
         )
-        print(f"  {name:30} {parts}\n  {'':30} whole {np.median(wall):.2f} /"
+        print(f"  {name:34} {parts}\n  {'':34} whole {np.median(wall):.2f} /"
               f" {np.percentile(wall, 95):.2f}  CPU {np.median(used):.2f};"
               f" ratio {np.median(wall / [one.wall for one in base]):.2f},"
               f" of CPU {np.median(used / [one.cpu for one in base]):.2f};"

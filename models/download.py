@@ -26,6 +26,7 @@ MAX_TRIES = 5  # limit of consecutive tries without a byte
 HURRIED_TRIES = 2  # the same for a file that has another source
 RETRY_DELAYS = backoff.doubling(first=2.0, longest=30.0)  # s
 SPARE_BYTES = 50_000_000  # bytes that must stay free on the disk
+MOST_BYTES = 500_000_000  # bytes; the largest file whose size only its server knows
 TIMEOUT = httpx.Timeout(30, connect=20)  # s between two bytes; the total is not limited
 HURRIED_TIMEOUT = httpx.Timeout(30, connect=8)
 UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
@@ -43,7 +44,10 @@ class HostUnreachable(WeightsError):
 
 
 class Wanted:
-    """The expected file: its address, its size in bytes and its SHA-256 in hex."""
+    """The expected file: its address, its size in bytes and its SHA-256 in hex.
+
+    The size 0 is not known: it becomes that which the server says, `MOST_BYTES` at most.
+    """
 
     def __init__(self, url: str, size: int, sha256: str) -> None:
         self.url, self.size, self.sha256 = url, size, sha256
@@ -120,7 +124,7 @@ def _download(
     ) as client:
         while failed < (HURRIED_TRIES if hurry else MAX_TRIES):
             before = _size(part)
-            if before == wanted.size:
+            if wanted.size and before == wanted.size:
                 return
             if failed:
                 wait(backoff.delay(failed, RETRY_DELAYS))
@@ -178,11 +182,17 @@ def _plausible(answer: httpx.Response, wanted: Wanted) -> None:
         size = answer.headers.get("content-range", "").rpartition("/")[2]
     else:
         size = answer.headers.get("content-length", "")
+    if not wanted.size and kind != "text/html":
+        if not size.isdecimal() or not 0 < int(size) <= MOST_BYTES:
+            told = f"{size} bytes" if size.isdecimal() else "no size"
+            msg = f"{answer.url.host} says {told} for {wanted.url}: 1 to {MOST_BYTES} are believed"
+            raise WeightsError(msg)
+        wanted.size = int(size)
     if kind == "text/html" or (size.isdecimal() and int(size) != wanted.size):
         what = f"a web page ({kind})" if kind == "text/html" else f"{size} bytes"
         msg = (
-            f"{answer.url.host} answers with {what} in place of the {wanted.size} bytes of the "
-            "file; a proxy or a login page may stand between"
+            f"{answer.url.host} answers with {what} in place of the {wanted.size or ''} bytes of "
+            "the file; a proxy or a login page may stand between"
         )
         raise WeightsError(msg)
 

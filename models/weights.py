@@ -34,24 +34,22 @@ def find(name: str, env: Mapping[str, str] = os.environ) -> Path:
     """
     weights = _registered(name)
     found = given(name, env)
-    if found is not None:
-        for file in weights.files:
-            if _state(found / file.name, file) != "right":
-                msg = (
-                    f"{found / file.name} is not the file of {name} that it should be (wrong "
-                    "SHA-256, or missing); replace it, or unset FUSEWATCH_WEIGHTS to download it"
-                )
-                raise WeightsError(msg)
-        return found
-    return pull(name, env)
+    if found is None:
+        return _pull(weights, env)
+    for file in weights.files:
+        if _state(found / file.name, file) != "right":
+            msg = (
+                f"{found / file.name} is not the file of {name} that it should be (wrong "
+                "SHA-256, or missing); replace it, or unset FUSEWATCH_WEIGHTS to download it"
+            )
+            raise WeightsError(msg)
+    return found
 
 
-def pull(name: str, env: Mapping[str, str] = os.environ) -> Path:
-    """Returns the model's folder: the shipped one, or that in the user's cache, which is completed.
-
-    Raises WeightsError.
-    """
-    weights = _registered(name)
+def _pull(weights: Weights, env: Mapping[str, str]) -> Path:
+    """Returns the model's folder: the shipped one, or that in the user's cache, which is
+    completed."""
+    name = weights.name
     shipped, folder = SHIPPED / name, cache(env) / "weights" / name
     states = {_state(shipped / file.name, file) for file in weights.files}
     if states == {"right"}:
@@ -62,9 +60,7 @@ def pull(name: str, env: Mapping[str, str] = os.environ) -> Path:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(
-            folder.parent, f".{weights.name}.lock"
-        ):  # several workers may start at once on one cache
+        with file_lock(folder.parent, f".{name}.lock"):  # several workers may start at once
             complete(weights, folder, env)
     except OSError as error:
         msg = f"{folder} cannot be written: {error.strerror or error}"
@@ -137,9 +133,7 @@ def _state(path: Path, file: File) -> str:
     shorter look would see.
     """
     try:
-        if path.stat().st_size != file.size:
-            return "wrong"
-        return "right" if digest(path) == file.sha256 else "wrong"
+        return "right" if file.right(path.stat().st_size, digest(path)) else "wrong"
     except FileNotFoundError:
         return "missing"
     except OSError as error:

@@ -132,6 +132,8 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
     luma: Number = -1.0  # mean of the frame, 0 to 1
     sharpness: Number = -1.0  # `log10(1 + v)`, see above
     gated: bool = False  # true: nobody looked at the frame, because nothing moves in it
+    # width by height of the frame, rounded to 1e-3; left out where it is 16:9, to one in a hundred
+    aspect: Annotated[float, Meta(gt=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Utterance(Record, frozen=True, kw_only=True, tag=True):

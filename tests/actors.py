@@ -52,10 +52,19 @@ def played(steps: Sequence[Step]) -> Iterator[Body]:
 
 
 def person(
-    body: Body, x: float = 0.5, floor: float = 0.9, *, score: float = 0.9, posed: bool = True
+    body: Body,
+    x: float = 0.5,
+    floor: float = 0.9,
+    *,
+    score: float = 0.9,
+    posed: bool = True,
+    aspect: float = ASPECT,
 ) -> Box:
-    """The box of a person with the pose of a body; `posed` false leaves the pose out."""
-    width = body.width * HEIGHT / ASPECT
+    """The box of a person with the pose of a body; `posed` false leaves the pose out.
+
+    `aspect` is the width by height of the frame.
+    """
+    width = body.width * HEIGHT / aspect
     box = Box(
         label="person",
         score=score,
@@ -63,15 +72,15 @@ def person(
         y1=round(floor - body.top * HEIGHT, 3),
         x2=round(x + width / 2, 3),
         y2=round(min(floor, 1.0), 3),
-        keypoints=pose(body, x, floor) if posed else b"",
+        keypoints=pose(body, x, floor, aspect) if posed else b"",
     )
     return box
 
 
-def pose(body: Body, x: float, floor: float) -> bytes:
+def pose(body: Body, x: float, floor: float, aspect: float = ASPECT) -> bytes:
     """Shoulders and hips are sure; the other keypoints have a score of 0.1."""
     points = [(x, floor - body.top * HEIGHT, 0.1)] * JOINTS
-    lean = body.lean * HEIGHT / ASPECT
+    lean = body.lean * HEIGHT / aspect
     for joint in (Joint.LEFT_SHOULDER, Joint.RIGHT_SHOULDER):
         points[joint] = (x + lean / 2, floor - body.shoulders * HEIGHT, 0.8)
     for joint in (Joint.LEFT_HIP, Joint.RIGHT_HIP):

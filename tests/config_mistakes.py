@@ -436,7 +436,8 @@ MISTAKES = (
         swapped("api:", "models: {detector: {kind: yolox, weights: yamnet}}\napi:"),
         (
             "19: models.detector.weights: `yamnet` is no model of the kind `yolox`; "
-            "use `yolox_nano` or `nanodet_plus_m_416`, or a path"
+            "use `yolox_nano` or `nanodet_plus_m_416`, another one of `fusewatch weights list`, or "
+            "a path"
         ),
     ),
     Mistake(
@@ -446,6 +447,30 @@ MISTAKES = (
             "7: warning: sites.shop.cameras.door.source: the environment variable "
             "DOOR_PASSWORD is not set"
         ),
+    ),
+    Mistake(
+        "the name of a device's decoder",
+        swapped("detect: {fps: 5}", "hwaccel: nvdec"),
+        "8: sites.shop.cameras.door.hwaccel: must be one of: off, auto, cuda, vaapi, qsv; did you "
+        "mean `cuda`?",
+    ),
+    Mistake(
+        "a behaviour that is often wrong, at a camera that shows too little",
+        swapped(
+            "detect: {fps: 5}",
+            "detect: {fps: 2, width: 320}",
+            "    rules:\n",
+            "    rules:\n      - {rule: behaviour, labels: {fight: 0.5, running: 0.5}}\n",
+        ),
+        "8: warning: sites.shop.cameras.door.detect.fps: a rule judges behaviours at this camera, "
+        "and they were measured at 5 frames/s; fewer show a fall too late, or not at all\n"
+        "8: warning: sites.shop.cameras.door.detect.width: a rule judges behaviours at this camera,"
+        " and they were measured at 640 pixels; in smaller pictures persons who are far have no "
+        "pose\n"
+        "14: warning: sites.shop.rules[0].labels.fight: is experimental: on our clips it was wrong "
+        "in 3 of 10; expect false alerts\n"
+        "14: warning: sites.shop.rules[0].labels.running: has not been measured on real videos; "
+        "watch its alerts before you rely on it",
     ),
     Mistake(
         "a secret's file that is not there",

@@ -1,20 +1,29 @@
-"""The commands `weights list | pull | verify`: all model files, some, or those of a config."""
+"""The commands `weights list | pull | verify`: all model files, some, or those of a config.
+
+`weights recommend` measures this machine.
+"""
 
 from __future__ import annotations
 
 import json
+from os import environ
 from pathlib import Path
 from typing import Annotated
 
 from pipeline.errors import ConfigError
 from workers.cli_options import (
+    Config,
     Json,
     command,
     command_group,
+    flag,
+    number_option,
     path_option,
     text_argument,
 )
 from workers.exit_codes import FOUND, OK
+
+MOST_SECONDS = 10.0  # of one measurement of `weights recommend`
 
 app = command_group("Model files.")
 
@@ -49,7 +58,7 @@ def _chosen(names: list[str] | None, config: Path | None) -> list[str]:
 
 @command(app, "list")
 def _list(names: All = None, config: OfConfig = None, as_json: Json = False) -> int:
-    """Show the models, and where their files are."""
+    """Show the models: licence, size, purpose, and where their files are."""
     from models.registry import REGISTRY
     from models.weights import list_weights
 
@@ -57,22 +66,31 @@ def _list(names: All = None, config: OfConfig = None, as_json: Json = False) -> 
     rows = [row for row in list_weights() if row["name"] in named]
     if as_json:
         print(json.dumps(rows))
-    else:
-        for row in rows:
-            print("  ".join(str(value) for value in row.values()))
+        return OK
+    wide = max(len(str(row["name"])) for row in rows)
+    for row in rows:
+        size = f"{row['megabytes']:6.1f} MB"
+        print(
+            f"{row['name']:{wide}}  {row['state']:7}  {row['licence']:10}  {size}  {row['about']}"
+        )
+        print(f"{'':{wide}}  {row['folder']}")
+        if row["note"]:
+            print(f"{'':{wide}}  note: {row['note']}")
     return OK
 
 
 @command(app, "pull")
 def _pull(names: Names = None, config: OfConfig = None, as_json: Json = False) -> int:
-    """Download what is missing."""
-    from models.weights import pull
+    """Download what is missing. What FUSEWATCH_WEIGHTS holds is used as it is."""
+    from models.weight_folders import given
+    from models.weights import find
 
     rows = []
     for name in _chosen(names, config):
-        rows.append({"name": name, "folder": str(pull(name))})
+        rows.append({"name": name, "folder": str(find(name))})
         if not as_json:
-            print(f"{name}: {rows[-1]['folder']}")
+            held = " (in FUSEWATCH_WEIGHTS; nothing was downloaded)" if given(name, environ) else ""
+            print(f"{name}: {rows[-1]['folder']}{held}")
     if as_json:
         print(json.dumps(rows))
     return OK
@@ -84,3 +102,35 @@ def _verify(names: Names = None, config: OfConfig = None, as_json: Json = False)
     from models.weights import verify
 
     return OK if verify(_chosen(names, config), as_json=as_json) else FOUND
+
+
+@command(app, "recommend")
+def _recommend(
+    config: Config,
+    connect: Annotated[
+        bool, flag("--connect", "Read the cameras for 5 s, and measure what that takes.")
+    ] = False,
+    seconds: Annotated[
+        float, number_option("--seconds", "N", "Length of each measurement (default: 1.5).")
+    ] = 1.5,
+    as_json: Json = False,
+) -> int:
+    """Measure what this machine bears, and propose a detector for a config. Nothing is written."""
+    import msgspec
+
+    from workers.config import loader
+    from workers.setup.camera_load import read_cameras
+    from workers.setup.machine_speed import measure
+    from workers.setup.recommendation import lines, recommend
+
+    if not 0 < seconds <= MOST_SECONDS:
+        msg = f"--seconds must be more than 0, and at most {MOST_SECONDS:g}"
+        raise ConfigError(msg)
+    settings = loader.load(config)
+    read, unread = read_cameras(settings, environ, config.parent) if connect else ({}, {})
+    made = recommend(settings, measure(settings, seconds=seconds), read, unread)
+    if as_json:
+        print(msgspec.json.encode(made).decode())
+    else:
+        print("\n".join(lines(made)))
+    return OK if made.best is not None else FOUND

@@ -12,6 +12,7 @@ from docs.generate import (
     config_page,
     labels_page,
     metrics_page,
+    models_page,
     records_page,
     schema_files,
 )
@@ -30,6 +31,7 @@ def everything() -> Mapping[str, str]:
         "docs/reference/records.md": records_page.page(),
         "docs/reference/labels.md": labels_page.page(),
         "docs/reference/metrics.md": metrics_page.page(),
+        "docs/reference/models.md": models_page.page(),
     }
     made = {
         "alert": schema_files.alert_schema(),

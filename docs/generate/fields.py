@@ -116,7 +116,7 @@ def default(field: types.Field) -> str | None:
         factory = field.default_factory
         value = msgspec.NODEFAULT if factory is msgspec.NODEFAULT else factory()
     if value is msgspec.NODEFAULT:
-        return None
+        return None if field.required else "left out"
     if isinstance(value, msgspec.Struct):
         given = {
             f.name: getattr(value, f.name) for f in msgspec.structs.fields(value) if f.required

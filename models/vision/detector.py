@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from models.onnx_file import read_onnx
 from models.onnx_session import open_session, session_options
+from models.registry import REGISTRY
 from models.vision.boxes import boxes, suppress
 from models.vision.families import SIZES, Family, Rows, family_of, resized
 from models.vision.letterbox import GREY, Fit, Letterbox, Preprocess
@@ -31,8 +32,9 @@ from pipeline.errors import ConfigError, OutsideError, WeightsError
 from pipeline.types import Box
 
 MOST_LANES = 8  # pictures at once on the cores of a processor; each has tensors of its own
+SAME_OBJECT = 0.6  # IoU from which two candidates are one object
 MAX_CANDIDATES = 1000  # limit of NMS's input: its cost is quadratic
-DEFAULT_SIZE = 640  # px; for a graph with open height and width and no `imgsz`
+DEFAULT_SIZE = 640  # px; for a graph with open height and width, no `imgsz` and no given size
 
 
 def load(path: Path, settings: Model) -> Detector:
@@ -41,7 +43,13 @@ def load(path: Path, settings: Model) -> Detector:
     if len(files) != 1:
         msg = f"models.detector.weights: {path} holds {len(files)} .onnx files: name the one to use"
         raise ConfigError(msg)
-    return Detector(files[0], providers=settings.providers, threads=settings.threads)
+    known = REGISTRY.get(settings.weights)
+    return Detector(
+        files[0],
+        providers=settings.providers,
+        threads=settings.threads,
+        side=known.side if known else 0,
+    )
 
 
 class Detector:
@@ -50,9 +58,9 @@ class Detector:
     Boxes are fractions of the picture, rounded to 1e-3, best first. A graph with a fixed batch size
     runs picture by picture; one with an open batch axis runs up to `max_batch` at once. `fitted`: a
     YOLOX graph on the CPU looks at the picture without the padding of its square. With
-    `threads` 0, the CPU runs a picture on each core at once. Not thread-safe. Raises WeightsError
-    for a missing, broken or foreign file, OutsideError for a provider that this machine lacks,
-    ConfigError for an unknown one.
+    `threads` 0, the CPU runs a picture on each core at once. `side` in px is that of an input whose
+    size the file leaves open. Not thread-safe. Raises WeightsError for a missing, broken or foreign
+    file, OutsideError for a provider that this machine lacks, ConfigError for an unknown one.
     """
 
     def __init__(
@@ -61,14 +69,14 @@ class Detector:
         providers: Sequence[str] = ("cpu",),
         threads: int = 0,
         min_score: float = 0.1,
-        iou: float = 0.6,
         max_boxes: int = 100,
         max_batch: int = 16,
         *,
         fitted: bool = True,
+        side: int = 0,
     ) -> None:
         self._path = Path(path)
-        self._min_score, self._iou, self._max_boxes = min_score, iou, max_boxes
+        self._min_score, self._max_boxes = min_score, max_boxes
         alone = tuple(providers) == ("cpu",) and threads == 0
         of = partial(_session, self._path.name, providers, 1 if alone else threads)
         model = _read(self._path, providers)
@@ -88,9 +96,17 @@ class Detector:
         if isinstance(batch, int) and batch != 1:
             msg = f"{self._path.name}: fixed batch of {batch}; export it with 1 or open"
             raise WeightsError(msg)
-        self._size = _size(height, width, meta)
+        self._size = _size(height, width, meta, side)
         self._inputs = [_Input(self._size, self._batch, dtype)]
         self._family = self._found(meta)
+        opened_up = not (isinstance(height, int) and isinstance(width, int))
+        if opened_up and not side and "imgsz" not in meta and self._family.one_size:
+            msg = (
+                f"{self._path.name}: its input has no fixed size, and such a network finds nothing "
+                "at another size than its own; export it with a fixed one, or put `imgsz`, like "
+                "[384, 384] for RF-DETR-Nano, into its metadata"
+            )
+            raise WeightsError(msg)
         self._families = {self._size: self._family}  # by the size of the input
         opened = self._opened(model, of) if fitted and tuple(providers) == ("cpu",) else None
         self._open = opened is not None
@@ -155,7 +171,7 @@ class Detector:
         best = best[[bool(names[number]) for number in classes[best]]]
         corners, scores, classes = corners[best], scores[best], classes[best]
         if self._family.suppress:
-            kept = suppress(corners, classes, self._iou)[: self._max_boxes]
+            kept = suppress(corners, classes, SAME_OBJECT)[: self._max_boxes]
             corners, scores, classes = corners[kept], scores[kept], classes[kept]
         return boxes(fit.to_fractions(corners), scores, [names[number] for number in classes])[
             : self._max_boxes
@@ -324,13 +340,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _size(height: object, width: object, meta: dict[str, str]) -> tuple[int, int]:
+def _size(height: object, width: object, meta: dict[str, str], side: int) -> tuple[int, int]:
     if isinstance(height, int) and isinstance(width, int):
         return height, width
     said = _literal(meta.get("imgsz", ""))
     if isinstance(said, list | tuple) and len(said) == 2 and all(isinstance(n, int) for n in said):
         return int(said[0]), int(said[1])
-    return DEFAULT_SIZE, DEFAULT_SIZE
+    return side or DEFAULT_SIZE, side or DEFAULT_SIZE
 
 
 def _literal(text: str) -> object:

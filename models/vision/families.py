@@ -12,6 +12,8 @@ The family of a file is found from the names and shapes of its outputs, by one r
     the same by       logits, pred_boxes            RGB 0..1, stretched
     Hugging Face
     RF-DETR           labels, dets                  RGB by ImageNet's mean, stretched
+    the same by       logits, pred_boxes, 91        RGB by ImageNet's mean, stretched
+    Hugging Face      classes
 
 The grids of YOLOX have strides of 8, 16 and 32 pixels, those of NanoDet-Plus also of 64. Centres,
 sizes and corners are in pixels of the input; those of `pred_boxes` and `dets` are in fractions.
@@ -53,7 +55,7 @@ class Family(NamedTuple):
     `outputs` are the names of the outputs that `read` takes. `read` converts them, for one picture,
     to candidates; those below the lowest score may be left out. `labels` are the class names by
     number; an empty name is no class. `suppress` says whether candidates overlap, so that they need
-    non-maximum suppression.
+    non-maximum suppression. `one_size`: the networks see well at the size of their training alone.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Family(NamedTuple):
     labels: tuple[str, ...]
     preprocess: Preprocess
     suppress: bool
+    one_size: bool = False
 
 
 def family_of(
@@ -79,15 +82,19 @@ def family_of(
         )
     for boxes, logits in (("pred_boxes", "logits"), ("dets", "labels")):
         if {boxes, logits} <= shapes.keys():
-            preprocess = _NORMALISED if boxes == "dets" else _STRETCHED
             classes = shapes[logits][-1]
+            whole = classes == len(_COCO_IDS) + len(_UNUSED_IDS)
+            # Of Hugging Face's exports, RF-DETR's alone have the ids of COCO.
+            rf_detr = boxes == "dets" or (whole and not names)
+            preprocess = _NORMALISED if rf_detr else _STRETCHED
             if boxes == "dets" and len(names) == classes - 1:
                 labels = (*names, "")  # the last one of an RF-DETR trained anew is the background
-            elif boxes == "dets" and not names and classes == len(_COCO_IDS) + len(_UNUSED_IDS):
+            elif rf_detr and whole and not names:
                 labels = coco_names(classes)
             else:
                 labels = _labels(names, classes, file)
-            return Family("detr", (boxes, logits), _DetrReader(size), labels, preprocess, False)
+            reader = _DetrReader(size)
+            return Family("detr", (boxes, logits), reader, labels, preprocess, False, rf_detr)
     output, shape = next(iter(shapes.items()))
     if len(shape) == 3 and (found := _single(output, shape, size, names, task=task, file=file)):
         return found

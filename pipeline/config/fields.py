@@ -32,6 +32,14 @@ BEHAVIOUR_SYNONYMS = {  # other words for behaviours -> ours
     **dict.fromkeys(("vehicle at rest", "parked", "parking", "car at rest"), "vehicle-at-rest"),
     **dict.fromkeys(("fights", "fighting", "violence", "assault", "brawl"), "fight"),
 }
+CHOICE_SYNONYMS = {  # other words for one of a few -> ours
+    **dict.fromkeys(("nvdec", "nvidia", "cuvid", "nvenc"), "cuda"),
+    **dict.fromkeys(("quicksync", "quick sync", "intel"), "qsv"),
+    **dict.fromkeys(("va-api", "libva", "amd", "radeon"), "vaapi"),
+    **dict.fromkeys(("disabled", "never"), "off"),
+    **{"info": "low", "warning": "medium", "urgent": "critical", "fatal": "critical"},
+    **{"i-frames": "keyframes", "iframes": "keyframes", "best": "high", "better": "high"},
+}
 OBJECTS = (  # the 80 classes of COCO, in the order of the detectors' outputs
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
     *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog"),

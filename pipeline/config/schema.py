@@ -49,6 +49,9 @@ class Detect(Settings, frozen=True, kw_only=True):
     # `high`: the detector `models.detector_high` looks at the frames, which finds more and costs
     # more
     quality: Annotated[str, Meta(pattern=r"^(normal|high)\Z")] = "normal"
+    # from 2 on, the detector also looks at so many overlapping tiles along the longer side of the
+    # frame, which finds small persons; 2 takes 3 looks at 16:9
+    tiles: Annotated[int, Meta(ge=1, le=4)] = 1
     # the most persons of a frame whose poses are estimated; by default 4 where a rule judges poses,
     # and none elsewhere
     poses: Annotated[int, Meta(ge=0, le=16)] | None = None

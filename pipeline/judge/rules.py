@@ -19,6 +19,7 @@ import msgspec
 from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_names
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
+from pipeline.judge.frame_shape import WIDE
 from pipeline.judge.track import Track
 from pipeline.types import Box, Corners, Described, Sound, Utterance
 
@@ -70,7 +71,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     sharpness: float = -1.0
     loose: Sequence[Box] = ()
     gated: bool = False
-    aspect: float = 16 / 9  # of the frame, width / height
+    aspect: float = WIDE  # of the frame, width / height
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):

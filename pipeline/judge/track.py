@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from pipeline.judge.frame_shape import WIDE
 from pipeline.types import SECOND, Box
 
 # ns; a point is left out if its neighbours on the path are closer than this
@@ -101,7 +102,7 @@ class Tracker:
         hits: int = 3,
         unseen: int = 2 * SECOND,
         horizon: int = 120 * SECOND,
-        aspect: float = 16 / 9,
+        aspect: float = WIDE,
         buffer: float = 0.1,
     ) -> None:
         if not 0 <= low <= high <= 1 or hits < 1 or min(unseen, horizon) <= 0:
@@ -119,6 +120,10 @@ class Tracker:
     def time(self) -> int | None:
         """The time of the last update, ns; None before the first."""
         return self._time
+
+    def reshape(self, aspect: float) -> None:
+        """Sets the width / height of the next frames."""
+        self._aspect = aspect
 
     def update(self, boxes: Sequence[Box], time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.

@@ -38,6 +38,7 @@ COMMANDS = {
     "weights list": "names* --config --json",
     "weights pull": "names* --config --json",
     "weights verify": "names* --config --json",
+    "weights recommend": "config --connect --seconds --json",
     "topics create": "config --dry-run --grow --shrink",
     "topics list": "config --json",
     "dead list": "config --site --subscriber --since --state --json",

@@ -254,6 +254,61 @@ def test_ultralytics_with_nms_is_read(tmp_path: Path) -> None:
     assert Detector(path)([WIDE]) == [(CAT,)]
 
 
+def rf_detr(path: Path, size: int | str, **meta: str) -> Path:
+    """An RF-DETR as Hugging Face exports it: a person whose logit is the mean of the input."""
+    logits = np.full((1, 2, 91), -20, np.float32)
+    is_person = np.zeros((1, 2, 91), np.float32)
+    logits[0, 0, 1], is_person[0, 0, 1] = 0, 1  # 1: the id of persons in COCO
+    boxes = np.array([[[0.5, 0.5, 0.5, 1.0], [0, 0, 0, 0]]], np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["pixel_values"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "is_person"], ["shown"]),
+        helper.make_node("Add", ["shown", "base"], ["logits"]),
+        helper.make_node("Mul", ["mean", "nought"], ["zero"]),
+        helper.make_node("Add", ["zero", "boxes"], ["pred_boxes"]),
+    ]
+    kind = TensorProto.FLOAT
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "rf-detr",
+            [helper.make_tensor_value_info("pixel_values", kind, ["batch", 3, size, size])],
+            [
+                helper.make_tensor_value_info("pred_boxes", kind, [1, 2, 4]),
+                helper.make_tensor_value_info("logits", kind, [1, 2, 91]),
+            ],
+            [
+                numpy_helper.from_array(logits, "base"),
+                numpy_helper.from_array(is_person, "is_person"),
+                numpy_helper.from_array(boxes, "boxes"),
+                numpy_helper.from_array(np.array(0, np.float32), "nought"),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    helper.set_model_props(model, meta)
+    onnx.save(model, str(path))
+    return path
+
+
+def test_rf_detr_by_hugging_face_has_ids_of_coco_and_its_own_colours(tmp_path: Path) -> None:
+    white = np.full((32, 64, 3), 255, np.uint8)
+    (found,) = Detector(rf_detr(tmp_path / "r.onnx", 64))([white])
+    (box,) = found
+    # (255 - 123.675) / 58.395 and so on: the mean is 2.439, of which the logistic function is .920
+    assert (box.label, box.score) == ("person", 0.92)
+    assert (box.x1, box.y1, box.x2, box.y2) == (0.25, 0.0, 0.75, 1.0)
+
+
+def test_rf_detr_of_open_size_needs_to_be_told_its_own(tmp_path: Path) -> None:
+    path = rf_detr(tmp_path / "r.onnx", "side")
+    with pytest.raises(WeightsError, match="put `imgsz`, like"):
+        Detector(path)
+    assert Detector(path, side=384).size == (384, 384)
+    assert Detector(rf_detr(path, "side", imgsz="[448, 448]")).size == (448, 448)
+
+
 def test_what_is_not_a_number_is_no_box(tmp_path: Path) -> None:
     answer = np.zeros((4 + 2, CELLS), np.float32)
     answer[:, 1] = [np.nan, 36, 32, 24, 0.9, 0]

@@ -215,3 +215,46 @@ def test_both_streams_of_a_camera_are_looked_through(tmp_path: Path) -> None:
         "9: warning: sites.shop.cameras.door.streams.record.password: the secret's file ./large "
         "is not there",
     ]
+
+
+CAREFUL = """\
+version: 1
+sites:
+  shop:
+    cameras:
+      door: {source: "rtsp://h/x", detect: {fps: 5, tiles: 2}}
+      hall:
+        source: "rtsp://h/y"
+        detect: {decode: keyframes, tiles: 3}
+        zones: {floor: {coordinates: "0,0, 1,0, 1,1, 0,1"}}
+      yard: {source: "rtsp://h/z", detect: {fps: 1, width: 320}}
+    rules:
+      - {rule: behaviour, labels: {fall: 0.5, lying: 0.5}, zone: floor}
+      - {rule: behaviour, zone: floor, labels: {abandoned-object: 0.5, vehicle-at-rest: 0.6}}
+"""
+
+
+def test_what_may_work_badly_is_warned_of_where_a_rule_looks(file: Path) -> None:
+    file.write_text(CAREFUL)
+    assert told(file) == [
+        "8: warning: sites.shop.cameras.hall.detect.decode: a rule judges behaviours at this "
+        "camera, and they were measured at 5 frames/s; keyframes come every second or two; write "
+        "`all` or `auto`",
+        "13: warning: sites.shop.rules[1].labels.abandoned-object: has not been measured on real "
+        "videos; watch its alerts before you rely on it",
+        "13: warning: sites.shop.rules[1].labels.vehicle-at-rest: has not been measured on real "
+        "videos; watch its alerts before you rely on it",
+    ]
+
+
+def test_what_tiles_cost_is_a_note(file: Path) -> None:
+    file.write_text(CAREFUL)
+    notes = [line for line in told(file, NOTE) if "tiles" in line]
+    assert notes == [
+        "5: note: sites.shop.cameras.door.detect.tiles: the detector runs 3 (16:9) or 5 (4:3) "
+        "times for each frame that is looked at; `fusewatch weights recommend` measures what that "
+        "costs",
+        "8: note: sites.shop.cameras.hall.detect.tiles: the detector runs 7 (16:9) or 7 (4:3) "
+        "times for each frame that is looked at; `fusewatch weights recommend` measures what that "
+        "costs",
+    ]

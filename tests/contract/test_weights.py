@@ -17,7 +17,7 @@ import pytest
 
 from models import registry, weights
 from models.download import MAX_TRIES, Wanted, fetch
-from models.registry import Archive, File, Weights
+from models.registry import Archive, File, Version, Weights
 from pipeline.errors import WeightsError
 from tests.file_server import (
     DATA,
@@ -383,10 +383,66 @@ def test_an_unknown_model_is_told_with_the_nearest() -> None:
         weights.find("../../etc")
 
 
-def test_a_model_that_nobody_offers_says_what_to_do(tmp_path: Path) -> None:
+def test_a_model_that_nobody_offers_says_what_to_do(
+    toy: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lonely = msgspec.structs.replace(toy.files[0], url="")
+    monkeypatch.setitem(
+        registry.REGISTRY,
+        "toy",
+        msgspec.structs.replace(toy, files=(lonely,), note="ask its maker"),
+    )
+    with pytest.raises(WeightsError, match=r"outer\.onnx of toy is not at .*; ask its maker"):
+        weights.find("toy", {"XDG_CACHE_HOME": str(tmp_path)})
+
+
+def test_other_bytes_of_the_same_file_are_downloaded_and_are_right(
+    toy: Weights, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their size is known to the server alone."""
     env = {"XDG_CACHE_HOME": str(tmp_path)}
-    with pytest.raises(WeightsError, match=r"nanodet_plus_m_416\.onnx .* not offered .*releases"):
-        weights.find("nanodet_plus_m_416", env)
+    other = Version(f"{server.url}/official.onnx", 0, hashlib.sha256(DATA).hexdigest())
+    file = File("outer.onnx", 7, "0" * 64, other=other)
+    monkeypatch.setitem(registry.REGISTRY, "toy", msgspec.structs.replace(toy, files=(file,)))
+    server.script = [cut(300_000), whole]
+    folder = weights.find("toy", env)
+    assert (folder / "outer.onnx").read_bytes() == DATA
+    assert [path for path, _ in server.asked] == ["/official.onnx"] * 2
+    assert weights.find("toy", env) == folder
+    assert weights.list_weights(env)[-1]["state"] == "right"
+    (folder / "outer.onnx").write_bytes(DATA[1:])
+    assert weights.list_weights(env)[-1]["state"] == "wrong"
+
+
+@pytest.mark.parametrize("size", [0, 10**10])
+def test_a_size_that_nobody_knows_must_be_believable(
+    server: Server, tmp_path: Path, size: int
+) -> None:
+    server.script = [lambda to: to.begin(200, size)]
+    to = Wanted(f"{server.url}/file", 0, hashlib.sha256(DATA).hexdigest())
+    with pytest.raises(WeightsError, match=rf"says {size} bytes .* 1 to 500000000 are believed"):
+        fetch(to, tmp_path / "file", wait=Waits())
+    assert not (tmp_path / "file").exists()
+
+
+def test_what_the_operator_s_folder_holds_is_not_pulled(
+    toy: Weights,
+    server: Server,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = tmp_path / "mine" / "toy"
+    mine.mkdir(parents=True)
+    (mine / "outer.onnx").write_bytes(DATA)
+    (mine / "inner.onnx").write_bytes(DATA[:1000])
+    monkeypatch.setenv("FUSEWATCH_WEIGHTS", str(tmp_path / "mine"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["weights", "pull", "toy"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"toy: {mine} (in FUSEWATCH_WEIGHTS; nothing was downloaded)\n"
+    assert server.asked == []
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_registry_holds_data_and_no_code_from_https_addresses() -> None:
@@ -394,8 +450,12 @@ def test_the_registry_holds_data_and_no_code_from_https_addresses() -> None:
         assert model.licence in ("Apache-2.0", "MIT")
         for file in model.files:
             address = file.archive.url if file.archive else file.url
-            assert address.startswith("https://") or "not offered for download" in model.note
-            assert len(bytes.fromhex(file.sha256)) == 32
+            addresses = [address] if address else []
+            addresses += [file.other.url] if file.other else []
+            assert addresses
+            assert all(each.startswith("https://") for each in addresses)
+            hashes = [file.sha256, *([file.other.sha256] if file.other else [])]
+            assert all(len(bytes.fromhex(each)) == 32 for each in hashes)
             assert Path(file.name).suffix in (".onnx", ".tflite", ".bin", ".json", ".txt", ".csv")
             assert Path(file.name).name == file.name
 
@@ -405,5 +465,7 @@ def test_the_shared_weights_are_the_registered_ones(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     shared: Path = request.getfixturevalue("weights")
+    if not (shared / name).is_dir():
+        pytest.skip(f"{name} is not among the shared weights: its file is NOT tested here")
     env = {"FUSEWATCH_WEIGHTS": str(shared), "XDG_CACHE_HOME": str(tmp_path)}
     assert weights.find(name, env) == shared / name

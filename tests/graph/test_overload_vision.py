@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.schema import Detect
 from pipeline.types import SECOND, Box, Detections, FrameChunk, ns
 from workers.runtime.status import Status
 from workers.stages.vision import VisionStage
@@ -36,6 +37,7 @@ class Site:
         cost: float,
         fps: float = 5,
         look: Callable[[int, float], str] = lambda camera, at: "motion",
+        tiles: Sequence[int] = (),
     ) -> None:
         self.now, self.cost, self.status = 0.0, cost, Status()
         self.phases, self.fps, self.look = phases, fps, look
@@ -43,7 +45,10 @@ class Site:
         self.made = [0] * len(phases)
         self.seen: dict[str, list[float]] = {}
         self.ages: list[float] = []
-        self.stage = VisionStage(self.detect, status=self.status, timer=lambda: self.now)
+        known = {("hall", f"camera-{n}"): Detect(tiles=count) for n, count in enumerate(tiles)}
+        self.stage = VisionStage(
+            self.detect, status=self.status, timer=lambda: self.now, known=known or None
+        )
         self.stage.watch(lambda: len(self.log))
         self.state = self.stage.open({})
 
@@ -146,6 +151,18 @@ def test_a_burst_after_idle_time_is_looked_at_whole() -> None:
     counts = site.status.snapshot().counts["hall"].values()
     assert sum(of.get("dropped.stale", 0) for of in counts) == 0
     assert max(site.ages) < 2
+
+
+def test_tiles_count_as_what_they_cost() -> None:
+    """Two of six cameras take five looks a frame: 2.1 times what the detector bears."""
+    site = Site(spread(6), cost=0.03, tiles=[2, 2, 1, 1, 1, 1])
+    site.run(30)
+    site.balance()
+    ages = sorted(site.ages)
+    assert ages[int(0.95 * len(ages))] < 2 / 5 + 5 * 0.03
+    assert site.widest() <= 0.8
+    looks = [len(site.seen[f"camera-{n}"]) * (5 if n < 2 else 1) for n in range(6)]
+    assert sum(looks) * 0.03 > 0.85 * 30, "the detector is used wholly"
 
 
 def test_a_still_camera_that_begins_to_move_is_seen_before_the_busy_ones() -> None:

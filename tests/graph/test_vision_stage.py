@@ -20,6 +20,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.codec import decode, encode
 from pipeline.config import schema
 from pipeline.errors import DecodeError
+from pipeline.judge.frame_shape import aspect_of
 from pipeline.run import Runner, drain
 from pipeline.types import (
     FOREVER,
@@ -100,6 +101,7 @@ def found(
         boxes=boxes,
         luma=seen[0],
         sharpness=seen[1],
+        aspect=aspect_of(64, 48),
     )
 
 
@@ -114,6 +116,34 @@ def test_an_empty_frame_is_an_observation_too() -> None:
         found(1, seen=(0.0, 0.0)),
         progress(1),
     ]
+
+
+def test_tiles_are_looked_at_in_one_batch_and_only_where_something_moves() -> None:
+    detector = Brightness()
+    known = {
+        ("office", "desk"): schema.Detect(tiles=2, audit=0),
+        ("office", "hall"): schema.Detect(),
+    }
+    still = msgspec.structs.replace(frame(2), look="")
+    stage = VisionStage(detector, policy="all", known=known)
+    made = through(stage, frame(1), still, frame(1, source="hall"))
+    assert detector.batches == [6]  # the whole picture, 2 x 2 tiles, and the other camera's picture
+    tiled, gated, whole = (record for record in made if isinstance(record, Detections))
+    assert whole.boxes == (PERSON, SHADOW)
+    assert set(whole.boxes) < set(tiled.boxes)  # this detector sees somebody in each tile
+    assert len(tiled.boxes) == 10
+    assert (gated.gated, gated.boxes, gated.aspect) == (True, (), 1.333)
+
+
+def test_cameras_of_both_qualities_may_have_tiles() -> None:
+    normal, high = Brightness(), Brightness()
+    known = {
+        ("office", "desk"): schema.Detect(tiles=2),
+        ("office", "hall"): schema.Detect(tiles=3, quality="high"),
+    }
+    stage = VisionStage(normal, policy="all", known=known, detector_high=high)
+    through(stage, frame(1), frame(1, source="hall"))
+    assert (normal.batches, high.batches) == ([5], [7])
 
 
 def test_what_is_below_min_score_is_cut_off() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from models.registered_detectors import DETECTORS
 from models.registry import REGISTRY
 from pipeline.config.fields import PROVIDERS
 from pipeline.config.problem import Problem, Way, known_only
@@ -32,7 +33,7 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
-_SEEING = ("yolox_nano", "nanodet_plus_m_416")
+_SEEING = tuple(weights.name for weights in DETECTORS)
 _DETECTORS = {
     "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
     "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
@@ -72,7 +73,8 @@ def problems(models: Models) -> Iterator[Problem]:
         adapter = kinds.get(model.kind)
         yield from known_only((model.kind,), kinds, ("models", part, "kind"), f"kind of {part}")
         if adapter and model.weights in REGISTRY and model.weights not in adapter.weights:
-            fit = " or ".join(f"`{name}`" for name in adapter.weights)
+            fit = " or ".join(f"`{name}`" for name in adapter.weights[:2])
+            fit += ", another one of `fusewatch weights list`" if adapter.weights[2:] else ""
             what = f"`{model.weights}` is no model of the kind `{model.kind}`"
             better = f"use {fit}, or a path" if fit else "give a path"
             yield Problem(("models", part, "weights"), f"{what}; {better}")

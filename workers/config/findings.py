@@ -23,7 +23,8 @@ MAX_MESSAGE_LENGTH = 400  # characters; limit of one problem
 class ConfigFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One problem, warning or note. A file with a problem cannot be used.
 
-    With a warning, something that the file names is missing now. A note asks for nothing.
+    With a warning, something that the file names is missing now, or may work badly. A note asks for
+    nothing.
     """
 
     level: str = PROBLEM

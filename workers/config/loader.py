@@ -17,10 +17,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from pipeline.config import checks
+from pipeline.config.fields import CHOICE_SYNONYMS
 from pipeline.config.problem import Problem, Way, nearest
 from pipeline.config.schema import Config, Fusion, KafkaBus, LocalBus, addresses
 from pipeline.errors import ConfigError
 from workers.config import adapters, source_address, ssrf_guard
+from workers.config.cautions import cautions, costs
 from workers.config.findings import NOTE, WARNING, ConfigFinding, Lines, faulty, located
 from workers.config.missing import downloads, missing
 from workers.config.secrets import checkable
@@ -88,8 +90,9 @@ def examine(
         found += [*checks.problems(config), *adapters.problems(config.models)] if whole else []
         found += _addresses(config, env, base)
     if config is not None and warn:
-        warnings = located(path, lines, missing(config, env, base), WARNING)
-        warnings += located(path, lines, downloads(config, env), NOTE)
+        warned = (*missing(config, env, base), *cautions(config))
+        warnings = located(path, lines, warned, WARNING)
+        warnings += located(path, lines, (*downloads(config, env), *costs(config)), NOTE)
     return Examination(
         config=config,
         problems=tuple(located(path, lines, found)),
@@ -235,7 +238,8 @@ def _explain(data: Any, wanted: Any, text: str) -> str:
         one_of = _ONE_OF.fullmatch(meta.pattern or "")
         if one_of:
             words = one_of[1].split("|")
-            return f"must be one of: {', '.join(words)}{nearest(data, words)}"
+            others = {word: of for word, of in CHOICE_SYNONYMS.items() if of in words}
+            return f"must be one of: {', '.join(words)}{nearest(data, words, others)}"
         if meta.description:
             return f"must be {meta.description}"
         low, high = meta.ge if meta.ge is not None else meta.gt, meta.le

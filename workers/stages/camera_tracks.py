@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from pipeline.config.schema import Detect
+from pipeline.judge.frame_shape import shape_of
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.judge.track import StationaryMemory, Tracker
 from pipeline.types import Detections
@@ -49,6 +50,7 @@ class CameraTracks:
         ]
         # Sorted by position, not by id: a restart gives new ids, and ordinals must not change.
         at, lasts = record.start, record.end - record.start
+        tracker.reshape(shape_of(record))
         held = tracker.hold(at, lasts) if record.gated else tracker.update(boxes, at, lasts)
         looked = self._looked.get(record.source, record) if record.gated else record
         self._looked[record.source] = looked
@@ -74,4 +76,5 @@ class CameraTracks:
             sharpness=looked.sharpness,
             loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
             gated=record.gated,
+            aspect=shape_of(record),
         )

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from pipeline.types import SECOND, AudioChunk, FrameChunk, Record
 from workers.media.motion import LOOKS
@@ -37,6 +38,7 @@ class _Camera:
         self.since: int | None = None  # start of the first frame that waits for a look since, ns
         self.owed = ""  # the strongest look of the frames that wait since
         self.wanted = 0  # start of the newest frame that wanted a look, ns
+        self.looks = 1  # runs of the detector for one of its frames
 
     def urgency(self, frame: FrameChunk) -> tuple[bool, int]:
         """A sort key. A moving camera counts from its last look, a still one from its demand."""
@@ -53,17 +55,24 @@ class FrameTurn:
     A turn ends after half a frame period if newer frames wait, and after a whole one if not. So a
     frame is never older than two periods when it is looked at. It goes on in three cases: for the
     cameras that are due, up to a whole period; for a backlog, and for a burst after an idle time,
-    both until `least` s are over.
+    both until `least` s are over. `looks` are the runs of the detector for each frame of the order.
     """
 
     def __init__(
-        self, order: Sequence[int], due: int, firsts: int, period: float, least: float
+        self,
+        order: Sequence[int],
+        due: int,
+        firsts: int,
+        period: float,
+        least: float,
+        looks: Sequence[int] = (),
     ) -> None:
         self.order, self.least = order, least
         self._due, self._firsts, self._period = due, firsts, period
+        self._looks = looks or [1] * len(order)
 
     def room(self, done: int, spent: float, cost: float, waits: Backlog) -> int:
-        """How many frames to look at next, after `done` of them in `spent` s."""
+        """How many frames to look at next, after `done` of them in `spent` s; `cost` s a look."""
         left = min(len(self.order) - done, PICTURES_AT_ONCE)
         if left <= 0:
             return 0
@@ -71,7 +80,7 @@ class FrameTurn:
             return max(1, min(left, self._firsts))
         # The cost of the first frames is a weak estimate for the rest.
         most = left if cost else min(left, done)
-        cost = cost or spent / done or 1e-9
+        cost = cost or spent / sum(self._looks[:done]) or 1e-9
         until = max(self.least, self._period / 2)
         if spent >= until:
             if spent >= self._period:
@@ -79,7 +88,9 @@ class FrameTurn:
             until = self._period
             if waits():  # newer frames: only cameras that have waited for long go on
                 most = min(most, self._due - done)
-        return max(0, min(most, max(1, int((until - spent) / cost))))
+        affordable = (until - spent) / cost
+        sums = accumulate(self._looks[done : done + most])
+        return max(0, min(most, max(1, sum(looks <= affordable for looks in sums))))
 
 
 class FrameSampler:
@@ -88,19 +99,22 @@ class FrameSampler:
     The newest frame of each camera comes first: cameras in motion by the time since their last
     look, still ones by the time since their heartbeat was due. Then come older frames, spread
     evenly, and audited ones last. A frame that is left out passes its look on to the camera's next
-    frame, also across polls. Not thread-safe, but for `watch`.
+    frame, also across polls. `looks` says how often the detector runs for a frame, which is what
+    the frame costs. Not thread-safe, but for `watch`.
 
     Time in which no frame waited is saved up, at most `SPARE` s. A burst, such as after a pause of
     the disk, may use it, so that a machine with time left over drops nothing. Under a lasting
     overload nothing is saved up (a token bucket).
     """
 
-    def __init__(self, timer: Callable[[], float]) -> None:
-        self._timer = timer
+    def __init__(
+        self, timer: Callable[[], float], looks: Callable[[FrameChunk], int] = lambda _: 1
+    ) -> None:
+        self._timer, self._looks_of = timer, looks
         self._waits: Backlog = lambda: 0
         self._cameras: dict[Who, _Camera] = defaultdict(_Camera)
         self._polls: deque[set[Who]] = deque(maxlen=64)  # one poll may hold only some sources
-        self._cost = 0.0  # s of a turn for each frame that is looked at; 0: unknown
+        self._cost = 0.0  # s of a turn for each run of the detector; 0: unknown
         self._began, self._ended, self._looked, self._busy = 0.0, math.inf, 0, False  # last turn
         self._spare = 0.0  # s of work that are saved up
 
@@ -129,6 +143,7 @@ class FrameSampler:
             len(firsts),
             period / SECOND,
             max(self._spare, spans / SECOND / CATCH_UP_SPEED / known),
+            [self._looks_of(frames[i]) for i in order],
         )
 
     def room(self, turn: FrameTurn, done: int) -> int:
@@ -147,12 +162,13 @@ class FrameSampler:
             if frame.look and (camera.seen is None or frame.start > camera.seen):
                 camera.owed = min(camera.owed, frame.look, key=LOOKS.index)
                 camera.since = frame.start if camera.since is None else camera.since
-        self._looked, self._busy, self._ended = len(done), self._waits() > 0, self._timer()
+        self._looked = sum(self._looks_of(frames[index]) for index in done)
+        self._busy, self._ended = self._waits() > 0, self._timer()
         spent = self._ended - self._began
         if self._busy:
             self._spare = max(0.0, self._spare - spent)
         elif done:
-            self._learn(spent / len(done))
+            self._learn(spent / self._looked)
 
     def _measure(self) -> None:
         """Begins a turn; if the last one was followed by it at once, learns what that one cost."""
@@ -180,6 +196,7 @@ class FrameSampler:
             turns += [(_spread(k), index) for k, index in enumerate(wanted) if k]
             if wanted:
                 camera.wanted = frames[wanted[0]].start
+                camera.looks = self._looks_of(frames[wanted[0]])
 
         def urgency(index: int) -> tuple[bool, int]:
             return self._cameras[frames[index].site, frames[index].source].urgency(frames[index])
@@ -189,7 +206,9 @@ class FrameSampler:
     def _due(self, frames: Mapping[int, FrameChunk], firsts: Sequence[int]) -> int:
         """How many of the first frames are of cameras that have waited for their fair time."""
         newest = max(frame.start for frame in frames.values())
-        wanting = sum(camera.wanted > newest - SECOND for camera in self._cameras.values())
+        wanting = sum(
+            camera.looks for camera in self._cameras.values() if camera.wanted > newest - SECOND
+        )
         fair = wanting * self._cost * SECOND
         urgencies = (
             self._cameras[frames[i].site, frames[i].source].urgency(frames[i]) for i in firsts

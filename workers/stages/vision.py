@@ -12,9 +12,12 @@ from typing import Literal
 
 import msgspec
 
+from models.vision import tiles
 from models.vision.person_crop import Person
+from models.vision.tile_grid import looks
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
+from pipeline.judge.frame_shape import aspect_of
 from pipeline.limits import MAX_PIXELS
 from pipeline.ports import Model
 from pipeline.topics import FRAMES
@@ -121,7 +124,7 @@ class VisionStage:
         self._detectors = {"normal": detector, "high": detector_high or guard("detector_high")}
         self._min_score, self._known = min_score, known
         self._pose = pose or guard("pose")
-        self._sampler = FrameSampler(timer) if policy == "newest" else None
+        self._sampler = FrameSampler(timer, self._looks) if policy == "newest" else None
         self._status = status or Uncounted()
 
     def watch(self, backlog: Backlog) -> None:
@@ -180,7 +183,8 @@ class VisionStage:
         sure: dict[int, list[Box]] = {}
         for quality, detector in self._detectors.items():
             some = [i for i in pictures if self._quality(frames[i]) == quality]
-            seen = detector([pictures[i] for i in some]) if some else ()
+            views = [pictures[i] for i in some]
+            seen = tiles.look(detector, views, [self._tiles(frames[i]) for i in some])
             for index, boxes in zip(some, seen, strict=True):
                 sure[index] = [box for box in boxes if box.score >= self._min_score]
         self._add_poses(frames, pictures, sure)
@@ -190,6 +194,12 @@ class VisionStage:
 
     def _quality(self, frame: FrameChunk) -> str:
         return _detect(self._known, frame).quality
+
+    def _tiles(self, frame: FrameChunk) -> int:
+        return _detect(self._known, frame).tiles
+
+    def _looks(self, frame: FrameChunk) -> int:
+        return looks(frame.width, frame.height, self._tiles(frame))
 
     def _add_poses(
         self,
@@ -244,12 +254,19 @@ class _VisionState:
                     boxes=boxes,
                     luma=luma,
                     sharpness=sharpness,
+                    aspect=aspect_of(record.width, record.height),
                 )
                 return found, moved
             case SkippedFrame(what="gated"):
                 self._status.count(site, source, "gated.still")
-                start, end = record.start, record.end
-                unseen = Detections(site=site, source=source, start=start, end=end, gated=True)
+                unseen = Detections(
+                    site=site,
+                    source=source,
+                    start=record.start,
+                    end=record.end,
+                    gated=True,
+                    aspect=aspect_of(record.width, record.height),
+                )
                 return unseen, moved
             case SkippedFrame(what="undecodable", reason=reason):
                 self._status.count(site, source, "dropped.undecodable")
