@@ -20,12 +20,13 @@ from models import heap
 from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
-from pipeline.config.schema import Config, LocalBus
+from pipeline.config.schema import Config, LocalBus, Recording
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.judge.findings import reason_at
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
 from workers.bus.dead_letter_store import DaemonRetries
+from workers.bus.history import history
 from workers.bus.publish import publish_all
 from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.capture import factory, live
@@ -38,6 +39,7 @@ from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
+from workers.recorder.continuous import local_recorder
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
@@ -170,6 +172,8 @@ class Daemon:
                 self._catch_up(positions, show)
                 for name, body in captures:
                     supervisor.start(name, body)
+            if self.settings.recording is not None:
+                self._start_recording(self.settings.recording)
             supervisor.start("retention", self._retain)
             self.view.ready()
             trimmer = heap.Trimmer()
@@ -182,6 +186,14 @@ class Daemon:
         if supervisor.error is not None:
             alert = next(node for node in nodes if node.out == topics.ALERTS)
             self._tell(alert, who, late)
+
+    def _start_recording(self, recording: Recording) -> None:
+        """Starts the thread of the continuous recording; it reads the log, and holds nothing."""
+        with history(self.settings, self.path, self.folder) as stored:
+            recorder = local_recorder(
+                self.settings, recording, self.folder, stored, self.status.gauge
+            )
+        self.supervisor.start("recording", partial(recorder.loop, self.supervisor.stop))
 
     def _configs(self, *, recorded: bool) -> ConfigHistory:
         known = (self.bus.last(topics.CONFIGS, site) for site in self.settings.sites)

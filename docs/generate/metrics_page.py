@@ -133,6 +133,8 @@ GAUGES = (
     Metric("failing.*", "0 or 1", "1: the last attempt to reach subscriber `*` failed."),
     Metric("spool.waiting", "records", "Wait in the spool of a capture worker (Kafka)."),
     Metric("spool.bytes", "bytes", "The size of that spool (Kafka)."),
+    Metric("recording.bytes", "bytes", "The size of the files of the continuous recording."),
+    Metric("recording.lost", "records", "Were deleted before they were recorded."),
 )
 PARTS = (
     ("The balance of a source", BALANCE, BALANCED),

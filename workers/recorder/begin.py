@@ -42,7 +42,7 @@ def local_offsets(settings: Config, log: Path, stored: History, since: int) -> M
         if topic == topics.ALERTS:
             found[topic] = _first_alert(log, stored, begin)
         elif topic != topics.CONFIGS:
-            found[topic] = _first(log, topic, begin if topic in RUN_UP else since)
+            found[topic] = first_offset(log, topic, begin if topic in RUN_UP else since)
     return found | {topics.CONFIGS: 0}
 
 
@@ -58,8 +58,8 @@ def _first_alert(log: Path, stored: History, start: int) -> int:
     return log_tail.end(log, topics.ALERTS)
 
 
-def _first(log: Path, topic: str, start: int) -> int:
-    """The offset of the first entry that starts at `start` (ns) or later; else the end offset."""
+def first_offset(log: Path, topic: str, start: int) -> int:
+    """Returns the offset of the first entry from `start` (ns) on; without one, the end offset."""
     first: Entry | None = None
     if (log / f"{topic}.db").exists():
         first = next(log_search.between(log, topic, start, FOREVER), None)
