@@ -39,7 +39,6 @@ from workers.config.secrets import Secrets
 from workers.consumers import WATCHDOG, delivery_consumer, stage_consumer
 from workers.delivery import subscribers
 from workers.delivery.delivery import Delivery, Subscriber
-from workers.recorder.continuous import local_recorder
 from workers.reload import reload_heads
 from workers.replay.scene_player import MAX_AHEAD, ScenePlayer, scene_of
 from workers.replay.scene_records import Scene
@@ -156,6 +155,8 @@ class Daemon:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
             consumers.start(all_, supervisor, offsets, self.settings.bus.stall, gauge)
+            if self.settings.recording is not None:
+                self._start_recording(self.settings.recording)
             if played is not None:
                 player = ScenePlayer(
                     self.settings,
@@ -172,8 +173,6 @@ class Daemon:
                 self._catch_up(positions, show)
                 for name, body in captures:
                     supervisor.start(name, body)
-            if self.settings.recording is not None:
-                self._start_recording(self.settings.recording)
             supervisor.start("retention", self._retain)
             self.view.ready()
             trimmer = heap.Trimmer()
@@ -189,6 +188,8 @@ class Daemon:
 
     def _start_recording(self, recording: Recording) -> None:
         """Starts the thread of the continuous recording; it reads the log, and holds nothing."""
+        from workers.recorder.continuous import local_recorder  # noqa: PLC0415, few record
+
         with history(self.settings, self.path, self.folder) as stored:
             recorder = local_recorder(
                 self.settings, recording, self.folder, stored, self.status.gauge
