@@ -146,11 +146,13 @@ def test_what_is_no_message_is_refused(junk: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_schema_names_every_field_without_references(kind: type[Record]) -> None:
+def test_a_schema_names_every_field_that_viewers_take(kind: type[Record]) -> None:
     schema = json.loads(record_schema(kind.__name__))
     assert schema["title"] == f"fusewatch.{kind.__name__}"
     assert ENTRY not in kind.__struct_fields__
-    assert {*kind.__struct_fields__, "type", ENTRY} <= schema["properties"].keys()
+    # `regions` is an array of arrays, which Foxglove refuses
+    named = {*kind.__struct_fields__, "type", ENTRY} - {"regions"}
+    assert named == schema["properties"].keys()
     text = json.dumps(schema)
     assert "$ref" not in text
     assert "anyOf" not in text
