@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from pipeline import topics
 from pipeline.types import FrameChunk, ns
+from tests.live.servers import missing, need
 from tests.recorded import BEGIN, entries, entry, write
 from workers.media.jpeg import decoded, encoded
 
@@ -25,14 +25,13 @@ SCRIPT = Path(__file__).with_name("read_recording.mjs")
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which node finds the library."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed: no other program reads the recordings")
+    need("node", "npm")
     folder = tmp_path_factory.mktemp("node")
     (folder / "package.json").write_text("{}")
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", *PACKAGES]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"the npm registry does not answer: {done.stderr[-300:]}")
+        missing(f"the npm registry does not answer: {done.stderr[-300:]}")
     return folder
 
 
