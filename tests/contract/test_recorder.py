@@ -477,9 +477,9 @@ def test_pictures_are_kept_around_incidents_alone(tmp_path: Path) -> None:
 
 
 def test_observations_go_when_no_incident_can_need_them(tmp_path: Path) -> None:
-    folder = incidents(tmp_path, {30: [closed(1790, 1800)]}, minutes=50)
-    kept = KeptFiles(folder, 1 << 40)
+    kept = KeptFiles(tmp_path / "ring", 1 << 40)
     around = AroundIncidents(OFFICE, kept, clock=lambda: time.time() + 3600)
+    folder = incidents(tmp_path, {30: [closed(1790, 1800)]}, minutes=50)
     for topic in (topics.ALERTS, topics.OBSERVATIONS):
         for one in open_recording(folder).appended(topic):
             around.saw(topic, one)

@@ -135,9 +135,11 @@ class AroundIncidents:
                 recording = open_recording(paths[-newest:])
             except ConfigError:
                 return
-            for topic in (topics.ALERTS, topics.OBSERVATIONS):
-                for entry in recording.appended(topic):
-                    self.saw(topic, entry)
+            for entry in recording.appended(topics.ALERTS):
+                self.saw(topics.ALERTS, entry)
+            for entry in recording.last(topics.OBSERVATIONS).values():
+                times = codec.span(entry.value)
+                self._newest = max(self._newest, recording.span[1] if times is None else times[1])
 
 
 def strip(path: Path) -> None:

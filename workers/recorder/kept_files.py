@@ -77,9 +77,8 @@ def is_ours(path: Path) -> bool:
             begin = file.read(_BEGIN + len(_PROFILE))
     except OSError:
         return False
-    if len(begin) < _BEGIN + len(_PROFILE):  # its recorder was killed as it began
-        return MAGIC.startswith(begin[: len(MAGIC)])
-    return begin.startswith(MAGIC) and begin.endswith(_PROFILE)
+    # Its recorder may have been killed as it began: then there is less of it.
+    return MAGIC.startswith(begin[: len(MAGIC)]) and _PROFILE.startswith(begin[_BEGIN:])
 
 
 def _size(path: Path) -> int:

@@ -85,7 +85,7 @@ class FolderWriter:
         most_seconds: float = MOST_SECONDS,
     ) -> None:
         self.folder = folder
-        self.bytes = 0  # written so far, in all files
+        self._before = 0  # bytes of the files that are closed
         self._about, self._clock, self._monotonic = about, clock, monotonic
         self._most_bytes, self._most_seconds = most_bytes, most_seconds
         self._library = f"fusewatch {metadata.version('fusewatch')}"
@@ -97,6 +97,11 @@ class FolderWriter:
         self._newest = 0  # ns; stands for the time of an entry without one
 
     @property
+    def bytes(self) -> int:
+        """What was written so far, in all files."""
+        return self._before + (0 if self._file is None else self._file.size)
+
+    @property
     def current(self) -> Path | None:
         """The file that is being written."""
         return None if self._file is None else self._file.path
@@ -104,23 +109,19 @@ class FolderWriter:
     def add(self, topic: str, entry: Entry) -> None:
         """Adds an entry; entries of a partition must come in the order of their offsets."""
         file = self._opened()
-        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
-            self._put(file, topic, entry, self._now())
-            self._note_config(entry)
-        else:
-            self._put(file, topic, entry)
-
-    def remember(self, entry: Entry) -> None:
-        """Takes what judges a site: each file that is begun from now on begins with it."""
-        self._note_config(entry)
+        self._guarded(lambda: self._add(file, topic, entry))
 
     def lost(self, lost: Lost) -> None:
         """Says in the file which entries it lacks."""
         file = self._opened()
         channel = Channel(topic=lost.topic, partition=lost.partition, site="", source="", kind=LOST)
         data = msgspec.json.encode(lost)
-        message = Written(self._number(file, channel), self._now(), lost.first, data)
-        file.add(RECORDS, [message])
+
+        def add() -> None:
+            number = self._number(file, channel)
+            file.add(RECORDS, [Written(number, self._now(), lost.first, data)])
+
+        self._guarded(add)
 
     def tick(self) -> bool:
         """Writes open chunks and begins a new file, where it is time; returns whether it wrote."""
@@ -147,24 +148,26 @@ class FolderWriter:
         file = self._file
         if file is not None:
             self._guarded(file.finish)
+            self._before += file.size
             self._file = None
 
     def abandon(self) -> None:
         """Closes the file as it is, without what is in its open chunks."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is None:
+            return
+        file.close()
+        if file.has_chunks:
+            self._before += file.size
+        else:  # on a full disk one would be left at each attempt
+            file.path.unlink(missing_ok=True)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        before = 0 if self._file is None else self._file.size
         try:
             work()
         except OSError:
             self.abandon()
             raise
-        finally:
-            if self._file is not None:
-                self.bytes += self._file.size - before
 
     def _opened(self) -> McapWriter:
         if self._file is None:
@@ -196,6 +199,13 @@ class FolderWriter:
         self._last = max(self._clock() // 1000, self._last + 1)
         return file_name(self._last)
 
+    def _add(self, file: McapWriter, topic: str, entry: Entry) -> None:
+        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
+            self._put(file, topic, entry, self._now())
+            self._note_config(entry)
+        else:
+            self._put(file, topic, entry)
+
     def _note_config(self, entry: Entry) -> None:
         try:
             config = codec.decode(entry.value)
@@ -219,13 +229,7 @@ class FolderWriter:
             messages.append(Written(number, time_, entry.offset, parts.media))
         number = self._number(file, parts.channel)
         messages.append(Written(number, time_, entry.offset, parts.record))
-        before = file.size
-        try:
-            file.add(GROUPS.get(topic, RECORDS), messages)
-        except OSError:
-            self.abandon()
-            raise
-        self.bytes += file.size - before
+        file.add(GROUPS.get(topic, RECORDS), messages)
 
     def _number(self, file: McapWriter, channel: Channel) -> int:
         known = self._channels.get(channel)

@@ -96,6 +96,11 @@ class McapWriter:
         """Whether the format has no number left for another channel."""
         return len(self._channels) >= MOST_CHANNELS
 
+    @property
+    def has_chunks(self) -> bool:
+        """Whether a chunk was written."""
+        return bool(self._chunks)
+
     def schema(self, name: str, encoding: str, data: bytes) -> int:
         """Writes a schema once, and returns its number."""
         known = self._schemas.get(name)
