@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 
+from pipeline import topics
 from pipeline.bus import log_search, log_tail
 from pipeline.config import schema
 from pipeline.config.schema import Config, size_bytes
@@ -44,7 +45,7 @@ def folder_of(recording: schema.Recording, state: Path) -> Path:
 class ContinuousRecorder:
     """Records from `tails` into the folder of the config; `gauge` sets its gauges.
 
-    `log` names what is recorded.
+    `log` names what is recorded; `configs` are the entries that say what judges the sites now.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ContinuousRecorder:
         gauge: Callable[[str, float], object],
         *,
         log: str,
+        configs: Iterable[Entry] = (),
     ) -> None:
         self._kept = KeptFiles(folder, size_bytes(recording.keep))
         self._gauge = gauge
@@ -64,6 +66,8 @@ class ContinuousRecorder:
         writer = FolderWriter(
             folder, About(log=log), most_seconds=FILE_SECONDS if around else MOST_SECONDS
         )
+        for config in configs:
+            writer.remember(config)
         self._recorder = Recorder(writer, tails, wanted=self._saw)
         self._trouble = RateLimitedLog("recording waits, and goes on when it can: %s")
         self._due = 0.0
@@ -138,7 +142,8 @@ def local_recorder(
     else:
         name, offsets = os.urandom(8).hex(), local_offsets(settings, log, stored, time.time_ns())
     tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
-    return ContinuousRecorder(settings, recording, folder, tails, gauge, log=name)
+    configs = stored.appended(topics.CONFIGS)
+    return ContinuousRecorder(settings, recording, folder, tails, gauge, log=name, configs=configs)
 
 
 def _newest(files: Sequence[Path]) -> Recording | None:

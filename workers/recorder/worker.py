@@ -7,9 +7,11 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from pipeline import topics
 from pipeline.config import schema
 from pipeline.errors import ConfigError
 from pipeline.stages import RECORD
+from pipeline.types import FOREVER
 from workers.bus import connect
 from workers.config import loader
 from workers.config.secrets import Secrets
@@ -52,6 +54,7 @@ def run(path: Path, *, instance: str, state: Path | None) -> int:
             {topic: KafkaTail(bus, topic, RECORD) for topic in RECORDED},
             _Told(),
             log=_name_of(brokers),
+            configs=bus.between(topics.CONFIGS, 0, FOREVER),
         )
         log.info("recording into %s", folder)
         supervisor.start(RECORD, partial(recorder.loop, supervisor.stop))

@@ -24,6 +24,7 @@ from workers.recordings import foxglove
 from workers.recordings.entry_messages import (
     SCHEMAS,
     Channel,
+    Parts,
     media_channel,
     take_apart,
 )
@@ -32,8 +33,8 @@ from workers.recordings.metadata import ABOUT, CONFIG, About, about_record, conf
 from workers.recordings.record_schemas import record_schema, schema_name
 
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.mcap")  # of our files
-MEDIA, RECORDS = "media", "records"  # groups of chunks
-GROUPS = {topics.FRAMES: MEDIA, topics.AUDIO: MEDIA}
+GROUPS = {topics.FRAMES: "frames", topics.AUDIO: "audio"}  # of chunks; all else is in another
+RECORDS = "records"
 CHUNK_BYTES = 4 << 20
 FLUSH_EVERY = 2.0  # s
 MOST_BYTES, MOST_SECONDS = 256 << 20, 600.0  # of a file
@@ -108,8 +109,14 @@ class FolderWriter:
 
     def add(self, topic: str, entry: Entry) -> None:
         """Adds an entry; entries of a partition must come in the order of their offsets."""
+        parts = take_apart(topic, entry)
+        self._newest = self._newest or parts.time or 0
         file = self._opened()
-        self._guarded(lambda: self._add(file, topic, entry))
+        self._guarded(lambda: self._add(file, topic, entry, parts))
+
+    def remember(self, config: Entry) -> None:
+        """Takes an entry that says what judges a site: each file from now on begins with it."""
+        self._note_config(config)
 
     def lost(self, lost: Lost) -> None:
         """Says in the file which entries it lacks."""
@@ -188,7 +195,7 @@ class FolderWriter:
         self._file.metadata(ABOUT, about_record(about))
         for entry in sorted(self._configs.values(), key=lambda one: one.offset):
             self._file.metadata(CONFIG, config_record(codec.decode(entry.value)))
-            self._put(self._file, topics.CONFIGS, entry, self._now())
+            self._put(self._file, topics.CONFIGS, entry, take_apart(topics.CONFIGS, entry))
 
     def _now(self) -> int:
         """An event time for what has none of its own, or one of long ago."""
@@ -199,12 +206,12 @@ class FolderWriter:
         self._last = max(self._clock() // 1000, self._last + 1)
         return file_name(self._last)
 
-    def _add(self, file: McapWriter, topic: str, entry: Entry) -> None:
-        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
-            self._put(file, topic, entry, self._now())
+    def _add(self, file: McapWriter, topic: str, entry: Entry, parts: Parts) -> None:
+        if parts.time is not None and parts.channel.kind not in ("Progress", "SiteConfig"):
+            self._newest = parts.time
+        self._put(file, topic, entry, parts)
+        if topic == topics.CONFIGS:
             self._note_config(entry)
-        else:
-            self._put(file, topic, entry)
 
     def _note_config(self, entry: Entry) -> None:
         try:
@@ -216,12 +223,10 @@ class FolderWriter:
                 self._file.metadata(CONFIG, config_record(config))
             self._configs[config.site] = entry
 
-    def _put(self, file: McapWriter, topic: str, entry: Entry, at: int | None = None) -> None:
-        """Adds an entry, with its event time or with `at` (ns)."""
-        parts = take_apart(topic, entry)
-        if at is None and parts.time is not None and parts.channel.kind != "Progress":
-            self._newest = parts.time
-        time_ = at if at is not None else self._now() if parts.time is None else parts.time
+    def _put(self, file: McapWriter, topic: str, entry: Entry, parts: Parts) -> None:
+        # What judges a site may be of long ago, and holds from here on.
+        own = None if topic == topics.CONFIGS else parts.time
+        time_ = self._now() if own is None else own
         messages = []
         beside = media_channel(parts.channel)
         if parts.media is not None and beside is not None:
