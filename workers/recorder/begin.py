@@ -13,7 +13,6 @@ from pipeline import codec, topics
 from pipeline.bus import log_search, log_tail
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
-from pipeline.ports import Entry
 from pipeline.types import FOREVER, event_start
 from workers.bus.history import History
 from workers.replay.observation_replay import span
@@ -60,7 +59,6 @@ def _first_alert(log: Path, stored: History, start: int) -> int:
 
 def first_offset(log: Path, topic: str, start: int) -> int:
     """Returns the offset of the first entry from `start` (ns) on; without one, the end offset."""
-    first: Entry | None = None
-    if (log / f"{topic}.db").exists():
-        first = next(log_search.between(log, topic, start, FOREVER), None)
-    return log_tail.end(log, topic) if first is None else first.offset
+    last = log_tail.end(log, topic)
+    first = next(log_search.between(log, topic, start, FOREVER), None) if last else None
+    return last if first is None else first.offset
