@@ -15,7 +15,7 @@ from docs.generate.fields import NOTE, table
 
 ROOT = Path(__file__).resolve().parents[2]
 # Calls that count or set a value by a name; and functions that return the name of a counter
-CALLS = {"count", "counts", "_count", "_dropped", "gauge", "dropped"}
+CALLS = {"count", "counts", "_count", "_dropped", "gauge", "_gauge", "dropped"}
 BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
 RETURNS = {"_stored"}
 NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")

@@ -94,7 +94,8 @@ class FolderWriter:
         self._begun = self._flushed = 0.0
         self._last = _newest_name(folder)  # us
         self._channels: dict[Channel, int] = {}
-        self._configs: dict[str, Entry] = {}  # the newest of each site; each file begins with them
+        # The newest of each site; each file begins with them.
+        self._configs: dict[str, tuple[Entry, SiteConfig]] = {}
         self._newest = 0  # ns; stands for the time of an entry without one
 
     @property
@@ -193,8 +194,8 @@ class FolderWriter:
         written = datetime.fromtimestamp(self._clock() / 1e9, UTC).isoformat()
         about = msgspec.structs.replace(self._about, written=written)
         self._file.metadata(ABOUT, about_record(about))
-        for entry in sorted(self._configs.values(), key=lambda one: one.offset):
-            self._file.metadata(CONFIG, config_record(codec.decode(entry.value)))
+        for entry, config in sorted(self._configs.values(), key=lambda one: one[0].offset):
+            self._file.metadata(CONFIG, config_record(config))
             self._put(self._file, topics.CONFIGS, entry, take_apart(topics.CONFIGS, entry))
 
     def _now(self) -> int:
@@ -221,7 +222,7 @@ class FolderWriter:
         if isinstance(config, SiteConfig):
             if self._file is not None:
                 self._file.metadata(CONFIG, config_record(config))
-            self._configs[config.site] = entry
+            self._configs[config.site] = entry, config
 
     def _put(self, file: McapWriter, topic: str, entry: Entry, parts: Parts) -> None:
         # What judges a site may be of long ago, and holds from here on.

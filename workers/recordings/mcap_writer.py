@@ -172,7 +172,7 @@ class McapWriter:
 
     def _finish_chunk(self, group: str) -> None:
         of = self._groups.pop(group)
-        content = of.builder.end()
+        content: bytes = of.builder.end()  # type: ignore[no-untyped-call]
         packed = self._zstd.compress(content)
         chunk = _encoded(
             Chunk(
@@ -259,4 +259,4 @@ class McapWriter:
 def _encoded(record: Any) -> bytes:
     builder = RecordBuilder()
     record.write(builder)
-    return bytes(builder.end())
+    return bytes(builder.end())  # type: ignore[no-untyped-call]
