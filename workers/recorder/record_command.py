@@ -149,7 +149,9 @@ def _tails(
         raise ConfigError(msg)
     with history(settings, path, options.state) as stored:
         offsets = local_offsets(settings, log, stored, since)
-    tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
+    tails: dict[str, Tail] = {
+        topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()
+    }
     yield tails, _Life(log).goes_on, lambda topic, entry: True
 
 
