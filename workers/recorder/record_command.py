@@ -106,7 +106,7 @@ def _follow(recorder: Recorder, end: _End, live: Callable[[], bool]) -> None:
     with _stopped_by_signals(stop):
         while not stop.is_set():
             came = recorder.step()
-            if not came and (end.reached() or not live()):
+            if not came and not recorder.behind() and (end.reached() or not live()):
                 return
             if not came:
                 stop.wait(IDLE_WAIT)
