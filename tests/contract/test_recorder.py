@@ -503,6 +503,7 @@ def test_pictures_are_kept_around_incidents_alone(tmp_path: Path) -> None:
     assert not (folder / ".part").exists()
 
 
+@pytest.mark.slow
 def test_observations_go_when_no_incident_can_need_them(tmp_path: Path) -> None:
     kept = KeptFiles(tmp_path / "ring", 1 << 40)
     around = AroundIncidents(OFFICE, kept, clock=lambda: time.time() + 3600)
