@@ -27,6 +27,7 @@ COMMANDS = {
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
+    "record": "config --out! --site --for --since --state --json",
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
@@ -54,7 +55,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay",
+    "Recordings": "replay record",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",
