@@ -123,7 +123,9 @@ def main() -> None:
             MEDIA_AIM,
         )
     records = [codec.decode(value) for value in bus.values(topics.OBSERVATIONS)]
-    print(f"{len(played.alerts)} revisions; {len(records) / given.seconds:.1f} observations a second")
+    print(
+        f"{len(played.alerts)} revisions; {len(records) / given.seconds:.1f} observations a second"
+    )
     times = round(given.hours * 3600 / given.seconds)
     entries = list(repeated(records, ns(given.seconds), times))
     since = min(event_start(record) for record in records)

@@ -252,9 +252,7 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(
-        self, healthy: Callable[[], bool], configs: ConfigHistory
-    ) -> list[live.Thread]:
+    def _captures(self, healthy: Callable[[], bool], configs: ConfigHistory) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
             path=self.path,
