@@ -103,9 +103,12 @@ class FolderWriter:
 
     def add(self, topic: str, entry: Entry) -> None:
         """Adds an entry; entries of a partition must come in the order of their offsets."""
-        self._put(self._opened(), topic, entry)
-        if topic == topics.CONFIGS:
+        file = self._opened()
+        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
+            self._put(file, topic, entry, self._now())
             self._note_config(entry)
+        else:
+            self._put(file, topic, entry)
 
     def remember(self, entry: Entry) -> None:
         """Takes what judges a site: each file that is begun from now on begins with it."""

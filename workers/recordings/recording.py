@@ -131,6 +131,18 @@ class Recording:
                 found[partition] = first.offset
         return found
 
+    def last(self, topic: str) -> Mapping[int, Entry]:
+        """Returns the last entry of each partition."""
+        found = {}
+        for partition in self._partitions(topic):
+            for file, chunk in reversed(self._chunks(topic, partition)):
+                with _opened(file) as content:
+                    some = list(_entries(content, file, chunk, (topic, partition)))
+                if some:
+                    found[partition] = max(some, key=lambda one: one.offset)
+                    break
+        return found
+
     def verify(self) -> Sequence[Loss]:
         """Reads all chunks, and returns everything that cannot be read."""
         for topic in self.topics:
