@@ -24,7 +24,6 @@ from workers import (
     cli_modes,
     cli_recordings,
     cli_replay,
-    cli_schema,
     cli_setup,
     cli_topics,
     cli_training,
