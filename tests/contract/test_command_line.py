@@ -27,8 +27,8 @@ COMMANDS = {
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": (
-        "config INPUT* --camera --microphone --start --site --source --since --until --from --config"
-        " --state --out! --speed --deliver --json"
+        "config INPUT* --camera --microphone --start --site --source --since --until --from"
+        " --config --state --out! --speed --deliver --json"
     ),
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",

@@ -97,9 +97,7 @@ def test_alerts_of_the_run_up_are_not_output(
     assert events(whole) == told
 
 
-def test_damage_is_named_and_the_rest_is_replayed(
-    config: Path, scene: Callable[..., Path]
-) -> None:
+def test_damage_is_named_and_the_rest_is_replayed(config: Path, scene: Callable[..., Path]) -> None:
     run_edge(config, scene(loud=(8, 9)))
     folder = record(config)
     (file,) = folder.glob("*.mcap")
