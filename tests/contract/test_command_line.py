@@ -30,6 +30,7 @@ COMMANDS = {
         "config INPUT* --camera --microphone --start --site --source --since --until --from"
         " --config --state --out! --speed --deliver --json"
     ),
+    "record": "config --out! --site --for --since --state --json",
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
@@ -56,7 +57,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay",
+    "Recordings": "replay record",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",
