@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,21 +25,24 @@ from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
+from workers.stored.ahead import Ahead
 
 R = TypeVar("R", bound=Record)
 
 SLICE = SECOND // 2  # ns of event time published before the stages run
+SLICES_AHEAD = 4  # slices that are decoded while the stages run
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options for experiments on a scene.
 
-    They give other heads, a corruption of the records before the stages, fewer stages, or another
-    way to open a video.
+    They give other heads, a corruption of the records before the stages, the records that are left
+    out (`keep` returns None), fewer stages, or another way to open a video.
     """
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
+    keep: Callable[[Record], Record | None] = lambda record: record
     stages: Sequence[str] = ALL_STAGES
     film: recordings.OpenVideo = recordings.Video
 
@@ -86,22 +90,24 @@ def replay(
     runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
-    slices = slices_of(
-        scene_records(scene, config.sites[scene.site], status=status, film=study.film)
-    )
+    records = scene_records(scene, config.sites[scene.site], status=status, film=study.film)
+    ahead = Ahead(slices_of(records), SLICES_AHEAD)
+    slices = iter(ahead)
 
     def pump() -> bool:
         alerts.extend(new_records(reader, Alert))
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
-                publish_captured(bus, topic, study.spoil(record))
+                if (kept := study.keep(record)) is not None:
+                    publish_captured(bus, topic, study.spoil(kept))
             bus.flush()
             heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
             return True
         return False
 
-    drain(runners, pump)
+    with closing(ahead):
+        drain(runners, pump)
     alerts.extend(new_records(reader, Alert))
     for runner in runners:
         runner.close()
