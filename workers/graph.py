@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -28,7 +28,7 @@ from workers.stages.text import TextStage
 from workers.stages.vision import Policy, VisionStage
 
 POLL_ENTRIES, MAX_POLL_FRAMES = 64, 512  # entries a poll; 512 frames are some 50 MB
-POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `recorded`
+POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `lossless`
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +54,19 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageParts(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that stages are built from; `judges` are heads by site (None: as in the config)."""
+    """The parts that stages are built from; `judges` are heads by site (None: as in the config).
+
+    `lossless`: nothing gives way where a stage is slow. `judged` are the sites that are judged
+    (None: all).
+    """
 
     settings: Config
     encoders: Encoders
     status: Status
     recorded: bool
+    lossless: bool
     judges: Mapping[str, Head] | None
+    judged: Container[str] | None = None
     load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
     @property
@@ -98,14 +104,24 @@ def nodes(
     recorded: bool,
     stages: Sequence[str] = ALL_STAGES,
     judges: Mapping[str, Head] | None = None,
+    lossless: bool | None = None,
+    judged: Container[str] | None = None,
 ) -> Iterator[Node]:
     """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
-    `judges`: heads by site, in place of the heads that the config names.
+    `judges`: heads by site, in place of the heads that the config names. `lossless`: every frame
+    counts, though the input was live; by default as `recorded`. `judged`: only these sites are
+    judged.
     """
     parts = StageParts(
-        settings=settings, encoders=encoders, status=status, recorded=recorded, judges=judges
+        settings=settings,
+        encoders=encoders,
+        status=status,
+        recorded=recorded,
+        lossless=recorded if lossless is None else lossless,
+        judges=judges,
+        judged=judged,
     )
     for row in TABLE:
         if row.name in stages:
@@ -121,7 +137,7 @@ def nodes(
 def _limit(of: StageParts) -> int:
     """Entries a poll; a live poll holds several frames a camera, so that some can be skipped."""
     cameras = sum(len(site.cameras) for site in of.settings.sites.values())
-    return POLL_ENTRIES if of.recorded else min(max(POLL_ENTRIES, 4 * cameras), MAX_POLL_FRAMES)
+    return POLL_ENTRIES if of.lossless else min(max(POLL_ENTRIES, 4 * cameras), MAX_POLL_FRAMES)
 
 
 def _fusion(of: StageParts) -> FusionStage:
@@ -130,7 +146,7 @@ def _fusion(of: StageParts) -> FusionStage:
         for name, site in of.settings.sites.items()
     }
     heads = load_heads(of.settings) if of.judges is None else of.judges
-    return FusionStage(plans, heads, of.status.presence)
+    return FusionStage(plans, heads, of.status.presence, of.judged)
 
 
 def _alert(of: StageParts) -> AlertStage:
@@ -147,7 +163,7 @@ def _alert(of: StageParts) -> AlertStage:
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
         of.encoders.detector,
-        policy=POLICY[of.recorded],
+        policy=POLICY[of.lossless],
         status=of.status,
         known=of.seen,
         pose=of.encoders.pose,
@@ -159,7 +175,7 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         of.status,
         of.heard,
         of.instant,
-        None if of.recorded else HearingPace(SOUND_LIMITS, of.load, leads=True),
+        None if of.lossless else HearingPace(SOUND_LIMITS, of.load, leads=True),
     ),
     "speech": lambda of: SpeechStage(
         of.encoders.voice,
@@ -167,7 +183,7 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         of.encoders.text,
         of.status,
         of.heard,
-        None if of.recorded else HearingPace(SPEECH_LIMITS, of.load),
+        None if of.lossless else HearingPace(SPEECH_LIMITS, of.load),
     ),
     "text": lambda of: TextStage(of.encoders.text),
     "fusion": _fusion,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
@@ -17,7 +17,9 @@ TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -
 class FusionStage:
     """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head.
 
-    `tell` is called once a second of event time with the presence of each site's sources.
+    `tell` is called once a second of event time with the presence of each site's sources. `judged`
+    are the sites that are judged (None: all), as in a replay of one site: the records of the others
+    only let the time of the partition go on.
     """
 
     def __init__(
@@ -25,8 +27,10 @@ class FusionStage:
         plans: Mapping[str, SitePlan],
         heads: Mapping[str, Head] = {},
         tell: TellPresence = lambda site, presence: None,
+        judged: Container[str] | None = None,
     ) -> None:
         self._plans, self._heads, self._tell = plans, dict(heads), tell
+        self._judged = plans if judged is None else judged
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -47,7 +51,7 @@ class FusionStage:
 
     def open(self, floors: dict[str, int]) -> FusionState:
         """Returns the state of a partition."""
-        return FusionState(self._plans, self._heads, floors, self._tell)
+        return FusionState(self._plans, self._heads, floors, self._tell, self._judged)
 
 
 class FusionState:
@@ -65,8 +69,10 @@ class FusionState:
         heads: Mapping[str, Head],
         floors: Mapping[str, int],
         tell: TellPresence,
+        judged: Container[str],
     ) -> None:
         self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
+        self._judged = judged
         self._sites: dict[str, SiteState] = {}
         self._now = 0  # ns
 
@@ -75,6 +81,8 @@ class FusionState:
         record = cleaned_record(record)
         if record.site not in self._plans:
             return [rejected(record, f"site {record.site!r} is not in the config")]
+        if record.site not in self._judged:
+            return self._expired(self._advance(record))
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
@@ -105,8 +113,8 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """The site's watermark - horizon, ns; FOREVER for a site that left the config."""
-        if site not in self._plans:
+        """The site's watermark - horizon, ns; FOREVER for a site that is not judged."""
+        if site not in self._plans or site not in self._judged:
             return FOREVER
         known = self._sites.get(site)
         return known.floor if known else self._floors.get(site, 0)
