@@ -20,7 +20,7 @@ from workers.replay.media_scene import SUFFIXES, MediaOptions, media_scene
 from workers.replay.scene_file import MAX_SCENE_BYTES
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_records import Scene
-from workers.replay.selection import Selection, selection
+from workers.stored.selection import Selection, selection
 
 SCENES = frozenset({".yaml", ".yml"})
 RECORDINGS = ".mcap"
@@ -74,6 +74,17 @@ class StoredInput(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The name of its output file, without a suffix."""
         return self.path.stem
+
+    def span(self, stored: History) -> tuple[int, int]:
+        """The span that is judged, ns."""
+        if self.selected.since is None or self.selected.until is None:
+            msg = f"{self.path}: name a span by --since"
+            raise ConfigError(msg)
+        return self.selected.since, self.selected.until
+
+    def losses(self, stored: History) -> list[str]:
+        """What is damaged in a recording, after it was read."""
+        return []
 
 
 Input = SceneInput | StoredInput
@@ -139,9 +150,11 @@ def _inside(folder: Path) -> Iterator[Path]:
     parts = {part.resolve() for played in scenes.values() for part in played}
     for path in there:
         media = path.suffix.lower() in SUFFIXES and path.is_file()
-        if path in scenes or (media and path.resolve() not in parts):
-            yield path
-        elif path.is_dir() and any(path.glob(f"*{RECORDINGS}")):
+        if (
+            path in scenes
+            or (media and path.resolve() not in parts)
+            or (path.is_dir() and any(path.glob(f"*{RECORDINGS}")))
+        ):
             yield path
 
 

@@ -28,9 +28,13 @@ from workers.replay.scene_file import (
 
 USUAL_START = "2026-01-01T00:00:00Z"  # of a clip, where `--start` says no other
 SUFFIXES = frozenset(  # of the formats that can be read; other files are told by their content
-    ".mp4 .m4v .mov .3gp .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .asf .mjpeg .mjpg"
-    " .h264 .264 .hevc .h265 .wav .w64 .flac .ogg .oga .opus .mp3 .m4a .aac .aif .aiff .caf .au"
-    " .wma".split()
+    (
+        *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf"),
+        *(".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".mjpeg", ".mjpg"),
+        *(".h264", ".264", ".hevc", ".h265"),
+        *(".wav", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac"),
+        *(".aif", ".aiff", ".caf", ".au", ".wma"),
+    )
 )
 
 
@@ -75,7 +79,7 @@ def media_scene(settings: Config, file: Path, options: MediaOptions) -> MediaSce
     start = scene_time(options.start or USUAL_START)
     if start is None:
         msg = (
-            f"--start {ascii((options.start or '')[:40])}: a time with its zone, please, like "
+            f"--start {(options.start or '')[:40]!a}: a time with its zone, please, like "
             "2026-01-05T22:00:00+01:00"
         )
         raise ConfigError(msg)

@@ -46,6 +46,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return source == REPORTS_SOURCE or source.partition("/")[0] in self.sources
 
 
+ALL = Selection()
+
+
 def selection(
     settings: Config,
     sites: Sequence[str] = (),
