@@ -25,6 +25,7 @@ from workers import (
     cli_replay,
     cli_schema,
     cli_setup,
+    cli_study,
     cli_topics,
     cli_training,
     cli_webhooks,
@@ -51,6 +52,7 @@ COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
+app.add_typer(cli_study.app)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 

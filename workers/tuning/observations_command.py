@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -11,10 +12,12 @@ from pipeline.errors import DecodeError
 from pipeline.ports import Entry
 from pipeline.types import FOREVER, event_start
 from workers.config import loader
-from workers.replay.inputs import Given, Input, SceneInput, StoredInput, resolve
-from workers.replay.selection import Selection
+from workers.replay.inputs import Given, Input, StoredInput, resolve
+from workers.stored.selection import Selection
 from workers.tuning.observation_lines import KINDS, Observed, Reading, Writing
-from workers.tuning.scene_observations import encoders_of, observe
+from workers.tuning.scene_observations import observe, wanted_encoders
+
+log = logging.getLogger("fusewatch")
 
 
 def observations_command(
@@ -33,8 +36,7 @@ def observations_command(
     """
     settings = loader.load(path)
     found = resolve(settings, path, given)
-    scenes = [one.scene for one in found if isinstance(one, SceneInput)]
-    encoders = encoders_of(settings, scenes)
+    encoders = wanted_encoders(found)
     writing = Writing(settings, sys.stdout.write, utc=utc, as_json=as_json)
     wanted = set(kinds or KINDS)
 
@@ -47,7 +49,7 @@ def observations_command(
         if isinstance(one, StoredInput):
             _read(one, take)
         else:
-            observe(settings, one.scene, encoders, take)
+            observe(settings, one, encoders.for_scenes(settings), take)
     return 0
 
 
@@ -60,6 +62,8 @@ def _read(one: StoredInput, take: Callable[[Entry], None]) -> None:
             entries = stored.between(topics.OBSERVATIONS, chosen.since, chosen.until or FOREVER)
         for entry in entries:
             take(entry)
+        for loss in one.losses(stored):
+            log.warning("%s: %s", one.path, loss)
 
 
 def _taking(one: Input, show: Callable[[Observed], None]) -> Callable[[Entry], None]:

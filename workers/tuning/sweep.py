@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 
 from workers.config import loader
-from workers.replay.inputs import Given, SceneInput, resolve
+from workers.replay.inputs import Given, resolve
 from workers.tuning import judging, outcomes
 from workers.tuning.outcomes import Case, Outcome
-from workers.tuning.scene_observations import encoders_of
+from workers.tuning.scene_observations import wanted_encoders
 from workers.tuning.sweep_inputs import ready, truth_of
 from workers.tuning.sweep_inputs import verdicts as verdicts_of
 from workers.tuning.swept_settings import combinations, settings_of
@@ -64,8 +64,7 @@ def sweep(
     reviewed = None if verdicts is None else verdicts_of(verdicts)
     truths = [truth_of(one, reviewed) for one in inputs]
     configs = [each.config for each in tried]
-    scenes = [one.scene for one in inputs if isinstance(one, SceneInput)]
-    encoders = encoders_of(base, scenes)
+    encoders = wanted_encoders(inputs)
     console = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory(prefix="fusewatch-sweep-") as folder,

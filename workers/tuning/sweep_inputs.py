@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -19,15 +20,18 @@ from workers.bus.site_configs import in_force, read_configs
 from workers.config.loader import read_yaml
 from workers.replay.inputs import Input, SceneInput, StoredInput
 from workers.replay.observation_replay import span
-from workers.replay.scene_file import MAX_SCENE_BYTES, Scene
-from workers.replay.selection import Selection
+from workers.replay.scene_file import MAX_SCENE_BYTES
 from workers.stages.encoders import Encoders
+from workers.stored.selection import Selection
+from workers.stored.wanted_encoders import WantedEncoders
 from workers.training import review
 from workers.training.ground_truth import truth
 from workers.tuning.judging import Observations
 from workers.tuning.outcomes import Case, Event, Truth
 from workers.tuning.scene_observations import observe
 from workers.tuning.stored_entries import EntryFile
+
+log = logging.getLogger("fusewatch")
 
 BIN = 10 * SECOND  # ns; a span without any observation is not counted as watched
 
@@ -88,7 +92,7 @@ def ready(
     known: Truth | None,
     file: Path,
     *,
-    encoders: Encoders,
+    encoders: WantedEncoders,
     heard: Heard,
 ) -> Ready:
     """Writes what was observed into `file`. Scenes are seen and heard with the config `base`.
@@ -98,7 +102,7 @@ def ready(
     with closing(EntryFile(file)) as out:
         if isinstance(one, StoredInput):
             return _stored(configs, one, known, out)
-        return _scene(base, one, known, out, encoders, heard)
+        return _scene(base, one, known, out, encoders.for_scenes(base), heard)
 
 
 def _scene(
@@ -109,13 +113,8 @@ def _scene(
     encoders: Encoders,
     heard: Heard,
 ) -> Ready:
-    scene: Scene = one.scene
-
-    def take(entry: Entry) -> None:
-        if (kept := _kept(entry, one.selected)) is not None:
-            out.write(kept)
-
-    observe(base, scene, encoders, take, heard)
+    scene = one.scene
+    observe(base, one, encoders, out.write, heard)
     start, end = one.selected.since or 0, one.selected.until or FOREVER
     since, until = max(scene.start, start), min(scene.end, end)
     if since >= until:
@@ -131,10 +130,10 @@ def _scene(
 def _stored(
     configs: Sequence[Config], one: StoredInput, known: Truth | None, out: EntryFile
 ) -> Ready:
-    since, until = one.selected.since or 0, one.selected.until or FOREVER
     watched: set[int] = set()
     with one.opened() as stored:
-        for entry in _entries(stored, configs, one.selected):
+        since, until = one.span(stored)
+        for entry in _entries(stored, configs, since, until):
             kept = _kept(entry, one.selected)
             if kept is None:
                 continue
@@ -143,6 +142,8 @@ def _stored(
             if time is not None and since <= time < until:
                 watched.add(time // BIN)
         recorded = _recorded(stored, configs[0], since, until)
+        for loss in one.losses(stored):
+            log.warning("%s: %s", one.path, loss)
     if not watched:
         msg = f"{one.path}: nothing that was observed then is stored"
         raise ConfigError(msg)
@@ -163,13 +164,10 @@ def _stored(
     )
 
 
-def _entries(stored: History, configs: Sequence[Config], chosen: Selection) -> Iterator[Entry]:
-    if chosen.since is None:
-        return stored.appended(topics.OBSERVATIONS)
-    spans = [span(config, chosen.since, chosen.until or FOREVER) for config in configs]
-    return stored.between(
-        topics.OBSERVATIONS, min(begin for begin, _ in spans), max(end for _, end in spans)
-    )
+def _entries(stored: History, configs: Sequence[Config], since: int, until: int) -> Iterator[Entry]:
+    spans = [span(config, since, until) for config in configs]
+    begin, end = min(begin for begin, _ in spans), max(end for _, end in spans)
+    return stored.between(topics.OBSERVATIONS, begin, end)
 
 
 def _recorded(stored: History, config: Config, since: int, until: int) -> bool:

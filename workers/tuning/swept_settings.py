@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -172,13 +172,9 @@ def _checked(base: Config, chosen: Sequence[tuple[Setting, Any]]) -> Config:
     if config is not None:
         found = [*problems(config)]
     if config is None or found:
-        options = " ".join(f"--set {setting.path}={_word(value)}" for setting, value in chosen)
-        raise ConfigError("\n".join(f"{options}: {_told(each)}" for each in found))
+        options = " ".join(f"--set {setting.path}={word(value)}" for setting, value in chosen)
+        raise ConfigError("\n".join(f"{options}: {each}" for each in found))
     return config
-
-
-def _told(problem: Problem) -> str:
-    return str(problem)
 
 
 def _put(data: Any, way: Way, value: Any) -> None:
@@ -197,14 +193,10 @@ def _plain(config: Config) -> Any:
     return msgspec.to_builtins(config)
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A value as it is written behind `--set`."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _shown(way: Iterable[str | int]) -> str:
     return Problem(tuple(way), "").where or "the config"
-
-
-def words(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the values of a combination as text."""
-    yield from (_word(value) for value in values.values())

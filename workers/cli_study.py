@@ -1,0 +1,184 @@
+"""The commands that study runs: observations, diff and sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from workers.cli_options import (
+    Config,
+    Json,
+    Panel,
+    choice_option,
+    command,
+    command_group,
+    flag,
+    number_option,
+    path_argument,
+    path_option,
+    text_option,
+    time_option,
+)
+
+app = command_group("What was observed, how two runs differ, and what other settings are worth.")
+
+Kinds = ("seen", "heard", "said", "reported", "mode", "lost", "back")
+
+_Inputs = Annotated[
+    list[Path] | None,
+    path_argument("Scenes, media files, recordings, or folders of them.", metavar="INPUT"),
+]
+_Since = Annotated[str | None, time_option("--since", "Without INPUT: what was observed since.")]
+_Until = Annotated[str | None, time_option("--until", "... and until then (default: now).")]
+_State = Annotated[
+    Path | None, path_option("--state", "The daemon's state folder, for --since.", "DIR")
+]
+_Sites = Annotated[
+    list[str] | None, text_option("--site", "SITE", "This site alone; may be repeated.")
+]
+_Sources = Annotated[
+    list[str] | None, text_option("--source", "SOURCE", "This source alone; may be repeated.")
+]
+_Camera = Annotated[str | None, text_option("--camera", "CAMERA", "Whose picture a media file is.")]
+_Microphone = Annotated[
+    str | None, text_option("--microphone", "MICROPHONE", "Whose sound a media file is.")
+]
+_Start = Annotated[
+    str | None,
+    text_option("--start", "TIME", "When a media file begins, like 2026-01-05T22:00:00+01:00."),
+]
+
+
+@command(app, "observations", Panel.RECORDINGS)
+def _observations(
+    config: Config,
+    inputs: _Inputs = None,
+    since: _Since = None,
+    until: _Until = None,
+    sites: _Sites = None,
+    sources: _Sources = None,
+    kinds: Annotated[
+        list[str] | None,
+        choice_option("--kind", Kinds, "This kind alone; may be repeated."),
+    ] = None,
+    every: Annotated[bool, flag("--all", "Also frames and seconds with nothing in them.")] = False,
+    utc: Annotated[bool, flag("--utc", "Show UTC, not the time of the site.")] = False,
+    state: _State = None,
+    camera: _Camera = None,
+    microphone: _Microphone = None,
+    start: _Start = None,
+    as_json: Annotated[bool, flag("--json", "Print JSON lines.")] = False,
+) -> int:
+    """Show what was seen, heard and said, with scores.
+
+    One line for each observation, in the order in which it was stored.
+    """
+    from workers.replay.inputs import Given
+    from workers.tuning.observations_command import observations_command
+
+    given = Given(
+        paths=inputs or (),
+        camera=camera,
+        microphone=microphone,
+        start=start,
+        sites=sites or (),
+        sources=sources or (),
+        since=since,
+        until=until,
+        state=state,
+    )
+    return observations_command(
+        config, given, kinds=kinds or (), empty=every, utc=utc, as_json=as_json
+    )
+
+
+@command(app, "diff", Panel.RECORDINGS)
+def _diff(
+    before: Annotated[
+        Path, path_argument("Alerts (.jsonl), a folder of such files, or a recording.", "BEFORE")
+    ],
+    after: Annotated[Path, path_argument("The same, of another run.", "AFTER")],
+    ignore: Annotated[
+        list[str] | None,
+        text_option(
+            "--ignore",
+            "FIELDS",
+            "Fields that may differ: scores, times, reasons, revisions, or names of fields.",
+        ),
+    ] = None,
+    score: Annotated[
+        float, number_option("--score-tolerance", "NUMBER", "How far apart scores may be.")
+    ] = 0.0,
+    seconds: Annotated[
+        float, number_option("--time-tolerance", "SECONDS", "How far apart times may be.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> int:
+    """Say how the alerts of two runs differ; end with 1 if they do.
+
+    Alerts are matched by id, else by site, label and time. Incidents that became several, or one
+    of several, are named.
+    """
+    from workers.replay.diff_fields import Allowance
+    from workers.tuning.diff_command import diff_command
+
+    allowed = Allowance.of(ignore or (), score, seconds)
+    return diff_command(before, after, allowed=allowed, as_json=as_json)
+
+
+@command(app, "sweep", Panel.RECORDINGS)
+def _sweep(
+    config: Config,
+    settings: Annotated[
+        list[str],
+        text_option(
+            "--set",
+            "PATH=VALUES",
+            "Values to try, like sites.office.rules.zone-floor.min_score=0.3,0.4,0.5; may be"
+            " repeated.",
+        ),
+    ],
+    inputs: _Inputs = None,
+    since: _Since = None,
+    until: _Until = None,
+    verdicts: Annotated[
+        Path | None,
+        path_option("--verdicts", "What people said of alerts: a file of `fusewatch review`."),
+    ] = None,
+    label: Annotated[
+        str, text_option("--label", "LABEL", "Measure events and alerts of this label alone.")
+    ] = "",
+    picture: Annotated[
+        Path | None, path_option("--picture", "An .svg file to draw the trade-off into.")
+    ] = None,
+    sites: _Sites = None,
+    sources: _Sources = None,
+    state: _State = None,
+    camera: _Camera = None,
+    microphone: _Microphone = None,
+    start: _Start = None,
+    as_json: Json = False,
+) -> int:
+    """Try settings on what was observed: recall, false alerts an hour, time to the alert.
+
+    Scenes and media are seen and heard once. Then every combination of the values judges what was
+    observed. The settings that no other beats are named.
+    """
+    from workers.replay.inputs import Given
+    from workers.tuning.sweep import sweep
+    from workers.tuning.sweep_command import check_picture, show
+
+    check_picture(picture)
+    given = Given(
+        paths=inputs or (),
+        camera=camera,
+        microphone=microphone,
+        start=start,
+        sites=sites or (),
+        sources=sources or (),
+        since=since,
+        until=until,
+        state=state,
+    )
+    swept = sweep(config, given, settings, verdicts=verdicts, label=label)
+    return show(swept, picture=picture, as_json=as_json)
