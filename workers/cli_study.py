@@ -17,56 +17,42 @@ from workers.cli_options import (
     path_argument,
     path_option,
     text_option,
-    time_option,
+)
+from workers.cli_replay import (
+    Camera,
+    Microphone,
+    Paths,
+    Since,
+    Sites,
+    Sources,
+    Start,
+    StoredState,
+    Until,
 )
 
 app = command_group("What was observed, how two runs differ, and what other settings are worth.")
 
-Kinds = ("seen", "heard", "said", "reported", "mode", "lost", "back")
-
-_Inputs = Annotated[
-    list[Path] | None,
-    path_argument("Scenes, media files, recordings, or folders of them.", metavar="INPUT"),
-]
-_Since = Annotated[str | None, time_option("--since", "Without INPUT: what was observed since.")]
-_Until = Annotated[str | None, time_option("--until", "... and until then (default: now).")]
-_State = Annotated[
-    Path | None, path_option("--state", "The daemon's state folder, for --since.", "DIR")
-]
-_Sites = Annotated[
-    list[str] | None, text_option("--site", "SITE", "This site alone; may be repeated.")
-]
-_Sources = Annotated[
-    list[str] | None, text_option("--source", "SOURCE", "This source alone; may be repeated.")
-]
-_Camera = Annotated[str | None, text_option("--camera", "CAMERA", "Whose picture a media file is.")]
-_Microphone = Annotated[
-    str | None, text_option("--microphone", "MICROPHONE", "Whose sound a media file is.")
-]
-_Start = Annotated[
-    str | None,
-    text_option("--start", "TIME", "When a media file begins, like 2026-01-05T22:00:00+01:00."),
-]
+KINDS = ("seen", "heard", "said", "reported", "mode", "lost", "back")
 
 
 @command(app, "observations", Panel.RECORDINGS)
 def _observations(
     config: Config,
-    inputs: _Inputs = None,
-    since: _Since = None,
-    until: _Until = None,
-    sites: _Sites = None,
-    sources: _Sources = None,
-    kinds: Annotated[
+    inputs: Paths = None,
+    since: Since = None,
+    until: Until = None,
+    site: Sites = None,
+    source: Sources = None,
+    kind: Annotated[
         list[str] | None,
-        choice_option("--kind", Kinds, "This kind alone; may be repeated."),
+        choice_option("--kind", KINDS, "This kind alone; may be repeated."),
     ] = None,
     every: Annotated[bool, flag("--all", "Also frames and seconds with nothing in them.")] = False,
     utc: Annotated[bool, flag("--utc", "Show UTC, not the time of the site.")] = False,
-    state: _State = None,
-    camera: _Camera = None,
-    microphone: _Microphone = None,
-    start: _Start = None,
+    state: StoredState = None,
+    camera: Camera = None,
+    microphone: Microphone = None,
+    start: Start = None,
     as_json: Annotated[bool, flag("--json", "Print JSON lines.")] = False,
 ) -> int:
     """Show what was seen, heard and said, with scores.
@@ -81,14 +67,14 @@ def _observations(
         camera=camera,
         microphone=microphone,
         start=start,
-        sites=sites or (),
-        sources=sources or (),
+        sites=site or (),
+        sources=source or (),
         since=since,
         until=until,
         state=state,
     )
     return observations_command(
-        config, given, kinds=kinds or (), empty=every, utc=utc, as_json=as_json
+        config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json
     )
 
 
@@ -138,9 +124,9 @@ def _sweep(
             " repeated.",
         ),
     ],
-    inputs: _Inputs = None,
-    since: _Since = None,
-    until: _Until = None,
+    inputs: Paths = None,
+    since: Since = None,
+    until: Until = None,
     verdicts: Annotated[
         Path | None,
         path_option("--verdicts", "What people said of alerts: a file of `fusewatch review`."),
@@ -151,12 +137,12 @@ def _sweep(
     picture: Annotated[
         Path | None, path_option("--picture", "An .svg file to draw the trade-off into.")
     ] = None,
-    sites: _Sites = None,
-    sources: _Sources = None,
-    state: _State = None,
-    camera: _Camera = None,
-    microphone: _Microphone = None,
-    start: _Start = None,
+    site: Sites = None,
+    source: Sources = None,
+    state: StoredState = None,
+    camera: Camera = None,
+    microphone: Microphone = None,
+    start: Start = None,
     as_json: Json = False,
 ) -> int:
     """Try settings on what was observed: recall, false alerts an hour, time to the alert.
@@ -174,8 +160,8 @@ def _sweep(
         camera=camera,
         microphone=microphone,
         start=start,
-        sites=sites or (),
-        sources=sources or (),
+        sites=site or (),
+        sources=source or (),
         since=since,
         until=until,
         state=state,
