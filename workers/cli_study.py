@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from workers.cli_options import (
     Config,
     Json,
@@ -80,10 +82,13 @@ def _observations(
 
 @command(app, "diff", Panel.RECORDINGS)
 def _diff(
+    context: typer.Context,
     before: Annotated[
         Path, path_argument("Alerts (.jsonl), a folder of such files, or a recording.", "BEFORE")
     ],
-    after: Annotated[Path, path_argument("The same, of another run.", "AFTER")],
+    after: Annotated[
+        Path | None, path_argument("The same, of another run; what --config judges.", "AFTER")
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         text_option(
@@ -98,18 +103,39 @@ def _diff(
     seconds: Annotated[
         float, number_option("--time-tolerance", "SECONDS", "How far apart times may be.")
     ] = 0.0,
+    config: Annotated[
+        Path | None,
+        path_option("--config", "Judge the recording, scene or media file again by this config."),
+    ] = None,
+    origin: Annotated[
+        str | None,
+        choice_option(
+            "--from",
+            ("frames", "observations"),
+            "What --config judges of a recording: frames, by the models again, or observations.",
+        ),
+    ] = None,
+    rules: Annotated[
+        str | None,
+        choice_option("--rules", ("now", "then"), "Those of --config (default), or of then."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say how the alerts of two runs differ; end with 1 if they do.
 
     Alerts are matched by id, else by site, label and time. Incidents that became several, or one
-    of several, are named.
+    of several, are named. From frames, only what a last revision tells is compared.
     """
     from workers.replay.diff_fields import Allowance
-    from workers.tuning.diff_command import diff_command
+    from workers.tuning.diff_command import Judged, diff_command
 
-    allowed = Allowance.of(ignore or (), score, seconds)
-    return diff_command(before, after, allowed=allowed, as_json=as_json)
+    if config is None and (origin or rules):
+        context.fail("--from and --rules are for what --config CONFIG judges again")
+    allowed = Allowance.of(ignore or (), score, seconds, last=origin == "frames")
+    judged = None
+    if config is not None:
+        judged = Judged(config=config, origin=origin or "observations", rules=rules or "now")
+    return diff_command(before, after, allowed=allowed, judged=judged, as_json=as_json)
 
 
 @command(app, "sweep", Panel.RECORDINGS)

@@ -11,7 +11,7 @@ from pipeline.config.schema import Config
 from pipeline.types import Alert, SiteConfig, ns, rfc3339
 from workers.bus.site_configs import in_force
 from workers.replay.diff import Incident, incidents, of_alert, revision_changes
-from workers.replay.diff_fields import Allowance, cut
+from workers.replay.diff_fields import TOLD, Allowance, cut
 from workers.replay.observation_replay import Begin
 from workers.replay.sent_alerts import OUTSIDE_LABEL, RunUp, SentIncident
 
@@ -123,9 +123,6 @@ def compared(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[Aler
             found.append(changed)
     found += [AlertDifference(id=id_, site=site, what="added") for site, id_ in again]
     return found
-
-
-TOLD = ("site", "labels", "severity", "start", "end", "rules")  # what a last revision tells
 
 
 def compared_last(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[AlertDifference]:

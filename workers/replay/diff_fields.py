@@ -20,6 +20,8 @@ from workers.delivery.alert_document import AlertData, FindingData
 MAX_VALUE = 120  # characters of a value that a text shows
 KEY = ("source", "kind", "label", "zone", "line", "object")  # what makes two findings one
 
+TOLD = ("site", "labels", "severity", "start", "end", "rules")  # what a last revision tells
+
 Fields = Mapping[str, object]  # the fields of a document, as JSON values
 
 _CLOCK = re.compile(r"\b(\d\d):(\d\d):(\d\d)Z")
@@ -51,8 +53,13 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, ignore: Sequence[str], score: float, seconds: float) -> Allowance:
-        """Returns the allowance of these options; raises ConfigError that names the option."""
+    def of(
+        cls, ignore: Sequence[str], score: float, seconds: float, *, last: bool = False
+    ) -> Allowance:
+        """Returns the allowance of these options; raises ConfigError that names the option.
+
+        `last`: what a last revision tells (`TOLD`) is compared alone.
+        """
         words = [word.strip() for each in ignore for word in each.split(",")]
         for word in words:
             if word not in _KNOWN and word not in ALIASES:
@@ -64,6 +71,8 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
                 msg = f"{option} {given:g}: must be 0 or more"
                 raise ConfigError(msg)
         meant = {field for word in words for field in ALIASES.get(word, (word,))}
+        if last:
+            meant |= {field for field in _KNOWN if field not in TOLD} | {"revisions"}
         return cls(ignored=frozenset(meant | set(words)), score=score, seconds=seconds)
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from pipeline.errors import ConfigError
 from workers.exit_codes import FOUND, OK
-from workers.replay.diff import Diff, Difference, Incident, Named, diff
+from workers.replay.diff import Diff, Difference, Named, diff
 from workers.replay.diff_fields import Allowance, Change, cut
 from workers.runtime.printable import printable
-from workers.tuning.alert_files import files_of, read_alerts
+from workers.tuning.alert_files import files_of
+from workers.tuning.run_alerts import Run, is_recording, judged_run, run_of
 
 MAX_CHANGES = 12  # changes of one incident that the text names; the rest is counted
 MAX_DIFFERENCES = 50  # of one file
@@ -26,20 +27,29 @@ FOLLOWS = {
 }
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """The alerts of one run, and what they are called; a name is empty where there is no file."""
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """By which config the second run is judged, as `replay` does it."""
 
-    name: str
-    incidents: Sequence[Incident] = ()
+    config: Path
+    origin: str
+    rules: str
 
 
-def diff_command(before: Path, after: Path, *, allowed: Allowance, as_json: bool) -> int:
+def diff_command(
+    before: Path,
+    after: Path | None,
+    *,
+    allowed: Allowance,
+    judged: Judged | None = None,
+    as_json: bool = False,
+) -> int:
     """Compares alerts and prints how they differ; returns 1 if they do, else 0.
 
-    Each of both is a file of alerts, or a folder of them; those of folders are paired by name.
-    Raises ConfigError.
+    Each of both is a file of alerts, a recording, or a folder of files of alerts; those of folders
+    are paired by name. With `judged`, the second is a recording, a scene or a media file that is
+    judged now; without it, the first one is. Raises ConfigError and OutsideError.
     """
-    pairs = list(_pairs(before, after))
+    pairs = list(_pairs(before, after, judged))
     found = [(was, now, diff(was.incidents, now.incidents, allowed)) for was, now in pairs]
     if as_json:
         rows = [
@@ -55,24 +65,35 @@ def diff_command(before: Path, after: Path, *, allowed: Allowance, as_json: bool
     return FOUND if any(each.differences for _, _, each in found) else OK
 
 
-def _pairs(before: Path, after: Path) -> Iterator[tuple[Side, Side]]:
-    for path, other in ((before, after), (after, before)):
-        if path.is_dir() and not other.is_dir():
-            msg = f"{path} is a folder and {other} is not: name two files, or two folders"
-            raise ConfigError(msg)
-    if not before.is_dir():
-        yield _side(before), _side(after)
+def _pairs(before: Path, after: Path | None, judged: Judged | None) -> Iterator[tuple[Run, Run]]:
+    if judged is not None:
+        was = run_of(before)
+        yield (
+            was,
+            judged_run(after or before, judged.config, origin=judged.origin, rules=judged.rules),
+        )
         return
-    was, now = files_of(before), files_of(after)
-    for name in sorted({*was, *now}):
-        yield _side(was.get(name)), _side(now.get(name))
+    if after is None:
+        msg = f"{before}: compared with what? Name a second run, or --config CONFIG to judge it"
+        raise ConfigError(msg)
+    folders = [path for path in (before, after) if path.is_dir() and not is_recording(path)]
+    if len(folders) == 1:
+        other = after if folders[0] == before else before
+        msg = f"{folders[0]} is a folder and {other} is not: name two files, or two folders"
+        raise ConfigError(msg)
+    if not folders:
+        yield run_of(before), run_of(after)
+        return
+    ours, theirs = files_of(before), files_of(after)
+    for name in sorted({*ours, *theirs}):
+        yield _run(ours.get(name)), _run(theirs.get(name))
 
 
-def _side(path: Path | None) -> Side:
-    return Side(name="") if path is None else Side(name=str(path), incidents=read_alerts(path))
+def _run(path: Path | None) -> Run:
+    return Run(name="") if path is None else run_of(path)
 
 
-def _lines(was: Side, now: Side, found: Diff) -> Iterator[str]:
+def _lines(was: Run, now: Run, found: Diff) -> Iterator[str]:
     names = [side.name or "(no such file)" for side in (was, now)]
     title = f"{names[0]} -> {names[1]}"
     if not found.differences:
