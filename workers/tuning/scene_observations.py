@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from pipeline import topics
 from pipeline.bus.memory import MemoryBus
@@ -15,6 +16,12 @@ from workers.stages.encoders import Encoders
 from workers.stored.wanted_encoders import WantedEncoders
 
 LOOKING = tuple(row.name for row in TABLE if row.writes == topics.OBSERVATIONS)
+
+
+class SceneModels(Protocol):
+    """Gives the models that see and hear the scenes of a config, loaded when they are needed."""
+
+    def for_scenes(self, settings: Config) -> Encoders: ...
 
 
 def wanted_encoders(inputs: Sequence[Input]) -> WantedEncoders:

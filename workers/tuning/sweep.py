@@ -16,7 +16,7 @@ from workers.config import loader
 from workers.replay.inputs import Given, resolve
 from workers.tuning import judging, outcomes
 from workers.tuning.outcomes import Case, Outcome
-from workers.tuning.scene_observations import wanted_encoders
+from workers.tuning.scene_observations import SceneModels, wanted_encoders
 from workers.tuning.sweep_inputs import ready, truth_of
 from workers.tuning.sweep_inputs import verdicts as verdicts_of
 from workers.tuning.swept_settings import combinations, settings_of
@@ -51,11 +51,13 @@ def sweep(
     verdicts: Path | None = None,
     label: str = "",
     processes: int = 0,
+    models: SceneModels | None = None,
 ) -> Swept:
     """Judges the inputs by each combination of the `--set` options, in a process on each core.
 
     Scenes and media are seen and heard once. `verdicts` is a file of `fusewatch review`. With a
-    `label`, its events and alerts alone are measured. Raises ConfigError and OutsideError.
+    `label`, its events and alerts alone are measured. `models` see and hear scenes; by default they
+    are those of the config. Raises ConfigError and OutsideError.
     """
     base = loader.load(path)
     tried = combinations(base, settings_of(base, options))
@@ -64,7 +66,7 @@ def sweep(
     reviewed = None if verdicts is None else verdicts_of(verdicts)
     truths = [truth_of(one, reviewed) for one in inputs]
     configs = [each.config for each in tried]
-    encoders = wanted_encoders(inputs)
+    models = models or wanted_encoders(inputs)
     console = Console(stderr=True)
     with (
         tempfile.TemporaryDirectory(prefix="fusewatch-sweep-") as folder,
@@ -79,7 +81,7 @@ def sweep(
                 one,
                 known,
                 Path(folder) / str(n),
-                encoders=encoders,
+                models=models,
                 heard=lambda done, all_, task=task: bar.update(  # type: ignore[misc]
                     task, completed=done / 1e9, total=all_ / 1e9
                 ),

@@ -23,12 +23,11 @@ from workers.replay.observation_replay import span
 from workers.replay.scene_file import MAX_SCENE_BYTES
 from workers.stages.encoders import Encoders
 from workers.stored.selection import Selection
-from workers.stored.wanted_encoders import WantedEncoders
 from workers.training import review
 from workers.training.ground_truth import truth
 from workers.tuning.judging import Observations
 from workers.tuning.outcomes import Case, Event, Truth
-from workers.tuning.scene_observations import observe
+from workers.tuning.scene_observations import SceneModels, observe
 from workers.tuning.stored_entries import EntryFile
 
 log = logging.getLogger("fusewatch")
@@ -92,17 +91,17 @@ def ready(
     known: Truth | None,
     file: Path,
     *,
-    encoders: WantedEncoders,
+    models: SceneModels,
     heard: Heard,
 ) -> Ready:
     """Writes what was observed into `file`. Scenes are seen and heard with the config `base`.
 
-    `configs` will judge it; `encoders` are for scenes. Raises OutsideError and ConfigError.
+    `configs` will judge it; `models` are for scenes. Raises OutsideError and ConfigError.
     """
     with closing(EntryFile(file)) as out:
         if isinstance(one, StoredInput):
             return _stored(configs, one, known, out)
-        return _scene(base, one, known, out, encoders.for_scenes(base), heard)
+        return _scene(base, one, known, out, models.for_scenes(base), heard)
 
 
 def _scene(
