@@ -22,8 +22,8 @@ from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
 from workers import (
     cli_modes,
+    cli_recordings,
     cli_replay,
-    cli_schema,
     cli_setup,
     cli_study,
     cli_topics,
@@ -53,6 +53,7 @@ app = command_group("Cameras, microphones and people's words in; signed, explain
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_study.app)
+app.add_typer(cli_recordings.app)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 
@@ -204,7 +205,7 @@ for name, function in (
     ("report", cli_setup.report),
     ("mode", cli_modes.mode),
     ("snooze", cli_modes.snooze),
-    ("schema", cli_schema.schema),
+    ("schema", cli_setup.schema),
 ):
     command(app, name, Panel.DAILY)(function)
 

@@ -11,9 +11,9 @@ import msgspec
 from pipeline import codec, topics
 from pipeline.errors import ConfigError, DecodeError
 from pipeline.types import Alert
-from workers.bus.history import History
 from workers.config import loader
 from workers.delivery.cloudevent import event_bytes
+from workers.recordings.recording import Recording, open_recording
 from workers.replay.again import Way
 from workers.replay.diff import Incident, flat, incidents
 from workers.replay.inputs import RECORDINGS, Given, SceneInput, resolve
@@ -43,8 +43,6 @@ def run_of(path: Path) -> Run:
     """Returns the alerts in a file, or those that a recording holds; raises as both do."""
     if not is_recording(path):
         return Run(name=str(path), incidents=read_alerts(path))
-    from workers.recordings.recording import open_recording  # noqa: PLC0415, few runs need MCAP
-
     recording = open_recording(path)
     found = incidents(_as_sent(_held(recording)))
     _warn(path, map(str, recording.losses))
@@ -74,13 +72,15 @@ def judged_run(path: Path, config: Path, *, origin: str, rules: str) -> Run:
     return Run(name=f"{path} (judged by {config})", incidents=incidents(_as_sent(alerts)))
 
 
-def _held(stored: History) -> Iterator[Alert]:
-    for entry in stored.appended(topics.ALERTS):
+def _held(recording: Recording) -> Iterator[Alert]:
+    """The alerts of a recording, without those of its run-up."""
+    since = recording.about.since
+    for entry in recording.appended(topics.ALERTS):
         try:
             record = codec.decode(entry.value)
         except DecodeError:
             continue
-        if isinstance(record, Alert):
+        if isinstance(record, Alert) and (since is None or record.time >= since):
             yield record
 
 

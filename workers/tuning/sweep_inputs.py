@@ -131,7 +131,8 @@ def _stored(
 ) -> Ready:
     watched: set[int] = set()
     with one.opened() as stored:
-        since, until = one.span(stored)
+        judged = one.span(stored)
+        since, until = judged.since, judged.until
         for entry in _entries(stored, configs, since, until):
             kept = _kept(entry, one.selected)
             if kept is None:
