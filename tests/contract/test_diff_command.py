@@ -214,7 +214,10 @@ def test_a_ci_script_fails_when_golden_alerts_change(tmp_path: Path) -> None:
     bin_.mkdir()
     (bin_ / "fusewatch").write_text(f'#!/bin/sh\nexec {sys.executable} -m workers.cli "$@"\n')
     (bin_ / "fusewatch").chmod(0o755)
-    env = os.environ | {"PATH": f"{bin_}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {
+        "PATH": f"{bin_}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
 
     def run() -> subprocess.CompletedProcess[str]:
         command: list[Any] = ["sh", script]
@@ -224,10 +227,10 @@ def test_a_ci_script_fails_when_golden_alerts_change(tmp_path: Path) -> None:
 
     assert run().returncode == 0
     file = tmp_path / "out/demo.jsonl"
-    file.write_text(file.read_text().replace('"severity":"high"', '"severity":"low"'))
+    file.write_text(file.read_text().replace('"severity":"critical"', '"severity":"low"'))
     failed = run()
     assert failed.returncode == 1
-    assert "severity: high -> low" in failed.stdout
+    assert "severity: critical -> low" in failed.stdout
     assert failed.stderr == ""
 
 

@@ -155,7 +155,11 @@ def test_some_setting_is_never_beaten_and_every_other_is_beaten_by_one_of_those(
     for one, good in zip(outcomes, best, strict=True):
         rank = one.rank
         assert rank is not None
-        beaten = [r for r in front if r and r != rank and all(map(float.__le__, r, rank))]
+        beaten = [
+            r
+            for r in front
+            if r and r != rank and all(a <= b for a, b in zip(r, rank, strict=True))
+        ]
         assert bool(beaten) != good
 
 

@@ -177,4 +177,4 @@ def local_time(time: int, zone: ZoneInfo | None) -> str:
     text = moment.replace(microsecond=time % SECOND // 1_000_000 * 1000).isoformat(
         timespec="milliseconds"
     )
-    return text if zone is not None else f"{text[:23]}Z"
+    return text.replace("+00:00", "Z")

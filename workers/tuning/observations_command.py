@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,9 +14,7 @@ from workers.config import loader
 from workers.replay.inputs import Given, Input, StoredInput, resolve
 from workers.stored.selection import Selection
 from workers.tuning.observation_lines import KINDS, Observed, Reading, Writing
-from workers.tuning.scene_observations import observe, wanted_encoders
-
-log = logging.getLogger("fusewatch")
+from workers.tuning.observing import observe, wanted_encoders, warn_of_losses
 
 
 def observations_command(
@@ -62,8 +59,7 @@ def _read(one: StoredInput, take: Callable[[Entry], None]) -> None:
             entries = stored.between(topics.OBSERVATIONS, chosen.since, chosen.until or FOREVER)
         for entry in entries:
             take(entry)
-        for loss in one.losses(stored):
-            log.warning("%s: %s", one.path, loss)
+        warn_of_losses(one.path, stored)
 
 
 def _taking(one: Input, show: Callable[[Observed], None]) -> Callable[[Entry], None]:

@@ -15,8 +15,8 @@ from rich.progress import Progress as Bar
 from workers.config import loader
 from workers.replay.inputs import Given, resolve
 from workers.tuning import judging, outcomes
+from workers.tuning.observing import SceneModels, wanted_encoders
 from workers.tuning.outcomes import Case, Outcome
-from workers.tuning.scene_observations import SceneModels, wanted_encoders
 from workers.tuning.sweep_inputs import ready, truth_of
 from workers.tuning.sweep_inputs import verdicts as verdicts_of
 from workers.tuning.swept_settings import combinations, settings_of

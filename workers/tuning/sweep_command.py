@@ -80,12 +80,12 @@ def told(each: Tried, names: Sequence[str]) -> str:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The paths of settings without the steps that all of them have in common."""
+    """The paths of settings without `sites`, the site if it is the same, and `rules`."""
     steps = [path.split(".") for path in paths]
-    common = 0
-    while all(len(each) > common + 2 for each in steps) and len({e[common] for e in steps}) == 1:
-        common += 1
-    return [".".join(each[common:]) for each in steps]
+    for _ in range(2):
+        if len({each[0] for each in steps}) == 1:
+            steps = [each[1:] for each in steps]
+    return [".".join(each).removeprefix("rules.") for each in steps]
 
 
 def _row(each: Tried) -> list[str]:

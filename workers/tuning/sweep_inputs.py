@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
@@ -26,11 +25,9 @@ from workers.stored.selection import Selection
 from workers.training import review
 from workers.training.ground_truth import truth
 from workers.tuning.judging import Observations
+from workers.tuning.observing import SceneModels, observe, warn_of_losses
 from workers.tuning.outcomes import Case, Event, Truth
-from workers.tuning.scene_observations import SceneModels, observe
 from workers.tuning.stored_entries import EntryFile
-
-log = logging.getLogger("fusewatch")
 
 BIN = 10 * SECOND  # ns; a span without any observation is not counted as watched
 
@@ -142,8 +139,7 @@ def _stored(
             if time is not None and since <= time < until:
                 watched.add(time // BIN)
         recorded = _recorded(stored, configs[0], since, until)
-        for loss in one.losses(stored):
-            log.warning("%s: %s", one.path, loss)
+        warn_of_losses(one.path, stored)
     if not watched:
         msg = f"{one.path}: nothing that was observed then is stored"
         raise ConfigError(msg)

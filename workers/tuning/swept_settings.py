@@ -105,7 +105,7 @@ def _setting(base: Config, option: str) -> Setting:
 def _way(base: Config, path: str, steps: Sequence[str | int]) -> Way:
     """The way to a setting, with places in lists; raises ConfigError for one that is not there."""
     way: list[str | int] = []
-    here: Any = _plain(base)
+    here: Any = plain(base)
     for step in steps:
         if isinstance(here, list):
             way.append(_place(base, path, way, here, step))
@@ -165,7 +165,7 @@ def _refused(way: Sequence[str | int]) -> str | None:
 
 def _checked(base: Config, chosen: Sequence[tuple[Setting, Any]]) -> Config:
     """The config with these values; raises ConfigError that names the options."""
-    data = _plain(base)
+    data = plain(base)
     for setting, value in chosen:
         _put(data, setting.way, value)
     config, found = convert(data, Config)
@@ -188,9 +188,18 @@ def _put(data: Any, way: Way, value: Any) -> None:
     here[way[-1]] = value
 
 
-def _plain(config: Config) -> Any:
-    """The config as the data of a file that sets everything."""
-    return msgspec.to_builtins(config)
+def plain(config: Config) -> Any:
+    """Returns a config as the data of a file that sets everything but what is null."""
+    return _without_null(msgspec.json.decode(msgspec.json.encode(config)))
+
+
+def _without_null(data: Any) -> Any:
+    match data:
+        case dict():
+            return {name: _without_null(value) for name, value in data.items() if value is not None}
+        case list():
+            return [_without_null(value) for value in data]
+    return data
 
 
 def word(value: Any) -> str:

@@ -1,8 +1,10 @@
-"""Plays a scene through the stages that look and listen, and gives what they observed."""
+"""What was observed: a scene is seen and heard by the models, and a recording may have losses."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pipeline import topics
@@ -10,10 +12,14 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.ports import Entry
 from pipeline.stages import TABLE
+from workers.bus.history import History
+from workers.recordings.recording import Recording
 from workers.replay.inputs import Input, SceneInput
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.stages.encoders import Encoders
 from workers.stored.wanted_encoders import WantedEncoders
+
+log = logging.getLogger("fusewatch")
 
 LOOKING = tuple(row.name for row in TABLE if row.writes == topics.OBSERVATIONS)
 
@@ -31,6 +37,12 @@ def wanted_encoders(inputs: Sequence[Input]) -> WantedEncoders:
         cameras=any(scene.cameras for scene in scenes),
         microphones=any(scene.microphones for scene in scenes),
     )
+
+
+def warn_of_losses(path: Path, stored: History) -> None:
+    """Logs what of a recording could not be read, after it was read."""
+    for loss in stored.losses if isinstance(stored, Recording) else ():
+        log.warning("%s: %s", path, loss)
 
 
 def observe(
