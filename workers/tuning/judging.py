@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import msgspec
 
+from models.fusion import features
+from models.fusion.features import Tokens
+from models.fusion.learned_head import LearnedHead
+from models.fusion.noisy_or import Verdict
+from models.fusion.query import HeadQuery
 from pipeline.config.model_needs import TEXT
 from pipeline.config.rule_kinds import PhraseRule
 from pipeline.config.schema import Config, Models
@@ -85,9 +91,60 @@ def _ready(models: Models, needed: Collection[str]) -> None:
     _ours.append(msgspec.structs.replace(encoders, text=remembered))
 
 
+class RememberingHead:
+    """A learned head that judges each window once: most settings leave most windows as they are.
+
+    Its verdicts are those of `head`, which depend on the features of the window alone.
+    """
+
+    def __init__(self, head: LearnedHead) -> None:
+        self._head = head
+        self._scores: dict[bytes, float] = {}
+        self._verdicts: dict[bytes, Verdict] = {}
+        self._asked: tuple[HeadQuery, Tokens, bytes] | None = None  # a score, then its verdict
+
+    @property
+    def version(self) -> str:
+        """Name, version and hash of the head."""
+        return self._head.version
+
+    @property
+    def threshold(self) -> float:
+        """The head's own threshold."""
+        return self._head.threshold
+
+    def score(self, question: HeadQuery) -> float:
+        """Returns the score of the verdict on a window."""
+        window, key = self._features(question)
+        if key not in self._scores:
+            self._scores[key] = self._head.probabilities(window)[0]
+        return self._scores[key]
+
+    def __call__(self, batch: Sequence[HeadQuery]) -> list[Verdict]:
+        return [self._judged(question) for question in batch]
+
+    def _judged(self, question: HeadQuery) -> Verdict:
+        window, key = self._features(question)
+        if key not in self._verdicts:
+            self._verdicts[key] = self._head.judge(window)
+        return self._verdicts[key]
+
+    def _features(self, question: HeadQuery) -> tuple[Tokens, bytes]:
+        if self._asked is not None and self._asked[0] is question:
+            return self._asked[1], self._asked[2]
+        window = features.tokens(question)
+        digest = hashlib.blake2b(repr(sorted(window.states.items())).encode(), digest_size=16)
+        for name, vector in sorted(window.vectors.items()):
+            digest.update(name.encode())
+            digest.update(vector.tobytes())
+        self._asked = question, window, digest.digest()
+        return window, self._asked[2]
+
+
 @functools.cache
 def _head(name: str) -> Head:
-    return load_head(name)
+    head = load_head(name)
+    return RememberingHead(head) if isinstance(head, LearnedHead) else head
 
 
 def _work(job: Job) -> list[Found]:
