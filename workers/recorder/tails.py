@@ -26,11 +26,12 @@ class Gap(msgspec.Struct, frozen=True):
 class Tail(Protocol):
     """One topic that is followed.
 
-    `poll` returns new entries; `gaps` what was deleted before them, once. `commit` is called when
+    `behind` is how many entries wait to be polled; at least 1 while that is not known. `poll` returns new entries; `gaps` what was deleted before them, once. `commit` is called when
     all that was polled is on the disk. After `rewind`, `poll` returns again what was not committed.
     """
 
     def poll(self) -> Sequence[Entry]: ...
+    def behind(self) -> int: ...
     def gaps(self) -> Sequence[Gap]: ...
     def commit(self) -> None: ...
     def rewind(self) -> None: ...
@@ -48,6 +49,10 @@ class LocalTail:
     def poll(self) -> Sequence[Entry]:
         """Returns new entries."""
         return self._tail.poll(POLL_ENTRIES)
+
+    def behind(self) -> int:
+        """Returns 0: after a poll that gave nothing, nothing waits."""
+        return 0
 
     def gaps(self) -> Sequence[Gap]:
         """Returns what retention deleted since the last call."""
@@ -89,6 +94,10 @@ class KafkaTail:
             else:
                 self._next.pop(event.partition, None)
         return found
+
+    def behind(self) -> int:
+        """Returns how many entries wait in the partitions that this process owns."""
+        return sum(map(self._reader.behind, self._next)) if self._next else 1
 
     def gaps(self) -> Sequence[Gap]:
         """Returns what retention deleted since the last call."""

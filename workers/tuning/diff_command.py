@@ -146,17 +146,17 @@ def _second(time: str) -> str:
 
 def _change(change: Change) -> Iterator[str]:
     where = "" if change.revision is None else f" (revision {change.revision})"
-    match change.before, change.after:
-        case [*was], [*now] if _texts(was) and _texts(now) and {*was} != {*now}:
-            yield f"    {change.field}{where}:"
-            yield from (f"      - {cut(text)}" for text in was if text not in now)
-            yield from (f"      + {cut(text)}" for text in now if text not in was)
-        case was, now:
-            yield f"    {change.field}{where}: {_value(was)} -> {_value(now)}"
+    was, now = _texts(change.before), _texts(change.after)
+    if {*was} == {*now}:  # also where none of both is a list of texts
+        yield f"    {change.field}{where}: {_value(change.before)} -> {_value(change.after)}"
+        return
+    yield f"    {change.field}{where}:"
+    yield from (f"      - {cut(text)}" for text in was if text not in now)
+    yield from (f"      + {cut(text)}" for text in now if text not in was)
 
 
-def _texts(values: list[object]) -> bool:
-    return all(isinstance(value, str) for value in values)
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _value(value: object) -> str:

@@ -162,8 +162,8 @@ class Writing:
     def write(self, one: Observed) -> None:
         """Writes one observation."""
         if self._json:
-            row = {"time": rfc3339(one.start), "site": one.site, "source": one.source}
-            row |= {"kind": one.kind, **one.told}
+            row: dict[str, object] = {"time": rfc3339(one.start), "site": one.site}
+            row |= {"source": one.source, "kind": one.kind, **one.told}
             self._write(msgspec.json.encode(row).decode() + "\n")
             return
         place = printable(f"{one.site}/{one.source}").ljust(self._width)

@@ -119,7 +119,7 @@ def _way(base: Config, path: str, steps: Sequence[str | int]) -> Way:
         last = way[-1]
         if isinstance(here, dict) and last not in here:
             break  # a new key of a mapping, or no setting: the check of the config says which
-        here = here[last]  # type: ignore[index]
+        here = here[last]
     way += steps[len(way) :]
     if (why := _refused(way)) is not None:
         msg = f"--set {path}: {why}"
