@@ -115,7 +115,7 @@ def cpu() -> float:
 def measured(folder: Path, length: int, settings: int, processes: int) -> dict[str, object]:
     """One sweep over the log."""
     given = _given(folder, length)
-    values = ",".join(f"{0.3 + 0.05 * n:.2f}" for n in range(settings))
+    values = ",".join(f"{0.6 + 0.05 * n:.2f}" for n in range(settings))
     began, used = time.monotonic(), cpu()
     swept = sweep(CONFIG, given, [f"{SETTING}={values}"], processes=processes)
     took, used = time.monotonic() - began, cpu() - used

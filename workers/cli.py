@@ -52,8 +52,8 @@ COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
-app.add_typer(cli_study.app)
 app.add_typer(cli_recordings.app)
+app.add_typer(cli_study.app)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 

@@ -31,6 +31,7 @@ from workers.cli_replay import (
     StoredState,
     Until,
 )
+from workers.exit_codes import FOUND, OK
 
 app = command_group("What was observed, how two runs differ, and what other settings are worth.")
 
@@ -75,9 +76,8 @@ def _observations(
         until=until,
         state=state,
     )
-    return observations_command(
-        config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json
-    )
+    observations_command(config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json)
+    return OK
 
 
 @command(app, "diff", Panel.RECORDINGS)
@@ -135,7 +135,8 @@ def _diff(
     judged = None
     if config is not None:
         judged = Judged(config=config, origin=origin or "observations", rules=rules or "now")
-    return diff_command(before, after, allowed=allowed, judged=judged, as_json=as_json)
+    differs = diff_command(before, after, allowed=allowed, judged=judged, as_json=as_json)
+    return FOUND if differs else OK
 
 
 @command(app, "sweep", Panel.RECORDINGS)
@@ -193,4 +194,5 @@ def _sweep(
         state=state,
     )
     swept = sweep(config, given, settings, verdicts=verdicts, label=label)
-    return show(swept, picture=picture, as_json=as_json)
+    show(swept, picture=picture, as_json=as_json)
+    return OK

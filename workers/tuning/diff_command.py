@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError
-from workers.exit_codes import FOUND, OK
 from workers.replay.diff import Diff, Difference, Named, diff
 from workers.replay.diff_fields import Allowance, Change, cut
 from workers.runtime.printable import printable
@@ -42,8 +41,8 @@ def diff_command(
     allowed: Allowance,
     judged: Judged | None = None,
     as_json: bool = False,
-) -> int:
-    """Compares alerts and prints how they differ; returns 1 if they do, else 0.
+) -> bool:
+    """Compares alerts and prints how they differ; returns whether they do.
 
     Each of both is a file of alerts, a recording, or a folder of files of alerts; those of folders
     are paired by name. With `judged`, the second is a recording, a scene or a media file that is
@@ -62,7 +61,7 @@ def diff_command(
         for was, now, each in found:
             for line in _lines(was, now, each):
                 sys.stdout.write(printable(line) + "\n")
-    return FOUND if any(each.differences for _, _, each in found) else OK
+    return any(each.differences for _, _, each in found)
 
 
 def _pairs(before: Path, after: Path | None, judged: Judged | None) -> Iterator[tuple[Run, Run]]:

@@ -25,8 +25,8 @@ def observations_command(
     empty: bool,
     utc: bool,
     as_json: bool,
-) -> int:
-    """Prints what was observed, in the order of the log; returns 0.
+) -> None:
+    """Prints what was observed, in the order of the log.
 
     `kinds` are words of `KINDS`, none for all. `empty`: also what nothing was found in. Raises
     ConfigError and OutsideError.
@@ -47,7 +47,6 @@ def observations_command(
             _read(one, take)
         else:
             observe(settings, one, encoders.for_scenes(settings), take)
-    return 0
 
 
 def _read(one: StoredInput, take: Callable[[Entry], None]) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError, OutsideError
-from workers.exit_codes import OK
 from workers.runtime.printable import printable
 from workers.tuning.outcomes import Outcome
 from workers.tuning.sweep import Swept, Tried
@@ -35,8 +34,8 @@ def check_picture(picture: Path | None) -> None:
         raise ConfigError(msg)
 
 
-def show(swept: Swept, *, picture: Path | None, as_json: bool) -> int:
-    """Prints the result of a sweep; returns 0. Raises OutsideError for a picture."""
+def show(swept: Swept, *, picture: Path | None, as_json: bool) -> None:
+    """Prints the result of a sweep; raises OutsideError for a picture that cannot be written."""
     if as_json:
         sys.stdout.write(msgspec.json.encode(swept).decode() + "\n")
     else:
@@ -47,7 +46,6 @@ def show(swept: Swept, *, picture: Path | None, as_json: bool) -> int:
         except OSError as error:
             msg = f"--picture {picture}: cannot be written: {error.strerror}"
             raise OutsideError(msg) from error
-    return OK
 
 
 def lines(swept: Swept) -> Iterator[str]:
