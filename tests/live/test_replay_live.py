@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 
 from benchmarks.latency import film
+from pipeline import codec, topics
+from pipeline.bus.log_search import appended
+from pipeline.types import FOREVER, Roster, SiteConfig
 from tests.graph.conftest import last
 from tests.live.daemon import daemon, said
 from tests.live.servers import eventually, free_port, rtsp_server, virtual_microphone
@@ -111,6 +114,20 @@ def closed(state: Path) -> bool:
     return bool(states) and set(states.values()) == {"closed"}
 
 
+def stored(state: Path, topic: str) -> list[Any]:
+    entries = appended(state / "log", topic, 0, FOREVER)
+    return [codec.decode(entry.value) for _, entry in entries]
+
+
+def configs(state: Path) -> list[SiteConfig]:
+    return stored(state, topics.CONFIGS)
+
+
+def rosters(state: Path) -> set[str]:
+    """What the rosters say that judges; those of the heartbeat monitor, too."""
+    return {r.config for r in stored(state, topics.OBSERVATIONS) if isinstance(r, Roster)}
+
+
 def replayed(state: Path, *options: str) -> tuple[dict[str, Any], list[bytes]]:
     """What the command says by --json, and the lines that it wrote."""
     config, out = state.parent / "office.yaml", state.parent / "again.jsonl"
@@ -131,6 +148,7 @@ def test_a_recorded_watch_is_replayed(tmp_path: Path, media: Path) -> None:
             assert replayed(state)[1] == lines
         labels = {label for line in told for label in json.loads(line)["data"]["labels"]}
         assert {"intrusion", "gunshot", "source-lost"} <= labels
+        assert rosters(state) == {config.hash for config in configs(state)}
         then, same = replayed(state, "--config", "then")
         assert (then["differs"], same) == ([], lines)
         frames, again = replayed(state, "--from", "frames")
