@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import codec, topics
+from pipeline.errors import ConfigError
 from pipeline.types import Record
 from tests.graph.conftest import CONFIG
 from tests.live import brokered
@@ -79,11 +80,12 @@ def test_a_worker_that_is_killed_goes_on(
     worker = processes.start("record", *command)
 
     def frames() -> int:
-        if not list(out.glob("*.mcap")):
+        try:
+            return len(list(open_recording(out).appended(topics.FRAMES)))
+        except ConfigError:  # nothing is written yet
             return 0
-        return len(list(open_recording(out).appended(topics.FRAMES)))
 
-    eventually(lambda: out.exists() and _readable(out) and frames() == 20, within=120, every=0.5)
+    eventually(lambda: frames() == 20, within=120, every=0.5)
     worker.kill()
     made += publish(config, range(10, 25))
     again = processes.start("again", *command)
@@ -92,7 +94,3 @@ def test_a_worker_that_is_killed_goes_on(
     recording = open_recording(out)
     is_recorded(recording, made)
     assert len(recording.losses) <= 1
-
-
-def _readable(out: Path) -> bool:
-    return any(file.stat().st_size > 100_000 for file in out.glob("*.mcap"))

@@ -12,6 +12,7 @@ from pipeline.bus.log_tail import LogTail
 from pipeline.ports import Assigned, Bus, Entry
 
 POLL_ENTRIES = 500
+KAFKA_WAIT = 0.02  # s; a client makes progress while it waits
 NOTHING = b""  # the note of a recorder: it holds no state
 
 
@@ -26,8 +27,9 @@ class Gap(msgspec.Struct, frozen=True):
 class Tail(Protocol):
     """One topic that is followed.
 
-    `behind` is how many entries wait to be polled; at least 1 while that is not known. `poll` returns new entries; `gaps` what was deleted before them, once. `commit` is called when
-    all that was polled is on the disk. After `rewind`, `poll` returns again what was not committed.
+    `poll` returns new entries; `gaps` what was deleted before them, once. `behind` is how many
+    entries wait to be polled, at least 1 while that is not known. `commit` is called when all that
+    was polled is on the disk. After `rewind`, `poll` returns again what was not committed.
     """
 
     def poll(self) -> Sequence[Entry]: ...
@@ -73,11 +75,16 @@ class LocalTail:
 
 
 class KafkaTail:
-    """A topic on brokers, for a consumer group: a restart goes on where it has committed."""
+    """A topic on brokers, for a consumer group: a restart goes on where it has committed.
+
+    Each topic has a group of its own, `GROUP-frames`: one group would deal out its partitions anew
+    for each topic that joins.
+    """
 
     def __init__(self, bus: Bus, topic: str, group: str) -> None:
-        self._bus, self._topic, self._group = bus, topic, group
-        self._reader = bus.reader(topic, group)
+        self._bus, self._topic = bus, topic
+        self._group = f"{group}-{topic.removesuffix('.v1')}"
+        self._reader = bus.reader(topic, self._group)
         self._next: dict[int, int] = {}  # partition -> the offset that comes next
         self._gaps: list[Gap] = []
         self._lost = 0  # of the reader, so far
@@ -85,7 +92,7 @@ class KafkaTail:
     def poll(self) -> Sequence[Entry]:
         """Returns new entries of the partitions that this process owns."""
         found = []
-        for event in self._reader.poll(POLL_ENTRIES):
+        for event in self._reader.poll(POLL_ENTRIES, KAFKA_WAIT):
             if isinstance(event, Assigned):
                 self._next[event.partition] = event.offset
             elif isinstance(event, Entry):
