@@ -184,7 +184,8 @@ def test_the_picture_is_svg_with_a_point_for_each_setting_and_always_the_same() 
     svg = draw(runs)
     circles = circles_of(svg)
     assert len(circles) == len(runs) + 1  # and a ring
-    assert "&lt;b&gt;&amp;" in svg
+    assert len(circles_of(draw([*runs, *runs]))) == len(circles)  # the same place
+    assert "&lt;b&gt;&amp; (1.0 s)</text>" in svg
     assert draw(runs) == svg
 
 

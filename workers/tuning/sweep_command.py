@@ -10,7 +10,7 @@ import msgspec
 
 from pipeline.errors import ConfigError, OutsideError
 from workers.runtime.printable import printable
-from workers.tuning.outcomes import Outcome
+from workers.tuning.outcomes import HOUR, Outcome
 from workers.tuning.sweep import Swept, Tried
 from workers.tuning.swept_settings import word
 from workers.tuning.trade_off import draw
@@ -57,17 +57,21 @@ def lines(swept: Swept) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     yield ""
     first = swept.tried[0].outcome
-    hours = sum(case.length for case in swept.cases) / 3600e9
+    hours = sum(case.length for case in swept.cases) / HOUR
     inputs = f"{len(swept.cases)} input{'s' if len(swept.cases) != 1 else ''}"
-    yield f"{inputs}, {hours:.3g} hours, {swept.observations} records of observations"
+    yield f"{inputs}, {_long(hours)}, {swept.observations} records of observations"
     if first.rank is None:
         yield UNKNOWN
         return
-    yield f"{first.events} true events in {first.hours:.3g} hours with a known truth"
+    yield f"{first.events} true events in {_long(first.hours)} with a known truth"
     best = [each for each in swept.tried if each.unbeaten]
     yield "no other setting beats:"
     for each in best:
         yield f"  {told(each, names)}: {_worth(each.outcome)}"
+
+
+def _long(hours: float) -> str:
+    return f"{hours:.3g} hours" if hours >= 1 else f"{hours * 60:.3g} minutes"
 
 
 def told(each: Tried, names: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ from workers.tuning.swept_settings import word
 WIDTH, HEIGHT = 720, 460  # px
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 46, 60  # px of margin
 BLUE, RED, GREY = "#0072b2", "#d55e00", "#666666"
-MAX_NAMES = 12  # points with their values beside them
-LINE = 13  # px between the names of two points
+MAX_NAMES = 12  # points; of more, only those that matter have their values beside them
+LINE, NAME_WIDTH = 13, 150  # px between the names of two points, and of a name
 
 HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" \
@@ -77,33 +77,59 @@ def _axes(step: float, most: float) -> Iterator[str]:
     middle = (LEFT + WIDTH - RIGHT) / 2
     yield _text(middle, HEIGHT - BOTTOM + 42, "false alerts an hour", anchor="middle")
     yield _text(14, TOP - 22, "recall")
-    yield _text(LEFT, TOP - 22, "blue: no other setting beats it; ring: as now", fill=GREY)
+    yield _text(
+        LEFT,
+        TOP - 22,
+        "blue: no other setting beats it; ring: as now; in brackets: time to the alert",
+        fill=GREY,
+    )
 
 
 def _points(points: Sequence[tuple[float, float, Tried]], most: float) -> Iterator[str]:
-    named = 0
+    """Draws a point for each place; settings with the same figures share one."""
+    places: dict[tuple[float, float], list[Tried]] = {}
+    for false, recall, each in points:
+        places.setdefault((false, recall), []).append(each)
     taken: list[tuple[float, float]] = []  # places of names
     # Those that matter are drawn last, above the others.
-    for false, recall, each in sorted(points, key=lambda point: point[2].unbeaten):
+    for (false, recall), there in sorted(places.items(), key=lambda item: _matters(item[1])):
         x, y = _x(false, most), _y(recall)
-        colour = BLUE if each.unbeaten else GREY
-        words = ", ".join(word(value) for value in each.values.values())
-        full = "; ".join(f"{path}={word(value)}" for path, value in each.values.items())
-        after = each.outcome.alert_after_s
-        figures = f"recall {recall:.3f}, {false:.2f} false alerts an hour"
-        figures += "" if after is None else f", alert after {after:.1f} s"
-        if each.as_now:
+        there.sort(key=lambda each: (not each.unbeaten, not each.as_now))
+        colour = BLUE if there[0].unbeaten else GREY
+        if any(each.as_now for each in there):
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="{RED}"/>\n'
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}">'
-        yield f"<title>{escape(full)}: {figures}</title></circle>\n"
-        if named < MAX_NAMES and (each.unbeaten or each.as_now or len(points) <= MAX_NAMES):
-            named += 1
+        yield f"<title>recall {recall:.3f}, {false:.2f} false alerts an hour\n"
+        yield escape("\n".join(_told(each) for each in there)) + "</title></circle>\n"
+        if len(places) <= MAX_NAMES or _matters(there):
             at = y + 16
-            while any(abs(at - other) < LINE and abs(x - there) < 120 for there, other in taken):
+            while any(abs(at - other) < LINE and abs(x - by) < NAME_WIDTH for by, other in taken):
                 at += LINE
             taken.append((x, at))
-            side = "end" if x > WIDTH - 140 else "start"
-            yield _text(x - 6 if side == "end" else x + 6, at, words, anchor=side, fill=colour)
+            end = x > WIDTH - NAME_WIDTH
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            yield _text(
+                x - 6 if end else x + 6,
+                at,
+                ", ".join(map(word, there[0].values.values())) + _after(there[0]) + more,
+                anchor="end" if end else "start",
+                fill=colour,
+            )
+
+
+def _matters(there: Sequence[Tried]) -> bool:
+    return any(each.unbeaten or each.as_now for each in there)
+
+
+def _told(each: Tried) -> str:
+    values = "; ".join(f"{path}={word(value)}" for path, value in each.values.items())
+    return f"{values}{_after(each)}"
+
+
+def _after(each: Tried) -> str:
+    """How soon its alerts come."""
+    after = each.outcome.alert_after_s
+    return "" if after is None else f" ({after:.1f} s)"
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "black") -> str:
