@@ -12,7 +12,7 @@ TWO = -n 2 --dist worksteal
 FAST = $(TWO) -m "not live and not slow"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test docs reference soak kafka bench mutate fuzz head shared light clean
+.PHONY: help setup demo check test docs reference golden soak kafka bench mutate fuzz head shared light clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,11 @@ docs: .venv-docs/.done ## the docs as a site in build/site; a dead link or ancho
 reference: .venv/.dev ## write the pages and figures of docs/ that are made of the code
 	$(BIN)/python -m docs.generate
 
+golden: .venv/.dev ## write the golden alerts anew from the scenes, and show how they differ (CONTRIBUTING.md)
+	rm -rf build/golden && mkdir -p build/golden && cp tests/golden/*.jsonl build/golden
+	$(BIN)/python -m tests.golden.stored $(if $(SHARED),$(abspath $(SHARED))/scenes,demo)
+	@$(BIN)/fusewatch diff build/golden tests/golden || test $$? -eq 1
+
 soak: .venv/.dev ## workers over three brokers, killed with -9 thirty times: nothing lost, nothing changed (docs/explanations/soak.md)
 	FUSEWATCH_SOAK=full $(BIN)/pytest -s tests/live/test_soak.py
 
@@ -71,6 +76,7 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.core
 	.venv-torch/bin/python -m benchmarks.fusion $(SHARED)/media
 	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.log
 	$(BIN)/python -m benchmarks.spool
 	$(BIN)/python -m benchmarks.subscribers

@@ -25,6 +25,7 @@ from workers import (
     cli_recordings,
     cli_replay,
     cli_setup,
+    cli_study,
     cli_topics,
     cli_training,
     cli_webhooks,
@@ -52,6 +53,7 @@ app = command_group("Cameras, microphones and people's words in; signed, explain
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
 app.add_typer(cli_recordings.app)
+app.add_typer(cli_study.app)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 

@@ -31,6 +31,17 @@ COMMANDS = {
         " --config --state --out! --speed --deliver --json"
     ),
     "record": "config --out! --site --for --since --state --json",
+    "observations": (
+        "config INPUT* --since --until --site --source --kind --all --utc --state --camera"
+        " --microphone --start --json"
+    ),
+    "diff": (
+        "BEFORE AFTER? --ignore --score-tolerance --time-tolerance --config --from --rules --json"
+    ),
+    "sweep": (
+        "config INPUT* --set! --since --until --verdicts --label --picture --site --source"
+        " --state --camera --microphone --start --json"
+    ),
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
@@ -58,7 +69,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay record",
+    "Recordings": "replay record observations diff sweep",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",

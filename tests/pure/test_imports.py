@@ -34,6 +34,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/stored/*",),
     ("workers/replay/*",),
     ("workers/training/*",),
+    ("workers/tuning/*",),
     ("workers/recorder/*",),
     ("workers/setup/*", "workers/demo/*"),
     ("workers/*",),

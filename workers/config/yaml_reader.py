@@ -51,6 +51,25 @@ def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines
     return reader.data, reader.lines
 
 
+def yaml_values(text: str) -> list[Any]:
+    """Returns the values of `0.3, [person, car], "a text"`, each as in a file.
+
+    Raises ValueError, which quotes nothing.
+    """
+    reader = _Reader("")
+    try:
+        for event in yaml.parse(f"[{text}]", Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            reader.on(event)
+    except FaultyFile as error:
+        raise ValueError(error.findings[0].message) from None
+    except yaml.YAMLError:
+        reader.data = None
+    if not isinstance(reader.data, list):
+        msg = "is no list of values like 0.3,0.4; put a text with a comma or a bracket in quotes"
+        raise ValueError(msg) from None
+    return reader.data
+
+
 def _fault(path: str | Path, line: int, message: str, way: Way = ()) -> FaultyFile:
     return faulty(located(path, {way: line}, [Problem(way, message)]))
 

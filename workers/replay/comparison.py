@@ -10,11 +10,13 @@ from pipeline.config.judging import Difference, differences
 from pipeline.config.schema import Config
 from pipeline.types import Alert, SiteConfig, ns, rfc3339
 from workers.bus.site_configs import in_force
+from workers.replay.diff import Incident, incidents, of_alert, revision_changes
+from workers.replay.diff_fields import TOLD, Allowance, cut
 from workers.replay.observation_replay import Begin
 from workers.replay.sent_alerts import OUTSIDE_LABEL, RunUp, SentIncident
 
 MAX_LINES = 20  # differences that the text names; the rest is counted
-MAX_VALUE = 120  # characters of a value that the text shows
+EXACT = Allowance()
 
 
 class AlertDifference(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class AlertDifference(msgspec.Struct, frozen=True, kw_only=True):
         place = f"{self.id} ({self.site}), revision {self.revision}"
         if not self.field:
             return f"{place}: was {self.sent}, is {self.judged}"
-        return f"{place}: {self.field} was {_cut(self.sent)}, is {_cut(self.judged)}"
+        return f"{place}: {self.field} was {cut(self.sent)}, is {cut(self.judged)}"
 
 
 class Unsure(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +65,7 @@ class ConfigChange(msgspec.Struct, frozen=True, kw_only=True):
     now: str
 
     def __str__(self) -> str:
-        return f"{self.path} was {_cut(self.was)}, is {_cut(self.now)} (since {self.since})"
+        return f"{self.path} was {cut(self.was)}, is {cut(self.now)} (since {self.since})"
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,18 +108,12 @@ def _listed(found: Sequence[object]) -> Iterator[str]:
         yield f"  and {len(found) - MAX_LINES} more; --json names all of them"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}..."
-
-
 def compared(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[AlertDifference]:
     """Returns how what was judged differs from what was sent, one row an incident.
 
     Revisions of which the older ones are no longer stored are compared from the oldest one on.
     """
-    again: dict[tuple[str, str], dict[int, Alert]] = {}
-    for alert in judged:
-        again.setdefault((alert.site, alert.id), {})[alert.revision] = alert
+    again = {(one.site, one.id): one for one in incidents(map(of_alert, judged))}
     found = []
     for incident in sent:
         ours = again.pop((incident.site, incident.id), None)
@@ -127,9 +123,6 @@ def compared(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[Aler
             found.append(changed)
     found += [AlertDifference(id=id_, site=site, what="added") for site, id_ in again]
     return found
-
-
-TOLD = ("site", "labels", "severity", "start", "end", "rules")  # what a last revision tells
 
 
 def compared_last(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[AlertDifference]:
@@ -171,18 +164,17 @@ def _told(alert: Alert) -> tuple[object, ...]:
     return tuple(getattr(alert, name) for name in TOLD)
 
 
-def _changed(incident: SentIncident, judged: Mapping[int, Alert]) -> AlertDifference | None:
-    revisions = {*incident.revisions, *(n for n in judged if n >= incident.first)}
-    for number in sorted(revisions):
-        was, now = incident.revisions.get(number), judged.get(number)
+def _changed(incident: SentIncident, judged: Incident) -> AlertDifference | None:
+    """The first field that differs of the first revision that does."""
+    (sent,) = incidents(map(of_alert, incident.revisions.values()))
+    for number, changes in revision_changes(sent, judged, incident.first, EXACT):
         row = AlertDifference(id=incident.id, site=incident.site, what="changed", revision=number)
-        if was is None or now is None:
-            states = [f"{alert.state}" if alert else "none" for alert in (was, now)]
+        change = changes[0]
+        if number not in sent.revisions or number not in judged.revisions:
+            states = [str(state or "none") for state in (change.before, change.after)]
             return msgspec.structs.replace(row, sent=states[0], judged=states[1])
-        for name in Alert.__struct_fields__:
-            values = [msgspec.json.encode(getattr(of, name)).decode() for of in (was, now)]
-            if values[0] != values[1]:
-                return msgspec.structs.replace(row, field=name, sent=values[0], judged=values[1])
+        values = [msgspec.json.encode(of).decode() for of in (change.before, change.after)]
+        return msgspec.structs.replace(row, field=change.field, sent=values[0], judged=values[1])
     return None
 
 
