@@ -9,6 +9,7 @@ import msgspec
 from pipeline.config.model_needs import pose_count
 from pipeline.config.rule_kinds import SoundRule
 from pipeline.config.schema import Config, Detect, Hear
+from pipeline.judge.refusal import CollectorOf
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
@@ -54,13 +55,17 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageParts(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that stages are built from; `judges` are heads by site (None: as in the config)."""
+    """The parts that stages are built from; `judges` are heads by site (None: as in the config).
+
+    `refusals` gives who takes what stood in the way; None: live, it is counted.
+    """
 
     settings: Config
     encoders: Encoders
     status: Status
     recorded: bool
     judges: Mapping[str, Head] | None
+    refusals: CollectorOf | None = None
     load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
     @property
@@ -98,14 +103,21 @@ def nodes(
     recorded: bool,
     stages: Sequence[str] = ALL_STAGES,
     judges: Mapping[str, Head] | None = None,
+    refusals: CollectorOf | None = None,
 ) -> Iterator[Node]:
     """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
-    `judges`: heads by site, in place of the heads that the config names.
+    `judges`: heads by site, in place of the heads that the config names. `refusals` gives the
+    collector of what stood in the way of a site's alerts.
     """
     parts = StageParts(
-        settings=settings, encoders=encoders, status=status, recorded=recorded, judges=judges
+        settings=settings,
+        encoders=encoders,
+        status=status,
+        recorded=recorded,
+        judges=judges,
+        refusals=refusals,
     )
     for row in TABLE:
         if row.name in stages:
@@ -130,7 +142,8 @@ def _fusion(of: StageParts) -> FusionStage:
         for name, site in of.settings.sites.items()
     }
     heads = load_heads(of.settings) if of.judges is None else of.judges
-    return FusionStage(plans, heads, of.status.presence)
+    counted = None if of.recorded else of.status
+    return FusionStage(plans, heads, of.status.presence, of.refusals, counted)
 
 
 def _alert(of: StageParts) -> AlertStage:
@@ -141,7 +154,8 @@ def _alert(of: StageParts) -> AlertStage:
         shown = (group,) if group in cameras else cameras
         return evidence_names(site, alert, revision, shown)
 
-    return AlertStage({name: site_incidents(site) for name, site in sites.items()}, names)
+    plans = {name: site_incidents(site) for name, site in sites.items()}
+    return AlertStage(plans, names, of.refusals or (lambda site: None))
 
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {

@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.config.schema import Config
+from pipeline.judge.refusal import CollectorOf
 from workers.bus.history import History
 from workers.bus.site_configs import in_force, judging, read_configs
 from workers.replay import comparison
@@ -34,10 +35,12 @@ def judge_again(
     until: int,
     *,
     heads: Mapping[str, Head] | None = None,
+    refusals: CollectorOf | None = None,
 ) -> Again:
     """Judges the incidents that overlap `[since, until)` (ns), from their first observation on.
 
     With the rules, heads and code of then, the revisions are those that were sent, byte for byte.
+    With `refusals`, the result has the anomalies, too.
     """
     heads = load_heads(settings) if heads is None else heads
     then = list(read_configs(entry.value for entry in stored.appended(topics.CONFIGS)))
@@ -59,6 +62,8 @@ def judge_again(
         heads=heads,
         floors={name: run.floor for name, run in run_ups.items()},
         recorded=recorded,
+        anomalies=refusals is not None,
+        refusals=refusals,
     )
     begin, _ = span(settings, min(run.floor for run in run_ups.values()), until)
     _, end = span(settings, since, until)

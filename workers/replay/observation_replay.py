@@ -17,6 +17,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
 from pipeline.host import pack, site_hash, unpack
+from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
@@ -62,10 +63,10 @@ class Rejudging:
     `floors` are the times, in ns by site, from which on anomalies count. Each partition has its own
     stages, as it has live, because the silence of a source is measured by the partition's time.
     `anomalies` keeps those of fusion. `recorded`: a recording was observed, whose lost sources are
-    part of it.
+    part of it. `refusals` gives the collector of what stood in the way of a site's alerts.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         config: Config,
         encoders: Encoders,
@@ -76,7 +77,9 @@ class Rejudging:
         floors: Mapping[str, int] = {},
         anomalies: bool = False,
         recorded: bool = False,
+        refusals: CollectorOf | None = None,
     ) -> None:
+        self._refusals = refusals
         self._config, self._encoders, self._heads = config, encoders, heads
         self._recorded = recorded
         self._since, self._until = since, until
@@ -153,6 +156,7 @@ class Rejudging:
             self._floors,
             recorded=self._recorded,
             anomalies=self._keeps_anomalies,
+            refusals=self._refusals,
         )
 
 
@@ -168,11 +172,18 @@ class _Line:
         *,
         recorded: bool,
         anomalies: bool,
+        refusals: CollectorOf | None,
     ) -> None:
         self.read = -1
         self.bus = MemoryBus()
         nodes = graph.nodes(
-            config, encoders, Status(), recorded=recorded, stages=JUDGES, judges=heads
+            config,
+            encoders,
+            Status(),
+            recorded=recorded,
+            stages=JUDGES,
+            judges=heads,
+            refusals=refusals,
         )
         self.runners = [node.runner(self.bus) for node in nodes]
         for runner in self.runners:

@@ -13,6 +13,7 @@ from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
+from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import drain
 from pipeline.stages import ALL_STAGES
@@ -33,14 +34,15 @@ SLICE = SECOND // 2  # ns of event time published before the stages run
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options for experiments on a scene.
 
-    They give other heads, a corruption of the records before the stages, fewer stages, or another
-    way to open a video.
+    They give other heads, a corruption of the records before the stages, fewer stages, another way
+    to open a video, or collectors of what stood in the way of alerts.
     """
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
     stages: Sequence[str] = ALL_STAGES
     film: recordings.OpenVideo = recordings.Video
+    refusals: CollectorOf | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,13 @@ def replay(
     began = time.monotonic()
     bus, status = bus or MemoryBus(), Status()
     nodes = graph.nodes(
-        config, encoders, status, recorded=True, stages=study.stages, judges=study.heads
+        config,
+        encoders,
+        status,
+        recorded=True,
+        stages=study.stages,
+        judges=study.heads,
+        refusals=study.refusals,
     )
     runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "replay")

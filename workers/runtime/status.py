@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
 
+from pipeline.judge.refusal import INCIDENT, Ask
 from pipeline.types import Presence
 from workers.runtime.mode_store import SiteMode
 
@@ -203,3 +204,23 @@ def _waiting(sources: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
             gone = sum(n for what, n in counts.items() if what.startswith(("gated.", "dropped.")))
             waiting[source] = came - gone - counts.get("processed", 0) - counts.get("forwarded", 0)
     return waiting
+
+
+def refused(rule: str, reason: str) -> str:
+    """The name of a counter; the config bounds how many rules there are, the code the reasons."""
+    return f"refused.{rule}.{reason}"
+
+
+class RefusalCounts:
+    """A collector that counts the refusals of one site, and asks for no words.
+
+    `counting` is false while a restart repeats what was counted before.
+    """
+
+    def __init__(self, ledger: Ledger, site: str, counting: Callable[[], bool]) -> None:
+        self._ledger, self._site, self._counting = ledger, site, counting
+
+    def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
+        """Counts one refusal; those of an incident of the whole site have the source `incident`."""
+        if self._counting():
+            self._ledger.count(self._site, source or INCIDENT, refused(rule, reason))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pipeline.judge.refusal import Collector, CollectorOf
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
+from workers.runtime.status import Ledger, RefusalCounts
 from workers.stages.anomalies import rejected
 from workers.stages.site_state import Head, SitePlan, SiteState
 
@@ -17,7 +19,9 @@ TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -
 class FusionStage:
     """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head.
 
-    `tell` is called once a second of event time with the presence of each site's sources.
+    `tell` is called once a second of event time with the presence of each site's sources. What
+    stood in the way of rules and heads goes to the collectors `refusals`, or is counted in `status`
+    if there is one.
     """
 
     def __init__(
@@ -25,8 +29,11 @@ class FusionStage:
         plans: Mapping[str, SitePlan],
         heads: Mapping[str, Head] = {},
         tell: TellPresence = lambda site, presence: None,
+        refusals: CollectorOf | None = None,
+        status: Ledger | None = None,
     ) -> None:
         self._plans, self._heads, self._tell = plans, dict(heads), tell
+        self._refusals, self._status = refusals, status
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -47,7 +54,9 @@ class FusionStage:
 
     def open(self, floors: dict[str, int]) -> FusionState:
         """Returns the state of a partition."""
-        return FusionState(self._plans, self._heads, floors, self._tell)
+        return FusionState(
+            self._plans, self._heads, floors, self._tell, self._refusals, self._status
+        )
 
 
 class FusionState:
@@ -65,8 +74,12 @@ class FusionState:
         heads: Mapping[str, Head],
         floors: Mapping[str, int],
         tell: TellPresence,
+        refusals: CollectorOf | None,
+        status: Ledger | None,
     ) -> None:
         self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
+        self._refusals, self._status = refusals, status
+        self.counting = True
         self._sites: dict[str, SiteState] = {}
         self._now = 0  # ns
 
@@ -78,10 +91,18 @@ class FusionState:
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
-            self._sites[record.site] = SiteState(record.site, plan, self._heads, floor)
+            refusals = self._collector(record.site)
+            self._sites[record.site] = SiteState(record.site, plan, self._heads, floor, refusals)
         before = self._advance(record)
         said = self._sites[record.site].on(record, self._now)
         return said + self._expired(before)
+
+    def _collector(self, site: str) -> Collector | None:
+        if self._refusals is not None:
+            return self._refusals(site)
+        if self._status is None:
+            return None
+        return RefusalCounts(self._status, site, lambda: self.counting)
 
     def passed(self, record: Record) -> None:
         """Lets the time of the partition go on by a record that a restart need not judge again."""
