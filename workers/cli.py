@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
 from workers import (
     cli_modes,
+    cli_replay,
     cli_schema,
     cli_setup,
     cli_topics,
@@ -40,10 +41,7 @@ from workers.cli_options import (
     complain,
     flag,
     misused,
-    path_argument,
     path_option,
-    text_option,
-    time_option,
 )
 from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
 from workers.runtime import stderr_log
@@ -195,44 +193,7 @@ def _run(config: Config, scene: Scene = None, state: State = None, speed: Speed 
     return daemon.run(config, scene=scene, state=state, speed=speed)
 
 
-@command(app, "replay", Panel.RECORDINGS)
-def _replay(
-    context: typer.Context,
-    config: Config,
-    out: Annotated[
-        str, text_option("--out", "OUT", "A .jsonl file, or a folder/ for a file of each scene.")
-    ],
-    scenes: Annotated[list[Path] | None, path_argument("Scene files.", metavar="SCENE")] = None,
-    since: Annotated[
-        str | None,
-        time_option("--since", "Judge again what was observed since then, not scenes."),
-    ] = None,
-    until: Annotated[
-        str | None,
-        time_option("--until", "... and until then (default: now)."),
-    ] = None,
-    state: Annotated[
-        Path | None, path_option("--state", "The daemon's state folder, for --since.", "DIR")
-    ] = None,
-    speed: Speed = None,
-    deliver: Annotated[bool, flag("--deliver", "Send the alerts to the webhooks, too.")] = False,
-    as_json: Annotated[bool, flag("--json", "Print the summary as JSON.")] = False,
-) -> int:
-    """Run recorded scenes through the same pipeline, or judge again what was observed.
-
-    The same scenes give the same bytes every time.
-    """
-    from workers.replay import command as replaying
-
-    if bool(scenes) == bool(since):
-        context.fail("either scenes, or --since TIME for what the log has observed")
-    if since:
-        return replaying.rejudge_command(
-            config, since, until, out=out, state=state, as_json=as_json
-        )
-    return replaying.replay_command(
-        config, scenes or [], out=out, speed=speed, deliver=deliver, as_json=as_json
-    )
+command(app, "replay", Panel.RECORDINGS)(cli_replay.replay)
 
 
 for name, function in (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -16,7 +17,7 @@ from pipeline.run import Runner
 from pipeline.stages import ALL_STAGES, TABLE
 from pipeline.topics import FRAMES
 from workers.delivery.snapshots import evidence_names
-from workers.runtime.status import Status
+from workers.runtime.status import RefusalCounts, Status
 from workers.stages.alert import AlertStage
 from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
@@ -29,7 +30,7 @@ from workers.stages.text import TextStage
 from workers.stages.vision import Policy, VisionStage
 
 POLL_ENTRIES, MAX_POLL_FRAMES = 64, 512  # entries a poll; 512 frames are some 50 MB
-POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `recorded`
+POLICY: Mapping[bool, Policy] = {False: "newest", True: "all"}  # by `lossless`
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,14 +58,18 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that stages are built from; `judges` are heads by site (None: as in the config).
 
-    `refusals` gives who takes what stood in the way; None: live, it is counted.
+    `lossless`: nothing gives way where a stage is slow. `judged` are the sites that are judged
+    (None: all). `refusals` gives who takes what stood in the way of alerts; None: live, it is
+    counted.
     """
 
     settings: Config
     encoders: Encoders
     status: Status
     recorded: bool
+    lossless: bool
     judges: Mapping[str, Head] | None
+    judged: Container[str] | None = None
     refusals: CollectorOf | None = None
     load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
@@ -103,20 +108,25 @@ def nodes(
     recorded: bool,
     stages: Sequence[str] = ALL_STAGES,
     judges: Mapping[str, Head] | None = None,
+    lossless: bool | None = None,
+    judged: Container[str] | None = None,
     refusals: CollectorOf | None = None,
 ) -> Iterator[Node]:
     """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
-    `judges`: heads by site, in place of the heads that the config names. `refusals` gives the
-    collector of what stood in the way of a site's alerts.
+    `judges`: heads by site, in place of the heads that the config names. `lossless`: every frame
+    counts, though the input was live; by default as `recorded`. `judged`: only these sites are
+    judged. `refusals` gives the collector of what stood in the way of a site's alerts.
     """
     parts = StageParts(
         settings=settings,
         encoders=encoders,
         status=status,
         recorded=recorded,
+        lossless=recorded if lossless is None else lossless,
         judges=judges,
+        judged=judged,
         refusals=refusals,
     )
     for row in TABLE:
@@ -133,7 +143,7 @@ def nodes(
 def _limit(of: StageParts) -> int:
     """Entries a poll; a live poll holds several frames a camera, so that some can be skipped."""
     cameras = sum(len(site.cameras) for site in of.settings.sites.values())
-    return POLL_ENTRIES if of.recorded else min(max(POLL_ENTRIES, 4 * cameras), MAX_POLL_FRAMES)
+    return POLL_ENTRIES if of.lossless else min(max(POLL_ENTRIES, 4 * cameras), MAX_POLL_FRAMES)
 
 
 def _fusion(of: StageParts) -> FusionStage:
@@ -142,8 +152,9 @@ def _fusion(of: StageParts) -> FusionStage:
         for name, site in of.settings.sites.items()
     }
     heads = load_heads(of.settings) if of.judges is None else of.judges
-    counted = None if of.recorded else of.status
-    return FusionStage(plans, heads, of.status.presence, of.refusals, counted)
+    counts = None if of.recorded or of.lossless else partial(RefusalCounts, of.status)
+    refusals = of.refusals or counts
+    return FusionStage(plans, heads, of.status.presence, of.judged, refusals)
 
 
 def _alert(of: StageParts) -> AlertStage:
@@ -161,7 +172,7 @@ def _alert(of: StageParts) -> AlertStage:
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
     "vision": lambda of: VisionStage(
         of.encoders.detector,
-        policy=POLICY[of.recorded],
+        policy=POLICY[of.lossless],
         status=of.status,
         known=of.seen,
         pose=of.encoders.pose,
@@ -173,7 +184,7 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         of.status,
         of.heard,
         of.instant,
-        None if of.recorded else HearingPace(SOUND_LIMITS, of.load, leads=True),
+        None if of.lossless else HearingPace(SOUND_LIMITS, of.load, leads=True),
     ),
     "speech": lambda of: SpeechStage(
         of.encoders.voice,
@@ -181,7 +192,7 @@ MAKE: Mapping[str, Callable[[StageParts], Stage]] = {
         of.encoders.text,
         of.status,
         of.heard,
-        None if of.recorded else HearingPace(SPEECH_LIMITS, of.load),
+        None if of.lossless else HearingPace(SPEECH_LIMITS, of.load),
     ),
     "text": lambda of: TextStage(of.encoders.text),
     "fusion": _fusion,

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from pipeline.config.fields import HIDDEN
-from pipeline.config.schema import Models, Site
+from pipeline.config.schema import Model, Models, Site
+from pipeline.errors import ConfigError
 from pipeline.types import SiteConfig
 
 SOURCE = "config"  # the source of a SiteConfig
@@ -83,6 +84,35 @@ def _plain(value: Any) -> Any:
             return int(value)  # `size: 4` and a default of 4.0 are the same
         case _:
             return value
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that a `SiteConfig` holds: those of the site, and each model by its name.
+
+    Cameras and microphones have no address, and a model of an own file has the weights `OWN_FILE`.
+    """
+
+    site: Site
+    models: Mapping[str, Model]
+
+
+def judged_settings(config: SiteConfig, head: str) -> Judged:
+    """Returns what `site_config` has stored, with the fusion head `head`; raises ConfigError."""
+    try:
+        told = msgspec.json.decode(config.settings)
+        models = told.pop("models")
+        for microphone in told["microphones"].values():
+            microphone["source"] = ""
+        told["fusion"]["head"] = head
+        return Judged(
+            site=msgspec.convert(told, Site), models=msgspec.convert(models, dict[str, Model])
+        )
+    except (msgspec.MsgspecError, KeyError, AttributeError, TypeError) as error:
+        msg = (
+            f"what judged sites.{config.site} then was stored by another version of Fusewatch, and "
+            f"this one cannot judge by it ({error})"
+        )
+        raise ConfigError(msg) from error
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/capture/*", "workers/stages/*", "workers/delivery/*"),
     ("workers/bus/*",),
     ("workers/graph.py",),
+    ("workers/stored/*",),
     ("workers/replay/*",),
     ("workers/training/*",),
     ("workers/setup/*", "workers/demo/*"),

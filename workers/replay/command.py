@@ -1,130 +1,168 @@
-"""The command `replay`: turns recorded scenes or stored observations into files of alerts."""
+"""The command `replay`: turns scenes, media, recordings or stored entries into files of alerts."""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pipeline.config.model_needs import needed_encoders
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
-from pipeline.stages import JUDGES
-from workers.bus.history import history, moments
 from workers.config import loader
 from workers.config.secrets import Secrets
 from workers.delivery.jsonl import write_all
 from workers.delivery.subscribers import deliver_now
-from workers.replay.again import judge_again
-from workers.replay.scene_player import scene_of
-from workers.replay.scene_replay import Replayed, replay
-from workers.stages.encoders import load_encoders
+from workers.replay.again import FRAMES, OBSERVATIONS, Way
+from workers.replay.inputs import Given, Input, SceneInput, StoredInput, resolve
+from workers.replay.scene_replay import Replayed, ReplayOptions, replay
+from workers.replay.sent_alerts import overlapping
+from workers.replay.stored_replay import StoredReplay, replay_stored
+from workers.stored.pace import Heard
+from workers.stored.rules_then import NOW, THEN
+from workers.stored.wanted_encoders import WantedEncoders
 
 
-def replay_command(
-    path: Path,
-    scenes: Sequence[Path],
-    *,
-    out: str,
-    speed: float | None,
-    deliver: bool,
-    as_json: bool,
-) -> int:
-    """Replays every scene separately, writes its alerts, and prints one line per scene; returns 0.
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What `replay` is asked for.
 
-    `out` is a file; it is a folder if it ends in `/`, is one, or there are several scenes. Raises
-    OutsideError and ConfigError.
+    `out` is a file; it is a folder if it ends in `/`, is one, or there are several inputs.
+    `origin` is what is judged: frames or observations (None: observations where they are stored).
+    `rules` are those of now or of then.
+    """
+
+    given: Given
+    out: str
+    origin: str | None = None
+    rules: str = NOW
+    speed: float | None = None
+    deliver: bool = False
+    as_json: bool = False
+
+
+def replay_command(path: Path, order: Order) -> int:
+    """Replays each input apart, writes its alerts, and prints what came of it; returns 0.
+
+    `path` is the config. Raises OutsideError and ConfigError.
     """
     settings = loader.load(path)
+    inputs = resolve(settings, path, order.given)
+    _check(inputs, order)
     try:
-        files = _files(scenes, out)
+        files = _files(inputs, order.out)
     except OSError as error:
-        msg = f"--out {out}: cannot be written: {error.strerror}"
+        msg = f"--out {order.out}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error
-    # Errors of all scenes are reported before the first is played.
-    read = [scene_of(settings, scene) for scene in scenes]
-    needed = needed_encoders(
-        settings,
-        cameras=any(scene.cameras for scene in read),
-        microphones=any(scene.microphones for scene in read),
+    scenes = [one.scene for one in inputs if isinstance(one, SceneInput)]
+    encoders = WantedEncoders(
+        cameras=any(scene.cameras for scene in scenes),
+        microphones=any(scene.microphones for scene in scenes),
     )
-    encoders = load_encoders(settings.models, recorded=True, needed=needed)
-    console = Console(stderr=True)
-    summaries = []
-    for scene, file in zip(scenes, files, strict=True):
-        with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(scene.stem, total=None)
-            played = replay(
-                settings,
-                scene,
-                encoders,
-                speed=speed,
-                heard=lambda done, all_, bar=bar, task=task: bar.update(  # type: ignore[misc]
-                    task, completed=done / 1e9, total=all_ / 1e9
-                ),
-            )
-        write_all(file, played.alerts)
-        if deliver:
-            _deliver(settings, played, Secrets(base=path.parent))
-        summaries.append(_summary(scene, file, played))
-        if not as_json:
-            sys.stdout.write(_line(summaries[-1]) + "\n")
+    rows: list[dict[str, Any]] = []
+    for one, file in zip(inputs, files, strict=True):
+        if isinstance(one, SceneInput):
+            played = _play(settings, one, encoders, order)
+            write_all(file, played.alerts)
+            if order.deliver:
+                _deliver(settings, played, Secrets(base=path.parent))
+            row, lines = _scene_row(one, file, played)
+        else:
+            with _bar(one.name) as heard:
+                way = Way(
+                    origin=order.origin or OBSERVATIONS,
+                    selected=one.selected,
+                    speed=order.speed,
+                    heard=heard,
+                )
+                again = replay_stored(settings, one, encoders, way, rules=order.rules)
+            write_all(file, again.alerts)
+            row, lines = _stored_row(one, file, again)
+        rows.append(row)
+        if not order.as_json:
+            sys.stdout.write("\n".join(lines) + "\n")
             sys.stdout.flush()
-    if as_json:
-        sys.stdout.write(json.dumps(summaries) + "\n")
+    if order.as_json:
+        sys.stdout.write(json.dumps(rows if order.given.paths else rows[0]) + "\n")
     return 0
 
 
-def rejudge_command(
-    path: Path, since: str, until: str | None, *, out: str, state: Path | None, as_json: bool
-) -> int:
-    """Judges the observations of `[since, until)` again and writes the alerts; returns 0.
-
-    Says how they compare with what was sent, and what judges differently now. Times are as in
-    `time_option`; `until` defaults to now.
-    """
-    settings = loader.load(path)
-    span_ = moments(since, until)
-    (file,) = _files([path], out)
-    needed = needed_encoders(settings, JUDGES)
-    encoders = load_encoders(settings.models, recorded=True, stages=JUDGES, needed=needed)
-    with history(settings, path, state) as stored:
-        again = judge_again(settings, encoders, stored, *span_)
-    write_all(file, again.judged.alerts)
-    compared, alerts = again.compared, again.judged.alerts
-    row = {
-        "out": str(file),
-        "observations": again.judged.entries,
-        "incidents": len({alert.id for alert in alerts}),
-        "revisions": len(alerts),
-        **msgspec.to_builtins(compared),
-    }
-    first = (
-        f"{row['observations']} records of observations: {row['incidents']} incidents, "
-        f"{row['revisions']} revisions -> {file}"
-    )
-    text = json.dumps(row) if as_json else "\n".join([first, *compared.lines()])
-    sys.stdout.write(text + "\n")
-    return 0
-
-
-def _files(scenes: Sequence[Path], given: str) -> list[Path]:
-    """Returns the output file of each scene: `--out FILE` for one, `--out DIR/` for any number."""
-    out = Path(given)
-    folder = out.is_dir() or given.endswith("/") or len(scenes) > 1
-    if folder and out.is_file():
-        msg = f"--out {out}: is a file, and several scenes need a folder: --out DIR/"
+def _check(inputs: Sequence[Input], order: Order) -> None:
+    """Raises ConfigError for an option that an input has no use for."""
+    scene = next((one for one in inputs if isinstance(one, SceneInput)), None)
+    if scene is not None and order.origin == OBSERVATIONS:
+        msg = f"{scene.path}: has no observations: they are made of it; leave out --from"
         raise ConfigError(msg)
-    names = [scene.stem for scene in scenes]
+    if scene is not None and order.rules == THEN:
+        msg = f"{scene.path}: nothing has judged it before: --config then is for what is stored"
+        raise ConfigError(msg)
+    if order.deliver and any(isinstance(one, StoredInput) for one in inputs):
+        msg = "--deliver is for scenes: the alerts of what is stored have been delivered"
+        raise ConfigError(msg)
+
+
+def _play(settings: Config, one: SceneInput, encoders: WantedEncoders, order: Order) -> Replayed:
+    chosen = one.selected
+    with _bar(one.name) as heard:
+        played = replay(
+            settings,
+            one.scene,
+            encoders.for_scenes(settings),
+            speed=order.speed,
+            heard=heard,
+            study=ReplayOptions(keep=chosen.kept),
+        )
+    if chosen.since is None or chosen.until is None:
+        return played
+    alerts = overlapping(settings, played.alerts, chosen.since, chosen.until)
+    return msgspec.structs.replace(played, alerts=tuple(alerts))
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Heard]:
+    """Shows a bar on a terminal, with the speed as a multiple of real time."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[factor]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None, factor="")
+
+        def heard(done: int, all_: int) -> None:
+            took = bar.tasks[0].elapsed or 0.0
+            factor = f"{done / 1e9 / took:.1f} times real time" if took > 1 else ""
+            bar.update(task, completed=done / 1e9, total=all_ / 1e9, factor=factor)
+
+        yield heard
+
+
+def _files(inputs: Sequence[Input], given: str) -> list[Path]:
+    """Returns the output file of each input: `--out FILE` for one, `--out DIR/` for any number.
+
+    Inputs with the same name but for the suffix keep the suffix: `clip.mp4.jsonl`.
+    """
+    out = Path(given)
+    folder = out.is_dir() or given.endswith("/") or len(inputs) > 1
+    if folder and out.is_file():
+        msg = f"--out {out}: is a file, and several inputs need a folder: --out DIR/"
+        raise ConfigError(msg)
+    times = Counter(one.name for one in inputs)
+    names = [one.name if times[one.name] == 1 else one.path.name for one in inputs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         msg = (
-            f"two scenes are named {twice[0]}: their alerts would go to one file; replay them apart"
+            f"two inputs are named {twice[0]}: their alerts would go to one file; replay them apart"
         )
         raise ConfigError(msg)
     files = [out / f"{name}.jsonl" for name in names] if folder else [out]
@@ -138,19 +176,33 @@ def _files(scenes: Sequence[Path], given: str) -> list[Path]:
         return files  # the folder is writable: checked before hours of work
 
 
-def _summary(scene: Path, file: Path, played: Replayed) -> dict[str, object]:
+def _scene_row(one: SceneInput, file: Path, played: Replayed) -> tuple[dict[str, Any], list[str]]:
+    """What came of a scene, for a program and for a person."""
     incidents = {alert.id: alert for alert in played.alerts}
-    return {
-        "scene": scene.stem,
+    labels = sorted({label for alert in incidents.values() for label in alert.labels})
+    unused = _unused(played)
+    seconds = (played.scene.end - played.scene.start) / 1e9
+    row = {
+        "scene": one.name,
         "out": str(file),
-        "seconds": (played.scene.end - played.scene.start) / 1e9,
+        "seconds": seconds,
         "took": round(played.seconds, 2),
         "factor": round(played.factor, 1),
         "incidents": len(incidents),
         "revisions": len(played.alerts),
-        "labels": sorted({label for alert in incidents.values() for label in alert.labels}),
-        "unused": _unused(played),
+        "labels": labels,
+        "unused": unused,
     }
+    if one.said:
+        row["chosen"] = list(one.said)
+    damage = "".join(f"; {what}: {n}" for what, n in unused.items())
+    named = f" ({', '.join(labels)})" if labels else ""
+    line = (
+        f"{one.name}: {len(incidents)} incidents, {len(played.alerts)} revisions"
+        f"{named}; {seconds:g} s in {row['took']} s,"
+        f" {row['factor']} times real time{damage} -> {file}"
+    )
+    return row, [line, *(f"  {said}" for said in one.said)]
 
 
 def _unused(played: Replayed) -> dict[str, int]:
@@ -164,15 +216,40 @@ def _unused(played: Replayed) -> dict[str, int]:
     }
 
 
-def _line(row: dict[str, object]) -> str:
-    labels = ", ".join(row["labels"]) if isinstance(row["labels"], list) else ""
-    unused = row["unused"] if isinstance(row["unused"], dict) else {}
-    damage = "".join(f"; {what}: {n}" for what, n in unused.items())
-    return (
-        f"{row['scene']}: {row['incidents']} incidents, {row['revisions']} revisions"
-        f"{f' ({labels})' if labels else ''}; {row['seconds']:g} s in {row['took']} s,"
-        f" {row['factor']} times real time{damage} -> {row['out']}"
+def _stored_row(
+    one: StoredInput, file: Path, again: StoredReplay
+) -> tuple[dict[str, Any], list[str]]:
+    """What came of stored entries, for a program and for a person."""
+    chunks = again.origin == FRAMES
+    read = "records of frames, sound and reports" if chunks else "records of observations"
+    row = {
+        "out": str(file),
+        "kind": one.kind,
+        "from": again.origin,
+        "rules": again.rules,
+        "records" if chunks else "observations": again.entries,
+        "seconds": again.seconds,
+        "took": round(again.took, 2),
+        "factor": round(again.factor, 1),
+        "incidents": len({alert.id for alert in again.alerts}),
+        "revisions": len(again.alerts),
+        "configs": again.configs,
+        "losses": list(again.losses),
+        **({} if again.frames is None else msgspec.to_builtins(again.frames)),
+        **msgspec.to_builtins(again.compared),
+    }
+    first = (
+        f"{again.entries} {read}: {row['incidents']} incidents, {row['revisions']} revisions; "
+        f"{again.seconds:g} s in {row['took']} s, {row['factor']} times real time -> {file}"
     )
+    lines = [first, *again.compared.lines()]
+    if again.rules == THEN:
+        lines.append("judged by the rules of then:")
+        lines += [f"  {line}" for line in again.configs.values()]
+    lines += [f"  {loss}" for loss in again.losses]
+    if again.frames is not None:
+        lines += again.frames.lines()
+    return row, lines
 
 
 def _deliver(settings: Config, played: Replayed, secrets: Secrets) -> None:

@@ -76,10 +76,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     unsure: Sequence[Unsure]
     config: Sequence[ConfigChange]
     config_unknown: Sequence[str]  # sites of which it is not known what judged them
+    last_only: bool = False  # the last revisions are compared, by what they tell
 
     def lines(self) -> Iterator[str]:
         """Yields the lines of a summary for a person."""
         count = f"{self.sent_revisions} revisions of {self.sent_incidents} incidents"
+        if self.last_only:
+            count = f"last revisions of {self.sent_incidents} incidents"
         if self.differs:
             yield f"differs from the {count} that were sent:"
             yield from _listed(self.differs)
@@ -124,6 +127,48 @@ def compared(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[Aler
             found.append(changed)
     found += [AlertDifference(id=id_, site=site, what="added") for site, id_ in again]
     return found
+
+
+TOLD = ("site", "labels", "severity", "start", "end", "rules")  # what a last revision tells
+
+
+def compared_last(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list[AlertDifference]:
+    """Returns how the last revisions differ in what they tell (`TOLD`), one row an incident.
+
+    Their ids may differ, as an incident has its id from the finding that opened it.
+    """
+    ours = {(alert.site, alert.id): alert for alert in judged}
+    theirs = {
+        (one.site, one.id): one.revisions[max(one.revisions)] for one in sent if one.revisions
+    }
+    for key in [key for key in theirs if key in ours and _told(theirs[key]) == _told(ours[key])]:
+        del theirs[key], ours[key]
+    for key, was in list(theirs.items()):
+        same = [each for each, now in ours.items() if _told(now) == _told(was)]
+        if same:
+            del theirs[key], ours[same[0]]
+    found = []
+    for (site, id_), was in theirs.items():
+        now = ours.pop((site, id_), None)
+        row = AlertDifference(id=id_, site=site, what="gone")
+        if now is not None:
+            name = next(name for name in TOLD if getattr(was, name) != getattr(now, name))
+            values = [msgspec.json.encode(getattr(of, name)).decode() for of in (was, now)]
+            row = AlertDifference(
+                id=id_,
+                site=site,
+                what="changed",
+                revision=now.revision,
+                field=name,
+                sent=values[0],
+                judged=values[1],
+            )
+        found.append(row)
+    return found + [AlertDifference(id=id_, site=site, what="added") for site, id_ in ours]
+
+
+def _told(alert: Alert) -> tuple[object, ...]:
+    return tuple(getattr(alert, name) for name in TOLD)
 
 
 def _changed(incident: SentIncident, judged: Mapping[int, Alert]) -> AlertDifference | None:

@@ -8,6 +8,7 @@ live data changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -27,6 +28,8 @@ from workers.replay.sent_alerts import overlapping
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
+from workers.stored.pace import Pace
+from workers.stored.selection import ALL, Selection
 
 PUBLISHED_AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
 
@@ -61,9 +64,11 @@ class Rejudging:
     """Fusion and alerting over stored observations; `feed` takes them in log order.
 
     `floors` are the times, in ns by site, from which on anomalies count. Each partition has its own
-    stages, as it has live, because the silence of a source is measured by the partition's time.
+    stages, as it has live, because the silence of a source is measured by the partition's time. So
+    a replay of one site reads the records of all sites, too.
     `anomalies` keeps those of fusion. `recorded`: a recording was observed, whose lost sources are
-    part of it. `refusals` gives the collector of what stood in the way of a site's alerts.
+    part of it. `pace` is told the event time (ns) that each batch has reached, before it is judged.
+    `refusals` gives the collector of what stood in the way of a site's alerts.
     """
 
     def __init__(  # noqa: PLR0913
@@ -77,14 +82,25 @@ class Rejudging:
         floors: Mapping[str, int] = {},
         anomalies: bool = False,
         recorded: bool = False,
+        selected: Selection = ALL,
+        pace: Pace | None = None,
         refusals: CollectorOf | None = None,
     ) -> None:
-        self._refusals = refusals
-        self._config, self._encoders, self._heads = config, encoders, heads
-        self._recorded = recorded
+        self._config, self._selected, self._pace = config, selected, pace
         self._since, self._until = since, until
-        self._floors, self._keeps_anomalies = floors, anomalies
-        self._lines: dict[int, _Line] = {}
+        self._make = partial(
+            Line,
+            config,
+            encoders,
+            heads,
+            floors,
+            recorded=recorded,
+            anomalies=anomalies,
+            sites=selected.sites,
+            refusals=refusals,
+        )
+        self._lines: dict[int, Line] = {}
+        self._read: dict[int, int] = {}  # the last offset by partition
         self._alerts: list[Alert] = []
         self._anomalies: list[Anomaly] = []
         self.begins: dict[int, Begin] = {}  # by partition
@@ -93,13 +109,13 @@ class Rejudging:
 
     def feed(self, entries: Iterable[Entry]) -> None:
         """Judges more entries; those that came before are passed over."""
-        for batch in _batches(self._new(entries)):
+        for batch in self._batches(self._new(entries)):
             for number in dict.fromkeys(entry.partition for entry in batch):
                 self._judge(number, [entry for entry in batch if entry.partition == number])
 
     def feed_until_done(self, entries: Iterable[Entry]) -> None:
         """Judges more entries, until `done`."""
-        for batch in _batches(entries):
+        for batch in self._batches(entries):
             if self.done:
                 return
             self.feed(batch)
@@ -117,51 +133,66 @@ class Rejudging:
         alerts = overlapping(self._config, self._alerts, self._since, self._until)
         return Rejudged(alerts=alerts, anomalies=self._anomalies, entries=self.entries)
 
+    def _batches(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+        """Groups entries, so that memory stays bounded; by their time where a speed is kept."""
+        if self._pace is not None and self._pace.waits:
+            yield from self._pace.batches(entries, _time_of)
+            return
+        for batch in _batches(entries):
+            if self._pace is not None and (at := _time_of(batch[-1])) is not None:
+                self._pace.reached(at)
+            yield batch
+
     def _new(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in entries:
-            line = self._lines.get(entry.partition)
-            if line is None:
-                line = self._lines[entry.partition] = self._line()
-            if entry.offset > line.read:
-                line.read = entry.offset
+            if entry.offset > self._read.get(entry.partition, -1):
+                self._read[entry.partition] = entry.offset
                 self.entries += 1
                 self._begin(entry)
-                yield entry
+                if (kept := self._kept(entry)) is not None:
+                    yield kept
+
+    def _kept(self, entry: Entry) -> Entry | None:
+        """What the selection leaves of an entry; bytes that are no record stay as they are."""
+        if not self._selected.sources or entry.fault:
+            return entry
+        try:
+            record = codec.decode(entry.value)
+        except DecodeError:
+            return entry
+        kept = self._selected.kept(record)
+        if kept is record or kept is None:
+            return entry if kept is record else None
+        return msgspec.structs.replace(entry, value=codec.encode(kept))
 
     def _begin(self, entry: Entry) -> None:
         self.partitions[entry.key] = entry.partition
-        if entry.partition not in self.begins:
-            try:
-                start = event_start(codec.decode(entry.value))
-            except DecodeError:
-                return
+        if entry.partition not in self.begins and (start := _time_of(entry)) is not None:
             self.begins[entry.partition] = Begin(entry.offset, start)
 
     def _judge(self, partition: int, entries: Sequence[Entry]) -> None:
+        if partition not in self._lines:
+            self._lines[partition] = self._make()
         line = self._lines[partition]
         for entry in entries:
             line.bus.publish(topics.OBSERVATIONS, entry.key, entry.value, entry.trace)
-        line.bus.flush()
-        drain(line.runners)
-        self._alerts += [record for record in _new(line.alerts) if isinstance(record, Alert)]
-        if line.anomalies is not None:
-            found = _new(line.anomalies)
-            self._anomalies += [record for record in found if isinstance(record, Anomaly)]
-
-    def _line(self) -> _Line:
-        return _Line(
-            self._config,
-            self._encoders,
-            self._heads,
-            self._floors,
-            recorded=self._recorded,
-            anomalies=self._keeps_anomalies,
-            refusals=self._refusals,
-        )
+        line.run()
+        self._alerts += line.alerts()
+        self._anomalies += line.anomalies()
 
 
-class _Line:
-    """The stages of one partition, on a bus of their own; `read` is the last offset."""
+def _time_of(entry: Entry) -> int | None:
+    try:
+        return event_start(codec.decode(entry.value))
+    except DecodeError:
+        return None
+
+
+class Line:
+    """Stages of one partition, on a bus of their own; `floors` are as in `Rejudging`.
+
+    `sites` are those that are judged, none for all.
+    """
 
     def __init__(
         self,
@@ -171,31 +202,50 @@ class _Line:
         floors: Mapping[str, int],
         *,
         recorded: bool,
-        anomalies: bool,
-        refusals: CollectorOf | None,
+        anomalies: bool = False,
+        sites: Collection[str] = (),
+        stages: Sequence[str] = JUDGES,
+        refusals: CollectorOf | None = None,
     ) -> None:
-        self.read = -1
         self.bus = MemoryBus()
+        self.status = Status()
         nodes = graph.nodes(
             config,
             encoders,
-            Status(),
+            self.status,
             recorded=recorded,
-            stages=JUDGES,
+            stages=stages,
             judges=heads,
+            lossless=True,
+            judged=sites or None,
             refusals=refusals,
         )
-        self.runners = [node.runner(self.bus) for node in nodes]
-        for runner in self.runners:
+        self._runners = [node.runner(self.bus) for node in nodes]
+        for runner in self._runners:
             if runner.topic == topics.ANOMALIES:
                 _begin_at(runner, floors)
-        self.alerts = self.bus.reader(topics.ALERTS, "rejudge")
-        self.anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
+        self._alerts = self.bus.reader(topics.ALERTS, "rejudge")
+        self._anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
+
+    def run(self) -> None:
+        """Runs the stages over all that was published."""
+        self.bus.flush()
+        drain(self._runners)
+
+    def alerts(self) -> list[Alert]:
+        """The revisions that were made since the last call."""
+        return [record for record in _new(self._alerts) if isinstance(record, Alert)]
+
+    def anomalies(self) -> list[Anomaly]:
+        """The anomalies that were found since the last call, if they are wanted."""
+        if self._anomalies is None:
+            return []
+        return [record for record in _new(self._anomalies) if isinstance(record, Anomaly)]
 
     @property
     def floors(self) -> Collection[int]:
         """From which times on alerting still needs anomalies, ns; one for each site."""
-        (group,) = [runner.group for runner in self.runners if runner.topic == topics.ANOMALIES]
+        (group,) = [runner.group for runner in self._runners if runner.topic == topics.ANOMALIES]
         return unpack(self.bus.committed(topics.ANOMALIES, group, 0).note)[1].values()
 
 

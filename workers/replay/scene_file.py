@@ -113,7 +113,7 @@ def load_scene(path: str | Path) -> Scene:
     read, found = convert(data, _SceneFile)
     if read is None:
         raise fault(path, lines, found)
-    start = _time(read.start)
+    start = scene_time(read.start)
     if start is None:
         found.append(Problem(("start",), "must be a time with its zone, e.g. 2026-01-01T00:00:00Z"))
     found += _spans(read)
@@ -203,7 +203,7 @@ def _system(file: Path, way: tuple[str | int, ...], found: list[Problem]) -> boo
     return False
 
 
-def _time(text: str) -> int | None:
+def scene_time(text: str) -> int | None:
     """Converts RFC 3339 with up to nine decimals to ns; None if invalid."""
     found = _TIME.fullmatch(text)
     if found is None:

@@ -34,12 +34,14 @@ SLICE = SECOND // 2  # ns of event time published before the stages run
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options for experiments on a scene.
 
-    They give other heads, a corruption of the records before the stages, fewer stages, another way
-    to open a video, or collectors of what stood in the way of alerts.
+    They give other heads, a corruption of the records before the stages, the records that are left
+    out (`keep` returns None), fewer stages, another way to open a video, or collectors of what
+    stood in the way of alerts.
     """
 
     heads: Mapping[str, Head] | None = None
     spoil: Callable[[Record], Record] = lambda record: record
+    keep: Callable[[Record], Record | None] = lambda record: record
     stages: Sequence[str] = ALL_STAGES
     film: recordings.OpenVideo = recordings.Video
     refusals: CollectorOf | None = None
@@ -103,7 +105,8 @@ def replay(
         for upto, records in slices:
             _pace(began, upto - scene.start, speed)
             for topic, record in records:
-                publish_captured(bus, topic, study.spoil(record))
+                if (kept := study.keep(record)) is not None:
+                    publish_captured(bus, topic, study.spoil(kept))
             bus.flush()
             heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
             return True

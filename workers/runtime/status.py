@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import msgspec
 
-from pipeline.judge.refusal import INCIDENT, Ask
+from pipeline.judge.refusal import Ask
 from pipeline.types import Presence
 from workers.runtime.mode_store import SiteMode
 
@@ -212,15 +212,11 @@ def refused(rule: str, reason: str) -> str:
 
 
 class RefusalCounts:
-    """A collector that counts the refusals of one site, and asks for no words.
+    """A collector that counts the refusals of one site, and asks for no words."""
 
-    `counting` is false while a restart repeats what was counted before.
-    """
-
-    def __init__(self, ledger: Ledger, site: str, counting: Callable[[], bool]) -> None:
-        self._ledger, self._site, self._counting = ledger, site, counting
+    def __init__(self, ledger: Ledger, site: str) -> None:
+        self._ledger, self._site = ledger, site
 
     def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
-        """Counts one refusal; those of an incident of the whole site have the source `incident`."""
-        if self._counting():
-            self._ledger.count(self._site, source or INCIDENT, refused(rule, reason))
+        """Counts one refusal."""
+        self._ledger.count(self._site, source, refused(rule, reason))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
-from pipeline.judge.refusal import Collector, CollectorOf
+from pipeline.judge.refusal import Ask, Collector, CollectorOf
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
-from workers.runtime.status import Ledger, RefusalCounts
 from workers.stages.anomalies import rejected
 from workers.stages.site_state import Head, SitePlan, SiteState
 
@@ -19,9 +18,10 @@ TellPresence = Callable[[str, Mapping[str, Presence]], object]  # site, source -
 class FusionStage:
     """Tracks, aligns and judges; `plans` has every site, `heads` the sites with a learned head.
 
-    `tell` is called once a second of event time with the presence of each site's sources. What
-    stood in the way of rules and heads goes to the collectors `refusals`, or is counted in `status`
-    if there is one.
+    `tell` is called once a second of event time with the presence of each site's sources. `judged`
+    are the sites that are judged (None: all), as in a replay of one site: the records of the others
+    only let the time of the partition go on. `refusals` gives the collector of what stood in the
+    way of a site's rules and heads.
     """
 
     def __init__(
@@ -29,11 +29,12 @@ class FusionStage:
         plans: Mapping[str, SitePlan],
         heads: Mapping[str, Head] = {},
         tell: TellPresence = lambda site, presence: None,
-        refusals: CollectorOf | None = None,
-        status: Ledger | None = None,
+        judged: Container[str] | None = None,
+        refusals: CollectorOf = lambda site: None,
     ) -> None:
+        self._refusals = refusals
         self._plans, self._heads, self._tell = plans, dict(heads), tell
-        self._refusals, self._status = refusals, status
+        self._judged = plans if judged is None else judged
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -55,7 +56,7 @@ class FusionStage:
     def open(self, floors: dict[str, int]) -> FusionState:
         """Returns the state of a partition."""
         return FusionState(
-            self._plans, self._heads, floors, self._tell, self._refusals, self._status
+            self._plans, self._heads, floors, self._tell, self._judged, self._refusals
         )
 
 
@@ -74,12 +75,13 @@ class FusionState:
         heads: Mapping[str, Head],
         floors: Mapping[str, int],
         tell: TellPresence,
-        refusals: CollectorOf | None,
-        status: Ledger | None,
+        judged: Container[str],
+        refusals: CollectorOf,
     ) -> None:
-        self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
-        self._refusals, self._status = refusals, status
+        self._refusals = refusals
         self.counting = True
+        self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
+        self._judged = judged
         self._sites: dict[str, SiteState] = {}
         self._now = 0  # ns
 
@@ -88,6 +90,8 @@ class FusionState:
         record = cleaned_record(record)
         if record.site not in self._plans:
             return [rejected(record, f"site {record.site!r} is not in the config")]
+        if record.site not in self._judged:
+            return self._expired(self._advance(record))
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
@@ -98,11 +102,8 @@ class FusionState:
         return said + self._expired(before)
 
     def _collector(self, site: str) -> Collector | None:
-        if self._refusals is not None:
-            return self._refusals(site)
-        if self._status is None:
-            return None
-        return RefusalCounts(self._status, site, lambda: self.counting)
+        found = self._refusals(site)
+        return None if found is None else _OnceCollected(found, self)
 
     def passed(self, record: Record) -> None:
         """Lets the time of the partition go on by a record that a restart need not judge again."""
@@ -126,8 +127,19 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """The site's watermark - horizon, ns; FOREVER for a site that left the config."""
-        if site not in self._plans:
+        """The site's watermark - horizon, ns; FOREVER for a site that is not judged."""
+        if site not in self._plans or site not in self._judged:
             return FOREVER
         known = self._sites.get(site)
         return known.floor if known else self._floors.get(site, 0)
+
+
+class _OnceCollected:
+    """Passes refusals on, but not while a restart repeats what was collected before."""
+
+    def __init__(self, collector: Collector, state: FusionState) -> None:
+        self._collector, self._state = collector, state
+
+    def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
+        if self._state.counting:
+            self._collector.refuse(rule, source, start, reason, ask)
