@@ -100,7 +100,7 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
         return {name for name, s in sites.items() if any(isinstance(r, SoundRule) for r in s.rules)}
 
 
-def nodes(
+def nodes(  # noqa: PLR0913
     settings: Config,
     encoders: Encoders,
     status: Status,

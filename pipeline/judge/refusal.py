@@ -32,6 +32,7 @@ REASONS: tuple[str, ...] = (
     "gated",  # nobody looked or listened: nothing moved, or only the usual noise was heard
     "lost",  # the source was lost
     "unseen",  # the detector missed the object in this frame
+    "still",  # stands still, and was told
     "min_height",  # too low for `detect.min_height`
     "min_score",  # too faint for `detect.min_score`
     "looks",  # in too few looks to be a track
@@ -46,7 +47,6 @@ REASONS: tuple[str, ...] = (
     "score",  # a sound below its threshold
     "confidence",  # speech that was not understood with enough confidence
     "similarity",  # a text that is not close enough to a phrase
-    "still",  # stands still, and was told
     "schedule",  # outside of the hours of the rule
     "mode",  # outside of the modes of the rule
     "snoozed",  # the rule is snoozed
@@ -118,7 +118,7 @@ class Unused(msgspec.Struct, frozen=True):
     ask: Ask
 
 
-def made(rule: str, source: str, start: int, reason: str, obstacle: Obstacle) -> Refusal:
+def refusal_of(rule: str, source: str, start: int, reason: str, obstacle: Obstacle) -> Refusal:
     """Returns the refusal of an obstacle."""
     near, score, threshold = obstacle.near, obstacle.score, obstacle.threshold
     if near is None:

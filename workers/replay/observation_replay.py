@@ -194,7 +194,7 @@ class Line:
     `sites` are those that are judged, none for all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         config: Config,
         encoders: Encoders,

@@ -11,9 +11,10 @@ from pipeline.config.schema import Detect
 from pipeline.judge.refusal import Obstacle, Unused
 from pipeline.judge.refusal_words import below
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
-from pipeline.judge.track import StationaryMemory, Track, Tracker
+from pipeline.judge.track import StationaryMemory, Track, Tracker, alike
 from pipeline.types import Box, Detections
 
+SAME_OBJECT = 0.5  # IoU from which a faint box is taken for a second one of an object
 NOBODY_LOOKED = "nobody looked at the frame: nothing moves in it (detect.gate)"
 
 
@@ -101,6 +102,8 @@ class CameraTracks:
                 if box.score >= MIN_EVIDENCE and box.y2 - box.y1 < detect.min_height:
                     yield Unused("min_height", box, partial(_too_low, box, detect.min_height))
             for box in tracker.faint:
+                if any(alike(box, track.box, SAME_OBJECT) for track in tracks):
+                    continue  # a second box of an object that has a track
                 yield Unused("min_score", box, partial(_too_faint, box, detect.min_score))
         for box, looks, wanted in tracker.young:
             yield Unused("looks", box, partial(_too_new, box, looks, wanted))
