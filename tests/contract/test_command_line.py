@@ -27,6 +27,10 @@ COMMANDS = {
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
+    "explain": (
+        "config INPUT* --camera --microphone --start --site --source --since --until --state --at"
+        " --incident --page --json"
+    ),
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
@@ -53,7 +57,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay",
+    "Recordings": "replay explain",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",

@@ -69,10 +69,10 @@ def explain_command(path: Path, question: Question) -> int:
 
 def explained(settings: Config, one: Input, *, pictures: bool) -> list[Explained]:
     """Explains one input: each of its sites."""
-    encoders = WantedEncoders()
     with bar(one.name) as heard:
         if not isinstance(one, SceneInput):
-            return explain_stored(settings, one, encoders, heard, pictures=pictures)
+            judges = WantedEncoders().for_observations(settings)
+            return explain_stored(settings, one, judges, heard, pictures=pictures)
         has = WantedEncoders(
             cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
         )

@@ -27,9 +27,8 @@ from workers.replay.inputs import SceneInput, StoredInput
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
-from workers.stages.site_plan import load_heads
+from workers.stages.site_state import Head
 from workers.stored.pace import Heard
-from workers.stored.wanted_encoders import WantedEncoders
 
 NOT_USED = ("seconds.gated", "not_understood")  # counters of what a stage leaves out
 
@@ -113,12 +112,16 @@ def explain_scene(
 def explain_stored(
     settings: Config,
     one: StoredInput,
-    encoders: WantedEncoders,
+    encoders: Encoders,
     heard: Heard,
     *,
     pictures: bool,
+    heads: Mapping[str, Head] | None = None,
 ) -> list[Explained]:
-    """Judges stored observations again by the rules of now, and explains each chosen site."""
+    """Judges stored observations again by the rules of now, and explains each chosen site.
+
+    `heads` are by site, in place of those that the config names.
+    """
     chosen = one.selected
     with one.opened() as stored:
         since, until = one.span(stored)
@@ -135,11 +138,11 @@ def explain_stored(
 
         again = judge_again(
             settings,
-            encoders.for_observations(settings),
+            encoders,
             TappedHistory(stored, take),
             since,
             until,
-            heads=load_heads(settings),
+            heads=heads,
             way=Way(selected=chosen, heard=heard, refusals=refusals.get),
         )
         for each in seen.values() if pictures else ():

@@ -131,10 +131,10 @@ class TappedHistory:
     def between(self, topic: str, start: int, end: int) -> Iterator[Entry]:
         """As `History.between`."""
         for entry in self._stored.between(topic, start, end):
-            if topic == topics.OBSERVATIONS:
-                if entry.offset > self._reached.get(entry.partition, -1):
-                    self._reached[entry.partition] = entry.offset
-                    self._take(topic, entry.value)
+            new = entry.offset > self._reached.get(entry.partition, -1)
+            if new and topic == topics.OBSERVATIONS:
+                self._reached[entry.partition] = entry.offset
+                self._take(topic, entry.value)
             yield entry
 
     def appended(self, topic: str, start: int = 0) -> Iterator[Entry]:

@@ -212,11 +212,14 @@ def refused(rule: str, reason: str) -> str:
 
 
 class RefusalCounts:
-    """A collector that counts the refusals of one site, and asks for no words."""
+    """A collector that counts the refusals of one site, and asks for no words.
+
+    They stand under `rules/` and the source, apart from what was captured and analysed.
+    """
 
     def __init__(self, ledger: Ledger, site: str) -> None:
         self._ledger, self._site = ledger, site
 
     def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
         """Counts one refusal."""
-        self._ledger.count(self._site, source, refused(rule, reason))
+        self._ledger.count(self._site, f"rules/{source}", refused(rule, reason))
