@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workers.cli_options import Config, Json, path_option, text_option, time_option
+from workers.cli_options import Config, Json, choice_option, path_option, text_option, time_option
 from workers.cli_replay import (
     Camera,
     Microphone,
@@ -45,6 +45,10 @@ def explain(
     source: Sources = None,
     since: Since = None,
     until: Until = None,
+    rules: Annotated[
+        str | None,
+        choice_option("--config", ("now", "then"), "By the rules of now (default), or of then."),
+    ] = None,
     state: StoredState = None,
     at: At = None,
     incident: Annotated[
@@ -76,5 +80,7 @@ def explain(
         until=until,
         state=state,
     )
-    question = Question(given=given, at=at, incident=incident, page=page, as_json=as_json)
+    question = Question(
+        given=given, at=at, incident=incident, rules=rules or "now", page=page, as_json=as_json
+    )
     return explain_command(config, question)

@@ -61,7 +61,8 @@ class Obstacle(msgspec.Struct, frozen=True):
     """What stood in the way, in words; `score` is what was compared with `threshold`.
 
     `label` is what it is about: a class of objects, a sound, an incident. `near` is false if more
-    than this stood in the way; None: the score decides.
+    than this stood in the way; None: the score decides. `share` is how near it came, 0 to 1; None:
+    the score by its threshold.
     """
 
     why: str
@@ -69,6 +70,7 @@ class Obstacle(msgspec.Struct, frozen=True):
     threshold: float | None = None
     label: str = ""
     near: bool | None = None
+    share: float | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +85,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     label: str
     near: bool  # whether this alone seems to have stood in the way
-
-    @property
-    def share(self) -> float:
-        """The score as a part of its threshold, 1 at most; 1 where no numbers were compared."""
-        if self.score is None or not self.threshold:
-            return 1.0
-        return min(1.0, max(0.0, self.score / self.threshold))
+    share: float  # how near it came, 0 to 1; 1 where no numbers were compared
 
     @property
     def weight(self) -> tuple[bool, int, float]:
@@ -121,8 +117,10 @@ class Unused(msgspec.Struct, frozen=True):
 def refusal_of(rule: str, source: str, start: int, reason: str, obstacle: Obstacle) -> Refusal:
     """Returns the refusal of an obstacle."""
     near, score, threshold = obstacle.near, obstacle.score, obstacle.threshold
+    share = 1.0 if score is None or not threshold else score / threshold
+    share = share if obstacle.share is None else obstacle.share
     if near is None:
-        near = score is None or not threshold or score >= NEAR * threshold
+        near = share >= NEAR
     return Refusal(
         rule=rule,
         source=source,
@@ -133,4 +131,5 @@ def refusal_of(rule: str, source: str, start: int, reason: str, obstacle: Obstac
         why=obstacle.why,
         label=obstacle.label,
         near=near,
+        share=min(1.0, max(0.0, share)),
     )

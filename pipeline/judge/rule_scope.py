@@ -77,7 +77,8 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
         if against == "zone":
             why = f"feet outside zone {self.zone} by {percent(far)}"
             why = why if track.label == "person" else f"{track.label}: {why}"
-            return self._seen(track, why, near=far <= CLOSE)
+            seen = self._seen(track, why, near=far <= CLOSE)
+            return msgspec.structs.replace(seen, share=1 - far)
         return self._seen(track, self.unnamed(track), near=far == 0)
 
     def unnamed(self, track: Track) -> str:
@@ -94,7 +95,7 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     def _off(self, seen: TrackedFrame, fit: Iterator[Track]) -> Obstacle:
         best = max(fit, key=lambda track: track.score, default=None)
         why = off_hours(self.hours, seen.start, self.timezone)
-        return Obstacle(why, best and best.score, near=best is not None)
+        return Obstacle(why, None if best is None else best.score, near=best is not None)
 
     def refuse_unused(
         self, seen: TrackedFrame, refuse: Refuse, fits: Callable[[Box], bool]

@@ -256,7 +256,9 @@ class LineCrossing:
     def _uncrossed(self, camera: str, track: Track) -> Obstacle:
         why, far = self._lines[camera].missed(track.id)
         why = f"line {self._rule.line} not crossed: {track.label} is {percent(far)} away, and {why}"
-        return Obstacle(why, track.score, label=track.label, near=far <= CLOSE)
+        return Obstacle(
+            why, track.score, label=track.label, near=far <= CLOSE, share=max(0.0, 1 - far)
+        )
 
 
 def _crossed(track: Track, why: str) -> Obstacle:

@@ -28,7 +28,7 @@ COMMANDS = {
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
     "explain": (
-        "config INPUT* --camera --microphone --start --site --source --since --until --state --at"
+        "config INPUT* --camera --microphone --start --site --source --since --until --config --state --at"
         " --incident --page --json"
     ),
     "check": "config --strict --words --json",

@@ -102,6 +102,7 @@ def _refusal(one: Refusal) -> dict[str, Any]:
         "why": one.why,
         "label": one.label,
         "near": one.near,
+        "share": round(one.share, 3),
     }
 
 

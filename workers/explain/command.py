@@ -19,6 +19,7 @@ from workers.explain.moments import at_time, incident_of
 from workers.replay.command import bar
 from workers.replay.inputs import Given, Input, SceneInput, resolve
 from workers.runtime.printable import printable
+from workers.stored.rules_then import NOW, THEN
 from workers.stored.wanted_encoders import WantedEncoders
 
 
@@ -28,6 +29,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     given: Given
     at: str | None = None
     incident: str | None = None
+    rules: str = NOW
     page: Path | None = None
     as_json: bool = False
 
@@ -42,7 +44,10 @@ def explain_command(path: Path, question: Question) -> int:
         raise ConfigError(msg)
     if question.page is not None:
         _check_file(question.page)
-    found = explained(settings, inputs[0], pictures=question.page is not None)
+    if question.rules == THEN and isinstance(inputs[0], SceneInput):
+        msg = f"{inputs[0].path}: nothing has judged it before: --config then is for what is stored"
+        raise ConfigError(msg)
+    found = explained(settings, inputs[0], question)
     one, at, revisions = _asked(found, question)
     chosen = found if one is None else [one]
     if question.page is not None:
@@ -67,12 +72,15 @@ def explain_command(path: Path, question: Question) -> int:
     return 0
 
 
-def explained(settings: Config, one: Input, *, pictures: bool) -> list[Explained]:
+def explained(settings: Config, one: Input, question: Question) -> list[Explained]:
     """Explains one input: each of its sites."""
+    pictures = question.page is not None
     with bar(one.name) as heard:
         if not isinstance(one, SceneInput):
-            judges = WantedEncoders().for_observations(settings)
-            return explain_stored(settings, one, judges, heard, pictures=pictures)
+            judges = WantedEncoders().for_observations
+            return explain_stored(
+                settings, one, judges, heard, pictures=pictures, rules=question.rules
+            )
         has = WantedEncoders(
             cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
         )

@@ -29,6 +29,7 @@ from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 from workers.stored.pace import Heard
+from workers.stored.rules_then import NOW, THEN, rules_then
 
 NOT_USED = ("seconds.gated", "not_understood")  # counters of what a stage leaves out
 
@@ -112,19 +113,23 @@ def explain_scene(
 def explain_stored(
     settings: Config,
     one: StoredInput,
-    encoders: Encoders,
+    encoders: Callable[[Config], Encoders],
     heard: Heard,
     *,
     pictures: bool,
+    rules: str = NOW,
     heads: Mapping[str, Head] | None = None,
 ) -> list[Explained]:
-    """Judges stored observations again by the rules of now, and explains each chosen site.
+    """Judges stored observations again by the rules of `now` or `then`, and explains each site.
 
-    `heads` are by site, in place of those that the config names.
+    `encoders` gives the models of a config. `heads` are by site, in place of those of the config.
     """
     chosen = one.selected
     with one.opened() as stored:
         since, until = one.span(stored)
+        if rules == THEN:
+            then = rules_then(settings, stored, since, until, chosen)
+            settings, heads = then.settings, then.heads
         sites = [site for site in settings.sites if chosen.judges(site)]
         refusals = {site: SiteRefusals(since, until) for site in sites}
         seen = {
@@ -138,7 +143,7 @@ def explain_stored(
 
         again = judge_again(
             settings,
-            encoders,
+            encoders(settings),
             TappedHistory(stored, take),
             since,
             until,

@@ -338,8 +338,7 @@ class LaneMaker:
 def nearness(refusal: Refusal) -> float:
     """How near a rule came, 0 to less than 1: the score as a part of its threshold. Where something
     else stood in the way, 0.9 if it alone did, and else little."""
-    compared = refusal.score is not None and refusal.threshold and refusal.share < 1
-    if compared:
+    if refusal.share < 1:
         return min(refusal.share, 0.97)
     return 0.9 if refusal.near else 0.1
 
