@@ -16,13 +16,13 @@ from workers.cli_replay import (
     Sources,
     Start,
     StoredState,
+    Until,
 )
 
 Since = Annotated[
     str | None,
     time_option("--since", "Only what happened since then; without an input, that of the log."),
 ]
-Until = Annotated[str | None, time_option("--until", "... and until then (default: now).")]
 At = Annotated[
     str | None,
     text_option(

@@ -28,8 +28,8 @@ COMMANDS = {
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
     "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
     "explain": (
-        "config INPUT* --camera --microphone --start --site --source --since --until --config --state --at"
-        " --incident --page --json"
+        "config INPUT* --camera --microphone --start --site --source --since --until --config"
+        " --state --at --incident --page --json"
     ),
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
