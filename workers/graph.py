@@ -152,8 +152,9 @@ def _fusion(of: StageParts) -> FusionStage:
         for name, site in of.settings.sites.items()
     }
     heads = load_heads(of.settings) if of.judges is None else of.judges
-    counts = None if of.recorded or of.lossless else partial(RefusalCounts, of.status)
-    refusals = of.refusals or counts
+    refusals: CollectorOf = of.refusals or (lambda site: None)
+    if of.refusals is None and not of.lossless:
+        refusals = partial(RefusalCounts, of.status)
     return FusionStage(plans, heads, of.status.presence, of.judged, refusals)
 
 

@@ -266,7 +266,7 @@ def test_the_summary_tells_what_fired_and_what_nearly_did() -> None:
     lines = list(text.summary(found))
     assert lines[0] == "made: site office, 2026-01-05, 21:58:00 to 21:58:40 in Berlin"
     fired = lines[lines.index("What fired:") + 1]
-    assert "intrusion (high, score 0.90; zone-floor)" in fired
+    assert "intrusion (high, score 0.90; fusion, zone-floor)" in fired
     near = lines[lines.index("What nearly fired, the nearest first:") + 1]
     assert near == "  21:58:15 sound, room: sound glass 0.46 < 0.50"
     assert any(line.startswith("  zone-floor: fired 5") for line in lines)
