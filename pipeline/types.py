@@ -187,14 +187,18 @@ class Progress(Record, frozen=True, kw_only=True, tag=True):
     reason: str = ""  # why the source is lost
 
 
-class Roster(Record, frozen=True, kw_only=True, tag=True):
+class Roster(Record, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """The observation sources of a site from `start` on; `source` is the publisher.
 
-    A microphone `room` gives two observation sources: `room` (sound) and `room/speech`.
+    A microphone `room` gives two observation sources: `room` (sound) and `room/speech`. A live
+    capture also says what judges the site then (`SiteConfig`), if it knows it.
     """
 
     sources: tuple[str, ...]  # the names of the observation sources
     start: Whole  # ns; the roster is valid from here on
+    config: str = ""  # SHA-256 of the settings and the head that judge the site; left out: unknown
+    head: str = ""  # SHA-256 of the fusion head's file; left out: unknown, or `rules`
+    since: Whole = 0  # ns; since when they judge; left out: unknown
 
 
 class Mode(Record, frozen=True, kw_only=True, tag=True):

@@ -23,8 +23,8 @@ from pipeline.limits import MAX_PIXELS
 from workers import (
     cli_explain,
     cli_modes,
+    cli_recordings,
     cli_replay,
-    cli_schema,
     cli_setup,
     cli_topics,
     cli_training,
@@ -52,6 +52,7 @@ COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
 app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
+app.add_typer(cli_recordings.app)
 app.add_typer(cli_training.app)
 app.add_typer(cli_topics.app)
 
@@ -204,7 +205,7 @@ for name, function in (
     ("report", cli_setup.report),
     ("mode", cli_modes.mode),
     ("snooze", cli_modes.snooze),
-    ("schema", cli_schema.schema),
+    ("schema", cli_setup.schema),
 ):
     command(app, name, Panel.DAILY)(function)
 

@@ -1,4 +1,4 @@
-"""The commands from a new config to a first report: init, check, doctor, report."""
+"""The commands from a new config to a first report: init, check, doctor, report, schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from workers.cli_options import (
     Config,
     Json,
     State,
+    choice_argument,
     flag,
     path_argument,
     path_option,
@@ -21,6 +22,7 @@ from workers.cli_options import (
     text_option,
 )
 from workers.exit_codes import FOUND, OK
+from workers.schemas.shipped import SCHEMAS, shipped
 
 
 def init(
@@ -175,4 +177,21 @@ def report(
     target = report_target(site, config=config, url=url, state=state)
     send_report(target.url, target.token, site, said, author)
     print("accepted")
+    return OK
+
+
+def schema(
+    name: Annotated[str, choice_argument("NAME", tuple(SCHEMAS))],
+    as_yaml: Annotated[bool, flag("--yaml", "Print YAML instead of JSON.")] = False,
+) -> int:
+    """Print a schema: of an alert, of a config, or the AsyncAPI document of the webhooks.
+
+    Editors complete a config by it: fusewatch schema config > fusewatch.schema.json
+    """
+    text = shipped(name)
+    if as_yaml:
+        import yaml
+
+        text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=100)
+    print(text, end="")
     return OK

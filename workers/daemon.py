@@ -147,7 +147,7 @@ class Daemon:
                 reload_heads(self.path, nodes, swapped=lambda to: configs.publish(to, self.clock()))
 
         over: Callable[[], bool] = lambda: False  # noqa: E731
-        captures = [] if recorded else self._captures(keeps_up)
+        captures = [] if recorded else self._captures(keeps_up, configs)
         if not recorded:
             count_earlier(self.bus, self.status, self._sources())
         try:
@@ -252,7 +252,7 @@ class Daemon:
                 MAX_CATCH_UP,
             )
 
-    def _captures(self, healthy: Callable[[], bool]) -> list[live.Thread]:
+    def _captures(self, healthy: Callable[[], bool], configs: ConfigHistory) -> list[live.Thread]:
         place = live.CaptureContext(
             settings=self.settings,
             path=self.path,
@@ -261,6 +261,7 @@ class Daemon:
             status=self.status,
             clock=self.clock,
             stop=self.supervisor.stop,
+            judged=configs.newest,
         )
         return live.threads(
             place,

@@ -244,7 +244,7 @@ def test_a_file_does_not_hold_the_alerts_of_several_scenes(
     assert (said.code, "--out DIR/" in said.err) == (2, True)
     assert (tmp_path / "out").read_text() == "mine"
     said = fusewatch("replay", config, scene, scene, "--out", "d/")
-    assert (said.code, "two scenes are named" in said.err) == (2, True)
+    assert (said.code, "two inputs are named" in said.err) == (2, True)
 
 
 def test_a_replay_says_what_it_could_not_use(

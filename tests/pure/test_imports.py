@@ -29,11 +29,13 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/runtime/*",),
     ("workers/capture/*", "workers/stages/*", "workers/delivery/*"),
     ("workers/bus/*",),
+    ("workers/recordings/*",),
     ("workers/graph.py",),
     ("workers/stored/*",),
     ("workers/replay/*",),
     ("workers/explain/*",),
     ("workers/training/*",),
+    ("workers/recorder/*",),
     ("workers/setup/*", "workers/demo/*"),
     ("workers/*",),
 )
@@ -93,6 +95,12 @@ HEAVY = {
         "pipeline/bus/kafka/group_member.py",  # being in a group,
         "pipeline/bus/kafka/monitor.py",  # and looking on from beside
         "pipeline/bus/kafka/admin.py",  # the same library's other half: topics and groups
+    },
+    "mcap": {
+        "workers/recordings/mcap_writer.py",
+        "workers/recordings/chunk_reader.py",
+        "workers/recordings/file_index.py",
+        "workers/recordings/recording.py",
     },
     "faust": {
         "workers/bus/faust_app.py",

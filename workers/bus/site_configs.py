@@ -60,6 +60,10 @@ class ConfigHistory:
         self._settings, self._bus, self._recorded = settings, bus, recorded
         self._newest = {config.site: config for config in before}
 
+    def newest(self, site: str) -> SiteConfig | None:
+        """Returns what judges a site now; any thread may call it."""
+        return self._newest.get(site)
+
     def publish(self, heads: Mapping[str, Head], start: int) -> None:
         """Publishes what differs from `start` (ns) on; it is durable when it returns.
 

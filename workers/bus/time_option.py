@@ -27,6 +27,15 @@ def moment(text: str, option: str, now: int) -> int:
     return time
 
 
+def length(text: str, option: str) -> int:
+    """Returns the ns of `30s`, `10m`, `2h`, `3d`; raises ConfigError, which names the option."""
+    span = _SPAN.fullmatch(text.strip())
+    if span is None or int(span[1]) == 0:
+        msg = f"{option} {_shown(text)}: a span like 30s, 10m or 2h, please"
+        raise ConfigError(msg)
+    return int(span[1]) * _UNITS[span[2]] * SECOND
+
+
 def _calendar(text: str, option: str) -> int:
     try:
         found = datetime.fromisoformat(text)

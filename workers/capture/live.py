@@ -20,7 +20,7 @@ from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, DiskFull, FileBusy
 from pipeline.sources import roster
 from pipeline.topics import FRAMES
-from pipeline.types import SECOND, Record
+from pipeline.types import SECOND, Record, Roster, SiteConfig
 from workers.capture import factory
 from workers.capture.capture import Publish
 from workers.capture.clock import UtcClock
@@ -38,6 +38,7 @@ from workers.runtime.status import Status
 log = logging.getLogger("fusewatch")
 
 Thread = tuple[str, Callable[[], None]]  # its name, and the function that runs in it until the stop
+Judged = Callable[[str], SiteConfig | None]  # site -> what judges it now; None: unknown
 Last = Callable[[str, str], bytes | None]  # topic, key -> the newest stored value
 
 
@@ -51,6 +52,7 @@ class CaptureContext(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     clock: UtcClock
     stop: threading.Event
+    judged: Judged = lambda site: None
 
 
 def select_sites(settings: Config, sites: Sequence[str]) -> Config:
@@ -87,7 +89,7 @@ def threads(
             "are stamped that much ahead until it has caught up",
             clock.ahead / SECOND,
         )
-    watch, keep = HeartbeatMonitor(clock), _warning(store)
+    watch, keep = HeartbeatMonitor(clock), _warning(_naming(place.judged, store))
 
     def publish(topic: str, records: Sequence[Record]) -> None:
         watch.saw(topic, records)
@@ -194,6 +196,23 @@ def _speak(stop: threading.Event, watch: HeartbeatMonitor, store: Publish) -> No
         for topic, record in watch.speak():
             with suppress(DiskFull, FileBusy):  # a warning was logged; the next second tries again
                 store(topic, [record])
+
+
+def _naming(judged: Judged, store: Publish) -> Publish:
+    """The same store, in which each roster also says what judges its site."""
+
+    def named(record: Record) -> Record:
+        config = judged(record.site) if isinstance(record, Roster) else None
+        if config is None:
+            return record
+        return msgspec.structs.replace(
+            record, config=config.hash, head=config.head_sha256, since=config.start
+        )
+
+    def keep(topic: str, records: Sequence[Record]) -> None:
+        store(topic, [named(record) for record in records])
+
+    return keep
 
 
 def _warning(store: Publish) -> Publish:

@@ -25,9 +25,9 @@ from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
 from workers.stored.chunks import (
     Chunk,
-    First,
     Missing,
     Observed,
+    chunk_topic,
     chunks_between,
     is_chunk,
     missing,
@@ -80,6 +80,7 @@ class FrameJudging:
     ) -> None:
         self._config, self._selected, self._pace = config, selected, pace
         self._since, self._until = since, until
+        self._wanted = min(floors.values(), default=since)  # ns; the first incident begins here
         self._make = partial(
             Line,
             config,
@@ -92,7 +93,8 @@ class FrameJudging:
         )
         self._lines: dict[int, Line] = {}
         self._alerts: list[Alert] = []
-        self._firsts: dict[str, First] = {}  # by topic
+        self._firsts: dict[str, int] = {}  # topic -> start of its first chunk, ns
+        self._instead: Counter[str] = Counter()  # topic -> observations that stand for chunks
         self._over: Counter[str] = Counter()
         self._frames = 0
         self.entries = 0
@@ -105,7 +107,7 @@ class FrameJudging:
         """
         end = self._until + longest
         self._observed = Observed.between(stored, begin, end)
-        chunks = chunks_between(stored, begin, end)
+        chunks = chunks_between(self._config, stored, begin, end)
         for batch in self._pace.batches(chunks, _time_of):
             if self._reaches(batch) >= self._until and self._done():
                 break
@@ -116,7 +118,7 @@ class FrameJudging:
                 "storage.frames; --from observations judges what was seen and heard"
             )
             raise OutsideError(msg)
-        self._missing = missing(self._config, self._firsts, stored, self._since)
+        self._missing = missing(self._firsts, self._instead)
 
     def result(self) -> Rejudged:
         """Returns what was judged."""
@@ -158,7 +160,7 @@ class FrameJudging:
         if record is None:
             line.bus.publish(chunk.topic, entry.key, entry.value, entry.trace)
             return
-        if not self._selected.judges(site):
+        if chunk.topic != topics.OBSERVATIONS and not self._selected.judges(site):
             # Its event times let the partition's time go on, as live; nothing more is needed.
             goes_on = Progress(site=site, source=record.source, upto=event_start(record))
             line.bus.publish(topics.OBSERVATIONS, site, codec.encode(goes_on), entry.trace)
@@ -166,9 +168,11 @@ class FrameJudging:
         kept = self._selected.kept(record)
         if kept is None:
             return
+        of = chunk_topic(record)
+        if of is not None and self._selected.judges(site) and record.start >= self._wanted:
+            self._instead[of] += 1
         if is_chunk(record):
-            first = First(entry.partition, entry.offset, event_start(record))
-            self._firsts.setdefault(chunk.topic, first)
+            self._firsts.setdefault(chunk.topic, event_start(record))
         if isinstance(record, FrameChunk):
             self._frames += 1
             if self._observed.passed_over(record):

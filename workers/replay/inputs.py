@@ -7,15 +7,17 @@ log of a daemon, or Kafka).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
 
 from pipeline.config.schema import Config, KafkaBus
 from pipeline.errors import ConfigError
+from pipeline.types import BEFORE_ALL, FOREVER
 from workers.bus.history import History, history, moments
 from workers.config.loader import read_yaml
+from workers.recordings.recording import Recording, open_recording
 from workers.replay.media_scene import SUFFIXES, MediaOptions, media_scene
 from workers.replay.scene_file import MAX_SCENE_BYTES
 from workers.replay.scene_player import scene_of
@@ -58,6 +60,17 @@ class SceneInput(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.stem
 
 
+class Span(msgspec.Struct, frozen=True):
+    """The incidents that overlap `[since, until)` ns are judged.
+
+    Revisions of an earlier event time than `told_from` are not output.
+    """
+
+    since: int
+    until: int
+    told_from: int = BEFORE_ALL
+
+
 class StoredInput(msgspec.Struct, frozen=True, kw_only=True):
     """Stored entries; `kind` is `log`, `kafka` or `recording`.
 
@@ -75,16 +88,18 @@ class StoredInput(msgspec.Struct, frozen=True, kw_only=True):
         """The name of its output file, without a suffix."""
         return self.path.stem
 
-    def span(self, stored: History) -> tuple[int, int]:
-        """The span that is judged, ns."""
-        if self.selected.since is None or self.selected.until is None:
-            msg = f"{self.path}: name a span by --since"
-            raise ConfigError(msg)
-        return self.selected.since, self.selected.until
+    def span(self, stored: History) -> Span:
+        """The span that is judged; of a recording without `--since`, it is the whole.
 
-    def losses(self, stored: History) -> list[str]:
-        """What is damaged in a recording, after it was read."""
-        return []
+        What a recording has before that is its run-up, of which nothing is output.
+        """
+        since, until = self.selected.since, self.selected.until
+        if since is not None and until is not None:
+            return Span(since, until)
+        begin, end = stored.span if isinstance(stored, Recording) else (0, FOREVER)
+        marked = stored.about.since if isinstance(stored, Recording) else None
+        begin = begin if marked is None else marked
+        return Span(begin, end + 1, told_from=begin)
 
 
 Input = SceneInput | StoredInput
@@ -204,8 +219,12 @@ def _input(
 
 
 def _recording(path: Path, chosen: Selection) -> Input:
-    msg = f"{path}: recordings cannot be read yet"
-    raise ConfigError(msg)
+    @contextmanager
+    def opened() -> Iterator[History]:
+        yield open_recording(path)
+
+    open_recording(path)  # what is no recording is told before hours of work
+    return StoredInput(path=path, kind="recording", opened=opened, selected=chosen)
 
 
 def _is_media(path: Path) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from pipeline.config.schema import Config
 from pipeline.types import Alert, rfc3339
+from workers.recordings.recording import Recording
 from workers.replay.again import FRAMES, Way, judge_again
 from workers.replay.comparison import Comparison
 from workers.replay.frame_replay import FramesJudged
@@ -21,7 +22,8 @@ from workers.stored.wanted_encoders import WantedEncoders
 class StoredReplay(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a stored input; `configs` says by site which config judged it.
 
-    `entries` were read, `seconds` is the event time of the span, `took` the wall clock.
+    `entries` were read, `seconds` is the event time of the span, `took` the wall clock. `losses` is
+    what of a recording could not be read.
     """
 
     origin: str
@@ -46,7 +48,8 @@ def replay_stored(
 ) -> StoredReplay:
     """Judges a stored input again by the rules of `now` or `then`; raises as `judge_again`."""
     with one.opened() as stored:
-        since, until = one.span(stored)
+        span = one.span(stored)
+        since, until = span.since, span.until
         configs: dict[str, str] = {}
         if rules == THEN:
             then = rules_then(settings, stored, since, until, way.selected)
@@ -67,15 +70,16 @@ def replay_stored(
         began = time.monotonic()
         again = judge_again(settings, loaded, stored, since, until, heads=heads, way=way)
         took = time.monotonic() - began
+        losses = [str(each) for each in stored.losses] if isinstance(stored, Recording) else []
     return StoredReplay(
         origin=way.origin,
         rules=rules,
-        alerts=again.judged.alerts,
+        alerts=[alert for alert in again.judged.alerts if alert.time >= span.told_from],
         entries=again.judged.entries,
         compared=again.compared,
         frames=again.frames,
         configs=configs,
-        losses=one.losses(stored),
+        losses=losses,
         seconds=(until - since) / 1e9,
         took=took,
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -16,14 +18,18 @@ from pipeline import codec, topics
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
 from pipeline.ports import Entry
-from pipeline.sources import known_at
+from pipeline.sources import REPORTS_SOURCE, known_at
 from pipeline.types import (
+    FOREVER,
     Any,
     AudioChunk,
+    Described,
     Detections,
     FrameChunk,
     Progress,
     Report,
+    Sound,
+    Utterance,
     event_start,
     rfc3339,
 )
@@ -31,7 +37,6 @@ from workers.bus.history import History
 from workers.stages.sound import NOT_HEARD
 from workers.stages.speech import NOT_TRANSCRIBED
 
-_NEAR = 1000  # entries before the first chunk of a source: rosters and promises of others
 _AHEAD = 16  # entries: of so many the earliest time counts, as one clock may have jumped ahead
 
 
@@ -43,16 +48,61 @@ class Chunk(msgspec.Struct, frozen=True):
     record: Any | None
 
 
-def chunks_between(stored: History, start: int, end: int) -> Iterator[Chunk]:
-    """Yields the entries of all chunk topics that start in `[start, end)` ns, and neighbours."""
-    streams = [
-        _keyed(i, topic, stored.between(topic, start, end)) for i, topic in enumerate(topics.CHUNKS)
+def chunks_between(settings: Config, stored: History, start: int, end: int) -> Iterator[Chunk]:
+    """Yields the entries of all chunk topics that start in `[start, end)` ns, and neighbours.
+
+    Chunks are kept for a shorter time than observations, and a recording has none of its run-up. So
+    what was observed before the first chunk of a topic comes, too, as entries of `observations.v1`.
+    """
+    streams: list[Iterator[tuple[int, Chunk]]] = []
+    begins: dict[str, int] = {}
+    for topic in topics.CHUNKS:
+        for entries in _streams(stored, topic, start, end):
+            keyed = _keyed(topic, entries)
+            first = next(keyed, None)
+            if first is not None:
+                begins[topic] = min(first[0], begins.get(topic, FOREVER))
+                streams.append(chain((first,), keyed))
+    streams += [
+        _before(settings, begins, _keyed(topics.OBSERVATIONS, entries))
+        for entries in _streams(stored, topics.OBSERVATIONS, start, end)
     ]
     for _, chunk in heapq.merge(*streams, key=lambda item: item[0]):
         yield chunk
 
 
-def _keyed(number: int, topic: str, entries: Iterable[Entry]) -> Iterator[tuple[int, Chunk]]:
+def _before(
+    settings: Config, begins: Mapping[str, int], observed: Iterable[tuple[int, Chunk]]
+) -> Iterator[tuple[int, Chunk]]:
+    """What was observed of each source before the chunks of its topic begin."""
+    cameras = {(name, of) for name, site in settings.sites.items() for of in site.cameras}
+    for at, chunk in observed:
+        record = chunk.record
+        if record is None:
+            continue
+        if record.source == REPORTS_SOURCE:
+            topic = topics.REPORTS
+        else:
+            seen = (record.site, record.source) in cameras
+            topic = topics.FRAMES if seen else topics.AUDIO
+        if event_start(record) < begins.get(topic, FOREVER):
+            yield at, chunk
+
+
+@runtime_checkable
+class Partitioned(Protocol):
+    """A history that gives each partition of a topic apart; others give all of them by time."""
+
+    def streams(self, topic: str, start: int, end: int) -> Sequence[Iterator[Entry]]: ...
+
+
+def _streams(stored: History, topic: str, start: int, end: int) -> Sequence[Iterator[Entry]]:
+    if isinstance(stored, Partitioned):
+        return stored.streams(topic, start, end)
+    return [stored.between(topic, start, end)]
+
+
+def _keyed(topic: str, entries: Iterable[Entry]) -> Iterator[tuple[int, Chunk]]:
     """Yields each entry with the earliest time of the next few, by which topics are merged."""
     waiting: deque[tuple[int, Chunk]] = deque()
     for entry in entries:
@@ -114,47 +164,44 @@ class Observed(msgspec.Struct):
 
 
 class Missing(msgspec.Struct, frozen=True, kw_only=True):
-    """Chunks of a topic that were stored once and are deleted; times are RFC 3339."""
+    """Chunks of a topic that are not stored, though `observed` of them were observed once.
+
+    `begins` is the time of the first stored one, RFC 3339; empty: there is none.
+    """
 
     topic: str
-    begins: str  # what is older is no longer stored
-    wanted: str
+    begins: str
+    observed: int
 
     def __str__(self) -> str:
+        what = f"{self.topic} begins at {self.begins}" if self.begins else f"{self.topic} is empty"
         return (
-            f"{self.topic} begins at {self.begins}, and is wanted from {self.wanted} on: what came "
-            "between is no longer stored (storage.frames says how long it is kept)"
+            f"{what}: {self.observed} older observations are judged as they are, because their "
+            "chunks are no longer stored (storage.frames)"
         )
 
 
-class First(msgspec.Struct, frozen=True):
-    """The first chunk of a topic that was read; `start` is its event time, ns."""
+def missing(firsts: Mapping[str, int], observed: Mapping[str, int]) -> list[Missing]:
+    """Returns what is missing: `firsts` is the start (ns) of the first chunk by topic, `observed`
+    how many observations stand for chunks."""
+    return [
+        Missing(topic=topic, begins=_at(firsts[topic]) if topic in firsts else "", observed=count)
+        for topic, count in observed.items()
+        if count
+    ]
 
-    partition: int
-    offset: int
-    start: int
 
-
-def missing(
-    settings: Config, firsts: Mapping[str, First], stored: History, wanted: int
-) -> list[Missing]:
-    """Returns what of `wanted` (ns) on is deleted.
-
-    Where a topic is read from its oldest stored entry on, and this is not its first one, older
-    entries are deleted.
-    """
-    wants = {
-        topics.FRAMES: any(site.cameras for site in settings.sites.values()),
-        topics.AUDIO: any(site.microphones for site in settings.sites.values()),
-    }
-    found = []
-    for topic, needed in wants.items():
-        first = firsts.get(topic)
-        if not needed or first is None or first.start <= wanted:
-            continue
-        if 0 < stored.oldest(topic).get(first.partition, 0) >= first.offset - _NEAR:
-            found.append(Missing(topic=topic, begins=_at(first.start), wanted=_at(wanted)))
-    return found
+def chunk_topic(record: Any) -> str | None:
+    """The topic of the chunk of an observation; None for a record that is none."""
+    match record:
+        case Detections():
+            return topics.FRAMES
+        case Sound() | Utterance():
+            return topics.AUDIO
+        case Described():
+            return topics.REPORTS
+        case _:
+            return None
 
 
 def is_chunk(record: Any) -> bool:

@@ -6,6 +6,7 @@ It uses connections of its own, so a hung reader or producer does not block it.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from pipeline.ports import Entry
 APPENDED_EARLIER_MS = 60_000
 MAX_FETCH_BYTES = 256 << 20  # bytes; limit of one `fetch`
 FETCH_TIMEOUT = 20.0  # s; limit of one `fetch`
+MAX_HELD = 500  # records of one partition that wait for those of others
 
 T = TypeVar("T")
 
@@ -174,7 +176,11 @@ def _offsets(admin: Any, topic: str, spec: OffsetSpec) -> dict[int, int]:
 
 
 def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> Iterator[Any]:
-    """Yields the records appended from `start` (ms) to `end`; None: to the present end offset."""
+    """Yields the records appended from `start` (ms) to `end`; None: to the present end offset.
+
+    Each partition keeps its order, and the partitions are merged by append time. So who reads
+    sources that are spread over partitions gets what belongs together at about the same time.
+    """
     wait = int(ANSWER_TIMEOUT * 1000)
     consumer.assign(parts)
     ends = consumer.end_offsets(parts, timeout_ms=wait)
@@ -190,21 +196,44 @@ def _records(consumer: Any, parts: list[Any], start: int, end: int | None) -> It
         else:
             consumer.seek(part, stop)
             consumer.pause(part)
-    quiet = time.monotonic() + FETCH_TIMEOUT
-    while left:
-        for part, records in consumer.poll(timeout_ms=500, max_records=500).items():
-            quiet = time.monotonic() + FETCH_TIMEOUT
-            for record in records:
-                if part in left and record.offset < left[part]:
-                    yield record
-            # The last offsets may hold no record: only the position shows that the end is reached
-            if part in left and (not records or records[-1].offset + 1 >= left[part]):
-                del left[part]
-                consumer.pause(part)
-        for part in [
-            part for part in left if consumer.position(part, timeout_ms=wait) >= left[part]
-        ]:
+    held: dict[Any, deque[Any]] = {part: deque() for part in left}
+    while held:
+        empty = [part for part, records in held.items() if not records]
+        for part in [part for part in empty if part not in left]:
+            del held[part]
+        if any(part in left for part in empty):
+            _fill(consumer, held, left)
+        elif held:
+            part = min(held, key=lambda of: (held[of][0].timestamp, of.partition))
+            yield held[part].popleft()
+
+
+def _fill(consumer: Any, held: dict[Any, deque[Any]], left: dict[Any, int]) -> None:
+    """Polls until something came, or a partition has ended; raises KafkaTimeoutError.
+
+    `left` is the end offset of each partition that is not read to its end; what is ahead of the
+    others waits.
+    """
+    for part in left:
+        (consumer.pause if len(held[part]) > MAX_HELD else consumer.resume)(part)
+    until = time.monotonic() + FETCH_TIMEOUT
+    while True:
+        polled = consumer.poll(timeout_ms=500, max_records=500)
+        ended = []
+        for part, records in polled.items():
+            if part in left:
+                held[part] += [record for record in records if record.offset < left[part]]
+                if not records or records[-1].offset + 1 >= left[part]:
+                    ended.append(part)
+        # The last offsets may hold no record: only the position shows that the end is reached
+        wait = int(ANSWER_TIMEOUT * 1000)
+        at = {part: consumer.position(part, timeout_ms=wait) for part in left if part not in ended}
+        ended += [part for part, offset in at.items() if offset >= left[part]]
+        for part in ended:
             del left[part]
-        if time.monotonic() > quiet:
+            consumer.pause(part)
+        if polled or ended:
+            return
+        if time.monotonic() > until:
             msg = f"nothing more came within {FETCH_TIMEOUT:.0f} s"
             raise kafka.KafkaTimeoutError(msg)

@@ -1,0 +1,249 @@
+"""Writes entries of a bus into files of a folder: a new file after so many bytes or seconds.
+
+The names sort by time. Open chunks are written every two seconds, so a kill of the process loses no
+more than that.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from pipeline import codec, topics
+from pipeline.bus.private import private_folder
+from pipeline.errors import DecodeError
+from pipeline.ports import Entry
+from pipeline.types import SiteConfig
+from workers.recordings import foxglove
+from workers.recordings.entry_messages import (
+    SCHEMAS,
+    Channel,
+    media_channel,
+    take_apart,
+)
+from workers.recordings.mcap_writer import McapWriter, Written
+from workers.recordings.metadata import ABOUT, CONFIG, About, about_record, config_record
+from workers.recordings.record_schemas import record_schema, schema_name
+
+NAME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.mcap")  # of our files
+MEDIA, RECORDS = "media", "records"  # groups of chunks
+GROUPS = {topics.FRAMES: MEDIA, topics.AUDIO: MEDIA}
+CHUNK_BYTES = 4 << 20
+FLUSH_EVERY = 2.0  # s
+MOST_BYTES, MOST_SECONDS = 256 << 20, 600.0  # of a file
+LOST = "Lost"  # the type of what a recorder says of entries that it could not record
+
+
+class Lost(msgspec.Struct, frozen=True, kw_only=True):
+    """Entries that are not in the recording, and why; written into the file and read as a loss."""
+
+    topic: str
+    partition: int
+    first: int  # the first offset
+    count: int
+    reason: str
+
+
+def file_name(time: int) -> str:
+    """Returns the name of a file that is begun at `time`, in microseconds."""
+    seconds, rest = divmod(time, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{rest:06d}Z.mcap"
+
+
+def time_of_name(name: str) -> int:
+    """Returns the time of a name that matches `NAME`, in microseconds."""
+    found = datetime.strptime(name, "%Y%m%dT%H%M%S.%fZ.mcap").replace(tzinfo=UTC)
+    return int(found.timestamp()) * 1_000_000 + found.microsecond
+
+
+def _newest_name(folder: Path) -> int:
+    names = [path.name for path in folder.glob("*.mcap") if NAME.fullmatch(path.name)]
+    return time_of_name(max(names)) if names else 0
+
+
+class FolderWriter:
+    """Writes into `folder`, which is made for this user alone. Raises OSError.
+
+    After an OSError the entries since the last `flush` are lost unless they are added again: the
+    next entry begins a new file. `clock` gives ns UTC, `monotonic` seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        about: About,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+        most_bytes: int = MOST_BYTES,
+        most_seconds: float = MOST_SECONDS,
+    ) -> None:
+        self.folder = folder
+        self.bytes = 0  # written so far, in all files
+        self._about, self._clock, self._monotonic = about, clock, monotonic
+        self._most_bytes, self._most_seconds = most_bytes, most_seconds
+        self._library = f"fusewatch {metadata.version('fusewatch')}"
+        self._file: McapWriter | None = None
+        self._begun = self._flushed = 0.0
+        self._last = _newest_name(folder)  # us
+        self._channels: dict[Channel, int] = {}
+        self._configs: dict[str, Entry] = {}  # the newest of each site; each file begins with them
+        self._newest = 0  # ns; stands for the time of an entry without one
+
+    @property
+    def current(self) -> Path | None:
+        """The file that is being written."""
+        return None if self._file is None else self._file.path
+
+    def add(self, topic: str, entry: Entry) -> None:
+        """Adds an entry; entries of a partition must come in the order of their offsets."""
+        file = self._opened()
+        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
+            self._put(file, topic, entry, self._now())
+            self._note_config(entry)
+        else:
+            self._put(file, topic, entry)
+
+    def remember(self, entry: Entry) -> None:
+        """Takes what judges a site: each file that is begun from now on begins with it."""
+        self._note_config(entry)
+
+    def lost(self, lost: Lost) -> None:
+        """Says in the file which entries it lacks."""
+        file = self._opened()
+        channel = Channel(topic=lost.topic, partition=lost.partition, site="", source="", kind=LOST)
+        data = msgspec.json.encode(lost)
+        message = Written(self._number(file, channel), self._now(), lost.first, data)
+        file.add(RECORDS, [message])
+
+    def tick(self) -> bool:
+        """Writes open chunks and begins a new file, where it is time; returns whether it wrote."""
+        file = self._file
+        if file is None:
+            return False
+        now = self._monotonic()
+        if file.size >= self._most_bytes or now - self._begun >= self._most_seconds or file.full:
+            self.close()
+            return True
+        if now - self._flushed >= FLUSH_EVERY:
+            self.flush()
+            return True
+        return False
+
+    def flush(self) -> None:
+        """Writes the open chunks; after it, a kill of the process loses nothing that was added."""
+        self._flushed = self._monotonic()
+        if self._file is not None:
+            self._guarded(self._file.flush)
+
+    def close(self) -> None:
+        """Finishes the file; the next entry begins another."""
+        file = self._file
+        if file is not None:
+            self._guarded(file.finish)
+            self._file = None
+
+    def abandon(self) -> None:
+        """Closes the file as it is, without what is in its open chunks."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        before = 0 if self._file is None else self._file.size
+        try:
+            work()
+        except OSError:
+            self.abandon()
+            raise
+        finally:
+            if self._file is not None:
+                self.bytes += self._file.size - before
+
+    def _opened(self) -> McapWriter:
+        if self._file is None:
+            private_folder(self.folder)
+            self._file = McapWriter(
+                self.folder / self._name(), self._library, chunk_bytes=CHUNK_BYTES
+            )
+            self._begun = self._flushed = self._monotonic()
+            self._channels = {}
+            self._guarded(self._begin)
+        return self._file
+
+    def _begin(self) -> None:
+        """Writes what each file begins with: what it is of, and what judges its sites."""
+        assert self._file is not None  # noqa: S101, it was opened
+        written = datetime.fromtimestamp(self._clock() / 1e9, UTC).isoformat()
+        about = msgspec.structs.replace(self._about, written=written)
+        self._file.metadata(ABOUT, about_record(about))
+        for entry in sorted(self._configs.values(), key=lambda one: one.offset):
+            self._file.metadata(CONFIG, config_record(codec.decode(entry.value)))
+            self._put(self._file, topics.CONFIGS, entry, self._now())
+
+    def _now(self) -> int:
+        """An event time for what has none of its own, or one of long ago."""
+        return self._newest or self._about.since or self._clock()
+
+    def _name(self) -> str:
+        """A name by the wall time, later than those before it, also if the clock goes back."""
+        self._last = max(self._clock() // 1000, self._last + 1)
+        return file_name(self._last)
+
+    def _note_config(self, entry: Entry) -> None:
+        try:
+            config = codec.decode(entry.value)
+        except DecodeError:
+            return
+        if isinstance(config, SiteConfig):
+            if self._file is not None:
+                self._file.metadata(CONFIG, config_record(config))
+            self._configs[config.site] = entry
+
+    def _put(self, file: McapWriter, topic: str, entry: Entry, at: int | None = None) -> None:
+        """Adds an entry, with its event time or with `at` (ns)."""
+        parts = take_apart(topic, entry)
+        if at is None and parts.time is not None and parts.channel.kind != "Progress":
+            self._newest = parts.time
+        time_ = at if at is not None else self._now() if parts.time is None else parts.time
+        messages = []
+        beside = media_channel(parts.channel)
+        if parts.media is not None and beside is not None:
+            number = self._number(file, beside)
+            messages.append(Written(number, time_, entry.offset, parts.media))
+        number = self._number(file, parts.channel)
+        messages.append(Written(number, time_, entry.offset, parts.record))
+        before = file.size
+        try:
+            file.add(GROUPS.get(topic, RECORDS), messages)
+        except OSError:
+            self.abandon()
+            raise
+        self.bytes += file.size - before
+
+    def _number(self, file: McapWriter, channel: Channel) -> int:
+        known = self._channels.get(channel)
+        if known is None:
+            known = self._channels[channel] = file.channel(
+                channel.name,
+                "protobuf" if channel.kind in SCHEMAS else "json",
+                _schema(file, channel.kind),
+                {
+                    name: str(getattr(channel, name))
+                    for name in ("topic", "partition", "site", "source", "kind")
+                },
+            )
+        return known
+
+
+def _schema(file: McapWriter, kind: str) -> int:
+    if kind in SCHEMAS:
+        name = SCHEMAS[kind]
+        return file.schema(name, "protobuf", foxglove.schema(name))
+    return file.schema(schema_name(kind), "jsonschema", record_schema(kind))
