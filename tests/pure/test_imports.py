@@ -52,7 +52,7 @@ HEAVY = {
         "workers/media/motion.py",
         "workers/training/corruptions.py",
     },
-    "jinja2": {"workers/demo/page.py", "workers/explain/page.py"},
+    "jinja2": {"workers/explain/html.py"},
     "simplejpeg": {"workers/media/jpeg.py"},
     "pyaudio": {"workers/capture/microphone.py"},
     "av": {

@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.types import SECOND, rfc3339
 from workers.demo.story import Chapter, Span, Story
-from workers.explain.page import ENVIRONMENT, STYLE, data_uri, tick_step
+from workers.explain.html import ENVIRONMENT, STYLE, data_uri, tick_step
 from workers.runtime.printable import printable
 
 TEMPLATE = Path(__file__).parent / "page.html"

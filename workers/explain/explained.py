@@ -22,6 +22,7 @@ from workers.explain.observed import (
     take_pictures,
 )
 from workers.explain.refusals import SiteRefusals
+from workers.recordings.recording import Recording
 from workers.replay.again import Way, judge_again
 from workers.replay.inputs import SceneInput, StoredInput
 from workers.replay.scene_replay import ReplayOptions, replay
@@ -126,7 +127,8 @@ def explain_stored(
     """
     chosen = one.selected
     with one.opened() as stored:
-        since, until = one.span(stored)
+        span = one.span(stored)
+        since, until = span.since, span.until
         if rules == THEN:
             then = rules_then(settings, stored, since, until, chosen)
             settings, heads = then.settings, then.heads
@@ -152,7 +154,8 @@ def explain_stored(
         )
         for each in seen.values() if pictures else ():
             take_pictures(stored, each)
-        notes = [*again.compared.lines(), *one.losses(stored)]
+        losses = [str(each) for each in stored.losses] if isinstance(stored, Recording) else []
+        notes = [*again.compared.lines(), *losses]
     judged = again.judged
     return [
         _explained(
@@ -166,7 +169,11 @@ def explain_stored(
                 for found in judged.anomalies
                 if found.site == site and since <= found.start < until
             ],
-            alerts=[alert for alert in judged.alerts if alert.site == site],
+            alerts=[
+                alert
+                for alert in judged.alerts
+                if alert.site == site and alert.time >= span.told_from
+            ],
             left_out={},
             notes=notes,
         )

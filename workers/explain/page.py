@@ -6,14 +6,11 @@ and anything from elsewhere.
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 
 from pipeline.errors import ConfigError
@@ -22,17 +19,13 @@ from pipeline.types import SECOND, Alert, Described, Utterance
 from pipeline.zones import parse_points
 from workers.explain import text
 from workers.explain.explained import Explained
+from workers.explain.html import ENVIRONMENT, STYLE, data_uri
 from workers.explain.lanes import LEFT, RIGHT, Lane, LaneMaker, Scale, Trail, trails
 from workers.explain.observed import Picture
 from workers.explain.refusals import fired_seconds, near_misses, seconds_by_reason
 from workers.runtime.printable import printable
 
-HERE = Path(__file__).parent
-TEMPLATE = HERE / "page.html"
-STYLE = (HERE / "style.css").read_text(encoding="utf-8")
-ENVIRONMENT = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
+TEMPLATE = Path(__file__).parent / "page.html"
 LONGEST = 2 * 3600 * SECOND  # ns that a page shows
 ASIDE = 300 * SECOND  # ns before and after a moment, or an incident, of a longer input
 MOST_NEAR, MOST_WORDS = 30, 60  # rows of tables
@@ -151,18 +144,6 @@ def rendered(shown: View) -> str:
         colours=COLOURS,
         notes=of.notes,
     )
-
-
-def data_uri(kind: str, data: bytes) -> str:
-    """The bytes of a picture or sound as an address that needs no network."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def tick_step(seconds: float) -> float:
-    """A round number of seconds, so that a span has about ten of them."""
-    rough = seconds / 10
-    power = 10 ** math.floor(math.log10(rough))
-    return next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
 
 
 def _ticks(scale: Scale, of: Explained) -> Iterator[dict[str, Any]]:
