@@ -85,7 +85,7 @@ def unfused(reason: str, score: float, threshold: float, kinds: Iterable[str]) -
     """Why the evidence of rules, of these kinds of sources, was no anomaly together."""
     if reason == "one-kind":
         why = f"evidence of {' and '.join(kinds)} alone: fusion needs several kinds"
-        return Obstacle(why, score, threshold, near=score >= threshold)
+        return Obstacle(why, score, threshold, near=False)
     if reason == "not-fresh":
         why = "its evidence was judged with earlier windows"
         return Obstacle(why, score, threshold, near=False)

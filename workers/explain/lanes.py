@@ -14,7 +14,7 @@ from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import SECOND, Described, Detections, Sound, Utterance, ns
 from workers.explain.explained import Explained
 from workers.explain.observed import Picture
-from workers.explain.refusals import by_second
+from workers.explain.refusals import USUAL, by_second
 from workers.explain.text import cause_line
 from workers.stages.camera_tracks import CameraTracks
 
@@ -312,7 +312,7 @@ class LaneMaker:
                 text = next(t for s, t in fired.items() if s // step * step == second)
                 dots.append(Dot(x=place[0], y=place[1], kind="fired", text=text))
             else:
-                kind = "near" if refusal.near else "far"
+                kind = "near" if refusal.near and refusal.reason not in USUAL else "far"
                 text = f"{clock(refusal.start, of.zone)} {cause_line(refusal)}"
                 dots.append(Dot(x=place[0], y=place[1], kind=kind, text=text))
         about = "all sources" if source == "window" else source
@@ -337,7 +337,10 @@ class LaneMaker:
 
 def nearness(refusal: Refusal) -> float:
     """How near a rule came, 0 to less than 1: the score as a part of its threshold. Where something
-    else stood in the way, 0.9 if it alone did, and else little."""
+    else stood in the way, it is 0.9 if that alone did, and else little. What is usual is no miss.
+    """
+    if refusal.reason in USUAL:
+        return 0.05
     if refusal.share < 1:
         return min(refusal.share, 0.97)
     return 0.9 if refusal.near else 0.1
