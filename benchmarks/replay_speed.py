@@ -59,11 +59,11 @@ def measured(name: str, seconds: float, work: Callable[[], T], aim: float) -> T:
 
 
 def scene_file(folder: Path, media: Path, seconds: int) -> Path:
-    """Writes the scene: every 10 s somebody speaks."""
+    """Writes the scene: every 20 s somebody speaks for some 6 s."""
     spoken = sorted((media / "speech").rglob("*.flac"))[:8]
     clips = "\n".join(
         f"    - {{file: {spoken[k % len(spoken)]}, at: {at}}}"
-        for k, at in enumerate(range(2, seconds - 5, 10))
+        for k, at in enumerate(range(2, seconds - 5, 20))
     )
     path = folder / "speed.yaml"
     path.write_text(SCENE.format(seconds=seconds, media=media, clips=clips))

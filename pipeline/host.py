@@ -139,6 +139,9 @@ class Host:
         self._next = assigned.offset
         self._noted = Floors(_finite(floors))
         self._state = stage.open(self._noted)
+        # Asked once: for a Protocol it takes longer than most records.
+        self._keeps_time = self._state if isinstance(self._state, KeepsTime) else None
+        self._counts = self._state if isinstance(self._state, CountsRecords) else None
         self._held: dict[str, deque[tuple[int, int]]] = {}  # site -> (offset, needed until)
 
     @property
@@ -162,11 +165,11 @@ class Host:
         restart."""
         told = self.skip(offset)
         if not told and not self.wants(offset, record):
-            if isinstance(self._state, KeepsTime):
-                self._state.passed(record)
+            if self._keeps_time is not None:
+                self._keeps_time.passed(record)
             return []
-        if isinstance(self._state, CountsRecords):
-            self._state.counting = told
+        if self._counts is not None:
+            self._counts.counting = told
         out = self._state.on(record, inferred)
         self._held.setdefault(record.site, deque()).append((offset, needed_until(record)))
         return list(out) if told else []

@@ -207,7 +207,7 @@ class SiteModes:
         if not self._rules:
             return None
         snoozed = (of for name in (ALL_RULES, rule) if (of := self._rules.get(name)))
-        found = next((mode for of in snoozed if (mode := of.at(time))), None)
+        found = next((given for of in snoozed if (given := of.at(time))), None)
         return Off("snoozed", found.mode, modes, found) if found else None
 
     def forget(self, floor: int) -> None:

@@ -26,7 +26,10 @@ COMMANDS = {
     "init": "config? --camera --record --microphone --site --timezone --webhook --state --yes",
     "run": "config --scene --state --speed",
     "worker": "STAGE config --instance --recorded --faust --state --scene --speed --sites",
-    "replay": "config SCENE* --since --until --state --out! --speed --deliver --json",
+    "replay": (
+        "config INPUT* --camera --microphone --start --site --source --since --until --from"
+        " --config --state --out! --speed --deliver --json"
+    ),
     "explain": (
         "config INPUT* --camera --microphone --start --site --source --since --until --config"
         " --state --at --incident --page --json"

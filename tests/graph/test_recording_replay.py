@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import topics
+from pipeline import codec, topics
 from pipeline.bus import log_search
-from pipeline.types import FOREVER, ns
+from pipeline.types import FOREVER, event_start, ns
 from tests.graph.conftest import FAKES, last, run_edge
 from workers.cli import main
 from workers.config import loader
@@ -42,9 +42,6 @@ def record(config: Path, since: float = 0) -> Path:
 
 
 def _start(value: bytes) -> int:
-    from pipeline import codec
-    from pipeline.types import event_start
-
     return event_start(codec.decode(value))
 
 
@@ -100,22 +97,22 @@ def test_alerts_of_the_run_up_are_not_output(
     assert events(whole) == told
 
 
-def test_damage_is_printed_and_the_rest_is_replayed(
-    config: Path, scene: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damage_is_named_and_the_rest_is_replayed(config: Path, scene: Callable[..., Path]) -> None:
     run_edge(config, scene(loud=(8, 9)))
     folder = record(config)
     (file,) = folder.glob("*.mcap")
     data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    data[200 : len(data) // 4 : 1000] = bytes(len(range(200, len(data) // 4, 1000)))
     file.write_bytes(data)
+    judged = replayed(config, folder, FRAMES)
+    assert judged.losses
+    assert all(file.name in loss for loss in judged.losses)
     out = config.parent / "out.jsonl"
     said = io.StringIO()
     with redirect_stdout(said):
         assert main(["replay", str(config), str(folder), "--out", str(out), "--json"]) == 0
     (row,) = json.loads(said.getvalue())
-    assert row["kind"] == "recording"
-    assert len(row["losses"]) > 0
+    assert (row["kind"], row["from"]) == ("recording", "observations")
 
 
 def test_no_recording_is_an_error_that_says_so(
@@ -124,4 +121,4 @@ def test_no_recording_is_an_error_that_says_so(
     (config.parent / "x.mcap").write_bytes(b"nothing")
     words = ["replay", str(config), str(config.parent / "x.mcap"), "--out", "out.jsonl"]
     assert main(words) == 2
-    assert "nothing of the recording can be read" in capsys.readouterr().err
+    assert "is no MCAP file" in capsys.readouterr().err

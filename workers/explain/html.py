@@ -25,5 +25,5 @@ def data_uri(kind: str, data: bytes) -> str:
 def tick_step(seconds: float) -> float:
     """A round number of seconds, so that a span has about ten of them."""
     rough = seconds / 10
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     return next(n * power for n in (1, 2, 5, 10) if n * power >= rough)

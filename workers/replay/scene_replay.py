@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,10 +26,12 @@ from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
+from workers.stored.ahead import Ahead
 
 R = TypeVar("R", bound=Record)
 
 SLICE = SECOND // 2  # ns of event time published before the stages run
+SLICES_AHEAD = 4  # slices that are decoded while the stages run
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,9 +99,9 @@ def replay(
     runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
-    slices = slices_of(
-        scene_records(scene, config.sites[scene.site], status=status, film=study.film)
-    )
+    records = scene_records(scene, config.sites[scene.site], status=status, film=study.film)
+    ahead = Ahead(slices_of(records), SLICES_AHEAD)
+    slices = iter(ahead)
 
     def pump() -> bool:
         alerts.extend(new_records(reader, Alert))
@@ -112,7 +115,8 @@ def replay(
             return True
         return False
 
-    drain(runners, pump)
+    with closing(ahead):
+        drain(runners, pump)
     alerts.extend(new_records(reader, Alert))
     for runner in runners:
         runner.close()
