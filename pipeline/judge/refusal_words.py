@@ -68,7 +68,7 @@ def ended(incident: str, bound: str, limit: int, after: tuple[str, int] | None) 
 def untold(incident: str, one: Anomaly, remind: int) -> Obstacle:
     """Why an anomaly gave no revision; `remind` in ns."""
     why = f"{one.label} joined the open incident {incident}, which had told it"
-    event = is_event(one)
+    event = is_event(one) and bool(one.reasons)  # what goes on gives no reason again
     if event:
         after = seconds_of(remind / SECOND)
         why = f"{why}; high and critical events are told again {after} later (remind)"

@@ -119,9 +119,13 @@ def _fired(found: Sequence[Anomaly], of: Explained) -> Iterator[str]:
     for (rule, source, label), each in by_rule.items():
         best = max(one.score for one in each)
         first = clock(min(one.start for one in each), of.zone)
-        times = f", {len(each)} times" if len(each) > 1 else ""
+        times = f", {_times(len(each))}" if len(each) > 1 else ""
         where = "" if source == "window" else f", {source}"
         yield f"{first} {rule}{where}: {label} {best:.2f}{times}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def incident(of: Explained, revisions: Sequence[Alert]) -> Iterator[str]:
@@ -146,7 +150,7 @@ def incident(of: Explained, revisions: Sequence[Alert]) -> Iterator[str]:
         place = f", zone {each.zone}" if each.zone else f", line {each.line}" if each.line else ""
         yield (
             f"  {each.label} {each.score:.2f} ({each.kind}, {each.source}{place}), "
-            f"{clock(each.start, of.zone)} to {clock(each.end, of.zone)}, {each.count} times"
+            f"{clock(each.start, of.zone)} to {clock(each.end, of.zone)}, {_times(each.count)}"
         )
     if last.findings_cut:
         yield f"  and {last.findings_cut} more"
