@@ -60,6 +60,7 @@ def _names(rows: Iterable[StageRow]) -> tuple[str, ...]:
 ALL_STAGES = _names(TABLE)
 JUDGES = _names(row for row in TABLE if row.reads not in CHUNKS)
 CAPTURE, DELIVERY = "capture", "delivery"  # workers without a stage
+RECORD = "record"  # a worker that needs no other one, and none needs
 WORKERS: Mapping[str, tuple[str, ...]] = {  # worker -> the stages that it runs
     CAPTURE: (),
     **{row.worker: _names(r for r in TABLE if r.worker == row.worker) for row in TABLE},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
 
 BEGIN = 1_767_225_600  # s; 2026-01-01T00:00:00Z
-JPEG = b"\xff\xd8" + bytes(range(256)) * 40 + b"\xff\xd9"
+JPEG = b"\xff\xd8" + random.Random(1).randbytes(10_000) + b"\xff\xd9"  # does not get smaller
 Recorded = tuple[str, Entry]  # topic, entry
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pipeline.errors import ConfigError
-from pipeline.stages import BY_FAUST, WORKERS
+from pipeline.stages import BY_FAUST, RECORD, WORKERS
 from workers.cli_options import (
     Config,
     Json,
@@ -34,7 +34,7 @@ app.add_typer(dead, name="dead", rich_help_panel=Panel.SUBSCRIBERS)
 
 @command(app, "worker", Panel.KAFKA)
 def _worker(
-    stage: Annotated[str, choice_argument("STAGE", tuple(WORKERS))],
+    stage: Annotated[str, choice_argument("STAGE", (*WORKERS, RECORD))],
     config: Config,
     instance: Annotated[
         str, text_option("--instance", "NAME", "A name that stays over restarts, like vision-2.")
@@ -56,7 +56,7 @@ def _worker(
         ),
     ] = None,
 ) -> int:
-    """Run one stage in a process of its own, over Kafka."""
+    """Run one stage in a process of its own, over Kafka; `record` records into files."""
     from workers import worker
 
     order = worker.WorkerOptions(
@@ -69,6 +69,11 @@ def _worker(
         speed=speed,
         sites=tuple(sites.split(",")) if sites else (),
     )
+    if stage == RECORD:
+        from workers.recorder import worker as recorder
+
+        order.check()
+        return recorder.run(config, instance=instance, state=state)
     return worker.run(order, config)
 
 

@@ -20,12 +20,13 @@ from models import heap
 from pipeline import topics
 from pipeline.bus.log import LocalLog
 from pipeline.config.model_needs import needed_encoders
-from pipeline.config.schema import Config, LocalBus
+from pipeline.config.schema import Config, LocalBus, Recording
 from pipeline.errors import ConfigError, DiskFull, FileBusy, OutsideError
 from pipeline.judge.findings import reason_at
 from pipeline.types import SECOND, SYSTEM, Anomaly, Record, content_id
 from workers import consumers, graph
 from workers.bus.dead_letter_store import DaemonRetries
+from workers.bus.history import history
 from workers.bus.publish import publish_all
 from workers.bus.site_configs import ConfigHistory, heads_of, read_configs
 from workers.capture import factory, live
@@ -154,6 +155,8 @@ class Daemon:
             all_ = [*stages, *(delivery_consumer(delivery) for delivery in deliveries)]
             gauge = self.status.gauge
             consumers.start(all_, supervisor, offsets, self.settings.bus.stall, gauge)
+            if self.settings.recording is not None:
+                self._start_recording(self.settings.recording)
             if played is not None:
                 player = ScenePlayer(
                     self.settings,
@@ -182,6 +185,16 @@ class Daemon:
         if supervisor.error is not None:
             alert = next(node for node in nodes if node.out == topics.ALERTS)
             self._tell(alert, who, late)
+
+    def _start_recording(self, recording: Recording) -> None:
+        """Starts the thread of the continuous recording; it reads the log, and holds nothing."""
+        from workers.recorder.continuous import local_recorder  # noqa: PLC0415, few record
+
+        with history(self.settings, self.path, self.folder) as stored:
+            recorder = local_recorder(
+                self.settings, recording, self.folder, stored, self.status.gauge
+            )
+        self.supervisor.start("recording", partial(recorder.loop, self.supervisor.stop))
 
     def _configs(self, *, recorded: bool) -> ConfigHistory:
         known = (self.bus.last(topics.CONFIGS, site) for site in self.settings.sites)

@@ -123,6 +123,12 @@ SECTIONS = (
     ),
     Section(schema.Jsonl, "jsonl[]", "jsonl:\n  - {path: /var/log/alerts.jsonl}\n", ("jsonl", 0)),
     Section(schema.Storage, "storage", "storage: {cap: 50 GB, frames: 1800}\n", ("storage",)),
+    Section(
+        schema.Recording,
+        "recording",
+        "recording: {keep: 100 GB, around: always}\n",
+        ("recording",),
+    ),
     Section(schema.Api, "api", "api: {listen: '127.0.0.1:8674'}\n", ("api",)),
     Section(
         schema.Models,

@@ -15,7 +15,7 @@ from docs.generate.fields import NOTE, table
 
 ROOT = Path(__file__).resolve().parents[2]
 # Calls that count or set a value by a name; and functions that return the name of a counter
-CALLS = {"count", "counts", "_count", "_dropped", "gauge", "dropped"}
+CALLS = {"count", "counts", "_count", "_dropped", "gauge", "_gauge", "dropped"}
 BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
 RETURNS = {"_stored", "refused"}
 NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")
@@ -140,6 +140,8 @@ GAUGES = (
     Metric("failing.*", "0 or 1", "1: the last attempt to reach subscriber `*` failed."),
     Metric("spool.waiting", "records", "Wait in the spool of a capture worker (Kafka)."),
     Metric("spool.bytes", "bytes", "The size of that spool (Kafka)."),
+    Metric("recording.bytes", "bytes", "The size of the files of the continuous recording."),
+    Metric("recording.lost", "records", "Were deleted before they were recorded."),
 )
 PARTS = (
     ("The balance of a source", BALANCE, BALANCED),

@@ -61,8 +61,11 @@ class LogTail:
         except FileNotFoundError:
             return False  # nothing was ever published to this topic
         if self._link is None:
-            self._link = _connect(self._path)
-            self._inode = self._inode or inode
+            link = _connect(self._path)
+            if not _is_made(link):
+                link.close()
+                return False
+            self._link, self._inode = link, self._inode or inode
         if inode != self._inode:
             msg = f"{self._path} was made anew; its offsets begin again, so record into a new place"
             raise OutsideError(msg)
@@ -93,6 +96,8 @@ def end(folder: Path, topic: str) -> int:
         return 0
     try:
         with closing(_connect(path)) as link:
+            if not _is_made(link):
+                return 0
             sql = "SELECT seq + 1 FROM sqlite_sequence WHERE name = 'entries'"
             row = link.execute(sql).fetchone()
     except sqlite3.Error as error:
@@ -114,6 +119,12 @@ def in_use(folder: Path) -> bool:
     finally:
         os.close(held)
     return False
+
+
+def _is_made(link: sqlite3.Connection) -> bool:
+    """Whether the file has its tables: a log that is being made has none yet."""
+    sql = "SELECT count(*) FROM sqlite_master WHERE name = 'entries'"
+    return bool(link.execute(sql).fetchone()[0])
 
 
 def _connect(path: Path) -> sqlite3.Connection:

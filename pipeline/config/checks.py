@@ -53,6 +53,8 @@ def problems(config: Config) -> Iterator[Problem]:
     for to, sink in config.destinations():
         yield from known_only(sink.sites, config.sites, (*to, "sites"), "site")
     yield from tried(c.size_bytes, config.storage.cap, ("storage", "cap"), _cap)
+    if config.recording is not None:
+        yield from tried(c.size_bytes, config.recording.keep, ("recording", "keep"), _cap)
     yield from _listen(config.api.listen)
     if _weak(config.api.token):
         yield Problem(

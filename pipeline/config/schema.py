@@ -306,6 +306,17 @@ class Storage(Settings, frozen=True, kw_only=True):
     frames: Seconds = 900  # s; how long raw frames and sound are kept for evidence
 
 
+class Recording(Settings, frozen=True, kw_only=True):
+    """A continuous recording of what is captured and found, as MCAP files. They hold pictures and
+    sound."""
+
+    keep: str = "50 GB"  # the disk space for the files; the oldest are deleted; at least 100 MB
+    # `incidents`: pictures and sound are kept from a minute before an incident to a minute after
+    # it. `always`: everything is kept
+    around: Annotated[str, Meta(pattern=r"^(incidents|always)\Z")] = "incidents"
+    path: str = ""  # the folder; by default `recordings` in the state folder
+
+
 class Api(Settings, frozen=True, kw_only=True):
     """The local endpoint for reports; loopback only."""
 
@@ -323,6 +334,7 @@ class Config(Settings, frozen=True, kw_only=True):
     state: str = "~/.local/state/fusewatch"  # the folder of all that is kept; --state overrides it
     bus: LocalBus | KafkaBus = LocalBus()  # what carries the records
     storage: Storage = Storage()  # how much is kept
+    recording: Recording | None = None  # a continuous recording; by default there is none
     webhooks: tuple[Webhook, ...] = ()  # subscribers that get alerts by HTTP
     jsonl: tuple[Jsonl, ...] = ()  # files that get alerts
     models: Models = Models()  # which model does what

@@ -34,6 +34,7 @@ COMMANDS = {
         "config INPUT* --camera --microphone --start --site --source --since --until --config"
         " --state --at --incident --page --json"
     ),
+    "record": "config --out! --site --for --since --state --json",
     "check": "config --strict --words --json",
     "doctor": "config? --state --json",
     "report": "site text --author! --config --url --state",
@@ -60,7 +61,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay explain",
+    "Recordings": "replay explain record",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",

@@ -40,6 +40,7 @@ from pipeline.config.schema import (
     Microphone,
     Model,
     Models,
+    Recording,
     Site,
     Stationary,
     Storage,
@@ -378,6 +379,11 @@ def test_a_file_of_alerts_keeps_its_place_when_another_is_put_before_it(tmp_path
 @pytest.mark.parametrize("cap", ["20", "20 XB", "-1 GB", "", "1 MB", "1e9 GB"])
 def test_a_cap_is_a_size_with_a_unit(cap: str) -> None:
     assert with_top(storage=Storage(cap=cap))[0].startswith("storage.cap: ")
+
+
+@pytest.mark.parametrize("keep", ["20", "-1 GB", "1 MB"])
+def test_what_is_kept_of_recordings_is_a_size_with_a_unit(keep: str) -> None:
+    assert with_top(recording=Recording(keep=keep))[0].startswith("recording.keep: ")
 
 
 def test_sizes_are_decimal_or_binary() -> None:

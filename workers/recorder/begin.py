@@ -13,7 +13,6 @@ from pipeline import codec, topics
 from pipeline.bus import log_search, log_tail
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
-from pipeline.ports import Entry
 from pipeline.types import FOREVER, event_start
 from workers.bus.history import History
 from workers.replay.observation_replay import span
@@ -42,7 +41,7 @@ def local_offsets(settings: Config, log: Path, stored: History, since: int) -> M
         if topic == topics.ALERTS:
             found[topic] = _first_alert(log, stored, begin)
         elif topic != topics.CONFIGS:
-            found[topic] = _first(log, topic, begin if topic in RUN_UP else since)
+            found[topic] = first_offset(log, topic, begin if topic in RUN_UP else since)
     return found | {topics.CONFIGS: 0}
 
 
@@ -58,9 +57,8 @@ def _first_alert(log: Path, stored: History, start: int) -> int:
     return log_tail.end(log, topics.ALERTS)
 
 
-def _first(log: Path, topic: str, start: int) -> int:
-    """The offset of the first entry that starts at `start` (ns) or later; else the end offset."""
-    first: Entry | None = None
-    if (log / f"{topic}.db").exists():
-        first = next(log_search.between(log, topic, start, FOREVER), None)
-    return log_tail.end(log, topic) if first is None else first.offset
+def first_offset(log: Path, topic: str, start: int) -> int:
+    """Returns the offset of the first entry from `start` (ns) on; without one, the end offset."""
+    last = log_tail.end(log, topic)
+    first = next(log_search.between(log, topic, start, FOREVER), None) if last else None
+    return last if first is None else first.offset

@@ -106,7 +106,7 @@ def _follow(recorder: Recorder, end: _End, live: Callable[[], bool]) -> None:
     with _stopped_by_signals(stop):
         while not stop.is_set():
             came = recorder.step()
-            if not came and (end.reached() or not live()):
+            if not came and not recorder.behind() and (end.reached() or not live()):
                 return
             if not came:
                 stop.wait(IDLE_WAIT)
@@ -149,7 +149,9 @@ def _tails(
         raise ConfigError(msg)
     with history(settings, path, options.state) as stored:
         offsets = local_offsets(settings, log, stored, since)
-    tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
+    tails: dict[str, Tail] = {
+        topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()
+    }
     yield tails, _Life(log).goes_on, lambda topic, entry: True
 
 

@@ -57,6 +57,10 @@ class Recorder:
             self._commit()
         return came
 
+    def behind(self) -> int:
+        """Returns how many entries wait to be recorded; at least 1 while that is not known."""
+        return sum(tail.behind() for tail in self._tails.values())
+
     def finish(self) -> None:
         """Finishes the file, and closes the tails."""
         try:

@@ -12,6 +12,7 @@ from pipeline.bus.log_tail import LogTail
 from pipeline.ports import Assigned, Bus, Entry
 
 POLL_ENTRIES = 500
+KAFKA_WAIT = 0.02  # s; a client makes progress while it waits
 NOTHING = b""  # the note of a recorder: it holds no state
 
 
@@ -26,11 +27,13 @@ class Gap(msgspec.Struct, frozen=True):
 class Tail(Protocol):
     """One topic that is followed.
 
-    `poll` returns new entries; `gaps` what was deleted before them, once. `commit` is called when
-    all that was polled is on the disk. After `rewind`, `poll` returns again what was not committed.
+    `poll` returns new entries; `gaps` what was deleted before them, once. `behind` is how many
+    entries wait to be polled, at least 1 while that is not known. `commit` is called when all that
+    was polled is on the disk. After `rewind`, `poll` returns again what was not committed.
     """
 
     def poll(self) -> Sequence[Entry]: ...
+    def behind(self) -> int: ...
     def gaps(self) -> Sequence[Gap]: ...
     def commit(self) -> None: ...
     def rewind(self) -> None: ...
@@ -48,6 +51,10 @@ class LocalTail:
     def poll(self) -> Sequence[Entry]:
         """Returns new entries."""
         return self._tail.poll(POLL_ENTRIES)
+
+    def behind(self) -> int:
+        """Returns 0: after a poll that gave nothing, nothing waits."""
+        return 0
 
     def gaps(self) -> Sequence[Gap]:
         """Returns what retention deleted since the last call."""
@@ -68,11 +75,16 @@ class LocalTail:
 
 
 class KafkaTail:
-    """A topic on brokers, for a consumer group: a restart goes on where it has committed."""
+    """A topic on brokers, for a consumer group: a restart goes on where it has committed.
+
+    Each topic has a group of its own, `GROUP-frames`: one group would deal out its partitions anew
+    for each topic that joins.
+    """
 
     def __init__(self, bus: Bus, topic: str, group: str) -> None:
-        self._bus, self._topic, self._group = bus, topic, group
-        self._reader = bus.reader(topic, group)
+        self._bus, self._topic = bus, topic
+        self._group = f"{group}-{topic.removesuffix('.v1')}"
+        self._reader = bus.reader(topic, self._group)
         self._next: dict[int, int] = {}  # partition -> the offset that comes next
         self._gaps: list[Gap] = []
         self._lost = 0  # of the reader, so far
@@ -80,7 +92,7 @@ class KafkaTail:
     def poll(self) -> Sequence[Entry]:
         """Returns new entries of the partitions that this process owns."""
         found = []
-        for event in self._reader.poll(POLL_ENTRIES):
+        for event in self._reader.poll(POLL_ENTRIES, KAFKA_WAIT):
             if isinstance(event, Assigned):
                 self._next[event.partition] = event.offset
             elif isinstance(event, Entry):
@@ -89,6 +101,10 @@ class KafkaTail:
             else:
                 self._next.pop(event.partition, None)
         return found
+
+    def behind(self) -> int:
+        """Returns how many entries wait in the partitions that this process owns."""
+        return sum(map(self._reader.behind, self._next)) if self._next else 1
 
     def gaps(self) -> Sequence[Gap]:
         """Returns what retention deleted since the last call."""

@@ -27,6 +27,7 @@ from workers.recordings.mcap_writer import MAGIC, PROFILE
 CHECKSUM = "crc"  # the key of a metadata record that holds the checksum of the others
 _FOOTER = HEAD.size + 20  # bytes
 _MOST_RECORD = 1 << 20  # bytes of a record beside chunks and the index
+_MOST_BESIDE = 4 << 20  # bytes of any record between chunks
 _MOST_INDEX = 256 << 20  # bytes; of the index of a file
 _PACKED = b"\x04\x00\x00\x00zstd"  # the name of the compression, by which a walk finds a chunk
 _NAMED = HEAD.size + CHUNK_HEAD.size - 4  # where it stands in a chunk
@@ -205,13 +206,17 @@ def _keep_metadata(index: FileIndex, body: bytes) -> None:
 def _walk(file: IO[bytes], index: FileIndex, begin: int) -> None:
     """Finds the chunks of a file by their heads, and goes on behind what is damaged.
 
-    It looks into each chunk: only its content has a checksum, and not what stands beside it.
+    It looks into each chunk: only its content has a checksum, and not its length or what stands
+    beside it.
     """
     at = begin
     while at < index.size:
         try:
             opcode, length = HEAD.unpack(read_at(file, at, HEAD.size))
-            if opcode not in _OPCODES or length > index.size - at - HEAD.size:
+            most = index.size - at - HEAD.size
+            if opcode != Opcode.CHUNK:
+                most = min(most, _MOST_BESIDE)
+            if opcode not in _OPCODES or length > most:
                 msg = "a record is damaged or cut off"
                 raise Damaged(msg)
             if opcode in (Opcode.DATA_END, Opcode.FOOTER):
@@ -230,10 +235,7 @@ def _walked(file: IO[bytes], index: FileIndex, opcode: int, place: tuple[int, in
     """Takes in one record of a walk, which begins at `place[0]` and has `place[1]` bytes."""
     at, length = place
     if opcode == Opcode.CHUNK:
-        try:
-            index.chunks.append(_looked_into(file, index, at, length))
-        except Damaged as error:
-            index.lose(at, f"a chunk: {error}")
+        index.chunks.append(_looked_into(file, index, at, length))
     elif opcode in (Opcode.CHANNEL, Opcode.METADATA) and length <= _MOST_RECORD:
         body = read_at(file, at, length)[HEAD.size :]
         if opcode == Opcode.CHANNEL:

@@ -24,6 +24,7 @@ from workers.recordings import foxglove
 from workers.recordings.entry_messages import (
     SCHEMAS,
     Channel,
+    Parts,
     media_channel,
     take_apart,
 )
@@ -32,8 +33,8 @@ from workers.recordings.metadata import ABOUT, CONFIG, About, about_record, conf
 from workers.recordings.record_schemas import record_schema, schema_name
 
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z\.mcap")  # of our files
-MEDIA, RECORDS = "media", "records"  # groups of chunks
-GROUPS = {topics.FRAMES: MEDIA, topics.AUDIO: MEDIA}
+GROUPS = {topics.FRAMES: "frames", topics.AUDIO: "audio"}  # of chunks; all else is in another
+RECORDS = "records"
 CHUNK_BYTES = 4 << 20
 FLUSH_EVERY = 2.0  # s
 MOST_BYTES, MOST_SECONDS = 256 << 20, 600.0  # of a file
@@ -85,7 +86,7 @@ class FolderWriter:
         most_seconds: float = MOST_SECONDS,
     ) -> None:
         self.folder = folder
-        self.bytes = 0  # written so far, in all files
+        self._before = 0  # bytes of the files that are closed
         self._about, self._clock, self._monotonic = about, clock, monotonic
         self._most_bytes, self._most_seconds = most_bytes, most_seconds
         self._library = f"fusewatch {metadata.version('fusewatch')}"
@@ -93,8 +94,14 @@ class FolderWriter:
         self._begun = self._flushed = 0.0
         self._last = _newest_name(folder)  # us
         self._channels: dict[Channel, int] = {}
-        self._configs: dict[str, Entry] = {}  # the newest of each site; each file begins with them
+        # The newest of each site; each file begins with them.
+        self._configs: dict[str, tuple[Entry, SiteConfig]] = {}
         self._newest = 0  # ns; stands for the time of an entry without one
+
+    @property
+    def bytes(self) -> int:
+        """What was written so far, in all files."""
+        return self._before + (0 if self._file is None else self._file.size)
 
     @property
     def current(self) -> Path | None:
@@ -103,24 +110,26 @@ class FolderWriter:
 
     def add(self, topic: str, entry: Entry) -> None:
         """Adds an entry; entries of a partition must come in the order of their offsets."""
+        parts = take_apart(topic, entry)
+        self._newest = self._newest or parts.time or 0
         file = self._opened()
-        if topic == topics.CONFIGS:  # it may be of long ago, and holds from here on
-            self._put(file, topic, entry, self._now())
-            self._note_config(entry)
-        else:
-            self._put(file, topic, entry)
+        self._guarded(lambda: self._add(file, topic, entry, parts))
 
-    def remember(self, entry: Entry) -> None:
-        """Takes what judges a site: each file that is begun from now on begins with it."""
-        self._note_config(entry)
+    def remember(self, config: Entry) -> None:
+        """Takes an entry that says what judges a site: each file from now on begins with it."""
+        self._note_config(config)
 
     def lost(self, lost: Lost) -> None:
         """Says in the file which entries it lacks."""
         file = self._opened()
         channel = Channel(topic=lost.topic, partition=lost.partition, site="", source="", kind=LOST)
         data = msgspec.json.encode(lost)
-        message = Written(self._number(file, channel), self._now(), lost.first, data)
-        file.add(RECORDS, [message])
+
+        def add() -> None:
+            number = self._number(file, channel)
+            file.add(RECORDS, [Written(number, self._now(), lost.first, data)])
+
+        self._guarded(add)
 
     def tick(self) -> bool:
         """Writes open chunks and begins a new file, where it is time; returns whether it wrote."""
@@ -147,24 +156,26 @@ class FolderWriter:
         file = self._file
         if file is not None:
             self._guarded(file.finish)
+            self._before += file.size
             self._file = None
 
     def abandon(self) -> None:
         """Closes the file as it is, without what is in its open chunks."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is None:
+            return
+        file.close()
+        if file.has_chunks:
+            self._before += file.size
+        else:  # on a full disk one would be left at each attempt
+            file.path.unlink(missing_ok=True)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        before = 0 if self._file is None else self._file.size
         try:
             work()
         except OSError:
             self.abandon()
             raise
-        finally:
-            if self._file is not None:
-                self.bytes += self._file.size - before
 
     def _opened(self) -> McapWriter:
         if self._file is None:
@@ -183,9 +194,9 @@ class FolderWriter:
         written = datetime.fromtimestamp(self._clock() / 1e9, UTC).isoformat()
         about = msgspec.structs.replace(self._about, written=written)
         self._file.metadata(ABOUT, about_record(about))
-        for entry in sorted(self._configs.values(), key=lambda one: one.offset):
-            self._file.metadata(CONFIG, config_record(codec.decode(entry.value)))
-            self._put(self._file, topics.CONFIGS, entry, self._now())
+        for entry, config in sorted(self._configs.values(), key=lambda one: one[0].offset):
+            self._file.metadata(CONFIG, config_record(config))
+            self._put(self._file, topics.CONFIGS, entry, take_apart(topics.CONFIGS, entry))
 
     def _now(self) -> int:
         """An event time for what has none of its own, or one of long ago."""
@@ -196,6 +207,13 @@ class FolderWriter:
         self._last = max(self._clock() // 1000, self._last + 1)
         return file_name(self._last)
 
+    def _add(self, file: McapWriter, topic: str, entry: Entry, parts: Parts) -> None:
+        if parts.time is not None and parts.channel.kind not in ("Progress", "SiteConfig"):
+            self._newest = parts.time
+        self._put(file, topic, entry, parts)
+        if topic == topics.CONFIGS:
+            self._note_config(entry)
+
     def _note_config(self, entry: Entry) -> None:
         try:
             config = codec.decode(entry.value)
@@ -204,14 +222,12 @@ class FolderWriter:
         if isinstance(config, SiteConfig):
             if self._file is not None:
                 self._file.metadata(CONFIG, config_record(config))
-            self._configs[config.site] = entry
+            self._configs[config.site] = entry, config
 
-    def _put(self, file: McapWriter, topic: str, entry: Entry, at: int | None = None) -> None:
-        """Adds an entry, with its event time or with `at` (ns)."""
-        parts = take_apart(topic, entry)
-        if at is None and parts.time is not None and parts.channel.kind != "Progress":
-            self._newest = parts.time
-        time_ = at if at is not None else self._now() if parts.time is None else parts.time
+    def _put(self, file: McapWriter, topic: str, entry: Entry, parts: Parts) -> None:
+        # What judges a site may be of long ago, and holds from here on.
+        own = None if topic == topics.CONFIGS else parts.time
+        time_ = self._now() if own is None else own
         messages = []
         beside = media_channel(parts.channel)
         if parts.media is not None and beside is not None:
@@ -219,13 +235,7 @@ class FolderWriter:
             messages.append(Written(number, time_, entry.offset, parts.media))
         number = self._number(file, parts.channel)
         messages.append(Written(number, time_, entry.offset, parts.record))
-        before = file.size
-        try:
-            file.add(GROUPS.get(topic, RECORDS), messages)
-        except OSError:
-            self.abandon()
-            raise
-        self.bytes += file.size - before
+        file.add(GROUPS.get(topic, RECORDS), messages)
 
     def _number(self, file: McapWriter, channel: Channel) -> int:
         known = self._channels.get(channel)

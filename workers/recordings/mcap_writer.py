@@ -96,6 +96,11 @@ class McapWriter:
         """Whether the format has no number left for another channel."""
         return len(self._channels) >= MOST_CHANNELS
 
+    @property
+    def has_chunks(self) -> bool:
+        """Whether a chunk was written."""
+        return bool(self._chunks)
+
     def schema(self, name: str, encoding: str, data: bytes) -> int:
         """Writes a schema once, and returns its number."""
         known = self._schemas.get(name)
@@ -167,7 +172,7 @@ class McapWriter:
 
     def _finish_chunk(self, group: str) -> None:
         of = self._groups.pop(group)
-        content = of.builder.end()
+        content: bytes = of.builder.end()  # type: ignore[no-untyped-call]
         packed = self._zstd.compress(content)
         chunk = _encoded(
             Chunk(
@@ -254,4 +259,4 @@ class McapWriter:
 def _encoded(record: Any) -> bytes:
     builder = RecordBuilder()
     record.write(builder)
-    return bytes(builder.end())
+    return bytes(builder.end())  # type: ignore[no-untyped-call]

@@ -29,8 +29,8 @@ _PLACE = {
         },
         "raw": {
             "type": "array",
-            "items": {"type": "string", "contentEncoding": "base64"},
-            "description": "the record as it was, where these fields do not give its bytes",
+            "items": {"type": "string"},
+            "description": "in base64: the record as it was, where its fields do not give it back",
         },
     },
 }
@@ -69,6 +69,11 @@ def _plain(node: Any, parts: dict[str, Any]) -> Any:
         items = node.get("items") or next(iter(node.get("prefixItems", ())), {"type": "string"})
         kept["items"] = _plain(items, parts)
     if kept.get("type") == "object":
-        named = node.get("properties", {})
-        kept["properties"] = {name: _plain(each, parts) for name, each in named.items()}
+        named = {name: _plain(each, parts) for name, each in node.get("properties", {}).items()}
+        kept["properties"] = {name: each for name, each in named.items() if not _is_table(each)}
     return kept
+
+
+def _is_table(node: dict[str, Any]) -> bool:
+    """Whether it is an array of arrays, which Foxglove refuses in a schema."""
+    return node.get("type") == "array" and node["items"].get("type") == "array"

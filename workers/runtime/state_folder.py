@@ -27,7 +27,7 @@ log = logging.getLogger("fusewatch")
 
 # what Fusewatch keeps in a state folder; `lost+found` is the file system's
 _OURS = re.compile(
-    r"log|evidence|pictures|enabled|token|webhook-secret|\w+-password(-\d+)?|running"
+    r"log|evidence|pictures|recordings|enabled|token|webhook-secret|\w+-password(-\d+)?|running"
     r"|alerts\.jsonl.*|spool\..*|reserve|modes\.json(\.part)?"
 )
 _NOBODYS = {"lost+found"}
