@@ -102,9 +102,8 @@ class CameraTracks:
                 if box.score >= MIN_EVIDENCE and box.y2 - box.y1 < detect.min_height:
                     yield Unused("min_height", box, partial(_too_low, box, detect.min_height))
             for box in tracker.faint:
-                if any(alike(box, track.box, SAME_OBJECT) for track in tracks):
-                    continue  # a second box of an object that has a track
-                yield Unused("min_score", box, partial(_too_faint, box, detect.min_score))
+                ask = partial(_too_faint, box, detect.min_score, tracks)
+                yield Unused("min_score", box, ask)
         for box, looks, wanted in tracker.young:
             yield Unused("looks", box, partial(_too_new, box, looks, wanted))
         for track in tracks:
@@ -118,9 +117,11 @@ def _too_low(box: Box, least: float) -> Obstacle:
     return Obstacle(why, high, least, box.label)
 
 
-def _too_faint(box: Box, least: float) -> Obstacle:
+def _too_faint(box: Box, least: float, tracks: Sequence[Track]) -> Obstacle:
+    """A second box of an object that has a track stood in the way of nothing."""
+    again = any(alike(box, track.box, SAME_OBJECT) for track in tracks)
     why = below(box.label, box.score, least, "min_score")
-    return Obstacle(why, box.score, least, box.label)
+    return Obstacle(why, box.score, least, box.label, near=False if again else None)
 
 
 def _too_new(box: Box, looks: int, wanted: int) -> Obstacle:
