@@ -74,6 +74,7 @@ def test_a_clip_is_explained_as_text_as_json_and_as_a_page(
     printed = capsys.readouterr().out
     assert "Why it came (rules zone-floor" in printed
     assert "Why it closed:" in printed
+    assert re.search(r"^  22:00:\d\d person in zone floor", printed, re.M)  # it is 21:00 UTC
     assert main(["explain", *camera, "--at", "+3"]) == 0
     assert "Around 22:00:03" in capsys.readouterr().out
 

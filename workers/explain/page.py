@@ -125,6 +125,7 @@ def rendered(shown: View) -> str:
         at=shown.at,
         asked=asked[: text.MOST_NEAR],
         cause=text.cause_line,
+        local=lambda reason, alert: text.local(reason, alert, of),
         near=near[:MOST_NEAR],
         more=max(0, len(near) - MOST_NEAR),
         lasted=lambda each: (each.end - each.start) // SECOND,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
@@ -18,6 +19,8 @@ from workers.explain.refusals import (
     seconds_by_reason,
 )
 
+_UTC = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})Z ")  # how a reason of an alert begins
+_DAY = 86_400  # s
 MOST_NEAR, MOST_FAR, MOST_REASONS = 12, 8, 4  # lines
 AROUND = 5 * SECOND  # ns before and after a moment
 
@@ -124,6 +127,18 @@ def _fired(found: Sequence[Anomaly], of: Explained) -> Iterator[str]:
         yield f"{first} {rule}{where}: {label} {best:.2f}{times}"
 
 
+def local(reason: str, alert: Alert, of: Explained) -> str:
+    """A reason of an alert, with its time on the clock of the site, where it has one in UTC."""
+    found = _UTC.match(reason)
+    if found is None:
+        return reason
+    hour, minute, second = (int(each) for each in found.groups())
+    begin = alert.start // SECOND
+    today = begin // _DAY * _DAY + hour * 3600 + minute * 60 + second
+    time = min((today - _DAY, today, today + _DAY), key=lambda each: abs(each - begin))
+    return f"{clock(time * SECOND, of.zone)} {reason[found.end() :]}"
+
+
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
@@ -138,7 +153,7 @@ def incident(of: Explained, revisions: Sequence[Alert]) -> Iterator[str]:
         f"{clock(last.start, of.zone)} {end}"
     )
     yield f"Why it came (rules {', '.join(last.rules)}; modes {', '.join(last.modes) or 'none'}):"
-    yield from (f"  {reason}" for reason in last.reasons)
+    yield from (f"  {local(reason, last, of)}" for reason in last.reasons)
     yield from (f'  said: "{words}"' for words in last.transcript)
     shares = sorted(last.contributions.items(), key=lambda item: -item[1])
     if shares:
@@ -156,7 +171,8 @@ def incident(of: Explained, revisions: Sequence[Alert]) -> Iterator[str]:
         yield f"  and {last.findings_cut} more"
     yield "Revisions:"
     for alert in revisions:
-        new = f": {'; '.join(alert.reasons_new)}" if alert.reasons_new else ""
+        reasons = "; ".join(local(reason, alert, of) for reason in alert.reasons_new)
+        new = f": {reasons}" if reasons else ""
         yield (
             f"  {alert.revision} {clock(alert.time, of.zone)} {alert.state}"
             f" ({', '.join(alert.changed)}){new}"
