@@ -82,6 +82,13 @@ class Polygon(msgspec.Struct, frozen=True):
             previous = point
         return inside
 
+    def distance(self, x: float, y: float) -> float:
+        """Returns how far a point is outside, as a part of the frame; 0 inside."""
+        if self.contains(x, y):
+            return 0.0
+        borders = zip(self.points, (*self.points[1:], self.points[0]), strict=True)
+        return min(_distance((x, y), one, two) for one, two in borders)
+
 
 class LineSegment(msgspec.Struct, frozen=True):
     """A line from `first` to `second` that objects cross."""
@@ -120,11 +127,15 @@ class LineSegment(msgspec.Struct, frozen=True):
         y = before[1] + share * (after[1] - before[1])
         return _distance((x, y), self.first, self.second) <= _TOUCH
 
+    def distance(self, point: Point) -> float:
+        """Returns how far a point is from the segment, as a part of the frame."""
+        return _distance(point, self.first, self.second)
+
 
 class _Walk:
     """One track near a line."""
 
-    __slots__ = ("at", "hand", "seen", "settled", "since", "through")
+    __slots__ = ("at", "hand", "seen", "settled", "since", "through", "why")
 
     def __init__(self, at: Point) -> None:
         self.at = at  # its last point
@@ -133,6 +144,7 @@ class _Walk:
         self.since = 0  # ns; the time of `settled`
         self.through = False  # its last change of sides crossed the segment
         self.seen = 0  # ns; the time of its last point
+        self.why = ""  # it did not count at its last point
 
 
 class LineCounter:
@@ -175,16 +187,35 @@ class LineCounter:
             walk.through = self._line.passes(walk.at, point)
         walk.at, walk.hand, walk.seen = point, hand or walk.hand, time
         if abs(side) <= self._hysteresis:
+            walk.why = "it is within the hysteresis of the line"
             return None
         crossed = walk.through and walk.settled == -hand and time - walk.since < self._keep
-        walk.settled, walk.since = hand, time
         if not crossed:
+            walk.why = _uncrossed(walk, hand)
+            walk.settled, walk.since = hand, time
             return None
+        walk.settled, walk.since = hand, time
         return "in" if hand > 0 else "out"
+
+    def close(self, box: Box) -> bool:
+        """Returns whether an object stands at the line: the hysteresis away, or nearer."""
+        return self._line.distance(feet(box)) <= self._hysteresis
+
+    def missed(self, track: Hashable) -> tuple[str, float]:
+        """Returns why the last point of a track completed no crossing, and its distance from the
+        line, as a part of the frame."""
+        walk = self._walks[track]
+        return walk.why, self._line.distance(walk.at)
 
     def _forget(self, now: int) -> None:
         while self._walks and next(iter(self._walks.values())).seen <= now - self._keep:
             self._walks.popitem(last=False)
+
+
+def _uncrossed(walk: _Walk, hand: int) -> str:
+    if walk.settled != -hand:
+        return "it has not been clear of the other side before"
+    return "it passed the line too slowly" if walk.through else "it passed the line beyond its ends"
 
 
 def _distance(point: Point, one: Point, two: Point) -> float:

@@ -21,6 +21,7 @@ from typer.main import get_command
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
 from workers import (
+    cli_explain,
     cli_modes,
     cli_recordings,
     cli_replay,
@@ -197,6 +198,7 @@ def _run(config: Config, scene: Scene = None, state: State = None, speed: Speed 
 
 
 command(app, "replay", Panel.RECORDINGS)(cli_replay.replay)
+command(app, "explain", Panel.RECORDINGS)(cli_explain.explain)
 
 
 for name, function in (

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from pipeline.config.model_needs import pose_count
 from pipeline.config.rule_kinds import SoundRule
 from pipeline.config.schema import Config, Detect, Hear
+from pipeline.judge.refusal import CollectorOf
 from pipeline.limits import MAX_RECORD_BYTES
 from pipeline.ports import Bus, Stage
 from pipeline.run import Runner
 from pipeline.stages import ALL_STAGES, TABLE
 from pipeline.topics import FRAMES
 from workers.delivery.snapshots import evidence_names
-from workers.runtime.status import Status
+from workers.runtime.status import RefusalCounts, Status
 from workers.stages.alert import AlertStage
 from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
@@ -57,7 +59,8 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that stages are built from; `judges` are heads by site (None: as in the config).
 
     `lossless`: nothing gives way where a stage is slow. `judged` are the sites that are judged
-    (None: all).
+    (None: all). `refusals` gives who takes what stood in the way of alerts; None: live, it is
+    counted.
     """
 
     settings: Config
@@ -67,6 +70,7 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
     lossless: bool
     judges: Mapping[str, Head] | None
     judged: Container[str] | None = None
+    refusals: CollectorOf | None = None
     load: HearingLoad = msgspec.field(default_factory=HearingLoad)
 
     @property
@@ -96,7 +100,7 @@ class StageParts(msgspec.Struct, frozen=True, kw_only=True):
         return {name for name, s in sites.items() if any(isinstance(r, SoundRule) for r in s.rules)}
 
 
-def nodes(
+def nodes(  # noqa: PLR0913
     settings: Config,
     encoders: Encoders,
     status: Status,
@@ -106,13 +110,14 @@ def nodes(
     judges: Mapping[str, Head] | None = None,
     lossless: bool | None = None,
     judged: Container[str] | None = None,
+    refusals: CollectorOf | None = None,
 ) -> Iterator[Node]:
     """Yields the stages of the graph, or only the named ones, in the order of the records' flow.
 
     `recorded`: the input is a scene; every frame counts and a lost source is part of the recording.
     `judges`: heads by site, in place of the heads that the config names. `lossless`: every frame
     counts, though the input was live; by default as `recorded`. `judged`: only these sites are
-    judged.
+    judged. `refusals` gives the collector of what stood in the way of a site's alerts.
     """
     parts = StageParts(
         settings=settings,
@@ -122,6 +127,7 @@ def nodes(
         lossless=recorded if lossless is None else lossless,
         judges=judges,
         judged=judged,
+        refusals=refusals,
     )
     for row in TABLE:
         if row.name in stages:
@@ -146,7 +152,10 @@ def _fusion(of: StageParts) -> FusionStage:
         for name, site in of.settings.sites.items()
     }
     heads = load_heads(of.settings) if of.judges is None else of.judges
-    return FusionStage(plans, heads, of.status.presence, of.judged)
+    refusals: CollectorOf = of.refusals or (lambda site: None)
+    if of.refusals is None and not of.lossless:
+        refusals = partial(RefusalCounts, of.status)
+    return FusionStage(plans, heads, of.status.presence, of.judged, refusals)
 
 
 def _alert(of: StageParts) -> AlertStage:
@@ -157,7 +166,8 @@ def _alert(of: StageParts) -> AlertStage:
         shown = (group,) if group in cameras else cameras
         return evidence_names(site, alert, revision, shown)
 
-    return AlertStage({name: site_incidents(site) for name, site in sites.items()}, names)
+    plans = {name: site_incidents(site) for name, site in sites.items()}
+    return AlertStage(plans, names, of.refusals or (lambda site: None))
 
 
 MAKE: Mapping[str, Callable[[StageParts], Stage]] = {

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Calls that count or set a value by a name; and functions that return the name of a counter
 CALLS = {"count", "counts", "_count", "_dropped", "gauge", "_gauge", "dropped"}
 BY_FOLDER = {"capture": {"_told"}, "delivery": {"_tell"}}  # the same, in these folders alone
-RETURNS = {"_stored"}
+RETURNS = {"_stored", "refused"}
 NAME = re.compile(r"[a-z_]+(\.[a-z*-]+)?")
 APART = "training"  # a folder whose `count` is of something else
 
@@ -120,6 +120,13 @@ SPEECH = (
     Metric("not_understood", "utterances", "Had a transcript that is not believed."),
     Metric("not_transcribed.behind", "utterances", "Were found only: hearing was too far behind."),
 )
+RULES = (
+    Metric(
+        "refused.*",
+        "times",
+        "`*` is a rule and a reason, as in `refused.zone-floor.min_score`: this stood in the way.",
+    ),
+)
 DELIVERY = (
     Metric("delivered", "alerts", "The subscriber answered 2xx, or the file has them."),
     Metric("filtered", "alerts", "Are not for this subscriber: another site or a lower severity."),
@@ -143,6 +150,14 @@ PARTS = (
         "Speech",
         "The source is the microphone's name and `/speech`, such as `room/speech`.\n",
         SPEECH,
+    ),
+    (
+        "Rules",
+        "The source is `rules/` and the name of the camera or microphone, such as `rules/desk`; it is"
+        " `rules/window` for the\njudgements of windows. The config and the number of reasons bound how"
+        " many counters there are. [Why did it not\ncome?](../guides/explain.md#reasons) lists the"
+        " reasons. A replay does not count them.\n",
+        RULES,
     ),
     ("Delivery", "The source is `delivery/` and the name of the subscriber.\n", DELIVERY),
     ("Gauges", "", GAUGES),

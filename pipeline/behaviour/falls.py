@@ -8,6 +8,7 @@ lies down takes longer. `docs/explanations/behaviours.md` says how the numbers w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -15,6 +16,8 @@ from msgspec.structs import replace
 from pipeline.behaviour.found import Behaviour, behaviour, ramp
 from pipeline.behaviour.persons import Person
 from pipeline.behaviour.posture import Posture
+from pipeline.judge.refusal import Obstacle, Refuse
+from pipeline.judge.refusal_words import below, seconds_of
 from pipeline.types import SECOND, ns
 
 RISEN = 0.2  # of the body: who has risen so far has got up
@@ -56,7 +59,9 @@ class Falls:
         self._down: dict[int, _Down] = {}  # by the number of the person
         self._told: dict[int, int] = {}  # likewise; ns
 
-    def see(self, persons: Sequence[Person], time: int) -> list[Behaviour]:
+    def see(
+        self, persons: Sequence[Person], time: int, refuse: Refuse | None = None
+    ) -> list[Behaviour]:
         """Returns the falls that are certain in this frame, each once."""
         known = {one.number for one in persons}
         self._down = {number: down for number, down in self._down.items() if number in known}
@@ -76,6 +81,8 @@ class Falls:
                     found.append(self._fall(one, down))
                 self._told[one.number] = time
                 down = replace(down, told=True)
+            elif refuse is not None and not down.told:
+                refuse("behaviour", partial(self._not_yet, down, time))
             self._down[one.number] = down
         return found
 
@@ -88,6 +95,16 @@ class Falls:
         """Whether a person is down for long enough, and was seen so in more than one frame."""
         sure = down.score >= self._least and down.times > 1
         return sure and time - down.time >= ns(self._limits.stays)
+
+    def _not_yet(self, down: _Down, time: int) -> Obstacle:
+        """Why a person who comes down has not fallen."""
+        score = round(down.score, 3)
+        if score < self._least:
+            return Obstacle(below("fall", score, self._least), score, self._least, "fall")
+        stays = seconds_of(self._limits.stays)
+        on = seconds_of((time - down.time) / SECOND)
+        why = f"fall {score:.2f}: down for {on} < {stays}, or seen down in one frame only"
+        return Obstacle(why, score, self._least, "fall")
 
     def _follow(self, one: Person, time: int) -> _Down | None:
         """What is known of a person on the floor: a new fall, or the one before."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from pipeline.behaviour.found import Behaviour, behaviour
 from pipeline.behaviour.persons import Person, place
 from pipeline.behaviour.posture import SURE
 from pipeline.judge.pose import Joint, Pose, unpack
+from pipeline.judge.refusal import Obstacle, Refuse
+from pipeline.judge.refusal_words import below
 from pipeline.types import SECOND, Box
 
 WINDOW = 2 * SECOND  # ns; of which a row is made
@@ -117,7 +120,13 @@ class Fights:
         self._until: int | None = None  # ns; when the fight was last seen
 
     def see(
-        self, persons: Sequence[Person], aspect: float, time: int, *, gated: bool
+        self,
+        persons: Sequence[Person],
+        aspect: float,
+        time: int,
+        *,
+        gated: bool,
+        refuse: Refuse | None = None,
     ) -> list[Behaviour]:
         """Returns the fight that begins in this frame, if one does."""
         if gated:  # nothing moves
@@ -127,6 +136,8 @@ class Fights:
         scores = self._head([row for row, _ in rows]) if rows else ()
         score = fight_score(scores)
         if score < self._least:
+            if refuse is not None and rows:
+                refuse("behaviour", partial(_too_weak, round(score, 3), self._least))
             return []
         lasts = self._until is not None and time - self._until <= PAUSE
         self._until = time
@@ -146,6 +157,10 @@ class Fights:
 def fight_score(scores: Sequence[float]) -> float:
     """The score of a camera: the mean of those of its persons."""
     return sum(scores) / len(scores) if scores else 0.0
+
+
+def _too_weak(score: float, least: float) -> Obstacle:
+    return Obstacle(below("fight", score, least), score, least, "fight")
 
 
 def _shown(box: Box, aspect: float, time: int, before: _Shown | None) -> _Shown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -10,6 +11,8 @@ from pipeline.behaviour.falls import Falls
 from pipeline.behaviour.found import Behaviour, behaviour, ramp
 from pipeline.behaviour.persons import Person
 from pipeline.behaviour.posture import Posture
+from pipeline.judge.refusal import Obstacle, Refuse
+from pipeline.judge.refusal_words import below, seconds_of
 from pipeline.types import SECOND
 
 PAUSE = SECOND  # ns; a person who does not seem to lie for so long has got up
@@ -45,28 +48,44 @@ class Lying:
         self._runs: dict[int, _Run] = {}  # by the number of the person
 
     def see(
-        self, persons: Sequence[Person], falls: Falls, time: int, least: float = 0.5
+        self,
+        persons: Sequence[Person],
+        falls: Falls,
+        time: int,
+        least: float = 0.5,
+        refuse: Refuse | None = None,
     ) -> list[Behaviour]:
         """Returns who has lain for the whole span with a score of `least` or more, each once."""
         known = {one.number for one in persons}
         self._runs = {number: run for number, run in self._runs.items() if number in known}
         found = []
         for one in persons:
-            run = self._run(one, falls, time, least)
+            run = self._run(one, falls, time, least, refuse)
             shown = run is not None and one.seen == time
             if run is not None and shown and not run.told and time - run.since >= self._span:
                 run.told = True
                 seconds = self._span / SECOND
                 found.append(behaviour("lying", one.box, run.score, f"for {seconds:g} s"))
+            elif refuse is not None and run is not None and not run.told:
+                refuse("seconds", partial(self._too_short, time - run.since))
         return found
 
-    def _run(self, one: Person, falls: Falls, time: int, least: float) -> _Run | None:
+    def _too_short(self, lasted: int) -> Obstacle:
+        seconds, wanted = lasted / SECOND, self._span / SECOND
+        why = f"lying for {seconds_of(seconds)} < {seconds_of(wanted)}"
+        return Obstacle(why, round(seconds, 3), wanted, "lying")
+
+    def _run(
+        self, one: Person, falls: Falls, time: int, least: float, refuse: Refuse | None
+    ) -> _Run | None:
         run = self._runs.get(one.number)
         if one.seen < time:
             return run
         score = self.score(one.now)
         if falls.fallen(one, time - self._memory):
             score = max(score, 0.5 + score / 2)
+        if refuse is not None and score < least:
+            refuse("behaviour", partial(_too_weak, score, least))
         if score >= least:
             if run is None:
                 run = self._runs[one.number] = _Run(time, time, score)
@@ -86,3 +105,8 @@ class Lying:
             return alone
         level = ramp(abs(now.trunk), at.trunk, 0), ramp(now.flat, at.flat, at.flat / 2)
         return max(min(level), alone)
+
+
+def _too_weak(score: float, least: float) -> Obstacle:
+    score = round(score, 3)
+    return Obstacle(below("lying", score, least), score, least, "lying")

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from pipeline.behaviour.found import Behaviour, behaviour, ramp
+from pipeline.judge.refusal import Obstacle, Refuse
+from pipeline.judge.refusal_words import below, seconds_of
 from pipeline.judge.rules import TrackedFrame
 from pipeline.judge.track import Track
 from pipeline.types import SECOND, ns
@@ -29,7 +32,7 @@ class Running:
         self._least = least
         self._ran: dict[int, int] = {}  # track -> when it last ran, ns
 
-    def see(self, seen: TrackedFrame) -> Iterator[Behaviour]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
         """Yields who begins to run in this frame."""
         time = seen.start
         self._ran = {track: at for track, at in self._ran.items() if time - at < SLOW}
@@ -39,6 +42,8 @@ class Running:
             speed = _speed(track)
             score = ramp(speed, RUNS, 2 * RUNS)
             if score < self._least:
+                if refuse is not None:
+                    refuse("behaviour", partial(_too_weak, "running", score, self._least))
                 continue
             if track.id not in self._ran:
                 yield behaviour("running", track.box, score, f"{speed:.1f} bodies a second")
@@ -53,7 +58,7 @@ class Abandoned:
         self._beside: dict[int, int] = {}  # bag -> when a person was last beside it, ns
         self._told: set[int] = set()
 
-    def see(self, seen: TrackedFrame) -> Iterator[Behaviour]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
         """Yields the bags that become abandoned in this frame, each once."""
         bags = [track for track in seen.tracks if track.label in BAGS]
         persons = [track for track in seen.tracks if track.label == "person"]
@@ -70,6 +75,15 @@ class Abandoned:
                 self._told.add(bag.id)
                 why = f"nobody beside it for {self._span / SECOND:g} s"
                 yield behaviour("abandoned-object", bag.box, bag.score, why)
+            elif refuse is not None and bag.id not in self._told:
+                self._refuse("abandoned-object", bag, min(alone, self._span), refuse)
+
+    def _refuse(self, label: str, bag: Track, alone: int, refuse: Refuse) -> None:
+        if bag.score < self._least:
+            refuse("behaviour", partial(_too_weak, label, bag.score, self._least))
+        else:
+            what = f"{bag.label} with nobody beside it, at rest,"
+            refuse("seconds", partial(_too_short, label, what, alone, self._span))
 
 
 class AtRest:
@@ -79,21 +93,41 @@ class AtRest:
         self._span, self._least = span, least
         self._told: set[int] = set()
 
-    def see(self, seen: TrackedFrame) -> Iterator[Behaviour]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
         """Yields the vehicles that have rested for the whole span, each once while it rests."""
         vehicles = [track for track in seen.tracks if track.label in VEHICLES]
         self._told &= {vehicle.id for vehicle in vehicles}
         for vehicle in vehicles:
+            rested = seen.start - vehicle.first_seen
             if vehicle.moved(self._span) >= RESTS:
                 self._told.discard(vehicle.id)
+                rested = 0
             elif (
-                seen.start - vehicle.first_seen >= self._span
+                rested >= self._span
                 and vehicle.id not in self._told
                 and vehicle.score >= self._least
             ):
                 self._told.add(vehicle.id)
                 why = f"for {self._span / SECOND:g} s"
                 yield behaviour("vehicle-at-rest", vehicle.box, vehicle.score, why)
+                continue
+            if refuse is not None and vehicle.id not in self._told:
+                label, what = "vehicle-at-rest", f"{vehicle.label} at rest"
+                if vehicle.score < self._least:
+                    refuse("behaviour", partial(_too_weak, label, vehicle.score, self._least))
+                else:
+                    refuse("seconds", partial(_too_short, label, what, rested, self._span))
+
+
+def _too_weak(label: str, score: float, least: float) -> Obstacle:
+    score = round(score, 3)
+    return Obstacle(below(label, score, least), score, least, label)
+
+
+def _too_short(label: str, what: str, lasted: int, span: int) -> Obstacle:
+    seconds, wanted = lasted / SECOND, span / SECOND
+    why = f"{what} for {seconds_of(seconds)} < {seconds_of(wanted)}"
+    return Obstacle(why, round(seconds, 3), wanted, label)
 
 
 def _speed(track: Track) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from pipeline.behaviour.falls import Falls
@@ -13,6 +14,8 @@ from pipeline.behaviour.objects import Abandoned, AtRest, Running
 from pipeline.behaviour.persons import Persons
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schedule import Schedule
+from pipeline.judge.refusal import OFF, Obstacle, Refuse
+from pipeline.judge.refusal_words import off_hours
 from pipeline.judge.rules import VISION, Make, RuleContext, RuleFinding, TrackedFrame, VisionRule
 from pipeline.types import ns
 from pipeline.zones import Polygon
@@ -61,26 +64,50 @@ class BehaviourJudge:
         self._others = [make() for label, make in makers.items() if label in least]
         self._lying = Lying(ns(rule.seconds), ns(horizon - BehaviourRule.BEGINNING))
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding for each behaviour that becomes certain in this frame."""
         if seen.source != self._camera:
             return ()
-        told = list(self._told(seen))
-        if not seen.watched or not self._schedule.contains(seen.start, self._timezone):
+        holds = seen.watched and self._schedule.contains(seen.start, self._timezone)
+        told = list(self._told(seen, refuse if holds else None))
+        if not holds:
+            if refuse is not None:
+                refuse("schedule" if seen.watched else OFF, partial(self._off, seen, told))
             return ()
+        if refuse is not None:
+            self._refuse(seen, told, refuse)
         return [self._finding(each, seen) for each in told if self._inside(each)]
 
-    def _told(self, seen: TrackedFrame) -> Iterator[Behaviour]:
+    def _refuse(self, seen: TrackedFrame, told: Sequence[Behaviour], refuse: Refuse) -> None:
+        for each in told:
+            if not self._inside(each):
+                refuse("zone", partial(self._outside, each))
+        for unused in seen.unused:
+            if unused.box is None:
+                refuse(unused.reason, unused.ask)
+
+    def _outside(self, each: Behaviour) -> Obstacle:
+        why = f"{WORDS[each.label]} outside zone {self._rule.zone}"
+        return Obstacle(why, each.score, self._rule.labels[each.label], each.label)
+
+    def _off(self, seen: TrackedFrame, told: Sequence[Behaviour]) -> Obstacle:
+        score = max((each.score for each in told if self._inside(each)), default=None)
+        why = off_hours(self._rule.schedule, seen.start, self._timezone)
+        return Obstacle(why, score, near=score is not None)
+
+    def _told(self, seen: TrackedFrame, refuse: Refuse | None) -> Iterator[Behaviour]:
         persons, least = self._persons.see(seen), self._rule.labels
-        falls = self._falls.see(persons, seen.start)
+        falls = self._falls.see(persons, seen.start, refuse if "fall" in least else None)
         if "fall" in least:
             yield from falls
         if "lying" in least:
-            yield from self._lying.see(persons, self._falls, seen.start, least["lying"])
+            yield from self._lying.see(persons, self._falls, seen.start, least["lying"], refuse)
         for other in self._others:
-            yield from other.see(seen)
+            yield from other.see(seen, refuse)
         if self._fights is not None:
-            yield from self._fights.see(persons, seen.aspect, seen.start, gated=seen.gated)
+            yield from self._fights.see(
+                persons, seen.aspect, seen.start, gated=seen.gated, refuse=refuse
+            )
 
     def _inside(self, each: Behaviour) -> bool:
         return self._zone is None or self._zone.contains(*each.feet)

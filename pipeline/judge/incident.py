@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from pipeline.judge import findings
+from pipeline.judge import findings, refusal_words
 from pipeline.judge.again import Reminder
 from pipeline.judge.findings import FoldedFinding, Key, Text
+from pipeline.judge.refusal import INCIDENT, Collector
 from pipeline.types import SECOND, SEVERITIES, Alert, Anomaly, Presence, content_id
 
 # site, group, alert id, revision -> names of files
@@ -151,11 +153,19 @@ class IncidentFold:
     """The incidents of one site, kind and group: `on` adds an anomaly, `advance` a watermark.
 
     `floor` is that of a restart: anomalies that start before it belong to closed incidents.
+    `refusals` takes why an incident was cut, and why an anomaly gave no revision.
     """
 
     def __init__(
-        self, timing: Timing, evidence: EvidenceNames, floor: int = 0, group: str = ""
+        self,
+        timing: Timing,
+        evidence: EvidenceNames,
+        floor: int = 0,
+        group: str = "",
+        refusals: Collector | None = None,
     ) -> None:
+        self._refusals = refusals
+        self._cut: Incident | None = None  # the last one that closed
         self._timing = timing
         self._evidence = evidence
         self._floor = floor
@@ -200,6 +210,8 @@ class IncidentFold:
                 alerts += self._aside(whole, later, watermark)
                 continue
             alerts.append(self._say("closed", ("closed",), watermark))
+            self._refuse_cut(whole, min(self._waiting, key=_order, default=None), self._over(whole))
+            self._cut = whole
             self.closed.add((whole.start, whole.latest))
             self._open = None
             alerts += self._settle(watermark)
@@ -209,6 +221,26 @@ class IncidentFold:
     def _first(self) -> Incident | Anomaly | None:
         held = [*self._waiting, *((self._open,) if self._open else ())]
         return min(held, key=_order, default=None)
+
+    def _refuse_cut(self, cut: Incident, after: Incident | Anomaly | None, start: int) -> None:
+        """Says why an incident ended, and how long after it the next finding came."""
+        if self._refusals is not None:
+            bound = self._bound(cut)
+            limit = getattr(self._timing, bound)
+            gap = None if after is None else (after.label, after.start - cut.end)
+            ask = partial(refusal_words.ended, self._id(cut), bound, limit, gap)
+            self._refusals.refuse(INCIDENT, self._group, start, bound, ask)
+
+    def _bound(self, of: Incident) -> str:
+        """What ends an incident."""
+        timing = self._timing
+        lasts = of.start + timing.max_duration <= of.end + timing.close_after
+        return "max_duration" if lasts else "close_after"
+
+    def _id(self, of: Incident) -> str:
+        # Under another `incidents.group` the same anomaly opens another incident.
+        whose = (self._group,) if self._group else ()
+        return content_id(of.site, of.opened_by, *whose)
 
     def _over(self, of: Incident | Anomaly) -> int:
         timing = self._timing
@@ -225,7 +257,7 @@ class IncidentFold:
         if opens:
             self._waiting.sort(key=_order)
             self._begin(self._waiting.pop(0))
-        again = False
+        again, joined = False, list[Anomaly]()
         while self._open and (near := self._near(self._open)):
             self._waiting.remove(near)
             self._newest = near.end
@@ -233,14 +265,23 @@ class IncidentFold:
             if self._reminder.again(near):
                 again = True
                 self._retold |= {(near.start, findings.reason_of(near))}
+            if self._refusals is not None:
+                joined.append(near)
         if self._open is None:
             return
+        if opens and self._cut is not None:
+            self._refuse_cut(self._cut, self._open, self._open.start)
         changed: tuple[str, ...] = ("opened",) if opens else ()
         if not opens and self._said is not None:
             changed = self._open.changed(self._said) + (("again",) if again else ())
         if changed:
             # A waiting anomaly may join before the watermark reaches its end.
             yield self._say("opened" if opens else "updated", changed, max(time, self._newest))
+        elif self._refusals is not None:
+            incident, remind = self._id(self._open), self._timing.remind
+            for one in joined:
+                ask = partial(refusal_words.untold, incident, one, remind)
+                self._refusals.refuse(one.rule, one.source, one.start, "joined", ask)
 
     def _begin(self, anomaly: Anomaly) -> None:
         self._open, self._newest = Incident.opened(anomaly), anomaly.end
@@ -286,9 +327,7 @@ class IncidentFold:
         self._said = incident
         self._reminder.revised()
         self._retold = findings.ends(self._retold)
-        # Under another `incidents.group` the same anomaly opens another incident.
-        whose = (self._group,) if self._group else ()
-        alert_id = content_id(incident.site, incident.opened_by, *whose)
+        alert_id = self._id(incident)
         revision, self._revision = self._revision, self._revision + 1
         before, reasons = self._reasons, findings.lines(incident.all_reasons | self._retold)
         self._reasons = frozenset(reasons)

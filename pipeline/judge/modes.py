@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,6 +18,7 @@ from pipeline.config.rule_kinds import rule_names
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.config.site_modes import AUTO, SNOOZED
+from pipeline.judge.refusal_words import clock, town
 from pipeline.types import BEFORE_ALL, SECOND, Anomaly, Mode, Record
 
 ALL_RULES = "*"
@@ -82,6 +84,24 @@ class ModePlan(msgspec.Struct, frozen=True, kw_only=True):
         if mode.rule not in (ALL_RULES, *self.rules):
             return "the site has no rule of this name"
         return "" if mode.mode in (SNOOZED, AUTO) else "a rule takes the mode `snoozed` or `auto`"
+
+
+class Off(NamedTuple):
+    """Why a rule does not hold: the mode of the site (`mode`), or a snooze (`snoozed`)."""
+
+    reason: str
+    mode: str
+    holds_in: frozenset[str]
+    snooze: Mode | None = None
+
+    def why(self, zone: ZoneInfo) -> str:
+        """Says it to a person."""
+        if self.snooze is None:
+            return f"mode {self.mode}: the rule holds in {', '.join(sorted(self.holds_in))}"
+        what = "all rules are snoozed" if self.snooze.rule == ALL_RULES else "the rule is snoozed"
+        until = self.snooze.until
+        end = "" if until is None else f" until {clock(until, zone)} in {town(zone)}"
+        return f"{what}{end}{f' by {self.snooze.by}' if self.snooze.by else ''}"
 
 
 class _Held(msgspec.Struct, frozen=True):
@@ -178,12 +198,17 @@ class SiteModes:
 
     def watches(self, rule: str, modes: frozenset[str], time: int) -> bool:
         """Whether a rule that holds in `modes` (none: all) judges what begins at `time`."""
-        if modes and self.at(time) not in modes:
-            return False
+        return self.off(rule, modes, time) is None
+
+    def off(self, rule: str, modes: frozenset[str], time: int) -> Off | None:
+        """Why a rule that holds in `modes` (none: all) does not judge what begins at `time`."""
+        if modes and (mode := self.at(time)) not in modes:
+            return Off("mode", mode, modes)
         if not self._rules:
-            return True
+            return None
         snoozed = (of for name in (ALL_RULES, rule) if (of := self._rules.get(name)))
-        return not any(of.at(time) for of in snoozed)
+        found = next((given for of in snoozed if (given := of.at(time))), None)
+        return Off("snoozed", found.mode, modes, found) if found else None
 
     def forget(self, floor: int) -> None:
         """Drops what cannot matter to anything that begins at `floor` or later."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -20,12 +21,15 @@ from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
 from pipeline.judge.frame_shape import WIDE
+from pipeline.judge.refusal import Obstacle, Refuse, Unused
+from pipeline.judge.refusal_words import below, off_hours
 from pipeline.judge.track import Track
 from pipeline.types import Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"
 MIN_EVIDENCE = 0.1  # lowest score that counts as evidence
 REPORT_SCORE = 0.95  # score of a person's own report
+NOT_HEARD = "no model heard the second: it holds the usual noise alone (hear.gate)"
 EARLY = 0.5  # of the way from a threshold to 1: what an early sound must reach to be sure
 
 Words = Callable[[str], Sequence[str]]  # text -> the words of the rule that it contains
@@ -59,6 +63,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
     finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
     are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
+    `unused` says why, if somebody wants to know what the tracker made no track of.
     """
 
     source: str
@@ -72,6 +77,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     loose: Sequence[Box] = ()
     gated: bool = False
     aspect: float = WIDE  # of the frame, width / height
+    unused: Sequence[Unused] = ()
 
 
 class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,21 +96,23 @@ class RuleContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VisionRule(Protocol):
-    """A rule that is applied to camera frames."""
+    """A rule that is applied to camera frames; tells `refuse` what stood in the way of findings."""
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]: ...
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]: ...
 
 
 class HearingRule(Protocol):
-    """A rule over sounds."""
+    """A rule over sounds; as `VisionRule`."""
 
-    def hear(self, sound: Sound) -> Sequence[RuleFinding]: ...
+    def hear(self, sound: Sound, refuse: Refuse | None = None) -> Sequence[RuleFinding]: ...
 
 
 class ReadingRule(Protocol):
-    """A rule over words that are spoken or reported."""
+    """A rule over words that are spoken or reported; as `VisionRule`."""
 
-    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]: ...
+    def read(
+        self, words: Utterance | Described, refuse: Refuse | None = None
+    ) -> Sequence[RuleFinding]: ...
 
 
 J = TypeVar("J")
@@ -140,13 +148,19 @@ class SoundThreshold:
     def __init__(self, name: str, rule: SoundRule, schedule: Schedule, timezone: ZoneInfo) -> None:
         self._name, self._rule, self._schedule, self._timezone = name, rule, schedule, timezone
 
-    def hear(self, sound: Sound) -> Sequence[RuleFinding]:
+    def hear(self, sound: Sound, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns a finding for each label of the rule whose score is at least 0.1.
 
-        An early sound must be surer: half a second later the whole second is heard anyway.
+        An early sound must be surer: half a second later the whole second is heard anyway, and
+        tells what stood in the way.
         """
+        refuse = None if sound.early else refuse
         if not self._schedule.contains(sound.start, self._timezone):
+            if refuse is not None:
+                refuse("schedule", partial(self._off_hours, sound))
             return ()
+        if refuse is not None:
+            self._refuse(sound, refuse)
         return [
             RuleFinding(
                 rule=self._name,
@@ -163,6 +177,31 @@ class SoundThreshold:
             for label, threshold in sorted(self._rule.labels.items())
             if (score := sound.labels.get(label, 0.0)) >= MIN_EVIDENCE
         ]
+
+    def _refuse(self, sound: Sound, refuse: Refuse) -> None:
+        if sound.gated:
+            refuse("gated", partial(Obstacle, NOT_HEARD))
+            return
+        for label, threshold in self._rule.labels.items():
+            score = sound.labels.get(label, 0.0)
+            if score < threshold:
+                refuse("score", partial(_too_weak, label, score, threshold))
+
+    def _off_hours(self, sound: Sound) -> Obstacle:
+        """The sound that would have been told, or came nearest to it."""
+        scores = {label: sound.labels.get(label, 0.0) for label in self._rule.labels}
+        label = max(scores, key=lambda label: scores[label] / self._rule.labels[label])
+        return Obstacle(
+            off_hours(self._rule.schedule, sound.start, self._timezone),
+            scores[label],
+            self._rule.labels[label],
+            label,
+            near=scores[label] >= self._rule.labels[label],
+        )
+
+
+def _too_weak(label: str, score: float, threshold: float) -> Obstacle:
+    return Obstacle(below(f"sound {label}", score, threshold), score, threshold, label)
 
 
 def early_threshold(threshold: float) -> float:
@@ -183,6 +222,10 @@ class _TextRule:
 
     def reads(self, words: Utterance | Described) -> bool:
         return _modality(words) in self._on
+
+    def unread(self, words: Utterance | Described, *, near: bool) -> Obstacle:
+        why = f"{_modality(words)} is not read by this rule (on: {', '.join(self._on)})"
+        return Obstacle(why, near=near)
 
     def finding(
         self, words: Utterance | Described, score: float, reason: str, *, sure: bool
@@ -206,15 +249,37 @@ class KeywordMatcher:
     def __init__(self, name: str, rule: KeywordRule, words: Words) -> None:
         self._shared, self._rule, self._words = _TextRule(name, rule), rule, words
 
-    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]:
+    def read(
+        self, words: Utterance | Described, refuse: Refuse | None = None
+    ) -> Sequence[RuleFinding]:
         """Returns one finding if the text contains a word of the rule."""
-        found = self._words(words.text) if self._shared.reads(words) else ()
+        if not self._shared.reads(words):
+            if refuse is not None:
+                refuse("not-read", partial(self._unread, words))
+            return ()
+        found = self._words(words.text)
         if not found:
+            if refuse is not None:
+                refuse("no-word", partial(_no_word, words))
             return ()
         score = words.confidence if isinstance(words, Utterance) else REPORT_SCORE
         reason = f'"{", ".join(found)}" {_who(words)}'
         sure = score >= self._rule.min_confidence
+        if refuse is not None and not sure:
+            refuse("confidence", partial(self._unsure, words, found, score))
         return [self._shared.finding(words, score, reason, sure=sure)]
+
+    def _unread(self, words: Utterance | Described) -> Obstacle:
+        return self._shared.unread(words, near=bool(self._words(words.text)))
+
+    def _unsure(self, words: Utterance | Described, found: Sequence[str], score: float) -> Obstacle:
+        least = self._rule.min_confidence
+        what = f"{_modality(words)} '{', '.join(found)}' confidence"
+        return Obstacle(below(what, score, least), score, least)
+
+
+def _no_word(words: Utterance | Described) -> Obstacle:
+    return Obstacle(f"no word of the rule in '{words.text}'", near=False)
 
 
 class PhraseMatcher:
@@ -224,18 +289,29 @@ class PhraseMatcher:
         self._shared, self._rule = _TextRule(name, rule), rule
         self._phrases = {phrase: _vector(data) for phrase, data in phrases.items()}
 
-    def read(self, words: Utterance | Described) -> Sequence[RuleFinding]:
+    def read(
+        self, words: Utterance | Described, refuse: Refuse | None = None
+    ) -> Sequence[RuleFinding]:
         """Returns one finding for the most similar phrase, if its score is at least 0.1."""
         if not self._shared.reads(words) or not words.embedding:
+            if refuse is not None and words.embedding:
+                refuse("not-read", partial(self._shared.unread, words, near=False))
             return ()
         vector = _vector(words.embedding)
         near, phrase = max((_cosine(vector, other), p) for p, other in self._phrases.items())
         score = likely(near, self._rule.min_similarity)
+        if refuse is not None and near < self._rule.min_similarity:
+            refuse("similarity", partial(self._unlike, near, phrase))
         if score < MIN_EVIDENCE:
             return ()
         reason = f'{_who(words)}, close to "{phrase}"'
         sure = near >= self._rule.min_similarity
         return [self._shared.finding(words, score, reason, sure=sure)]
+
+    def _unlike(self, near: float, phrase: str) -> Obstacle:
+        least = self._rule.min_similarity
+        what = f'likeness to "{phrase}"'
+        return Obstacle(below(what, near, least, "min_similarity"), near, least)
 
 
 def _modality(words: Utterance | Described) -> str:

@@ -82,6 +82,10 @@ class SourcePresence:
         why = f": {promise.reason}" if promise.reason else ""
         return [self._cry(promise.source, promise.upto, f"{promise.source} is lost{why}")]
 
+    def lost_since(self, source: str) -> int | None:
+        """Returns since when a source is lost, ns; None while it is not."""
+        return self._lost.get(source)
+
     def _is_back(self, promise: Progress) -> bool:
         """Whether the source's capture speaks again; notes who speaks for it."""
         if promise.reason.startswith(CAPTURE_IS_SILENT):

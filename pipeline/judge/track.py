@@ -115,6 +115,12 @@ class Tracker:
         self._time: int | None = None
         self._lasts = 0  # ns until the next frame is due
         self._last_id = 0
+        self.faint: list[Box] = []  # of the last look: too faint to begin a track
+
+    @property
+    def young(self) -> list[tuple[Box, int, int]]:
+        """The objects that are not confirmed: a box, its looks, and how many there must be."""
+        return [(one.box, one.hits, self._hits) for one in self._live if not one.told]
 
     @property
     def time(self) -> int | None:
@@ -132,6 +138,7 @@ class Tracker:
         not later than that of the last update.
         """
         span = min(self._advance(time, lasts) / SECOND, MAX_SPAN)
+        self.faint = []
         for one in self._live:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
@@ -178,7 +185,8 @@ class Tracker:
         told = [one for one in tracks if one.told]
         new = [one for one in tracks if not one.told]
         told, sure = self._match(told, sure, 0.1, time)
-        told, _ = self._match(told, unsure, 0.3, time)
+        told, faint = self._match(told, unsure, 0.3, time)
+        self.faint += faint
         new, sure = self._match(new, sure, 0.1, time)
         for one in told + new:
             one.misses += 1

@@ -3,46 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from pipeline.config.rule_kinds import CrowdRule, LineRule, LoiteringRule, ZoneKind, ZoneRule
 from pipeline.config.schedule import Schedule
+from pipeline.judge.refusal import Obstacle, Refuse
+from pipeline.judge.refusal_words import clock, percent, seconds_of
+from pipeline.judge.rule_scope import CLOSE, RuleScope
 from pipeline.judge.rules import VISION, Make, RuleContext, RuleFinding, TrackedFrame, VisionRule
 from pipeline.judge.track import Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon, feet
-
-
-class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and when a camera's rule is active: polygons by camera, objects, schedule."""
-
-    zones: Mapping[str, Polygon]
-    objects: frozenset[str]
-    schedule: Schedule
-    timezone: ZoneInfo
-    min_score: float = 0.0
-
-    def holds(self, seen: TrackedFrame) -> bool:
-        """Whether the rule is active in this frame."""
-        return seen.watched and self.schedule.contains(seen.start, self.timezone)
-
-    def inside(self, seen: TrackedFrame) -> Iterator[Track]:
-        """Yields tracks of wanted objects whose feet are in the zone while the schedule is active.
-
-        A track that the detector missed in this frame counts at its last position: a miss does not
-        mean that the object left.
-        """
-        polygon = self.zones.get(seen.source)
-        if polygon is None or not self.holds(seen):
-            return
-        for track in seen.tracks:
-            if track.label in self.objects and track.score >= self.min_score:
-                x, y = feet(track.box)
-                if polygon.contains(x, y):
-                    yield track
 
 
 def _lasting(seen: TrackedFrame) -> set[int]:
@@ -103,6 +76,17 @@ class _LevelRule:
         """Returns whether this state was reported since it began."""
         return (source, key) in self._said
 
+    def since(self, source: str, key: int) -> int:
+        """Returns when this state was reported last, ns, to the second."""
+        return self._said[source, key] * SECOND
+
+    def stands(self, seen: TrackedFrame, track: Track, timezone: ZoneInfo) -> Obstacle:
+        """Says that an object stands still, and that it was reported when it came."""
+        since = clock(self.since(seen.source, track.id), timezone)
+        return Obstacle(
+            f"{track.label} stationary since {since}, told once", track.score, label=track.label
+        )
+
     def keep(self, source: str, keys: set[int]) -> None:
         """Forgets states that ended at this camera; when one begins again, it is reported again."""
         gone = [key for key in self._said if key[0] == source and key[1] not in keys]
@@ -117,10 +101,10 @@ class ZoneIntrusion:
         self._zone, self._place, self.cameras = rule.zone, place, place.zones.keys()
         self._level = _LevelRule(name, rule, rule.label)
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding per track on entering, and once per second until it leaves or
         stands still."""
-        inside = list(self._place.inside(seen))
+        inside = list(self._place.inside(seen, refuse))
         self._level.keep(seen.source, _lasting(seen))
         found: list[RuleFinding] = []
         for track in inside:
@@ -128,6 +112,10 @@ class ZoneIntrusion:
             if news and track.last_seen == seen.start:
                 reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
                 found += self._level.say(seen, track.id, track.score, reason, [track])
+            elif refuse is not None and not news:
+                refuse("still", partial(self._level.stands, seen, track, self._place.timezone))
+            elif refuse is not None:
+                refuse("unseen", partial(_unseen, track))
         return found
 
 
@@ -139,9 +127,9 @@ class Loitering:
         self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[tuple[str, int], int] = {}
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding per track once it has stayed long enough, then one per second."""
-        inside = {track.id: track for track in self._place.inside(seen)}
+        inside = {track.id: track for track in self._place.inside(seen, refuse)}
         self._level.keep(seen.source, _lasting(seen))
         gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
         for key in gone:
@@ -156,6 +144,11 @@ class Loitering:
                     f" (camera {seen.source})"
                 )
                 found += self._level.say(seen, track.id, track.score, reason, [track])
+            elif refuse is not None and told:
+                refuse("still", partial(self._level.stands, seen, track, self._place.timezone))
+            elif refuse is not None:
+                what = f"{track.label} in zone {self._rule.zone}"
+                refuse("seconds", partial(_too_short, what, seen.start - since, self._rule.seconds))
         return found
 
 
@@ -167,19 +160,39 @@ class Crowd:
         self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[str, int] = {}
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding when the crowd has lasted `seconds`, then one per second."""
-        inside = list(self._place.inside(seen))
+        inside = list(self._place.inside(seen, refuse))
         if len(inside) < self._rule.count:
+            if refuse is not None and inside:
+                refuse("count", partial(self._too_few, len(inside)))
             self._since.pop(seen.source, None)
             self._level.keep(seen.source, set())
             return ()
         since = self._since.setdefault(seen.source, seen.start)
         if seen.start - since < ns(self._rule.seconds):
+            if refuse is not None:
+                what = f"{len(inside)} objects in zone {self._rule.zone}"
+                refuse("seconds", partial(_too_short, what, seen.start - since, self._rule.seconds))
             return ()
         reason = f"{len(inside)} objects in zone {self._rule.zone} (camera {seen.source})"
         scores = sorted((track.score for track in inside), reverse=True)
         return list(self._level.say(seen, 0, scores[self._rule.count - 1], reason, inside))
+
+    def _too_few(self, found: int) -> Obstacle:
+        why = f"{found} objects in zone {self._rule.zone} < count {self._rule.count}"
+        return Obstacle(why, found, self._rule.count)
+
+
+def _too_short(what: str, lasted: int, wanted: float) -> Obstacle:
+    seconds = lasted / SECOND
+    why = f"{what} for {seconds_of(seconds)} < {seconds_of(wanted)}"
+    return Obstacle(why, round(seconds, 3), wanted)
+
+
+def _unseen(track: Track) -> Obstacle:
+    why = f"{track.label} in the zone was missed by the detector in this frame"
+    return Obstacle(why, track.score, label=track.label, near=False)
 
 
 class LineCrossing:
@@ -191,7 +204,7 @@ class LineCrossing:
         self._name, self._rule, self._place, self._lines = name, rule, place, lines
         self.cameras = lines.keys()
 
-    def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
+    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding per crossing."""
         counter = self._lines.get(seen.source)
         if counter is None:
@@ -200,6 +213,8 @@ class LineCrossing:
         for track in seen.tracks:
             direction = counter.push(track.id, feet(track.box), seen.start)
             wanted = direction and self._rule.direction in (direction, "both")
+            if refuse is not None:
+                self._refuse(seen, track, direction, refuse)
             if wanted and track.label in self._place.objects and self._place.holds(seen):
                 found.append(
                     RuleFinding(
@@ -218,7 +233,36 @@ class LineCrossing:
                         f" (camera {seen.source})",
                     )
                 )
+        if refuse is not None and self._place.holds(seen):
+            self._place.refuse_unused(seen, refuse, counter.close)
         return found
+
+    def _refuse(
+        self, seen: TrackedFrame, track: Track, direction: str | None, refuse: Refuse
+    ) -> None:
+        """Says why a track is no finding, if it is none."""
+        if track.label not in self._place.objects:
+            if direction:
+                refuse("object", partial(_crossed, track, self._place.unnamed(track)))
+        elif not self._place.holds(seen):
+            self._place.refuse_off(seen, refuse, iter([track] if direction else []))
+        elif not direction:
+            refuse("line", partial(self._uncrossed, seen.source, track))
+        elif self._rule.direction not in (direction, "both"):
+            why = f"{track.label} crossed line {self._rule.line} going {direction}"
+            why = f"{why}; the rule wants {self._rule.direction}"
+            refuse("direction", partial(_crossed, track, why))
+
+    def _uncrossed(self, camera: str, track: Track) -> Obstacle:
+        why, far = self._lines[camera].missed(track.id)
+        why = f"line {self._rule.line} not crossed: {track.label} is {percent(far)} away, and {why}"
+        return Obstacle(
+            why, track.score, label=track.label, near=far <= CLOSE, share=max(0.0, 1 - far)
+        )
+
+
+def _crossed(track: Track, why: str) -> Obstacle:
+    return Obstacle(why, track.score, label=track.label)
 
 
 def _line(name: str, rule: LineRule, of: RuleContext) -> Iterator[VisionRule]:
@@ -255,6 +299,8 @@ def _scope(
         schedule=Schedule.parse(rule.schedule),
         timezone=of.timezone,
         min_score=rule.min_score if isinstance(rule, ZoneRule) else 0.0,
+        hours=rule.schedule,
+        zone=rule.zone if isinstance(rule, ZoneKind) else "",
     )
 
 

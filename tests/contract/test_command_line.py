@@ -30,6 +30,10 @@ COMMANDS = {
         "config INPUT* --camera --microphone --start --site --source --since --until --from"
         " --config --state --out! --speed --deliver --json"
     ),
+    "explain": (
+        "config INPUT* --camera --microphone --start --site --source --since --until --config"
+        " --state --at --incident --page --json"
+    ),
     "record": "config --out! --site --for --since --state --json",
     "observations": (
         "config INPUT* --since --until --site --source --kind --all --utc --state --camera"
@@ -69,7 +73,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay record observations diff sweep",
+    "Recordings": "replay record explain observations diff sweep",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",

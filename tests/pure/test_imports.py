@@ -33,6 +33,7 @@ FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`
     ("workers/graph.py",),
     ("workers/stored/*",),
     ("workers/replay/*",),
+    ("workers/explain/*",),
     ("workers/training/*",),
     ("workers/tuning/*",),
     ("workers/recorder/*",),
@@ -52,7 +53,7 @@ HEAVY = {
         "workers/media/motion.py",
         "workers/training/corruptions.py",
     },
-    "jinja2": {"workers/demo/page.py"},
+    "jinja2": {"workers/explain/html.py"},
     "simplejpeg": {"workers/media/jpeg.py"},
     "pyaudio": {"workers/capture/microphone.py"},
     "av": {

@@ -19,6 +19,7 @@ from pipeline.config.rule_kinds import (
     ZoneRule,
 )
 from pipeline.config.schedule import Schedule
+from pipeline.judge.rule_scope import RuleScope
 from pipeline.judge.rules import (
     MIN_EVIDENCE,
     REPORT_SCORE,
@@ -30,7 +31,7 @@ from pipeline.judge.rules import (
     likely,
 )
 from pipeline.judge.track import Point, Track
-from pipeline.judge.vision_rules import Crowd, LineCrossing, Loitering, RuleScope, ZoneIntrusion
+from pipeline.judge.vision_rules import Crowd, LineCrossing, Loitering, ZoneIntrusion
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon
 from tests.make import box, described, sound, utterance

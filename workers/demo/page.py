@@ -6,27 +6,23 @@ forbids scripts and anything from elsewhere.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 
 from pipeline.types import SECOND, rfc3339
 from workers.demo.story import Chapter, Span, Story
+from workers.explain.html import ENVIRONMENT, STYLE, data_uri, tick_step
 from workers.runtime.printable import printable
 
 TEMPLATE = Path(__file__).parent / "page.html"
 LEFT, RIGHT, HIGH = 130, 975, 34  # of the time line, in units of its view box: 1000 wide
 QUIET_DB, LOUD_DB = -60.0, -10.0  # dBFS: no bar, and a full one
 COLOURS = {"vision": "seen", "sound": "heard", "speech": "said", "report": "reported"}
-ENVIRONMENT = jinja2.Environment(
-    autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +50,7 @@ def rendered(story: Story) -> str:
     lanes = list(_lanes(story))
     return template.render(
         story=story,
+        style=STYLE,
         clean=printable,
         first=story.chapters[0].alert if story.chapters else None,
         worst=max(story.chapters, key=lambda one: one.alert.score, default=None),
@@ -64,7 +61,7 @@ def rendered(story: Story) -> str:
         after=lambda time: f"{(time - story.scene.start) / SECOND:.1f}",
         clock=lambda time: rfc3339(time)[11:19],
         picture=_picture,
-        sound=lambda span: _data("audio/wav", span.sound),
+        sound=lambda span: data_uri("audio/wav", span.sound),
         document=_document,
         headers=_headers,
         events=_events(story),
@@ -78,12 +75,8 @@ def rendered(story: Story) -> str:
     )
 
 
-def _data(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
 def _picture(chapter: Chapter) -> str:
-    return _data("image/jpeg", chapter.picture.read_bytes()) if chapter.picture else ""
+    return data_uri("image/jpeg", chapter.picture.read_bytes()) if chapter.picture else ""
 
 
 def _document(chapter: Chapter) -> str:
@@ -159,9 +152,7 @@ def _bar(level: float) -> float:
 def _ticks(story: Story) -> Iterator[dict[str, Any]]:
     """The marks below the time line: a round number of seconds apart, about ten of them."""
     lasted = (story.scene.end - story.scene.start) / SECOND
-    rough = lasted / 10
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= rough)
+    step = tick_step(lasted)
     for number in range(math.floor(lasted / step) + 1):
         at = number * step
         yield {"x": round(LEFT + at / lasted * (RIGHT - LEFT), 1), "text": f"{at:g} s"}

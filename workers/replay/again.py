@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline import topics
 from pipeline.config.schema import Config
+from pipeline.judge.refusal import CollectorOf
 from workers.bus.history import History
 from workers.bus.site_configs import in_force, judging, read_configs
 from workers.replay import comparison
@@ -30,12 +31,15 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     `origin`: `observations`, or `frames`, which runs the encoders again. `speed` is a multiple of
     real time (None: as fast as possible), `heard` is told the finished and the total event time.
+    `refusals` gives the collector of what stood in the way of a site's alerts, from observations;
+    the result has the anomalies then, too.
     """
 
     origin: str = OBSERVATIONS
     selected: Selection = ALL
     speed: float | None = None
     heard: Heard = lambda done, all_: None
+    refusals: CollectorOf | None = None
 
 
 class Again(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +130,8 @@ def judge_again(
             recorded=recorded,
             selected=chosen,
             pace=pace,
+            anomalies=way.refusals is not None,
+            refusals=way.refusals,
         )
         judge.feed(stored.between(topics.OBSERVATIONS, begin, end))
         judge.feed_until_done(stored.between(topics.OBSERVATIONS, end, end + LONGEST))

@@ -76,7 +76,7 @@ def replay_command(path: Path, order: Order) -> int:
                 _deliver(settings, played, Secrets(base=path.parent))
             row, lines = _scene_row(one, file, played)
         else:
-            with _bar(one.name) as heard:
+            with bar(one.name) as heard:
                 way = Way(
                     origin=order.origin or OBSERVATIONS,
                     selected=one.selected,
@@ -111,7 +111,7 @@ def _check(inputs: Sequence[Input], order: Order) -> None:
 
 def _play(settings: Config, one: SceneInput, encoders: WantedEncoders, order: Order) -> Replayed:
     chosen = one.selected
-    with _bar(one.name) as heard:
+    with bar(one.name) as heard:
         played = replay(
             settings,
             one.scene,
@@ -127,7 +127,7 @@ def _play(settings: Config, one: SceneInput, encoders: WantedEncoders, order: Or
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Heard]:
+def bar(name: str) -> Iterator[Heard]:
     """Shows a bar on a terminal, with the speed as a multiple of real time."""
     console = Console(stderr=True)
     columns = (
@@ -137,13 +137,13 @@ def _bar(name: str) -> Iterator[Heard]:
         TextColumn("{task.fields[factor]}"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None, factor="")
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(name, total=None, factor="")
 
         def heard(done: int, all_: int) -> None:
-            took = bar.tasks[0].elapsed or 0.0
+            took = shown.tasks[0].elapsed or 0.0
             factor = f"{done / 1e9 / took:.1f} times real time" if took > 1 else ""
-            bar.update(task, completed=done / 1e9, total=all_ / 1e9, factor=factor)
+            shown.update(task, completed=done / 1e9, total=all_ / 1e9, factor=factor)
 
         yield heard
 

@@ -18,6 +18,7 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
 from pipeline.host import pack, site_hash, unpack
+from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
@@ -71,6 +72,7 @@ class Rejudging:
     a replay of one site reads the records of all sites, too.
     `anomalies` keeps those of fusion. `recorded`: a recording was observed, whose lost sources are
     part of it. `pace` is told the event time (ns) that each batch has reached, before it is judged.
+    `refusals` gives the collector of what stood in the way of a site's alerts.
     """
 
     def __init__(  # noqa: PLR0913
@@ -86,6 +88,7 @@ class Rejudging:
         recorded: bool = False,
         selected: Selection = ALL,
         pace: Pace | None = None,
+        refusals: CollectorOf | None = None,
     ) -> None:
         self._config, self._selected, self._pace = config, selected, pace
         self._since, self._until = since, until
@@ -98,6 +101,7 @@ class Rejudging:
             recorded=recorded,
             anomalies=anomalies,
             sites=selected.sites,
+            refusals=refusals,
         )
         self._lines: dict[int, Line] = {}
         self._read: dict[int, int] = {}  # the last offset by partition
@@ -208,7 +212,7 @@ class Line:
     `sites` are those that are judged, none for all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         config: Config,
         encoders: Encoders,
@@ -219,6 +223,7 @@ class Line:
         anomalies: bool = False,
         sites: Collection[str] = (),
         stages: Sequence[str] = JUDGES,
+        refusals: CollectorOf | None = None,
     ) -> None:
         self.bus = MemoryBus()
         self.status = Status()
@@ -231,6 +236,7 @@ class Line:
             judges=heads,
             lossless=True,
             judged=sites or None,
+            refusals=refusals,
         )
         self._runners = [node.runner(self.bus) for node in nodes]
         for runner in self._runners:

@@ -14,6 +14,7 @@ from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError
+from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Bus, Entry, Reader
 from pipeline.run import drain
 from pipeline.stages import ALL_STAGES
@@ -37,7 +38,8 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options for experiments on a scene.
 
     They give other heads, a corruption of the records before the stages, the records that are left
-    out (`keep` returns None), fewer stages, or another way to open a video.
+    out (`keep` returns None), fewer stages, another way to open a video, or collectors of what
+    stood in the way of alerts.
     """
 
     heads: Mapping[str, Head] | None = None
@@ -45,6 +47,7 @@ class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
     keep: Callable[[Record], Record | None] = lambda record: record
     stages: Sequence[str] = ALL_STAGES
     film: recordings.OpenVideo = recordings.Video
+    refusals: CollectorOf | None = None
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +88,13 @@ def replay(
     began = time.monotonic()
     bus, status = bus or MemoryBus(), Status()
     nodes = graph.nodes(
-        config, encoders, status, recorded=True, stages=study.stages, judges=study.heads
+        config,
+        encoders,
+        status,
+        recorded=True,
+        stages=study.stages,
+        judges=study.heads,
+        refusals=study.refusals,
     )
     runners = [node.runner(bus) for node in nodes]
     reader = bus.reader(topics.ALERTS, "replay")

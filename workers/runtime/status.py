@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from pipeline.judge.refusal import Ask
 from pipeline.types import Presence
 from workers.runtime.mode_store import SiteMode
 
@@ -203,3 +204,22 @@ def _waiting(sources: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
             gone = sum(n for what, n in counts.items() if what.startswith(("gated.", "dropped.")))
             waiting[source] = came - gone - counts.get("processed", 0) - counts.get("forwarded", 0)
     return waiting
+
+
+def refused(rule: str, reason: str) -> str:
+    """The name of a counter; the config bounds how many rules there are, the code the reasons."""
+    return f"refused.{rule}.{reason}"
+
+
+class RefusalCounts:
+    """A collector that counts the refusals of one site, and asks for no words.
+
+    They stand under `rules/` and the source, apart from what was captured and analysed.
+    """
+
+    def __init__(self, ledger: Ledger, site: str) -> None:
+        self._ledger, self._site = ledger, site
+
+    def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
+        """Counts one refusal."""
+        self._ledger.count(self._site, f"rules/{source}", refused(rule, reason))

@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline.judge.findings import kind_of
 from pipeline.judge.incident import EvidenceNames, IncidentFold, Timing
+from pipeline.judge.refusal import Collector, CollectorOf
 from pipeline.types import FOREVER, SECOND, SYSTEM, Alert, Anomaly, Progress, Record
 
 OUTAGE_RETOLD_AFTER = 86_400 * SECOND  # ns after which a lasting outage becomes a new incident
@@ -24,11 +25,18 @@ class AlertStage:
     """Keeps incidents by site; `sites` has every site of the config.
 
     `evidence` returns the file names of an alert's snapshots by (site, group, alert id, revision).
+    What stood in the way of a revision goes to the collectors `refusals`.
     """
 
-    def __init__(self, sites: Mapping[str, SiteIncidents], evidence: EvidenceNames) -> None:
+    def __init__(
+        self,
+        sites: Mapping[str, SiteIncidents],
+        evidence: EvidenceNames,
+        refusals: CollectorOf = lambda site: None,
+    ) -> None:
         self._plans = sites
         self._evidence = evidence
+        self._refusals = refusals
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
         """Returns None for each record: alerting has no model."""
@@ -36,7 +44,7 @@ class AlertStage:
 
     def open(self, floors: dict[str, int]) -> AlertState:
         """Returns the state of a partition."""
-        return AlertState(self._plans, self._evidence, floors)
+        return AlertState(self._plans, self._evidence, floors, self._refusals)
 
 
 def group_of(anomaly: Anomaly) -> str:
@@ -49,8 +57,11 @@ def group_of(anomaly: Anomaly) -> str:
 
 
 class _Site:
-    def __init__(self, plan: SiteIncidents, evidence: EvidenceNames, floor: int) -> None:
+    def __init__(
+        self, plan: SiteIncidents, evidence: EvidenceNames, floor: int, refusals: Collector | None
+    ) -> None:
         self._plan, self._evidence, self._begun = plan, evidence, floor
+        self._refusals = refusals
         self._folds: dict[tuple[bool, str], IncidentFold] = {}  # (is a lost source, group) -> fold
         self.known: dict[str, int] = {}  # id of an anomaly -> its start, from the watermark on
         self.watermark = floor
@@ -95,7 +106,9 @@ class _Site:
         if which not in self._folds:
             if system:
                 timing = msgspec.structs.replace(timing, max_duration=OUTAGE_RETOLD_AFTER)
-            self._folds[which] = IncidentFold(timing, self._evidence, self._begun, which[1])
+            self._folds[which] = IncidentFold(
+                timing, self._evidence, self._begun, which[1], self._refusals
+            )
         return self._folds[which].on(anomaly)
 
     def advance(self, upto: int) -> list[Alert]:
@@ -114,7 +127,9 @@ class AlertState:
         sites: Mapping[str, SiteIncidents],
         evidence: EvidenceNames,
         floors: Mapping[str, int],
+        refusals: CollectorOf,
     ) -> None:
+        self._refusals = refusals
         self._plans = sites
         self._evidence = evidence
         self._floors = floors
@@ -145,7 +160,8 @@ class AlertState:
     def _site(self, name: str) -> _Site:
         if name not in self._sites:
             floor = self._floors.get(name, 0)
-            self._sites[name] = _Site(self._plans[name], self._evidence, floor)
+            plan, refusals = self._plans[name], self._refusals(name)
+            self._sites[name] = _Site(plan, self._evidence, floor, refusals)
         return self._sites[name]
 
     def _anomaly(self, site: _Site, anomaly: Anomaly) -> Sequence[Alert]:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 from msgspec.structs import replace
 
 from pipeline.config.schema import Detect
 from pipeline.judge.frame_shape import shape_of
+from pipeline.judge.refusal import Obstacle, Unused
+from pipeline.judge.refusal_words import below
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
-from pipeline.judge.track import StationaryMemory, Tracker
-from pipeline.types import Detections
+from pipeline.judge.track import StationaryMemory, Track, Tracker, alike
+from pipeline.types import Box, Detections
+
+SAME_OBJECT = 0.5  # IoU from which a faint box is taken for a second one of an object
+NOBODY_LOOKED = "nobody looked at the frame: nothing moves in it (detect.gate)"
 
 
 class CameraTracks:
     """The tracks of each camera in `cameras`.
 
     An object is stationary if it moved less than `still_distance` heights in `still_after` ns.
+    `explains`: frames say why a box is no track.
     """
 
     def __init__(
-        self, cameras: Mapping[str, Detect], horizon: int, still_after: int, still_distance: float
+        self,
+        cameras: Mapping[str, Detect],
+        horizon: int,
+        still_after: int,
+        still_distance: float,
+        *,
+        explains: bool = False,
     ) -> None:
-        self._cameras = cameras
+        self._cameras, self._explains = cameras, explains
         self._still_after, self._still_distance = still_after, still_distance
         self._trackers = {
             camera: Tracker(
@@ -77,4 +90,48 @@ class CameraTracks:
             loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
             gated=record.gated,
             aspect=shape_of(record),
+            unused=list(self._unused(record, tracks, again)) if self._explains else (),
         )
+
+    def _unused(
+        self, record: Detections, tracks: Sequence[Track], again: Collection[int]
+    ) -> Iterator[Unused]:
+        """Why boxes of this frame are no tracks."""
+        tracker, detect = self._trackers[record.source], self._cameras[record.source]
+        if record.gated:
+            yield Unused("gated", None, partial(Obstacle, NOBODY_LOOKED))
+        else:
+            for box in record.boxes:
+                if box.score >= MIN_EVIDENCE and box.y2 - box.y1 < detect.min_height:
+                    yield Unused("min_height", box, partial(_too_low, box, detect.min_height))
+            for box in tracker.faint:
+                ask = partial(_too_faint, box, detect.min_score, tracks)
+                yield Unused("min_score", box, ask)
+        for box, looks, wanted in tracker.young:
+            yield Unused("looks", box, partial(_too_new, box, looks, wanted))
+        for track in tracks:
+            if track.id in again:
+                yield Unused("place", track.box, partial(_stood_here, track.box))
+
+
+def _too_low(box: Box, least: float) -> Obstacle:
+    high = box.y2 - box.y1
+    why = below(f"height of {box.label}", high, least, "min_height")
+    return Obstacle(why, high, least, box.label)
+
+
+def _too_faint(box: Box, least: float, tracks: Sequence[Track]) -> Obstacle:
+    """A second box of an object that has a track stood in the way of nothing."""
+    again = any(alike(box, track.box, SAME_OBJECT) for track in tracks)
+    why = below(box.label, box.score, least, "min_score")
+    return Obstacle(why, box.score, least, box.label, near=False if again else None)
+
+
+def _too_new(box: Box, looks: int, wanted: int) -> Obstacle:
+    why = f"{box.label} {box.score:.2f} was seen in {looks} of the {wanted} looks that confirm it"
+    return Obstacle(why, looks, wanted, box.label, near=True)
+
+
+def _stood_here(box: Box) -> Obstacle:
+    why = f"{box.label} at the place of one that stood still, and was told"
+    return Obstacle(why, box.score, label=box.label)

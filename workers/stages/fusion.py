@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
+from pipeline.judge.refusal import Ask, Collector, CollectorOf
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
 from workers.stages.anomalies import rejected
@@ -19,7 +20,8 @@ class FusionStage:
 
     `tell` is called once a second of event time with the presence of each site's sources. `judged`
     are the sites that are judged (None: all), as in a replay of one site: the records of the others
-    only let the time of the partition go on.
+    only let the time of the partition go on. `refusals` gives the collector of what stood in the
+    way of a site's rules and heads.
     """
 
     def __init__(
@@ -28,7 +30,9 @@ class FusionStage:
         heads: Mapping[str, Head] = {},
         tell: TellPresence = lambda site, presence: None,
         judged: Container[str] | None = None,
+        refusals: CollectorOf = lambda site: None,
     ) -> None:
+        self._refusals = refusals
         self._plans, self._heads, self._tell = plans, dict(heads), tell
         self._judged = plans if judged is None else judged
 
@@ -51,7 +55,9 @@ class FusionStage:
 
     def open(self, floors: dict[str, int]) -> FusionState:
         """Returns the state of a partition."""
-        return FusionState(self._plans, self._heads, floors, self._tell, self._judged)
+        return FusionState(
+            self._plans, self._heads, floors, self._tell, self._judged, self._refusals
+        )
 
 
 class FusionState:
@@ -70,7 +76,10 @@ class FusionState:
         floors: Mapping[str, int],
         tell: TellPresence,
         judged: Container[str],
+        refusals: CollectorOf,
     ) -> None:
+        self._refusals = refusals
+        self.counting = True
         self._plans, self._heads, self._floors, self._tell = plans, heads, floors, tell
         self._judged = judged
         self._sites: dict[str, SiteState] = {}
@@ -86,10 +95,15 @@ class FusionState:
         if record.site not in self._sites:
             floor = self._floors.get(record.site, 0)
             plan = self._plans[record.site]
-            self._sites[record.site] = SiteState(record.site, plan, self._heads, floor)
+            refusals = self._collector(record.site)
+            self._sites[record.site] = SiteState(record.site, plan, self._heads, floor, refusals)
         before = self._advance(record)
         said = self._sites[record.site].on(record, self._now)
         return said + self._expired(before)
+
+    def _collector(self, site: str) -> Collector | None:
+        found = self._refusals(site)
+        return None if found is None else _OnceCollected(found, self)
 
     def passed(self, record: Record) -> None:
         """Lets the time of the partition go on by a record that a restart need not judge again."""
@@ -118,3 +132,14 @@ class FusionState:
             return FOREVER
         known = self._sites.get(site)
         return known.floor if known else self._floors.get(site, 0)
+
+
+class _OnceCollected:
+    """Passes refusals on, but not while a restart repeats what was collected before."""
+
+    def __init__(self, collector: Collector, state: FusionState) -> None:
+        self._collector, self._state = collector, state
+
+    def refuse(self, rule: str, source: str, start: int, reason: str, ask: Ask) -> None:
+        if self._state.counting:
+            self._collector.refuse(rule, source, start, reason, ask)

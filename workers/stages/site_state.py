@@ -7,6 +7,7 @@ closes it. All time is event time; no clock is read here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -15,9 +16,11 @@ from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline.config.schema import Detect
+from pipeline.judge import refusal_words
 from pipeline.judge.align import Aligner, Repeat, Unknown
 from pipeline.judge.findings import reason_at
-from pipeline.judge.modes import ModePlan, SiteModes
+from pipeline.judge.modes import ModePlan, Off, SiteModes
+from pipeline.judge.refusal import Ask, Collector, Obstacle
 from pipeline.judge.rule_gate import PresenceMap, RuleGate
 from pipeline.judge.rules import (
     HearingRule,
@@ -100,16 +103,31 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SiteState:
-    """One site: windows, tracks and rules; `heads` may change between two windows."""
+    """One site: windows, tracks and rules; `heads` may change between two windows.
 
-    def __init__(self, site: str, plan: SitePlan, heads: Mapping[str, Head], floor: int) -> None:
+    `refusals` takes what stood in the way of each rule and head.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        plan: SitePlan,
+        heads: Mapping[str, Head],
+        floor: int,
+        refusals: Collector | None = None,
+    ) -> None:
         self._site, self._plan, self._heads, self._floor = site, plan, heads, floor
+        self._refusals = refusals
         self._aligner = Aligner(site, plan.size, plan.hop, horizon=plan.horizon, floor=floor)
         self._tracks = CameraTracks(
-            plan.cameras, plan.horizon, plan.still_after, plan.still_distance
+            plan.cameras,
+            plan.horizon,
+            plan.still_after,
+            plan.still_distance,
+            explains=refusals is not None,
         )
         self._modes = SiteModes(plan.modes)
-        self._gate = RuleGate(self._modes, plan.sees(), plan.hears, plan.reads)
+        self._gate = RuleGate(self._modes, plan.sees(), plan.hears, plan.reads, refusals)
         self._attendance = SourcePresence(
             site,
             hop=plan.hop,
@@ -157,6 +175,8 @@ class SiteState:
                     self._attendance.expect(record.sources)
                 case Progress():
                     said += self._attendance.promised(record, now)
+                    if self._refusals is not None and not record.alive:
+                        self._refuse_lost(record.source, record.upto, record.reason)
                 case Detections() | Sound() | Utterance() | Described():
                     said += self._observe(record)
         said += self._release()  # before the windows that overlap it are judged
@@ -184,6 +204,8 @@ class SiteState:
         said: list[Record] = []
         for name in stalled:
             said += self._attendance.stalled(name, limit, patience)
+            if self._refusals is not None:
+                self._refuse_lost(name, limit, "it says nothing")
         said += self._release()
         for out in outcome:
             if isinstance(out, Window):
@@ -251,16 +273,46 @@ class SiteState:
             tuple(s for s in self._sights if s.start < window.end),
         )
         head = self._heads.get(self._site)  # read once: another thread may swap the heads
-        fused = self._fused(question) if self._watched("fusion", window) else []
-        learned = self._found(question, head if self._watched("learned", window) else None)
+        fused = self._fused(question) if self._watched("fusion", question) else []
+        learned = self._found(question, head if self._watched("learned", question) else None)
         # Anomalies of rules are emitted as if there were no head, whatever the head's score.
         surer = [a for a in learned if not fused or a.score > fused[0].score]
+        if learned and not surer:
+            ask = partial(refusal_words.less_sure, learned[0].score, fused[0].score)
+            self._refuse("learned", question, "surer", ask)
         return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
 
-    def _watched(self, judgement: str, window: Window) -> bool:
+    def _refuse_lost(self, source: str, at: int, reason: str) -> None:
+        since = self._attendance.lost_since(source)
+        if since is not None:
+            camera = source in self._plan.cameras
+            self._gate.lost(source, at, at - since, reason, camera=camera)
+
+    def _watched(self, judgement: str, question: HeadQuery) -> bool:
         """Whether the site's windows are judged so in the mode of the window's newest hop."""
-        start = window.end - self._plan.hop
-        return self._modes.watches(judgement, self._plan.judged_in, start)
+        start = question.window.end - self._plan.hop
+        off = self._modes.off(judgement, self._plan.judged_in, start)
+        if off is not None:
+            ask = partial(self._unwatched, judgement, question, off)
+            self._refuse(judgement, question, off.reason, ask)
+        return off is None
+
+    def _unwatched(self, judgement: str, question: HeadQuery, off: Off) -> Obstacle:
+        """Why a window is not judged, and what it would have been."""
+        head, plan = self._heads.get(self._site), self._plan
+        score, threshold = 0.0, plan.threshold
+        if judgement == "fusion":
+            score = self._rules([question])[0].score
+        elif head is not None:
+            score, threshold = head.score(question), plan.learned or head.threshold
+        why = off.why(plan.modes.timezone)
+        return Obstacle(why, score, threshold, near=score >= threshold)
+
+    def _refuse(self, judgement: str, question: HeadQuery, reason: str, ask: Ask) -> None:
+        """Says why a window is no anomaly, of its newest hop."""
+        if self._refusals is not None:
+            start = question.window.end - self._plan.hop
+            self._refusals.refuse(judgement, WINDOW_SOURCE, start, reason, ask)
 
     def _fused(self, question: HeadQuery) -> list[Anomaly]:
         """Anomaly of evidence from several modalities that together reach the threshold.
@@ -272,6 +324,11 @@ class SiteState:
         several = len({f.modality for f in verdict.findings}) > 1
         fresh = any(f.end > start for f in verdict.findings)
         if verdict.score < self._plan.threshold or not (several and fresh):
+            if verdict.findings:
+                reason = "one-kind" if not several else "fused-score" if fresh else "not-fresh"
+                numbers = verdict.score, self._plan.threshold
+                ask = partial(refusal_words.unfused, reason, *numbers, verdict.contributions)
+                self._refuse("fusion", question, reason, ask)
             return []
         severity = next(f.severity for f in verdict.findings if f.label == verdict.label)
         return [self._whole(question.window, verdict, severity, "fusion")]
@@ -282,10 +339,15 @@ class SiteState:
             self._learned = False  # what judges again later starts without history
             return []
         threshold = head.threshold if self._plan.learned is None else self._plan.learned
-        before, self._learned = self._learned, head.score(question) >= threshold
+        score = head.score(question)
+        before, self._learned = self._learned, score >= threshold
         if not self._learned:
+            ask = partial(refusal_words.unlearned, score, threshold, lasts=False)
+            self._refuse("learned", question, "head-score", ask)
             return []
-        if before and head.score(newest(question, self._plan.hop)) < threshold:
+        if before and (score := head.score(newest(question, self._plan.hop))) < threshold:
+            ask = partial(refusal_words.unlearned, score, threshold, lasts=True)
+            self._refuse("learned", question, "not-fresh", ask)
             return []
         (verdict,) = head([question])
         # If a rule has a label for the event, it is used; the head only gives the score.

@@ -1,0 +1,121 @@
+"""The command `explain`: why did an alert come, or not come?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pipeline.config.schema import Config
+from pipeline.errors import ConfigError, OutsideError
+from pipeline.types import Alert
+from workers.config import loader
+from workers.explain import as_json, page, text
+from workers.explain.explained import Explained, explain_scene, explain_stored
+from workers.explain.moments import at_time, incident_of
+from workers.replay.command import bar
+from workers.replay.inputs import Given, Input, SceneInput, resolve
+from workers.runtime.printable import printable
+from workers.stored.rules_then import NOW, THEN
+from workers.stored.wanted_encoders import WantedEncoders
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked; without `at` and `incident`, the whole input is explained."""
+
+    given: Given
+    at: str | None = None
+    incident: str | None = None
+    rules: str = NOW
+    page: Path | None = None
+    as_json: bool = False
+
+
+def explain_command(path: Path, question: Question) -> int:
+    """Explains one input by the config at `path`; returns 0. Raises ConfigError, OutsideError."""
+    settings = loader.load(path)
+    inputs = resolve(settings, path, question.given)
+    if len(inputs) != 1:
+        names = ", ".join(one.path.name for one in inputs[:5])
+        msg = f"one input is explained at a time, and there are {len(inputs)}: {names}"
+        raise ConfigError(msg)
+    if question.page is not None:
+        _check_file(question.page)
+    if question.rules == THEN and isinstance(inputs[0], SceneInput):
+        msg = f"{inputs[0].path}: nothing has judged it before: --config then is for what is stored"
+        raise ConfigError(msg)
+    found = explained(settings, inputs[0], question)
+    one, at, revisions = _asked(found, question)
+    chosen = found if one is None else [one]
+    if question.page is not None:
+        if len(chosen) > 1:
+            msg = "a page is of one site: name it by --site"
+            raise ConfigError(msg)
+        _write(question.page, page.rendered(page.view(chosen[0], at, revisions)))
+    if question.as_json:
+        documents = [as_json.document(each, at=at, revisions=revisions) for each in chosen]
+        sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents) + "\n")
+        return 0
+    for number, each in enumerate(chosen):
+        if at is not None:
+            lines = text.around(each, at)
+        elif revisions:
+            lines = text.incident(each, revisions)
+        else:
+            lines = text.summary(each)
+        sys.stdout.write("\n" * (number > 0) + "".join(f"{printable(line)}\n" for line in lines))
+    if question.page is not None:
+        sys.stdout.write(f"page: {printable(str(question.page))}\n")
+    return 0
+
+
+def explained(settings: Config, one: Input, question: Question) -> list[Explained]:
+    """Explains one input: each of its sites."""
+    pictures = question.page is not None
+    with bar(one.name) as heard:
+        if not isinstance(one, SceneInput):
+            judges = WantedEncoders().for_observations
+            return explain_stored(
+                settings, one, judges, heard, pictures=pictures, rules=question.rules
+            )
+        has = WantedEncoders(
+            cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
+        )
+        models = has.for_scenes(settings)
+        return [explain_scene(settings, one, models, heard, pictures=pictures)]
+
+
+def _asked(
+    found: Sequence[Explained], question: Question
+) -> tuple[Explained | None, int | None, Sequence[Alert]]:
+    """The site, time and incident that are asked for, as far as they are."""
+    if question.incident is not None:
+        one, revisions = incident_of(question.incident, found)
+        return one, None, revisions
+    if question.at is None:
+        return None, None, ()
+    return None, at_time(question.at, found[0]), ()
+
+
+def _check_file(file: Path) -> None:
+    """Raises what is wrong with the file of the page before anything is played."""
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        msg = f"--page {file}: is no regular file, and would be replaced; name another"
+        raise ConfigError(msg)
+    if not file.parent.is_dir():
+        msg = f"--page {file}: there is no folder {file.parent}"
+        raise ConfigError(msg)
+
+
+def _write(file: Path, text_: str) -> None:
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(text_, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        msg = f"--page {file}: cannot be written: {error.strerror}"
+        raise OutsideError(msg) from error
