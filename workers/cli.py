@@ -20,19 +20,19 @@ from typer.main import get_command
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError
 from pipeline.limits import MAX_PIXELS
-from workers import (
-    cli_explain,
-    cli_modes,
-    cli_recordings,
-    cli_replay,
-    cli_setup,
-    cli_study,
-    cli_topics,
-    cli_training,
-    cli_webhooks,
-    cli_weights,
+from workers.commands import (
+    explain,
+    modes,
+    recordings,
+    replay,
+    setup,
+    study,
+    topics,
+    training,
+    webhooks,
+    weights,
 )
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     Panel,
@@ -51,12 +51,12 @@ from workers.runtime import stderr_log
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
-app.add_typer(cli_weights.app, name="weights", rich_help_panel=Panel.DAILY)
-app.add_typer(cli_webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
-app.add_typer(cli_recordings.app)
-app.add_typer(cli_study.app)
-app.add_typer(cli_training.app)
-app.add_typer(cli_topics.app)
+app.add_typer(weights.app, name="weights", rich_help_panel=Panel.DAILY)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=Panel.SUBSCRIBERS)
+app.add_typer(recordings.app)
+app.add_typer(study.app)
+app.add_typer(training.app)
+app.add_typer(topics.app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,7 +183,7 @@ Scene = Annotated[
 ]
 
 
-command(app, "init", Panel.DAILY)(cli_setup.init)
+command(app, "init", Panel.DAILY)(setup.init)
 
 
 @command(app, "run", Panel.DAILY)
@@ -197,17 +197,17 @@ def _run(config: Config, scene: Scene = None, state: State = None, speed: Speed 
     return daemon.run(config, scene=scene, state=state, speed=speed)
 
 
-command(app, "replay", Panel.RECORDINGS)(cli_replay.replay)
-command(app, "explain", Panel.RECORDINGS)(cli_explain.explain)
+command(app, "replay", Panel.RECORDINGS)(replay.replay)
+command(app, "explain", Panel.RECORDINGS)(explain.explain)
 
 
 for name, function in (
-    ("check", cli_setup.check),
-    ("doctor", cli_setup.doctor),
-    ("report", cli_setup.report),
-    ("mode", cli_modes.mode),
-    ("snooze", cli_modes.snooze),
-    ("schema", cli_setup.schema),
+    ("check", setup.check),
+    ("doctor", setup.doctor),
+    ("report", setup.report),
+    ("mode", modes.mode),
+    ("snooze", modes.snooze),
+    ("schema", setup.schema),
 ):
     command(app, name, Panel.DAILY)(function)
 

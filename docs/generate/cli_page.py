@@ -11,7 +11,7 @@ from typer.main import get_command
 from docs.generate.fields import NOTE, comments_of, sentence, table, wrapped
 from workers import exit_codes
 from workers.cli import app
-from workers.cli_options import Panel
+from workers.commands.options import Panel
 
 HEAD = """\
 # Command line reference
@@ -35,7 +35,7 @@ def page() -> str:
         for name, each in group.commands.items():
             if getattr(each, "rich_help_panel", None) == panel:
                 parts += _commands(name, each, context)
-    return "\n".join([*parts, NOTE.format("workers/cli.py and workers/cli_*.py")])
+    return "\n".join([*parts, NOTE.format("workers/cli.py and workers/commands/*.py")])
 
 
 def commands() -> list[str]:

@@ -73,7 +73,7 @@ COMMANDS = {
 }
 PANELS = {
     "Daily use": "init run check doctor report mode snooze schema demo version weights",
-    "Recordings": "replay record explain observations diff sweep",
+    "Recordings": "replay explain record observations diff sweep",
     "Subscribers": "webhooks dead",
     "Learning": "compose features export review train evaluate",
     "Kafka": "worker topics",

@@ -19,9 +19,9 @@ from pipeline.bus.log import LocalLog
 from pipeline.types import Box, Record, ns
 from tests import make
 from tests.graph.conftest import run_edge
-from workers import cli_study
 from workers.bus.publish import publish_all
 from workers.cli import main
+from workers.commands import study
 from workers.tuning.observation_lines import KINDS, Reading, local_time
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def rows(config: Path, capsys: pytest.CaptureFixture[str], *options: str) -> lis
 
 
 def test_the_words_of_kind_are_those_that_there_are() -> None:
-    assert cli_study.KINDS == KINDS
+    assert study.KINDS == KINDS
 
 
 def test_what_was_seen_heard_and_said_has_a_line_each(

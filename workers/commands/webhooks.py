@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pipeline.errors import ConfigError
-from workers.cli_options import Config, Json, State, command, command_group, flag, text_argument
+from workers.commands.options import (
+    Config,
+    Json,
+    State,
+    command,
+    command_group,
+    flag,
+    text_argument,
+)
 from workers.exit_codes import OK, OUTSIDE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import ConfigError, install_hint
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     Panel,

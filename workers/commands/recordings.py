@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     Panel,

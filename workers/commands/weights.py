@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pipeline.errors import ConfigError
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     command,

@@ -7,8 +7,15 @@ from typing import Annotated
 
 import typer
 
-from workers.cli_options import Config, Json, choice_option, path_option, text_option, time_option
-from workers.cli_replay import (
+from workers.commands.options import (
+    Config,
+    Json,
+    choice_option,
+    path_option,
+    text_option,
+    time_option,
+)
+from workers.commands.replay import (
     Camera,
     Microphone,
     Paths,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import ConfigError
-from workers.cli_options import Json, flag, path_option, text_argument, text_option
+from workers.commands.options import Json, flag, path_option, text_argument, text_option
 from workers.exit_codes import OK
 
 _Site = Annotated[str, text_argument("The site.")]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     State,

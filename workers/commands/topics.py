@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pipeline.errors import ConfigError
 from pipeline.stages import BY_FAUST, RECORD, WORKERS
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     Panel,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Speed,
     choice_option,

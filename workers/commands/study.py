@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workers.cli_options import (
+from workers.commands.options import (
     Config,
     Json,
     Panel,
@@ -20,7 +20,7 @@ from workers.cli_options import (
     path_option,
     text_option,
 )
-from workers.cli_replay import (
+from workers.commands.replay import (
     Camera,
     Microphone,
     Paths,
