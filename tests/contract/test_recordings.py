@@ -239,7 +239,7 @@ def test_a_file_cut_off_anywhere_gives_what_was_whole(
             assert part == of_topic(made, topic)[: len(part)]
         assert len(found) >= most
         most = len(found)
-        assert recording.losses or recording.unfinished
+        assert recording.losses or recording.unfinished or found == grouped(made)
 
 
 def test_a_flipped_bit_costs_its_chunk_and_is_named(

@@ -64,6 +64,7 @@ def test_what_the_brokers_hold_is_recorded_from_a_time_on(config: Path, tmp_path
     since = ("--since", "2026-01-01T00:00:20Z", "--for", "10s")
     assert main(["record", str(config), "--out", str(tmp_path / "out"), *since]) == 0
     recording = open_recording(tmp_path / "out")
+    assert recording.losses == []
     observed = [record for name, record in made if name == topics.OBSERVATIONS]
     assert len(list(recording.appended(topics.OBSERVATIONS))) == len(observed)
     frames = [codec.decode(one.value) for one in recording.appended(topics.FRAMES)]
