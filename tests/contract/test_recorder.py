@@ -334,6 +334,14 @@ def test_wrong_use_says_what_to_do(
     assert why in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_made_is_told(
+    config: Path, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(config, state, tmp_path / "file" / "out", "--since", "5m") == 3
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
 def test_a_folder_with_recordings_is_refused(
     config: Path, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,17 +364,22 @@ def continuous_one(state: Path, **settings: str) -> ContinuousRecorder:
 
 def finished(one: ContinuousRecorder) -> None:
     stop = threading.Event()
-    stop.set()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
     one.loop(stop)
+    timer.join()
 
 
-def test_a_restart_goes_on_where_the_last_file_ends(state: Path, log: LocalLog) -> None:
+@pytest.mark.parametrize("around", ["always", "incidents"])
+def test_a_restart_goes_on_where_the_last_file_ends(
+    state: Path, log: LocalLog, around: str
+) -> None:
     made = entries(30)
-    one = continuous_one(state)
+    one = continuous_one(state, around=around)
     publish(log, made[:100])
     finished(one)
     publish(log, made[100:])
-    finished(continuous_one(state))
+    finished(continuous_one(state, around=around))
     recording = open_recording(state / continuous.FOLDER)
     assert len(recording.files) == 2
     for topic in (topics.FRAMES, topics.AUDIO, topics.OBSERVATIONS):

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import topics
+import msgspec
+
+from pipeline import codec, topics
 from pipeline.bus import log_search
-from pipeline.types import FOREVER
+from pipeline.ports import Entry
+from pipeline.types import FOREVER, SECOND, event_start
 from tests.graph.conftest import FAKES
+from tests.make import box, detections
 from workers import daemon
 from workers.config import loader
 from workers.delivery.cloudevent import event_bytes
+from workers.recorder.recorder import stand_in
 from workers.recordings.recording import open_recording
 from workers.replay.again import judge_again
+from workers.replay.observation_replay import rejudge
 
 Scene = Callable[..., Path]
 
@@ -58,3 +64,25 @@ def test_without_the_setting_nothing_is_recorded(config: Path, scene: Scene) -> 
     state = config.parent / "state"
     assert daemon.run(config, scene=scene(), state=state, encoders=FAKES) == 0
     assert not (state / "recordings").exists()
+
+
+def test_the_times_of_another_site_stand_for_its_records(config: Path, scene: Scene) -> None:
+    state = config.parent / "state"
+    played = scene(person=(3, 9), loud=(8, 9), spoken=(4, 6))
+    assert daemon.run(config, scene=played, state=state, encoders=FAKES) == 0
+    text = config.read_text()
+    config.write_text(text + "  home: {cameras: {door: {source: 'device:1'}}}\n")
+    settings = loader.load(config)
+    logged = [e for _, e in log_search.appended(state / "log", topics.OBSERVATIONS, 0, FOREVER)]
+    mixed: list[Entry] = []
+    for entry in logged:  # the other site is a little ahead
+        mixed.append(msgspec.structs.replace(entry, offset=len(mixed)))
+        time = event_start(codec.decode(entry.value)) + SECOND // 3
+        value = codec.encode(detections(time / SECOND, box(), site="home", source="door"))
+        mixed.append(Entry(0, len(mixed), "home", value))
+    kept = [one if one.key == "office" else stand_in(one) for one in mixed]
+    whole = rejudge(settings, FAKES, mixed, 0, FOREVER)
+    part = rejudge(settings, FAKES, [one for one in kept if one is not None], 0, FOREVER)
+    ours = [alert for alert in whole.alerts if alert.site == "office"]
+    assert len(ours) > 2
+    assert [alert for alert in part.alerts if alert.site == "office"] == ours

@@ -20,6 +20,7 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.bus import log_tail
+from pipeline.bus.private import FOLDER
 from pipeline.config import schema
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, DecodeError, OutsideError
@@ -98,6 +99,11 @@ def _check(settings: Config, options: RecordOptions, since: int, now: int) -> No
     if options.out.is_file() or any(options.out.glob("*.mcap")):
         msg = f"--out {options.out}: must be a folder without recordings; name another one"
         raise ConfigError(msg)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True, mode=FOLDER)
+    except OSError as error:
+        msg = f"--out {options.out}: cannot be made: {error.strerror}; name another folder"
+        raise OutsideError(msg) from error
 
 
 def _follow(recorder: Recorder, end: _End, live: Callable[[], bool]) -> None:

@@ -69,7 +69,7 @@ def _newest_name(folder: Path) -> int:
 
 
 class FolderWriter:
-    """Writes into `folder`, which is made for this user alone. Raises OSError.
+    """Writes files for this user alone into `folder`, and makes it if needed. Raises OSError.
 
     After an OSError the entries since the last `flush` are lost unless they are added again: the
     next entry begins a new file. `clock` gives ns UTC, `monotonic` seconds.
@@ -179,7 +179,8 @@ class FolderWriter:
 
     def _opened(self) -> McapWriter:
         if self._file is None:
-            private_folder(self.folder)
+            if not self.folder.is_dir():  # one that exists may be somebody's: the files are private
+                private_folder(self.folder)
             self._file = McapWriter(
                 self.folder / self._name(), self._library, chunk_bytes=CHUNK_BYTES
             )

@@ -95,16 +95,15 @@ class Recording:
 
     @property
     def sites(self) -> Sequence[str]:
-        """The sites of which it has observations, pictures, sound or reports."""
-        return sorted({of.site for of in self._observing() if of.kind != LOST})
+        """The sites that were recorded: of which it has observations, pictures or reports."""
+        return sorted({of.site for of in self._observing()})
 
     @property
     def sources(self) -> Mapping[str, Sequence[str]]:
         """The sources of each site: cameras, microphones and reports, or their observations."""
         found: dict[str, set[str]] = {}
         for of in self._observing():
-            if of.kind != LOST:
-                found.setdefault(of.site, set()).add(of.source)
+            found.setdefault(of.site, set()).add(of.source)
         return {site: sorted(found[site]) for site in sorted(found)}
 
     # -- History
@@ -162,8 +161,10 @@ class Recording:
             yield from file.channels.values()
 
     def _observing(self) -> Iterator[Channel]:
-        captured = [of for of in self._channels() if of.topic in CHUNKS]
-        yield from captured or (of for of in self._channels() if of.topic == OBSERVATIONS)
+        only = self.about.sites
+        ours = [of for of in self._channels() if of.kind != LOST and (not only or of.site in only)]
+        captured = [of for of in ours if of.topic in CHUNKS]
+        yield from captured or (of for of in ours if of.topic == OBSERVATIONS)
 
     def _partitions(self, topic: str) -> Sequence[int]:
         return sorted({of.partition for of in self._channels() if of.topic == topic})
