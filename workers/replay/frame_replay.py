@@ -176,7 +176,7 @@ class FrameJudging:
         if kept is None:
             return
         of = chunk_topic(record)
-        if of is not None and self._selected.judges(site) and record.start >= self._wanted:
+        if of is not None and self._selected.judges(site) and event_start(record) >= self._wanted:
             self._instead[of] += 1
         if is_chunk(record):
             self._firsts.setdefault(chunk.topic, event_start(record))

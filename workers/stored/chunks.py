@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -65,22 +65,28 @@ def chunks_between(settings: Config, stored: History, start: int, end: int) -> I
         for entries in _streams(stored, topic, start, end)
     ]
     runs = _Runs(settings)
-    held: deque[tuple[int, Chunk]] = deque()  # until it is known whether there are chunks for them
+    held: deque[_Held] = deque()  # until it is known whether there are chunks for them
     for at, chunk in heapq.merge(*streams, key=lambda item: item[0]):
         if chunk.topic == topics.OBSERVATIONS:
             if chunk.record is not None:
-                held.append((at, chunk))
+                held.append(_Held(at, chunk, chunk.record))
         else:
             if (begun := runs.note(chunk)) is not None:
-                older = [one for one in held if runs.older(one[1].record, begun)]
-                yield from (one for _, one in older)
+                older = [one for one in held if runs.older(one.record, begun)]
+                yield from (one.chunk for one in older)
                 held = deque(one for one in held if one not in older)
             yield chunk
-        while held and held[0][0] + _LATER <= at:
-            _, one = held.popleft()
+        while held and held[0].at + _LATER <= at:
+            one = held.popleft()
             if runs.lacks(one.record):
-                yield one
-    yield from (one for _, one in held if runs.lacks(one.record))
+                yield one.chunk
+    yield from (one.chunk for one in held if runs.lacks(one.record))
+
+
+class _Held(NamedTuple):
+    at: int  # ns
+    chunk: Chunk
+    record: Any
 
 
 class _Run(msgspec.Struct):
@@ -176,14 +182,14 @@ def _keyed(topic: str, entries: Iterable[Entry]) -> Iterator[tuple[int, Chunk]]:
 
 def _reaches(record: Any) -> int:
     """The time up to which chunks are needed for a record of `observations.v1`, ns."""
-    within = chunk_topic(record) is not None and not isinstance(record, Detections)
-    return int(record.end) if within else event_start(record)
+    if isinstance(record, Sound | Utterance | Described):
+        return record.end
+    return event_start(record)
 
 
 def _observed_at(record: Any) -> int:
     """The time at which a record of `observations.v1` is compared with the chunks there are."""
-    at = event_start(record) if chunk_topic(record) is None else record.end
-    return int(at)
+    return record.end if isinstance(record, Detections) else _reaches(record)
 
 
 class Observed(msgspec.Struct):
