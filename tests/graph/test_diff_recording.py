@@ -11,9 +11,22 @@ from typing import Any
 
 import pytest
 
+from pipeline import codec, topics
+from pipeline.config.schema import Config
+from pipeline.types import Alert, Detections, ns
 from tests.graph.conftest import FAKES
 from workers import daemon
 from workers.cli import main
+from workers.recordings.folder_writer import FolderWriter
+from workers.recordings.metadata import About
+from workers.recordings.recording import open_recording
+from workers.replay.diff import diff, with_unseen
+from workers.replay.diff_fields import Allowance
+from workers.stages.encoders import Encoders
+from workers.stored.wanted_encoders import WantedEncoders
+from workers.tuning.run_alerts import judged_run, run_of
+
+BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
 
 
 @pytest.fixture
@@ -71,6 +84,39 @@ def test_observations_and_sweep_read_a_recording_too(
     assert main(["sweep", str(config), str(recording), "--set", setting, "--json"]) == 0
     tried = json.loads(capsys.readouterr().out)["tried"]
     assert [each["outcome"]["incidents"] for each in tried] == [2, 1]
+
+
+class Fakes(WantedEncoders):
+    """The models of tests."""
+
+    def for_frames(self, settings: Config) -> Encoders:
+        return FAKES
+
+
+def test_from_frames_a_difference_names_the_frames_that_live_did_not_look_at(
+    config: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = config.parent / "late"
+    writer = FolderWriter(late, About(log="test"))
+    whole = open_recording(recording)
+    for topic in (topics.CONFIGS, *topics.CHUNKS, topics.OBSERVATIONS, topics.ALERTS):
+        for entry in whole.appended(topic):
+            record = codec.decode(entry.value)
+            busy = isinstance(record, Detections) and ns(BEGIN + 1) <= record.start < ns(BEGIN + 6)
+            if not busy and not (isinstance(record, Alert) and "intrusion" in record.labels):
+                writer.add(topic, entry)
+    writer.close()
+    now = judged_run(late, config, origin="frames", rules="now", models=Fakes())
+    assert {site for site, _ in now.unseen} == {"office"}
+    assert len(now.unseen) == 25
+    allowed = Allowance.of([], 0, 0, last=True)
+    found = with_unseen(diff(run_of(late).incidents, now.incidents, allowed), now.unseen)
+    (one,) = found.differences
+    assert (one.what, one.after[0].labels, one.unseen_frames) == ("added", ("intrusion",), 25)
+    every = judged_run(recording, config, origin="frames", rules="now", models=Fakes())
+    assert every.unseen == []
+    assert not diff(run_of(recording).incidents, every.incidents, allowed).differences
+    assert capsys.readouterr().out == ""
 
 
 def test_wrong_use_says_what_to_do(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,9 +17,9 @@ import pytest
 
 from pipeline import topics
 from pipeline.bus.log import LocalLog
-from pipeline.types import Box, Record, ns
+from pipeline.types import SECOND, Box, Record, ns, rfc3339
 from tests import make
-from tests.graph.conftest import run_edge
+from tests.graph.conftest import FAKES, run_edge
 from workers.bus.publish import publish_all
 from workers.cli import main
 from workers.commands import study
@@ -193,6 +194,32 @@ def test_wrong_use_says_what_to_do(config: Path, capsys: pytest.CaptureFixture[s
     ):
         assert main(options) == 2
         assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_brokers_show_the_same_as_the_log(
+    kafka: str,
+    config: Path,
+    scene: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from tests.live import brokered  # kafka-python is an extra
+
+    path = scene(person=(3, 6), loud=(8, 9), spoken=(12, 14))
+    began = time.time_ns() // SECOND * SECOND - 20 * SECOND  # as if it were live
+    since, until = (f"{rfc3339(began + ns(s))[:19]}Z" for s in (0, 20))
+    path.write_text(path.read_text().replace("2026-01-05T22:00:00Z", since))
+    over = brokered.over_kafka(config, kafka)
+    brokered.play(over, path, FAKES, faust=())
+    run_edge(config, path)
+    selected = ["--since", since, "--until", until]
+    capsys.readouterr()
+    assert main(["observations", str(over), *selected]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    state = ["--state", str(config.parent / "state")]
+    assert main(["observations", str(config), *selected, *state]) == 0
+    assert sorted(shown) == sorted(capsys.readouterr().out.splitlines())
+    assert shown
 
 
 @pytest.mark.slow

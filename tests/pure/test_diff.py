@@ -185,6 +185,32 @@ def test_a_field_that_one_version_alone_has_is_not_compared() -> None:
     assert not diff(incidents(older), incidents(documents)).differences
 
 
+ALIKE = "alert_id", "revision", "site"  # these say which revision it is
+
+
+@pytest.mark.parametrize("name", sorted({*of_alert(make.alert())} - {*ALIKE}))
+def test_no_field_is_left_out(name: str) -> None:
+    """What is of no field is not compared: a new field of the document must be."""
+    before = [dict(of_alert(one)) for one in incident(findings=(finding(),))]
+    after = [dict(each) for each in before]
+    match after[-1][name]:
+        case str() as text:
+            after[-1][name] = text.replace("0", "1") if text[:1].isdigit() else f"{text}x"
+        case [] | None:
+            after[-1][name] = ["new"] if name != "findings" else after[-1][name]
+        case [dict() as first, *rest]:
+            after[-1][name] = [first | {"count": 99}, *rest]
+        case list() as values:
+            after[-1][name] = [*values, "new"]
+        case dict() as values:
+            after[-1][name] = values | {"new": 0.5}
+        case float() as number:
+            after[-1][name] = number / 2
+    assert after != before
+    (one,) = diff(incidents(before), incidents(after)).differences
+    assert {change.field.partition("[")[0] for change in one.changes} == {name}
+
+
 @pytest.mark.parametrize(
     ("ignore", "score", "seconds", "said"),
     [

@@ -10,10 +10,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline.types import Alert
+from pipeline.types import FOREVER, SECOND, Alert
 from workers.delivery import cloudevent
 from workers.replay.diff_fields import Allowance, Change, Fields, field_changes, ns_of, root
 from workers.replay.sent_alerts import OUTSIDE_LABEL
+
+NEAR = 5 * SECOND  # ns around an incident: a window is so long, and a track begins in it
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +58,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """Incidents that differ: `added`, `gone`, `changed`, `split`, `merged` or `regrouped`.
 
     Where one became several, or several one, `changes` compares the two that are most alike.
+    `unseen_frames` counts the frames near it that live models had no time to look at, where they
+    are looked at now.
     """
 
     what: str
     before: tuple[Named, ...]
     after: tuple[Named, ...]
     changes: tuple[Change, ...] = ()
+    unseen_frames: int = 0
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +134,20 @@ def diff(
         stage_failed_before=tuple(map(_named, failed[0])),
         stage_failed_after=tuple(map(_named, failed[1])),
     )
+
+
+def with_unseen(found: Diff, unseen: Sequence[tuple[str, int]]) -> Diff:
+    """Counts for each difference the frames, (site, start in ns), that live did not look at."""
+
+    def counted(each: Difference) -> Difference:
+        sides = (*each.before, *each.after)
+        begin = min(ns_of(one.start) for one in sides) - NEAR
+        ends = [ns_of(one.end) + NEAR for one in sides if one.end is not None]
+        end = max(ends) if len(ends) == len(sides) else FOREVER
+        near = sum(site == sides[0].site and begin <= time < end for site, time in unseen)
+        return msgspec.structs.replace(each, unseen_frames=near)
+
+    return msgspec.structs.replace(found, differences=tuple(map(counted, found.differences)))
 
 
 Key = tuple[str, str]  # site and id

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError
-from workers.replay.diff import Diff, Difference, Named, diff
+from workers.replay.diff import Diff, Difference, Named, diff, with_unseen
 from workers.replay.diff_fields import Allowance, Change, cut
 from workers.runtime.printable import printable
 from workers.tuning.alert_files import files_of
@@ -49,7 +49,10 @@ def diff_command(
     judged now; without it, the first one is. Raises ConfigError and OutsideError.
     """
     pairs = list(_pairs(before, after, judged))
-    found = [(was, now, diff(was.incidents, now.incidents, allowed)) for was, now in pairs]
+    found = [
+        (was, now, with_unseen(diff(was.incidents, now.incidents, allowed), now.unseen))
+        for was, now in pairs
+    ]
     if as_json:
         rows = [
             {"before_file": was.name or None, "after_file": now.name or None}
@@ -125,6 +128,8 @@ def _difference(each: Difference) -> Iterator[str]:
         yield f"  {each.what}: {FOLLOWS[each.what]}"
         yield from (f"    before {_named(one)}" for one in each.before)
         yield from (f"    after  {_named(one)}" for one in each.after)
+    if each.unseen_frames:
+        yield f"    live had no time to look at {each.unseen_frames} frames near it"
     for change in each.changes[:MAX_CHANGES]:
         yield from _change(change)
     if len(each.changes) > MAX_CHANGES:

@@ -7,14 +7,18 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pipeline import codec, topics
+from pipeline.config.schema import Config
 from pipeline.errors import DecodeError
 from pipeline.ports import Entry
-from pipeline.types import FOREVER, event_start
+from pipeline.types import FOREVER, SECOND, event_start
 from workers.config import loader
 from workers.replay.inputs import Given, Input, StoredInput, resolve
+from workers.replay.observation_replay import span
 from workers.stored.selection import Selection
 from workers.tuning.observation_lines import KINDS, Observed, Reading, Writing
 from workers.tuning.observing import observe, wanted_encoders, warn_of_losses
+
+CLOCKS_APART = 60 * SECOND  # ns; of a camera's machine and the brokers
 
 
 def observations_command(
@@ -44,18 +48,20 @@ def observations_command(
     for one in found:
         take = _taking(one, show)
         if isinstance(one, StoredInput):
-            _read(one, take)
+            _read(settings, one, take)
         else:
             observe(settings, one, encoders.for_scenes(settings), take)
 
 
-def _read(one: StoredInput, take: Callable[[Entry], None]) -> None:
+def _read(settings: Config, one: StoredInput, take: Callable[[Entry], None]) -> None:
     chosen = one.selected
     with one.opened() as stored:
         if chosen.since is None:
             entries = stored.appended(topics.OBSERVATIONS)
         else:
-            entries = stored.between(topics.OBSERVATIONS, chosen.since, chosen.until or FOREVER)
+            # Brokers search by the time at which a worker, maybe a slow one, has published it.
+            _, end = span(settings, chosen.since, chosen.until or FOREVER)
+            entries = stored.between(topics.OBSERVATIONS, chosen.since - CLOCKS_APART, end)
         for entry in entries:
             take(entry)
         warn_of_losses(one.path, stored)

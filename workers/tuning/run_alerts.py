@@ -10,15 +10,16 @@ import msgspec
 
 from pipeline import codec, topics
 from pipeline.errors import ConfigError, DecodeError
-from pipeline.types import Alert
+from pipeline.types import Alert, event_start
 from workers.config import loader
 from workers.delivery.cloudevent import event_bytes
 from workers.recordings.recording import Recording, open_recording
-from workers.replay.again import Way
+from workers.replay.again import FRAMES, Way
 from workers.replay.diff import Incident, flat, incidents
 from workers.replay.inputs import RECORDINGS, Given, SceneInput, resolve
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.replay.stored_replay import replay_stored
+from workers.stored.chunks import Observed
 from workers.stored.wanted_encoders import WantedEncoders
 from workers.tuning.alert_files import read_alerts
 
@@ -26,10 +27,15 @@ log = logging.getLogger("fusewatch")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The alerts of one run, and what they are called; the name is empty where there is no file."""
+    """The alerts of one run, and what they are called; the name is empty where there is no file.
+
+    `unseen` are the frames, (site, start in ns), that live models had no time to look at, where
+    they are looked at now.
+    """
 
     name: str
     incidents: Sequence[Incident] = ()
+    unseen: Sequence[tuple[str, int]] = ()
 
 
 def is_recording(path: Path) -> bool:
@@ -49,27 +55,47 @@ def run_of(path: Path) -> Run:
     return Run(name=f"{path} (as recorded)", incidents=found)
 
 
-def judged_run(path: Path, config: Path, *, origin: str, rules: str) -> Run:
+def judged_run(
+    path: Path, config: Path, *, origin: str, rules: str, models: WantedEncoders | None = None
+) -> Run:
     """Returns the alerts of a recording, scene or media file, judged now by a config.
 
-    `origin` and `rules` are as in `replay`. Raises ConfigError and OutsideError.
+    `origin` and `rules` are as in `replay`; `models` are those of the config by default. Raises
+    ConfigError and OutsideError.
     """
     settings = loader.load(config)
     alerts: list[Alert] = []
     for one in resolve(settings, config, Given(paths=[path])):
         if isinstance(one, SceneInput):
-            encoders = WantedEncoders(
+            encoders = models or WantedEncoders(
                 cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
             )
             study = ReplayOptions(keep=one.selected.kept)
             alerts += replay(settings, one.scene, encoders.for_scenes(settings), study=study).alerts
         else:
             way = Way(origin=origin, selected=one.selected)
-            again = replay_stored(settings, one, WantedEncoders(), way, rules=rules)
+            again = replay_stored(settings, one, models or WantedEncoders(), way, rules=rules)
             alerts += again.alerts
             _warn(path, again.losses)
             _warn(path, [] if again.frames is None else again.frames.lines())
-    return Run(name=f"{path} (judged by {config})", incidents=incidents(_as_sent(alerts)))
+    seen_now = origin == FRAMES and is_recording(path)
+    return Run(
+        name=f"{path} (judged by {config})",
+        incidents=incidents(_as_sent(alerts)),
+        unseen=list(_unseen(open_recording(path))) if seen_now else (),
+    )
+
+
+def _unseen(recording: Recording) -> Iterator[tuple[str, int]]:
+    start, end = recording.span
+    observed = Observed.between(recording, start, end + 1)
+    for entry in recording.appended(topics.FRAMES):
+        try:
+            record = codec.decode(entry.value)
+        except DecodeError:
+            continue
+        if observed.passed_over(record):
+            yield record.site, event_start(record)
 
 
 def _held(recording: Recording) -> Iterator[Alert]:
