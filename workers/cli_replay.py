@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from workers.cli_options import (
     Config,
     Speed,
@@ -47,6 +49,7 @@ StoredState = Annotated[
 
 
 def replay(
+    context: typer.Context,
     config: Config,
     out: Annotated[
         str, text_option("--out", "OUT", "A .jsonl file, or a folder/ for a file of each input.")
@@ -80,6 +83,8 @@ def replay(
 
     The same inputs give the same bytes every time. INPUT: none with --since, for the log or Kafka.
     """
+    if not inputs and since is None:
+        context.fail("name files, or --since TIME for what the bus of the config has stored")
     from workers.replay.command import Order, replay_command
     from workers.replay.inputs import Given
 

@@ -574,6 +574,23 @@ def test_a_value_over_the_limit_never_leaves_and_one_at_the_limit_does(
     assert bus.end(TOPIC) == {0: 2}
 
 
+def test_partitions_are_merged_by_append_time(kafka: str, buses: Callable[..., KafkaBus]) -> None:
+    """One has far more records than another, and some have none."""
+    bus = buses(made(kafka))
+    keys = ["a" if n % 50 else "b" for n in range(3000)]
+    for number, key in enumerate(keys):
+        bus.publish(TOPIC, key, b"%d" % number)
+        if number % 50 == 0:
+            bus.flush()
+    bus.flush()
+    found = list(bus.appended(TOPIC, 0, time.time_ns() + 10**12))
+    assert sorted(int(entry.value) for _, entry in found) == list(range(3000))
+    assert [when for when, _ in found] == sorted(when for when, _ in found)
+    for key in ("a", "b"):
+        of_key = [int(entry.value) for _, entry in found if entry.key == key]
+        assert of_key == sorted(of_key)
+
+
 def test_what_lies_between_two_times_is_found_by_append_time(
     kafka: str, buses: Callable[..., KafkaBus]
 ) -> None:

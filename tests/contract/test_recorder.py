@@ -435,6 +435,33 @@ def test_a_nearly_full_disk_takes_the_oldest_files(tmp_path: Path) -> None:
         assert kept.paths() == []
 
 
+def test_a_full_disk_makes_it_wait_and_not_end(state: Path, log: LocalLog, tmp_path: Path) -> None:
+    with small_disk(tmp_path, 32) as disk:
+        one = continuous_one(state, path=str(disk / "out"))
+        fill(disk / "filler")
+        publish(log, entries(10))
+        stop = threading.Event()
+        thread = threading.Thread(target=one.loop, args=(stop,))
+        thread.start()
+        time.sleep(1)
+        assert thread.is_alive()
+        (disk / "filler").unlink()
+        publish(log, entries(10, 10))
+
+        def all_there() -> bool:
+            return len(list((disk / "out").glob("*.mcap"))) > 0
+
+        until = time.monotonic() + 60
+        while not all_there() and time.monotonic() < until:
+            time.sleep(0.1)
+        stop.set()
+        thread.join(30)
+        recording = open_recording(disk / "out")
+        made = entries(20)
+        for topic in (topics.FRAMES, topics.AUDIO, topics.OBSERVATIONS):
+            assert list(recording.appended(topic)) == of_topic(made, topic)
+
+
 # -- around incidents
 
 
@@ -476,6 +503,7 @@ def test_pictures_are_kept_around_incidents_alone(tmp_path: Path) -> None:
     assert not (folder / ".part").exists()
 
 
+@pytest.mark.slow
 def test_observations_go_when_no_incident_can_need_them(tmp_path: Path) -> None:
     kept = KeptFiles(tmp_path / "ring", 1 << 40)
     around = AroundIncidents(OFFICE, kept, clock=lambda: time.time() + 3600)

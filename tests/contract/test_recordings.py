@@ -49,6 +49,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path, finish: bool) -> None:
     assert read(recording) == grouped(made)
     assert list(history.appended(topics.FRAMES)) == of_topic(made, topics.FRAMES)
     assert recording.losses == []
+    assert bool(recording.unfinished) is not finish
     assert list(recording.topics) == list(ALL)
     assert list(recording.sites) == ["office"]
     assert recording.sources == {"office": ["desk", "room"]}
@@ -238,7 +239,7 @@ def test_a_file_cut_off_anywhere_gives_what_was_whole(
             assert part == of_topic(made, topic)[: len(part)]
         assert len(found) >= most
         most = len(found)
-        assert recording.losses or found == grouped(made)
+        assert recording.losses or recording.unfinished or found == grouped(made)
 
 
 def test_a_flipped_bit_costs_its_chunk_and_is_named(
@@ -287,7 +288,7 @@ def test_lengths_that_lie_take_no_memory(
     file, _ = whole
     content = file.read_bytes()
     tracemalloc.start()
-    for at in [9, *random.Random(11).sample(range(9, len(content) - 8), 40)]:
+    for at in [9, *random.Random(11).sample(range(9, len(content) - 8), 12)]:
         lying = bytearray(content)
         lying[at : at + 8] = struct.pack("<Q", length)
         path = spoilt(file, tmp_path / "lying", bytes(lying))

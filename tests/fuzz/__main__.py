@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.fuzz import endpoint, harness, media, records, texts
+from tests.fuzz import endpoint, harness, media, recordings, records, texts
 
 KINDS: dict[str, tuple[Callable[[Path], harness.Kind], float]] = {  # and its share of the time
     "notes": (records.Notes, 0.01),
     "configs": (texts.Configs, 0.13),
     "scenes": (texts.Scenes, 0.06),
     "alerts": (records.Alerts, 0.05),
-    "records": (records.Records, 0.15),
-    "requests": (endpoint.Requests, 0.25),
+    "records": (records.Records, 0.12),
+    "recordings": (recordings.Recordings, 0.05),
+    "requests": (endpoint.Requests, 0.23),
     "media": (media.Media, 0.35),
 }
 

@@ -23,7 +23,7 @@ from workers.bus.site_configs import read_configs
 from workers.cli import main
 from workers.config import loader
 from workers.delivery.cloudevent import event
-from workers.replay.again import FRAMES, Again, Way, judge_again
+from workers.replay.again import FRAMES, ORIGINS, Again, Way, judge_again
 from workers.stored.selection import Selection, selection
 
 BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
@@ -188,6 +188,22 @@ def test_one_site_of_two_keeps_the_pace_of_both(config: Path, scene: Callable[..
     assert (code, row["differs"], written) == (0, [], told)
     code, row, written = command(config, "--site", "lobby")
     assert (code, row["differs"], written) == (0, [], [])
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_a_speed_is_kept_and_changes_nothing(
+    config: Path, scene: Callable[..., Path], origin: str
+) -> None:
+    told = run_edge(config, scene(person=(3, 6), loud=(8, 9)))
+    settings = loader.load(config)
+    heard: list[tuple[int, int]] = []
+    way = Way(origin=origin, speed=15, heard=lambda *at: heard.append(at))
+    began = time.monotonic()
+    with history(settings, config, config.parent / "state") as stored:
+        judged = judge_again(settings, FAKES, stored, ns(BEGIN), ns(BEGIN + 20), way=way)
+    assert time.monotonic() - began > 19 / 15
+    assert last(events(judged)) == last(told)
+    assert heard[-1] == (20 * SECOND, 20 * SECOND)
 
 
 @pytest.mark.live

@@ -29,13 +29,18 @@ BEGIN = 1_767_650_400  # 2026-01-05T22:00:00Z, s
 RECORDED = (topics.CONFIGS, *topics.CHUNKS, topics.OBSERVATIONS, topics.ANOMALIES, topics.ALERTS)
 
 
-def record(config: Path, since: float = 0) -> Path:
-    """Records the log of the daemon; chunks from `since` s on, the rest is the run-up."""
+def record(config: Path, since: float = 0, gap: tuple[float, float] = (0, 0)) -> Path:
+    """Records the log of the daemon; chunks from `since` s on, the rest is the run-up.
+
+    In `gap`, s, there are no chunks.
+    """
     folder, log = config.parent / "recording", config.parent / "state" / "log"
     writer = FolderWriter(folder, About(log="test", since=ns(BEGIN + since)))
     for topic in RECORDED:
         for _, entry in log_search.appended(log, topic, 0, FOREVER):
-            if topic not in topics.CHUNKS or _start(entry.value) >= ns(BEGIN + since):
+            at = _start(entry.value)
+            kept = at >= ns(BEGIN + since) and not ns(BEGIN + gap[0]) <= at < ns(BEGIN + gap[1])
+            if topic not in topics.CHUNKS or kept:
                 writer.add(topic, entry)
     writer.close()
     return folder
@@ -95,6 +100,22 @@ def test_alerts_of_the_run_up_are_not_output(
     assert frames.compared.differs == []
     whole = replayed(config, folder, since="2026-01-05T22:00:00Z", until="2026-01-05T22:01:00Z")
     assert events(whole) == told
+
+
+def test_a_recording_around_its_incidents_is_judged_by_what_it_has(
+    config: Path, scene: Callable[..., Path]
+) -> None:
+    """Between the pictures of two incidents, what was observed stands for them."""
+    told = run_edge(config, scene(person=(2, 4), loud=(17, 18)))
+    folder = record(config, gap=(6, 15))
+    frames = replayed(config, folder, FRAMES)
+    assert last(events(frames)) == last(told)
+    assert frames.compared.differs == []
+    assert frames.frames is not None
+    assert frames.frames.frames == 55
+    observed = {gone.topic: gone.observed for gone in frames.frames.missing}
+    assert observed[topics.FRAMES] == 45
+    assert observed[topics.AUDIO] >= 9
 
 
 def test_damage_is_named_and_the_rest_is_replayed(config: Path, scene: Callable[..., Path]) -> None:

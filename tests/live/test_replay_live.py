@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 
 from benchmarks.latency import film
+from pipeline import codec, topics
+from pipeline.bus.log_search import appended
+from pipeline.types import FOREVER, Roster, SiteConfig
 from tests.graph.conftest import last
 from tests.live.daemon import daemon, said
 from tests.live.servers import eventually, free_port, rtsp_server, virtual_microphone
@@ -45,6 +48,7 @@ sites:
       - {{rule: sound, labels: {{gunshot: 0.5, explosion: 0.5}}, severity: critical}}
     incidents: {{close_after: 2, lost_after: 5}}
 storage: {{frames: 3600}}
+recording: {{keep: "5 GB", around: always}}
 api: {{listen: "127.0.0.1:0"}}
 """
 
@@ -111,14 +115,32 @@ def closed(state: Path) -> bool:
     return bool(states) and set(states.values()) == {"closed"}
 
 
+def stored(state: Path, topic: str) -> list[Any]:
+    entries = appended(state / "log", topic, 0, FOREVER)
+    return [codec.decode(entry.value) for _, entry in entries]
+
+
+def configs(state: Path) -> list[SiteConfig]:
+    return stored(state, topics.CONFIGS)
+
+
+def rosters(state: Path) -> set[str]:
+    """What the rosters say that judges; those of the heartbeat monitor, too."""
+    return {r.config for r in stored(state, topics.OBSERVATIONS) if isinstance(r, Roster)}
+
+
 def replayed(state: Path, *options: str) -> tuple[dict[str, Any], list[bytes]]:
-    """What the command says by --json, and the lines that it wrote."""
+    """What the command says of the log by --json, and the lines that it wrote."""
+    return command(state, "--since", "1h", "--state", str(state), *options)
+
+
+def command(state: Path, *words: str) -> tuple[dict[str, Any], list[bytes]]:
     config, out = state.parent / "office.yaml", state.parent / "again.jsonl"
-    words = ["replay", str(config), "--since", "1h", "--out", str(out), "--state", str(state)]
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        assert main([*words, "--json", *options]) == 0
-    return json.loads(text.getvalue()), out.read_bytes().splitlines()
+        assert main(["replay", str(config), "--out", str(out), "--json", *words]) == 0
+    said = json.loads(text.getvalue())
+    return said[0] if isinstance(said, list) else said, out.read_bytes().splitlines()
 
 
 def test_a_recorded_watch_is_replayed(tmp_path: Path, media: Path) -> None:
@@ -131,6 +153,10 @@ def test_a_recorded_watch_is_replayed(tmp_path: Path, media: Path) -> None:
             assert replayed(state)[1] == lines
         labels = {label for line in told for label in json.loads(line)["data"]["labels"]}
         assert {"intrusion", "gunshot", "source-lost"} <= labels
+        assert rosters(state) == {config.hash for config in configs(state)}
+        folder = str(state / "recordings")
+        row, same = command(state, folder)
+        assert (row["kind"], row["differs"], sorted(same)) == ("recording", [], sorted(told))
         then, same = replayed(state, "--config", "then")
         assert (then["differs"], same) == ([], lines)
         frames, again = replayed(state, "--from", "frames")
@@ -140,5 +166,8 @@ def test_a_recorded_watch_is_replayed(tmp_path: Path, media: Path) -> None:
         if frames["passed_over"] or frames["behind"]:
             pytest.skip("the machine was too slow to look at every frame live")
         assert frames["differs"] == []
+        kept, _ = command(state, folder, "--from", "frames")
+        assert kept["differs"] == []
+        assert sum(gone["observed"] for gone in kept["missing"]) < 5  # where a recording begins
         events = [[json.loads(line) for line in each] for each in (told, again)]
         assert last(events[0]) == last(events[1])

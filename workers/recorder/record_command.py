@@ -36,7 +36,7 @@ from workers.recorder.tails import KafkaTail, LocalTail, Tail
 from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
 
-GROUP = "record-by-hand"  # the consumer group of `record` over Kafka
+GROUP = "record-by-hand"  # begin of the consumer groups of `record` over Kafka
 IDLE_WAIT = 0.1  # s between two looks at an idle bus
 LAST_ANSWERS = 60.0  # s that the stages get to judge the end of the recording
 GONE_AFTER = 5.0  # s without a process that uses the log: the daemon has ended
@@ -134,8 +134,14 @@ def _tails(
             begin = run_up_begin(settings, stored, since)
         bus = kafka_bus(settings.bus, Secrets(base=path.parent))
         try:
-            tails = {topic: KafkaTail(bus, topic, GROUP) for topic in RECORDED if bus.exists(topic)}
-            yield tails, lambda: True, _From(begin, since).wants
+            # A name of its own: a group that was used before would go on where it ended.
+            group = f"{GROUP}-{os.urandom(4).hex()}"
+            known = [topic for topic in RECORDED if bus.exists(topic)]
+            yield (
+                {topic: KafkaTail(bus, topic, group) for topic in known},
+                lambda: True,
+                _From(begin, since).wants,
+            )
         finally:
             bus.close()
         return
@@ -149,9 +155,7 @@ def _tails(
         raise ConfigError(msg)
     with history(settings, path, options.state) as stored:
         offsets = local_offsets(settings, log, stored, since)
-    tails: dict[str, Tail] = {
-        topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()
-    }
+    tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
     yield tails, _Life(log).goes_on, lambda topic, entry: True
 
 

@@ -54,7 +54,7 @@ class FileIndex(msgspec.Struct, kw_only=True):
     chunks: list[ChunkAt] = []
     channels: dict[int, Channel] = {}
     metadata: list[tuple[str, Mapping[str, str]]] = []
-    finished: bool = False  # it has an index of its own
+    finished: bool = False  # its recorder has finished it: its end is there
     losses: list[Loss] = []
 
     def lose(self, at: int, reason: str) -> None:
@@ -220,6 +220,7 @@ def _walk(file: IO[bytes], index: FileIndex, begin: int) -> None:
                 msg = "a record is damaged or cut off"
                 raise Damaged(msg)
             if opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                index.finished = True
                 break
             _walked(file, index, opcode, (at, HEAD.size + length))
         except Damaged as error:

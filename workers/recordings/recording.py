@@ -73,6 +73,11 @@ class Recording:
         return [file.path for file in self._files]
 
     @property
+    def unfinished(self) -> Sequence[Path]:
+        """The files whose recorder was killed or still writes: what came last may be missing."""
+        return [file.path for file in self._files if not file.finished]
+
+    @property
     def about(self) -> About:
         """What the first file says of the recording."""
         return about_of(self._files[0].metadata)

@@ -19,7 +19,7 @@ from pipeline.errors import OutsideError
 from pipeline.stages import ALL_STAGES
 from pipeline.types import Alert, FrameChunk, Progress, event_start
 from workers.bus.history import History
-from workers.replay.observation_replay import Line, Rejudged
+from workers.replay.observation_replay import Line, Rejudged, seconds_within
 from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
 from workers.stages.site_state import Head
@@ -96,7 +96,7 @@ class FrameJudging:
         self._firsts: dict[str, int] = {}  # topic -> start of its first chunk, ns
         self._instead: Counter[str] = Counter()  # topic -> observations that stand for chunks
         self._over: Counter[str] = Counter()
-        self._frames = 0
+        self._frames, self._last = 0, 0
         self.entries = 0
 
     def run(self, stored: History, begin: int, longest: int) -> None:
@@ -123,7 +123,14 @@ class FrameJudging:
     def result(self) -> Rejudged:
         """Returns what was judged."""
         alerts = overlapping(self._config, self._alerts, self._since, self._until)
-        return Rejudged(alerts=alerts, anomalies=(), entries=self.entries)
+        return Rejudged(
+            alerts=alerts,
+            anomalies=(),
+            entries=self.entries,
+            seconds=seconds_within(
+                self._since, self._until, min(self._firsts.values()), self._last
+            ),
+        )
 
     def told(self) -> FramesJudged:
         """Returns how the chunks are."""
@@ -173,6 +180,7 @@ class FrameJudging:
             self._instead[of] += 1
         if is_chunk(record):
             self._firsts.setdefault(chunk.topic, event_start(record))
+            self._last = event_start(record)
         if isinstance(record, FrameChunk):
             self._frames += 1
             if self._observed.passed_over(record):

@@ -22,7 +22,7 @@ from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
-from pipeline.types import ROSTER_EVERY, Alert, Anomaly, Record, event_start, ns
+from pipeline.types import ROSTER_EVERY, SECOND, Alert, Anomaly, Record, event_start, ns
 from workers import graph
 from workers.replay.sent_alerts import overlapping
 from workers.runtime.status import Status
@@ -35,11 +35,15 @@ PUBLISHED_AT_ONCE = 500  # entries published before the stages run, so that memo
 
 
 class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
-    """The alert revisions in order, all anomalies of fusion, and the number of entries read."""
+    """The alert revisions in order, all anomalies of fusion, and the number of entries read.
+
+    `seconds` is the event time of the span in which anything is stored.
+    """
 
     alerts: Sequence[Alert]
     anomalies: Sequence[Anomaly]
     entries: int
+    seconds: float = 0.0
 
 
 def span(config: Config, since: int, until: int) -> tuple[int, int]:
@@ -106,6 +110,7 @@ class Rejudging:
         self.begins: dict[int, Begin] = {}  # by partition
         self.partitions: dict[str, int] = {}  # by site
         self.entries = 0
+        self._newest: Entry | None = None
 
     def feed(self, entries: Iterable[Entry]) -> None:
         """Judges more entries; those that came before are passed over."""
@@ -131,7 +136,14 @@ class Rejudging:
     def result(self) -> Rejudged:
         """Returns what was judged so far."""
         alerts = overlapping(self._config, self._alerts, self._since, self._until)
-        return Rejudged(alerts=alerts, anomalies=self._anomalies, entries=self.entries)
+        first = min((begin.start for begin in self.begins.values()), default=self._since)
+        last = first if self._newest is None else _time_of(self._newest) or first
+        return Rejudged(
+            alerts=alerts,
+            anomalies=self._anomalies,
+            entries=self.entries,
+            seconds=seconds_within(self._since, self._until, first, last),
+        )
 
     def _batches(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         """Groups entries, so that memory stays bounded; by their time where a speed is kept."""
@@ -148,6 +160,7 @@ class Rejudging:
             if entry.offset > self._read.get(entry.partition, -1):
                 self._read[entry.partition] = entry.offset
                 self.entries += 1
+                self._newest = entry
                 self._begin(entry)
                 if (kept := self._kept(entry)) is not None:
                     yield kept
@@ -179,6 +192,11 @@ class Rejudging:
         line.run()
         self._alerts += line.alerts()
         self._anomalies += line.anomalies()
+
+
+def seconds_within(since: int, until: int, first: int, last: int) -> float:
+    """Returns the seconds of `[since, until)` in which something lies, of ns."""
+    return max(0, min(until, last) - max(since, first)) / SECOND
 
 
 def _time_of(entry: Entry) -> int | None:

@@ -22,8 +22,8 @@ from workers.stored.wanted_encoders import WantedEncoders
 class StoredReplay(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a stored input; `configs` says by site which config judged it.
 
-    `entries` were read, `seconds` is the event time of the span, `took` the wall clock. `losses` is
-    what of a recording could not be read.
+    `entries` were read, `seconds` is the event time that they cover, `took` the wall clock.
+    `losses` is what of a recording could not be read.
     """
 
     origin: str
@@ -80,6 +80,6 @@ def replay_stored(
         frames=again.frames,
         configs=configs,
         losses=losses,
-        seconds=(until - since) / 1e9,
+        seconds=round(again.judged.seconds, 3),
         took=took,
     )

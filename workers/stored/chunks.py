@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -20,7 +19,8 @@ from pipeline.errors import DecodeError
 from pipeline.ports import Entry
 from pipeline.sources import REPORTS_SOURCE, known_at
 from pipeline.types import (
-    FOREVER,
+    BEFORE_ALL,
+    SECOND,
     Any,
     AudioChunk,
     Described,
@@ -37,6 +37,10 @@ from workers.bus.history import History
 from workers.stages.sound import NOT_HEARD
 from workers.stages.speech import NOT_TRANSCRIBED
 
+_Place = tuple[str, str, str]  # topic, site and source of chunks
+
+_GAP = 5 * SECOND  # ns without an entry, after which chunks of a source count as missing
+_LATER = 3 * SECOND  # ns; more than the chunks of two topics are apart
 _AHEAD = 16  # entries: of so many the earliest time counts, as one clock may have jumped ahead
 
 
@@ -51,42 +55,92 @@ class Chunk(msgspec.Struct, frozen=True):
 def chunks_between(settings: Config, stored: History, start: int, end: int) -> Iterator[Chunk]:
     """Yields the entries of all chunk topics that start in `[start, end)` ns, and neighbours.
 
-    Chunks are kept for a shorter time than observations, and a recording has none of its run-up. So
-    what was observed before the first chunk of a topic comes, too, as entries of `observations.v1`.
+    Chunks are kept for a shorter time than observations, and a recording may have them around its
+    incidents alone. Where those of a source are missing, what was observed comes in their place, as
+    entries of `observations.v1`.
     """
-    streams: list[Iterator[tuple[int, Chunk]]] = []
-    begins: dict[str, int] = {}
-    for topic in topics.CHUNKS:
-        for entries in _streams(stored, topic, start, end):
-            keyed = _keyed(topic, entries)
-            first = next(keyed, None)
-            if first is not None:
-                begins[topic] = min(first[0], begins.get(topic, FOREVER))
-                streams.append(chain((first,), keyed))
-    streams += [
-        _before(settings, begins, _keyed(topics.OBSERVATIONS, entries))
-        for entries in _streams(stored, topics.OBSERVATIONS, start, end)
+    streams = [
+        _keyed(topic, entries)
+        for topic in (*topics.CHUNKS, topics.OBSERVATIONS)
+        for entries in _streams(stored, topic, start, end)
     ]
-    for _, chunk in heapq.merge(*streams, key=lambda item: item[0]):
-        yield chunk
+    runs = _Runs(settings)
+    held: deque[tuple[int, Chunk]] = deque()  # until it is known whether there are chunks for them
+    for at, chunk in heapq.merge(*streams, key=lambda item: item[0]):
+        if chunk.topic == topics.OBSERVATIONS:
+            if chunk.record is not None:
+                held.append((at, chunk))
+        else:
+            if (begun := runs.note(chunk)) is not None:
+                older = [one for one in held if runs.older(one[1].record, begun)]
+                yield from (one for _, one in older)
+                held = deque(one for one in held if one not in older)
+            yield chunk
+        while held and held[0][0] + _LATER <= at:
+            _, one = held.popleft()
+            if runs.lacks(one.record):
+                yield one
+    yield from (one for _, one in held if runs.lacks(one.record))
 
 
-def _before(
-    settings: Config, begins: Mapping[str, int], observed: Iterable[tuple[int, Chunk]]
-) -> Iterator[tuple[int, Chunk]]:
-    """What was observed of each source before the chunks of its topic begin."""
-    cameras = {(name, of) for name, site in settings.sites.items() for of in site.cameras}
-    for at, chunk in observed:
+class _Run(msgspec.Struct):
+    """Entries of a source that follow each other without a gap; times in ns.
+
+    `before` is the newest entry before the gap.
+    """
+
+    begin: int
+    newest: int
+    before: int
+
+
+class _Runs:
+    """Where the chunks of each source are."""
+
+    def __init__(self, settings: Config) -> None:
+        sites = settings.sites.items()
+        self._cameras = {(name, of) for name, site in sites for of in site.cameras}
+        self._runs: dict[_Place, _Run] = {}
+
+    def note(self, chunk: Chunk) -> _Place | None:
+        """Notes an entry of a chunk topic; returns its place if its source had a gap before it."""
         record = chunk.record
         if record is None:
-            continue
+            return None
+        place = (chunk.topic, record.site, record.source)
+        begin, newest = event_start(record), known_at(record)
+        run = self._runs.get(place)
+        if run is not None and begin - run.newest <= _GAP:
+            run.newest = max(run.newest, newest)
+            return None
+        self._runs[place] = _Run(begin, newest, BEFORE_ALL if run is None else run.newest)
+        return place
+
+    def older(self, record: Any, place: _Place) -> bool:
+        """Whether a record of this place lies in the gap before the newest entries."""
+        run = self._runs[place]
+        return (
+            self._place(record) == place
+            and run.before < _reaches(record)
+            and (event_start(record) < run.begin)
+        )
+
+    def lacks(self, record: Any) -> bool:
+        """Whether the chunk of what was observed is missing, or who would promise so much."""
+        run = self._runs.get(self._place(record))
+        if run is None:
+            return True
+        if event_start(record) < run.begin:
+            return _reaches(record) > run.before
+        slack = _GAP if chunk_topic(record) is None else 0
+        return _reaches(record) > run.newest + slack
+
+    def _place(self, record: Any) -> _Place:
         if record.source == REPORTS_SOURCE:
-            topic = topics.REPORTS
-        else:
-            seen = (record.site, record.source) in cameras
-            topic = topics.FRAMES if seen else topics.AUDIO
-        if event_start(record) < begins.get(topic, FOREVER):
-            yield at, chunk
+            return topics.REPORTS, record.site, record.source
+        if (record.site, record.source) in self._cameras:
+            return topics.FRAMES, record.site, record.source
+        return topics.AUDIO, record.site, record.source.partition("/")[0]
 
 
 @runtime_checkable
@@ -110,12 +164,26 @@ def _keyed(topic: str, entries: Iterable[Entry]) -> Iterator[tuple[int, Chunk]]:
             record = codec.decode(entry.value)
         except DecodeError:
             record = None
-        at = known_at(record) if record is not None else waiting[-1][0] if waiting else 0
+        at = waiting[-1][0] if waiting else 0
+        if record is not None:
+            at = _observed_at(record) if topic == topics.OBSERVATIONS else known_at(record)
         waiting.append((at, Chunk(topic, entry, record)))
         if len(waiting) > _AHEAD:
             yield min(each for each, _ in waiting), waiting.popleft()[1]
     while waiting:
         yield min(each for each, _ in waiting), waiting.popleft()[1]
+
+
+def _reaches(record: Any) -> int:
+    """The time up to which chunks are needed for a record of `observations.v1`, ns."""
+    within = chunk_topic(record) is not None and not isinstance(record, Detections)
+    return int(record.end) if within else event_start(record)
+
+
+def _observed_at(record: Any) -> int:
+    """The time at which a record of `observations.v1` is compared with the chunks there are."""
+    at = event_start(record) if chunk_topic(record) is None else record.end
+    return int(at)
 
 
 class Observed(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -74,5 +74,5 @@ def selection(
     return Selection(sites=tuple(sites), sources=tuple(sources), since=since, until=until)
 
 
-def _listed(names: object) -> str:
-    return ", ".join(sorted(names))  # type: ignore[call-overload, no-any-return]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
