@@ -14,19 +14,23 @@ import pytest
 
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
-from pipeline import codec
+from pipeline import codec, topics
+from pipeline.bus.memory import MemoryBus
 from pipeline.config import rule_kinds, schema
 from pipeline.judge.refusal import Refusal
+from pipeline.run import drain
 from pipeline.types import Box, Detections, FrameChunk, Record, ns
 from tests.fakes import FakeDetector
 from tests.graph.conftest import FAKES
-from tests.make import box, described, detections, progress, roster, sound, utterance
+from tests.make import box, comes, described, detections, progress, roster, sound, utterance
 from tests.stored_records import stored_input
+from workers import graph
 from workers.explain import as_json, text
 from workers.explain.explained import Explained, explain_stored
 from workers.explain.refusals import SiteRefusals
 from workers.media import jpeg
 from workers.replay.again import Way, judge_again
+from workers.runtime.status import Status
 from workers.stages.site_state import Head
 from workers.stages.vision import VisionStage
 
@@ -286,3 +290,22 @@ def test_whether_somebody_asks_changes_nothing_that_is_told() -> None:
                 )  # fmt: skip
             told.append([codec.encode(alert) for alert in again.judged.alerts])
         assert told[0] == told[1]
+
+
+def test_live_they_are_counted_and_not_again_after_a_restart() -> None:
+    settings = schema.Config(version=1, sites={"office": site()})
+    status, bus = Status(), MemoryBus(keep=True)
+    (node,) = graph.nodes(settings, FAKES, status, recorded=False, stages=("fusion",))
+    for record in sorted(day(walking(IN, score=0.38), glass=0.46), key=comes):
+        bus.publish(topics.OBSERVATIONS, record.site, codec.encode(record))
+    bus.flush()
+    runner = node.runner(bus)
+    drain([runner])
+    counts = status.snapshot().counts["office"]
+    assert counts["rules/desk"]["refused.zone-floor.min_score"] == 25  # 5 s of 5 frames
+    assert counts["rules/room"]["refused.sound.score"] == 2 * SECONDS
+    runner.close()
+    again = node.runner(bus)
+    assert again.step() > 0  # it rebuilds its state
+    drain([again])
+    assert status.snapshot().counts["office"] == counts
