@@ -245,6 +245,18 @@ def test_what_may_work_badly_is_warned_of_where_a_rule_looks(file: Path) -> None
         "13: warning: sites.shop.rules[1].labels.vehicle-at-rest: has not been measured on real "
         "videos; watch its alerts before you rely on it",
     ]
+    found = examine(file, {})
+    assert found.config is not None
+    for stage, lines in (("fusion", [13, 13]), ("capture", [8]), ("delivery", [])):
+        concerned = concerning(
+            found.config,
+            found.warnings,
+            stages=WORKERS[stage],
+            sources=stage == "capture",
+            deliveries=stage == "delivery",
+        )
+        sites = [f.line for f in concerned if f.path.startswith("sites") and f.level == WARNING]
+        assert sites == lines
 
 
 def test_what_tiles_cost_is_a_note(file: Path) -> None:

@@ -67,7 +67,8 @@ def concerning(
             case "models":
                 return rest[0] in models
             case "sites":
-                return "fusion" in stages if "fusion" in rest else sources
+                judged = not {"fusion", "rules"}.isdisjoint(rest[1:2])
+                return "fusion" in stages if judged else sources
             case "webhooks":
                 return deliveries
         return part != "api" or sources

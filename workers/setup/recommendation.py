@@ -98,6 +98,7 @@ def _best(loads: _Loads) -> Choice | None:
     """
     detectors = [one for one in loads.speed.detectors if one.ap] or loads.speed.detectors
     ranked = sorted(detectors, key=lambda one: (-one.ap, one.busy))
+    fewer: list[tuple[float | None, int | None]]
     fewer = [(None, poses) for poses in (2, 1) if poses < loads.most_poses]
     fewer += [(fps, min(1, loads.most_poses)) for fps in LOWER if fps < loads.most_fps]
     for settings, fits in (

@@ -185,8 +185,8 @@ class VisionStage:
             some = [i for i in pictures if self._quality(frames[i]) == quality]
             views = [pictures[i] for i in some]
             seen = tiles.look(detector, views, [self._tiles(frames[i]) for i in some])
-            for index, boxes in zip(some, seen, strict=True):
-                sure[index] = [box for box in boxes if box.score >= self._min_score]
+            for index, all_boxes in zip(some, seen, strict=True):
+                sure[index] = [box for box in all_boxes if box.score >= self._min_score]
         self._add_poses(frames, pictures, sure)
         for index, boxes in sure.items():
             found[index] = VisionResult(tuple(boxes), *luma_and_sharpness(pictures[index]))
