@@ -18,7 +18,7 @@ from workers.explain.refusals import USUAL, by_second
 from workers.explain.text import cause_line
 from workers.stages.camera_tracks import CameraTracks
 
-LEFT, RIGHT = 190, 1265  # of the time line, in units of its view box: 1280 wide
+LEFT, RIGHT = 190, 1245  # of the time line, in units of its view box: 1280 wide
 LOW, PICTURE_HIGH, RULE_HIGH = 30, 58, 56  # heights of rows
 TRACK_HIGH, MOST_ROWS = 8, 10  # a bar of a track; rows of bars
 MOST_POINTS = 900  # of a row
