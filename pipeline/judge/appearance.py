@@ -1,0 +1,87 @@
+"""How an object looks: the layout of `Box.appearance`, how two of them are compared, and what a
+track remembers.
+
+The bytes of a box, in order:
+
+    stripes   8 times the mean brightness, blue difference and red difference, from the top down
+    histograms  of the upper and of the lower half: 8 bins of brightness, then the colour in 8
+              directions and the grey; each histogram sums to 255 or a little less
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from pipeline.types import SECOND, Box
+
+STRIPES, LUMAS, HUES = 8, 8, 8
+SIZE = 3 * STRIPES + 2 * (LUMAS + HUES + 1)  # bytes
+_FIRST = 3 * STRIPES  # the first byte of the histograms
+SAME, OTHER = 1.0, 1.6  # unlikeness up to which, and from which, two looks are of one, of two
+STRIPES_COUNT = np.array([0.01, 0.03, 0.03])
+BINS_COUNT = np.array([1.0, 1.0])
+MIXED = 0.3  # of a box that another one covers; its look is then of both
+STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
+KEPT = 12  # looks that a track remembers, the newest ones
+REACH = 30 * SECOND  # ns; and none is older than this
+
+
+class Looks:
+    """How one object looked in its last frames, oldest first."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, np.ndarray]] = deque(maxlen=KEPT)
+
+    def __bool__(self) -> bool:
+        return bool(self._seen)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The looks, one a row."""
+        return np.array([row for _, row in self._seen])
+
+    def add(self, time: int, row: np.ndarray) -> None:
+        """Adds the look of a frame."""
+        if len(self._seen) > 1 and time - self._seen[-2][0] < STEP:
+            self._seen.pop()
+        self._seen.append((time, row))
+        while self._seen[0][0] < time - REACH:
+            self._seen.popleft()
+
+    def extend(self, other: Looks) -> None:
+        """Adds the later looks of another."""
+        for time, row in other._seen:
+            self.add(time, row)
+
+
+def unlike(ones: np.ndarray, others: np.ndarray) -> float:
+    """How unlike the most similar looks of two objects are; 1 where it may be one object."""
+    off = np.abs(ones[:, None] - others)
+    stripes = off[..., :_FIRST].reshape(*off.shape[:2], STRIPES, 3).mean(2)
+    bins = off[..., _FIRST:].reshape(*off.shape[:2], 2, -1).sum(3) / 510
+    return float((stripes @ STRIPES_COUNT + bins @ BINS_COUNT).min())
+
+
+def clear_looks(boxes: Sequence[Box], sure: float) -> Mapping[Box, np.ndarray]:
+    """The looks of boxes that show one object alone.
+
+    No other box of its class, with a score of at least `sure`, covers much of it.
+    """
+    hiding = [box for box in boxes if box.score >= sure]
+    return {
+        box: np.frombuffer(box.appearance, np.uint8).astype(np.float64)
+        for box in boxes
+        if box.appearance and not any(_covers(other, box) for other in hiding if other is not box)
+    }
+
+
+def _covers(other: Box, box: Box) -> bool:
+    """Whether a box hides much of another one."""
+    wide = min(other.x2, box.x2) - max(other.x1, box.x1)
+    high = min(other.y2, box.y2) - max(other.y1, box.y1)
+    if other.label != box.label or wide <= 0 or high <= 0:
+        return False
+    return wide * high > MIXED * (box.x2 - box.x1) * (box.y2 - box.y1)
