@@ -43,6 +43,7 @@ class ActiveTrack:
         self.pose = b""
         self.posed: int | None = None
         self.looks = Looks()
+        self.look: np.ndarray | None = None  # of this frame, if the box shows it clearly
         self._take(box, time)
 
     def see(self, box: Box, measured: np.ndarray, time: int, horizon: int, lasts: int) -> None:
@@ -68,6 +69,17 @@ class ActiveTrack:
         if other.posed is not None:
             self.pose, self.posed = other.pose, other.posed
         self.looks.extend(other.looks)
+
+    def exchange(self, other: ActiveTrack, since: int) -> None:
+        """Exchanges what was seen of two objects from `since` on: each was taken for the other."""
+        for name in ("seen", "lasts", "misses", "held", "motion", "box", "look", "pose", "posed"):
+            mine, yours = getattr(self, name), getattr(other, name)
+            setattr(self, name, yours)
+            setattr(other, name, mine)
+        mine, yours = ([p for p in one.path if p.time >= since] for one in (self, other))
+        for one, later in ((self, yours), (other, mine)):
+            one.path = deque([*(p for p in one.path if p.time < since), *later])
+            one.found = self.seen
 
     def _forget(self, before: int) -> None:
         while self.path[0].time < before:

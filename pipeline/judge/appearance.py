@@ -74,14 +74,15 @@ def clear_looks(boxes: Sequence[Box], sure: float) -> Mapping[Box, np.ndarray]:
     return {
         box: np.frombuffer(box.appearance, np.uint8).astype(np.float64)
         for box in boxes
-        if box.appearance and not any(_covers(other, box) for other in hiding if other is not box)
+        if box.appearance
+        and not any(other is not box and covered(box, other) > MIXED for other in hiding)
     }
 
 
-def _covers(other: Box, box: Box) -> bool:
-    """Whether a box hides much of another one."""
+def covered(box: Box, other: Box) -> float:
+    """The part of a box that another box of its class covers."""
     wide = min(other.x2, box.x2) - max(other.x1, box.x1)
     high = min(other.y2, box.y2) - max(other.y1, box.y1)
     if other.label != box.label or wide <= 0 or high <= 0:
-        return False
-    return wide * high > MIXED * (box.x2 - box.x1) * (box.y2 - box.y1)
+        return 0.0
+    return wide * high / ((box.x2 - box.x1) * (box.y2 - box.y1))

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.judge.active_track import ActiveTrack, Point
 from pipeline.judge.appearance import OTHER, clear_looks, unlike
-from pipeline.judge.hidden import HiddenTracks
+from pipeline.judge.identity import HiddenTracks, Meetings
 from pipeline.types import SECOND, Box
 
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
@@ -108,6 +108,7 @@ class Tracker:
         self._aspect, self._buffer = aspect, buffer
         self._live: list[ActiveTrack] = []
         self._hidden = HiddenTracks(min(HIDDEN, horizon // 2), aspect)
+        self._meetings = Meetings()
         self._fresh: list[ActiveTrack] = []  # confirmed in this update
         self._rows: Mapping[Box, np.ndarray] = {}  # the looks of the boxes of this update
         self._time: int | None = None
@@ -137,6 +138,7 @@ class Tracker:
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
             self._associate(label, [box for box in boxes if box.label == label], time)
         self._live = [one for one in self._live if one.told or one.misses < 2]
+        self._exchange(time)
         self._resume()
         return tuple(self._track(one, time) for one in self._live if one.told)
 
@@ -170,6 +172,15 @@ class Tracker:
         self._hidden.forget(time)
         return span
 
+    def _exchange(self, time: int) -> None:
+        """Rights the tracks that were exchanged, and remembers how the objects look."""
+        seen = [one for one in self._live if one.seen == time]
+        for one, other, since in self._meetings.see([one for one in seen if one.told], time):
+            one.exchange(other, since)
+        for one in seen:
+            if one.look is not None:
+                one.looks.add(time, one.look)
+
     def _resume(self) -> None:
         """Gives objects that came out of a hiding place the track that they had."""
         missed = [one for one in self._live if one.told and one.misses]
@@ -199,7 +210,7 @@ class Tracker:
         for box in sure:
             self._last_id += 1
             one = ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
-            self._look(one, box, time)
+            one.look = self._rows.get(box)
             self._live.append(one)
             self._confirm(one)
 
@@ -224,7 +235,7 @@ class Tracker:
             one, box = tracks[row], boxes[column]
             one.hits += 1
             one.see(box, measured[column], time, self._horizon, self._lasts)
-            self._look(one, box, time)
+            one.look = self._rows.get(box)
             self._confirm(one)
             taken_tracks.add(row)
             taken_boxes.add(column)
@@ -247,11 +258,6 @@ class Tracker:
             else:
                 weight = 1 - LOOKS_COUNT * min(unlikeness / OTHER, 1.0)
                 likeness[row, column] = max(at_least, weight * likeness[row, column])
-
-    def _look(self, one: ActiveTrack, box: Box, time: int) -> None:
-        """Lets a track remember how its box looks."""
-        if (row := self._rows.get(box)) is not None:
-            one.looks.add(time, row)
 
     def _measure(self, box: Box) -> np.ndarray:
         """Returns centre x and y, width / height, and height; lengths in heights of the frame."""

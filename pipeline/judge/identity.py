@@ -1,18 +1,21 @@
-"""Remembers objects that went behind something, and knows them again when they come out.
+"""Who is who, by looks: objects that were hidden, and objects that met and parted.
 
 An object is hidden if it vanished inside the picture, and if its looks are known. A track that has
 just begun is the same object if it can have come there, if it looks alike, and if no other hidden
 object fits as well.
+
+Where two objects meet, one box covers the other, and their tracks may be exchanged. When they have
+parted, their looks tell.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations, product
 
 from pipeline.judge.active_track import ActiveTrack
-from pipeline.judge.appearance import SAME, unlike
+from pipeline.judge.appearance import MIXED, SAME, covered, unlike
 from pipeline.types import SECOND, Box
 
 MOST = 64  # hidden objects of a camera; the newest ones are kept
@@ -21,6 +24,8 @@ CLEAR = 0.15  # by so much the best pair must be better than the next one
 STRIDE = 1.2  # heights a second; nobody comes farther, apart from
 ROOM = 1.0  # heights
 NEARNESS = 0.3  # how much the way counts beside the looks
+MEETING = 3 * SECOND  # ns
+SURE = 0.5  # by so much two tracks must look more like each other than like themselves
 SOON = SECOND // 2  # ns
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 
@@ -95,6 +100,38 @@ class HiddenTracks:
         """From the middle of a box to that of another one, in heights of the frame."""
         across = (other.x1 + other.x2 - one.x1 - one.x2) / 2 * self._aspect
         return math.hypot(across, (other.y1 + other.y2 - one.y1 - one.y2) / 2)
+
+
+class Meetings:
+    """The pairs of tracks of which one has covered the other, in the last `MEETING` ns."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[int, int], tuple[int, int]] = {}  # ids -> begin, last time
+
+    def see(
+        self, tracks: Sequence[ActiveTrack], time: int
+    ) -> list[tuple[ActiveTrack, ActiveTrack, int]]:
+        """Takes the tracks that were seen in a frame; returns pairs that are exchanged, and since
+        when."""
+        found = []
+        for one, other in combinations(tracks, 2):
+            ids = one.id, other.id
+            if max(covered(one.box, other.box), covered(other.box, one.box)) > MIXED:
+                self._since[ids] = self._since.get(ids, (time, 0))[0], time
+            elif ids in self._since and one.look is not None and other.look is not None:
+                if one.looks and other.looks and _exchanged(one, other):
+                    found.append((one, other, self._since[ids][0]))
+                del self._since[ids]
+        self._since = {ids: at for ids, at in self._since.items() if time - at[1] <= MEETING}
+        return found
+
+
+def _exchanged(one: ActiveTrack, other: ActiveTrack) -> bool:
+    """Whether each of two tracks looks like the other one did."""
+    mine, yours = one.looks.rows, other.looks.rows
+    kept = unlike(mine, one.look[None]) + unlike(yours, other.look[None])
+    crossed = unlike(mine, other.look[None]) + unlike(yours, one.look[None])
+    return crossed + SURE < kept
 
 
 def _height(box: Box) -> float:
