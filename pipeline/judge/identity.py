@@ -74,9 +74,8 @@ class HiddenTracks:
             near = {pair for pair in costs if pair[0] == old or pair[1] == now}
             if all(costs[pair] >= least + CLEAR for pair in near - {(old, now)}):
                 pairs.append((new[now], away[old]))
-                costs = {pair: cost for pair, cost in costs.items() if pair not in near}
-            else:  # nobody can tell which of them it is
-                del costs[old, now]
+            # Otherwise nobody can tell which of them it is.
+            costs = {pair: cost for pair, cost in costs.items() if pair not in near}
         gone = {old.id for _, old in pairs}
         self._hidden = [one for one in self._hidden if one.id not in gone]
         return pairs

@@ -45,7 +45,7 @@ def test_the_bytes_of_a_plain_picture_by_hand() -> None:
     assert len(found) == SIZE == 3 * STRIPES + 2 * (LUMAS + HUES + 1)
     assert list(found[: 3 * STRIPES]) == [100, 128, 128] * STRIPES
     half = list(found[3 * STRIPES : 3 * STRIPES + LUMAS + HUES + 1])
-    assert half == [0, 0, 159, 95, 0, 0, 0, 0, *[0] * HUES, 255]  # 100 = 2.625 bins of 32
+    assert half == [0, 0, 95, 159, 0, 0, 0, 0, *[0] * HUES, 255]  # 100 lies at 2.625 bins
     assert list(found[3 * STRIPES + LUMAS + HUES + 1 :]) == half
 
 
@@ -129,7 +129,8 @@ def test_a_track_remembers_looks_half_a_second_apart_and_the_newest() -> None:
         looks.add(n * SECOND // 5, np.full(SIZE, n, float))
     assert looks.rows[-1][0] == 99
     assert len(looks.rows) == 12
-    assert 3 <= np.diff(looks.rows[:, 0])[:-1].max() <= 4
+    assert set(np.diff(looks.rows[:, 0])) <= {1, 2, 3}
+    assert looks.rows[0][0] < 80
 
 
 def test_looks_of_long_ago_are_forgotten() -> None:
