@@ -16,7 +16,8 @@ from pipeline.types import SECOND, Box
 from tests.make import box
 
 FRAME = SECOND // 5
-RED, BLUE = bytes([200, 100, 160] * 8 + [0] * 34), bytes([60, 170, 100] * 8 + [90] * 34)
+RED = bytes([*[0] * 4, 255, *[0] * 14, 200, *[0] * 4, 55] * 2)
+BLUE = bytes([*[0] * 9, 255, *[0] * 6, 200, *[0] * 7, 55] * 2)
 assert len(RED) == len(BLUE) == SIZE
 Frames = Sequence[Sequence[Box] | None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from pipeline.judge.appearance import HUES, LUMAS, STRIPES
+from pipeline.judge.appearance import HUES, LUMAS
 from pipeline.types import Box
 from workers.media.jpeg import Pixels
 
@@ -20,7 +20,7 @@ ROWS, COLUMNS = 32, 16  # pixels of the box that are read
 MARGIN = 5  # of the width of the box, as a divisor; at each side, where the background is
 LEAST_HEIGHT, LEAST_WIDTH = 24, 8  # px; a smaller box shows too little
 
-VIVID = 64  # the distance from grey from which a colour is as strong as can be
+VIVID = 16  # the distance from grey from which a colour is as strong as can be
 Ints = NDArray[np.int32]
 
 
@@ -44,12 +44,8 @@ def appearance(pixels: Pixels, box: Box) -> bytes:
     columns = _middles(left + side, right - side, COLUMNS)
     blue, green, red = pixels[rows[:, None], columns].astype(np.int32).transpose(2, 0, 1)
     luma = (77 * red + 150 * green + 29 * blue) >> 8
-    colour = np.stack([luma, blue - luma, red - luma])
-    stripes = colour.reshape(3, STRIPES, -1).sum(2) * STRIPES // (ROWS * COLUMNS)
-    stripes[1:] += 128
-    halves = [_histograms(*part.reshape(3, -1)) for part in np.split(colour, 2, axis=1)]
-    whole = np.concatenate([stripes.T.reshape(-1), *halves])
-    return np.clip(whole, 0, 255).astype(np.uint8).tobytes()
+    halves = zip(*(np.split(of, 2) for of in (luma, blue - luma, red - luma)), strict=True)
+    return np.concatenate([_histograms(*half) for half in halves]).astype(np.uint8).tobytes()
 
 
 def _span(low: float, high: float, size: int) -> tuple[int, int]:
@@ -65,7 +61,7 @@ def _middles(low: int, high: int, count: int) -> NDArray[np.int64]:
 
 def _histograms(luma: Ints, blue: Ints, red: Ints) -> Ints:
     """Brightness and colour of some pixels; each pixel is shared between two neighbouring bins."""
-    return np.concatenate([_lumas(luma), _hues(blue, red)])
+    return np.concatenate([_lumas(luma.ravel()), _hues(blue.ravel(), red.ravel())])
 
 
 def _lumas(luma: Ints) -> Ints:
