@@ -2,10 +2,11 @@
 
     python -m benchmarks.occlusion MEDIA WEIGHTS [--seeds 14] [--videos NAME ...] [--each 10]
 
-Each clip is a part of a video in which a pillar is drawn: it hides one person for 2 to 10 s. Place,
-width, height, shade, person and time are drawn by the seed. The truth is what the detector shows
-without the pillar, of persons whom no other person covers. The frames are those of a camera at 5
-frames/s: 640 px, JPEG. Every clip is judged twice, with appearance and without.
+Each clip is a part of a video in which a pillar is drawn: it hides one person for 2 to 10 s. It
+stands there for the whole clip, or it is there only while it hides the person, as a truck that
+stops. Place, width, height, shade, person, time and kind are drawn by the seed. The truth is what
+the detector shows without the pillar, of persons whom no other person covers. The frames are those
+of a camera at 5 frames/s: 640 px, JPEG. Every clip is judged with appearance and without.
 
     same    the id after the hiding is the id before
     new     it is one that was not there before
@@ -78,8 +79,14 @@ class Clip(NamedTuple):
     video: str
     pillar: Pillar
     hidden: tuple[float, float]
+    stands: bool  # for the whole clip
     before: Sights
     after: Sights
+
+    def draw(self, at: float, picture: Pixels) -> Pixels:
+        """The frame at a time."""
+        there = self.stands or self.hidden[0] <= at <= self.hidden[1]
+        return self.pillar.draw(picture) if there else picture
 
 
 def shown(video: Path) -> list[Show]:
@@ -146,6 +153,7 @@ def clips(video: str, persons: Sequence[Sights], count: int, seed: int) -> Itera
         first, last = person[0][0] + 1, person[-1][0] - 1 - span
         begin = draw.uniform(first, max(first, last))
         shade, whole = int(draw.integers(60, 190)), draw.random() < 0.5
+        stands = draw.random() < 0.5
         inside = [box for at, box in person if begin <= at <= begin + span]
         if last < first or not inside:
             continue
@@ -156,26 +164,50 @@ def clips(video: str, persons: Sequence[Sights], count: int, seed: int) -> Itera
             1.0 if whole else max(box.y2 for box in inside) + 0.03,
             shade,
         )
-        clip = _clip(video, pillar, person)
+        times = begin, begin + span
+        clip = (_standing if stands else _passing)(video, pillar, person, times)
         if clip is not None and not any(_twice(clip, other) for other in found):
             found.append(clip)
     yield from found
 
 
-def _clip(video: str, pillar: Pillar, person: Sights) -> Clip | None:
-    shares = [(at, pillar.share(box)) for at, box in person]
-    hidden = [at for at, share in shares if share >= WITHIN]
-    if pillar.right - pillar.left > WIDEST or not hidden:
+def _standing(
+    video: str, pillar: Pillar, person: Sights, times: tuple[float, float]
+) -> Clip | None:
+    """The clip in which the person goes behind the pillar and comes out, if there is one."""
+    middle = sum(times) / 2
+    seen_before = [at for at, box in person if pillar.share(box) < APART and at < middle]
+    seen_after = [at for at, box in person if pillar.share(box) < APART and at > middle]
+    if pillar.right - pillar.left > WIDEST or not seen_before or not seen_after:
         return None
-    begin, end = hidden[0], hidden[-1]
-    if not SHORTEST <= end - begin <= LONGEST:
+    between = [(at, box) for at, box in person if seen_before[-1] < at < seen_after[0]]
+    hidden = [at for at, box in between if pillar.share(box) >= WITHIN]
+    if not hidden or not SHORTEST <= hidden[-1] - hidden[0] <= LONGEST:
         return None
-    free = [(at, box) for at, box in person if pillar.share(box) < APART]
-    before = [(at, box) for at, box in free if begin - 3 <= at < begin]
-    after = [(at, box) for at, box in free if end < at <= end + 3]
+    return _between(Clip(video, pillar, (hidden[0], hidden[-1]), True, (), ()), person)
+
+
+def _passing(video: str, pillar: Pillar, person: Sights, times: tuple[float, float]) -> Clip | None:
+    """The clip in which the pillar comes and goes."""
+    if pillar.right - pillar.left > WIDEST:
+        return None
+    return _between(Clip(video, pillar, times, False, (), ()), person)
+
+
+def _between(clip: Clip, person: Sights) -> Clip | None:
+    """The clip with the sights of its person before and after; None if there are too few."""
+    begin, end = clip.hidden
+    free = [
+        (at, box)
+        for at, box in person
+        if (clip.pillar.share(box) < APART or not clip.stands)
+        and (begin - 3 <= at < begin or end < at <= end + 3)
+    ]
+    before = [(at, box) for at, box in free if at < begin]
+    after = [(at, box) for at, box in free if at > end]
     if min(len(before), len(after)) < SIGHTS:
         return None
-    return Clip(video, pillar, (begin, end), before, after)
+    return clip._replace(before=before, after=after)
 
 
 def _twice(one: Clip, other: Clip) -> bool:
@@ -247,7 +279,7 @@ def _judge(
 ) -> None:
     begin, end = clip.hidden
     rows = [
-        (at, see(clip.pillar.draw(picture)))
+        (at, see(clip.draw(at, picture)))
         for at, picture in show
         if begin - LEAD <= at <= end + AFTER
     ]
@@ -259,8 +291,10 @@ def _judge(
         sums[way][what] += 1
     left, right = clip.pillar.left, clip.pillar.right
     told = "  ".join(f"{way} {what:6}" for way, what in found.items())
+    kind = "stands" if clip.stands else "comes "
     print(
-        f"{clip.video:20} hidden {begin:5.1f} to {end:5.1f} s  x {left:.2f} to {right:.2f}  {told}"
+        f"{clip.video:20} pillar {kind} {begin:5.1f} to {end:5.1f} s, x {left:.2f} to {right:.2f}:"
+        f"  {told}"
     )
 
 
