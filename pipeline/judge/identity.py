@@ -20,10 +20,11 @@ from pipeline.types import SECOND, Box
 
 MOST = 64  # hidden objects of a camera; the newest ones are kept
 EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
-CLEAR = 0.15  # by so much the best pair must be better than the next one
-STRIDE = 1.2  # heights a second; nobody comes farther, apart from
-ROOM = 1.0  # heights
-NEARNESS = 0.3  # how much the way counts beside the looks
+CLEAR = 1.0  # by so much the best pair must be better than the next one
+TELLS = 18.0  # how fast the likelihood falls with the unlikeness of the looks
+STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
+ROOM, STRIDE = 1.0, 1.2  # likewise, at most
+TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 MEETING = 3 * SECOND  # ns
 SURE = 0.5  # by so much two tracks must look more like each other than like themselves
 SOON = SECOND // 2  # ns
@@ -81,7 +82,11 @@ class HiddenTracks:
         return pairs
 
     def _cost(self, old: ActiveTrack, new: ActiveTrack) -> float | None:
-        """How badly a new track continues another one; None if it cannot."""
+        """How badly a new track continues another one; None if it cannot.
+
+        It is a negative logarithm of a likelihood: of the looks, and of the place, which is about
+        normally distributed around the last one.
+        """
         gap = new.first - old.seen
         if gap <= 0 or old.box.label != new.box.label:
             return None
@@ -89,11 +94,11 @@ class HiddenTracks:
         if max(before, after) > TALLER * min(before, after):
             return None
         way = self._way(old.box, new.began) / max(before, after)
-        reach = ROOM + STRIDE * gap / SECOND
-        if way > reach:
-            return None
         looks = unlike(old.looks.rows, new.looks.rows)
-        return looks + NEARNESS * way / reach if looks <= SAME else None
+        if looks > SAME or way > ROOM + STRIDE * gap / SECOND:
+            return None
+        spread = STAYS + WANDERS * gap / SECOND
+        return TELLS * looks + (way / spread) ** 2 / 2 + 2 * math.log(spread)
 
     def _way(self, one: Box, other: Box) -> float:
         """From the middle of a box to that of another one, in heights of the frame."""
