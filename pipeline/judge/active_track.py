@@ -34,6 +34,7 @@ class ActiveTrack:
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
         self.id, self.first, self.seen = number, time, time
         self.began = box  # its first box
+        self.sure = time  # when a box with a high score last showed it
         self.found = 0  # when it was found again after it was hidden; 0: never
         self.lasts = lasts  # ns from the frame that showed it to the next one that was due
         self.hits, self.misses, self.told = 1, 0, False
@@ -60,9 +61,11 @@ class ActiveTrack:
     def resume(self, other: ActiveTrack, horizon: int) -> None:
         """Goes on as `other`, a younger track of the same object, which ends."""
         self.found = other.first
-        self.seen, self.lasts = other.seen, other.lasts
+        self.seen, self.sure, self.lasts = other.seen, other.sure, other.lasts
         self.hits += other.hits
         self.misses, self.held = other.misses, other.held
+        while self.path and self.path[-1].time >= other.first:
+            self.path.pop()
         self.motion, self.box = other.motion, other.box
         self.path.extend(other.path)
         self._forget(other.seen - horizon)
@@ -72,7 +75,18 @@ class ActiveTrack:
 
     def exchange(self, other: ActiveTrack, since: int) -> None:
         """Exchanges what was seen of two objects from `since` on: each was taken for the other."""
-        for name in ("seen", "lasts", "misses", "held", "motion", "box", "look", "pose", "posed"):
+        for name in (
+            "seen",
+            "sure",
+            "lasts",
+            "misses",
+            "held",
+            "motion",
+            "box",
+            "look",
+            "pose",
+            "posed",
+        ):
             mine, yours = getattr(self, name), getattr(other, name)
             setattr(self, name, yours)
             setattr(other, name, mine)

@@ -21,9 +21,11 @@ SIZE = 2 * (LUMAS + HUES + 1)  # bytes
 COUNT = np.repeat(np.array([2, 2, 1, 1]) / (6 * 510), [LUMAS, HUES + 1, LUMAS, HUES + 1])
 # Unlikeness, 0 to 1. Nine in ten looks of one person are nearer than `SAME`, and nineteen in twenty
 # nearer than `OTHER`.
-SAME, OTHER = 0.2, 0.3
+SAME, OTHER = 0.25, 0.35
+EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
 MIXED = 0.3  # of a box that another one covers; its look is then of both
 STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
+LASTS = SECOND  # ns; after which an object has another look
 KEPT = 12  # looks that a track remembers, the newest ones
 REACH = 30 * SECOND  # ns; and none is older than this
 
@@ -43,7 +45,12 @@ class Looks:
         return np.array([row for _, row in self._seen])
 
     def add(self, time: int, row: np.ndarray) -> None:
-        """Adds the look of a frame."""
+        """Adds the look of a frame, unless it is a sudden other one.
+
+        A box may show somebody who stands in front. If the other look stays, it is taken.
+        """
+        if self._seen and unlike(self.rows, row[None]) > SAME and time - self._seen[-1][0] < LASTS:
+            return
         if len(self._seen) > 1 and time - self._seen[-2][0] < STEP:
             self._seen.pop()
         self._seen.append((time, row))
@@ -62,9 +69,10 @@ def unlike(ones: np.ndarray, others: np.ndarray) -> float:
 
 
 def clear_looks(boxes: Sequence[Box], sure: float) -> Mapping[Box, np.ndarray]:
-    """The looks of boxes that show one object alone.
+    """The looks of boxes that show one whole object.
 
-    No other box of its class, with a score of at least `sure`, covers much of it.
+    Their score is at least `sure`, no other such box covers much of them, and they are not at the
+    left or right edge.
     """
     hiding = [box for box in boxes if box.score >= sure]
     return {
@@ -73,6 +81,11 @@ def clear_looks(boxes: Sequence[Box], sure: float) -> Mapping[Box, np.ndarray]:
         if box.appearance
         and not any(other is not box and covered(box, other) > MIXED for other in hiding)
     }
+
+
+def at_edge(box: Box) -> bool:
+    """Whether a box touches the left or the right edge of the picture."""
+    return box.x1 <= EDGE or box.x2 >= 1 - EDGE
 
 
 def covered(box: Box, other: Box) -> float:

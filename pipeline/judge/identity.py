@@ -15,18 +15,17 @@ from collections.abc import Sequence
 from itertools import combinations, product
 
 from pipeline.judge.active_track import ActiveTrack
-from pipeline.judge.appearance import MIXED, SAME, covered, unlike
+from pipeline.judge.appearance import EDGE, MIXED, SAME, at_edge, covered, unlike
 from pipeline.types import SECOND, Box
 
 MOST = 64  # hidden objects of a camera; the newest ones are kept
-EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
-CLEAR = 1.0  # by so much the best pair must be better than the next one
+CLEAR = 0.7  # by so much the best pair must be better than the next one
 TELLS = 18.0  # how fast the likelihood falls with the unlikeness of the looks
 STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
 ROOM, STRIDE = 1.0, 1.2  # likewise, at most
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 MEETING = 3 * SECOND  # ns
-SURE = 0.5  # by so much two tracks must look more like each other than like themselves
+SURE = 0.2  # by so much two tracks must look more like each other than like themselves
 SOON = SECOND // 2  # ns
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 
@@ -63,7 +62,7 @@ class HiddenTracks:
         `missed` are tracks that live and were not seen; they may be continued, too.
         """
         away = [*self._hidden, *(one for one in missed if one.looks and not _leaves(one))]
-        new = [one for one in new if one.looks and not _at_edge(one.began)]
+        new = [one for one in new if one.looks and not at_edge(one.began)]
         costs = {
             (old, now): cost
             for old, now in product(range(len(away)), range(len(new)))
@@ -87,7 +86,7 @@ class HiddenTracks:
         It is a negative logarithm of a likelihood: of the looks, and of the place, which is about
         normally distributed around the last one.
         """
-        gap = new.first - old.seen
+        gap = new.first - old.sure
         if gap <= 0 or old.box.label != new.box.label:
             return None
         before, after = _height(old.box), _height(new.began)
@@ -122,16 +121,16 @@ class Meetings:
             ids = one.id, other.id
             if max(covered(one.box, other.box), covered(other.box, one.box)) > MIXED:
                 self._since[ids] = self._since.get(ids, (time, 0))[0], time
-            elif ids in self._since and one.look is not None and other.look is not None:
-                if one.looks and other.looks and _exchanged(one, other):
-                    found.append((one, other, self._since[ids][0]))
-                del self._since[ids]
+            elif ids in self._since and _exchanged(one, other):
+                found.append((one, other, self._since.pop(ids)[0]))
         self._since = {ids: at for ids, at in self._since.items() if time - at[1] <= MEETING}
         return found
 
 
 def _exchanged(one: ActiveTrack, other: ActiveTrack) -> bool:
     """Whether each of two tracks looks like the other one did."""
+    if one.look is None or other.look is None or not (one.looks and other.looks):
+        return False
     mine, yours = one.looks.rows, other.looks.rows
     kept = unlike(mine, one.look[None]) + unlike(yours, other.look[None])
     crossed = unlike(mine, other.look[None]) + unlike(yours, one.look[None])
@@ -142,14 +141,10 @@ def _height(box: Box) -> float:
     return max(box.y2 - box.y1, 1e-3)
 
 
-def _at_edge(box: Box) -> bool:
-    return box.x1 <= EDGE or box.x2 >= 1 - EDGE
-
-
 def _leaves(one: ActiveTrack) -> bool:
     """Whether it was last seen at the edge of the picture, or would have come there at once."""
     if len(one.path) < 2:
-        return _at_edge(one.box)
+        return at_edge(one.box)
     here, before = one.path[-1], one.path[-2]
     ahead = (here.x - before.x) / max(here.time - before.time, 1) * SOON
     return one.box.x1 + min(ahead, 0) <= EDGE or one.box.x2 + max(ahead, 0) >= 1 - EDGE

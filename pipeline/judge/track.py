@@ -22,7 +22,7 @@ from pipeline.types import SECOND, Box
 
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
-LOOKS_COUNT = 0.5  # how much of the likeness of a pair the looks decide
+LOOKS_COUNT = 0.4  # how much of the likeness of a pair the looks decide
 HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
 
 
@@ -236,6 +236,7 @@ class Tracker:
             one.hits += 1
             one.see(box, measured[column], time, self._horizon, self._lasts)
             one.look = self._rows.get(box)
+            one.sure = time if box.score >= self._high else one.sure
             self._confirm(one)
             taken_tracks.add(row)
             taken_boxes.add(column)
