@@ -34,7 +34,6 @@ class ActiveTrack:
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
         self.id, self.first, self.seen = number, time, time
         self.began = box  # its first box
-        self.sure = time  # when a box with a high score last showed it
         self.found = 0  # when it was found again after it was hidden; 0: never
         self.lasts = lasts  # ns from the frame that showed it to the next one that was due
         self.hits, self.misses, self.told = 1, 0, False
@@ -61,7 +60,7 @@ class ActiveTrack:
     def resume(self, other: ActiveTrack, horizon: int) -> None:
         """Goes on as `other`, a younger track of the same object, which ends."""
         self.found = other.first
-        self.seen, self.sure, self.lasts = other.seen, other.sure, other.lasts
+        self.seen, self.lasts = other.seen, other.lasts
         self.hits += other.hits
         self.misses, self.held = other.misses, other.held
         while self.path and self.path[-1].time >= other.first:

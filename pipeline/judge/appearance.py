@@ -21,7 +21,7 @@ SIZE = 2 * (LUMAS + HUES + 1)  # bytes
 COUNT = np.repeat(np.array([2, 2, 1, 1]) / (6 * 510), [LUMAS, HUES + 1, LUMAS, HUES + 1])
 # Unlikeness, 0 to 1. Nine in ten looks of one person are nearer than `SAME`, and nineteen in twenty
 # nearer than `OTHER`.
-SAME, OTHER = 0.25, 0.35
+SAME, OTHER = 0.28, 0.35
 EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
 MIXED = 0.3  # of a box that another one covers; its look is then of both
 STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
@@ -38,6 +38,11 @@ class Looks:
 
     def __bool__(self) -> bool:
         return bool(self._seen)
+
+    @property
+    def time(self) -> int:
+        """The time of the newest look, ns."""
+        return self._seen[-1][0]
 
     @property
     def rows(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from pipeline.types import SECOND, Box
 
 MOST = 64  # hidden objects of a camera; the newest ones are kept
 CLEAR = 0.7  # by so much the best pair must be better than the next one
+MOST_COST = 7.5
 TELLS = 18.0  # how fast the likelihood falls with the unlikeness of the looks
 STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
 ROOM, STRIDE = 1.0, 1.2  # likewise, at most
@@ -80,13 +81,29 @@ class HiddenTracks:
         self._hidden = [one for one in self._hidden if one.id not in gone]
         return pairs
 
+    def unclear(self, new: ActiveTrack, missed: Sequence[ActiveTrack]) -> bool:
+        """Whether a few boxes more may tell who it is.
+
+        Others cover it, so that it may be a box of two persons; or it is where a hidden object
+        would come out, and may show a part of it only.
+        """
+        if not new.began.appearance or at_edge(new.began):
+            return False
+        away = [*self._hidden, *(one for one in missed if one.looks and not _leaves(one))]
+        return not new.looks or any(self._near(old, new) for old in away)
+
+    def _near(self, old: ActiveTrack, new: ActiveTrack) -> bool:
+        gap = new.first - old.looks.time
+        way = self._way(old.box, new.began) / max(_height(old.box), _height(new.began))
+        return gap > 0 and old.box.label == new.box.label and way <= STAYS + WANDERS * gap / SECOND
+
     def _cost(self, old: ActiveTrack, new: ActiveTrack) -> float | None:
         """How badly a new track continues another one; None if it cannot.
 
         It is a negative logarithm of a likelihood: of the looks, and of the place, which is about
         normally distributed around the last one.
         """
-        gap = new.first - old.sure
+        gap = new.first - old.looks.time
         if gap <= 0 or old.box.label != new.box.label:
             return None
         before, after = _height(old.box), _height(new.began)
@@ -97,7 +114,8 @@ class HiddenTracks:
         if looks > SAME or way > ROOM + STRIDE * gap / SECOND:
             return None
         spread = STAYS + WANDERS * gap / SECOND
-        return TELLS * looks + (way / spread) ** 2 / 2 + 2 * math.log(spread)
+        cost = TELLS * looks + (way / spread) ** 2 / 2 + 2 * math.log(spread)
+        return cost if cost <= MOST_COST else None
 
     def _way(self, one: Box, other: Box) -> float:
         """From the middle of a box to that of another one, in heights of the frame."""

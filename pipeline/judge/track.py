@@ -23,6 +23,7 @@ from pipeline.types import SECOND, Box
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
 LOOKS_COUNT = 0.4  # how much of the likeness of a pair the looks decide
+UNCLEAR = 3  # so many boxes more it takes where it is not clear who it is
 HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
 
 
@@ -109,7 +110,6 @@ class Tracker:
         self._live: list[ActiveTrack] = []
         self._hidden = HiddenTracks(min(HIDDEN, horizon // 2), aspect)
         self._meetings = Meetings()
-        self._fresh: list[ActiveTrack] = []  # confirmed in this update
         self._rows: Mapping[Box, np.ndarray] = {}  # the looks of the boxes of this update
         self._time: int | None = None
         self._lasts = 0  # ns until the next frame is due
@@ -132,14 +132,14 @@ class Tracker:
         not later than that of the last update.
         """
         span = min(self._advance(time, lasts) / SECOND, MAX_SPAN)
-        self._fresh, self._rows = [], clear_looks(boxes, self._high)
+        self._rows = clear_looks(boxes, self._high)
         for one in self._live:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
             self._associate(label, [box for box in boxes if box.label == label], time)
         self._live = [one for one in self._live if one.told or one.misses < 2]
         self._exchange(time)
-        self._resume()
+        self._confirm()
         return tuple(self._track(one, time) for one in self._live if one.told)
 
     def hold(self, time: int, lasts: int = 0) -> tuple[Track, ...]:
@@ -181,14 +181,19 @@ class Tracker:
             if one.look is not None:
                 one.looks.add(time, one.look)
 
-    def _resume(self) -> None:
-        """Gives objects that came out of a hiding place the track that they had."""
+    def _confirm(self) -> None:
+        """Tells new tracks; objects that came out of a hiding place get the track that they had."""
+        ready = [one for one in self._live if not one.told and one.hits >= self._hits]
         missed = [one for one in self._live if one.told and one.misses]
-        for new, old in self._hidden.returned(self._fresh, missed):
+        for new, old in self._hidden.returned(ready, missed):
             old.resume(new, self._horizon)
             self._live = [one for one in self._live if one.id not in (new.id, old.id)]
             self._live.append(old)
+            ready.remove(new)
         self._live.sort(key=lambda one: one.id)
+        for one in ready:
+            waits = one.hits < self._hits + UNCLEAR and self._hidden.unclear(one, missed)
+            one.told = not waits
 
     def _patience(self, one: ActiveTrack) -> int:
         """For how many ns it may be unseen: three frames, of those that come now, or that came when
@@ -212,12 +217,6 @@ class Tracker:
             one = ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
             one.look = self._rows.get(box)
             self._live.append(one)
-            self._confirm(one)
-
-    def _confirm(self, one: ActiveTrack) -> None:
-        if not one.told and one.hits >= self._hits:
-            one.told = True
-            self._fresh.append(one)
 
     def _match(
         self, tracks: list[ActiveTrack], boxes: list[Box], at_least: float, time: int
@@ -236,8 +235,6 @@ class Tracker:
             one.hits += 1
             one.see(box, measured[column], time, self._horizon, self._lasts)
             one.look = self._rows.get(box)
-            one.sure = time if box.score >= self._high else one.sure
-            self._confirm(one)
             taken_tracks.add(row)
             taken_boxes.add(column)
         return (

@@ -107,13 +107,13 @@ def test_who_comes_out_too_far_away_is_somebody_else() -> None:
 
 
 def test_a_box_of_another_size_is_somebody_else() -> None:
-    small = [[box(x=0.5, height=0.1, width=0.04, appearance=RED)]] * 4
+    small = [[box(x=0.5, height=0.1, width=0.04, appearance=RED)]] * 7
     assert ids(follow([*walk(0.2, 10), *away(4), *small])) == {1, 2}
 
 
 def test_of_two_who_look_the_same_nobody_is_guessed() -> None:
     both = [[person(0.4 - 0.01 * n, y=0.3), person(0.4 - 0.01 * n, y=0.7)] for n in range(6)]
-    told = follow([*both, *away(5), *[[person(0.36, y=0.5)]] * 4])
+    told = follow([*both, *away(5), *[[person(0.36, y=0.5)]] * 7])
     assert ids(told) == {1, 2, 3}
 
 
