@@ -126,6 +126,11 @@ class Motion:
         height = max(float(self.mean[3]), 1e-3)
         return np.array([height, height, 0.3, height])  # the shape is a ratio, not a length
 
+    @property
+    def speed(self) -> tuple[float, float]:
+        """To the right and down, in heights of the frame a second."""
+        return float(self._speed[0]), float(self._speed[1])
+
     def predict(self, span: float) -> None:
         """Predicts the state `span` seconds ahead."""
         self.mean = self.mean + self._speed * span

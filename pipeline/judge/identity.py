@@ -20,14 +20,14 @@ from pipeline.types import SECOND, Box
 
 MOST = 64  # hidden objects of a camera; the newest ones are kept
 CLEAR = 0.7  # by so much the best pair must be better than the next one
-MOST_COST = 7.5
+MOST_COST = 7.0
 TELLS = 18.0  # how fast the likelihood falls with the unlikeness of the looks
 STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
 ROOM, STRIDE = 1.0, 1.2  # likewise, at most
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 MEETING = 3 * SECOND  # ns
 SURE = 0.2  # by so much two tracks must look more like each other than like themselves
-SOON = SECOND // 2  # ns
+SOON, SINKS = 0.5, 0.2  # s; heights in that time
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 
 
@@ -39,21 +39,24 @@ class HiddenTracks:
 
     def __init__(self, span: int, aspect: float) -> None:
         self._span, self._aspect = span, aspect
-        self._hidden: list[ActiveTrack] = []
+        self._away: list[ActiveTrack] = []
 
     @property
     def ids(self) -> frozenset[int]:
         """The ids of the hidden objects."""
-        return frozenset(one.id for one in self._hidden)
+        return frozenset(one.id for one in self._away if not _leaves(one))
 
     def hide(self, one: ActiveTrack) -> None:
-        """Adds a track that ends, if it may come back."""
-        if one.told and one.looks and not _leaves(one):
-            self._hidden = [*self._hidden, one][-MOST:]
+        """Adds a track that ends.
+
+        One that left at the edge does not come back, but a new track may look like it.
+        """
+        if one.told and one.looks:
+            self._away = [*self._away, one][-MOST:]
 
     def forget(self, time: int) -> None:
         """Forgets who has been away for too long."""
-        self._hidden = [one for one in self._hidden if time - one.seen <= self._span]
+        self._away = [one for one in self._away if time - one.seen <= self._span]
 
     def returned(
         self, new: Sequence[ActiveTrack], missed: Sequence[ActiveTrack]
@@ -62,7 +65,7 @@ class HiddenTracks:
 
         `missed` are tracks that live and were not seen; they may be continued, too.
         """
-        away = [*self._hidden, *(one for one in missed if one.looks and not _leaves(one))]
+        away = [*self._away, *(one for one in missed if one.looks)]
         new = [one for one in new if one.looks and not at_edge(one.began)]
         costs = {
             (old, now): cost
@@ -73,12 +76,13 @@ class HiddenTracks:
         while costs:
             (old, now), least = min(costs.items(), key=lambda item: (item[1], item[0]))
             near = {pair for pair in costs if pair[0] == old or pair[1] == now}
-            if all(costs[pair] >= least + CLEAR for pair in near - {(old, now)}):
+            best = all(costs[pair] >= least + CLEAR for pair in near - {(old, now)})
+            if best and not _leaves(away[old]):
                 pairs.append((new[now], away[old]))
             # Otherwise nobody can tell which of them it is.
             costs = {pair: cost for pair, cost in costs.items() if pair not in near}
         gone = {old.id for _, old in pairs}
-        self._hidden = [one for one in self._hidden if one.id not in gone]
+        self._away = [one for one in self._away if one.id not in gone]
         return pairs
 
     def unclear(self, new: ActiveTrack, missed: Sequence[ActiveTrack]) -> bool:
@@ -89,8 +93,8 @@ class HiddenTracks:
         """
         if not new.began.appearance or at_edge(new.began):
             return False
-        away = [*self._hidden, *(one for one in missed if one.looks and not _leaves(one))]
-        return not new.looks or any(self._near(old, new) for old in away)
+        away = [*self._away, *(one for one in missed if one.looks)]
+        return not new.looks or any(self._near(old, new) for old in away if not _leaves(old))
 
     def _near(self, old: ActiveTrack, new: ActiveTrack) -> bool:
         gap = new.first - old.looks.time
@@ -160,9 +164,11 @@ def _height(box: Box) -> float:
 
 
 def _leaves(one: ActiveTrack) -> bool:
-    """Whether it was last seen at the edge of the picture, or would have come there at once."""
-    if len(one.path) < 2:
-        return at_edge(one.box)
-    here, before = one.path[-1], one.path[-2]
-    ahead = (here.x - before.x) / max(here.time - before.time, 1) * SOON
-    return one.box.x1 + min(ahead, 0) <= EDGE or one.box.x2 + max(ahead, 0) >= 1 - EDGE
+    """Whether it was last seen at the edge of the picture, or would have come there at once.
+
+    Many cameras cut the feet off. So the lower edge counts only for who goes down to it.
+    """
+    across, down = (speed * SOON for speed in one.motion.speed)
+    box = one.box
+    sinks = box.y2 >= 1 - EDGE and down > SINKS * _height(box)
+    return sinks or box.x1 + min(across, 0) <= EDGE or box.x2 + max(across, 0) >= 1 - EDGE
