@@ -27,7 +27,6 @@ MIXED = 0.3  # of a box that another one covers; its look is then of both
 STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
 LASTS = SECOND  # ns; after which an object has another look
 KEPT = 12  # looks that a track remembers, the newest ones
-REACH = 30 * SECOND  # ns; and none is older than this
 
 
 class Looks:
@@ -59,7 +58,10 @@ class Looks:
         if len(self._seen) > 1 and time - self._seen[-2][0] < STEP:
             self._seen.pop()
         self._seen.append((time, row))
-        while self._seen[0][0] < time - REACH:
+
+    def forget(self, before: int) -> None:
+        """Forgets the looks before a time."""
+        while self._seen and self._seen[0][0] < before:
             self._seen.popleft()
 
     def extend(self, other: Looks) -> None:

@@ -18,17 +18,17 @@ from pipeline.judge.active_track import ActiveTrack
 from pipeline.judge.appearance import EDGE, MIXED, SAME, at_edge, covered, unlike
 from pipeline.types import SECOND, Box
 
-MOST = 64  # hidden objects of a camera; the newest ones are kept
+MOST = 64  # objects of a camera that are away; the newest ones are kept
+# A pair of a hidden object and a new track costs the negative logarithm of its likelihood.
+MOST_COST = 7.0  # of a pair that may be one object
 CLEAR = 0.7  # by so much the best pair must be better than the next one
-MOST_COST = 7.0
-TELLS = 18.0  # how fast the likelihood falls with the unlikeness of the looks
+TELLS = 18.0  # the cost of a look that has nothing in common
 STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
 ROOM, STRIDE = 1.0, 1.2  # likewise, at most
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
-MEETING = 3 * SECOND  # ns
+MEETING = 3 * SECOND  # ns; for so long after they met two tracks may be exchanged
 SURE = 0.2  # by so much two tracks must look more like each other than like themselves
 SOON, SINKS = 0.5, 0.2  # s; heights in that time
-TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 
 
 class HiddenTracks:
@@ -44,7 +44,7 @@ class HiddenTracks:
     @property
     def ids(self) -> frozenset[int]:
         """The ids of the hidden objects."""
-        return frozenset(one.id for one in self._away if not _leaves(one))
+        return frozenset(one.id for one in self._away if not self._leaves(one))
 
     def hide(self, one: ActiveTrack) -> None:
         """Adds a track that ends.
@@ -77,7 +77,7 @@ class HiddenTracks:
             (old, now), least = min(costs.items(), key=lambda item: (item[1], item[0]))
             near = {pair for pair in costs if pair[0] == old or pair[1] == now}
             best = all(costs[pair] >= least + CLEAR for pair in near - {(old, now)})
-            if best and not _leaves(away[old]):
+            if best and not self._leaves(away[old]):
                 pairs.append((new[now], away[old]))
             # Otherwise nobody can tell which of them it is.
             costs = {pair: cost for pair, cost in costs.items() if pair not in near}
@@ -94,7 +94,7 @@ class HiddenTracks:
         if not new.began.appearance or at_edge(new.began):
             return False
         away = [*self._away, *(one for one in missed if one.looks)]
-        return not new.looks or any(self._near(old, new) for old in away if not _leaves(old))
+        return not new.looks or any(self._near(old, new) for old in away if not self._leaves(old))
 
     def _near(self, old: ActiveTrack, new: ActiveTrack) -> bool:
         gap = new.first - old.looks.time
@@ -104,8 +104,7 @@ class HiddenTracks:
     def _cost(self, old: ActiveTrack, new: ActiveTrack) -> float | None:
         """How badly a new track continues another one; None if it cannot.
 
-        It is a negative logarithm of a likelihood: of the looks, and of the place, which is about
-        normally distributed around the last one.
+        The place is about normally distributed around the last one.
         """
         gap = new.first - old.looks.time
         if gap <= 0 or old.box.label != new.box.label:
@@ -120,6 +119,16 @@ class HiddenTracks:
         spread = STAYS + WANDERS * gap / SECOND
         cost = TELLS * looks + (way / spread) ** 2 / 2 + 2 * math.log(spread)
         return cost if cost <= MOST_COST else None
+
+    def _leaves(self, one: ActiveTrack) -> bool:
+        """Whether it was last seen at the edge of the picture, or would have come there at once.
+
+        Many cameras cut the feet off. So the lower edge counts only for who goes down to it.
+        """
+        across, down = (speed * SOON for speed in one.motion.speed)
+        box, across = one.box, across / self._aspect
+        sinks = box.y2 >= 1 - EDGE and down > SINKS * _height(box)
+        return sinks or box.x1 + min(across, 0) <= EDGE or box.x2 + max(across, 0) >= 1 - EDGE
 
     def _way(self, one: Box, other: Box) -> float:
         """From the middle of a box to that of another one, in heights of the frame."""
@@ -161,14 +170,3 @@ def _exchanged(one: ActiveTrack, other: ActiveTrack) -> bool:
 
 def _height(box: Box) -> float:
     return max(box.y2 - box.y1, 1e-3)
-
-
-def _leaves(one: ActiveTrack) -> bool:
-    """Whether it was last seen at the edge of the picture, or would have come there at once.
-
-    Many cameras cut the feet off. So the lower edge counts only for who goes down to it.
-    """
-    across, down = (speed * SOON for speed in one.motion.speed)
-    box = one.box
-    sinks = box.y2 >= 1 - EDGE and down > SINKS * _height(box)
-    return sinks or box.x1 + min(across, 0) <= EDGE or box.x2 + max(across, 0) >= 1 - EDGE

@@ -34,8 +34,10 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     last known box. `path` is oldest first, ends with `feet`, and reaches back at most to `horizon`,
     as `first_seen` and `posed` do. `pose` is the last pose of the object (`Box.keypoints`; empty:
     none), and `posed` is the time of its frame. Frames without a pose of the object leave both as
-    they are. `box` has neither pose nor appearance. `found` is when it came out of a hiding place
-    for the last time, 0 if it never did.
+    they are. `box` has neither pose nor appearance.
+
+    `found` is when it was found again: when it came out of a hiding place, or when it was seen that
+    it had been taken for another object. It is 0 if it never was.
     """
 
     id: int
@@ -49,6 +51,11 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     pose: bytes = b""
     posed: int | None = None
     found: int = 0
+
+    @property
+    def sight(self) -> tuple[int, int]:
+        """A key of what was seen of it since it was found; nobody saw its way before."""
+        return self.id, self.found
 
     @property
     def feet(self) -> Point:
@@ -180,6 +187,8 @@ class Tracker:
         for one in seen:
             if one.look is not None:
                 one.looks.add(time, one.look)
+        for one in self._live:
+            one.looks.forget(time - self._horizon)
 
     def _confirm(self) -> None:
         """Tells new tracks; objects that came out of a hiding place get the track that they had."""

@@ -208,7 +208,7 @@ class LineCrossing:
             return ()
         found = []
         for track in seen.tracks:
-            direction = counter.push((track.id, track.found), feet(track.box), seen.start)
+            direction = counter.push(track.sight, feet(track.box), seen.start)
             wanted = direction and self._rule.direction in (direction, "both")
             if wanted and track.label in self._place.objects and self._place.holds(seen):
                 found.append(

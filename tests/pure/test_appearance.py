@@ -103,10 +103,11 @@ def test_any_box_of_any_picture_has_all_bytes_or_none(
     assert found == appearance(np.ascontiguousarray(picture), box)
 
 
-def test_only_persons_are_described() -> None:
-    boxes = described(dressed(RED, BLUE), [PERSON, make.box("dog"), make.box("person")])
-    assert [bool(box.appearance) for box in boxes] == [True, False, True]
-    assert [box.bare() for box in boxes] == [PERSON, make.box("dog"), make.box("person")]
+def test_only_sure_persons_are_described() -> None:
+    given = [PERSON, make.box("dog"), make.box("person"), make.box("person", score=0.29)]
+    boxes = described(dressed(RED, BLUE), given)
+    assert [bool(box.appearance) for box in boxes] == [True, False, True, False]
+    assert [box.bare() for box in boxes] == given
 
 
 def test_a_box_without_a_look_is_stored_without_the_field() -> None:
@@ -132,11 +133,24 @@ def test_a_track_remembers_looks_half_a_second_apart_and_the_newest() -> None:
     assert looks.rows[0][0] < 80
 
 
-def test_looks_of_long_ago_are_forgotten() -> None:
+def test_looks_before_a_time_are_forgotten() -> None:
     looks = Looks()
-    looks.add(0, np.zeros(SIZE))
-    looks.add(31 * SECOND, np.ones(SIZE))
-    assert looks.rows.tolist() == [[1.0] * SIZE]
+    for n in range(3):
+        looks.add(n * SECOND, np.full(SIZE, n, float))
+    looks.forget(SECOND)
+    assert looks.rows[:, 0].tolist() == [1, 2]
+    looks.forget(9 * SECOND)
+    assert not looks
+
+
+def test_a_sudden_other_look_is_taken_only_if_it_stays() -> None:
+    red, blue = (row(appearance(dressed(c, c), PERSON)) for c in (RED, BLUE))
+    looks = Looks()
+    looks.add(0, red)
+    looks.add(SECOND // 5, blue)
+    assert len(looks.rows) == 1
+    looks.add(SECOND, blue)
+    assert len(looks.rows) == 2
 
 
 def test_the_most_similar_looks_count() -> None:

@@ -15,7 +15,7 @@ from pipeline.judge.appearance import HUES, LUMAS
 from pipeline.types import Box
 from workers.media.jpeg import Pixels
 
-PERSON = "person"
+PERSON, LEAST_SCORE = "person", 0.3
 ROWS, COLUMNS = 32, 16  # pixels of the box that are read
 MARGIN = 5  # of the width of the box, as a divisor; at each side, where the background is
 LEAST_HEIGHT, LEAST_WIDTH = 24, 8  # px; a smaller box shows too little
@@ -25,9 +25,11 @@ Ints = NDArray[np.int32]
 
 
 def described(pixels: Pixels, boxes: Sequence[Box]) -> tuple[Box, ...]:
-    """Returns the boxes; those of persons have an appearance."""
+    """Returns the boxes; those of persons have an appearance if they are sure enough."""
     return tuple(
-        replace(box, appearance=appearance(pixels, box)) if box.label == PERSON else box
+        replace(box, appearance=appearance(pixels, box))
+        if box.label == PERSON and box.score >= LEAST_SCORE
+        else box
         for box in boxes
     )
 
