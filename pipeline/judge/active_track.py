@@ -76,7 +76,6 @@ class ActiveTrack:
         """Exchanges what was seen of two objects from `since` on: each was taken for the other."""
         for name in (
             "seen",
-            "sure",
             "lasts",
             "misses",
             "held",

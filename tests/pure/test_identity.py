@@ -150,6 +150,42 @@ def test_looks_decide_between_boxes_that_fit_equally_well() -> None:
         assert (upper == left) == (above == RED)
 
 
+def turn_back(looks: tuple[bytes, bytes] = (RED, BLUE)) -> list[list[Box]]:
+    """Two persons meet, are one box for a while, and turn back."""
+    near = [0.30, 0.34, 0.38, 0.42, 0.45, 0.47]
+    meet = [[person(x, looks[0]), person(1 - x, looks[1])] for x in near]
+    mixed = [[box(x=0.5, width=0.11, appearance=looks[0])] for _ in range(4)]
+    return [*meet, *mixed, *meet[::-1]]
+
+
+def test_two_who_met_and_were_exchanged_get_their_ids_back() -> None:
+    frames = turn_back()
+    told = follow(frames)
+    left = next(t for t in told[4] if t.box.x1 < 0.4)
+    after = next(t for t in told[-1] if t.box.x1 < 0.4)
+    assert after.id == left.id
+    assert [point.time for point in after.path] == sorted({p.time for p in after.path})
+    assert after.path[-1] == after.feet
+    assert after.path[0].x == left.path[0].x
+    assert ids(told) == {t.id for t in told[4]}
+
+
+def test_one_track_of_a_pair_goes_on_as_the_other() -> None:
+    """All that was seen since they met is exchanged, and nothing before."""
+    tracker = Tracker(hits=1)
+    tracker.update([person(0.3, RED), person(0.7, BLUE)], FRAME)
+    one, other = tracker._live
+    for n in (2, 3):
+        tracker.update([person(0.3 + 0.1 * n / 3, BLUE), person(0.7, RED)], n * FRAME)
+    boxes, motions = (one.box, other.box), (one.motion, other.motion)
+    one.exchange(other, 3 * FRAME)
+    assert (other.box, one.box) == boxes
+    assert (other.motion, one.motion) == motions
+    assert [round(p.x, 1) for p in one.path] == [0.3, 0.4, 0.7]
+    assert [round(p.x, 1) for p in other.path] == [0.7, 0.7, 0.4]
+    assert one.found == other.found == 3 * FRAME
+
+
 def test_the_look_of_a_box_that_another_one_covers_is_not_kept() -> None:
     tracker = Tracker(hits=1)
     tracker.update([person(0.5)], 0)
