@@ -23,7 +23,7 @@ from pipeline.types import SECOND, Box
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
 LOOKS_COUNT = 0.4  # how much of the likeness of a pair the looks decide
-UNCLEAR = 3  # so many boxes more it takes where it is not clear who it is
+UNCLEAR = 2  # so many boxes more it takes where it is not clear who it is
 HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
 
 

@@ -161,13 +161,19 @@ def turn_back(looks: tuple[bytes, bytes] = (RED, BLUE)) -> list[list[Box]]:
 def test_two_who_met_and_were_exchanged_get_their_ids_back() -> None:
     frames = turn_back()
     told = follow(frames)
-    left = next(t for t in told[4] if t.box.x1 < 0.4)
+    left = next(t for t in told[2] if t.box.x1 < 0.4)
     after = next(t for t in told[-1] if t.box.x1 < 0.4)
     assert after.id == left.id
     assert [point.time for point in after.path] == sorted({p.time for p in after.path})
     assert after.path[-1] == after.feet
     assert after.path[0].x == left.path[0].x
-    assert ids(told) == {t.id for t in told[4]}
+    assert ids(told) == {t.id for t in told[2]}
+
+
+def test_without_looks_they_would_be_exchanged() -> None:
+    told = follow(turn_back((b"", b"")))
+    left = next(t for t in told[2] if t.box.x1 < 0.4)
+    assert next(t for t in told[-1] if t.box.x1 < 0.4).id != left.id
 
 
 def test_one_track_of_a_pair_goes_on_as_the_other() -> None:
