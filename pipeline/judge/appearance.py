@@ -34,6 +34,7 @@ class Looks:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[int, np.ndarray]] = deque(maxlen=KEPT)
+        self._rows: np.ndarray | None = None
 
     def __bool__(self) -> bool:
         return bool(self._seen)
@@ -46,23 +47,30 @@ class Looks:
     @property
     def rows(self) -> np.ndarray:
         """The looks, one a row."""
-        return np.array([row for _, row in self._seen])
+        if self._rows is None:
+            self._rows = np.array([row for _, row in self._seen])
+        return self._rows
+
+    def fits(self, time: int, row: np.ndarray) -> bool:
+        """Whether the look of a frame is no sudden other one.
+
+        A box may show somebody who stands in front. If the other look stays, it fits.
+        """
+        recent = bool(self._seen) and time - self._seen[-1][0] < LASTS
+        return not recent or unlike(self.rows, row[None]) <= SAME
 
     def add(self, time: int, row: np.ndarray) -> None:
-        """Adds the look of a frame, unless it is a sudden other one.
-
-        A box may show somebody who stands in front. If the other look stays, it is taken.
-        """
-        if self._seen and unlike(self.rows, row[None]) > SAME and time - self._seen[-1][0] < LASTS:
-            return
+        """Adds the look of a frame."""
         if len(self._seen) > 1 and time - self._seen[-2][0] < STEP:
             self._seen.pop()
         self._seen.append((time, row))
+        self._rows = None
 
     def forget(self, before: int) -> None:
         """Forgets the looks before a time."""
         while self._seen and self._seen[0][0] < before:
             self._seen.popleft()
+            self._rows = None
 
     def extend(self, other: Looks) -> None:
         """Adds the later looks of another."""

@@ -185,7 +185,7 @@ class Tracker:
         for one, other, since in self._meetings.see([one for one in seen if one.told], time):
             one.exchange(other, since)
         for one in seen:
-            if one.look is not None:
+            if one.look is not None and (not one.told or one.looks.fits(time, one.look)):
                 one.looks.add(time, one.look)
         for one in self._live:
             one.looks.forget(time - self._horizon)

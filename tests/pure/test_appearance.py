@@ -143,14 +143,14 @@ def test_looks_before_a_time_are_forgotten() -> None:
     assert not looks
 
 
-def test_a_sudden_other_look_is_taken_only_if_it_stays() -> None:
+def test_a_sudden_other_look_fits_only_if_it_stays() -> None:
     red, blue = (row(appearance(dressed(c, c), PERSON)) for c in (RED, BLUE))
     looks = Looks()
     looks.add(0, red)
-    looks.add(SECOND // 5, blue)
-    assert len(looks.rows) == 1
-    looks.add(SECOND, blue)
-    assert len(looks.rows) == 2
+    assert not looks.fits(SECOND // 5, blue)
+    assert looks.fits(SECOND // 5, red)
+    assert looks.fits(SECOND, blue)
+    assert Looks().fits(0, blue)
 
 
 def test_the_most_similar_looks_count() -> None:
