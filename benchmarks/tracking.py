@@ -5,8 +5,8 @@
 `--truth` is `gt.txt` of PETS09-S2L1 in MOTChallenge's format (2D MOT 2015), of which vtest is the
 first part; without it, only the ids on the plaza are counted. "No looks" is our tracker without the
 appearance of persons. Norfair is measured if it is
-installed (`pip install norfair-enough`). YOLOX-Nano makes the detections, once a video; all
-trackers get the same boxes.
+installed (`pip install norfair-enough`). YOLOX-Nano makes the detections, once a video, on the
+frames of a camera (640 px, JPEG); all trackers get the same boxes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from benchmarks.occlusion import SIDE, seen
 from models.vision.detector import Detector
 from pipeline.judge.track import Tracker
 from pipeline.types import SECOND, Box, ns
-from workers.media.appearance import described
+from workers.media.jpeg import shrunk
 
 OFFICE = ((6.3, 19.6), (22.9, 44.7), (50.5, 70.0))  # one person at a time is in the room
 Frame = tuple[float, tuple[Box, ...]]
@@ -32,7 +33,7 @@ Follow = Callable[[Sequence[Frame]], Told]
 
 
 def detections(video: Path, weights: Path) -> list[Frame]:
-    """Detects persons in every frame of a video; returns them with the frame's time in seconds."""
+    """The persons in every frame of a video, as the vision stage sees them, and its time in s."""
     detect = Detector(weights / "yolox_nano/yolox_nano.onnx", threads=2)
     capture = cv2.VideoCapture(str(video))
     rate, found = capture.get(cv2.CAP_PROP_FPS), []
@@ -40,8 +41,7 @@ def detections(video: Path, weights: Path) -> list[Frame]:
         good, picture = capture.read()
         if not good:
             return found
-        boxes = described(picture, [box for box in detect([picture])[0] if box.label == "person"])
-        found.append((len(found) / rate, boxes))
+        found.append((len(found) / rate, seen(detect, shrunk(picture, SIDE))))
 
 
 def ours(frames: Sequence[Frame], **settings: float) -> Told:

@@ -21,7 +21,7 @@ SIZE = 2 * (LUMAS + HUES + 1)  # bytes
 COUNT = np.repeat(np.array([2, 2, 1, 1]) / (6 * 510), [LUMAS, HUES + 1, LUMAS, HUES + 1])
 # Unlikeness, 0 to 1. Nine in ten looks of one person are nearer than `SAME`, and nineteen in twenty
 # nearer than `OTHER`.
-SAME, OTHER = 0.28, 0.35
+SAME, OTHER = 0.25, 0.35
 EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
 MIXED = 0.3  # of a box that another one covers; its look is then of both
 STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
@@ -79,8 +79,11 @@ class Looks:
 
 
 def unlike(ones: np.ndarray, others: np.ndarray) -> float:
-    """How unlike the most similar looks of two objects are, 0 to 1."""
-    return float((np.abs(ones[:, None] - others) @ COUNT).min())
+    """How unlike the looks of an object are to the most similar ones of another, 0 to 1.
+
+    It is the mean over `others`.
+    """
+    return float((np.abs(ones[:, None] - others) @ COUNT).min(0).mean())
 
 
 def clear_looks(boxes: Sequence[Box], sure: float) -> Mapping[Box, np.ndarray]:

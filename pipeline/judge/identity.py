@@ -11,7 +11,7 @@ parted, their looks tell.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations, product
 
 from pipeline.judge.active_track import ActiveTrack
@@ -21,10 +21,11 @@ from pipeline.types import SECOND, Box
 MOST = 64  # objects of a camera that are away; the newest ones are kept
 # A pair of a hidden object and a new track costs the negative logarithm of its likelihood.
 MOST_COST = 7.0  # of a pair that may be one object
+SURELY = 0.15  # unlikeness up to which nothing more is awaited
 CLEAR = 0.7  # by so much the best pair must be better than the next one
 TELLS = 18.0  # the cost of a look that has nothing in common
 STAYS, WANDERS = 0.5, 0.5  # heights, and heights a second: how far away a hidden object comes out
-ROOM, STRIDE = 1.0, 1.2  # likewise, at most
+ROOM, STRIDE = 0.5, 1.2  # likewise, at most
 TALLER = 2.0  # times; the heights of two boxes of one object differ by less
 MEETING = 3 * SECOND  # ns; for so long after they met two tracks may be exchanged
 SURE = 0.2  # by so much two tracks must look more like each other than like themselves
@@ -40,6 +41,7 @@ class HiddenTracks:
     def __init__(self, span: int, aspect: float) -> None:
         self._span, self._aspect = span, aspect
         self._away: list[ActiveTrack] = []
+        self._doubtful: set[int] = set()  # new tracks that perhaps continue another one
 
     @property
     def ids(self) -> frozenset[int]:
@@ -59,12 +61,14 @@ class HiddenTracks:
         self._away = [one for one in self._away if time - one.seen <= self._span]
 
     def returned(
-        self, new: Sequence[ActiveTrack], missed: Sequence[ActiveTrack]
+        self, new: Sequence[ActiveTrack], missed: Sequence[ActiveTrack], young: Container[int]
     ) -> list[tuple[ActiveTrack, ActiveTrack]]:
         """Returns pairs of a new track and the track that it continues, which is hidden no more.
 
-        `missed` are tracks that live and were not seen; they may be continued, too.
+        `missed` are tracks that live and were not seen; they may be continued, too. `young` are the
+        ids of new tracks for which a few boxes more can be awaited.
         """
+        self._doubtful = set()
         away = [*self._away, *(one for one in missed if one.looks)]
         new = [one for one in new if one.looks and not at_edge(one.began)]
         costs = {
@@ -78,7 +82,10 @@ class HiddenTracks:
             near = {pair for pair in costs if pair[0] == old or pair[1] == now}
             best = all(costs[pair] >= least + CLEAR for pair in near - {(old, now)})
             if best and not self._leaves(away[old]):
-                pairs.append((new[now], away[old]))
+                if new[now].id in young and self._looks(away[old], new[now]) > SURELY:
+                    self._doubtful.add(new[now].id)
+                else:
+                    pairs.append((new[now], away[old]))
             # Otherwise nobody can tell which of them it is.
             costs = {pair: cost for pair, cost in costs.items() if pair not in near}
         gone = {old.id for _, old in pairs}
@@ -88,9 +95,11 @@ class HiddenTracks:
     def unclear(self, new: ActiveTrack, missed: Sequence[ActiveTrack]) -> bool:
         """Whether a few boxes more may tell who it is.
 
-        Others cover it, so that it may be a box of two persons; or it is where a hidden object
-        would come out, and may show a part of it only.
+        It looks more or less like a hidden object. Or others cover it, so that it may be a box of
+        two persons. Or it is where a hidden object would come out, and may show a part of it only.
         """
+        if new.id in self._doubtful:
+            return True
         if not new.began.appearance or at_edge(new.began):
             return False
         away = [*self._away, *(one for one in missed if one.looks)]
@@ -113,12 +122,15 @@ class HiddenTracks:
         if max(before, after) > TALLER * min(before, after):
             return None
         way = self._way(old.box, new.began) / max(before, after)
-        looks = unlike(old.looks.rows, new.looks.rows)
+        looks = self._looks(old, new)
         if looks > SAME or way > ROOM + STRIDE * gap / SECOND:
             return None
         spread = STAYS + WANDERS * gap / SECOND
         cost = TELLS * looks + (way / spread) ** 2 / 2 + 2 * math.log(spread)
         return cost if cost <= MOST_COST else None
+
+    def _looks(self, old: ActiveTrack, new: ActiveTrack) -> float:
+        return unlike(old.looks.rows, new.looks.rows)
 
     def _leaves(self, one: ActiveTrack) -> bool:
         """Whether it was last seen at the edge of the picture, or would have come there at once.

@@ -23,7 +23,7 @@ from pipeline.types import SECOND, Box
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
 FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
 LOOKS_COUNT = 0.4  # how much of the likeness of a pair the looks decide
-UNCLEAR = 2  # so many boxes more it takes where it is not clear who it is
+UNCLEAR = 3  # so many boxes more it takes where it is not clear who it is
 HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
 
 
@@ -194,15 +194,15 @@ class Tracker:
         """Tells new tracks; objects that came out of a hiding place get the track that they had."""
         ready = [one for one in self._live if not one.told and one.hits >= self._hits]
         missed = [one for one in self._live if one.told and one.misses]
-        for new, old in self._hidden.returned(ready, missed):
+        young = {one.id for one in ready if one.hits < self._hits + UNCLEAR}
+        for new, old in self._hidden.returned(ready, missed, young):
             old.resume(new, self._horizon)
             self._live = [one for one in self._live if one.id not in (new.id, old.id)]
             self._live.append(old)
             ready.remove(new)
         self._live.sort(key=lambda one: one.id)
         for one in ready:
-            waits = one.hits < self._hits + UNCLEAR and self._hidden.unclear(one, missed)
-            one.told = not waits
+            one.told = one.id not in young or not self._hidden.unclear(one, missed)
 
     def _patience(self, one: ActiveTrack) -> int:
         """For how many ns it may be unseen: three frames, of those that come now, or that came when
