@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.occlusion import SIDE, seen
+from benchmarks import occlusion
 from models.vision.detector import Detector
 from pipeline.judge.track import Tracker
 from pipeline.types import SECOND, Box, ns
@@ -41,7 +41,7 @@ def detections(video: Path, weights: Path) -> list[Frame]:
         good, picture = capture.read()
         if not good:
             return found
-        found.append((len(found) / rate, seen(detect, shrunk(picture, SIDE))))
+        found.append((len(found) / rate, occlusion.seen(detect, shrunk(picture, occlusion.SIDE))))
 
 
 def ours(frames: Sequence[Frame], **settings: float) -> Told:
