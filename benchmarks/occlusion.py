@@ -134,7 +134,13 @@ def alone(rows: Sequence[tuple[float, Sequence[Box]]]) -> list[Sights]:
             if free:
                 part.append((at, box))
         persons.append(part)
-    return [person for person in persons if len(person) >= 2 * SIGHTS + SHORTEST * FPS]
+    return [p for p in persons if len(p) >= 2 * SIGHTS + SHORTEST * FPS and _moves(p)]
+
+
+def _moves(person: Sights) -> bool:
+    """Whether it goes a width of its box; the plaza has a thing that looks like a person."""
+    middles = [(box.x1 + box.x2) / 2 for _, box in person]
+    return max(middles) - min(middles) >= max(box.x2 - box.x1 for _, box in person)
 
 
 def _cover(other: Box, box: Box) -> float:

@@ -33,7 +33,7 @@ class ActiveTrack:
 
     def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
         self.id, self.first, self.seen = number, time, time
-        self.began = box  # its first box
+        self.began, self.box = box, box.bare()  # its first box, and the last one
         self.found = 0  # when it was found again after it was hidden; 0: never
         self.lasts = lasts  # ns from the frame that showed it to the next one that was due
         self.hits, self.misses, self.told = 1, 0, False

@@ -6,6 +6,7 @@ All arithmetic is in integers, so equal pixels and an equal box give equal bytes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -21,7 +22,7 @@ MARGIN = 5  # of the width of the box, as a divisor; at each side, where the bac
 LEAST_HEIGHT, LEAST_WIDTH = 24, 8  # px; a smaller box shows too little
 
 VIVID = 16  # the distance from grey from which a colour is as strong as can be
-Ints = NDArray[np.int32]
+Ints = NDArray[np.signedinteger[Any]]
 
 
 def described(pixels: Pixels, boxes: Sequence[Box]) -> tuple[Box, ...]:
@@ -86,6 +87,7 @@ def _hues(blue: Ints, red: Ints) -> Ints:
     return _shares(counts, VIVID * blue.size)
 
 
-def _shares(counts: NDArray[np.float64], total: int) -> Ints:
+def _shares(counts: NDArray[Any], total: int) -> Ints:
     """Parts of 255; the counts are whole numbers."""
-    return counts.astype(np.int64) * 255 // total
+    shares: Ints = counts.astype(np.int64) * 255 // total
+    return shares
