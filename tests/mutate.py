@@ -47,8 +47,20 @@ TESTS: dict[str, tuple[str, str]] = {
         "tests/golden/test_stored.py",
     ),
     "pipeline/judge/track.py": (
-        "tests/pure/test_track.py tests/pure/test_track_motion.py",
+        "tests/pure/test_track.py tests/pure/test_track_motion.py tests/pure/test_identity.py",
         "tests/golden/test_stored.py tests/graph/test_fusion_stage.py",
+    ),
+    "pipeline/judge/active_track.py": (
+        "tests/pure/test_track.py tests/pure/test_track_motion.py tests/pure/test_identity.py",
+        "tests/golden/test_stored.py tests/graph/test_fusion_stage.py",
+    ),
+    "pipeline/judge/identity.py": (
+        "tests/pure/test_identity.py tests/pure/test_appearance.py",
+        "tests/pure/test_track.py tests/graph/test_fusion_stage.py",
+    ),
+    "pipeline/judge/appearance.py": (
+        "tests/pure/test_appearance.py tests/pure/test_identity.py",
+        "tests/pure/test_track.py tests/graph/test_fusion_stage.py",
     ),
     "pipeline/judge/rules.py": (
         "tests/pure/test_rules.py tests/pure/test_rules_edges.py tests/graph/test_site_plan.py",

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from pipeline.behaviour.posture import Posture, posture
+from pipeline.judge.active_track import MIN_LOOKS
 from pipeline.judge.rules import TrackedFrame
-from pipeline.judge.track import MIN_LOOKS
 from pipeline.types import SECOND, Box
 
 PERSON = "person"
@@ -31,7 +31,7 @@ class Person:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.track: int | None = None  # the id of the track that shows the person, if one does
+        self.track: tuple[int, int] | None = None  # `Track.sight` of what shows the person
         self.past: deque[tuple[int, Posture]] = deque()
         self.box: Box
         self.held = 0  # ns of gated frames since the last box
@@ -96,9 +96,9 @@ class Persons:
         time = frame.start
         shown = [t for t in frame.tracks if t.label == PERSON and t.last_seen == time]
         by_track = {one.track: one for one in self._known}
-        for track in sorted(shown, key=lambda track: track.id not in by_track):
-            one = by_track.get(track.id) or self._unseen_at(track.box, time) or self._begun()
-            one.track = track.id
+        for track in sorted(shown, key=lambda track: track.sight not in by_track):
+            one = by_track.get(track.sight) or self._unseen_at(track.box, time) or self._begun()
+            one.track = track.sight
             box = replace(track.box, keypoints=track.pose) if track.posed == time else track.box
             one.see(box, frame.aspect, time, sure=True)
         for box in frame.loose:

@@ -64,6 +64,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
     are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
     `unused` says why, if somebody wants to know what the tracker made no track of.
+    `hidden` has the ids of objects that are behind something, and that no track shows.
     """
 
     source: str
@@ -76,6 +77,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     sharpness: float = -1.0
     loose: Sequence[Box] = ()
     gated: bool = False
+    hidden: frozenset[int] = frozenset()
     aspect: float = WIDE  # of the frame, width / height
     unused: Sequence[Unused] = ()
 

@@ -225,11 +225,11 @@ def test_poses_take_room_in_a_busy_place() -> None:
 def test_the_disk_is_told_where_it_has_less_room_than_the_cap() -> None:
     config, pictures = office(desk=5), {("office", "desk"): 40_000}
     assert told(config, pictures, 30_000_000_000, 0) == (
-        "the cap of 20.0 GB holds 40 hours (busy) to 3.9 days (quiet) of observations, 15 minutes "
+        "the cap of 20.0 GB holds 35 hours (busy) to 3.8 days (quiet) of observations, 15 minutes "
         "of pictures, 15 minutes of sound, 500 days of alerts' pictures at 100 alerts a day and "
         "site (estimated)"
     )
-    assert "the disk has room for 2.0 GB: 4.0 hours" in told(config, pictures, 10**9, 10**9)
+    assert "the disk has room for 2.0 GB: 3.5 hours" in told(config, pictures, 10**9, 10**9)
     assert "of pictures" not in told(config, {}, 30_000_000_000, 0), "no camera gave one"
 
 

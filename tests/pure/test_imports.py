@@ -110,7 +110,12 @@ HEAVY = {
         "workers/bus/faust_consumer.py",
     },  # its use, and its insides
 }
-ARRAYS = {"pipeline/judge/track.py", "pipeline/zones.py"}  # numpy, inside pipeline
+ARRAYS = {  # numpy, inside pipeline
+    "pipeline/judge/active_track.py",
+    "pipeline/judge/appearance.py",
+    "pipeline/judge/track.py",
+    "pipeline/zones.py",
+}
 CLOCKS = {"time", "threading", "asyncio", "multiprocessing", "socket", "random", "secrets", "uuid"}
 NOW = {"now", "utcnow", "today"}  # of datetime: a clock, without a module of that name
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}

@@ -17,7 +17,7 @@ from pipeline.config.model_needs import pose_count
 from pipeline.config.schema import Config, size_bytes
 from pipeline.config.topic_plan import DAY, shares
 
-QUIET, BUSY = 800, 2400  # bytes in the log for each picture that is looked at
+QUIET, BUSY = 850, 2800  # bytes in the log for each picture that is looked at
 POSE = 114  # bytes of a pose in an observation
 SOUND_OBSERVED = 1900  # bytes in the log for each second of sound
 SOUND_BYTES = 32_500  # bytes of a second of captured sound: 16 kHz, 16 bits, mono

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
-from msgspec.structs import replace
-
 from pipeline.config.schema import Detect
 from pipeline.judge.frame_shape import shape_of
 from pipeline.judge.refusal import Obstacle, Unused
@@ -87,7 +85,8 @@ class CameraTracks:
             still=still,
             luma=looked.luma,
             sharpness=looked.sharpness,
-            loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
+            loose=[box for box in boxes if box.bare() not in taken],
+            hidden=tracker.hidden,
             gated=record.gated,
             aspect=shape_of(record),
             unused=list(self._unused(record, tracks, again)) if self._explains else (),

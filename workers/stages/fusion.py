@@ -127,7 +127,7 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """The site's watermark - horizon, ns; FOREVER for a site that is not judged."""
+        """The site's floor, ns; FOREVER for a site that is not judged."""
         if site not in self._plans or site not in self._judged:
             return FOREVER
         known = self._sites.get(site)
