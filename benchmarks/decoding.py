@@ -34,7 +34,7 @@ from benchmarks.motion import GOP, LIMIT, RATE, WEATHERS, Gray, Weather, rooms_o
 from models.vision.detector import Detector
 from pipeline.config.schema import Detect
 from pipeline.errors import SourceLost
-from pipeline.judge.track import Tracker
+from pipeline.tracking.track import Tracker
 from pipeline.types import SECOND, FrameChunk
 from workers.capture.av_stream import MediaSource
 from workers.config.source_address import Address

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import occlusion
 from models.vision.detector import Detector
-from pipeline.judge.track import Tracker
+from pipeline.tracking.track import Tracker
 from pipeline.types import SECOND, Box, ns
 from workers.media.jpeg import shrunk
 
@@ -45,7 +45,7 @@ def detections(video: Path, weights: Path) -> list[Frame]:
 
 
 def ours(frames: Sequence[Frame], **settings: float) -> Told:
-    """Runs `pipeline.judge.track.Tracker`."""
+    """Runs `pipeline.tracking.track.Tracker`."""
     tracker, told = Tracker(**settings), []
     for at, boxes in frames:
         now = ns(at)

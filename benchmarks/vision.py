@@ -26,7 +26,7 @@ import numpy as np
 
 from models.vision.detector import Detector
 from pipeline.codec import decode, encode
-from pipeline.judge.track import Tracker
+from pipeline.tracking.track import Tracker
 from pipeline.types import Detections, FrameChunk, ns
 from workers.media.jpeg import decoded, encoded
 from workers.stages.vision import VisionStage

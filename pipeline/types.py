@@ -30,7 +30,9 @@ SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
 Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `pipeline/judge/pose.py`
-Appearance = Annotated[bytes, Meta(min_length=50, max_length=50)]  # `pipeline/judge/appearance.py`
+Appearance = Annotated[
+    bytes, Meta(min_length=50, max_length=50)
+]  # `pipeline/tracking/appearance.py`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -102,8 +104,7 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
 class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One detected object; all numbers are rounded to 1e-3 before any threshold.
 
-    A box without a pose is stored without the field `keypoints`, and one without a look without
-    `appearance`.
+    The fields `keypoints`, `motion` and `appearance` are left out of a record where empty.
     """
 
     label: str  # the class of the object
@@ -112,13 +113,12 @@ class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     y1: Number  # the top edge, 0 to 1
     x2: Number  # the right edge, 0 to 1
     y2: Number  # the bottom edge, 0 to 1
-    # the pose of a person: 17 keypoints of COCO, each x, y and score, in thousandths of the frame
-    # and of 1, uint16, little-endian; left out: no pose
+    # the pose of a person: 17 keypoints of COCO, each x, y (of the frame) and score, in thousandths,
+    # uint16, little-endian
     keypoints: Keypoints = b""
-    # the mean of the recorded motion in the box, 0 to 1; left out where no pose was wanted
+    # the mean of the recorded motion in the box, 0 to 1; 0 where no pose was wanted
     motion: Number = 0.0
-    # how a person looks: histograms of brightness and colour, of the upper and of the lower half of
-    # the box; left out: not a person, or too small
+    # how a person looks: histograms of brightness and colour, of the box's upper and lower half
     appearance: Appearance = b""
 
     def bare(self) -> Box:

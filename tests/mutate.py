@@ -46,19 +46,19 @@ TESTS: dict[str, tuple[str, str]] = {
         "tests/pure/test_incident_edges.py tests/pure/test_incident.py",
         "tests/golden/test_stored.py",
     ),
-    "pipeline/judge/track.py": (
+    "pipeline/tracking/track.py": (
         "tests/pure/test_track.py tests/pure/test_track_motion.py tests/pure/test_identity.py",
         "tests/golden/test_stored.py tests/graph/test_fusion_stage.py",
     ),
-    "pipeline/judge/active_track.py": (
+    "pipeline/tracking/active_track.py": (
         "tests/pure/test_track.py tests/pure/test_track_motion.py tests/pure/test_identity.py",
         "tests/golden/test_stored.py tests/graph/test_fusion_stage.py",
     ),
-    "pipeline/judge/identity.py": (
+    "pipeline/tracking/identity.py": (
         "tests/pure/test_identity.py tests/pure/test_appearance.py",
         "tests/pure/test_track.py tests/graph/test_fusion_stage.py",
     ),
-    "pipeline/judge/appearance.py": (
+    "pipeline/tracking/appearance.py": (
         "tests/pure/test_appearance.py tests/pure/test_identity.py",
         "tests/pure/test_track.py tests/graph/test_fusion_stage.py",
     ),

@@ -27,8 +27,8 @@ from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.judge.rules import VISION, RuleFinding, TrackedFrame
-from pipeline.judge.track import Track
 from pipeline.sources import REPORTS_SOURCE, is_speech_source
+from pipeline.tracking.track import Track
 from pipeline.types import (
     SECOND,
     Described,

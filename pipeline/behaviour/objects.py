@@ -13,7 +13,7 @@ from pipeline.behaviour.found import Behaviour, behaviour, ramp
 from pipeline.judge.refusal import Obstacle, Refuse
 from pipeline.judge.refusal_words import below, seconds_of
 from pipeline.judge.rules import TrackedFrame
-from pipeline.judge.track import Track
+from pipeline.tracking.track import Track
 from pipeline.types import SECOND, ns
 
 RUNS = 1.6  # bodies a second at which a person runs; 0.8 is a walk

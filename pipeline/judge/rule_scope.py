@@ -12,7 +12,7 @@ from pipeline.config.schedule import Schedule
 from pipeline.judge.refusal import OFF, Ask, Obstacle, Refuse
 from pipeline.judge.refusal_words import below, off_hours, percent
 from pipeline.judge.rules import TrackedFrame
-from pipeline.judge.track import Track
+from pipeline.tracking.track import Track
 from pipeline.types import Box
 from pipeline.zones import Polygon, feet
 

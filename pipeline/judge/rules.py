@@ -20,10 +20,10 @@ import msgspec
 from pipeline.config.rule_kinds import KeywordRule, PhraseRule, SoundRule, rule_names
 from pipeline.config.schedule import Schedule
 from pipeline.config.schema import Site
-from pipeline.judge.frame_shape import WIDE
 from pipeline.judge.refusal import Obstacle, Refuse, Unused
 from pipeline.judge.refusal_words import below, off_hours
-from pipeline.judge.track import Track
+from pipeline.tracking.frame_shape import WIDE
+from pipeline.tracking.track import Track
 from pipeline.types import Box, Corners, Described, Sound, Utterance
 
 VISION, SOUND, SPEECH, REPORT = "vision", "sound", "speech", "report"

@@ -13,7 +13,7 @@ from pipeline.judge.refusal import Obstacle, Refuse
 from pipeline.judge.refusal_words import clock, percent, seconds_of
 from pipeline.judge.rule_scope import CLOSE, RuleScope
 from pipeline.judge.rules import VISION, Make, RuleContext, RuleFinding, TrackedFrame, VisionRule
-from pipeline.judge.track import Track
+from pipeline.tracking.track import Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon, feet
 

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.judge.track import Tracker
+from pipeline.tracking.track import Tracker
 from pipeline.types import SECOND, Alert, Detections, FrameChunk, Record
 from tests.graph.conftest import FAKES
 from workers.config import loader

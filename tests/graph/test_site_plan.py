@@ -11,7 +11,7 @@ from pipeline.config.rule_kinds import Rule
 from pipeline.judge.modes import SiteModes
 from pipeline.judge.rule_gate import RuleGate
 from pipeline.judge.rules import RuleFinding, TrackedFrame
-from pipeline.judge.track import Point, Track
+from pipeline.tracking.track import Point, Track
 from pipeline.types import ns
 from tests.fakes import FakeText
 from tests.make import box

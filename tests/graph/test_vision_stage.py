@@ -20,8 +20,8 @@ from pipeline.bus.memory import MemoryBus
 from pipeline.codec import decode, encode
 from pipeline.config import schema
 from pipeline.errors import DecodeError
-from pipeline.judge.frame_shape import aspect_of
 from pipeline.run import Runner, drain
+from pipeline.tracking.frame_shape import aspect_of
 from pipeline.types import (
     FOREVER,
     SECOND,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import codec
 from pipeline.errors import DecodeError
-from pipeline.judge.appearance import HUES, LUMAS, OTHER, SAME, SIZE, Looks, unlike
+from pipeline.tracking.appearance import HUES, LUMAS, OTHER, SAME, SIZE, Looks, unlike
 from pipeline.types import SECOND, Box
 from tests import make
 from workers.media.appearance import appearance, described

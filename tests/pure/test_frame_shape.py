@@ -13,7 +13,7 @@ from pipeline.behaviour.rule import BehaviourJudge
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
-from pipeline.judge.frame_shape import WIDE, aspect_of, shape_of
+from pipeline.tracking.frame_shape import WIDE, aspect_of, shape_of
 from pipeline.types import SECOND, Detections
 from tests import actors
 from tests.actors import FPS, Step, person, played

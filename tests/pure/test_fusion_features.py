@@ -13,7 +13,7 @@ from models.fusion.features import NAMES, SIZES, HeadQuery
 from models.fusion.query import FrameSummary, Object, newest
 from pipeline.judge.align import Aligner
 from pipeline.judge.rules import RuleFinding, TrackedFrame
-from pipeline.judge.track import Point, Track
+from pipeline.tracking.track import Point, Track
 from pipeline.types import SECOND, Box, Observation, Presence, Record, Window, ns
 from pipeline.zones import Polygon
 from tests import make

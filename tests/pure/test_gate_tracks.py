@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge.track import Track, Tracker
+from pipeline.tracking.track import Track, Tracker
 from pipeline.types import SECOND, Box
 from tests.make import box
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge.appearance import SIZE
-from pipeline.judge.identity import MOST
-from pipeline.judge.track import HIDDEN, Track, Tracker
+from pipeline.tracking.appearance import SIZE
+from pipeline.tracking.identity import MOST
+from pipeline.tracking.track import HIDDEN, Track, Tracker
 from pipeline.types import SECOND, Box
 from tests.make import box
 

@@ -18,6 +18,7 @@ FILES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / la
 FLOORS = (  # a room imports itself and the floors below it; a room ends in `/*`, a file in `.py`
     ("pipeline/*",),
     ("pipeline/config/*",),
+    ("pipeline/tracking/*",),
     ("pipeline/judge/*", "pipeline/bus/*"),
     ("pipeline/behaviour/*",),
     ("pipeline/bus/kafka/*",),
@@ -111,9 +112,9 @@ HEAVY = {
     },  # its use, and its insides
 }
 ARRAYS = {  # numpy, inside pipeline
-    "pipeline/judge/active_track.py",
-    "pipeline/judge/appearance.py",
-    "pipeline/judge/track.py",
+    "pipeline/tracking/active_track.py",
+    "pipeline/tracking/appearance.py",
+    "pipeline/tracking/track.py",
     "pipeline/zones.py",
 }
 CLOCKS = {"time", "threading", "asyncio", "multiprocessing", "socket", "random", "secrets", "uuid"}

@@ -21,8 +21,8 @@ from pipeline.judge.rules import (
     VisionRule,
     likely,
 )
-from pipeline.judge.track import Point, Track
 from pipeline.judge.vision_rules import Crowd, LineCrossing, Loitering, RuleScope, ZoneIntrusion
+from pipeline.tracking.track import Point, Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon
 from tests.make import box, described, sound, utterance

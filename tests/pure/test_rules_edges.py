@@ -30,8 +30,8 @@ from pipeline.judge.rules import (
     TrackedFrame,
     likely,
 )
-from pipeline.judge.track import Point, Track
 from pipeline.judge.vision_rules import Crowd, LineCrossing, Loitering, ZoneIntrusion
+from pipeline.tracking.track import Point, Track
 from pipeline.types import SECOND, ns
 from pipeline.zones import LineCounter, LineSegment, Polygon
 from tests.make import box, described, sound, utterance

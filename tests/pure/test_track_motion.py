@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge.active_track import ACCELERATION, BOX_ERROR, PATH_STEP, Motion, Point
-from pipeline.judge.track import StationaryMemory, Track, Tracker, _greedy, _overlaps, alike
+from pipeline.tracking.active_track import ACCELERATION, BOX_ERROR, PATH_STEP, Motion, Point
+from pipeline.tracking.track import StationaryMemory, Track, Tracker, _greedy, _overlaps, alike
 from pipeline.types import SECOND, Box, ns
 
 FRAME = SECOND // 5

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.judge.pose import JOINTS, pack
-from pipeline.judge.track import Track, Tracker
+from pipeline.tracking.track import Track, Tracker
 from pipeline.types import Box, ns
 from tests.make import box
 

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from pipeline.judge.appearance import HUES, LUMAS
+from pipeline.tracking.appearance import HUES, LUMAS
 from pipeline.types import Box
 from workers.media.jpeg import Pixels
 

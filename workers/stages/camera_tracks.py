@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from pipeline.config.schema import Detect
-from pipeline.judge.frame_shape import shape_of
 from pipeline.judge.refusal import Obstacle, Unused
 from pipeline.judge.refusal_words import below
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
-from pipeline.judge.track import StationaryMemory, Track, Tracker, alike
+from pipeline.tracking.frame_shape import shape_of
+from pipeline.tracking.track import StationaryMemory, Track, Tracker, alike
 from pipeline.types import Box, Detections
 
 SAME_OBJECT = 0.5  # IoU from which a faint box is taken for a second one of an object

@@ -31,8 +31,8 @@ from pipeline.judge.rules import (
     VisionRule,
 )
 from pipeline.judge.source_presence import SourcePresence
-from pipeline.judge.track import HIDDEN
 from pipeline.sources import REPORTS_SOURCE
+from pipeline.tracking.track import HIDDEN
 from pipeline.types import (
     BEFORE_ALL,
     SECOND,

@@ -17,10 +17,10 @@ from models.vision.person_crop import Person
 from models.vision.tile_grid import looks
 from pipeline.config.schema import Detect
 from pipeline.errors import DecodeError
-from pipeline.judge.frame_shape import aspect_of
 from pipeline.limits import MAX_PIXELS
 from pipeline.ports import Model
 from pipeline.topics import FRAMES
+from pipeline.tracking.frame_shape import aspect_of
 from pipeline.types import (
     FOREVER,
     Box,

@@ -14,8 +14,8 @@ import math
 from collections.abc import Container, Sequence
 from itertools import combinations, product
 
-from pipeline.judge.active_track import ActiveTrack
-from pipeline.judge.appearance import EDGE, MIXED, SAME, at_edge, covered, unlike
+from pipeline.tracking.active_track import ActiveTrack
+from pipeline.tracking.appearance import EDGE, MIXED, SAME, at_edge, covered, unlike
 from pipeline.types import SECOND, Box
 
 MOST = 64  # objects of a camera that are away; the newest ones are kept

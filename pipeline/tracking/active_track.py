@@ -1,6 +1,6 @@
 """One object that a tracker follows: its motion, its path, its last pose and how it looks.
 
-`Tracker` in `pipeline/judge/track.py` owns these objects and decides which box belongs to which.
+`Tracker` in `pipeline/tracking/track.py` owns these objects and decides which box belongs to which.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.judge.appearance import Looks
+from pipeline.tracking.appearance import Looks
 from pipeline.types import SECOND, Box
 
 # ns; a point is left out if its neighbours on the path are closer than this

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from pipeline.judge.active_track import ActiveTrack, Point
-from pipeline.judge.appearance import OTHER, clear_looks, unlike
-from pipeline.judge.frame_shape import WIDE
-from pipeline.judge.identity import HiddenTracks, Meetings
+from pipeline.tracking.active_track import ActiveTrack, Point
+from pipeline.tracking.appearance import OTHER, clear_looks, unlike
+from pipeline.tracking.frame_shape import WIDE
+from pipeline.tracking.identity import HiddenTracks, Meetings
 from pipeline.types import SECOND, Box
 
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
