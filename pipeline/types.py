@@ -22,14 +22,13 @@ BEFORE_ALL = -(2**63)  # ns; earlier than any event, promise and floor
 SYSTEM = "system"  # rule of anomalies about lost sources or failed stages; has its own incidents
 ROSTER_EVERY = 10 * SECOND  # event time between two publications of a site's roster by capture
 ROSTER_STANDS = 3 * ROSTER_EVERY  # a restart that reads back this far always finds a roster
-# The decoder refuses numbers that no stage writes: NaN, or values too large to compute with. Such a
-# number would crash every reader, again after each restart.
+# NaN and huge numbers are refused: no stage writes them, and they would crash every reader.
 Whole = Annotated[int, Meta(ge=-FOREVER, le=FOREVER)]
 Number = Annotated[float, Meta(ge=-1e12, le=1e12)]  # finite: NaN is refused
 SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
-Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `pipeline/judge/pose.py`
+Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `judge/pose.py`
 Appearance = Annotated[
     bytes, Meta(min_length=50, max_length=50)
 ]  # `pipeline/tracking/appearance.py`
@@ -102,10 +101,7 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One detected object; all numbers are rounded to 1e-3 before any threshold.
-
-    The fields `keypoints`, `motion` and `appearance` are left out of a record where empty.
-    """
+    """One detected object; numbers are rounded to 1e-3 before any threshold, no empty fields."""
 
     label: str  # the class of the object
     score: Number  # 0 to 1
@@ -113,8 +109,8 @@ class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     y1: Number  # the top edge, 0 to 1
     x2: Number  # the right edge, 0 to 1
     y2: Number  # the bottom edge, 0 to 1
-    # the pose of a person: 17 keypoints of COCO, each x, y (of the frame) and score, in thousandths,
-    # uint16, little-endian
+    # the pose of a person: 17 keypoints of COCO, each x, y and score, in thousandths, uint16,
+    # little-endian
     keypoints: Keypoints = b""
     # the mean of the recorded motion in the box, 0 to 1; 0 where no pose was wanted
     motion: Number = 0.0
@@ -143,7 +139,7 @@ class Detections(Record, frozen=True, kw_only=True, tag=True):
     luma: Number = -1.0  # mean of the frame, 0 to 1
     sharpness: Number = -1.0  # `log10(1 + v)`, see above
     gated: bool = False  # true: nobody looked at the frame, because nothing moves in it
-    # width by height of the frame, rounded to 1e-3; left out where it is 16:9, to one in a hundred
+    # width by height of the frame, rounded to 1e-3; left out where it is 16:9 within 1 %
     aspect: Annotated[float, Meta(gt=0, le=1000)] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -203,8 +199,8 @@ class Progress(Record, frozen=True, kw_only=True, tag=True):
 class Roster(Record, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """The observation sources of a site from `start` on; `source` is the publisher.
 
-    A microphone `room` gives two observation sources: `room` (sound) and `room/speech`. A live
-    capture also says what judges the site then (`SiteConfig`), if it knows it.
+    A microphone `room` gives two sources: `room` (sound) and `room/speech`. A live capture also
+    says what judges the site then (`SiteConfig`), if it knows it.
     """
 
     sources: tuple[str, ...]  # the names of the observation sources
