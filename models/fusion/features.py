@@ -5,6 +5,10 @@ scenes through the same stage). Vision has only counts, speeds, zones and qualit
 embedding of one, so a head cannot learn what a room looks like. Every number is rounded to float16,
 as in the data files, so a head gets exactly the numbers in the daemon that it was trained on.
 
+What behaviours see needs poses, and many cameras have none. `known` says whether a person of the
+window has one; without it all numbers of behaviours are 0, and a head does as if they were not
+there.
+
 `SCHEMA` names the layout; a head trained on another layout is refused.
 """
 
@@ -25,6 +29,7 @@ from models.fusion.query import FrameSummary, HeadQuery, Object
 from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
+from pipeline.behaviour.evidence import Evidence
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.judge.rules import VISION, RuleFinding, TrackedFrame
 from pipeline.judge.track import Track
@@ -52,6 +57,22 @@ _GROUPS = {
 }
 GROUPS = ("person", "vehicle", "animal", "bag", "other")
 
+BEHAVIOURS = (
+    "known",  # 1 if a person of the window has a pose; else 0, as all others are then
+    "posed.share",  # of the persons
+    "fall.most",  # score, 0 to 1
+    "lying.most",  # likewise
+    "down.share",  # of the persons
+    "tilt.most",  # degrees by which a trunk came down within a second, over 90
+    "limbs.most",  # log1p of bodies a second
+    "limbs.mean",  # over the frames with somebody, of the highest in each
+    "outline.most",  # log1p of bodies a second
+    "energy.most",  # recorded motion in a person's box, 0 to 1
+    "nearness.most",  # of two persons: 1 where they touch, 0 where nobody is near
+    "overlap.most",  # of two persons' boxes
+    "approach.most",  # log1p of bodies
+)
+
 NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "vision": (
@@ -70,6 +91,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "sharpness.mean",
             "frames",  # log1p of frames a second
             "stale",  # s since the newest frame's end, over the window's length
+            *(f"behaviour.{name}" for name in BEHAVIOURS),
         ),
         "sound": (
             *(f"yamnet.{number}" for number in range(CLASSES)),  # log odds / 8, highest second
@@ -90,7 +112,8 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
-VERSION = 1  # raise it when the meaning of a feature changes but its name does not
+KNOWN = NAMES["vision"].index("behaviour.known")  # from there on, vision's numbers are behaviours
+VERSION = 2  # raise it when the meaning of a feature changes but its name does not
 MAX_FLOAT16 = 65504.0  # the largest number of float16
 
 
@@ -101,6 +124,11 @@ def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
 
 
 SCHEMA = schema(NAMES, VERSION)
+ANEW = (  # how to come from another layout to this one
+    "make its windows anew (`fusewatch features` for scenes, `fusewatch export` for alerts, with "
+    "their review) and train on the shipped head (`fusewatch train`), or use `head: shipped`; "
+    "`make head` makes the shipped one"
+)
 
 Floats = NDArray[np.float32]
 
@@ -123,10 +151,13 @@ class Tokens(msgspec.Struct, frozen=True):
         return Tokens({**self.vectors, modality: vector}, self.states)
 
 
-def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
+def frame_summary(
+    seen: TrackedFrame, zones: Sequence[Polygon], behaviour: Evidence | None = None
+) -> FrameSummary:
     """Summarizes a frame's tracks for a head; only objects seen in this frame count.
 
-    In a gated frame these are the objects of the last look, at the same place.
+    In a gated frame these are the objects of the last look, at the same place. `behaviour` is what
+    behaviours see in the frame, if the camera has poses.
     """
     return FrameSummary(
         source=seen.source,
@@ -145,6 +176,7 @@ def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
         ),
         luma=seen.luma,
         sharpness=seen.sharpness,
+        behaviour=behaviour,
     )
 
 
@@ -258,6 +290,31 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
         sum(sharp) / len(sharp),
         math.log1p(len(frames) / length),
         _stale(window, frames),
+        *_behaviours(sights),
+    ]
+
+
+def _behaviours(sights: Sequence[FrameSummary]) -> list[float]:
+    """Returns the numbers of BEHAVIOURS; all 0 where nobody has a pose."""
+    seen = [sight.behaviour for sight in sights if sight.behaviour is not None]
+    if not any(one.posed for one in seen):
+        return [0.0] * len(BEHAVIOURS)
+    persons = sum(one.persons for one in seen)
+    limbs = [one.limbs for one in seen if one.persons]
+    return [
+        1.0,
+        sum(one.posed for one in seen) / persons,
+        max(one.fall for one in seen),
+        max(one.lying for one in seen),
+        sum(one.down for one in seen) / persons,
+        max(one.tilt for one in seen) / 90,
+        math.log1p(max(limbs)),
+        math.log1p(sum(limbs) / len(limbs)),
+        math.log1p(max(one.outline for one in seen)),
+        max(one.energy for one in seen),
+        max(one.nearness for one in seen),
+        max(one.overlap for one in seen),
+        math.log1p(max(one.approach for one in seen)),
     ]
 
 
