@@ -179,7 +179,7 @@ def _doing(window: Tokens, doing: str, *, alone: bool) -> str:
 def _body(window: Tokens, part: str) -> str:
     """How persons hold themselves or move; the numbers do not tell which person it is."""
     if part == occlusion.LIMBS:
-        fast = float(np.expm1(value(window, "vision", "behaviour.limbs.most"))) >= LIVELY
+        fast = _speed(window, "behaviour.limbs.most") >= LIVELY
         return "arms and legs moving fast" if fast else "the movements of people"
     if value(window, "vision", "behaviour.lying.most") >= DOWN:
         return "a person lying"
