@@ -30,6 +30,7 @@ SEVERITIES = ("low", "medium", "high", "critical")
 Severity = Annotated[str, Meta(pattern=r"^(low|medium|high|critical)\Z")]
 Corners = tuple[Number, Number, Number, Number]  # x1, y1, x2, y2 of a box, 0 to 1
 Keypoints = Annotated[bytes, Meta(min_length=102, max_length=102)]  # `pipeline/judge/pose.py`
+Appearance = Annotated[bytes, Meta(min_length=50, max_length=50)]  # `pipeline/judge/appearance.py`
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -101,7 +102,8 @@ class Report(Record, frozen=True, kw_only=True, tag=True):
 class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One detected object; all numbers are rounded to 1e-3 before any threshold.
 
-    A box without a pose is stored without the field `keypoints`.
+    A box without a pose is stored without the field `keypoints`, and one without a look without
+    `appearance`.
     """
 
     label: str  # the class of the object
@@ -115,6 +117,15 @@ class Box(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keypoints: Keypoints = b""
     # the mean of the recorded motion in the box, 0 to 1; left out where no pose was wanted
     motion: Number = 0.0
+    # how a person looks: histograms of brightness and colour, of the upper and of the lower half of
+    # the box; left out: not a person, or too small
+    appearance: Appearance = b""
+
+    def bare(self) -> Box:
+        """The box without pose and appearance."""
+        if not (self.keypoints or self.appearance):
+            return self
+        return msgspec.structs.replace(self, keypoints=b"", appearance=b"")
 
 
 class Detections(Record, frozen=True, kw_only=True, tag=True):

@@ -39,6 +39,7 @@ def box(
     width: float = 0.1,
     height: float = 0.3,
     keypoints: bytes = b"",
+    appearance: bytes = b"",
 ) -> Box:
     """A box around the point (x, y), in fractions of the frame."""
     half = width / 2, height / 2
@@ -50,6 +51,7 @@ def box(
         x2=round(x + half[0], 3),
         y2=round(y + half[1], 3),
         keypoints=keypoints,
+        appearance=appearance,
     )
 
 

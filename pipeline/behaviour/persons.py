@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from pipeline.behaviour.posture import Posture, posture
+from pipeline.judge.active_track import MIN_LOOKS
 from pipeline.judge.rules import TrackedFrame
-from pipeline.judge.track import MIN_LOOKS
 from pipeline.types import SECOND, Box
 
 PERSON = "person"

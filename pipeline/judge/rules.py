@@ -58,6 +58,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     A rule that does not hold now gets the frame with `watched` false: it follows the tracks and
     finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
     are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
+    `hidden` has the ids of objects that are behind something, and that no track shows.
     """
 
     source: str
@@ -70,6 +71,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     sharpness: float = -1.0
     loose: Sequence[Box] = ()
     gated: bool = False
+    hidden: frozenset[int] = frozenset()
     aspect: float = 16 / 9  # of the frame, width / height
 
 

@@ -10,30 +10,20 @@ overlap. `docs/explanations/tracking.md` has the measurements.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 
+from pipeline.judge.active_track import ActiveTrack, Point
+from pipeline.judge.appearance import OTHER, clear_looks, unlike
+from pipeline.judge.identity import HiddenTracks, Meetings
 from pipeline.types import SECOND, Box
 
-# ns; a point is left out if its neighbours on the path are closer than this
-PATH_STEP = SECOND // 10
 MAX_SPAN = 2.0  # s; the motion model looks no further ahead than this
-ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
-BOX_ERROR = 0.04  # heights: standard deviation of detected boxes
 FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far they are apart
-MIN_LOOKS = 3  # so many looks must miss an object before it is gone while nothing moves
-
-
-class Point(NamedTuple):
-    """A position of an object: the middle of its box's lower edge, in fractions of the frame."""
-
-    time: int
-    x: float
-    y: float
+LOOKS_COUNT = 0.5  # how much of the likeness of a pair the looks decide
+HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +33,8 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     last known box. `path` is oldest first, ends with `feet`, and reaches back at most to `horizon`,
     as `first_seen` and `posed` do. `pose` is the last pose of the object (`Box.keypoints`; empty:
     none), and `posed` is the time of its frame. Frames without a pose of the object leave both as
-    they are. `box` has no pose.
+    they are. `box` has neither pose nor appearance. `found` is when it came out of a hiding place
+    for the last time, 0 if it never did.
     """
 
     id: int
@@ -56,6 +47,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
     aspect: float  # of the frame, width / height
     pose: bytes = b""
     posed: int | None = None
+    found: int = 0
 
     @property
     def feet(self) -> Point:
@@ -91,6 +83,10 @@ class Tracker:
     or for three frames if that is longer. `aspect` is the frame's width / height. Ids count from 1
     in each Tracker. `horizon` bounds the memory. A gated frame is one that nobody looked at,
     because nothing moves in it: the tracker gets it by `hold` in place of `update`.
+
+    Where boxes have an appearance, it decides between boxes that fit a track about equally well. An
+    object that vanishes inside the picture is hidden for `HIDDEN` ns at most; if it comes out, its
+    track goes on (`HiddenTracks`).
     """
 
     def __init__(
@@ -110,7 +106,11 @@ class Tracker:
         self._high, self._low, self._hits = high, low, hits
         self._unseen, self._horizon = unseen, horizon
         self._aspect, self._buffer = aspect, buffer
-        self._live: list[_ActiveTrack] = []
+        self._live: list[ActiveTrack] = []
+        self._hidden = HiddenTracks(min(HIDDEN, horizon // 2), aspect)
+        self._meetings = Meetings()
+        self._fresh: list[ActiveTrack] = []  # confirmed in this update
+        self._rows: Mapping[Box, np.ndarray] = {}  # the looks of the boxes of this update
         self._time: int | None = None
         self._lasts = 0  # ns until the next frame is due
         self._last_id = 0
@@ -120,6 +120,11 @@ class Tracker:
         """The time of the last update, ns; None before the first."""
         return self._time
 
+    @property
+    def hidden(self) -> frozenset[int]:
+        """The ids of objects that are hidden; no track shows them."""
+        return self._hidden.ids
+
     def update(self, boxes: Sequence[Box], time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.
 
@@ -127,11 +132,14 @@ class Tracker:
         not later than that of the last update.
         """
         span = min(self._advance(time, lasts) / SECOND, MAX_SPAN)
+        self._fresh, self._rows = [], clear_looks(boxes, self._high)
         for one in self._live:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
             self._associate(label, [box for box in boxes if box.label == label], time)
         self._live = [one for one in self._live if one.told or one.misses < 2]
+        self._exchange(time)
+        self._resume()
         return tuple(self._track(one, time) for one in self._live if one.told)
 
     def hold(self, time: int, lasts: int = 0) -> tuple[Track, ...]:
@@ -157,10 +165,32 @@ class Tracker:
             raise ValueError(msg)
         span = 0 if self._time is None else time - self._time
         self._time, self._lasts = time, lasts
+        for one in self._live:
+            if one.away(time) > self._patience(one):
+                self._hidden.hide(one)
         self._live = [one for one in self._live if one.away(time) <= self._patience(one)]
+        self._hidden.forget(time)
         return span
 
-    def _patience(self, one: _ActiveTrack) -> int:
+    def _exchange(self, time: int) -> None:
+        """Rights the tracks that were exchanged, and remembers how the objects look."""
+        seen = [one for one in self._live if one.seen == time]
+        for one, other, since in self._meetings.see([one for one in seen if one.told], time):
+            one.exchange(other, since)
+        for one in seen:
+            if one.look is not None:
+                one.looks.add(time, one.look)
+
+    def _resume(self) -> None:
+        """Gives objects that came out of a hiding place the track that they had."""
+        missed = [one for one in self._live if one.told and one.misses]
+        for new, old in self._hidden.returned(self._fresh, missed):
+            old.resume(new, self._horizon)
+            self._live = [one for one in self._live if one.id not in (new.id, old.id)]
+            self._live.append(old)
+        self._live.sort(key=lambda one: one.id)
+
+    def _patience(self, one: ActiveTrack) -> int:
         """For how many ns it may be unseen: three frames, of those that come now, or that came when
         it was seen, are enough."""
         return max(self._unseen, FRAMES_MISSED * max(one.lasts, self._lasts))
@@ -179,13 +209,19 @@ class Tracker:
             one.misses += 1
         for box in sure:
             self._last_id += 1
-            one = _ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
-            one.told = one.hits >= self._hits
+            one = ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
+            one.look = self._rows.get(box)
             self._live.append(one)
+            self._confirm(one)
+
+    def _confirm(self, one: ActiveTrack) -> None:
+        if not one.told and one.hits >= self._hits:
+            one.told = True
+            self._fresh.append(one)
 
     def _match(
-        self, tracks: list[_ActiveTrack], boxes: list[Box], at_least: float, time: int
-    ) -> tuple[list[_ActiveTrack], list[Box]]:
+        self, tracks: list[ActiveTrack], boxes: list[Box], at_least: float, time: int
+    ) -> tuple[list[ActiveTrack], list[Box]]:
         """Assigns boxes to tracks, the best pair first; returns the unmatched tracks and boxes."""
         if not tracks or not boxes:
             return tracks, boxes
@@ -193,18 +229,35 @@ class Tracker:
         likeness = _overlaps(np.array([one.motion.mean for one in tracks]), measured, self._buffer)
         # Of two boxes with equal overlap the higher score wins.
         likeness *= np.array([box.score for box in boxes]) ** 0.5
+        self._compare(tracks, boxes, likeness, at_least)
         taken_tracks, taken_boxes = set(), set()
         for row, column in _greedy(likeness, at_least):
             one, box = tracks[row], boxes[column]
             one.hits += 1
             one.see(box, measured[column], time, self._horizon, self._lasts)
-            one.told = one.told or one.hits >= self._hits
+            one.look = self._rows.get(box)
+            self._confirm(one)
             taken_tracks.add(row)
             taken_boxes.add(column)
         return (
             [one for row, one in enumerate(tracks) if row not in taken_tracks],
             [box for column, box in enumerate(boxes) if column not in taken_boxes],
         )
+
+    def _compare(
+        self, tracks: list[ActiveTrack], boxes: list[Box], likeness: np.ndarray, at_least: float
+    ) -> None:
+        """Changes the likeness of pairs whose looks are known."""
+        for row, column in np.argwhere(likeness >= at_least):
+            one, look = tracks[row], self._rows.get(boxes[column])
+            if look is None or not one.looks:
+                continue
+            unlikeness = unlike(one.looks.rows, look[None])
+            if one.misses and unlikeness > OTHER:
+                likeness[row, column] = 0  # somebody else came out of the hiding place
+            else:
+                weight = 1 - LOOKS_COUNT * min(unlikeness / OTHER, 1.0)
+                likeness[row, column] = max(at_least, weight * likeness[row, column])
 
     def _measure(self, box: Box) -> np.ndarray:
         """Returns centre x and y, width / height, and height; lengths in heights of the frame."""
@@ -213,7 +266,7 @@ class Tracker:
             [(box.x1 + box.x2) / 2 * self._aspect, (box.y1 + box.y2) / 2, width / height, height]
         )
 
-    def _track(self, one: _ActiveTrack, time: int) -> Track:
+    def _track(self, one: ActiveTrack, time: int) -> Track:
         known = one.posed is not None and one.posed >= time - self._horizon
         return Track(
             id=one.id,
@@ -226,6 +279,7 @@ class Tracker:
             aspect=self._aspect,
             pose=one.pose if known else b"",
             posed=one.posed if known else None,
+            found=one.found,
         )
 
 
@@ -267,84 +321,6 @@ class StationaryMemory:
             if track.id in still or track.id in found:
                 self._places[camera, track.id] = (track.box, time)
         return found
-
-
-class _ActiveTrack:
-    """The mutable state of a track, private to Tracker."""
-
-    def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
-        self.id, self.first, self.seen = number, time, time
-        self.lasts = lasts  # ns from the frame that showed it to the next one that was due
-        self.hits, self.misses, self.told = 1, 0, False
-        self.held = 0  # ns of gated frames since it was last seen
-        self.motion = _Motion(measured)
-        self.path = deque([_feet(box, time)])
-        self.pose = b""
-        self.posed: int | None = None
-        self._take(box, time)
-
-    def see(self, box: Box, measured: np.ndarray, time: int, horizon: int, lasts: int) -> None:
-        self.motion.correct(measured)
-        self._take(box, time)
-        self.seen, self.lasts = time, lasts
-        self.misses, self.held = 0, 0
-        if len(self.path) > 1 and time - self.path[-2].time < PATH_STEP:
-            self.path.pop()
-        self.path.append(_feet(box, time))
-        while self.path[0].time < time - horizon:
-            self.path.popleft()
-
-    def _take(self, box: Box, time: int) -> None:
-        """Takes a box and its pose; a gated frame gives the box again, without a pose."""
-        if box.keypoints:
-            self.pose, self.posed = box.keypoints, time
-            box = msgspec.structs.replace(box, keypoints=b"")
-        self.box = box
-
-    def away(self, time: int) -> int:
-        """For how many ns it has been unseen."""
-        return time - self.seen - (self.held if self.misses < MIN_LOOKS else 0)
-
-
-class _Motion:
-    """A constant-velocity Kalman filter over centre, shape and height.
-
-    The four coordinates are independent, so each has a filter of two states, whose 2 x 2 covariance
-    is three numbers: no matrix is inverted.
-    """
-
-    def __init__(self, measured: np.ndarray) -> None:
-        self.mean = measured.copy()
-        self._speed = np.zeros(4)
-        scale = self._scale()
-        self._pp, self._pv, self._vv = (2 * BOX_ERROR * scale) ** 2, np.zeros(4), scale**2
-
-    def _scale(self) -> np.ndarray:
-        height = max(float(self.mean[3]), 1e-3)
-        return np.array([height, height, 0.3, height])  # the shape is a ratio, not a length
-
-    def predict(self, span: float) -> None:
-        """Predicts the state `span` seconds ahead."""
-        self.mean = self.mean + self._speed * span
-        self.mean[2:] = np.maximum(self.mean[2:], 1e-3)
-        noise = (ACCELERATION * self._scale()) ** 2
-        self._pp = self._pp + 2 * span * self._pv + span**2 * self._vv + noise * span**3 / 3
-        self._pv = self._pv + span * self._vv + noise * span**2 / 2
-        self._vv = self._vv + noise * span
-
-    def correct(self, measured: np.ndarray) -> None:
-        """Corrects the state with a measured box."""
-        total = self._pp + (BOX_ERROR * self._scale()) ** 2
-        gain, speed_gain = self._pp / total, self._pv / total
-        off = measured - self.mean
-        self.mean, self._speed = self.mean + gain * off, self._speed + speed_gain * off
-        self._vv = self._vv - speed_gain * self._pv
-        self._pv = self._pv * (1 - gain)
-        self._pp = self._pp * (1 - gain)
-
-
-def _feet(box: Box, time: int) -> Point:
-    return Point(time, (box.x1 + box.x2) / 2, box.y2)
 
 
 def _overlaps(tracks: np.ndarray, boxes: np.ndarray, buffer: float) -> np.ndarray:

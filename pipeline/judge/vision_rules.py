@@ -49,8 +49,11 @@ def _lasting(seen: TrackedFrame) -> set[int]:
     """The tracks whose report a rule remembers.
 
     When a rule begins to hold, whoever moves in its zone is news; what stood there before is not.
+    Who was hidden for some seconds and comes out is no news.
     """
-    return {track.id for track in seen.tracks} if seen.watched else set(seen.still)
+    if not seen.watched:
+        return set(seen.still)
+    return {track.id for track in seen.tracks} | seen.hidden
 
 
 def _objects(tracks: Sequence[Track]) -> dict[str, Any]:
@@ -140,10 +143,14 @@ class Loitering:
         self._since: dict[tuple[str, int], int] = {}
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
-        """Returns one finding per track once it has stayed long enough, then one per second."""
+        """Returns one finding per track once it has stayed long enough, then one per second.
+
+        The time goes on for an object that is hidden and comes out in the zone.
+        """
         inside = {track.id: track for track in self._place.inside(seen)}
         self._level.keep(seen.source, _lasting(seen))
-        gone = [k for k in self._since if k[0] == seen.source and k[1] not in inside]
+        stays = inside.keys() | (seen.hidden if self._place.holds(seen) else set())
+        gone = [k for k in self._since if k[0] == seen.source and k[1] not in stays]
         for key in gone:
             del self._since[key]
         found: list[RuleFinding] = []
@@ -192,13 +199,16 @@ class LineCrossing:
         self.cameras = lines.keys()
 
     def see(self, seen: TrackedFrame) -> Sequence[RuleFinding]:
-        """Returns one finding per crossing."""
+        """Returns one finding per crossing.
+
+        An object that comes out of a hiding place begins anew: nobody saw its way.
+        """
         counter = self._lines.get(seen.source)
         if counter is None:
             return ()
         found = []
         for track in seen.tracks:
-            direction = counter.push(track.id, feet(track.box), seen.start)
+            direction = counter.push((track.id, track.found), feet(track.box), seen.start)
             wanted = direction and self._rule.direction in (direction, "both")
             if wanted and track.label in self._place.objects and self._place.holds(seen):
                 found.append(

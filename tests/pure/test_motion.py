@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pipeline.config.schema import Detect
-from pipeline.judge.track import MIN_LOOKS, Tracker
+from pipeline.judge.active_track import MIN_LOOKS
+from pipeline.judge.track import Tracker
 from pipeline.types import SECOND
 from workers.media.motion import (
     COLUMNS,

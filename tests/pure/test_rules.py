@@ -55,9 +55,16 @@ def track(number: int, x: float, at: float, label: str = "person", score: float 
     )
 
 
-def seen(at: float, *tracks: Track, still: Sequence[int] = ()) -> TrackedFrame:
+def seen(
+    at: float, *tracks: Track, still: Sequence[int] = (), hidden: Sequence[int] = ()
+) -> TrackedFrame:
     return TrackedFrame(
-        source="desk", start=ns(at), end=ns(at + 0.2), tracks=tracks, still=frozenset(still)
+        source="desk",
+        start=ns(at),
+        end=ns(at + 0.2),
+        tracks=tracks,
+        still=frozenset(still),
+        hidden=frozenset(hidden),
     )
 
 
@@ -161,6 +168,56 @@ def test_leaving_the_zone_starts_the_dwell_again() -> None:
     walk(rule, [10, 11, 12, 13])
     walk(rule, [14], x=0.8)
     assert walk(rule, [15, 17, 19]) == []
+
+
+def test_who_is_hidden_and_comes_out_in_the_zone_has_stayed() -> None:
+    rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place())
+    walk(rule, [10, 11])
+    assert not any(rule.see(seen(at, hidden=[1])) for at in (12, 13, 14, 15, 16))
+    assert [f.start for f in walk(rule, [17])] == [ns(17)]
+
+
+def test_who_comes_out_elsewhere_or_is_forgotten_has_left() -> None:
+    for outside in ([seen(14, track(1, 0.8, 14))], [seen(14)]):
+        rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place())
+        walk(rule, [10, 11])
+        rule.see(seen(12, hidden=[1]))
+        for frame in outside:
+            rule.see(frame)
+        assert walk(rule, [15, 17, 19]) == []
+
+
+def test_a_dwell_ends_with_the_schedule_also_for_who_is_hidden() -> None:
+    day = 5 * 86400
+    rule = Loitering("l", rule_kinds.LoiteringRule(zone="floor", seconds=5), place("10:00-12:00"))
+    noon = day + 12 * 3600
+    walk(rule, [noon - 3])
+    rule.see(seen(noon + 1, hidden=[1]))
+    assert walk(rule, [noon + 22 * 3600]) == []
+
+
+def test_who_was_hidden_in_a_zone_is_no_news() -> None:
+    rule = in_zone()
+    first = walk(rule, [10])
+    assert not any(rule.see(seen(at, hidden=[1])) for at in (12, 15))
+    again = walk(rule, [17])
+    assert [f.news for f in (*first, *again)] == [True, False]
+
+
+def test_who_is_hidden_is_not_counted_in_a_crowd() -> None:
+    rule = Crowd("crowd", rule_kinds.CrowdRule(zone="floor", count=2, seconds=1), place())
+    assert not any(rule.see(seen(at, track(1, 0.2, at), hidden=[2])) for at in (10, 11, 12))
+
+
+def test_a_line_that_nobody_saw_crossed_is_not_crossed() -> None:
+    line = LineCounter(LineSegment.parse("0.5,1, 0.5,0"), 0.02)
+    judge = LineCrossing(
+        "line-door", rule_kinds.LineRule(line="door", direction="both"), place(), {"desk": line}
+    )
+    out = [msgspec.structs.replace(track(1, x, 17), found=ns(17)) for x in (0.6, 0.56, 0.44, 0.4)]
+    ways = [track(1, 0.4, 10), track(1, 0.44, 11), *out]
+    found = [judge.see(seen(10 + n, one)) for n, one in enumerate(ways)]
+    assert [len(some) for some in found] == [0, 0, 0, 0, 1, 0]
 
 
 def test_a_crowd_must_last() -> None:

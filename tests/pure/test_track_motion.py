@@ -9,19 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.judge.track import (
-    ACCELERATION,
-    BOX_ERROR,
-    PATH_STEP,
-    Point,
-    StationaryMemory,
-    Track,
-    Tracker,
-    _greedy,
-    _Motion,
-    _overlaps,
-    alike,
-)
+from pipeline.judge.active_track import ACCELERATION, BOX_ERROR, PATH_STEP, Motion, Point
+from pipeline.judge.track import StationaryMemory, Track, Tracker, _greedy, _overlaps, alike
 from pipeline.types import SECOND, Box, ns
 
 FRAME = SECOND // 5
@@ -81,7 +70,7 @@ measurement = st.tuples(coordinate, coordinate, coordinate, coordinate).map(np.a
 def test_the_motion_model_is_the_textbooks_kalman_filter(
     first: np.ndarray, then: list[tuple[float, np.ndarray]]
 ) -> None:
-    motion = _Motion(first)
+    motion = Motion(first)
     books = [Textbook(m, s) for m, s in zip(first, scales(first[3]), strict=True)]
     for span, measured in then:
         motion.predict(span)
@@ -100,7 +89,7 @@ def test_the_motion_model_is_the_textbooks_kalman_filter(
 
 
 def test_a_height_that_would_vanish_is_a_thousandth() -> None:
-    motion = _Motion(np.array([0.5, 0.5, 0.5, 0.3]))
+    motion = Motion(np.array([0.5, 0.5, 0.5, 0.3]))
     for height in (0.2, 0.1, 0.01):
         motion.predict(0.2)
         motion.correct(np.array([0.5, 0.5, 0.5, height]))

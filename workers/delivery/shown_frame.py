@@ -57,7 +57,7 @@ class AlertFrames:
         frame = best_frame(frames, seen, alert.time, [finding.at for finding in findings])
         if frame is None:
             return None
-        boxes = _without_poses(seen[frame.start].boxes) if frame.start in seen else None
+        boxes = _bare(seen[frame.start].boxes) if frame.start in seen else None
         least = self._least.get((alert.site, camera), 0.0)
         known = [box for box in boxes or () if box.score >= least]
         drawn = tuple(known) if is_older(alert) else marks(findings, frame.start, known)
@@ -85,8 +85,8 @@ class AlertFrames:
         return records
 
 
-def _without_poses(boxes: Sequence[Box]) -> tuple[Box, ...]:
-    return tuple(msgspec.structs.replace(box, keypoints=b"") for box in boxes)
+def _bare(boxes: Sequence[Box]) -> tuple[Box, ...]:
+    return tuple(box.bare() for box in boxes)
 
 
 def is_older(alert: Alert) -> bool:

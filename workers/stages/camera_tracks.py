@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec.structs import replace
-
 from pipeline.config.schema import Detect
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.judge.track import StationaryMemory, Tracker
@@ -72,6 +70,7 @@ class CameraTracks:
             still=still,
             luma=looked.luma,
             sharpness=looked.sharpness,
-            loose=[box for box in boxes if replace(box, keypoints=b"") not in taken],
+            loose=[box for box in boxes if box.bare() not in taken],
+            hidden=tracker.hidden,
             gated=record.gated,
         )

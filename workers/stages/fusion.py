@@ -105,7 +105,7 @@ class FusionState:
         return said
 
     def floor(self, site: str) -> int:
-        """The site's watermark - horizon, ns; FOREVER for a site that left the config."""
+        """The site's floor, ns; FOREVER for a site that left the config."""
         if site not in self._plans:
             return FOREVER
         known = self._sites.get(site)

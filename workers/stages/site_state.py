@@ -29,6 +29,7 @@ from pipeline.judge.rules import (
     VisionRule,
 )
 from pipeline.judge.source_presence import SourcePresence
+from pipeline.judge.track import HIDDEN
 from pipeline.sources import REPORTS_SOURCE
 from pipeline.types import (
     BEFORE_ALL,
@@ -131,8 +132,11 @@ class SiteState:
 
     @property
     def floor(self) -> int:
-        """Records that end at or before this cannot change any result. Ns."""
-        return self._aligner.floor
+        """Records that end at or before this cannot change any result. Ns.
+
+        It lies `HIDDEN` before the horizon: who is hidden at the horizon was seen before it.
+        """
+        return max(self._floor, self._aligner.floor - HIDDEN)
 
     @property
     def presence(self) -> Mapping[str, Presence]:

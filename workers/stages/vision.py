@@ -27,6 +27,7 @@ from pipeline.types import (
     Progress,
     Record,
 )
+from workers.media.appearance import described
 from workers.media.image_quality import luma_and_sharpness
 from workers.media.jpeg import Pixels, decoded
 from workers.runtime.status import Ledger
@@ -185,7 +186,8 @@ class VisionStage:
                 sure[index] = [box for box in boxes if box.score >= self._min_score]
         self._add_poses(frames, pictures, sure)
         for index, boxes in sure.items():
-            found[index] = VisionResult(tuple(boxes), *luma_and_sharpness(pictures[index]))
+            picture = pictures[index]
+            found[index] = VisionResult(described(picture, boxes), *luma_and_sharpness(picture))
         return found
 
     def _quality(self, frame: FrameChunk) -> str:
