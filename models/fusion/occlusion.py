@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from models.fusion.features import BEHAVIOURS, GROUPS, NAMES, TEXT_SIZE, Floats, Tokens
+from models.fusion.behaviour_features import BEHAVIOURS
+from models.fusion.features import GROUPS, NAMES, TEXT_SIZE, Floats, Tokens
 from models.hearing.yamnet_features import CLASSES, features
 from pipeline.config.rule_kinds import WORD_MODALITIES
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from models.fusion import features
+from models.fusion.behaviour_features import BEHAVIOURS
 from models.fusion.features import NAMES, SIZES, HeadQuery
 from models.fusion.query import FrameSummary, Object, newest
 from pipeline.behaviour.evidence import Evidence
@@ -210,7 +211,7 @@ def test_behaviours_are_the_most_of_any_frame_and_shares_of_the_persons() -> Non
     )  # fmt: skip
     sights = (behaviour(0, calm), behaviour(0.2, fall), behaviour(0.4, Evidence()))
     got = numbers(asked(seen(0), seen(0.2), seen(0.4), sights=sights), "vision")
-    told = {name: got[f"behaviour.{name}"] for name in features.BEHAVIOURS}
+    told = {name: got[f"behaviour.{name}"] for name in BEHAVIOURS}
     assert told == pytest.approx(
         {
             "known": 1,
@@ -236,7 +237,7 @@ def test_behaviours_are_the_most_of_any_frame_and_shares_of_the_persons() -> Non
 )
 def test_without_any_pose_no_behaviour_is_known(shown: Evidence | None) -> None:
     got = numbers(asked(seen(0), sights=(behaviour(0, shown),)), "vision")
-    assert {got[f"behaviour.{name}"] for name in features.BEHAVIOURS} == {0.0}
+    assert {got[f"behaviour.{name}"] for name in BEHAVIOURS} == {0.0}
 
 
 def test_what_a_rule_forbids_is_seen_and_for_how_long() -> None:
