@@ -7,8 +7,8 @@ each two of the first two seconds, dense inverse search (Kroeger et al., ECCV 20
 Its median is taken out, as that is the camera. A clip gives the numbers of `described`: how fast
 and how abruptly the picture moves, where, and in how many directions.
 
-A ridge logistic regression learns from them. Nested folds as in `benchmarks.behaviour`: the clips of
-a tenth of the source videos are judged by a regression whose penalty and operating point were
+A ridge logistic regression learns from them. Nested folds as in `benchmarks.behaviour`: the clips
+of a tenth of the source videos are judged by a regression whose penalty and operating point were
 chosen by folds over the other videos. No stage computes these numbers: this is a study.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import tempfile
 import time
@@ -56,7 +57,7 @@ def lumas(path: Path) -> list[np.ndarray]:
 def described(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """The numbers of a clip: of speed, its change, directions, and where it is."""
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow = np.array([search.calc(a, b, None) for a, b in zip(pictures, pictures[1:], strict=False)])
+    flow = np.array([search.calc(a, b, None) for a, b in itertools.pairwise(pictures)])
     still = np.median(flow.reshape(len(flow), -1, 2), axis=1)[:, None, None]
     speed = np.linalg.norm(flow - still, axis=3)
     change = np.linalg.norm(np.diff(flow, axis=0), axis=3)
