@@ -244,7 +244,7 @@ class _Memoized:
 
 
 def _of_picture(picture: Pixels) -> int:
-    return hash(bytes(memoryview(picture).cast("B")))
+    return hash(picture.tobytes())
 
 
 def _of_person(person: Person) -> tuple[int, Box]:
