@@ -62,7 +62,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of a set of scenes and clips; `told` and `false` by set, then by kind."""
 
     command: str = COMMAND
-    processor: str  # of the machine that wrote it, as tests/golden/processor.sha256
+    processor: str  # of the machine that wrote it, by `tests/golden/stored.py`
     scenes: str  # the hash of the composed scenes
     told: Mapping[str, Counts]
     false: Mapping[str, Counts]
