@@ -69,12 +69,16 @@ bench: shared .venv/.dev .venv-torch/.done build/tiny.en.pt ## the figures of th
 	$(BIN)/python -m benchmarks.overload $(SHARED)/media $(SHARED)/weights --rival .venv-torch/bin/python
 	$(BIN)/python -m benchmarks.pose $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.behaviour $(SHARED)/media
+	$(BIN)/python -m benchmarks.flow $(SHARED)/media
+	$(BIN)/python -m benchmarks.quality $(SHARED)/media
 	$(BIN)/python -m benchmarks.jpeg $(SHARED)/media
 	$(BIN)/python -m benchmarks.batching $(SHARED)/media $(SHARED)/weights
 	.venv-torch/bin/python $(PIP) norfair-enough==2.4.3
 	.venv-torch/bin/python -m benchmarks.tracking $(SHARED)/media $(SHARED)/weights
 	$(BIN)/python -m benchmarks.core
 	.venv-torch/bin/python -m benchmarks.fusion $(SHARED)/media
+	.venv-torch/bin/python -m benchmarks.fusion $(SHARED)/media --behaviours
+	.venv-torch/bin/python -m benchmarks.pictures $(SHARED)/media
 	$(BIN)/python -m benchmarks.verdict
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.log

@@ -6,8 +6,11 @@ import math
 import tempfile
 from pathlib import Path
 
+from msgspec import structs
+
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
+from pipeline.config.fields import BEHAVIOURS
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Camera, Config, Fusion, Site
 from pipeline.types import Detections
@@ -33,6 +36,16 @@ CONFIG = Config(
 def models() -> Encoders:
     """The models of the vision stage."""
     return load_encoders(CONFIG.models, recorded=True, needed=("detector", "pose"))
+
+
+def with_behaviours(config: Config) -> Config:
+    """The config with a rule that tells every behaviour at every site with a camera."""
+    rule = BehaviourRule(labels=dict.fromkeys(BEHAVIOURS, SHIPPED))
+    sites = {
+        name: structs.replace(site, rules=(*site.rules, rule)) if site.cameras else site
+        for name, site in config.sites.items()
+    }
+    return structs.replace(config, sites=sites)
 
 
 def observed(path: Path, encoders: Encoders) -> list[Detections]:

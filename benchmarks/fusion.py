@@ -1,6 +1,7 @@
 """Measures a learned head: its cost a window, the time to train one, and its false alerts an hour.
 
     python -m benchmarks.fusion MEDIA [--head FOLDER] [--scenes 60] [--seed 11]
+    python -m benchmarks.fusion MEDIA --behaviours      the quiet hour alone, with all behaviours on
 
 The training uses 30 alerts of 30 composed scenes of the held-out split, reviewed by their truth.
 
@@ -8,6 +9,7 @@ The hour without incidents is composed of clips of the held-out (test) split: 60
 with people, traffic, rain, dogs, bells, ordinary speech and fireworks far away. It is replayed with
 the shipped head. Alerts of the head and of the rules are counted separately. The head of the sound
 rule was fitted on all clips, so only the alerts of the fusion head are measured on unseen clips.
+With `--behaviours` a rule tells all behaviours there, the experimental and unmeasured ones too.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from typing import Any
 
 from msgspec import structs
 
+from benchmarks.clips import with_behaviours
 from models.fusion import features
 from models.fusion.learned_head import SHIPPED_FOLDER, LearnedHead
 from models.fusion.noisy_or import NoisyOr
 from models.fusion.query import HeadQuery
 from models.training import dataset
+from pipeline.config.fields import BEHAVIOURS
+from pipeline.config.model_needs import needed_encoders
 from pipeline.types import Presence, Window
 from workers.config import loader
 from workers.replay.scene_file import load_scene
@@ -48,20 +53,23 @@ def main() -> None:
     ask.add_argument("--head", type=Path, default=SHIPPED_FOLDER, help="the shipped one")
     ask.add_argument("--scenes", type=int, default=60)
     ask.add_argument("--seed", type=int, default=11)
+    ask.add_argument("--behaviours", action="store_true", help="the quiet hour with behaviours")
     asked = ask.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "quiet"
         compose(asked.media, out, scenes=asked.scenes, seed=asked.seed, duration=60.0, quiet=True)
         scenes = sorted((out / "test").glob("*.yaml"))
-        cost(out / "config.yaml", scenes[0], asked.head)
-        quiet(out / "config.yaml", scenes, asked.head)
-        taught(asked.media, Path(folder))
+        if not asked.behaviours:
+            cost(out / "config.yaml", scenes[0], asked.head)
+        quiet(out / "config.yaml", scenes, asked.head, behaviours=asked.behaviours)
+        if not asked.behaviours:
+            taught(asked.media, Path(folder))
 
 
 def cost(config: Path, scene: Path, folder: Path) -> None:
     """Prints milliseconds a window on one core, for the head, the noisy-or and the whole replay."""
     settings = loader.load(config)
-    encoders = load_encoders(settings.models, recorded=True)
+    encoders = load_encoders(settings.models, recorded=True, needed=needed_encoders(settings))
     site = load_scene(scene).site
     asked: list[HeadQuery] = []
 
@@ -131,14 +139,15 @@ def taught(media: Path, folder: Path) -> None:
     )
 
 
-def quiet(config: Path, scenes: list[Path], head: Path) -> None:
+def quiet(config: Path, scenes: list[Path], head: Path, *, behaviours: bool = False) -> None:
     """Prints the alerts in an hour of ordinary scenes."""
     told: Counter[str] = Counter()
     jobs = [str(scene) for scene in scenes]
-    with pool(_ready, str(config), head) as workers:
+    with pool(_ready, str(config), head, behaviours) as workers:
         for name, alerts in zip(jobs, workers.map(_alerts, jobs), strict=True):
             for rules, labels, score in alerts:
                 by = "head" if "learned" in rules else "rules"
+                by = "behaviours" if not {*labels}.isdisjoint(BEHAVIOURS) else by
                 told[by] += 1
                 print(
                     f"  {Path(name).stem}: {by}: {', '.join(labels)} {score} ({', '.join(rules)})"
@@ -146,19 +155,18 @@ def quiet(config: Path, scenes: list[Path], head: Path) -> None:
     hours = len(scenes) / 60
     print(
         f"{hours:.2f} h of quiet scenes: {told['head']} false alerts with the fusion head in them "
-        f"(aim: at most 1 an hour), {told['rules']} by rules alone"
+        f"(aim: at most 1 an hour), {told['rules']} by rules alone, "
+        + (f"{told['behaviours']} with behaviours" if behaviours else "behaviours off")
     )
 
 
-def _ready(config: str, head: Path) -> None:
+def _ready(config: str, head: Path, behaviours: bool) -> None:
     settings = loader.load(Path(config))
-    encoders = load_encoders(settings.models, recorded=True)
-    detector = feature_extraction.MemoizedDetector(
-        encoders.detector
-    )  # the scenes share their videos
+    settings = with_behaviours(settings) if behaviours else settings
+    encoders = load_encoders(settings.models, recorded=True, needed=needed_encoders(settings))
     _ours[:] = [
         settings,
-        structs.replace(encoders, detector=detector),
+        feature_extraction.memoized(encoders),  # the scenes share their videos
         VideoCache(),
         LearnedHead.read(head),
     ]

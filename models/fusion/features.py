@@ -5,6 +5,10 @@ scenes through the same stage). Vision has only counts, speeds, zones and qualit
 embedding of one, so a head cannot learn what a room looks like. Every number is rounded to float16,
 as in the data files, so a head gets exactly the numbers in the daemon that it was trained on.
 
+What behaviours see needs poses, and many cameras have none. `known` says whether a person of the
+window has one; without it all numbers of behaviours are 0, and a head does as if they were not
+there.
+
 `SCHEMA` names the layout; a head trained on another layout is refused.
 """
 
@@ -20,11 +24,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.fusion.behaviour_features import BEHAVIOURS, behaviours
 from models.fusion.labels import MODALITIES
 from models.fusion.query import FrameSummary, HeadQuery, Object
 from models.hearing.waveform import QUIET_DB
 from models.hearing.yamnet_features import CLASSES
 from models.hearing.yamnet_features import features as log_odds
+from pipeline.behaviour.evidence import Evidence
 from pipeline.config.rule_kinds import WORD_MODALITIES
 from pipeline.judge.rules import VISION, RuleFinding, TrackedFrame
 from pipeline.sources import REPORTS_SOURCE, is_speech_source
@@ -70,6 +76,7 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "sharpness.mean",
             "frames",  # log1p of frames a second
             "stale",  # s since the newest frame's end, over the window's length
+            *(f"behaviour.{name}" for name in BEHAVIOURS),
         ),
         "sound": (
             *(f"yamnet.{number}" for number in range(CLASSES)),  # log odds / 8, highest second
@@ -90,7 +97,8 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 SIZES: Mapping[str, int] = MappingProxyType({m: len(names) for m, names in NAMES.items()})
-VERSION = 1  # raise it when the meaning of a feature changes but its name does not
+KNOWN = NAMES["vision"].index("behaviour.known")  # from there on, vision's numbers are behaviours
+VERSION = 2  # raise it when the meaning of a feature changes but its name does not
 MAX_FLOAT16 = 65504.0  # the largest number of float16
 
 
@@ -101,6 +109,11 @@ def schema(names: Mapping[str, Sequence[str]], version: int) -> str:
 
 
 SCHEMA = schema(NAMES, VERSION)
+ANEW = (  # how to come from another layout to this one
+    "make its windows anew (`fusewatch features` for scenes, `fusewatch export` for alerts, with "
+    "their review) and train on the shipped head (`fusewatch train`), or use `head: shipped`; "
+    "`make head` makes the shipped one"
+)
 
 Floats = NDArray[np.float32]
 
@@ -123,10 +136,13 @@ class Tokens(msgspec.Struct, frozen=True):
         return Tokens({**self.vectors, modality: vector}, self.states)
 
 
-def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
+def frame_summary(
+    seen: TrackedFrame, zones: Sequence[Polygon], behaviour: Evidence | None = None
+) -> FrameSummary:
     """Summarizes a frame's tracks for a head; only objects seen in this frame count.
 
-    In a gated frame these are the objects of the last look, at the same place.
+    In a gated frame these are the objects of the last look, at the same place. `behaviour` is what
+    behaviours see in the frame, if the camera has poses.
     """
     return FrameSummary(
         source=seen.source,
@@ -145,6 +161,7 @@ def frame_summary(seen: TrackedFrame, zones: Sequence[Polygon]) -> FrameSummary:
         ),
         luma=seen.luma,
         sharpness=seen.sharpness,
+        behaviour=behaviour,
     )
 
 
@@ -258,6 +275,7 @@ def _vision(question: HeadQuery, frames: Sequence[Observation]) -> list[float] |
         sum(sharp) / len(sharp),
         math.log1p(len(frames) / length),
         _stale(window, frames),
+        *behaviours(sights),
     ]
 
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from models.fusion import occlusion, verdict_words
-from models.fusion.features import SCHEMA, SIZES, Floats, Tokens, arrays, tokens
+from models.fusion.features import ANEW, SCHEMA, SIZES, Floats, Tokens, arrays, tokens
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
@@ -111,7 +111,7 @@ class LearnedHead:
         if card.schema != SCHEMA:
             msg = (
                 f"{folder}: this head was trained on features {card.schema}, and this Fusewatch "
-                f"makes {SCHEMA}: train it again (fusewatch train)"
+                f"makes {SCHEMA}: {ANEW}"
             )
             raise WeightsError(msg)
         if card.labels != LABELS:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from models.fusion.behaviour_features import BEHAVIOURS
 from models.fusion.features import GROUPS, NAMES, TEXT_SIZE, Floats, Tokens
 from models.hearing.yamnet_features import CLASSES, features
 from pipeline.config.rule_kinds import WORD_MODALITIES
@@ -20,6 +21,9 @@ from pipeline.config.rule_kinds import WORD_MODALITIES
 MIN_HEARD = 0.1  # a YAMNet score; the sounds of a family with less are not told as heard
 PICTURE, LOUDNESS, CLIPPED, TEXT = "picture", "loudness", "clipped", "text"  # names of parts
 SPEED, STILL, ZONE, FORBIDDEN = "speed", "still", "zone", "forbidden"
+POSTURE, LIMBS = "posture", "limbs"  # of persons: falling and lying; fighting
+_OF_POSTURE = ("fall.most", "lying.most", "down.share", "tilt.most")
+_OF_LIMBS = tuple(n for n in BEHAVIOURS if n not in ("known", "posed.share", *_OF_POSTURE))
 _DAYLIGHT, _SHARP = 0.45, 3.0  # luma and sharpness of an ordinary picture
 _CALM = -40 / 60  # loudness of a calm room, dBFS / 60
 _NOT_HEARD: Final = float(np.float16(features(np.zeros(1, np.float32))[0] / 8))
@@ -107,6 +111,9 @@ def _of_vision(window: Tokens) -> list[Part]:
     absent[STILL] = ("still.share",)
     absent[ZONE] = ("zone.most", "zone.mean")
     absent[FORBIDDEN] = ("forbidden.most", "forbidden.share")
+    if value(window, "vision", "behaviour.known"):
+        absent[POSTURE] = tuple(f"behaviour.{name}" for name in _OF_POSTURE)
+        absent[LIMBS] = tuple(f"behaviour.{name}" for name in _OF_LIMBS)
     made = [_changed(window, "vision", part, dict.fromkeys(absent[part], 0.0)) for part in absent]
     if value(window, "vision", "luma.least") >= 0:  # -1: not measured
         ordinary = {"luma.mean": _DAYLIGHT, "luma.least": _DAYLIGHT, "sharpness.mean": _SHARP}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from pipeline.behaviour.evidence import Evidence
 from pipeline.judge.rules import RuleFinding
 from pipeline.types import Window
 
@@ -22,6 +23,7 @@ class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The tracked objects of one frame `[start, end)` ns of a camera.
 
     `luma` and `sharpness` are those of the last frame that was looked at (`Detections`).
+    `behaviour` is None where the camera has no poses.
     """
 
     source: str
@@ -30,6 +32,7 @@ class FrameSummary(msgspec.Struct, frozen=True, kw_only=True):
     objects: tuple[Object, ...]
     luma: float = -1.0
     sharpness: float = -1.0
+    behaviour: Evidence | None = None
 
 
 class HeadQuery(msgspec.Struct, frozen=True):

@@ -31,6 +31,8 @@ FAST = 1.5  # heights of the object a second: a person who runs
 SLOW = 0.2  # a speed below this is not told as a movement
 SUDDEN_DB, LOUD_DB = 10.0, -20.0  # rise between two seconds; dBFS
 DARK, BRIGHT = 0.15, 0.85  # luma
+DOWN = 0.5  # score of lying or of a fall from which it is told
+LIVELY = 0.5  # bodies a second: limbs that move fast
 MANY = 20  # a larger number is not told exactly
 
 _NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
@@ -47,6 +49,7 @@ _WHOLES = {
     "speech": "the spoken words",
     "report": "the reports",
 }
+_BODY = (occlusion.POSTURE, occlusion.LIMBS)
 _DOINGS = (occlusion.SPEED, occlusion.STILL, occlusion.ZONE, occlusion.FORBIDDEN)
 
 
@@ -115,9 +118,11 @@ Said = list[tuple[float, str]]  # falls and phrases
 
 def _vision(window: Tokens, named: Mapping[str, float]) -> Said:
     said: Said = []
-    scene = {name: fall for name, fall in named.items() if name != occlusion.PICTURE}
+    apart = (occlusion.PICTURE, *_BODY)
+    scene = {name: fall for name, fall in named.items() if name not in apart}
     if scene:
         said.append((max(scene.values()), _scene(window, scene)))
+    said += [(named[part], _body(window, part)) for part in _BODY if part in named]
     if occlusion.PICTURE in named:
         luma = value(window, "vision", "luma.mean")
         told = (
@@ -169,6 +174,18 @@ def _doing(window: Tokens, doing: str, *, alone: bool) -> str:
         same = alone or inside >= sum(_most(window, group) for group in GROUPS)
         return " in a zone" if same else f", {_number(inside)} in a zone"
     return f"{some} found by a camera rule"
+
+
+def _body(window: Tokens, part: str) -> str:
+    """How persons hold themselves or move; the numbers do not tell which person it is."""
+    if part == occlusion.LIMBS:
+        fast = _speed(window, "behaviour.limbs.most") >= LIVELY
+        return "arms and legs moving fast" if fast else "the movements of people"
+    if value(window, "vision", "behaviour.lying.most") >= DOWN:
+        return "a person lying"
+    if value(window, "vision", "behaviour.fall.most") >= DOWN:
+        return "a person coming down"
+    return "the posture of people"
 
 
 def _most(window: Tokens, group: str) -> int:

@@ -2,7 +2,8 @@
 
 Modalities are dropped at random, so that the head works when one is missing (Neverova et al.,
 ModDrop, 2016). Sound is sometimes that of the window before or after, so that clocks may differ by
-a second. Common sounds are added where nothing happens. Noise is added to the numbers.
+a second. Common sounds are added where nothing happens. Noise is added to the numbers. What
+behaviours see is dropped often, as many cameras have no poses.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from models.fusion.features import KNOWN
 from models.fusion.labels import MODALITIES
 from models.hearing.yamnet_features import ALL_OWN_CLASSES, CLASSES
 from models.training.batches import LETTERS, WindowArrays
@@ -26,6 +28,7 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
     drop: float = 0.2  # chance of each modality to be dropped from a window
     swap: float = 0.3  # chance of sound to be a neighbour's
     crowd: float = 0.5  # chance that common classes are added to a window without an anomaly
+    poseless: float = 0.5  # chance of a window to lose what behaviours see
     blur: float = 0.1  # standard deviation of noise on standardized numbers
 
 
@@ -62,11 +65,14 @@ class AugmentedWindows:
                 column = MODALITIES.index(modality)
                 given[modality][gone] = 0
                 given["state"][gone, column] = (0, 0, 1)
+        posed = (given["vision"][:, KNOWN] > 0) & (chance.random(len(some)) >= self._by.poseless)
         for column, modality in enumerate(MODALITIES):
             there = np.flatnonzero(given["state"][:, column, 0])
             shape = len(there), given[modality].shape[1]
             noise = chance.standard_normal(shape, np.float32)
             given[modality][there] += noise * (self._by.blur * self._spread[modality])
+        given["vision"][~posed, KNOWN:] = 0
+        given["vision"][posed, KNOWN] = 1  # it has no noise
         return given
 
     def _crowded(

@@ -37,6 +37,10 @@ Span = tuple[int, int, str]  # start, end (ns), label
 MAX_FAULTS = 20  # limit of bad lines in an error
 
 
+class OtherLayout(ValueError):
+    """A row has the features of another version of Fusewatch, as its whole file then has."""
+
+
 class WindowRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A training window: its origin, its truth, and the features that a head gets."""
 
@@ -165,6 +169,9 @@ def read(paths: Sequence[Path]) -> list[WindowRow]:
                     msg = f"this window of scene {row.scene!r} is in {places[window]} already"
                     raise ValueError(msg)
                 places[window] = f"{path}:{number}"
+            except OtherLayout as error:
+                faults.append(f"{path}:{number}: {error}")
+                break
             except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
                 faults.append(f"{path}:{number}: {error}")
                 continue
@@ -187,8 +194,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _row(line: bytes) -> WindowRow:
     row = msgspec.json.decode(line, type=WindowRow)
     if row.format != SCHEMA:
-        msg = f"format is {row.format!r}, and this Fusewatch makes {SCHEMA!r}: make the file anew"
-        raise ValueError(msg)
+        msg = (
+            f"format is {row.format!r}, and this Fusewatch makes {SCHEMA!r}: make the file anew, "
+            "with `fusewatch features` from scenes or `fusewatch export` from alerts (and review "
+            "them again)"
+        )
+        raise OtherLayout(msg)
     if row.start >= row.end:
         msg = f"start {row.start} is not before end {row.end}"
         raise ValueError(msg)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.fusion.features import SCHEMA, arrays
+from models.fusion.features import ANEW, SCHEMA, arrays
 from models.fusion.labels import LABELS
 from models.fusion.learned_head import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, Card, LearnedHead
 from models.training.fit import Trained
@@ -98,8 +98,11 @@ def load_base(folder: Path) -> tuple[nn.Module, Card]:
     try:
         card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=Card)
         if card.schema != SCHEMA:
-            msg = f"features {card.schema}, and this Fusewatch makes {SCHEMA}"
-            raise RuntimeError(msg)
+            msg = (
+                f"{folder}: this head was trained on features {card.schema}, and this Fusewatch "
+                f"makes {SCHEMA}: {ANEW}"
+            )
+            raise WeightsError(msg)
         if card.network not in NETWORKS:
             msg = f"network {card.network!r} is none of {', '.join(NETWORKS)}"
             raise RuntimeError(msg)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.fusion.features import SIZES, STATES
+from models.fusion.features import KNOWN, SIZES, STATES
 from models.fusion.labels import LABELS, MODALITIES
 
 WIDTH, BOTTLENECKS, LAYERS, HEADS = 48, 4, 2, 4
@@ -22,16 +22,18 @@ DROPOUT = 0.2
 GRAIN = 0.2  # least standard deviation of a YAMNet class (log odds / 8) in standardization
 THIN = 0.25  # share of an embedding dropped in training, so that no verdict depends on few numbers
 QUALITY_SIZES = {
-    "vision": SIZES["vision"],
+    "vision": KNOWN,
     "sound": 6,
     "speech": 3,
     "report": 2,
-}  # without embeddings
+}  # without embeddings and behaviours
 
 
 class ModalityEncoders(nn.Module):
-    """Encodes each modality as a token of WIDTH with its state; a missing one is a learned
-    token."""
+    """Encodes each modality as a token of WIDTH with its state; a missing one is a learned token.
+
+    Where no behaviours are known, the token of vision is the same as without their weights.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,10 +44,12 @@ class ModalityEncoders(nn.Module):
             {
                 "sound": nn.Linear(SIZES["sound"] - QUALITY_SIZES["sound"], WIDTH),
                 "words": words,
+                "behaviours": nn.Linear(SIZES["vision"] - KNOWN, WIDTH, bias=False),
             }
         )
         # A feature that is constant in training keeps weight 0; a random weight would add noise.
         nn.init.zeros_(self.embeds["sound"].weight)
+        nn.init.zeros_(self.embeds["behaviours"].weight)
         self.quality = nn.ModuleDict({m: nn.Linear(QUALITY_SIZES[m], WIDTH) for m in MODALITIES})
         self.hidden = nn.ModuleDict(
             {m: nn.Sequential(nn.GELU(), nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH))
@@ -67,12 +71,16 @@ class ModalityEncoders(nn.Module):
             there = inputs[modality][inputs["state"][:, column, 0] > 0]
             if len(there) < 2:
                 continue
-            spread = there.std(axis=0)
+            mean, spread = there.mean(axis=0), there.std(axis=0)
+            if modality == "vision":
+                known = there[there[:, KNOWN] > 0, KNOWN:]
+                mean[KNOWN:] = known.mean(axis=0) if len(known) else 0
+                spread[KNOWN:] = known.std(axis=0) if len(known) else 0
             if modality == "sound":  # most classes never occur: their noise is not evidence
                 classes = SIZES["sound"] - QUALITY_SIZES["sound"]
                 spread[:classes] = np.maximum(spread[:classes], GRAIN)
             scale = np.where(spread > 0.01, 1 / np.maximum(spread, 0.01), 1.0)
-            self.get_buffer(f"mean_{modality}").copy_(torch.from_numpy(there.mean(axis=0)))
+            self.get_buffer(f"mean_{modality}").copy_(torch.from_numpy(mean))
             self.get_buffer(f"scale_{modality}").copy_(torch.from_numpy(scale))
 
     def scales(self) -> dict[str, np.ndarray]:
@@ -87,12 +95,15 @@ class ModalityEncoders(nn.Module):
             scale = self.get_buffer(f"scale_{modality}")
             given = (inputs[modality] - self.get_buffer(f"mean_{modality}")) * scale
             given = given.clamp(-6, 6)
-            embedding = self.thin(given[:, : SIZES[modality] - QUALITY_SIZES[modality]])
-            token = self.quality[modality](given[:, SIZES[modality] - QUALITY_SIZES[modality] :])
-            if modality == "sound":
-                token = token + self.embeds["sound"](embedding)
-            elif modality != "vision":
-                token = token + self.embeds["words"](embedding)
+            if modality == "vision":
+                known = (inputs["vision"][:, KNOWN : KNOWN + 1] > 0.5).to(given.dtype)
+                token = self.quality["vision"](given[:, :KNOWN])
+                token = token + known * self.embeds["behaviours"](self.thin(given[:, KNOWN:]))
+            else:
+                numbers = SIZES[modality] - QUALITY_SIZES[modality]
+                token = self.quality[modality](given[:, numbers:])
+                kind = "sound" if modality == "sound" else "words"
+                token = token + self.embeds[kind](self.thin(given[:, :numbers]))
             token = token + self.hidden[modality](token)
             there = state[:, column, 0:1]
             token = there * token + (1 - there) * self.missing[column]

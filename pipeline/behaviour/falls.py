@@ -91,6 +91,11 @@ class Falls:
         down = self._down.get(one.number)
         return down is not None and down.told and down.time >= since
 
+    def best(self, one: Person) -> float:
+        """How certain it is that a person has come down to the present posture just now, 0 to 1."""
+        since = one.seen - ns(self._limits.within)
+        return max((self.score(p, one.now) for time, p in one.past if since <= time), default=0.0)
+
     def _stays(self, down: _Down, time: int) -> bool:
         """Whether a person is down for long enough, and was seen so in more than one frame."""
         sure = down.score >= self._least and down.times > 1

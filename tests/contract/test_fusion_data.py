@@ -122,6 +122,19 @@ def test_a_file_that_was_damaged_is_refused_line_by_line(tmp_path: Path) -> None
     ]
 
 
+def test_a_file_of_another_layout_is_refused_once_with_what_to_do(tmp_path: Path) -> None:
+    path, other = tmp_path / "old.jsonl", tmp_path / "bad.jsonl"
+    dataset.write(path, [row(second=n, format="1-1d86ab23877f") for n in range(5)])
+    other.write_text("{\n")
+    with pytest.raises(ConfigError) as caught:
+        dataset.read([path, other])
+    layout, bad = str(caught.value).splitlines()
+    assert layout.startswith(f"{path}:1: format is '1-1d86ab23877f'")
+    assert "fusewatch features" in layout
+    assert "fusewatch export" in layout
+    assert bad.startswith(f"{other}:1: ")
+
+
 def test_an_alert_has_one_verdict(tmp_path: Path) -> None:
     rows = [
         row("a1", second, truth=None, alert="a1", label="siren", verdict=verdict)

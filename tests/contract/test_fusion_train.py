@@ -17,7 +17,7 @@ pytest.importorskip("safetensors", reason="extra `train` is not installed: NOT t
 import msgspec
 import torch
 
-from models.fusion.features import SIZES, Tokens, arrays
+from models.fusion.features import KNOWN, NAMES, SIZES, Tokens, arrays
 from models.fusion.labels import LABELS, MODALITIES
 from models.fusion.learned_head import SHIPPED_FOLDER, LearnedHead
 from models.training import dataset, export_head, fit, rehearsal
@@ -69,6 +69,44 @@ def test_both_networks_learn_and_are_small() -> None:
         got = fit.fit(given, val, msgspec.structs.replace(QUICK, network=kind))
         assert got.ap > 0.9, kind
         assert sum(p.numel() for p in got.network.parameters()) < 1_000_000
+
+
+def watched(chance: np.random.Generator, count: int, *, known: bool) -> list[dataset.WindowRow]:
+    """Windows of vision alone; in every other scene the limbs tell, where poses are known."""
+    limbs = NAMES["vision"].index("behaviour.limbs.most")
+    rows = []
+    for number in range(count):
+        vision = chance.normal(0, 0.3, SIZES["vision"]).astype(np.float32)
+        vision[KNOWN:] = chance.random(SIZES["vision"] - KNOWN) if known else 0
+        vision[KNOWN] = known
+        vision[limbs] += 2 * known * (number % 2)
+        split = "val" if number % 4 > 1 else "train"
+        truth = LABELS[0] if number % 2 else ""
+        rows.append(row(f"v{number}", 0, truth=truth, split=split, vectors={"vision": vision}))
+    return rows
+
+
+def test_behaviours_are_learned_and_change_nothing_where_they_are_not_known() -> None:
+    rows = watched(np.random.default_rng(5), 400, known=True)
+    given, val = (WindowArrays([r for r in rows if r.split == s]) for s in ("train", "val"))
+    settings = msgspec.structs.replace(QUICK, modalities="V", poseless=0.3)
+    got = fit.fit(given, val, settings)
+    assert got.ap > 0.9
+    network = got.network
+    unknown = {name: values.copy() for name, values in val.inputs.items()}
+    unknown["vision"][:, KNOWN:] = 0
+    other = {name: values.copy() for name, values in unknown.items()}
+    other["vision"][:, KNOWN + 1 :] = 7
+    assert np.array_equal(fit.forward(network, unknown)[0], fit.forward(network, other)[0])
+    assert not np.array_equal(fit.forward(network, unknown)[0], fit.forward(network, val.inputs)[0])
+
+
+def test_who_never_sees_behaviours_gives_them_no_weight() -> None:
+    rows = watched(np.random.default_rng(5), 200, known=True)
+    given, val = (WindowArrays([r for r in rows if r.split == s]) for s in ("train", "val"))
+    settings = msgspec.structs.replace(QUICK, modalities="V", poseless=1.0, epochs=2)
+    for member in fit.fit(given, val, settings).network.members:
+        assert not member.encoders.embeds["behaviours"].weight.any()
 
 
 def test_it_stays_useful_when_a_modality_is_missing(learned: fit.Trained) -> None:
@@ -510,7 +548,7 @@ def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_a_base_for_other_features_is_refused_with_what_they_are(base: Path) -> None:
     card = json.loads((base / "card.json").read_text())
     (base / "card.json").write_text(json.dumps({**card, "schema": "0-before"}))
-    with pytest.raises(WeightsError, match="features 0-before, and this Fusewatch makes"):
+    with pytest.raises(WeightsError, match=r"features 0-before, and this .*fusewatch train"):
         export_head.load_base(base)
 
 

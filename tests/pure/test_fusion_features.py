@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from models.fusion import features
+from models.fusion.behaviour_features import BEHAVIOURS
 from models.fusion.features import NAMES, SIZES, HeadQuery
 from models.fusion.query import FrameSummary, Object, newest
+from pipeline.behaviour.evidence import Evidence
 from pipeline.judge.align import Aligner
 from pipeline.judge.rules import RuleFinding, TrackedFrame
 from pipeline.tracking.track import Point, Track
@@ -194,6 +196,48 @@ def test_counts_speeds_and_zones_are_those_of_the_frames() -> None:
     assert got["zone.most"] == pytest.approx(np.log1p(2), abs=1e-3)
     assert got["still.share"] == pytest.approx(1 / 3, abs=1e-3)
     assert got["forbidden.most"] == 0
+
+
+def behaviour(at: float, seen: Evidence | None) -> FrameSummary:
+    start, end = ns(at), ns(at + 0.2)
+    return FrameSummary(source="desk", start=start, end=end, objects=(), behaviour=seen)
+
+
+def test_behaviours_are_the_most_of_any_frame_and_shares_of_the_persons() -> None:
+    calm = Evidence(persons=2, posed=1, limbs=0.5)
+    fall = Evidence(
+        persons=1, posed=1, down=1, fall=0.8, lying=0.6, tilt=45.0, limbs=1.5,
+        outline=1.0, energy=0.25, nearness=0.5, overlap=0.125, approach=1.0,
+    )  # fmt: skip
+    sights = (behaviour(0, calm), behaviour(0.2, fall), behaviour(0.4, Evidence()))
+    got = numbers(asked(seen(0), seen(0.2), seen(0.4), sights=sights), "vision")
+    told = {name: got[f"behaviour.{name}"] for name in BEHAVIOURS}
+    assert told == pytest.approx(
+        {
+            "known": 1,
+            "posed.share": 2 / 3,
+            "fall.most": 0.8,
+            "lying.most": 0.6,
+            "down.share": 1 / 3,
+            "tilt.most": 0.5,
+            "limbs.most": np.log1p(1.5),
+            "limbs.mean": np.log1p(1.0),
+            "outline.most": np.log1p(1),
+            "energy.most": 0.25,
+            "nearness.most": 0.5,
+            "overlap.most": 0.125,
+            "approach.most": np.log1p(1),
+        },
+        abs=1e-3,
+    )
+
+
+@pytest.mark.parametrize(
+    "shown", [None, Evidence(), Evidence(persons=2, fall=0.9, lying=0.9, down=2, outline=3.0)]
+)
+def test_without_any_pose_no_behaviour_is_known(shown: Evidence | None) -> None:
+    got = numbers(asked(seen(0), sights=(behaviour(0, shown),)), "vision")
+    assert {got[f"behaviour.{name}"] for name in BEHAVIOURS} == {0.0}
 
 
 def test_what_a_rule_forbids_is_seen_and_for_how_long() -> None:

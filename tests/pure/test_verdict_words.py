@@ -113,6 +113,31 @@ SEEN = [
         "objects of several kinds, one or more found by a camera rule",
     ),
     ({"forbidden_most": 0.9}, ["forbidden"], "something found by a camera rule"),
+    (
+        {"most_person": 1, "behaviour_known": 1, "behaviour_lying_most": 0.7},
+        ["posture"],
+        "a person lying",
+    ),
+    (
+        {"most_person": 1, "behaviour_known": 1, "behaviour_fall_most": 0.7},
+        ["posture"],
+        "a person coming down",
+    ),
+    (
+        {"most_person": 1, "behaviour_known": 1, "behaviour_tilt_most": 0.3},
+        ["posture"],
+        "the posture of people",
+    ),
+    (
+        {"most_person": 2, "behaviour_known": 1, "behaviour_limbs_most": 0.9},
+        ["limbs"],
+        "arms and legs moving fast",
+    ),
+    (
+        {"most_person": 2, "behaviour_known": 1, "behaviour_nearness_most": 0.9},
+        ["limbs"],
+        "the movements of people",
+    ),
     ({"luma_mean": 0.05, "luma_least": 0.05}, ["picture"], "dark pictures"),
     ({"luma_mean": 0.95, "luma_least": 0.95}, ["picture"], "bright pictures"),
     (

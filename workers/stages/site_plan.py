@@ -8,6 +8,7 @@ from models.behaviour.fight_head import FightHead
 from models.language.keywords import Keywords
 from models.language.text import packed
 from pipeline.behaviour.rule import BEHAVES
+from pipeline.config.model_needs import pose_count
 from pipeline.config.rule_kinds import BehaviourRule
 from pipeline.config.schema import Config, Site
 from pipeline.errors import WeightsError
@@ -88,6 +89,7 @@ def site_plan(site: Site, text: Model, *, recorded: bool) -> SitePlan:
             name: [Polygon.parse(zone.coordinates) for zone in camera.zones.values()]
             for name, camera in site.cameras.items()
         },
+        posed=frozenset(n for n, camera in site.cameras.items() if pose_count(site, camera)),
         cameras={name: camera.detect for name, camera in site.cameras.items()},
         modes=ModePlan.of(site),
         judged_in=frozenset(site.fusion.modes),

@@ -15,6 +15,7 @@ import msgspec
 from models.fusion import features
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
+from pipeline.behaviour.evidence import EvidenceOfBehaviour
 from pipeline.config.schema import Detect
 from pipeline.judge import refusal_words
 from pipeline.judge.align import Aligner, Repeat, Unknown
@@ -95,6 +96,7 @@ class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity = "high"  # of a learned head's anomalies
     cameras: Mapping[str, Detect]
     zones: Mapping[str, Sequence[Polygon]] = {}  # by camera
+    posed: frozenset[str] = frozenset()  # the cameras with poses: behaviours are seen for the head
     modes: ModePlan
     judged_in: frozenset[str] = frozenset()  # the modes in which windows are judged; none: all
     # new rules for each state, as they keep state
@@ -138,6 +140,7 @@ class SiteState:
         )
         self._findings: list[RuleFinding] = []  # findings that an open window may still overlap
         self._sights: list[FrameSummary] = []  # likewise
+        self._behaviours = {camera: EvidenceOfBehaviour() for camera in sorted(plan.posed)}
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
         self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
@@ -223,7 +226,9 @@ class SiteState:
             return []
         if isinstance(seen, TrackedFrame):
             zones = self._plan.zones.get(record.source, ())
-            self._sights.append(features.frame_summary(seen, zones))
+            behaviours = self._behaviours.get(record.source)
+            evidence = None if behaviours is None else behaviours.see(seen)
+            self._sights.append(features.frame_summary(seen, zones, evidence))
         presence = self._attendance.presence(record.end)
         findings = self._gate.judge(seen, presence)
         if isinstance(record, Utterance) and not any(f.sure for f in findings):

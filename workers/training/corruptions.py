@@ -9,6 +9,8 @@ import cv2
 import msgspec
 import numpy as np
 
+from models.fusion.features import KNOWN
+from models.training import dataset
 from pipeline.types import AudioChunk, FrameChunk, Record
 from workers.replay.scene_file import Scene
 
@@ -46,6 +48,16 @@ def shifted(scene: Scene) -> Scene:
         for name, clips in scene.microphones.items()
     }
     return msgspec.structs.replace(scene, microphones=late)
+
+
+def without_behaviours(row: dataset.WindowRow) -> dataset.WindowRow:
+    """Returns the window as a camera without poses gives it."""
+    seen = row.tokens()
+    if "vision" not in seen.vectors:
+        return row
+    vision = seen.vectors["vision"].copy()
+    vision[KNOWN:] = 0
+    return msgspec.structs.replace(row, vectors=dataset.packed(seen.replaced("vision", vision)))
 
 
 def _seen(chunk: Record, kind: str) -> Record:

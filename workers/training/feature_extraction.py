@@ -6,9 +6,10 @@ running system use the same code (`tests/graph` proves it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,14 +19,17 @@ from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.registry import REGISTRY
 from models.training import dataset
+from models.vision.person_crop import Person
 from pipeline.config.model_needs import needed_encoders, needed_models
 from pipeline.config.schema import Config, Microphone, Models, Site
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.ports import Model
 from pipeline.stages import TABLE
 from pipeline.topics import ALERTS, FRAMES
-from pipeline.types import SECOND, Window
+from pipeline.types import SECOND, Box, Window
 from workers.config import loader
 from workers.media import recordings
+from workers.media.jpeg import Pixels
 from workers.replay.scene_file import Scene, SceneClip, load_scene
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
@@ -202,7 +206,7 @@ def _ready(config: str) -> None:
     models = msgspec.structs.replace(settings.models, **single)
     if config:
         encoders = load_encoders(models, recorded=True, needed=needed_encoders(settings))
-        encoders = msgspec.structs.replace(encoders, detector=MemoizedDetector(encoders.detector))
+        encoders = memoized(encoders)
     else:  # a sound clip contains no speech
         encoders = load_encoders(models, recorded=True, stages=("sound",))
         encoders = msgspec.structs.replace(encoders, voice=no_voice)
@@ -214,16 +218,34 @@ def _work(job: ExtractionJob) -> list[dataset.WindowRow]:
     return rows(settings, job, encoders)
 
 
-class MemoizedDetector:
-    """A model that caches its results: the same videos are used again and again."""
+def memoized(encoders: Encoders) -> Encoders:
+    """Returns the encoders with results of pictures cached: the same videos are used again and
+    again."""
+    return msgspec.structs.replace(
+        encoders,
+        detector=_Memoized(encoders.detector, _of_picture),
+        pose=_Memoized(encoders.pose, _of_person),
+    )
 
-    def __init__(self, model: Callable[[Sequence[object]], Sequence[object]]) -> None:
-        self._model = model
-        self._known: dict[int, object] = {}
 
-    def __call__(self, batch: Sequence[object]) -> list[object]:
-        keys = [hash(bytes(memoryview(item).cast("B"))) for item in batch]  # type: ignore[arg-type]
+class _Memoized:
+    """A model that caches its results by a key of the input."""
+
+    def __init__(self, model: Model, key: Callable[[Any], Hashable]) -> None:
+        self._model, self._key = model, key
+        self._known: dict[Hashable, Any] = {}
+
+    def __call__(self, batch: Sequence[Any]) -> list[Any]:
+        keys = [self._key(item) for item in batch]
         for key, item in zip(keys, batch, strict=True):
             if key not in self._known:
                 (self._known[key],) = self._model([item])
         return [self._known[key] for key in keys]
+
+
+def _of_picture(picture: Pixels) -> int:
+    return hash(picture.tobytes())
+
+
+def _of_person(person: Person) -> tuple[int, Box]:
+    return _of_picture(person.picture), person.box

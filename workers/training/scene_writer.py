@@ -30,7 +30,7 @@ _SITE = """\
     cameras:
       cam:
         source: "device:0"               # never opened: the scenes are played
-        detect: {{fps: 5, min_score: 0.4}}
+        detect: {{fps: 5, min_score: 0.4, poses: 4}}  # behaviours are features
         zones:
           floor: {{coordinates: "0,0, 1,0, 1,1, 0,1", objects: [person]}}
     microphones:
