@@ -10,7 +10,7 @@ from pipeline.config.schema import Site
 from pipeline.judge.refusal import Refusal
 from pipeline.judge.refusal_words import clock
 from pipeline.sources import REPORTS_SOURCE
-from pipeline.tracking.track import Point
+from pipeline.tracking.active_track import Point
 from pipeline.types import SECOND, Described, Detections, Sound, Utterance, ns
 from workers.explain.explained import Explained
 from workers.explain.observed import Picture
