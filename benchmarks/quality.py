@@ -8,8 +8,8 @@ MEDIA/behaviour and the videos of MEDIA/video are judged by the rule of behaviou
 if an alert with its label overlaps it or begins within 3 s of it. An alert that no truth explains
 is false; its kind is its label.
 
-`tests/golden/quality.json` is the card of these figures. `tests/golden/test_quality.py` compares
-them with those of today; `--write` writes the card anew. On the machine that wrote the card nothing
+`tests/golden/quality.json` is the card of these figures. `tests/golden/test_quality_card.py`
+compares them with those of today; `--write` writes the card anew. On the machine that wrote the card nothing
 may be worse; on another processor the models give slightly other numbers, and a kind may have one
 more miss or false alert, and a set three in all.
 

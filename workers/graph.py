@@ -7,6 +7,7 @@ from functools import partial
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline.config.model_needs import pose_count
 from pipeline.config.rule_kinds import SoundRule
 from pipeline.config.schema import Config, Detect, Hear
@@ -23,7 +24,6 @@ from workers.stages.encoders import Encoders
 from workers.stages.fusion import FusionStage
 from workers.stages.overload import SOUND_LIMITS, SPEECH_LIMITS, HearingLoad, HearingPace
 from workers.stages.site_plan import load_heads, site_incidents, site_plan
-from workers.stages.site_state import Head
 from workers.stages.sound import SoundStage
 from workers.stages.speech import SpeechStage
 from workers.stages.text import TextStage

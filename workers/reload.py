@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from models.fusion.head import RULES_HEAD, Head
 from pipeline.config.schema import Config
 from pipeline.errors import FusewatchError
 from workers import graph
 from workers.config import loader
 from workers.stages.site_plan import load_heads
-from workers.stages.site_state import RULES_HEAD, Head
 
 log = logging.getLogger("fusewatch")
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from models import heap
+from models.fusion.head import Head
 from pipeline import stages, topics
 from pipeline.bus.disk_space import usual_spare
 from pipeline.config import schema
@@ -50,7 +51,6 @@ from workers.runtime.state_folder import state_folder
 from workers.runtime.status import Status
 from workers.runtime.supervisor import LOOK_EVERY, Supervisor
 from workers.stages.encoders import Encoders, load_encoders
-from workers.stages.site_state import Head
 from workers.view import View
 
 if TYPE_CHECKING:  # optional extras

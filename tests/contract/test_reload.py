@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from models.fusion.head import Head
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from pipeline import topics
@@ -28,7 +29,6 @@ from workers.graph import Node
 from workers.reload import reload_heads
 from workers.runtime.supervisor import Supervisor
 from workers.stages.fusion import FusionStage
-from workers.stages.site_state import Head
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO_SITES = "version: 1\nsites:\n  office: {fusion: {head: new}}\n  yard: {fusion: {head: rules}}\n"

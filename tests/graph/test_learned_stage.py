@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from models.fusion.head import RULES_HEAD, Head
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from pipeline import topics
@@ -26,7 +27,6 @@ from workers.replay.observation_replay import rejudge
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
-from workers.stages.site_state import RULES_HEAD, Head
 from workers.training.feature_extraction import RecordingHead
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.fusion.head import Head
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from pipeline import codec, topics
@@ -31,7 +32,6 @@ from workers.explain.refusals import SiteRefusals
 from workers.media import jpeg
 from workers.replay.again import Way, judge_again
 from workers.runtime.status import Status
-from workers.stages.site_state import Head
 from workers.stages.vision import VisionStage
 
 EVENING = datetime(2026, 1, 5, 20, 58, tzinfo=UTC).timestamp()  # 21:58 in Berlin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from models.fusion.head import RULES_HEAD, Head
 from models.registry import REGISTRY
 from pipeline import codec, topics
 from pipeline.config.judging import site_config
@@ -13,7 +14,6 @@ from pipeline.errors import DecodeError
 from pipeline.ports import Bus, Stage
 from pipeline.types import SiteConfig
 from workers.stages.fusion import FusionStage
-from workers.stages.site_state import RULES_HEAD, Head
 
 
 @runtime_checkable

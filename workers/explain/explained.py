@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline.config.rule_kinds import rule_names
 from pipeline.config.schema import Config, Site
 from pipeline.errors import ConfigError
@@ -28,7 +29,6 @@ from workers.replay.inputs import SceneInput, StoredInput
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
-from workers.stages.site_state import Head
 from workers.stored.pace import Heard
 from workers.stored.rules_then import NOW, THEN, rules_then
 

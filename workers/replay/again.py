@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline import topics
 from pipeline.config.schema import Config
 from pipeline.judge.refusal import CollectorOf
@@ -18,7 +19,6 @@ from workers.replay.observation_replay import Rejudged, Rejudging, span
 from workers.replay.sent_alerts import LONGEST, RunUp, SentIncident, run_up, sent_incidents
 from workers.stages.encoders import Encoders
 from workers.stages.site_plan import load_heads
-from workers.stages.site_state import Head
 from workers.stored.pace import Heard, Pace
 from workers.stored.selection import ALL, Selection
 

@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline import codec, topics
 from pipeline.config.schema import Config
 from pipeline.errors import OutsideError
@@ -22,7 +23,6 @@ from workers.bus.history import History
 from workers.replay.observation_replay import Line, Rejudged, seconds_within
 from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
-from workers.stages.site_state import Head
 from workers.stored.chunks import (
     Chunk,
     Missing,

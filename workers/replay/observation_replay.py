@@ -13,6 +13,7 @@ from itertools import islice
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
@@ -27,7 +28,6 @@ from workers import graph
 from workers.replay.sent_alerts import overlapping
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
-from workers.stages.site_state import Head
 from workers.stored.pace import Pace
 from workers.stored.selection import ALL, Selection
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from models.fusion.head import Head
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.config.schema import Config
@@ -25,7 +26,6 @@ from workers.media import recordings
 from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
-from workers.stages.site_state import Head
 from workers.stored.ahead import Ahead
 
 R = TypeVar("R", bound=Record)

@@ -168,7 +168,7 @@ def _weights(name: str, env: Mapping[str, str]) -> Check:
 
 def _heads(config: Config) -> Iterator[Check]:
     """Loads the fusion heads that sites name and reports their versions."""
-    from workers.stages.site_state import RULES_HEAD  # noqa: PLC0415
+    from models.fusion.head import RULES_HEAD  # noqa: PLC0415
 
     sites: dict[str, list[str]] = {}
     for site, given in config.sites.items():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
+from models.fusion.head import Head
 from pipeline.judge.refusal import Ask, Collector, CollectorOf
 from pipeline.types import FOREVER, SECOND, Presence, Record, event_start
 from pipeline.words import cleaned_record
 from workers.stages.anomalies import rejected
-from workers.stages.site_state import Head, SitePlan, SiteState
+from workers.stages.site_state import SitePlan, SiteState
 
 MAX_STEP = 10 * SECOND  # ns; sources of one site are rarely further apart
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from models.behaviour.fight_head import FightHead
+from models.fusion.head import RULES_HEAD, Head
 from models.language.keywords import Keywords
 from models.language.text import packed
 from pipeline.behaviour.rule import BEHAVES
@@ -20,7 +21,7 @@ from pipeline.ports import Model
 from pipeline.types import ns
 from pipeline.zones import Polygon
 from workers.stages.alert import SiteIncidents
-from workers.stages.site_state import RULES_HEAD, Head, SitePlan
+from workers.stages.site_state import SitePlan
 
 SHIPPED_NAME = "shipped"  # the head that comes with Fusewatch
 FUSED_THRESHOLD = 0.8  # probability; fused evidence of several rules that reaches it is an anomaly

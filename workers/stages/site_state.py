@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
 from models.fusion import features
+from models.fusion.head import Head, version_of
 from models.fusion.noisy_or import NoisyOr, Verdict
 from models.fusion.query import FrameSummary, HeadQuery, newest
 from pipeline.behaviour.evidence import EvidenceOfBehaviour
@@ -61,23 +61,6 @@ from workers.stages.camera_tracks import CameraTracks
 
 WINDOW_SOURCE = "window"
 MAX_AHEAD = 3600 * SECOND  # of a site's event time over the partition's that is waited for
-
-RULES_HEAD = "rules"  # the name of fusion without a learned head, in alerts too
-
-
-class Head(Protocol):
-    """A learned head: a Model from queries to verdicts, with its version and threshold.
-
-    Every alert carries `version`. A window with a score of `threshold` or more is an anomaly.
-    `score` is that of the verdict alone, without its reasons, which take longer.
-    """
-
-    @property
-    def version(self) -> str: ...
-    @property
-    def threshold(self) -> float: ...
-    def score(self, question: HeadQuery) -> float: ...
-    def __call__(self, batch: Sequence[HeadQuery]) -> Sequence[Verdict]: ...
 
 
 class SitePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,7 +235,7 @@ class SiteState:
     def _tell(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
         """Keeps the findings of one observation for the windows; the sure ones are anomalies."""
         self._findings += findings
-        return self._teller.tell(findings, presence, _version(self._heads.get(self._site)))
+        return self._teller.tell(findings, presence, version_of(self._heads.get(self._site)))
 
     def _hear_early(self, sound: Sound) -> list[Record]:
         """The anomalies of an early sound, of the second that begins in its middle.
@@ -267,7 +250,7 @@ class SiteState:
         return self._tell_early(self._gate.judge(seen, presence), presence)
 
     def _tell_early(self, findings: Sequence[RuleFinding], presence: PresenceMap) -> list[Record]:
-        return self._teller.tell_early(findings, presence, _version(self._heads.get(self._site)))
+        return self._teller.tell_early(findings, presence, version_of(self._heads.get(self._site)))
 
     def _judge(self, window: Window) -> list[Record]:
         """Returns the anomalies of a window: fused evidence of rules, and the learned head's.
@@ -289,7 +272,7 @@ class SiteState:
         if learned and not surer:
             ask = partial(refusal_words.less_sure, learned[0].score, fused[0].score)
             self._refuse("learned", question, "surer", ask)
-        return [msgspec.structs.replace(a, head=_version(head)) for a in (*fused, *surer)]
+        return [msgspec.structs.replace(a, head=version_of(head)) for a in (*fused, *surer)]
 
     def _refuse_lost(self, source: str, at: int, reason: str) -> None:
         since = self._attendance.lost_since(source)
@@ -399,7 +382,3 @@ class SiteState:
         self._upto = upto
         self._modes.forget(self.floor)
         return [Progress(site=self._site, source="fusion", upto=upto)]
-
-
-def _version(head: Head | None) -> str:
-    return RULES_HEAD if head is None else head.version

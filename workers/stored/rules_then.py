@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from models.fusion.head import RULES_HEAD, Head
 from pipeline import topics
 from pipeline.config.judging import OWN_FILE, UNSET, differences, judged_settings
 from pipeline.config.schema import Config, Model, Models, Site
@@ -14,7 +15,6 @@ from pipeline.types import SiteConfig, rfc3339
 from workers.bus.history import History
 from workers.bus.site_configs import HashedHead, in_force, judging, read_configs
 from workers.stages.site_plan import SHIPPED_NAME, load_head
-from workers.stages.site_state import RULES_HEAD, Head
 from workers.stored.selection import Selection
 
 THEN, NOW = "then", "now"  # by which rules a span is judged

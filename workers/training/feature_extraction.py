@@ -15,6 +15,7 @@ import msgspec
 
 from models import weights
 from models.fusion import features
+from models.fusion.head import RULES_HEAD, Head
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
 from models.registry import REGISTRY
@@ -35,7 +36,6 @@ from workers.replay.scene_replay import ReplayOptions, replay
 from workers.runtime.process_pool import pool
 from workers.stages.absent_encoders import no_voice
 from workers.stages.encoders import Encoders, load_encoders
-from workers.stages.site_state import RULES_HEAD, Head
 from workers.training import corruptions
 from workers.training.ground_truth import truth
 from workers.training.video_cache import VideoCache

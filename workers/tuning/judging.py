@@ -12,6 +12,7 @@ import msgspec
 
 from models.fusion import features
 from models.fusion.features import Tokens
+from models.fusion.head import RULES_HEAD, Head
 from models.fusion.learned_head import LearnedHead
 from models.fusion.noisy_or import Verdict
 from models.fusion.query import HeadQuery
@@ -24,7 +25,6 @@ from workers.replay.observation_replay import Rejudging
 from workers.runtime.process_pool import pool
 from workers.stages.encoders import Encoders, load_encoders
 from workers.stages.site_plan import load_head
-from workers.stages.site_state import RULES_HEAD, Head
 from workers.tuning.outcomes import Found, found_in
 from workers.tuning.stored_entries import entries
 
