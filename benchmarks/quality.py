@@ -9,9 +9,9 @@ if an alert with its label overlaps it or begins within 3 s of it. An alert that
 is false; its kind is its label.
 
 `tests/golden/quality.json` is the card of these figures. `tests/golden/test_quality_card.py`
-compares them with those of today; `--write` writes the card anew. On the machine that wrote the card nothing
-may be worse; on another processor the models give slightly other numbers, and a kind may have one
-more miss or false alert, and a set three in all.
+compares them with those of today; `--write` writes the card anew. On the machine that wrote the
+card nothing may be worse; on another processor the models give slightly other numbers, and a kind
+may have one more miss or false alert, and a set three in all.
 
 These figures are no estimate for unknown places: the head of fights has seen the clips of fights.
 `benchmarks.behaviour`, `benchmarks.fusion` and `make head` estimate that.
