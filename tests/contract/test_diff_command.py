@@ -117,13 +117,17 @@ def test_the_older_lines_of_a_rotated_file_are_read_too(
 
 
 def test_what_a_crash_leaves_and_test_events_are_passed_over(
-    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    golden: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lines = golden.read_bytes().splitlines(keepends=True)
     _, tested = test_event("hook", ns(1000))
     other = tmp_path / "live.jsonl"
     other.write_bytes(b"".join([tested + b"\n", *lines, lines[0], lines[-1][:200]]))
     assert said(capsys, golden, other, code=0)
+    assert f"live.jsonl:{len(lines) + 3}: is cut off, and left out" in caplog.text
 
 
 @pytest.mark.parametrize(
