@@ -36,6 +36,7 @@ from workers.recorder.recorder import Recorder
 from workers.recorder.tails import KafkaTail, LocalTail, Tail
 from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
+from workers.runtime.printable import printable
 
 GROUP = "record-by-hand"  # begin of the consumer groups of `record` over Kafka
 IDLE_WAIT = 0.1  # s between two looks at an idle bus
@@ -268,4 +269,5 @@ def _said(out: Path, recorder: Recorder, *, as_json: bool) -> str:
     )
     lost = f"; {recorder.lost} entries were deleted before they were read" if recorder.lost else ""
     size = sum(file.stat().st_size for file in files) / 1e6
-    return f"{out}: {len(files)} files, {size:.1f} MB: {told or 'nothing came'}{lost}"
+    number = f"{len(files)} file{'s' if len(files) != 1 else ''}"
+    return printable(f"{out}: {number}, {size:.1f} MB: {told or 'nothing came'}{lost}")

@@ -29,6 +29,7 @@ from workers.replay.inputs import Given, Input, SceneInput, StoredInput, resolve
 from workers.replay.scene_replay import Replayed, ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
 from workers.replay.stored_replay import StoredReplay, replay_stored
+from workers.runtime.printable import printable
 from workers.stored.pace import Heard
 from workers.stored.rules_then import NOW, THEN
 from workers.stored.wanted_encoders import WantedEncoders
@@ -90,7 +91,7 @@ def replay_command(path: Path, order: Order) -> int:
             row, lines = _stored_row(one, file, again)
         rows.append(row)
         if not order.as_json:
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
             sys.stdout.flush()
     if order.as_json:
         sys.stdout.write(json.dumps(rows if order.given.paths else rows[0]) + "\n")

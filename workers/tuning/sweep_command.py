@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def check_picture(picture: Path | None) -> None:
 def show(swept: Swept, *, picture: Path | None, as_json: bool) -> None:
     """Prints the result of a sweep; raises OutsideError for a picture that cannot be written."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(swept).decode() + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(swept)) + "\n")
     else:
         sys.stdout.writelines(f"{printable(line)}\n" for line in lines(swept))
     if picture is not None:
