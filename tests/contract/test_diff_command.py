@@ -138,6 +138,7 @@ def test_what_a_crash_leaves_and_test_events_are_passed_over(
         (b"no alert", ":1: is no alert: "),
         (b"\xff\xfe\n", ":1: is no alert: "),
         (b'{"specversion":"1.0","type":"x","time":"yesterday","data":{}}\n', ":1: is no alert: "),
+        (b'{"specversion":"1.0","type":"x","data":' + b"[" * 100_000 + b"\n", ":1: is no alert: "),
     ],
 )
 def test_a_line_that_is_no_alert_is_an_error_with_file_and_line(
@@ -152,6 +153,24 @@ def test_a_line_that_is_no_alert_is_an_error_with_file_and_line(
     line = said(capsys, golden, other, code=2)
     assert f"{other}{wanted}" in line
     assert "fusewatch replay --out" in line
+
+
+def test_values_of_any_kind_are_compared(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another version, or somebody's script, may have written anything into a field."""
+    lines = [json.loads(line) for line in golden.read_text().splitlines()]
+    other = tmp_path / "other.jsonl"
+    wild = (None, 5, "soon", [], [None, 5, [], {}], {"a": {}}, "25:00:00Z", "2026-99-99T00:00:00Z")
+    last = lines[-1]["data"]
+    for fields in (last, last["findings"][0]):
+        for name, before in list(fields.items()):
+            for value in wild:
+                fields[name] = value
+                other.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+                assert main(["diff", str(golden), str(other)]) in (0, 1, 2)
+            fields[name] = before
+    capsys.readouterr()
 
 
 def test_two_runs_in_one_file_are_an_error(

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from workers.delivery.alert_document import Time
 from workers.delivery.jsonl import LINE_BEGIN
 from workers.replay.diff import Incident, flat, incidents
-from workers.replay.diff_fields import Fields
+from workers.replay.diff_fields import Fields, ns_of
 
 SUFFIX = ".jsonl"
 ROTATED = ".1"  # behind the name of the file with the older lines
@@ -104,11 +104,14 @@ def _fields(line: bytes, place: str) -> Fields | None:
         event = _event.decode(line)
         if event.type == TEST:
             return None
-        _told.decode(event.data)
+        told = _told.decode(event.data)
+        for time in filter(None, (event.time, told.start, told.end)):
+            ns_of(time)
         document = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         begins = line.startswith(LINE_BEGIN[: len(line)]) and not line.endswith(b"\n")
-        if begins and not isinstance(error, msgspec.ValidationError):
+        broken = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+        if begins and broken and not isinstance(error, msgspec.ValidationError):
             log.warning("%s: is cut off, and left out", place)
             return None
         msg = f"{place}: is no alert: {error}; {HINT}"
