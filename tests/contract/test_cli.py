@@ -271,6 +271,35 @@ def test_what_is_no_regular_file_is_not_replaced(
     assert Path("/dev/null").is_char_device()
 
 
+def test_a_replay_replaces_files_of_alerts_alone(
+    fusewatch: Fusewatch, config: Path, scene: Path, tmp_path: Path
+) -> None:
+    before = config.read_bytes(), scene.read_bytes()
+    for out in (config, scene):
+        said = fusewatch("replay", config, scene, "--out", out)
+        assert (said.code, "and is no file of alerts" in said.err) == (2, True)
+    assert (config.read_bytes(), scene.read_bytes()) == before
+    state = tmp_path / "state"
+    said = fusewatch(
+        "replay", config, "--since", "5m", "--state", state, "--out", state / "alerts.jsonl"
+    )
+    assert (said.code, "is where a daemon writes its alerts" in said.err) == (2, True)
+
+
+def test_an_alert_file_is_no_input(fusewatch: Fusewatch, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    said = fusewatch("replay", config, "a.jsonl", "--out", "b.jsonl")
+    assert (said.code, "a.jsonl: is a file of alerts" in said.err) == (2, True)
+
+
+def test_an_empty_scene_file_is_told_as_one(
+    fusewatch: Fusewatch, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none.yaml").write_text("")
+    said = fusewatch("replay", config, "none.yaml", "--out", "b.jsonl")
+    assert (said.code, "none.yaml:1: is empty; docs/guides/scenes.md" in said.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     "out", ["office.yaml/x.jsonl", "/proc/self/x.jsonl", "/proc/x/y/", "x" * 300]
 )

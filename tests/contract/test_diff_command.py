@@ -117,13 +117,17 @@ def test_the_older_lines_of_a_rotated_file_are_read_too(
 
 
 def test_what_a_crash_leaves_and_test_events_are_passed_over(
-    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    golden: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lines = golden.read_bytes().splitlines(keepends=True)
     _, tested = test_event("hook", ns(1000))
     other = tmp_path / "live.jsonl"
     other.write_bytes(b"".join([tested + b"\n", *lines, lines[0], lines[-1][:200]]))
     assert said(capsys, golden, other, code=0)
+    assert f"live.jsonl:{len(lines) + 3}: is cut off, and left out" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,11 @@ def test_what_a_crash_leaves_and_test_events_are_passed_over(
         (b"no alert", ":1: is no alert: "),
         (b"\xff\xfe\n", ":1: is no alert: "),
         (b'{"specversion":"1.0","type":"x","time":"yesterday","data":{}}\n', ":1: is no alert: "),
+        pytest.param(
+            b'{"specversion":"1.0","type":"x","data":' + b"[" * 100_000 + b"\n",
+            ":1: is no alert: ",
+            id="deep",
+        ),
     ],
 )
 def test_a_line_that_is_no_alert_is_an_error_with_file_and_line(
@@ -148,6 +157,25 @@ def test_a_line_that_is_no_alert_is_an_error_with_file_and_line(
     line = said(capsys, golden, other, code=2)
     assert f"{other}{wanted}" in line
     assert "fusewatch replay --out" in line
+
+
+def test_values_of_any_kind_are_compared(
+    golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another version, or somebody's script, may have written anything into a field."""
+    lines = [json.loads(line) for line in golden.read_text().splitlines()]
+    other = tmp_path / "other.jsonl"
+    dates = "25:00:00Z", "2026-99-99T00:00:00.000000000Z"
+    wild = (None, 5, "soon", [], [None, 5, [], {}], {"a": {}}, *dates)
+    last = lines[-1]["data"]
+    for fields in (last, last["findings"][0]):
+        for name, before in list(fields.items()):
+            for value in wild:
+                fields[name] = value
+                other.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+                assert main(["diff", str(golden), str(other)]) in (0, 1, 2)
+            fields[name] = before
+    capsys.readouterr()
 
 
 def test_two_runs_in_one_file_are_an_error(

@@ -88,6 +88,14 @@ def test_wrong_words_are_told_before_anything_is_played(
     assert "either --at or --incident" in capsys.readouterr().err
     assert main(["explain", *camera, "--page", str(tmp_path / "no/why.html")]) == 2
     assert "there is no folder" in capsys.readouterr().err
+    before = Path(camera[0]).read_bytes()
+    assert main(["explain", *camera, "--page", camera[0]]) == 2
+    assert "and is no page of Fusewatch" in capsys.readouterr().err
+    assert Path(camera[0]).read_bytes() == before
+    for time in ("soon", "+nan", "-5", "25:00", "2026-01-05T22:00:07"):
+        assert main(["explain", *camera, "--at", time]) == 2
+        said = capsys.readouterr().err
+        assert "or +7 for seconds after the begin" in said or "is no time of day" in said
     assert main(["explain", *camera, camera[1]]) == 2
     assert "one input is explained at a time" in capsys.readouterr().err
 

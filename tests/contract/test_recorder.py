@@ -332,6 +332,7 @@ def test_wrong_use_says_what_to_do(
     (state / "log").mkdir(parents=True)
     assert run(config, state, tmp_path / "out", *more) == 2
     assert why in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told(

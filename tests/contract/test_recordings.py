@@ -163,6 +163,26 @@ def test_entries_that_a_killed_recorder_wrote_twice_are_read_once(tmp_path: Path
     assert read(open_recording(tmp_path)) == grouped(made)
 
 
+def test_files_that_were_renamed_are_read_in_their_order(tmp_path: Path) -> None:
+    made = entries(10)
+    (first,) = write(tmp_path / "one", entries(5))
+    (second,) = write(tmp_path / "two", entries(5, first=5))
+    (tmp_path / "both").mkdir()
+    first.rename(tmp_path / "both/later.mcap")
+    second.rename(tmp_path / "both/earlier.mcap")
+    recording = open_recording(tmp_path / "both")
+    assert read(recording) == grouped(made)
+    assert [file.name for file in recording.files] == ["later.mcap", "earlier.mcap"]
+
+
+def test_a_first_file_without_its_begin_does_not_hide_where_the_run_up_ends(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, entries(1))
+    (tmp_path / "20200101T000000.000000Z.mcap").write_bytes(b"")
+    assert open_recording(tmp_path).about.since == ns(BEGIN)
+
+
 def test_what_was_not_recorded_is_a_loss(tmp_path: Path) -> None:
     writer = FolderWriter(tmp_path, About(log="test"))
     made = entries(4)

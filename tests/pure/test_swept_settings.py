@@ -173,6 +173,8 @@ def test_values_that_do_not_go_together_are_refused_with_all_options(base: Confi
 
 def test_too_many_combinations_and_a_setting_twice_are_refused(base: Config) -> None:
     path = "sites.office.rules.zone-floor.min_score"
+    with pytest.raises(ConfigError, match=r"has .0\.3. twice"):
+        tried(base, f"{path}=0.3,0.4,0.3")
     with pytest.raises(ConfigError, match="is given twice"):
         tried(base, f"{path}=0.3", f"{path}=0.4")
     with pytest.raises(ConfigError, match="is given twice"):

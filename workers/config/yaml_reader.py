@@ -21,6 +21,8 @@ from workers.config.findings import FaultyFile, Lines, faulty, located
 MAX_YAML_BYTES = 1_000_000
 MAX_DEPTH = 32
 
+CONFIG_HINT = "`fusewatch init` writes a config to start from"
+
 _INT = re.compile(r"[-+]?[0-9]{1,18}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,30}|[0-9]{1,30}(\.[0-9]{0,30})?)([eE][-+]?[0-9]{1,2})?")
 _KEY = re.compile(r":(\s|\Z)")
@@ -28,12 +30,14 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff
 _WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines]:
+def read_yaml(
+    path: str | Path, limit: int = MAX_YAML_BYTES, *, hint: str = CONFIG_HINT
+) -> tuple[Any, Lines]:
     """Returns the data of a YAML file as dicts, lists, str, int, float, bool and None; and lines.
 
     `lines` holds the line (from 1) of each key and item by its path. Raises ConfigError for more
     than `limit` bytes, encodings other than UTF-8, anchors, aliases, tags, duplicate keys, several
-    documents and more than MAX_DEPTH levels.
+    documents and more than MAX_DEPTH levels. `hint` says what to do about an empty file.
     """
     reader = _Reader(path)
     text = _text(Path(path), limit)
@@ -47,7 +51,7 @@ def read_yaml(path: str | Path, limit: int = MAX_YAML_BYTES) -> tuple[Any, Lines
         line = text[: sign.start()].count("\n") + 1 if sign else 1
         raise _fault(path, line, "holds a control character; remove it") from None
     if reader.documents == 0 or reader.data is None:
-        raise _fault(path, 1, "is empty; `fusewatch init` writes a config to start from")
+        raise _fault(path, 1, f"is empty; {hint}")
     return reader.data, reader.lines
 
 

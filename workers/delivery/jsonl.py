@@ -28,6 +28,7 @@ from workers.delivery import cloudevent
 from workers.delivery.delivery import Filter, Subscriber
 from workers.runtime.storage_cap import StorageCap
 
+OWN = "alerts.jsonl"  # the file in the state folder
 LINE_BEGIN = b'{"specversion":"1.0",'
 # bytes at the end whose ids are read; a crash repeats at most one step's alerts
 TAIL_BYTES = 4 << 20
@@ -65,11 +66,19 @@ def subscribers(settings: Config, folder: Path, _: Bus) -> Iterator[Subscriber]:
         (f"jsonl-{content_id(one.path)[:8]}", Path(one.path).expanduser(), one.sites)
         for one in settings.jsonl
     ]
-    own = ("jsonl", folder / "alerts.jsonl", ())
+    own = ("jsonl", folder / OWN, ())
     for name, path, sites in [own, *given]:
         ours = path == own[1]
         sink = Jsonl(path, most if ours else None, ours=ours)
         yield Subscriber(name=name, sink=sink, wants=Filter(sites=sites), flush=sink.flush)
+
+
+def alert_files(settings: Config, folder: Path | None) -> list[Path]:
+    """Returns the files that a daemon writes alerts to; `folder` is its state folder, or None for
+    that of the config."""
+    own = (folder or Path(settings.state)).expanduser() / OWN
+    given = [Path(one.path).expanduser() for one in settings.jsonl]
+    return [own, own.with_name(f"{OWN}.1"), *given]
 
 
 class Jsonl:

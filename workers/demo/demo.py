@@ -21,6 +21,7 @@ from pipeline.config.schema import Config, Webhook
 from pipeline.errors import OutsideError
 from pipeline.types import Alert
 from workers.config import loader
+from workers.config.output_file import check_output
 from workers.config.secrets import Secrets
 from workers.delivery.cloudevent import event_id
 from workers.delivery.jsonl import write_all
@@ -29,6 +30,7 @@ from workers.delivery.snapshots import SnapshotSink, least_scores
 from workers.delivery.subscribers import deliver_now
 from workers.demo import page, terminal
 from workers.demo.story import Chapter, ChapterReader, Story, tell
+from workers.explain.html import PAGE_BEGIN
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_replay import new_records, replay
 from workers.runtime.printable import printable
@@ -60,6 +62,8 @@ def demo(
     # What is wrong with the scene or the folders is said before models are loaded.
     scene_of(settings, path)
     page_file = page_file or (PAGE if open_page else None)
+    if page_file is not None:
+        check_output("--page", page_file, PAGE_BEGIN, "page of Fusewatch")
     _make_folders(OUT_FOLDER, page_file.parent if page_file else OUT_FOLDER)
     needed = needed_encoders(settings)
     encoders, left_out = load_available(settings.models, recorded=True, needed=needed)

@@ -13,9 +13,11 @@ from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import Alert
 from workers.config import loader
+from workers.config.output_file import check_output
 from workers.explain import as_json, page, text
 from workers.explain.explained import Explained, explain_scene, explain_stored
-from workers.explain.moments import at_time, incident_of
+from workers.explain.html import PAGE_BEGIN
+from workers.explain.moments import at_time, check_time, incident_of
 from workers.replay.command import bar
 from workers.replay.inputs import Given, Input, SceneInput, resolve
 from workers.runtime.printable import printable
@@ -47,6 +49,8 @@ def explain_command(path: Path, question: Question) -> int:
     if question.rules == THEN and isinstance(inputs[0], SceneInput):
         msg = f"{inputs[0].path}: nothing has judged it before: --config then is for what is stored"
         raise ConfigError(msg)
+    if question.at is not None:
+        check_time(question.at)
     found = explained(settings, inputs[0], question)
     one, at, revisions = _asked(found, question)
     chosen = found if one is None else [one]
@@ -102,9 +106,7 @@ def _asked(
 
 def _check_file(file: Path) -> None:
     """Raises what is wrong with the file of the page before anything is played."""
-    if file.is_symlink() or (file.exists() and not file.is_file()):
-        msg = f"--page {file}: is no regular file, and would be replaced; name another"
-        raise ConfigError(msg)
+    check_output("--page", file, PAGE_BEGIN, "page of Fusewatch")
     if not file.parent.is_dir():
         msg = f"--page {file}: there is no folder {file.parent}"
         raise ConfigError(msg)

@@ -28,6 +28,7 @@ from workers.replay.again import Way, judge_again
 from workers.replay.inputs import SceneInput, StoredInput
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
+from workers.runtime.printable import printable
 from workers.stages.encoders import Encoders
 from workers.stored.pace import Heard
 from workers.stored.rules_then import NOW, THEN, rules_then
@@ -98,7 +99,7 @@ def explain_scene(
         scene.site,
         refusals,
         seen,
-        name=one.name,
+        name=printable(one.name),
         anomalies=seen.anomalies,
         alerts=overlapping(settings, played.alerts, start, end),
         left_out={
@@ -163,7 +164,7 @@ def explain_stored(
             site,
             refusals[site],
             seen[site],
-            name=one.name,
+            name=printable(one.name),
             anomalies=[
                 found
                 for found in judged.anomalies

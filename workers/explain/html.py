@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 
+PAGE_BEGIN = b"<!doctype html"
 STYLE = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
 ENVIRONMENT = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

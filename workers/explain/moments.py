@@ -16,6 +16,19 @@ _DAY_TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d{1,9})?))?")
 _AFTER = re.compile(r"\+(\d{1,6}(?:\.\d{1,9})?)s?")
 
 
+def check_time(text: str) -> None:
+    """Raises ConfigError for an `--at` that is no time, before anything is played."""
+    words = text.strip()
+    if found := _DAY_TIME.fullmatch(words):
+        _checked(int(found[1]), int(found[2]), float(found[3] or 0))
+    elif not _AFTER.fullmatch(words):
+        try:
+            moment(words, "--at", time.time_ns())
+        except ConfigError as error:
+            msg = f"{error}; or 23:00:07 at the site, or +7 for seconds after the begin"
+            raise ConfigError(msg) from None
+
+
 def at_time(text: str, of: Explained) -> int:
     """Returns the ns of `--at`: a time of day at the site, `+12.5` s after the begin, a span before
     now, or RFC 3339. Raises ConfigError if nothing of that time is explained."""
@@ -33,11 +46,15 @@ def at_time(text: str, of: Explained) -> int:
     return at
 
 
-def _of_day(hour: int, minute: int, second: float, of: Explained) -> int:
-    """The first such time of day, on the clock of the site, from the begin on."""
+def _checked(hour: int, minute: int, second: float) -> None:
     if hour > 23 or minute > 59 or second >= 60:
         msg = f"--at {hour}:{minute:02}: is no time of day"
         raise ConfigError(msg)
+
+
+def _of_day(hour: int, minute: int, second: float, of: Explained) -> int:
+    """The first such time of day, on the clock of the site, from the begin on."""
+    _checked(hour, minute, second)
     begin = datetime.fromtimestamp(of.start // SECOND, of.zone)
     day = begin.replace(hour=hour, minute=minute, second=int(second), microsecond=0)
     part = ns(second - int(second))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from pipeline.bus import log_tail
 from pipeline.bus.private import FOLDER
 from pipeline.config import schema
 from pipeline.config.schema import Config
-from pipeline.errors import ConfigError, DecodeError, OutsideError
+from pipeline.errors import ConfigError, DecodeError, FusewatchError, OutsideError
 from pipeline.ports import Entry
 from pipeline.types import FOREVER, SECOND, Progress, event_start, ns
 from workers.bus.connect import kafka_bus
@@ -36,6 +36,7 @@ from workers.recorder.recorder import Recorder
 from workers.recorder.tails import KafkaTail, LocalTail, Tail
 from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
+from workers.runtime.printable import printable
 
 GROUP = "record-by-hand"  # begin of the consumer groups of `record` over Kafka
 IDLE_WAIT = 0.1  # s between two looks at an idle bus
@@ -67,7 +68,10 @@ def record_command(path: Path, options: RecordOptions, *, as_json: bool) -> int:
     about = About(log=os.urandom(8).hex(), since=since, sites=sites if options.site else ())
     writer = FolderWriter(options.out, about)
     end = _End(settings, sites, until)
-    with _tails(settings, path, options, since) as (tails, live, wanted):
+    with (
+        _folder(options.out),
+        _tails(settings, path, options, since) as (tails, live, wanted),
+    ):
         recorder = Recorder(
             writer,
             tails,
@@ -99,11 +103,24 @@ def _check(settings: Config, options: RecordOptions, since: int, now: int) -> No
     if options.out.is_file() or any(options.out.glob("*.mcap")):
         msg = f"--out {options.out}: must be a folder without recordings; name another one"
         raise ConfigError(msg)
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Makes the folder; it is gone again if the recording cannot begin."""
+    there = out.is_dir()
     try:
-        options.out.mkdir(parents=True, exist_ok=True, mode=FOLDER)
+        out.mkdir(parents=True, exist_ok=True, mode=FOLDER)
     except OSError as error:
-        msg = f"--out {options.out}: cannot be made: {error.strerror}; name another folder"
+        msg = f"--out {out}: cannot be made: {error.strerror}; name another folder"
         raise OutsideError(msg) from error
+    try:
+        yield
+    except FusewatchError:
+        if not there:
+            with suppress(OSError):
+                out.rmdir()  # never with files in it
+        raise
 
 
 def _follow(recorder: Recorder, end: _End, live: Callable[[], bool]) -> None:
@@ -252,4 +269,5 @@ def _said(out: Path, recorder: Recorder, *, as_json: bool) -> str:
     )
     lost = f"; {recorder.lost} entries were deleted before they were read" if recorder.lost else ""
     size = sum(file.stat().st_size for file in files) / 1e6
-    return f"{out}: {len(files)} files, {size:.1f} MB: {told or 'nothing came'}{lost}"
+    number = f"{len(files)} file{'s' if len(files) != 1 else ''}"
+    return printable(f"{out}: {number}, {size:.1f} MB: {told or 'nothing came'}{lost}")

@@ -6,6 +6,7 @@ A recording is one file or a folder of files. What is damaged is passed over and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ from workers.recordings.entry_messages import (
     put_together,
 )
 from workers.recordings.file_index import FileIndex, Loss, our_channel, read_index
-from workers.recordings.folder_writer import LOST, Lost
+from workers.recordings.folder_writer import LOST, NAME, Lost, file_name
 from workers.recordings.foxglove import DecodeError as ProtobufError
 from workers.recordings.foxglove import media_of
 from workers.recordings.metadata import About, about_of
@@ -47,7 +48,7 @@ def open_recording(path: Path | Sequence[Path]) -> Recording:
         msg = f"nothing of the recording can be read: {said}; name another one"
         raise ConfigError(msg)
     _check_one_log(files)
-    return Recording(files)
+    return Recording(sorted(files, key=_begun))
 
 
 class Recording:
@@ -79,8 +80,9 @@ class Recording:
 
     @property
     def about(self) -> About:
-        """What the first file says of the recording."""
-        return about_of(self._files[0].metadata)
+        """What the first file that can be read says of the recording."""
+        told = (about_of(file.metadata) for file in self._files)
+        return next((about for about in told if about != About()), About())
 
     @property
     def span(self) -> tuple[int, int]:
@@ -298,6 +300,18 @@ def _files(paths: Sequence[Path]) -> list[Path]:
         msg = "no recording is named"
         raise ConfigError(msg)
     return sorted(dict.fromkeys(found), key=lambda file: file.name)
+
+
+def _begun(file: FileIndex) -> str:
+    """By what files are ordered: their names have the time of their begin. Of a file that was
+    renamed, the time is in it."""
+    if NAME.fullmatch(file.path.name):
+        return file.path.name
+    try:
+        begun = datetime.fromisoformat(about_of(file.metadata).written)
+    except ValueError:
+        return file.path.name
+    return file_name(round(begun.timestamp() * 1_000_000))
 
 
 def _check_one_log(files: Collection[FileIndex]) -> None:

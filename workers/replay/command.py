@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,16 @@ from rich.progress import Progress as Bar
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from workers.config import loader
+from workers.config.output_file import check_output
 from workers.config.secrets import Secrets
-from workers.delivery.jsonl import write_all
+from workers.delivery.jsonl import LINE_BEGIN, alert_files, write_all
 from workers.delivery.subscribers import deliver_now
 from workers.replay.again import FRAMES, OBSERVATIONS, Way
 from workers.replay.inputs import Given, Input, SceneInput, StoredInput, resolve
 from workers.replay.scene_replay import Replayed, ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
 from workers.replay.stored_replay import StoredReplay, replay_stored
+from workers.runtime.printable import printable
 from workers.stored.pace import Heard
 from workers.stored.rules_then import NOW, THEN
 from workers.stored.wanted_encoders import WantedEncoders
@@ -58,7 +61,7 @@ def replay_command(path: Path, order: Order) -> int:
     inputs = resolve(settings, path, order.given)
     _check(inputs, order)
     try:
-        files = _files(inputs, order.out)
+        files = _files(inputs, order.out, alert_files(settings, order.given.state))
     except OSError as error:
         msg = f"--out {order.out}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error
@@ -88,7 +91,7 @@ def replay_command(path: Path, order: Order) -> int:
             row, lines = _stored_row(one, file, again)
         rows.append(row)
         if not order.as_json:
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
             sys.stdout.flush()
     if order.as_json:
         sys.stdout.write(json.dumps(rows if order.given.paths else rows[0]) + "\n")
@@ -148,10 +151,11 @@ def bar(name: str) -> Iterator[Heard]:
         yield heard
 
 
-def _files(inputs: Sequence[Input], given: str) -> list[Path]:
+def _files(inputs: Sequence[Input], given: str, kept: Iterable[Path]) -> list[Path]:
     """Returns the output file of each input: `--out FILE` for one, `--out DIR/` for any number.
 
-    Inputs with the same name but for the suffix keep the suffix: `clip.mp4.jsonl`.
+    Inputs with the same name but for the suffix keep the suffix: `clip.mp4.jsonl`. The files `kept`
+    are not replaced.
     """
     out = Path(given)
     folder = out.is_dir() or given.endswith("/") or len(inputs) > 1
@@ -166,11 +170,12 @@ def _files(inputs: Sequence[Input], given: str) -> list[Path]:
         )
         raise ConfigError(msg)
     files = [out / f"{name}.jsonl" for name in names] if folder else [out]
+    theirs = {os.path.realpath(file) for file in kept}
     for file in files:
-        if file.is_symlink() or (file.exists() and not file.is_file()):
-            # The output replaces the file: it would delete /dev/stdout.
-            msg = f"--out {file}: is no regular file, and would be replaced; name another"
+        if os.path.realpath(file) in theirs:
+            msg = f"--out {file}: is where a daemon writes its alerts; name another"
             raise ConfigError(msg)
+        check_output("--out", file, LINE_BEGIN, "file of alerts")
     files[0].parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=files[0].parent):
         return files  # the folder is writable: checked before hours of work

@@ -146,7 +146,7 @@ def compared_last(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list
         row = AlertDifference(id=id_, site=site, what="gone")
         if now is not None:
             name = next(name for name in TOLD if getattr(was, name) != getattr(now, name))
-            values = [msgspec.json.encode(getattr(of, name)).decode() for of in (was, now)]
+            values = [_value(name, getattr(of, name)) for of in (was, now)]
             row = AlertDifference(
                 id=id_,
                 site=site,
@@ -162,6 +162,13 @@ def compared_last(sent: Sequence[SentIncident], judged: Sequence[Alert]) -> list
 
 def _told(alert: Alert) -> tuple[object, ...]:
     return tuple(getattr(alert, name) for name in TOLD)
+
+
+def _value(name: str, value: object) -> str:
+    """The JSON of a field of an alert; times are as in the files of alerts."""
+    if name in ("start", "end") and isinstance(value, int):
+        value = rfc3339(value)
+    return msgspec.json.encode(value).decode()
 
 
 def _changed(incident: SentIncident, judged: Incident) -> AlertDifference | None:

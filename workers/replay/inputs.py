@@ -16,16 +16,16 @@ from pipeline.config.schema import Config, KafkaBus
 from pipeline.errors import ConfigError
 from pipeline.types import BEFORE_ALL, FOREVER
 from workers.bus.history import History, history, moments
-from workers.config.loader import read_yaml
 from workers.recordings.recording import Recording, open_recording
 from workers.replay.media_scene import SUFFIXES, MediaOptions, media_scene
-from workers.replay.scene_file import MAX_SCENE_BYTES
+from workers.replay.scene_file import read_scene
 from workers.replay.scene_player import scene_of
 from workers.replay.scene_records import Scene
 from workers.stored.selection import Selection, selection
 
 SCENES = frozenset({".yaml", ".yml"})
 RECORDINGS = ".mcap"
+ALERTS = ".jsonl"
 _SNIFFED = 4096  # bytes by which a file of an unknown kind is told from a scene file
 
 
@@ -177,7 +177,7 @@ def _scene_media(path: Path) -> list[Path] | None:
     """The files that a scene file plays; None for a file that is no scene file."""
     if path.suffix.lower() not in SCENES or not path.is_file():
         return None
-    data, _ = read_yaml(path, MAX_SCENE_BYTES)
+    data, _ = read_scene(path)
     if not isinstance(data, dict) or "site" not in data:
         return None  # a config may lie beside the scenes
     files: list[Path] = []
@@ -196,6 +196,9 @@ def _input(
     """The input of a file; none for a scene of another site that lies in a folder."""
     if path.is_dir() or path.suffix.lower() == RECORDINGS:
         return [_recording(path, chosen)]
+    if path.suffix.lower() == ALERTS:
+        msg = f"{path}: is a file of alerts, which `fusewatch diff` reads; name what they came from"
+        raise ConfigError(msg)
     if not _is_media(path):
         scene = scene_of(settings, path)
         if chosen.judges(scene.site):

@@ -19,6 +19,7 @@ from workers.media import recordings
 from workers.media.containers import open_file, picture_track, sound_track
 from workers.replay.scene_file import (
     MAX_SECONDS,
+    WANTED_TIME,
     Scene,
     SceneCamera,
     SceneClip,
@@ -78,10 +79,7 @@ def media_scene(settings: Config, file: Path, options: MediaOptions) -> MediaSce
         raise ConfigError(msg)
     start = scene_time(options.start or USUAL_START)
     if start is None:
-        msg = (
-            f"--start {(options.start or '')[:40]!a}: a time with its zone, please, like "
-            "2026-01-05T22:00:00+01:00"
-        )
+        msg = f"--start {(options.start or '')[:40]!a}: {WANTED_TIME}"
         raise ConfigError(msg)
     picture, sound = _tracks(file)
     chosen, said = _choose(settings, file, options, picture=picture, sound=sound)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ from msgspec import Meta
 from pipeline.config.fields import Name
 from pipeline.config.problem import Problem
 from pipeline.types import SECOND
+from workers.bus.time_option import LATEST_TIME
+from workers.config.findings import Lines
 from workers.config.loader import convert, fault, read_yaml
 from workers.config.system_files import system_file
 from workers.media import recordings
@@ -23,6 +25,9 @@ from workers.media import recordings
 log = logging.getLogger("fusewatch")
 
 MAX_SECONDS = 86_400
+WANTED_TIME = (
+    "must be a time with its zone, from 1970 until 2100, such as 2026-01-05T22:00:00+01:00"
+)
 MAX_SCENE_BYTES = 10_000_000  # of a scene file: its truth may be long
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|z|[+-]\d\d:\d\d)")
@@ -104,10 +109,15 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return self.path.parent / file
 
 
+def read_scene(path: Path) -> tuple[Any, Lines]:
+    """Returns the data of a scene file and its lines, unchecked; raises ConfigError."""
+    return read_yaml(path, MAX_SCENE_BYTES, hint="docs/guides/scenes.md shows a scene file")
+
+
 def load_scene(path: str | Path) -> Scene:
     """Reads and checks a scene and its media; raises ConfigError with file and line."""
     path = Path(path)
-    data, lines = read_yaml(path, MAX_SCENE_BYTES)
+    data, lines = read_scene(path)
     if isinstance(data, dict):
         data.pop("truth", None)  # for `evaluate`; replay neither reads nor validates it
     read, found = convert(data, _SceneFile)
@@ -115,7 +125,7 @@ def load_scene(path: str | Path) -> Scene:
         raise fault(path, lines, found)
     start = scene_time(read.start)
     if start is None:
-        found.append(Problem(("start",), "must be a time with its zone, e.g. 2026-01-01T00:00:00Z"))
+        found.append(Problem(("start",), WANTED_TIME))
     found += _spans(read)
     lasts = list(_lengths(read, path, found))
     duration = exact(read.duration) if read.duration is not None else max(lasts, default=Fraction())
@@ -204,7 +214,7 @@ def _system(file: Path, way: tuple[str | int, ...], found: list[Problem]) -> boo
 
 
 def scene_time(text: str) -> int | None:
-    """Converts RFC 3339 with up to nine decimals to ns; None if invalid."""
+    """Converts RFC 3339 with up to nine decimals to ns; None if invalid, or not of 1970 to 2100."""
     found = _TIME.fullmatch(text)
     if found is None:
         return None
@@ -213,4 +223,6 @@ def scene_time(text: str) -> int | None:
     except ValueError:
         return None
     seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // (whole.resolution * 1_000_000)
-    return seconds * SECOND + int((found[3] or "").ljust(9, "0")) if seconds >= 0 else None
+    if not 0 <= seconds < LATEST_TIME:
+        return None
+    return seconds * SECOND + int((found[3] or "").ljust(9, "0"))

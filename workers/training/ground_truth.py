@@ -11,8 +11,8 @@ from models.fusion.labels import LABELS
 from models.training.dataset import Span
 from pipeline.config.problem import Problem
 from pipeline.types import SECOND
-from workers.config.loader import convert, fault, read_yaml
-from workers.replay.scene_file import MAX_SCENE_BYTES, Scene
+from workers.config.loader import convert, fault
+from workers.replay.scene_file import Scene, read_scene
 
 
 class _Truth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +31,7 @@ def truth(scene: Scene) -> list[Span]:
     A scene without `truth` cannot be evaluated; one with `truth: []` has no event.
     """
     path: Path = scene.path
-    data, lines = read_yaml(path, MAX_SCENE_BYTES)
+    data, lines = read_scene(path)
     given = {"truth": data["truth"]} if isinstance(data, dict) and "truth" in data else {}
     read, found = convert(given, _TruthFile)
     if read is None:

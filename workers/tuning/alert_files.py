@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +14,12 @@ from pipeline.errors import ConfigError
 from workers.delivery.alert_document import Time
 from workers.delivery.jsonl import LINE_BEGIN
 from workers.replay.diff import Incident, flat, incidents
-from workers.replay.diff_fields import Fields
+from workers.replay.diff_fields import Fields, ns_of
 
 SUFFIX = ".jsonl"
 ROTATED = ".1"  # behind the name of the file with the older lines
 TEST = "fusewatch.test"  # the type of an event that tells of no alert
+log = logging.getLogger("fusewatch")
 HINT = "files of alerts are what `fusewatch replay --out` writes, and alerts.jsonl of a daemon"
 
 
@@ -48,7 +50,8 @@ def read_alerts(path: Path) -> list[Incident]:
     """Returns the incidents in a file; `NAME.1` beside it has its older lines.
 
     Raises ConfigError with file and line for a line that is no alert, and for two lines of one
-    revision that differ. An unfinished last line, as a running daemon may leave it, is left out.
+    revision that differ.
+    An unfinished last line, as a running daemon may leave it, is left out with a warning.
     """
     found: dict[tuple[str, int], tuple[Fields, str]] = {}
     for place, fields in _documents(path):
@@ -101,11 +104,15 @@ def _fields(line: bytes, place: str) -> Fields | None:
         event = _event.decode(line)
         if event.type == TEST:
             return None
-        _told.decode(event.data)
+        told = _told.decode(event.data)
+        for time in filter(None, (event.time, told.start, told.end)):
+            ns_of(time)
         document = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         begins = line.startswith(LINE_BEGIN[: len(line)]) and not line.endswith(b"\n")
-        if begins and not isinstance(error, msgspec.ValidationError):
+        broken = isinstance(error, msgspec.DecodeError | UnicodeDecodeError)
+        if begins and broken and not isinstance(error, msgspec.ValidationError):
+            log.warning("%s: is cut off, and left out", place)
             return None
         msg = f"{place}: is no alert: {error}; {HINT}"
         raise ConfigError(msg) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError, OutsideError
+from workers.config.output_file import check_output
 from workers.runtime.printable import printable
 from workers.tuning.outcomes import HOUR, Outcome
 from workers.tuning.sweep import Swept, Tried
 from workers.tuning.swept_settings import word
-from workers.tuning.trade_off import draw
+from workers.tuning.trade_off import SVG_BEGIN, draw
 
 TITLES = ("recall", "false/h", "alert after", "incidents", "")
 UNKNOWN = (
@@ -29,7 +31,8 @@ def check_picture(picture: Path | None) -> None:
     if picture.suffix.lower() != ".svg":
         msg = f"--picture {picture}: an .svg file, please"
         raise ConfigError(msg)
-    if picture.is_dir() or not picture.parent.is_dir():
+    check_output("--picture", picture, SVG_BEGIN, "picture of a sweep")
+    if not picture.parent.is_dir():
         msg = f"--picture {picture}: a file in a folder that exists, please"
         raise ConfigError(msg)
 
@@ -37,7 +40,7 @@ def check_picture(picture: Path | None) -> None:
 def show(swept: Swept, *, picture: Path | None, as_json: bool) -> None:
     """Prints the result of a sweep; raises OutsideError for a picture that cannot be written."""
     if as_json:
-        sys.stdout.write(msgspec.json.encode(swept).decode() + "\n")
+        sys.stdout.write(json.dumps(msgspec.to_builtins(swept)) + "\n")
     else:
         sys.stdout.writelines(f"{printable(line)}\n" for line in lines(swept))
     if picture is not None:

@@ -16,10 +16,9 @@ from pipeline.ports import Entry
 from pipeline.types import FOREVER, SECOND, Observation, event_start
 from workers.bus.history import History
 from workers.bus.site_configs import in_force, read_configs
-from workers.config.loader import read_yaml
 from workers.replay.inputs import Input, SceneInput, StoredInput
 from workers.replay.observation_replay import span
-from workers.replay.scene_file import MAX_SCENE_BYTES
+from workers.replay.scene_file import read_scene
 from workers.stages.encoders import Encoders
 from workers.stored.selection import Selection
 from workers.training import review
@@ -56,7 +55,7 @@ def truth_of(one: Input, reviewed: Truth | None) -> Truth | None:
 def _has_truth(path: Path) -> bool:
     if path.suffix.lower() not in (".yaml", ".yml"):
         return False  # a media file
-    data, _ = read_yaml(path, MAX_SCENE_BYTES)
+    data, _ = read_scene(path)
     return isinstance(data, dict) and "truth" in data
 
 

@@ -98,6 +98,10 @@ def _setting(base: Config, option: str) -> Setting:
     if not values:
         msg = f"--set {path}: has no value"
         raise ConfigError(msg)
+    words = [word(value) for value in values]
+    if twice := [each for each in words if words.count(each) > 1]:
+        msg = f"--set {path}: has {twice[0][:80]!a} twice"
+        raise ConfigError(msg)
     steps = [int(n) if n else word for word, n in _STEP.findall(path)]
     return Setting(path=path, way=_way(base, path, steps), values=tuple(values))
 

@@ -20,6 +20,7 @@ BLUE, RED, GREY = "#0072b2", "#d55e00", "#666666"
 MAX_NAMES = 12  # points; of more, only those that matter have their values beside them
 LINE, NAME_WIDTH = 13, 150  # px between the names of two points, and of a name
 
+SVG_BEGIN = b"<svg "
 HEAD = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" \
 font-family="sans-serif" font-size="12" role="img">
