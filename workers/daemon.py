@@ -63,8 +63,8 @@ log = logging.getLogger("fusewatch")
 # s to work off the log's backlog: without a message, and at most
 QUIET_CATCH_UP, MAX_CATCH_UP = 1.0, 60.0
 TRIM_EVERY = 60.0  # s
-# s after which a thread must hand on the interpreter. With Python's 5 ms the detector's thread waits
-# behind those of sixteen cameras each time that it comes back from a C call.
+# s after which a thread must hand on the interpreter. With Python's 5 ms the thread of the detector
+# waits behind those of sixteen cameras each time that it comes back from a C call.
 SWITCH = 0.0005
 # s that alerting gets to report a failed stage before the process ends
 FAILURE_REPORT_TIMEOUT = 3.0
