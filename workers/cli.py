@@ -62,6 +62,8 @@ app.add_typer(topics.app)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; without `argv`, this process is the command's own."""
     words = sys.argv[1:] if argv is None else argv
+    if sys.stdout is None:  # closed by who started us: `fusewatch ... >&-`
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
     as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
     with stderr_log.json_stderr() if as_json else nullcontext():
         code = _flushed(_done(words))
@@ -106,13 +108,13 @@ def _told_apart(argv: Sequence[str]) -> int:
         return OK
     except OSError as error:
         # Adapters give their errors words of their own; a full disk may strike anywhere.
-        return _told(OutsideError(f"{error.filename or 'a file'}: {error.strerror}"), OUTSIDE)
+        return _told(
+            OutsideError(f"{error.filename or 'a file or the output'}: {error.strerror}"), OUTSIDE
+        )
 
 
 def _flushed(code: int) -> int:
     """Write out what was printed; an error would come too late for us when Python ends."""
-    if sys.stdout is None:  # closed by who started us
-        return code
     try:
         sys.stdout.flush()
     except BrokenPipeError:
