@@ -24,7 +24,7 @@ def test_a_pose_comes_back_rounded_to_thousandths(points: list[tuple[float, ...]
     assert len(packed) == PACKED_BYTES == 102
     assert again is not None
     for point, keypoint in zip(points, again, strict=True):
-        assert keypoint == tuple(round(value, 3) for value in point)
+        assert keypoint == tuple(round(1000 * value) / 1000 for value in point)
     assert pack(again) == packed
 
 
