@@ -61,6 +61,7 @@ def test_a_clip_is_explained_as_text_as_json_and_as_a_page(
 ) -> None:
     file = tmp_path / "why.html"
     assert main(["explain", *camera, "--json", "--page", str(file)]) == 0
+    assert file.stat().st_mode & 0o077 == 0, "it shows people"
     document = told(capsys)
     assert document["rules"] == ["zone-floor", "fusion", "learned"]
     assert document["seconds"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from pipeline.bus.private import private_file
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import Alert
@@ -115,7 +117,9 @@ def _check_file(file: Path) -> None:
 def _write(file: Path, text_: str) -> None:
     part = file.with_name(f".{file.name}.part")
     try:
-        part.write_text(text_, encoding="utf-8")
+        opened = private_file(part, os.O_WRONLY | os.O_TRUNC)  # it shows people
+        with open(opened, "w", encoding="utf-8") as out:
+            out.write(text_)
         part.replace(file)
     except OSError as error:
         part.unlink(missing_ok=True)
