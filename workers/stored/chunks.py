@@ -100,6 +100,11 @@ class _Run(msgspec.Struct):
     before: int
 
 
+def _begin(run: _Run, record: Any) -> int:
+    """The begin of a run, ns; hearing rounds its promises down to whole seconds."""
+    return run.begin // SECOND * SECOND if isinstance(record, Progress) else run.begin
+
+
 class _Runs:
     """Where the chunks of each source are."""
 
@@ -128,7 +133,7 @@ class _Runs:
         return (
             self._place(record) == place
             and run.before < _reaches(record)
-            and (event_start(record) < run.begin)
+            and (event_start(record) < _begin(run, record))
         )
 
     def lacks(self, record: Any) -> bool:
@@ -136,7 +141,7 @@ class _Runs:
         run = self._runs.get(self._place(record))
         if run is None:
             return True
-        if event_start(record) < run.begin:
+        if event_start(record) < _begin(run, record):
             return _reaches(record) > run.before
         slack = _GAP if chunk_topic(record) is None else 0
         return _reaches(record) > run.newest + slack
