@@ -1,12 +1,15 @@
 #!/bin/sh
 # Install the packages of deploy/apt.txt in the sections that are named ("run", "test").
+# A second word on a line names the package's command. Where that command is there already, by whatever
+# way it came, the package is not asked for: NodeSource's nodejs brings npm and refuses Debian's.
 # Without root or apt it says what is missing and leaves the rest to whoever looks after the machine.
 set -eu
 list=$(dirname "$0")/apt.txt
 wanted=$(for section in "$@"; do
-    awk -v s="[$section]" '/^\[/ { on = ($0 == s) } on && !/^(\[|#|$)/ { print $1 }' "$list"
+    awk -v s="[$section]" '/^\[/ { on = ($0 == s) } on && !/^(\[|#|$)/' "$list"
 done)
-missing=$(for package in $wanted; do
+missing=$(echo "$wanted" | while read -r package command; do
+    test -n "$command" && command -v "$command" >/dev/null && continue
     dpkg -s "$package" >/dev/null 2>&1 || echo "$package"
 done)
 [ -n "$missing" ] || exit 0
