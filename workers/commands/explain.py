@@ -25,6 +25,7 @@ from workers.commands.replay import (
     StoredState,
     Until,
 )
+from workers.exit_codes import FOUND, OK
 
 Since = Annotated[
     str | None,
@@ -90,4 +91,4 @@ def explain(
     question = Question(
         given=given, at=at, incident=incident, rules=rules or "now", page=page, as_json=as_json
     )
-    return explain_command(config, question)
+    return OK if explain_command(config, question) else FOUND

@@ -17,6 +17,7 @@ from workers.commands.options import (
     text_option,
     time_option,
 )
+from workers.exit_codes import FOUND, OK
 
 Paths = Annotated[
     list[Path] | None,
@@ -108,4 +109,4 @@ def replay(
         deliver=deliver,
         as_json=as_json,
     )
-    return replay_command(config, order)
+    return OK if replay_command(config, order) else FOUND

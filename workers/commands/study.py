@@ -76,8 +76,10 @@ def _observations(
         until=until,
         state=state,
     )
-    observations_command(config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json)
-    return OK
+    whole = observations_command(
+        config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json
+    )
+    return OK if whole else FOUND
 
 
 @command(app, "diff", Panel.RECORDINGS)
@@ -195,4 +197,4 @@ def _sweep(
     )
     swept = sweep(config, given, settings, verdicts=verdicts, label=label)
     show(swept, picture=picture, as_json=as_json)
-    return OK
+    return FOUND if swept.left_out else OK

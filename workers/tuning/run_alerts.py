@@ -65,7 +65,7 @@ def judged_run(
     """
     settings = loader.load(config)
     alerts: list[Alert] = []
-    for one in resolve(settings, config, Given(paths=[path])):
+    for one in resolve(settings, config, Given(paths=[path]), rules=rules):
         if isinstance(one, SceneInput):
             encoders = models or WantedEncoders(
                 cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
