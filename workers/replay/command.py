@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.types import Alert
 from workers.config import loader
 from workers.config.output_file import check_output
 from workers.config.secrets import Secrets
@@ -75,21 +76,21 @@ def replay_command(path: Path, order: Order) -> bool:
     )
     rows: list[dict[str, Any]] = []
     for one, file in zip(inputs, files, strict=True):
-        came: Replayed | StoredReplay | None = None
+        row: dict[str, Any] = {}
         with unusable.trying(one.path, alone=len(inputs) == 1):
             if isinstance(one, SceneInput):
-                came = _play(settings, one, encoders, order)
+                played = _play(settings, one, encoders, order)
+                row, lines = _scene_row(one, file, played)
+                alerts = played.alerts
             else:
-                came = _judge(settings, one, encoders, order)
-        if came is None:
+                judged = _judge(settings, one, encoders, order)
+                row, lines = _stored_row(one, file, judged)
+                alerts = judged.alerts
+        if not row:
             continue
-        write_all(file, came.alerts)
-        if isinstance(one, SceneInput) and isinstance(came, Replayed):
-            if order.deliver:
-                _deliver(settings, came, Secrets(base=path.parent))
-            row, lines = _scene_row(one, file, came)
-        elif isinstance(one, StoredInput) and isinstance(came, StoredReplay):
-            row, lines = _stored_row(one, file, came)
+        write_all(file, alerts)
+        if order.deliver:
+            _deliver(settings, alerts, Secrets(base=path.parent))
         rows.append(row)
         if not order.as_json:
             sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
@@ -273,7 +274,7 @@ def _stored_row(
     return row, lines
 
 
-def _deliver(settings: Config, played: Replayed, secrets: Secrets) -> None:
-    if missed := deliver_now(settings, played.alerts, secrets):
+def _deliver(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> None:
+    if missed := deliver_now(settings, alerts, secrets):
         msg = f"not every alert was taken by: {', '.join(missed)}"
         raise OutsideError(msg)
