@@ -125,10 +125,8 @@ def _told_apart(argv: Sequence[str]) -> int:
         return _told(error, WRONG)
     except FusewatchError as error:
         return _told(error, OUTSIDE)
-    except Terminated as ended:
-        return ended.code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as ended:
+        return ended.code if isinstance(ended, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone: nothing is wrong, and nothing can be said.
         _drop_output()

@@ -87,7 +87,6 @@ def record_command(path: Path, options: RecordOptions, *, as_json: bool) -> int:
         try:
             _follow(recorder, end, live, room)
         except (OSError, OutsideError) as error:
-            recorder.close()
             if any(options.out.glob("*.mcap")):
                 sys.stdout.write(_said(options.out, recorder, as_json=as_json) + "\n")
             if isinstance(error, OutsideError):
@@ -183,6 +182,7 @@ def _follow(
             raise
         except OSError:
             recorder.rewind()
+            recorder.close()
             raise
 
 
