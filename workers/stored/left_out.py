@@ -53,7 +53,7 @@ class Unusable:
     def add(self, path: Path, error: FusewatchError) -> None:
         """Leaves out an input, and names it on stderr."""
         text = str(error)
-        named = text if text.startswith(str(path)) else f"{path}: {text}"
+        named = text if str(path) in text else f"{path}: {text}"
         log.warning("%s; it is left out", named)
         self._found.append((path, error))
 
