@@ -34,6 +34,7 @@ from workers.stored.pace import Heard
 from workers.stored.recorded_sites import stored_sites
 from workers.stored.rules_then import NOW, THEN, rules_then
 
+NOTHING = "nothing that was seen, heard or said then is stored"
 NOT_USED = ("seconds.gated", "not_understood")  # counters of what a stage leaves out
 
 
@@ -181,7 +182,7 @@ def explain_stored(
                 if alert.site == site and alert.time >= span.told_from
             ],
             left_out={},
-            notes=notes,
+            notes=notes if seen[site].observations else [*notes, NOTHING],
         )
         for site in sites
     ]

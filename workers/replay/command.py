@@ -265,6 +265,8 @@ def _stored_row(
         f"{again.seconds:g} s in {row['took']} s, {row['factor']} times real time -> {file}"
     )
     lines = [first, *again.compared.lines()]
+    if not again.entries:
+        lines.append("nothing that was observed then is stored")
     if again.rules == THEN:
         lines.append("judged by the rules of then:")
         lines += [f"  {line}" for line in again.configs.values()]

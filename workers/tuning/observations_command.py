@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -18,6 +19,8 @@ from workers.stored.left_out import Unusable
 from workers.stored.selection import Selection
 from workers.tuning.observation_lines import KINDS, Observed, Reading, Writing
 from workers.tuning.observing import observe, wanted_encoders, warn_of_losses
+
+log = logging.getLogger("fusewatch")
 
 CLOCKS_APART = 60 * SECOND  # ns; of a camera's machine and the brokers
 
@@ -43,9 +46,13 @@ def observations_command(
     writing = Writing(settings, sys.stdout.write, utc=utc, as_json=as_json)
     wanted = set(kinds or KINDS)
 
+    shown = 0
+
     def show(observed: Observed) -> None:
+        nonlocal shown
         if observed.kind in wanted and (empty or not observed.empty):
             writing.write(observed)
+            shown += 1
 
     used = 0
     for one in found:
@@ -57,6 +64,8 @@ def observations_command(
                 observe(settings, one, encoders.for_scenes(settings), take)
             used += 1
     unusable.check(used)
+    if not shown:
+        log.info("nothing of what is asked for was observed")
     return not unusable.left_out
 
 
