@@ -40,6 +40,8 @@ from workers.recorder.tails import KafkaTail, LocalTail, Tail
 from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
 from workers.runtime.printable import printable
+from workers.stored.recorded_sites import check_sites, stored_sites
+from workers.stored.selection import Selection
 
 GROUP = "record-by-hand"  # begin of the consumer groups of `record` over Kafka
 IDLE_WAIT = 0.1  # s between two looks at an idle bus
@@ -203,8 +205,10 @@ def _tails(
     settings: Config, path: Path, options: RecordOptions, since: int
 ) -> Iterator[tuple[Mapping[str, Tail], Callable[[], bool], Callable[[str, Entry], bool]]]:
     """The tails of the config's bus, whether more may come, and which entries are wanted."""
+    chosen = Selection(sites=(options.site,) if options.site else ())
     if isinstance(settings.bus, schema.KafkaBus):
         with history(settings, path, options.state) as stored:
+            check_sites(settings, chosen, stored_sites(stored), "what the brokers hold", then=False)
             begin = run_up_begin(settings, stored, since)
         bus = kafka_bus(settings.bus, Secrets(base=path.parent))
         try:
@@ -228,6 +232,7 @@ def _tails(
         )
         raise ConfigError(msg)
     with history(settings, path, options.state) as stored:
+        check_sites(settings, chosen, stored_sites(stored), "the log", then=False)
         offsets = local_offsets(settings, log, stored, since)
     tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
     yield tails, _Life(log).goes_on, lambda topic, entry: True

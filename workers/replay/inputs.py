@@ -32,6 +32,7 @@ from workers.stored.recorded_sites import (
     check_span,
     scene_sources,
     stored_sites,
+    warn_of_others,
 )
 from workers.stored.rules_then import NOW
 from workers.stored.selection import Selection, selection
@@ -214,7 +215,9 @@ def _stored(settings: Config, config: Path, given: Given, chosen: Selection, rul
     def opened() -> Iterator[History]:
         with history(settings, config, given.state) as stored:
             if rules == NOW:
-                check_sites(settings, chosen, stored_sites(stored), name)
+                has = stored_sites(stored)
+                check_sites(settings, chosen, has, name)
+                warn_of_others(settings, chosen, has, name)
             yield stored
 
     return StoredInput(path=config, kind=kind, opened=opened, selected=chosen)
@@ -231,7 +234,7 @@ def _inside(folder: Path) -> Iterator[Path]:
     scenes = {path: played for path in there if (played := _scene_media(path)) is not None}
     parts = {part.resolve() for played in scenes.values() for part in played}
     for path in there:
-        media = path.suffix.lower() in SUFFIXES and path.is_file()
+        media = path.suffix.lower() in SUFFIXES and not path.is_dir()  # or a link to nothing
         if (
             path in scenes
             or (media and path.resolve() not in parts)

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import ConfigError, FusewatchError, OutsideError, WeightsError
+from workers.runtime.printable import printable
 
 log = logging.getLogger("fusewatch")
 
@@ -54,7 +55,7 @@ class Unusable:
         """Leaves out an input, and names it on stderr."""
         text = str(error)
         named = text if str(path) in text else f"{path}: {text}"
-        log.warning("%s; it is left out", named)
+        log.warning("%s; it is left out", printable(named))
         self._found.append((path, error))
 
     def check(self, used: int) -> None:

@@ -15,9 +15,11 @@ from pipeline.types import rfc3339
 from workers.bus.history import History
 from workers.bus.site_configs import read_configs
 from workers.recordings.recording import Recording
+from workers.runtime.printable import printable
 from workers.stored.rules_then import NOW, THEN
 from workers.stored.selection import Selection
 
+MOST_NAMED = 10  # sites or sources in a message
 log = logging.getLogger("fusewatch")
 
 
@@ -41,10 +43,10 @@ def stored_sites(stored: History) -> frozenset[str]:
 def check_sites(
     settings: Config, chosen: Selection, has: Collection[str], name: str, *, then: bool = True
 ) -> None:
-    """Raises ConfigError if an input that `has` these sites has none that is judged.
+    """Raises ConfigError if an input that `has` these sites has none of those that are meant.
 
-    `name` names the input; `then`: it can be judged by the rules that it holds. Sites that the
-    config lacks beside others are named in a warning.
+    `name` names the input; `then`: it can be judged by the rules that it holds. Nothing is known of
+    an input that has no site.
     """
     if not has:
         return
@@ -53,13 +55,8 @@ def check_sites(
             msg = f"{name}: is of {_sites(has)}, and --site names {_listed(chosen.sites)}"
             raise NotSelected(msg)
         return
-    if foreign := set(has) - set(settings.sites):
-        if len(foreign) < len(set(has)):
-            log.warning(
-                "%s: also holds %s, which the config lacks: it is not judged", name, _sites(foreign)
-            )
-            return
-        hint = nearest(min(foreign), settings.sites)
+    if not set(has) & set(settings.sites):
+        hint = nearest(min(has), settings.sites)
         msg = (
             f"{name}: is of {_sites(has)}, and the config has {_sites(settings.sites)}{hint}; "
             "name a config that has one of them"
@@ -69,6 +66,14 @@ def check_sites(
         raise ConfigError(msg)
 
 
+def warn_of_others(settings: Config, chosen: Selection, has: Collection[str], name: str) -> None:
+    """Names the sites of an input that are not judged, because the config lacks them."""
+    foreign = set(has) - set(settings.sites)
+    if foreign and not chosen.sites:
+        said = f"{name}: also holds {_sites(foreign)}, which the config lacks: it is not judged"
+        log.warning("%s", printable(said))
+
+
 def check_recording(
     settings: Config, chosen: Selection, recording: Recording, path: Path, *, rules: str = NOW
 ) -> None:
@@ -76,9 +81,13 @@ def check_recording(
 
     By the rules of then, its sites need not be in the config.
     """
+    if not recording.sites:
+        msg = f"{path}: holds nothing that a site has seen, heard or reported"
+        raise ConfigError(msg)
     if rules == NOW:
         holds = topics.CONFIGS in recording.topics
         check_sites(settings, chosen, recording.sites, str(path), then=holds)
+        warn_of_others(settings, chosen, recording.sites, str(path))
     sources = {
         name: None
         for site, names in recording.sources.items()
@@ -122,4 +131,6 @@ def _sites(names: Iterable[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+    found = sorted(names)
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return ", ".join(found[:MOST_NAMED]) + more
