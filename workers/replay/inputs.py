@@ -32,7 +32,6 @@ from workers.stored.recorded_sites import (
     check_span,
     scene_sources,
     stored_sites,
-    warn_of_others,
 )
 from workers.stored.rules_then import NOW
 from workers.stored.selection import Selection, selection
@@ -215,9 +214,7 @@ def _stored(settings: Config, config: Path, given: Given, chosen: Selection, rul
     def opened() -> Iterator[History]:
         with history(settings, config, given.state) as stored:
             if rules == NOW:
-                has = stored_sites(stored)
-                check_sites(settings, chosen, has, name)
-                warn_of_others(settings, chosen, has, name)
+                check_sites(settings, chosen, stored_sites(stored), name)
             yield stored
 
     return StoredInput(path=config, kind=kind, opened=opened, selected=chosen)
