@@ -90,6 +90,7 @@ def record_command(path: Path, options: RecordOptions, *, as_json: bool) -> int:
             _follow(recorder, end, live, room)
         except (OSError, OutsideError) as error:
             if any(options.out.glob("*.mcap")):
+                recorder.entries = dict(recorder.writer.written)
                 sys.stdout.write(_said(options.out, recorder, as_json=as_json) + "\n")
             if isinstance(error, OutsideError):
                 raise

@@ -106,6 +106,11 @@ class McapWriter:
         """Whether a chunk was written."""
         return bool(self._chunks)
 
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """The messages in whole chunks, by channel."""
+        return self._counts
+
     def schema(self, name: str, encoding: str, data: bytes) -> int:
         """Writes a schema once, and returns its number."""
         known = self._schemas.get(name)

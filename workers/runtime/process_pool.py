@@ -32,9 +32,9 @@ class _Pool(ProcessPoolExecutor):
         trace: TracebackType | None,
     ) -> bool | None:
         if kind is not None and not issubclass(kind, Exception):
-            self.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
+            self.shutdown(cancel_futures=True)
         return super().__exit__(kind, error, trace)
 
 
