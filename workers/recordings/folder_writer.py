@@ -181,9 +181,10 @@ class FolderWriter:
 
     def _counted(self, file: McapWriter | None) -> Counter[str]:
         found: Counter[str] = Counter()
-        for channel, number in self._channels.items() if file is not None else ():
+        counts = {} if file is None else file.counts
+        for channel, number in self._channels.items():
             if channel.kind not in SCHEMAS and channel.kind != LOST:
-                found[channel.topic] += file.counts.get(number, 0)
+                found[channel.topic] += counts.get(number, 0)
         return found
 
     def _guarded(self, work: Callable[[], None]) -> None:
