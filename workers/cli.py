@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ from workers.exit_codes import DEFECT, INTERRUPTED, OK, OUTSIDE, WRONG
 from workers.runtime import stderr_log
 
 COMPLETE = "_FUSEWATCH_COMPLETE"  # a shell sets it to ask what may come next
+SERVICES = (["run"], ["worker"])  # they handle signals themselves, and their stderr is a log
 
 app = command_group("Cameras, microphones and people's words in; signed, explained alerts out.")
 app.add_typer(weights.app, name="weights", rich_help_panel=Panel.DAILY)
@@ -59,12 +61,23 @@ app.add_typer(training.app)
 app.add_typer(topics.app)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP has come; `code` is the exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; without `argv`, this process is the command's own."""
     words = sys.argv[1:] if argv is None else argv
     if sys.stdout is None:  # closed by who started us: `fusewatch ... >&-`
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the process ends
-    as_json = list(words[:1]) in (["run"], ["worker"]) and not stderr_log.on_terminal()
+    service = list(words[:1]) in SERVICES
+    if argv is None and not service:
+        _clean_up_when_terminated()
+    as_json = service and not stderr_log.on_terminal()
     with stderr_log.json_stderr() if as_json else nullcontext():
         code = _flushed(_done(words))
     if argv is None and (as_json or any(thread.daemon for thread in threading.enumerate())):
@@ -74,6 +87,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _clean_up_when_terminated() -> None:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does: it removes its temporary files."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        raise Terminated(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
+            signal.signal(number, end)
 
 
 def _done(argv: Sequence[str]) -> int:
@@ -100,8 +125,8 @@ def _told_apart(argv: Sequence[str]) -> int:
         return _told(error, WRONG)
     except FusewatchError as error:
         return _told(error, OUTSIDE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as ended:
+        return ended.code if isinstance(ended, Terminated) else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone: nothing is wrong, and nothing can be said.
         _drop_output()

@@ -244,6 +244,10 @@ class View:
                 yield wrong
         for name, lost in _gauges(snapshot, "lost."):
             yield f"{name} came too late for {lost:g} records, which are lost"
+        if lost := snapshot.gauges.get("recording.lost"):
+            yield f"recording came too late for {lost:g} records, which are lost"
+        if waits := snapshot.gauges.get("recording.waits"):
+            yield f"nothing has been recorded for {waits:g} s: the log says why"
 
     def _clocks(self, time: int) -> Iterator[str]:
         """The time in each zone of the sites, once a zone."""

@@ -142,6 +142,7 @@ GAUGES = (
     Metric("spool.bytes", "bytes", "The size of that spool (Kafka)."),
     Metric("recording.bytes", "bytes", "The size of the files of the continuous recording."),
     Metric("recording.lost", "records", "Were deleted before they were recorded."),
+    Metric("recording.waits", "seconds", "For so long nothing could be recorded; 0: it records."),
 )
 PARTS = (
     ("The balance of a source", BALANCE, BALANCED),

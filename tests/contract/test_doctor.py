@@ -21,12 +21,14 @@ from pipeline.config.schema import (
     Microphone,
     Model,
     Models,
+    Recording,
     Site,
     Storage,
     Webhook,
 )
 from pipeline.types import ns
 from tests.reels import film, mjpeg
+from tests.small_disk import small_disk
 from workers.capture.running_daemons import RunningDaemon
 from workers.config.loader import examine
 from workers.delivery.outbox import CircuitBreaker, fingerprint, pack
@@ -171,6 +173,44 @@ def test_the_state_folder_is_writable_private_and_has_room(tmp_path: Path) -> No
     assert "chmod 600" in checked(config_of(tmp_path), tmp_path)["file token"].detail
     huge = config_of(tmp_path, storage=Storage(cap="900000 TB"))
     assert "lower storage.cap" in checked(huge, tmp_path)["disk"].detail
+
+
+def test_the_folder_of_recordings_is_writable_and_has_room(tmp_path: Path) -> None:
+    assert "recording" not in checked(config_of(tmp_path), tmp_path)
+    small = Storage(cap="200 MB")
+    good = config_of(tmp_path, storage=small, recording=Recording(keep="100 MB"))
+    found = checked(good, tmp_path)["recording"]
+    assert found.ok, found.detail
+    assert found.detail.startswith(f"{tmp_path}/state/recordings (to be made): 0.1 GB are kept")
+    assert not (tmp_path / "state").exists(), "doctor changes nothing"
+    huge = config_of(tmp_path, storage=small, recording=Recording(keep="900000 TB"))
+    found = checked(huge, tmp_path)["recording"]
+    assert not found.ok
+    assert "storage.cap may take 0.2 GB more of this disk: lower recording.keep" in found.detail
+    (tmp_path / "file").write_text("")
+    wrong = ((tmp_path / "file" / "out", "file is no folder"), (Path("/proc/x"), "/proc cannot"))
+    for path, why in wrong:
+        other = config_of(tmp_path, recording=Recording(path=str(path)))
+        found = checked(other, tmp_path)["recording"]
+        assert not found.ok
+        assert why in found.detail
+        assert "name another in recording.path" in found.detail
+
+
+def test_recordings_do_not_count_as_room_for_the_log(tmp_path: Path) -> None:
+    folder = tmp_path / "state" / "recordings"
+    folder.mkdir(parents=True)
+    (folder / "20260101T000000.000000Z.mcap").write_bytes(bytes(30_000_000))
+    config = config_of(tmp_path, recording=Recording(keep="100 MB"))
+    assert "0.0 GB used; the cap" in checked(config, tmp_path)["disk"].detail
+
+
+def test_a_small_disk_has_no_room_for_recordings(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 64) as disk:
+        config = config_of(tmp_path, recording=Recording(keep="100 MB", path=str(disk / "out")))
+        found = checked(config, tmp_path)["recording"]
+        assert not found.ok
+        assert "0.0 GB stay free: lower recording.keep, or name a larger disk" in found.detail
 
 
 def test_fusion_heads_are_opened(tmp_path: Path) -> None:

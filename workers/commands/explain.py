@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workers.commands.inputs import takes_inputs
 from workers.commands.options import (
     Config,
     Json,
@@ -15,16 +16,10 @@ from workers.commands.options import (
     text_option,
     time_option,
 )
-from workers.commands.replay import (
-    Camera,
-    Microphone,
-    Paths,
-    Sites,
-    Sources,
-    Start,
-    StoredState,
-    Until,
-)
+from workers.exit_codes import FOUND, OK
+
+if TYPE_CHECKING:
+    from workers.replay.inputs import Given
 
 Since = Annotated[
     str | None,
@@ -41,22 +36,19 @@ At = Annotated[
 ]
 
 
+@takes_inputs(
+    "context config inputs camera microphone start site source since until rules state at incident "
+    "page as_json",
+    since=Since,
+)
 def explain(
     context: typer.Context,
     config: Config,
-    inputs: Paths = None,
-    camera: Camera = None,
-    microphone: Microphone = None,
-    start: Start = None,
-    site: Sites = None,
-    source: Sources = None,
-    since: Since = None,
-    until: Until = None,
+    given: Given,
     rules: Annotated[
         str | None,
         choice_option("--config", ("now", "then"), "By the rules of now (default), or of then."),
     ] = None,
-    state: StoredState = None,
     at: At = None,
     incident: Annotated[
         str | None,
@@ -72,22 +64,10 @@ def explain(
     INPUT is one scene file, media file or recording; none with --since, for the log or Kafka.
     """
     from workers.explain.command import Question, explain_command
-    from workers.replay.inputs import Given
 
     if at is not None and incident is not None:
         context.fail("either --at or --incident")
-    given = Given(
-        paths=inputs or (),
-        camera=camera,
-        microphone=microphone,
-        start=start,
-        sites=site or (),
-        sources=source or (),
-        since=since,
-        until=until,
-        state=state,
-    )
     question = Question(
         given=given, at=at, incident=incident, rules=rules or "now", page=page, as_json=as_json
     )
-    return explain_command(config, question)
+    return OK if explain_command(config, question) else FOUND

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workers.commands.inputs import takes_inputs
 from workers.commands.options import (
     Config,
     Json,
@@ -20,18 +21,10 @@ from workers.commands.options import (
     path_option,
     text_option,
 )
-from workers.commands.replay import (
-    Camera,
-    Microphone,
-    Paths,
-    Since,
-    Sites,
-    Sources,
-    Start,
-    StoredState,
-    Until,
-)
 from workers.exit_codes import FOUND, OK
+
+if TYPE_CHECKING:
+    from workers.replay.inputs import Given
 
 app = command_group("What was observed, how two runs differ, and what other settings are worth.")
 
@@ -39,45 +32,30 @@ KINDS = ("seen", "heard", "said", "reported", "mode", "lost", "back")
 
 
 @command(app, "observations", Panel.RECORDINGS)
+@takes_inputs(
+    "config inputs since until site source kind every utc state camera microphone start as_json"
+)
 def _observations(
     config: Config,
-    inputs: Paths = None,
-    since: Since = None,
-    until: Until = None,
-    site: Sites = None,
-    source: Sources = None,
+    given: Given,
     kind: Annotated[
         list[str] | None,
         choice_option("--kind", KINDS, "This kind alone; may be repeated."),
     ] = None,
     every: Annotated[bool, flag("--all", "Also frames and seconds with nothing in them.")] = False,
     utc: Annotated[bool, flag("--utc", "Show UTC, not the time of the site.")] = False,
-    state: StoredState = None,
-    camera: Camera = None,
-    microphone: Microphone = None,
-    start: Start = None,
     as_json: Annotated[bool, flag("--json", "Print JSON lines.")] = False,
 ) -> int:
     """Show what was seen, heard and said, with scores.
 
     One line for each observation, in the order in which it was stored.
     """
-    from workers.replay.inputs import Given
     from workers.tuning.observations_command import observations_command
 
-    given = Given(
-        paths=inputs or (),
-        camera=camera,
-        microphone=microphone,
-        start=start,
-        sites=site or (),
-        sources=source or (),
-        since=since,
-        until=until,
-        state=state,
+    whole = observations_command(
+        config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json
     )
-    observations_command(config, given, kinds=kind or (), empty=every, utc=utc, as_json=as_json)
-    return OK
+    return OK if whole else FOUND
 
 
 @command(app, "diff", Panel.RECORDINGS)
@@ -140,8 +118,13 @@ def _diff(
 
 
 @command(app, "sweep", Panel.RECORDINGS)
+@takes_inputs(
+    "config settings inputs since until verdicts label picture site source state camera microphone "
+    "start as_json"
+)
 def _sweep(
     config: Config,
+    given: Given,
     settings: Annotated[
         list[str],
         text_option(
@@ -151,9 +134,6 @@ def _sweep(
             " repeated.",
         ),
     ],
-    inputs: Paths = None,
-    since: Since = None,
-    until: Until = None,
     verdicts: Annotated[
         Path | None,
         path_option("--verdicts", "What people said of alerts: a file of `fusewatch review`."),
@@ -164,12 +144,6 @@ def _sweep(
     picture: Annotated[
         Path | None, path_option("--picture", "An .svg file to draw the trade-off into.")
     ] = None,
-    site: Sites = None,
-    source: Sources = None,
-    state: StoredState = None,
-    camera: Camera = None,
-    microphone: Microphone = None,
-    start: Start = None,
     as_json: Json = False,
 ) -> int:
     """Try settings on what was observed: recall, false alerts an hour, time to the alert.
@@ -177,22 +151,10 @@ def _sweep(
     Scenes and media are seen and heard once. Then every combination of the values judges what was
     observed. The settings that no other beats are named.
     """
-    from workers.replay.inputs import Given
     from workers.tuning.sweep import sweep
     from workers.tuning.sweep_command import check_picture, show
 
     check_picture(picture)
-    given = Given(
-        paths=inputs or (),
-        camera=camera,
-        microphone=microphone,
-        start=start,
-        sites=site or (),
-        sources=source or (),
-        since=since,
-        until=until,
-        state=state,
-    )
     swept = sweep(config, given, settings, verdicts=verdicts, label=label)
     show(swept, picture=picture, as_json=as_json)
-    return OK
+    return FOUND if swept.left_out else OK

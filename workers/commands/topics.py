@@ -70,10 +70,10 @@ def _worker(
         sites=tuple(sites.split(",")) if sites else (),
     )
     if stage == RECORD:
-        from workers.recorder import worker as recorder
+        from workers import record_worker
 
         order.check()
-        return recorder.run(config, instance=instance, state=state)
+        return record_worker.run(config, instance=instance, state=state)
     return worker.run(order, config)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from pipeline.bus.private import private_file
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Site
 from pipeline.errors import ConfigError, OutsideError
 from pipeline.types import Alert
 from workers.config import loader
@@ -19,10 +20,11 @@ from workers.config.output_file import check_output
 from workers.explain import as_json, page, text
 from workers.explain.explained import Explained, explain_scene, explain_stored
 from workers.explain.html import PAGE_BEGIN
-from workers.explain.moments import at_time, check_time, incident_of
+from workers.explain.moments import at_time, check_clocks, check_time, incident_of
 from workers.replay.command import bar
 from workers.replay.inputs import Given, Input, SceneInput, resolve
 from workers.runtime.printable import printable
+from workers.stored.left_out import Unusable
 from workers.stored.rules_then import NOW, THEN
 from workers.stored.wanted_encoders import WantedEncoders
 
@@ -38,10 +40,14 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
 
 
-def explain_command(path: Path, question: Question) -> int:
-    """Explains one input by the config at `path`; returns 0. Raises ConfigError, OutsideError."""
+def explain_command(path: Path, question: Question) -> bool:
+    """Explains one input by the config at `path`.
+
+    Returns whether all of it could be used. Raises ConfigError and OutsideError.
+    """
     settings = loader.load(path)
-    inputs = resolve(settings, path, question.given)
+    unusable = Unusable()
+    inputs = resolve(settings, path, question.given, rules=question.rules, unusable=unusable)
     if len(inputs) != 1:
         names = ", ".join(one.path.name for one in inputs[:5])
         msg = f"one input is explained at a time, and there are {len(inputs)}: {names}"
@@ -57,14 +63,11 @@ def explain_command(path: Path, question: Question) -> int:
     one, at, revisions = _asked(found, question)
     chosen = found if one is None else [one]
     if question.page is not None:
-        if len(chosen) > 1:
-            msg = "a page is of one site: name it by --site"
-            raise ConfigError(msg)
         _write(question.page, page.rendered(page.view(chosen[0], at, revisions)))
     if question.as_json:
         documents = [as_json.document(each, at=at, revisions=revisions) for each in chosen]
         sys.stdout.write(json.dumps(documents[0] if len(documents) == 1 else documents) + "\n")
-        return 0
+        return not unusable.left_out
     for number, each in enumerate(chosen):
         if at is not None:
             lines = text.around(each, at)
@@ -75,7 +78,7 @@ def explain_command(path: Path, question: Question) -> int:
         sys.stdout.write("\n" * (number > 0) + "".join(f"{printable(line)}\n" for line in lines))
     if question.page is not None:
         sys.stdout.write(f"page: {printable(str(question.page))}\n")
-    return 0
+    return not unusable.left_out
 
 
 def explained(settings: Config, one: Input, question: Question) -> list[Explained]:
@@ -83,15 +86,29 @@ def explained(settings: Config, one: Input, question: Question) -> list[Explaine
     pictures = question.page is not None
     with bar(one.name) as heard:
         if not isinstance(one, SceneInput):
-            judges = WantedEncoders().for_observations
             return explain_stored(
-                settings, one, judges, heard, pictures=pictures, rules=question.rules
+                settings,
+                one,
+                WantedEncoders().for_observations,
+                heard,
+                pictures=pictures,
+                rules=question.rules,
+                check=partial(_check_sites, question),
             )
         has = WantedEncoders(
             cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
         )
         models = has.for_scenes(settings)
         return [explain_scene(settings, one, models, heard, pictures=pictures)]
+
+
+def _check_sites(question: Question, sites: Mapping[str, Site], start: int) -> None:
+    """Raises ConfigError for a question that means one site, where there are several."""
+    if question.page is not None and question.incident is None and len(sites) > 1:
+        msg = f"a page is of one site: name it by --site; there is {', '.join(sites)}"
+        raise ConfigError(msg)
+    if question.at is not None:
+        check_clocks(question.at, start, {name: site.timezone for name, site in sites.items()})
 
 
 def _asked(
@@ -121,7 +138,9 @@ def _write(file: Path, text_: str) -> None:
         with open(opened, "w", encoding="utf-8") as out:
             out.write(text_)
         part.replace(file)
-    except OSError as error:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         msg = f"--page {file}: cannot be written: {error.strerror}"
         raise OutsideError(msg) from error

@@ -31,8 +31,10 @@ from workers.replay.sent_alerts import overlapping
 from workers.runtime.printable import printable
 from workers.stages.encoders import Encoders
 from workers.stored.pace import Heard
+from workers.stored.recorded_sites import stored_sites
 from workers.stored.rules_then import NOW, THEN, rules_then
 
+NOTHING = "nothing that was seen, heard or said then is stored"
 NOT_USED = ("seconds.gated", "not_understood")  # counters of what a stage leaves out
 
 
@@ -121,10 +123,12 @@ def explain_stored(
     pictures: bool,
     rules: str = NOW,
     heads: Mapping[str, Head] | None = None,
+    check: Callable[[Mapping[str, Site], int], None] = lambda sites, start: None,
 ) -> list[Explained]:
     """Judges stored observations again by the rules of `now` or `then`, and explains each site.
 
     `encoders` gives the models of a config. `heads` are by site, in place of those of the config.
+    `check` is called with the sites and the begin (ns) before they are judged, and may raise.
     """
     chosen = one.selected
     with one.opened() as stored:
@@ -133,7 +137,9 @@ def explain_stored(
         if rules == THEN:
             then = rules_then(settings, stored, since, until, chosen)
             settings, heads = then.settings, then.heads
-        sites = [site for site in settings.sites if chosen.judges(site)]
+        has = stored_sites(stored) or settings.sites
+        sites = [site for site in settings.sites if chosen.judges(site) and site in has]
+        check({site: settings.sites[site] for site in sites}, since)
         refusals = {site: SiteRefusals(since, until) for site in sites}
         seen = {
             site: Observed(site, since, until, keep=chosen.kept, pictures=pictures)
@@ -176,7 +182,7 @@ def explain_stored(
                 if alert.site == site and alert.time >= span.told_from
             ],
             left_out={},
-            notes=notes,
+            notes=notes if seen[site].observations else [*notes, NOTHING],
         )
         for site in sites
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from pipeline.errors import ConfigError
 from pipeline.types import SECOND, Alert, ns, rfc3339
@@ -29,6 +30,25 @@ def check_time(text: str) -> None:
             raise ConfigError(msg) from None
 
 
+def check_clocks(text: str, start: int, zones: Mapping[str, str]) -> None:
+    """Raises ConfigError for a time of day that is another moment at each of several sites.
+
+    `start` (ns) is the begin of what is explained, `zones` are the time zones by site.
+    """
+    found = _DAY_TIME.fullmatch(text.strip())
+    if found is None:
+        return
+    clock = int(found[1]), int(found[2]), float(found[3] or 0)
+    moments = {name: _of_day(clock, start, ZoneInfo(zone)) for name, zone in zones.items()}
+    if len(set(moments.values())) > 1:
+        said = ", ".join(f"{rfc3339(at)[:19]}Z at {name}" for name, at in moments.items())
+        msg = (
+            f"--at {text.strip()}: is another moment at each site: {said}; name one site by "
+            "--site, or a time with its zone"
+        )
+        raise ConfigError(msg)
+
+
 def at_time(text: str, of: Explained) -> int:
     """Returns the ns of `--at`: a time of day at the site, `+12.5` s after the begin, a span before
     now, or RFC 3339. Raises ConfigError if nothing of that time is explained."""
@@ -36,7 +56,8 @@ def at_time(text: str, of: Explained) -> int:
     if found := _AFTER.fullmatch(words):
         at = of.start + ns(float(found[1]))
     elif found := _DAY_TIME.fullmatch(words):
-        at = _of_day(int(found[1]), int(found[2]), float(found[3] or 0), of)
+        clock = int(found[1]), int(found[2]), float(found[3] or 0)
+        at = _of_day(clock, of.start, of.zone)
     else:
         at = moment(words, "--at", time.time_ns())
     if not of.start <= at < of.end:
@@ -52,16 +73,17 @@ def _checked(hour: int, minute: int, second: float) -> None:
         raise ConfigError(msg)
 
 
-def _of_day(hour: int, minute: int, second: float, of: Explained) -> int:
-    """The first such time of day, on the clock of the site, from the begin on."""
+def _of_day(clock: tuple[int, int, float], start: int, zone: ZoneInfo) -> int:
+    """The first such hour, minute and second on the clock of a zone from `start` (ns) on."""
+    hour, minute, second = clock
     _checked(hour, minute, second)
-    begin = datetime.fromtimestamp(of.start // SECOND, of.zone)
+    begin = datetime.fromtimestamp(start // SECOND, zone)
     day = begin.replace(hour=hour, minute=minute, second=int(second), microsecond=0)
     part = ns(second - int(second))
     at = round(day.timestamp()) * SECOND + part
-    if at < of.start - SECOND:
+    if at < start - SECOND:
         at = round((day + timedelta(days=1)).timestamp()) * SECOND + part
-    return max(at, of.start) if at // SECOND == of.start // SECOND else at
+    return max(at, start) if at // SECOND == start // SECOND else at
 
 
 def incident_of(text: str, of: Sequence[Explained]) -> tuple[Explained, list[Alert]]:

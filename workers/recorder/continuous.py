@@ -1,11 +1,13 @@
 """Records for as long as a daemon or a worker runs, and keeps what the config says.
 
 It reads the bus as a consumer of its own, so the pipeline never waits for it. Where it cannot
-write, it waits and tries again; what retention deletes meanwhile is counted, and named in the file.
+write, it waits and tries again, and the gauge `recording.waits` says for how long; what retention
+deletes meanwhile is counted, and named in the file.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,10 +31,13 @@ from workers.recordings.metadata import About
 from workers.recordings.recording import Recording, open_recording
 from workers.runtime.rate_limited_log import RateLimitedLog
 
+log = logging.getLogger("fusewatch")
+
 FOLDER = "recordings"  # in the state folder, if the config names no other
 IDLE_WAIT = 0.25  # s between two looks at an idle bus
 RETRY_AFTER = 5.0  # s after an error
-KEEP_EVERY = 10.0  # s between two looks at what is kept
+KEEP_EVERY = 10.0  # s between two looks at what is kept,
+KEEP_BYTES = 64 << 20  # or as soon as so many bytes were written: it may catch up in a hurry
 LAST_TURN = 3.0  # s that it takes at the end for what came last
 NEWEST = 3  # files that say where a restart goes on
 
@@ -70,7 +75,10 @@ class ContinuousRecorder:
             writer.remember(config)
         self._recorder = Recorder(writer, tails, wanted=self._saw)
         self._trouble = RateLimitedLog("recording waits, and goes on when it can: %s")
-        self._due = 0.0
+        self._stuck = RateLimitedLog("pictures without an incident are kept for now: %s")
+        self._due, self._looked_at = 0.0, 0  # s; bytes
+        self._waits_until = 0.0  # s
+        self._waits_since: float | None = None  # s
 
     def loop(self, stop: Event) -> None:
         """Records until `stop` is set; the last file is finished then."""
@@ -78,38 +86,65 @@ class ContinuousRecorder:
             while not stop.is_set():
                 if not self._turn():
                     stop.wait(IDLE_WAIT)
+            if self._waits_since is not None:  # there is no room; a restart goes on from here
+                self._recorder.close()
+                return
             until = time.monotonic() + LAST_TURN
             while self._recorder.step() and time.monotonic() < until:
                 pass
             self._recorder.finish()
         except (OSError, OutsideError) as error:
-            self._trouble.warn(error)
-            self._recorder.rewind()
+            self._wait(error)
             self._recorder.close()
 
     def _turn(self) -> int:
         """Records what has come; returns how many entries, 0 where it has to wait."""
-        try:
-            if time.monotonic() >= self._due:
-                self._due = time.monotonic() + KEEP_EVERY
-                self._keep()
-            return self._recorder.step()
-        except (OSError, OutsideError) as error:
-            self._trouble.warn(error)
-            self._recorder.rewind()
-            self._due = time.monotonic() + RETRY_AFTER
+        now = time.monotonic()
+        if now < self._waits_until:
             return 0
+        try:
+            written = self._recorder.writer.bytes
+            if now >= self._due or written - self._looked_at >= KEEP_BYTES:
+                self._due, self._looked_at = now + KEEP_EVERY, written
+                self._keep()
+            came = self._recorder.step()
+        except (OSError, OutsideError) as error:
+            self._wait(error)
+            return 0
+        if self._waits_since is not None:
+            log.warning("recording goes on after %.0f s", now - self._waits_since)
+            self._waits_since = None
+            self._gauge("recording.waits", 0)
+        return came
+
+    def _wait(self, error: OSError | OutsideError) -> None:
+        """Says why nothing can be recorded now, and goes back to what is on the disk."""
+        if isinstance(error, OSError):
+            error = OutsideError(f"{self._kept.folder}: {error.strerror or error}")
+        self._trouble.warn(error)
+        self._recorder.rewind()
+        now = time.monotonic()
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        self._waits_until, self._due = now + RETRY_AFTER, 0.0
+        # At least 1: it waits from now on.
+        self._gauge("recording.waits", max(1.0, round(now - self._waits_since)))
 
     def _keep(self) -> None:
-        """Deletes what is not to be kept; raises OSError while the disk has no room."""
+        """Deletes what is not to be kept; raises OutsideError while the disk has no room."""
         current = self._recorder.writer.current
         if self._around is not None:
-            self._around.decide(current)
+            try:
+                self._around.decide(current)
+            except OSError as error:  # what is rewritten needs room, which deleting gives
+                self._stuck.warn(error)
         self._kept.trim(current)
         self._gauge("recording.bytes", self._kept.size())
         self._gauge("recording.lost", self._recorder.lost)
         if not self._kept.make_room(current):
-            msg = "the disk is nearly full, and no older recording can be deleted"
+            msg = (
+                f"{self._kept.folder}: the disk is nearly full, and no older recording can be "
+                "deleted"
+            )
             raise OutsideError(msg)
 
     def _saw(self, topic: str, entry: Entry) -> bool:

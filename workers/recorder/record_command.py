@@ -8,22 +8,25 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from pipeline import codec, topics
 from pipeline.bus import log_tail
+from pipeline.bus.disk_space import usual_spare
 from pipeline.bus.private import FOLDER
 from pipeline.config import schema
 from pipeline.config.schema import Config
-from pipeline.errors import ConfigError, DecodeError, FusewatchError, OutsideError
+from pipeline.errors import ConfigError, DecodeError, OutsideError
 from pipeline.ports import Entry
 from pipeline.types import FOREVER, SECOND, Progress, event_start, ns
 from workers.bus.connect import kafka_bus
@@ -37,10 +40,13 @@ from workers.recorder.tails import KafkaTail, LocalTail, Tail
 from workers.recordings.folder_writer import FolderWriter
 from workers.recordings.metadata import About
 from workers.runtime.printable import printable
+from workers.stored.recorded_sites import check_sites, stored_sites
+from workers.stored.selection import Selection
 
 GROUP = "record-by-hand"  # begin of the consumer groups of `record` over Kafka
 IDLE_WAIT = 0.1  # s between two looks at an idle bus
 LAST_ANSWERS = 60.0  # s that the stages get to judge the end of the recording
+ROOM_BYTES = 8 << 20  # that are written between two looks at the room on the disk
 GONE_AFTER = 5.0  # s without a process that uses the log: the daemon has ended
 
 
@@ -57,7 +63,8 @@ class RecordOptions(msgspec.Struct, frozen=True, kw_only=True):
 def record_command(path: Path, options: RecordOptions, *, as_json: bool) -> int:
     """Records until it is stopped, or for the given time, and prints what it recorded; returns 0.
 
-    Raises ConfigError and OutsideError.
+    Raises ConfigError, and OutsideError when it has to end early; what was recorded until then is
+    printed, too.
     """
     settings = loader.load(path)
     now = time.time_ns()
@@ -78,18 +85,46 @@ def record_command(path: Path, options: RecordOptions, *, as_json: bool) -> int:
             sites=sites if options.site else (),
             wanted=lambda topic, entry: end.wants(topic, entry) and wanted(topic, entry),
         )
+        room = partial(_check_room, options.out, _log_of(settings, options))
         try:
-            _follow(recorder, end, live)
-            recorder.finish()
-        except OSError as error:
-            recorder.rewind()
+            _follow(recorder, end, live, room)
+        except (OSError, OutsideError) as error:
+            if any(options.out.glob("*.mcap")):
+                recorder.entries = dict(recorder.writer.written)
+                sys.stdout.write(_said(options.out, recorder, as_json=as_json) + "\n")
+            if isinstance(error, OutsideError):
+                raise
             msg = (
-                f"--out {options.out}: cannot be written any more ({error.strerror}); what was "
-                f"written until now can be read"
+                f"--out {options.out}: cannot be written any more ({error.strerror}); what came "
+                "after the last whole chunk is not recorded"
             )
             raise OutsideError(msg) from error
     sys.stdout.write(_said(options.out, recorder, as_json=as_json) + "\n")
     return 0
+
+
+def _log_of(settings: Config, options: RecordOptions) -> Path | None:
+    """The folder of the log that is recorded; None for brokers."""
+    if isinstance(settings.bus, schema.KafkaBus):
+        return None
+    return (options.state or Path(settings.state)).expanduser() / "log"
+
+
+def _check_room(out: Path, log: Path | None) -> None:
+    """Raises OutsideError before the recording takes the room that a log on the same disk needs.
+
+    Twice what the log keeps free, as in `KeptFiles`: recordings give way before the log has to.
+    """
+    folder = next(path for path in (out, *out.absolute().parents) if path.is_dir())
+    if log is None or not log.is_dir() or folder.stat().st_dev != log.stat().st_dev:
+        return
+    free, wanted = shutil.disk_usage(folder).free, 2 * usual_spare(folder)
+    if free < wanted:
+        msg = (
+            f"--out {out}: the disk has {free / 1e6:.0f} MB left, and {wanted / 1e6:.0f} MB stay "
+            "free for the log of the daemon on it: record to another disk, or make room"
+        )
+        raise OutsideError(msg)
 
 
 def _check(settings: Config, options: RecordOptions, since: int, now: int) -> None:
@@ -116,23 +151,42 @@ def _folder(out: Path) -> Iterator[None]:
         raise OutsideError(msg) from error
     try:
         yield
-    except FusewatchError:
+    except BaseException:  # also Ctrl-C
         if not there:
             with suppress(OSError):
                 out.rmdir()  # never with files in it
         raise
 
 
-def _follow(recorder: Recorder, end: _End, live: Callable[[], bool]) -> None:
-    """Records until all is there, a signal comes, or nothing uses the bus any more."""
+def _follow(
+    recorder: Recorder, end: _End, live: Callable[[], bool], check_room: Callable[[], None]
+) -> None:
+    """Records until all is there, a signal comes, or nothing uses the bus any more.
+
+    The file is finished then, also after an OutsideError; after an OSError it has whole chunks.
+    """
     stop = threading.Event()
+    looked_at = -ROOM_BYTES
     with _stopped_by_signals(stop):
-        while not stop.is_set():
-            came = recorder.step()
-            if not came and not recorder.behind() and (end.reached() or not live()):
-                return
-            if not came:
-                stop.wait(IDLE_WAIT)
+        try:
+            while not stop.is_set():
+                if recorder.writer.bytes - looked_at >= ROOM_BYTES:
+                    looked_at = recorder.writer.bytes
+                    check_room()
+                came = recorder.step()
+                if not came and not recorder.behind() and (end.reached() or not live()):
+                    break
+                if not came:
+                    stop.wait(IDLE_WAIT)
+            recorder.finish()
+        except OutsideError:
+            with suppress(OSError):
+                recorder.finish()
+            raise
+        except OSError:
+            recorder.rewind()
+            recorder.close()
+            raise
 
 
 @contextmanager
@@ -152,8 +206,10 @@ def _tails(
     settings: Config, path: Path, options: RecordOptions, since: int
 ) -> Iterator[tuple[Mapping[str, Tail], Callable[[], bool], Callable[[str, Entry], bool]]]:
     """The tails of the config's bus, whether more may come, and which entries are wanted."""
+    chosen = Selection(sites=(options.site,) if options.site else ())
     if isinstance(settings.bus, schema.KafkaBus):
         with history(settings, path, options.state) as stored:
+            check_sites(settings, chosen, stored_sites(stored), "what the brokers hold", then=False)
             begin = run_up_begin(settings, stored, since)
         bus = kafka_bus(settings.bus, Secrets(base=path.parent))
         try:
@@ -177,6 +233,7 @@ def _tails(
         )
         raise ConfigError(msg)
     with history(settings, path, options.state) as stored:
+        check_sites(settings, chosen, stored_sites(stored), "the log", then=False)
         offsets = local_offsets(settings, log, stored, since)
     tails = {topic: LocalTail(log, topic, offset) for topic, offset in offsets.items()}
     yield tails, _Life(log).goes_on, lambda topic, entry: True

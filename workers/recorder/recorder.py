@@ -39,6 +39,7 @@ class Recorder:
         self.lost = 0  # entries
         self.entries: dict[str, int] = dict.fromkeys(tails, 0)  # topic -> recorded
         self._tails, self._sites, self._wanted = tails, frozenset(sites), wanted
+        self._written = self._counted()
 
     def step(self) -> int:
         """Records what has come since the last step; returns how many entries."""
@@ -70,8 +71,10 @@ class Recorder:
             self.close()
 
     def rewind(self) -> None:
-        """After an error of the disk: what was not written is read again."""
+        """After an error of the disk: what was not written is read and counted again."""
         self.writer.abandon()
+        lost, entries = self._written
+        self.lost, self.entries = lost, dict(entries)
         for tail in self._tails.values():
             tail.rewind()
 
@@ -83,6 +86,10 @@ class Recorder:
     def _commit(self) -> None:
         for tail in self._tails.values():
             tail.commit()
+        self._written = self._counted()
+
+    def _counted(self) -> tuple[int, Mapping[str, int]]:
+        return self.lost, dict(self.entries)
 
     def _lose(self, topic: str, partition: int, first: int, count: int, reason: str) -> None:
         self.lost += count

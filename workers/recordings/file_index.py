@@ -47,7 +47,10 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class FileIndex(msgspec.Struct, kw_only=True):
-    """What one file holds; `channels` are those of ours, by their numbers in the file."""
+    """What one file holds; `channels` are those of ours, by their numbers in the file.
+
+    It is not `usable` if nothing is known of it but why.
+    """
 
     path: Path
     size: int
@@ -56,6 +59,7 @@ class FileIndex(msgspec.Struct, kw_only=True):
     metadata: list[tuple[str, Mapping[str, str]]] = []
     finished: bool = False  # its recorder has finished it: its end is there
     losses: list[Loss] = []
+    usable: bool = True
 
     def lose(self, at: int, reason: str) -> None:
         """Notes a part that cannot be read, once."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -86,7 +87,8 @@ class FolderWriter:
         most_seconds: float = MOST_SECONDS,
     ) -> None:
         self.folder = folder
-        self._before = 0  # bytes of the files that are closed
+        self._before = 0  # bytes of the files that are closed,
+        self._records: Counter[str] = Counter()  # and their records, by topic
         self._about, self._clock, self._monotonic = about, clock, monotonic
         self._most_bytes, self._most_seconds = most_bytes, most_seconds
         self._library = f"fusewatch {metadata.version('fusewatch')}"
@@ -102,6 +104,11 @@ class FolderWriter:
     def bytes(self) -> int:
         """What was written so far, in all files."""
         return self._before + (0 if self._file is None else self._file.size)
+
+    @property
+    def written(self) -> Mapping[str, int]:
+        """The records in whole chunks, by topic; with those with which each file begins."""
+        return self._records + self._counted(self._file)
 
     @property
     def current(self) -> Path | None:
@@ -157,6 +164,7 @@ class FolderWriter:
         if file is not None:
             self._guarded(file.finish)
             self._before += file.size
+            self._records += self._counted(file)
             self._file = None
 
     def abandon(self) -> None:
@@ -167,8 +175,17 @@ class FolderWriter:
         file.close()
         if file.has_chunks:
             self._before += file.size
+            self._records += self._counted(file)
         else:  # on a full disk one would be left at each attempt
             file.path.unlink(missing_ok=True)
+
+    def _counted(self, file: McapWriter | None) -> Counter[str]:
+        found: Counter[str] = Counter()
+        counts = {} if file is None else file.counts
+        for channel, number in self._channels.items():
+            if channel.kind not in SCHEMAS and channel.kind != LOST:
+                found[channel.topic] += counts.get(number, 0)
+        return found
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

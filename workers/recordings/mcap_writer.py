@@ -89,7 +89,12 @@ class McapWriter:
         self._chunks: list[ChunkIndex] = []
         self._metadata: list[MetadataIndex] = []
         self._counts: dict[int, int] = {}
-        self._write(MAGIC + _encoded(Header(profile=PROFILE, library=library)))
+        try:
+            self._write(MAGIC + _encoded(Header(profile=PROFILE, library=library)))
+        except OSError:  # on a full disk an empty file would be left at each attempt
+            self.close()
+            path.unlink(missing_ok=True)
+            raise
 
     @property
     def full(self) -> bool:
@@ -100,6 +105,11 @@ class McapWriter:
     def has_chunks(self) -> bool:
         """Whether a chunk was written."""
         return bool(self._chunks)
+
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """The messages in whole chunks, by channel."""
+        return self._counts
 
     def schema(self, name: str, encoding: str, data: bytes) -> int:
         """Writes a schema once, and returns its number."""

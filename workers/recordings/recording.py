@@ -32,16 +32,18 @@ from workers.recordings.foxglove import media_of
 from workers.recordings.metadata import About, about_of
 
 SUFFIX = ".mcap"
+OBSERVED = ("Detections", "Sound", "Utterance", "Described")  # kinds of what a source gave
 
 
 def open_recording(path: Path | Sequence[Path]) -> Recording:
     """Opens a file, a folder of files, or several of both.
 
     Raises ConfigError for what is no recording and for recordings that do not belong together,
-    OutsideError for a file that cannot be read.
+    OutsideError for a file that cannot be read. Among the files of a folder, such a file is a loss.
     """
     paths = [path] if isinstance(path, Path) else list(path)
-    files = [read_index(file) for file in _files(paths)]
+    named = _files(paths)
+    files = [_index(file, alone=len(named) == 1 or file in paths) for file in named]
     if not any(file.chunks for file in files):
         reasons = [str(loss) for file in files for loss in file.losses]
         said = "; ".join(reasons[:3]) or f"{files[0].path}: it holds no entry"
@@ -49,6 +51,17 @@ def open_recording(path: Path | Sequence[Path]) -> Recording:
         raise ConfigError(msg)
     _check_one_log(files)
     return Recording(sorted(files, key=_begun))
+
+
+def _index(file: Path, *, alone: bool) -> FileIndex:
+    """The index of a file; of one that cannot be used, unless it is `alone`, the reason."""
+    try:
+        return read_index(file)
+    except (ConfigError, OutsideError) as error:
+        if alone:
+            raise
+        reason = str(error).removeprefix(f"{file}: ").partition(";")[0]
+        return FileIndex(path=file, size=0, losses=[Loss(str(file), 0, reason)], usable=False)
 
 
 class Recording:
@@ -69,6 +82,11 @@ class Recording:
         return [loss for file in self._files for loss in file.losses]
 
     @property
+    def unusable(self) -> Sequence[Loss]:
+        """Why files of its folder cannot be used at all; `losses` has it, too."""
+        return [loss for file in self._files if not file.usable for loss in file.losses]
+
+    @property
     def files(self) -> Sequence[Path]:
         """The files, in the order of reading."""
         return [file.path for file in self._files]
@@ -76,7 +94,7 @@ class Recording:
     @property
     def unfinished(self) -> Sequence[Path]:
         """The files whose recorder was killed or still writes: what came last may be missing."""
-        return [file.path for file in self._files if not file.finished]
+        return [file.path for file in self._files if file.usable and not file.finished]
 
     @property
     def about(self) -> About:
@@ -102,10 +120,12 @@ class Recording:
 
     @property
     def sources(self) -> Mapping[str, Sequence[str]]:
-        """The sources of each site: cameras, microphones and reports, or their observations."""
+        """The cameras, microphones and reports of each site of which it has anything."""
         found: dict[str, set[str]] = {}
         for of in self._observing():
-            found.setdefault(of.site, set()).add(of.source)
+            sources = found.setdefault(of.site, set())
+            if of.topic in CHUNKS or of.kind in OBSERVED:
+                sources.add(of.source.partition("/")[0])  # a microphone hears `room/speech`, too
         return {site: sorted(found[site]) for site in sorted(found)}
 
     # -- History
@@ -164,9 +184,10 @@ class Recording:
 
     def _observing(self) -> Iterator[Channel]:
         only = self.about.sites
-        ours = [of for of in self._channels() if of.kind != LOST and (not only or of.site in only)]
-        captured = [of for of in ours if of.topic in CHUNKS]
-        yield from captured or (of for of in ours if of.topic == OBSERVATIONS)
+        for of in self._channels():
+            ours = of.kind != LOST and of.site and (not only or of.site in only)
+            if ours and of.topic in (*CHUNKS, OBSERVATIONS):
+                yield of
 
     def _partitions(self, topic: str) -> Sequence[int]:
         return sorted({of.partition for of in self._channels() if of.topic == topic})

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 
 from pipeline.config.schema import Config
 from pipeline.errors import ConfigError, OutsideError
+from pipeline.types import Alert
 from workers.config import loader
 from workers.config.output_file import check_output
 from workers.config.secrets import Secrets
@@ -30,6 +31,7 @@ from workers.replay.scene_replay import Replayed, ReplayOptions, replay
 from workers.replay.sent_alerts import overlapping
 from workers.replay.stored_replay import StoredReplay, replay_stored
 from workers.runtime.printable import printable
+from workers.stored.left_out import Unusable
 from workers.stored.pace import Heard
 from workers.stored.rules_then import NOW, THEN
 from workers.stored.wanted_encoders import WantedEncoders
@@ -52,13 +54,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool = False
 
 
-def replay_command(path: Path, order: Order) -> int:
-    """Replays each input apart, writes its alerts, and prints what came of it; returns 0.
+def replay_command(path: Path, order: Order) -> bool:
+    """Replays each input apart, writes its alerts, and prints what came of it.
 
-    `path` is the config. Raises OutsideError and ConfigError.
+    `path` is the config. Returns whether all inputs could be used; one of several that cannot is
+    left out. Raises OutsideError and ConfigError.
     """
     settings = loader.load(path)
-    inputs = resolve(settings, path, order.given)
+    unusable = Unusable()
+    inputs = resolve(settings, path, order.given, rules=order.rules, unusable=unusable)
     _check(inputs, order)
     try:
         files = _files(inputs, order.out, alert_files(settings, order.given.state))
@@ -72,30 +76,30 @@ def replay_command(path: Path, order: Order) -> int:
     )
     rows: list[dict[str, Any]] = []
     for one, file in zip(inputs, files, strict=True):
-        if isinstance(one, SceneInput):
-            played = _play(settings, one, encoders, order)
-            write_all(file, played.alerts)
-            if order.deliver:
-                _deliver(settings, played, Secrets(base=path.parent))
-            row, lines = _scene_row(one, file, played)
-        else:
-            with bar(one.name) as heard:
-                way = Way(
-                    origin=order.origin or OBSERVATIONS,
-                    selected=one.selected,
-                    speed=order.speed,
-                    heard=heard,
-                )
-                again = replay_stored(settings, one, encoders, way, rules=order.rules)
-            write_all(file, again.alerts)
-            row, lines = _stored_row(one, file, again)
+        row: dict[str, Any] = {}
+        with unusable.trying(one.path, alone=len(inputs) == 1):
+            if isinstance(one, SceneInput):
+                played = _play(settings, one, encoders, order)
+                row, lines = _scene_row(one, file, played)
+                alerts = played.alerts
+            else:
+                judged = _judge(settings, one, encoders, order)
+                row, lines = _stored_row(one, file, judged)
+                alerts = judged.alerts
+        if not row:
+            continue
+        write_all(file, alerts)
+        if order.deliver:
+            _deliver(settings, alerts, Secrets(base=path.parent))
         rows.append(row)
         if not order.as_json:
             sys.stdout.writelines(f"{printable(line)}\n" for line in lines)
             sys.stdout.flush()
+    unusable.check(len(rows))
     if order.as_json:
+        rows += [{"input": each.path, "left_out": each.why} for each in unusable.left_out]
         sys.stdout.write(json.dumps(rows if order.given.paths else rows[0]) + "\n")
-    return 0
+    return not unusable.left_out
 
 
 def _check(inputs: Sequence[Input], order: Order) -> None:
@@ -127,6 +131,19 @@ def _play(settings: Config, one: SceneInput, encoders: WantedEncoders, order: Or
         return played
     alerts = overlapping(settings, played.alerts, chosen.since, chosen.until)
     return msgspec.structs.replace(played, alerts=tuple(alerts))
+
+
+def _judge(
+    settings: Config, one: StoredInput, encoders: WantedEncoders, order: Order
+) -> StoredReplay:
+    with bar(one.name) as heard:
+        way = Way(
+            origin=order.origin or OBSERVATIONS,
+            selected=one.selected,
+            speed=order.speed,
+            heard=heard,
+        )
+        return replay_stored(settings, one, encoders, way, rules=order.rules)
 
 
 @contextmanager
@@ -248,6 +265,8 @@ def _stored_row(
         f"{again.seconds:g} s in {row['took']} s, {row['factor']} times real time -> {file}"
     )
     lines = [first, *again.compared.lines()]
+    if not again.entries:
+        lines.append("nothing that was observed then is stored")
     if again.rules == THEN:
         lines.append("judged by the rules of then:")
         lines += [f"  {line}" for line in again.configs.values()]
@@ -257,7 +276,7 @@ def _stored_row(
     return row, lines
 
 
-def _deliver(settings: Config, played: Replayed, secrets: Secrets) -> None:
-    if missed := deliver_now(settings, played.alerts, secrets):
+def _deliver(settings: Config, alerts: Sequence[Alert], secrets: Secrets) -> None:
+    if missed := deliver_now(settings, alerts, secrets):
         msg = f"not every alert was taken by: {', '.join(missed)}"
         raise OutsideError(msg)

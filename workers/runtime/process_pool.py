@@ -7,7 +7,8 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from types import TracebackType
 from typing import Any
 
 
@@ -15,10 +16,26 @@ def pool(ready: Callable[..., object], *given: Any, count: int = 0) -> ProcessPo
     """Creates a pool of spawned processes: one a core, or `count`.
 
     They are spawned because models have threads, which a fork would lose. Each process calls
-    `ready(*given)` before its first task. When the parent is killed, they end too.
+    `ready(*given)` before its first task. When the parent is killed or interrupted, they end too.
     """
     spawn = get_context("spawn")
-    return ProcessPoolExecutor(count or os.cpu_count(), spawn, _begin, (ready, given))
+    return _Pool(count or os.cpu_count(), spawn, _begin, (ready, given))
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool whose processes end at once when its block is left by Ctrl-C or SIGTERM."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        if kind is not None and not issubclass(kind, Exception):
+            for process in active_children():
+                process.terminate()
+            self.shutdown(cancel_futures=True)
+        return super().__exit__(kind, error, trace)
 
 
 def _begin(ready: Callable[..., object], given: tuple[Any, ...]) -> None:

@@ -34,7 +34,7 @@ from workers.config import source_address, ssrf_guard
 from workers.config.findings import ConfigFinding
 from workers.config.secrets import Secrets
 from workers.delivery.state_log import sentence
-from workers.setup import storage_estimate, subscriber_health
+from workers.setup import recording_check, storage_estimate, subscriber_health
 from workers.setup.source_trial import TRIAL_TIMEOUT, Seen, try_connection
 from workers.setup.storage_estimate import Pictures
 from workers.setup.subscriber_health import Notes
@@ -73,6 +73,7 @@ def doctor(
     if config is not None:
         found += _heads(config)
         found += _state(config)
+        found += _recording(config)
         tried = _tried(config, secrets, base or Path.cwd())
         found += tried.checks.values()
         found += _subscribers(config, secrets)
@@ -186,8 +187,24 @@ def _room(config: Config) -> tuple[int, int]:
     """Returns the free bytes of the state folder's disk, and those that the folder takes."""
     folder = Path(config.state).expanduser()
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    recorded = recording_check.recording_folder(config)  # `storage.cap` does not count it
+    used = sum(
+        path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and recorded not in path.parents
+    )
     return shutil.disk_usage(there).free, used
+
+
+def _recording(config: Config) -> Iterator[Check]:
+    """Checks the folder of the continuous recording, if there is to be one."""
+    folder = recording_check.recording_folder(config)
+    if config.recording is None or folder is None:
+        return
+    state = Path(config.state).expanduser()
+    disks = {recording_check.existing(each).stat().st_dev for each in (folder, state)}
+    grows = max(0, size_bytes(config.storage.cap) - _room(config)[1]) if len(disks) == 1 else 0
+    yield Check("recording", *recording_check.checked(config.recording, folder, grows))
 
 
 def _storage(config: Config, pictures: Pictures) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError
 from workers.replay.diff import Diff, Difference, Named, diff, with_unseen
 from workers.replay.diff_fields import Allowance, Change, cut
 from workers.runtime.printable import printable
+from workers.stored.left_out import Unusable
 from workers.tuning.alert_files import files_of
 from workers.tuning.run_alerts import Run, is_recording, judged_run, run_of
 
@@ -46,9 +47,11 @@ def diff_command(
 
     Each of both is a file of alerts, a recording, or a folder of files of alerts; those of folders
     are paired by name. With `judged`, the second is a recording, a scene or a media file that is
-    judged now; without it, the first one is. Raises ConfigError and OutsideError.
+    judged now; without it, the first one is. Raises ConfigError and OutsideError; where files of
+    folders cannot be used, after the others were compared.
     """
-    pairs = list(_pairs(before, after, judged))
+    unusable = Unusable()
+    pairs = list(_pairs(before, after, judged, unusable))
     found = [
         (was, now, with_unseen(diff(was.incidents, now.incidents, allowed), now.unseen))
         for was, now in pairs
@@ -59,15 +62,21 @@ def diff_command(
             | msgspec.to_builtins(each)
             for was, now, each in found
         ]
+        rows += [{"input": each.path, "left_out": each.why} for each in unusable.left_out]
         sys.stdout.write(json.dumps(rows) + "\n")
     else:
         for was, now, each in found:
             for line in _lines(was, now, each):
                 sys.stdout.write(printable(line) + "\n")
+    if count := len(unusable.left_out):
+        msg = f"{count} of {count + len(found)} files cannot be compared: see above"
+        raise ConfigError(msg)
     return any(each.differences for _, _, each in found)
 
 
-def _pairs(before: Path, after: Path | None, judged: Judged | None) -> Iterator[tuple[Run, Run]]:
+def _pairs(
+    before: Path, after: Path | None, judged: Judged | None, unusable: Unusable
+) -> Iterator[tuple[Run, Run]]:
     if judged is not None:
         was = run_of(before)
         yield (
@@ -87,8 +96,13 @@ def _pairs(before: Path, after: Path | None, judged: Judged | None) -> Iterator[
         yield run_of(before), run_of(after)
         return
     ours, theirs = files_of(before), files_of(after)
-    for name in sorted({*ours, *theirs}):
-        yield _run(ours.get(name)), _run(theirs.get(name))
+    names = sorted({*ours, *theirs})
+    for name in names:
+        pair: tuple[Run, Run] | None = None
+        with unusable.trying(Path(name), alone=len(names) == 1):
+            pair = _run(ours.get(name)), _run(theirs.get(name))
+        if pair is not None:
+            yield pair
 
 
 def _run(path: Path | None) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -14,9 +15,12 @@ from pipeline.types import FOREVER, SECOND, event_start
 from workers.config import loader
 from workers.replay.inputs import Given, Input, StoredInput, resolve
 from workers.replay.observation_replay import span
+from workers.stored.left_out import Unusable
 from workers.stored.selection import Selection
 from workers.tuning.observation_lines import KINDS, Observed, Reading, Writing
 from workers.tuning.observing import observe, wanted_encoders, warn_of_losses
+
+log = logging.getLogger("fusewatch")
 
 CLOCKS_APART = 60 * SECOND  # ns; of a camera's machine and the brokers
 
@@ -29,28 +33,40 @@ def observations_command(
     empty: bool,
     utc: bool,
     as_json: bool,
-) -> None:
+) -> bool:
     """Prints what was observed, in the order of the log.
 
-    `kinds` are words of `KINDS`, none for all. `empty`: also what nothing was found in. Raises
-    ConfigError and OutsideError.
+    `kinds` are words of `KINDS`, none for all. `empty`: also what nothing was found in. Returns
+    whether all inputs could be used. Raises ConfigError and OutsideError.
     """
     settings = loader.load(path)
-    found = resolve(settings, path, given)
+    unusable = Unusable()
+    found = resolve(settings, path, given, unusable=unusable)
     encoders = wanted_encoders(found)
     writing = Writing(settings, sys.stdout.write, utc=utc, as_json=as_json)
     wanted = set(kinds or KINDS)
 
+    shown = 0
+
     def show(observed: Observed) -> None:
+        nonlocal shown
         if observed.kind in wanted and (empty or not observed.empty):
             writing.write(observed)
+            shown += 1
 
+    used = 0
     for one in found:
         take = _taking(one, show)
-        if isinstance(one, StoredInput):
-            _read(settings, one, take)
-        else:
-            observe(settings, one, encoders.for_scenes(settings), take)
+        with unusable.trying(one.path, alone=len(found) == 1):
+            if isinstance(one, StoredInput):
+                _read(settings, one, take)
+            else:
+                observe(settings, one, encoders.for_scenes(settings), take)
+            used += 1
+    unusable.check(used)
+    if not shown:
+        log.info("nothing of what is asked for was observed")
+    return not unusable.left_out
 
 
 def _read(settings: Config, one: StoredInput, take: Callable[[Entry], None]) -> None:

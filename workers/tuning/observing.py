@@ -16,6 +16,7 @@ from workers.bus.history import History
 from workers.recordings.recording import Recording
 from workers.replay.inputs import Input, SceneInput
 from workers.replay.scene_replay import ReplayOptions, replay
+from workers.runtime.printable import printable
 from workers.stages.encoders import Encoders
 from workers.stored.wanted_encoders import WantedEncoders
 
@@ -42,7 +43,7 @@ def wanted_encoders(inputs: Sequence[Input]) -> WantedEncoders:
 def warn_of_losses(path: Path, stored: History) -> None:
     """Logs what of a recording could not be read, after it was read."""
     for loss in stored.losses if isinstance(stored, Recording) else ():
-        log.warning("%s: %s", path, loss)
+        log.warning("%s", printable(f"{path}: {loss}"))
 
 
 def observe(

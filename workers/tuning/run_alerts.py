@@ -19,6 +19,7 @@ from workers.replay.diff import Incident, flat, incidents
 from workers.replay.inputs import RECORDINGS, Given, SceneInput, resolve
 from workers.replay.scene_replay import ReplayOptions, replay
 from workers.replay.stored_replay import replay_stored
+from workers.runtime.printable import printable
 from workers.stored.chunks import Observed
 from workers.stored.wanted_encoders import WantedEncoders
 from workers.tuning.alert_files import read_alerts
@@ -65,7 +66,7 @@ def judged_run(
     """
     settings = loader.load(config)
     alerts: list[Alert] = []
-    for one in resolve(settings, config, Given(paths=[path])):
+    for one in resolve(settings, config, Given(paths=[path]), rules=rules):
         if isinstance(one, SceneInput):
             encoders = models or WantedEncoders(
                 cameras=bool(one.scene.cameras), microphones=bool(one.scene.microphones)
@@ -123,4 +124,4 @@ def _as_sent(alerts: Iterator[Alert] | Sequence[Alert]) -> Iterator[dict[str, ob
 
 def _warn(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
     for line in lines:
-        log.warning("%s: %s", path, line.strip())
+        log.warning("%s", printable(f"{path}: {line.strip()}"))

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 
 from workers.config import loader
 from workers.replay.inputs import Given, resolve
+from workers.stored.left_out import LeftOut, Unusable
 from workers.tuning import judging, outcomes
 from workers.tuning.observing import SceneModels, wanted_encoders
 from workers.tuning.outcomes import Case, Outcome
@@ -36,11 +37,15 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Swept(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a sweep; `observations` is the number of records that each setting judged."""
+    """The result of a sweep; `observations` is the number of records that each setting judged.
+
+    `left_out` are the inputs that could not be used.
+    """
 
     cases: tuple[Case, ...]
     observations: int
     tried: tuple[Tried, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def sweep(
@@ -57,11 +62,13 @@ def sweep(
 
     Scenes and media are seen and heard once. `verdicts` is a file of `fusewatch review`. With a
     `label`, its events and alerts alone are measured. `models` see and hear scenes; by default they
-    are those of the config. Raises ConfigError and OutsideError.
+    are those of the config. One of several inputs that cannot be used is left out. Raises
+    ConfigError and OutsideError.
     """
     base = loader.load(path)
     tried = combinations(base, settings_of(base, options))
-    inputs = resolve(base, path, given)
+    unusable = Unusable()
+    inputs = resolve(base, path, given, unusable=unusable)
     # All that can be wrong is said before the long work.
     reviewed = None if verdicts is None else verdicts_of(verdicts)
     truths = [truth_of(one, reviewed) for one in inputs]
@@ -75,19 +82,21 @@ def sweep(
         seen = []
         for n, (one, known) in enumerate(zip(inputs, truths, strict=True)):
             task = bar.add_task(one.name, total=None)
-            made = ready(
-                base,
-                configs,
-                one,
-                known,
-                Path(folder) / str(n),
-                models=models,
-                heard=lambda done, all_, task=task: bar.update(  # type: ignore[misc]
-                    task, completed=done / 1e9, total=all_ / 1e9
-                ),
-            )
+            with unusable.trying(one.path, alone=len(inputs) == 1):
+                made = ready(
+                    base,
+                    configs,
+                    one,
+                    known,
+                    Path(folder) / str(n),
+                    models=models,
+                    heard=lambda done, all_, task=task: bar.update(  # type: ignore[misc]
+                        task, completed=done / 1e9, total=all_ / 1e9
+                    ),
+                )
+                seen.append(made)
             bar.update(task, visible=False)
-            seen.append(made)
+        unusable.check(len(seen))
         jobs = [judging.Job(each.observations, config) for config in configs for each in seen]
         task = bar.add_task("settings", total=len(jobs))
         judged = judging.judge_all(
@@ -114,4 +123,5 @@ def sweep(
             )
             for each, outcome, unbeaten in zip(tried, measured, best, strict=True)
         ),
+        left_out=unusable.left_out,
     )

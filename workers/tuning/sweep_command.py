@@ -63,6 +63,7 @@ def lines(swept: Swept) -> Iterator[str]:
     hours = sum(case.length for case in swept.cases) / HOUR
     inputs = f"{len(swept.cases)} input{'s' if len(swept.cases) != 1 else ''}"
     yield f"{inputs}, {_long(hours)}, {swept.observations} records of observations"
+    yield from (f"left out: {each.why}" for each in swept.left_out)
     if first.rank is None:
         yield UNKNOWN
         return

@@ -19,7 +19,9 @@ from workers.recorder.begin import RECORDED
 from workers.recorder.continuous import ContinuousRecorder, folder_of
 from workers.recorder.tails import KafkaTail
 from workers.runtime.state_folder import state_folder
-from workers.runtime.supervisor import Supervisor
+from workers.runtime.status import Status
+from workers.runtime.supervisor import LOOK_EVERY, Supervisor
+from workers.view import View
 
 log = logging.getLogger("fusewatch")
 
@@ -40,7 +42,8 @@ def run(path: Path, *, instance: str, state: Path | None) -> int:
     if recording is None:
         msg = f'{path}: recording: is missing; for example `recording: {{keep: "50 GB"}}`'
         raise ConfigError(msg)
-    secrets, supervisor = Secrets(base=path.parent), Supervisor()
+    secrets, supervisor, status = Secrets(base=path.parent), Supervisor(), Status()
+    view = View(status, secrets, settings.sites)
     name = "-".join(filter(None, ("fusewatch", RECORD, instance)))
     bus = connect.kafka_bus(brokers, secrets, instance=instance, client=name)
     folder = folder_of(recording, state_folder(settings, state))
@@ -52,32 +55,28 @@ def run(path: Path, *, instance: str, state: Path | None) -> int:
             recording,
             folder,
             {topic: KafkaTail(bus, topic, RECORD) for topic in RECORDED},
-            _Told(),
+            status.gauge,
             log=_name_of(brokers),
             configs=bus.between(topics.CONFIGS, 0, FOREVER),
         )
         log.info("recording into %s", folder)
         supervisor.start(RECORD, partial(recorder.loop, supervisor.stop))
-        supervisor.stop.wait()
-        supervisor.join()
+        try:
+            view.ready()
+            while not supervisor.stop.wait(LOOK_EVERY):
+                view.tick()
+        finally:
+            supervisor.stop.set()
+            supervisor.join()
 
-    return supervisor.run(body, bus.close)
+    def close() -> None:
+        bus.close()
+        view.close()
+
+    return supervisor.run(body, close)
 
 
 def _name_of(brokers: schema.KafkaBus) -> str:
     """Names the topics of these brokers without an address."""
     whole = "\x1f".join((brokers.prefix, *sorted(brokers.brokers)))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-
-class _Told:
-    """Logs what is lost: this worker has no status page."""
-
-    def __init__(self) -> None:
-        self._lost = 0.0
-
-    def __call__(self, name: str, value: float) -> None:
-        """Takes a gauge; the recorder sets it every ten seconds."""
-        if name == "recording.lost" and value > self._lost:
-            log.warning("%g records were deleted before they were recorded", value)
-            self._lost = value
