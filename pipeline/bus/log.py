@@ -202,6 +202,11 @@ class LocalLog:
         for table in list(self._tables.values()):
             table.trim()
 
+    def settle(self) -> None:
+        """Moves WALs that grow into their files, so that no append has to; to be called often."""
+        for table in list(self._tables.values()):
+            table.settle()
+
     def resize(self, retention: Mapping[str, Retention]) -> None:
         """Changes the limits of topics; the next append or `trim` applies them."""
         self._retention.update(retention)

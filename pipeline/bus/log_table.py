@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from pipeline.bus.log_chunks import UnreadLosses, event_span
-from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
+from pipeline.bus.log_wal import LockedConnection, settle
+from pipeline.bus.sqlite_file import FileKind, SqliteFile
 from pipeline.bus.waits import Waits
 from pipeline.errors import DiskFull
 from pipeline.types import ns
@@ -42,8 +43,6 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
-# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
-_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
@@ -70,15 +69,6 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     gives_way: int = 0
     urgent: bool = False
-
-
-class LockedConnection:
-    """A connection and the lock held while it is used: closing it in use crashes the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.lock = RLock()
-        self.connection = connect(path)
-        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
@@ -110,6 +100,7 @@ class Table:
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
         try:
+            self._aside = self.connect()
             link = self.connect()
             self._query, self._querying = link.connection, link.lock
             self._file.patiently(self._load)
@@ -127,7 +118,8 @@ class Table:
         self._wal = min(retention.max_bytes // 4, 8 << 20)
         if retention.gives_way:
             self._wal = self._most_wal(self._wal)
-        self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
+        self._longest = self._wal * 5 // 8  # from here on an append moves the WAL into the file;
+        self.flush_bytes = self._wal // 4  # so one more flush fits
         self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
 
     def connect(self) -> LockedConnection:
@@ -177,7 +169,7 @@ class Table:
                 self.oldest = oldest
                 self.end += len(rows)
                 self.arrived.notify_all()
-            self._file.bound_wal(self._wal // 2)
+            self._file.bound_wal(self._longest)
 
     def commit(self, group: str, offset: int, note: bytes) -> None:
         """Stores the offset at which `group` continues, and its note, in one transaction."""
@@ -186,7 +178,7 @@ class Table:
                 sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
                 run.execute(sql, (group, offset, note))
             self.committed[group] = offset
-            self._file.bound_wal(self._wal // 2)
+            self._file.bound_wal(self._longest)
 
     def join(self, group: str) -> tuple[int, bytes]:
         """Returns the offset at which `group` continues, and its note.
@@ -221,7 +213,16 @@ class Table:
                 with self.arrived:
                     self.oldest = oldest
                 trimmed = oldest > before or self._shrink(self._most())
-                self._file.bound_wal(self._wal // 2 if trimmed else 0)
+                self._file.bound_wal(self._longest)
+        self.settle(0)
+
+    def settle(self, most: int | None = None) -> None:
+        """Moves a WAL of more than `most` bytes into the file; other threads append meanwhile.
+
+        A disk may take long for it. Where nobody calls this regularly, an append does it.
+        """
+        if not self.closed and self._file.wal_size() > (self._wal // 4 if most is None else most):
+            settle(self._file, self._aside, self._writing, lambda: self.closed)
 
     def _make_room(self, incoming: int, now: int) -> None:
         """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
