@@ -10,7 +10,8 @@ from pipeline.judge.refusal import Obstacle, Unused
 from pipeline.judge.refusal_words import below
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.tracking.frame_shape import shape_of
-from pipeline.tracking.track import StationaryMemory, Track, Tracker, alike
+from pipeline.tracking.stationary import StationaryMemory, alike
+from pipeline.tracking.track import Track, Tracker
 from pipeline.types import Box, Detections
 
 SAME_OBJECT = 0.5  # IoU from which a faint box is taken for a second one of an object
@@ -45,6 +46,14 @@ class CameraTracks:
         }
         self._looked: dict[str, Detections] = {}  # camera -> its last frame that was looked at
         self._parked = StationaryMemory(still_after, still_distance, horizon)
+
+    def needs(self, limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to track as before at `limit`.
+
+        The limit must not fall from call to call.
+        """
+        trackers = (tracker.needs(limit) for tracker in self._trackers.values())
+        return min(self._parked.needs(limit), *trackers, limit)
 
     def see(self, record: Detections) -> TrackedFrame | None:
         """Returns the tracks after this frame; None if it is of no use."""
@@ -81,8 +90,9 @@ class CameraTracks:
             source=record.source,
             start=record.start,
             end=record.end,
-            tracks=[track for track in tracks if track.id not in again],
+            tracks=tracks,
             still=still,
+            again=frozenset(again),
             luma=looked.luma,
             sharpness=looked.sharpness,
             loose=[box for box in boxes if box.bare() not in taken],

@@ -123,7 +123,9 @@ class SiteState:
         )
         self._findings: list[RuleFinding] = []  # findings that an open window may still overlap
         self._sights: list[FrameSummary] = []  # likewise
-        self._behaviours = {camera: EvidenceOfBehaviour() for camera in sorted(plan.posed)}
+        self._behaviours = {
+            camera: EvidenceOfBehaviour(plan.horizon) for camera in sorted(plan.posed)
+        }
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
         self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
@@ -135,9 +137,12 @@ class SiteState:
     def floor(self) -> int:
         """Records that end at or before this cannot change any result. Ns.
 
-        It lies `HIDDEN` before the horizon: who is hidden at the horizon was seen before it.
+        It lies before the horizon, so that a restart knows who was there then: who was hidden or
+        stood still then was seen before it, and so was the begin of what was faint then.
         """
-        return max(self._floor, self._aligner.floor - HIDDEN)
+        limit = self._aligner.floor - max(HIDDEN, self._plan.still_after)
+        knows = (self._tracks, self._gate, *self._behaviours.values())
+        return max(self._floor, min(each.needs(limit) for each in knows))
 
     @property
     def presence(self) -> Mapping[str, Presence]:
