@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.tracking.beginnings import Beginnings, Confirmations
-from pipeline.tracking.track import FAITH, Tracker
+from pipeline.tracking.track import Tracker
 from pipeline.types import SECOND, ns
 from tests.make import box
 
@@ -131,7 +131,3 @@ def test_a_tracker_that_starts_where_it_must_knows_at_the_limit_who_is_there(
     again = played(Tracker(horizon=horizon), scores, begin)
     assert again[at - begin :] == after
     assert len(before) == at
-
-
-def test_faith_is_ten_minutes() -> None:
-    assert FAITH == ns(600)
