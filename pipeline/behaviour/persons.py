@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pipeline.behaviour.posture import Posture, posture
 from pipeline.judge.rules import TrackedFrame
 from pipeline.tracking.active_track import MIN_LOOKS
-from pipeline.tracking.beginnings import Beginnings
+from pipeline.tracking.beginnings import Beginnings, Gone
 from pipeline.tracking.track import FAITH
 from pipeline.types import SECOND, Box
 
@@ -75,6 +75,7 @@ class Persons:
 
     def __init__(self, horizon: int = 0) -> None:
         self._faith = max(FAITH, horizon)
+        self._gone = Gone()
         self._known: list[Person] = []
         self._time = 0  # ns; of the last frame
         self._last = 0
@@ -86,6 +87,9 @@ class Persons:
         else:
             self._look(frame)
         self._time = frame.start
+        for one in self._known:
+            if not self._lasts(one):
+                self._gone.add(one.begun, frame.start)
         self._known = [one for one in self._known if self._lasts(one)]
         return sorted(self._known, key=lambda one: place(one.box))
 
@@ -94,7 +98,7 @@ class Persons:
 
         The limit must not fall from call to call.
         """
-        return min((one.begun.needs(limit) for one in self._known), default=limit)
+        return self._gone.needs((one.begun for one in self._known), limit)
 
     def _lasts(self, one: Person) -> bool:
         """Whether a person is not forgotten."""

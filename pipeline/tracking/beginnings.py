@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from pipeline.types import SECOND
 
@@ -29,6 +30,10 @@ class Beginnings:
             self.add(time)
         self.add(other.newest)
 
+    def before(self, time: int) -> int:
+        """Returns the last time up to `time` that is known, less 1, or `time` if there is none."""
+        return next((at - 1 for at in reversed(self._times) if at <= time), time)
+
     def needs(self, limit: int) -> int:
         """Returns the last time up to `limit` that was added, less 1, or `limit` if there is none.
 
@@ -38,6 +43,28 @@ class Beginnings:
         while len(self._times) > 1 and self._times[1] <= limit:
             self._times.popleft()
         return min(limit, self._times[0] - 1) if self._times else limit
+
+
+class Gone:
+    """The begins of objects that are no more."""
+
+    def __init__(self) -> None:
+        self._begun: deque[tuple[int, Beginnings]] = deque(maxlen=MOST)
+
+    def add(self, begun: Beginnings, time: int) -> None:
+        """Adds an object that matters no more from `time` on, ns."""
+        self._begun.append((time, begun))
+
+    def needs(self, there: Iterable[Beginnings], limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to know who was there at `limit`.
+
+        `there` are the begins of the objects that are not gone. The limit must not fall from call
+        to call: who was gone by then is forgotten.
+        """
+        while self._begun and self._begun[0][0] <= limit:
+            self._begun.popleft()
+        known = (*there, *(begun for _, begun in self._begun))
+        return min((begun.needs(limit) for begun in known), default=limit)
 
 
 class Confirmations:

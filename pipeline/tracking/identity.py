@@ -48,11 +48,6 @@ class HiddenTracks:
         """The ids of the hidden objects."""
         return frozenset(one.id for one in self._away if not self._leaves(one))
 
-    @property
-    def objects(self) -> Sequence[ActiveTrack]:
-        """The hidden objects, and those that left at the edge."""
-        return self._away
-
     def hide(self, one: ActiveTrack) -> None:
         """Adds a track that ends.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pipeline.tracking.track import FAITH, HIDDEN, Track
@@ -15,6 +15,7 @@ class _Place(NamedTuple):
     box: Box
     seen: int
     rested: int  # when a track last stood still here for long enough
+    needs: int  # from where on a restart must read to know that
 
 
 class StationaryMemory:
@@ -32,34 +33,42 @@ class StationaryMemory:
         self._again: set[tuple[str, int]] = set()  # young tracks of objects that stood still before
 
     def again(
-        self, camera: str, time: int, tracks: Sequence[Track], still: frozenset[int]
+        self,
+        camera: str,
+        time: int,
+        tracks: Sequence[Track],
+        still: frozenset[int],
+        begun: Callable[[int, int], int] = lambda number, time: time,
     ) -> set[int]:
-        """Returns the ids of young tracks at the place of a still object; `still` ids are known."""
+        """Returns the ids of young tracks at the place of a still object; `still` ids are known.
+
+        `begun` is that of the camera's tracker.
+        """
         self._places = {
             key: place
             for key, place in self._places.items()
             if key[0] != camera or self._lasts(place, time)
         }
-        rested: dict[int, int] = {}  # track -> when its object last stood still for long enough
+        rested: dict[int, tuple[int, int]] = {}  # track -> `rested` and `needs` of its place
         for track in tracks:
             if track.id in still:
-                rested[track.id] = time
+                rested[track.id] = time, begun(track.id, time - self._after - HIDDEN)
             elif track.moved(self._after) < self._distance:
-                times = [place.rested for place in self._known(camera, track)]
-                if times:
-                    rested[track.id] = max(times)
+                known = [(place.rested, place.needs) for place in self._known(camera, track)]
+                if known:
+                    rested[track.id] = max(known)
         found = set(rested) - still
         self._again = {key for key in self._again if key[0] != camera}
         self._again |= {(camera, number) for number in found}
         for track in tracks:
             if track.id in rested:
-                self._places[camera, track.id] = _Place(track.box, time, rested[track.id])
+                self._places[camera, track.id] = _Place(track.box, time, *rested[track.id])
         return found
 
     def needs(self, limit: int) -> int:
         """Returns the time, ns, from which on a restart must read to know the places at `limit`."""
-        old = (place.rested for place in self._places.values() if place.rested <= limit)
-        return min((rested - self._after - HIDDEN for rested in old), default=limit)
+        old = (place.needs for place in self._places.values() if place.rested <= limit)
+        return min(old, default=limit)
 
     def _known(self, camera: str, track: Track) -> list[_Place]:
         """The places at which the object of a track may have stood still before."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.tracking.active_track import ActiveTrack, Point
 from pipeline.tracking.appearance import OTHER, clear_looks, unlike
+from pipeline.tracking.beginnings import Gone
 from pipeline.tracking.frame_shape import WIDE
 from pipeline.tracking.identity import HiddenTracks, Meetings
 from pipeline.types import SECOND, Box
@@ -122,6 +123,7 @@ class Tracker:
         self._aspect, self._buffer = aspect, buffer
         self._live: list[ActiveTrack] = []
         self._hidden = HiddenTracks(min(HIDDEN, horizon // 2), aspect)
+        self._gone = Gone()
         self._meetings = Meetings()
         self._rows: Mapping[Box, np.ndarray] = {}  # the looks of the boxes of this update
         self._time: int | None = None
@@ -153,8 +155,12 @@ class Tracker:
 
         The limit must not fall from call to call.
         """
-        known = [*self._live, *self._hidden.objects]
-        return min((one.confirmed.begun.needs(limit) for one in known), default=limit)
+        return self._gone.needs((one.confirmed.begun for one in self._live), limit)
+
+    def begun(self, number: int, time: int) -> int:
+        """Returns the time, ns, from which on a restart must read to know a track at `time`."""
+        found = (one.confirmed.begun for one in self._live if one.id == number)
+        return next((begun.before(time) for begun in found), time)
 
     def update(self, boxes: Sequence[Box], time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.
@@ -207,6 +213,8 @@ class Tracker:
         for one in self._live:
             if one.id in gone:
                 self._hidden.hide(one)
+                if one.told:
+                    self._gone.add(one.confirmed.begun, time + HIDDEN)
         self._live = [one for one in self._live if one.id not in gone]
         self._hidden.forget(time)
         return span

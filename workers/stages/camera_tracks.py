@@ -84,7 +84,7 @@ class CameraTracks:
             if record.start - track.first_seen >= self._still_after
             and track.moved(self._still_after) < self._still_distance
         )
-        again = self._parked.again(record.source, record.start, tracks, still)
+        again = self._parked.again(record.source, record.start, tracks, still, tracker.begun)
         taken = {track.box for track in tracks if track.last_seen == record.start}
         return TrackedFrame(
             source=record.source,
