@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import msgspec
 
 from pipeline.tracking.appearance import SIZE
-from pipeline.types import SECOND, Box, Detections, Progress, ns
+from pipeline.types import SECOND, Box, Detections, Progress, Record, ns
 from tests.actors import POSTURES, Body, person
 from tests.make import SITE, box
 
@@ -28,13 +27,6 @@ MOODS = {  # how sure the detector is: chances of a sure box, of a faint one and
     "gone": (0.0, 0.0, 1.0),
 }
 THINGS = {"car": (0.2, 0.2), "suitcase": (0.06, 0.12)}  # width and height
-
-
-class Film(NamedTuple):
-    """The records of a camera, in order, and the second at which they end."""
-
-    records: list[Detections | Progress]
-    end: float
 
 
 class _Wanderer:
@@ -95,32 +87,34 @@ def _look(chance: random.Random) -> bytes:
     return bytes(chance.randint(0, 20) for _ in range(SIZE))
 
 
-def film(seed: int, seconds: int, begin: float) -> Film:
-    """The film of a seed."""
+def film(seed: int, seconds: int, begin: float) -> list[Record]:
+    """The records of the camera `desk`, in order."""
     chance = random.Random(seed)
     rows = chance.sample((0.45, 0.6, 0.75, 0.9), chance.randint(1, 3))
     some = [_Wanderer(chance, chance.choice(("person", "person", "car")), row) for row in rows]
     if chance.random() < 0.4:
         some.append(_Wanderer(chance, "suitcase", rows[0]))
     gates, gaps = chance.random() < 0.5, chance.random() < 0.3
-    return Film(list(_records(chance, some, (seconds, begin), gates=gates, gaps=gaps)), begin)
+    frames = seconds * FPS
+    return list(_records(chance, some, ns(begin), frames, gates=gates, gaps=gaps))
 
 
 def _records(
     chance: random.Random,
     some: list[_Wanderer],
-    span: tuple[int, float],
+    begin: int,
+    frames: int,
     *,
     gates: bool,
     gaps: bool,
-) -> Iterator[Detections | Progress]:
-    seconds, begin = span
+) -> Iterator[Record]:
     rests, silent = 0, 0
-    for frame in range(seconds * FPS):
+    for frame in range(frames):
         shown = [each.next() for each in some]
         rests = 0 if any(moves for moves, _ in shown) else rests + 1
-        start = ns(begin) + frame * SECOND // FPS + chance.randint(0, SECOND // 50)
-        yield Progress(site=SITE, source="desk", upto=ns(begin) + frame * SECOND // FPS)
+        due = begin + frame * SECOND // FPS
+        start = due + chance.randint(0, SECOND // 50)
+        yield Progress(site=SITE, source="desk", upto=due)
         if gaps and silent <= 0 and chance.random() < 0.005:
             silent = chance.randint(5, 40)
         silent -= 1

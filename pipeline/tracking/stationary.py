@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline.tracking.track import FAITH, HIDDEN, Track
+from pipeline.tracking.beginnings import MOST
+from pipeline.tracking.track import FAITH, Track
 from pipeline.types import Box
 
 
@@ -30,6 +32,8 @@ class StationaryMemory:
         self._after, self._distance, self._horizon = after, distance, horizon
         self._faith = max(FAITH, horizon)
         self._places: dict[tuple[str, int], _Place] = {}  # (camera, track) -> its place
+        self._gone: deque[tuple[int, int]] = deque(maxlen=MOST)  # until when, `needs`
+        self._before: dict[str, int] = {}  # camera -> its last frame, ns
         self._again: set[tuple[str, int]] = set()  # young tracks of objects that stood still before
 
     def again(
@@ -44,15 +48,13 @@ class StationaryMemory:
 
         `begun` is that of the camera's tracker.
         """
-        self._places = {
-            key: place
-            for key, place in self._places.items()
-            if key[0] != camera or self._lasts(place, time)
-        }
+        for key, place in list(self._places.items()):
+            if key[0] == camera and not self._lasts(place, time):
+                self._gone.append((time, self._places.pop(key).needs))
         rested: dict[int, tuple[int, int]] = {}  # track -> `rested` and `needs` of its place
         for track in tracks:
             if track.id in still:
-                rested[track.id] = time, begun(track.id, time - self._after - HIDDEN)
+                rested[track.id] = time, begun(track.id, time - self._after)
             elif track.moved(self._after) < self._distance:
                 known = [(place.rested, place.needs) for place in self._known(camera, track)]
                 if known:
@@ -62,13 +64,26 @@ class StationaryMemory:
         self._again |= {(camera, number) for number in found}
         for track in tracks:
             if track.id in rested:
-                self._places[camera, track.id] = _Place(track.box, time, *rested[track.id])
+                self._keep((camera, track.id), _Place(track.box, time, *rested[track.id]))
+        self._before[camera] = time
         return found
 
+    def _keep(self, key: tuple[str, int], place: _Place) -> None:
+        old = self._places.get(key)
+        stood = old is not None and old.rested == self._before[key[0]]  # it still stands there
+        if old is not None and not stood and old.needs != place.needs:
+            self._gone.append((place.seen, old.needs))
+        self._places[key] = place
+
     def needs(self, limit: int) -> int:
-        """Returns the time, ns, from which on a restart must read to know the places at `limit`."""
-        old = (place.needs for place in self._places.values() if place.rested <= limit)
-        return min(old, default=limit)
+        """Returns the time, ns, from which on a restart must read to know the places at `limit`.
+
+        It must know as well who was there `after` ns before. The limit must not fall from call to
+        call.
+        """
+        self._gone = deque((each for each in self._gone if each[0] > limit), maxlen=MOST)
+        places = (place.needs for place in self._places.values())
+        return min(limit, *places, *(needs for _, needs in self._gone))
 
     def _known(self, camera: str, track: Track) -> list[_Place]:
         """The places at which the object of a track may have stood still before."""

@@ -52,8 +52,9 @@ class CameraTracks:
 
         The limit must not fall from call to call.
         """
-        trackers = (tracker.needs(limit) for tracker in self._trackers.values())
-        return min(self._parked.needs(limit), *trackers, limit)
+        stood = limit - self._still_after  # who stands still at the limit was there by then
+        trackers = (tracker.needs(stood) for tracker in self._trackers.values())
+        return min(self._parked.needs(limit), *trackers, stood)
 
     def see(self, record: Detections) -> TrackedFrame | None:
         """Returns the tracks after this frame; None if it is of no use."""

@@ -137,10 +137,11 @@ class SiteState:
     def floor(self) -> int:
         """Records that end at or before this cannot change any result. Ns.
 
-        It lies before the horizon, so that a restart knows who was there then: who was hidden or
-        stood still then was seen before it, and so was the begin of what was faint then.
+        What is still to be judged is a window long and depends on one horizon before it. Who was
+        there at the begin of that may have been hidden, faint or still: a restart must read on from
+        where it knows them.
         """
-        limit = self._aligner.floor - max(HIDDEN, self._plan.still_after)
+        limit = self._aligner.floor - self._plan.size - HIDDEN
         knows = (self._tracks, self._gate, *self._behaviours.values())
         return max(self._floor, min(each.needs(limit) for each in knows))
 
