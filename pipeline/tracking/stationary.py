@@ -82,8 +82,8 @@ class StationaryMemory:
         call.
         """
         self._gone = deque((each for each in self._gone if each[0] > limit), maxlen=MOST)
-        places = (place.needs for place in self._places.values())
-        return min(limit, *places, *(needs for _, needs in self._gone))
+        places = [place.needs for place in self._places.values()]
+        return min([limit, *places, *(needs for _, needs in self._gone)])
 
     def _known(self, camera: str, track: Track) -> list[_Place]:
         """The places at which the object of a track may have stood still before."""

@@ -54,7 +54,7 @@ class CameraTracks:
         """
         stood = limit - self._still_after  # who stands still at the limit was there by then
         trackers = (tracker.needs(stood) for tracker in self._trackers.values())
-        return min(self._parked.needs(limit), *trackers, stood)
+        return min([self._parked.needs(limit), *trackers, stood])
 
     def see(self, record: Detections) -> TrackedFrame | None:
         """Returns the tracks after this frame; None if it is of no use."""
