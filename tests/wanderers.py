@@ -65,7 +65,7 @@ class _Wanderer:
         self._mood = chance.choice(tuple(MOODS))
         self._weak = chance.random() < 0.3
         walks = chance.random() < 0.4
-        self._step = chance.choice((-0.02, -0.01, 0.01, 0.02)) if walks else 0.0
+        self._step = chance.choice((-0.06, -0.02, -0.01, 0.01, 0.02, 0.06)) if walks else 0.0
         if self._mood == "gone" and chance.random() < 0.3:  # another one comes
             self._x = chance.uniform(0.1, 0.9)
         self._goal = POSTURES["stands" if walks else chance.choice(sorted(POSTURES))]
