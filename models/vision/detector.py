@@ -111,7 +111,7 @@ class Detector:
         opened = self._opened(model, of) if fitted and tuple(providers) == ("cpu",) else None
         self._open = opened is not None
         self._session = opened or self._session
-        cores = min(len(os.sched_getaffinity(0)), MOST_LANES) if alone and self._batch == 1 else 1
+        cores = min(len(os.sched_getaffinity(0)), MOST_LANES) if alone else 1
         self._inputs = [
             _Input(self._size, self._batch, dtype, self._family.preprocess, step=STEP * self._open)
             for _ in range(cores)

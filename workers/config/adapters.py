@@ -21,7 +21,8 @@ class Adapter(msgspec.Struct, frozen=True):
     """The module of a kind of model, and its providers; `several`: it may use more than one.
 
     `weights` are the registered models that are of this kind; a path may be given for each kind.
-    `package` is what it imports if that comes with an extra of ours, `extra`.
+    `package` is what it imports if that comes with an extra of ours, `extra`. `apart`: on the CPU
+    with `threads` 0, one thread computes a result, on however many cores.
     """
 
     module: str
@@ -30,13 +31,14 @@ class Adapter(msgspec.Struct, frozen=True):
     weights: tuple[str, ...] = ()
     package: str = ""
     extra: str = ""
+    apart: bool = False
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
 _SEEING = tuple(weights.name for weights in DETECTORS)
 _DETECTORS = {
-    "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
-    "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
+    "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING, apart=True),
+    "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING, apart=True),
     "ultralytics": Adapter(
         "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
     ),

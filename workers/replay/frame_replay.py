@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from functools import partial
 
 import msgspec
@@ -23,6 +24,7 @@ from workers.bus.history import History
 from workers.replay.observation_replay import Line, Rejudged, seconds_within
 from workers.replay.sent_alerts import overlapping
 from workers.stages.encoders import Encoders
+from workers.stored.at_once import AtOnce
 from workers.stored.chunks import (
     Chunk,
     Missing,
@@ -108,10 +110,11 @@ class FrameJudging:
         end = self._until + longest
         self._observed = Observed.between(stored, begin, end)
         chunks = chunks_between(self._config, stored, begin, end)
-        for batch in self._pace.batches(chunks, _time_of):
-            if self._reaches(batch) >= self._until and self._done():
-                break
-            self._judge(batch)
+        with closing(AtOnce()) as at_once:
+            for batch in self._pace.batches(chunks, _time_of):
+                if self._reaches(batch) >= self._until and self._done():
+                    break
+                self._judge(batch, at_once)
         if not self._firsts:
             msg = (
                 "no frame, sound or report of that time is stored: they are kept for "
@@ -148,7 +151,7 @@ class FrameJudging:
     def _done(self) -> bool:
         return all(floor >= self._until for line in self._lines.values() for floor in line.floors)
 
-    def _judge(self, batch: list[Chunk]) -> None:
+    def _judge(self, batch: list[Chunk], at_once: AtOnce) -> None:
         touched: dict[int, Line] = {}
         for chunk in batch:
             self.entries += 1
@@ -159,7 +162,7 @@ class FrameJudging:
             line = touched[number] = self._lines[number]
             self._publish(line, site, chunk)
         for line in touched.values():
-            line.run()
+            line.run(at_once)
             self._alerts += line.alerts()
 
     def _publish(self, line: Line, site: str, chunk: Chunk) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import DecodeError
 from pipeline.host import pack, site_hash, unpack
 from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Entry, Reader
-from pipeline.run import Runner, drain
+from pipeline.run import DoAll, Runner, drain
 from pipeline.stages import JUDGES
 from pipeline.types import ROSTER_EVERY, SECOND, Alert, Anomaly, Record, event_start, ns
 from workers import graph
@@ -245,10 +245,10 @@ class Line:
         self._alerts = self.bus.reader(topics.ALERTS, "rejudge")
         self._anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
 
-    def run(self) -> None:
-        """Runs the stages over all that was published."""
+    def run(self, at_once: DoAll | None = None) -> None:
+        """Runs the stages over all that was published; `at_once` is that of `drain`."""
         self.bus.flush()
-        drain(self._runners)
+        drain(self._runners, at_once=at_once)
 
     def alerts(self) -> list[Alert]:
         """The revisions that were made since the last call."""

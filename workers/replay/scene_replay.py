@@ -1,4 +1,8 @@
-"""Replays a recorded scene through the whole graph, in one thread; always the same bytes."""
+"""Replays a recorded scene through the whole graph; always the same bytes.
+
+Media are read ahead in a thread. The stages that read media work at the same time. What they make
+is published in the order of the stages, so it is in the same order each time.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,12 @@ from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stored.ahead import Ahead
+from workers.stored.at_once import AtOnce
 
 R = TypeVar("R", bound=Record)
 
-SLICE = SECOND // 2  # ns of event time published before the stages run
+SLICE = SECOND // 2  # ns of event time published before the stages run, where time is kept
+FAST_SLICE = 2 * SECOND  # the same where no time is kept: many frames keep every core busy
 SLICES_AHEAD = 4  # slices that are decoded while the stages run
 
 
@@ -100,7 +106,7 @@ def replay(
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
     records = scene_records(scene, config.sites[scene.site], status=status, film=study.film)
-    ahead = Ahead(slices_of(records), SLICES_AHEAD)
+    ahead = Ahead(slices_of(records, SLICE if speed else FAST_SLICE), SLICES_AHEAD)
     slices = iter(ahead)
 
     def pump() -> bool:
@@ -115,8 +121,8 @@ def replay(
             return True
         return False
 
-    with closing(ahead):
-        drain(runners, pump)
+    with closing(ahead), closing(AtOnce()) as at_once:
+        drain(runners, pump, at_once)
     alerts.extend(new_records(reader, Alert))
     for runner in runners:
         runner.close()
@@ -125,9 +131,9 @@ def replay(
 
 
 def slices_of(
-    records: Iterator[tuple[str, Record]],
+    records: Iterator[tuple[str, Record]], lasts: int = SLICE
 ) -> Iterator[tuple[int, list[tuple[str, Record]]]]:
-    """Groups records into slices of `SLICE` event time, so that memory stays bounded."""
+    """Groups records into slices of `lasts` ns of event time, so that memory stays bounded."""
     held: list[tuple[str, Record]] = []
     end = 0
     for topic, record in records:
@@ -136,7 +142,7 @@ def slices_of(
             yield end, held
             held = []
         if not held:
-            end = start // SLICE * SLICE + SLICE
+            end = start // lasts * lasts + lasts
         held.append((topic, record))
     if held:
         yield end, held

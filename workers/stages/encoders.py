@@ -45,7 +45,8 @@ def load_encoders(
     """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
     With `recorded`, a number of threads that the config leaves open is `RECORDED_THREADS`, so that
-    a replay gives the same bytes on every machine. `needed` are the encoders that the config needs
+    a replay gives the same bytes on every machine; a model that has one thread for each result
+    keeps the open number. `needed` are the encoders that the config needs
     (`needed_encoders`): the others are neither loaded nor downloaded. Without the text model, a
     report has no embedding.
     """
@@ -112,13 +113,20 @@ def adapted(part: str, model: schema.Model) -> Model:
 
 
 def _fixed(settings: schema.Models) -> schema.Models:
-    """The same models with `RECORDED_THREADS` where the number of threads is left open."""
+    """The same models with `RECORDED_THREADS` where the number of threads decides the bytes."""
+    models = {name: getattr(settings, name) for name in settings.__struct_fields__}
     fixed = {
         name: msgspec.structs.replace(model, threads=RECORDED_THREADS)
-        for name in settings.__struct_fields__
-        if not (model := getattr(settings, name)).threads
+        for name, model in models.items()
+        if not model.threads and not _apart(name, model)
     }
     return msgspec.structs.replace(settings, **fixed)
+
+
+def _apart(part: str, model: schema.Model) -> bool:
+    """Whether one thread computes a result, on however many cores."""
+    adapter = ADAPTERS[part].get(model.kind)
+    return adapter is not None and adapter.apart and model.providers == ("cpu",)
 
 
 def _folder(model: schema.Model) -> Path:
