@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from pipeline import codec, topics, trace
@@ -40,9 +40,6 @@ KINDS: Mapping[str, tuple[type[Record], ...]] = {  # the record types of each to
     topics.ALERTS: (Alert,),
     topics.CONFIGS: (SiteConfig,),
 }
-
-
-DoAll = Callable[[Sequence[Callable[[], None]]], None]  # calls all, at the same time if it can
 
 
 @runtime_checkable
@@ -107,14 +104,6 @@ def step(runner: Runner, wait: float = 0.0) -> int:
     """
     runner.answered = 0
     entries = _polled(runner, wait)
-    for entry, made, hop in _made(runner, entries):
-        _publish(runner, entry, made, hop)
-    _settle(runner, entries)
-    return len(entries)
-
-
-def _made(runner: Runner, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Record, str]]:
-    """Yields what the stage makes of the entries: each record with its entry and its trace."""
     read = [(entry, _read(runner, entry)) for entry in entries]
     wanted = [
         (entry, record)
@@ -126,16 +115,12 @@ def _made(runner: Runner, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Rec
     for entry, record in read:
         hop = trace.child(entry.trace, runner.group)
         try:
-            answers = _answers(runner, entry, record, inferred)
+            for made in _answers(runner, entry, record, inferred):
+                _publish(runner, entry, made, hop)
         except Exception as error:
-            error.add_note(_place(runner, entry))
+            error.add_note(f"{runner.topic}/{entry.partition}@{entry.offset}")
             raise
-        yield from ((entry, made, hop) for made in answers)
         runner.answered += 1
-
-
-def _settle(runner: Runner, entries: Sequence[Entry]) -> None:
-    """Flushes the bus and commits the entries."""
     runner.settling = True
     try:
         if entries:
@@ -144,10 +129,7 @@ def _settle(runner: Runner, entries: Sequence[Entry]) -> None:
             _commit(runner, partition)
     finally:
         runner.settling = False
-
-
-def _place(runner: Runner, entry: Entry) -> str:
-    return f"{runner.topic}/{entry.partition}@{entry.offset}"
+    return len(entries)
 
 
 def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
@@ -155,22 +137,19 @@ def _publish(runner: Runner, entry: Entry, made: Record, hop: str) -> None:
 
     Otherwise it would fail again after every restart, and the partition would never advance.
     """
+    topic, value = _topic_of(made, runner.out), codec.encode(made)
+    if len(value) > most_bytes(topic, runner.max_bytes):
+        reason = (
+            f"the answer of {runner.group}, {type(made).__name__}, has {len(value)} bytes, and a "
+            f"record has {runner.max_bytes} at most"
+        )
+        made = dead_letter(
+            site=made.site, source=made.source, topic=runner.topic, entry=entry, reason=reason
+        )
+        topic, value = topics.DEAD, codec.encode(made)
+    runner.settling = True  # a large buffer is flushed here, which may wait
     try:
-        topic, value = _topic_of(made, runner.out), codec.encode(made)
-        if len(value) > most_bytes(topic, runner.max_bytes):
-            reason = (
-                f"the answer of {runner.group}, {type(made).__name__}, has {len(value)} bytes, and "
-                f"a record has {runner.max_bytes} at most"
-            )
-            made = dead_letter(
-                site=made.site, source=made.source, topic=runner.topic, entry=entry, reason=reason
-            )
-            topic, value = topics.DEAD, codec.encode(made)
-        runner.settling = True  # a large buffer is flushed here, which may wait
         runner.bus.publish(topic, topics.key_of(topic, made), value, hop)
-    except Exception as error:
-        error.add_note(_place(runner, entry))
-        raise
     finally:
         runner.settling = False
 
@@ -204,66 +183,24 @@ def decoded(entry: Entry, topic: str, max_bytes: int = MAX_RECORD_BYTES) -> Reco
     return record
 
 
-def drain(
-    runners: Sequence[Runner],
-    pump: Callable[[], bool] = lambda: False,
-    at_once: DoAll | None = None,
-) -> int:
+class Steps(Protocol):
+    """A runner of a stage, as `drain` sees it."""
+
+    def step(self) -> int: ...
+
+
+def drain(runners: Sequence[Steps], pump: Callable[[], bool] = lambda: False) -> int:
     """Steps the runners round robin until nothing moves; returns the number of entries processed.
 
     When nothing moves, `pump` publishes (and flushes) the next slice of a recording and returns
     whether there was one. One thread and no clock: the same slices give the same turns every time.
-    With `at_once`, runners that do not read each other's output work at the same time, in threads
-    of it. The bus is used by the calling thread alone, and every topic has the same entries in the
-    same order as without.
     """
-    groups = [[runner] for runner in runners] if at_once is None else _independent(runners)
     total = 0
     while True:
-        moved = sum(_turn(group, at_once) for group in groups)
+        moved = sum(runner.step() for runner in runners)
         total += moved
         if not moved and not pump():
             return total
-
-
-def _independent(runners: Sequence[Runner]) -> list[list[Runner]]:
-    """The runners in their order; none reads what another one of its group writes."""
-    groups: list[list[Runner]] = []
-    for runner in runners:
-        if groups and runner.topic not in {before.out for before in groups[-1]}:
-            groups[-1].append(runner)
-        else:
-            groups.append([runner])
-    return groups
-
-
-def _turn(group: Sequence[Runner], at_once: DoAll | None) -> int:
-    """Runs one turn of each runner of a group; returns the number of entries processed."""
-    if at_once is None or len(group) == 1:
-        return sum(runner.step() for runner in group)
-    works = [_Work(runner) for runner in group]
-    at_once([work.run for work in works if work.entries])
-    for work in works:
-        work.publish()
-    return sum(len(work.entries) for work in works)
-
-
-class _Work:
-    """One turn of a runner in three parts; only `run` may be called by another thread."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        runner.answered = 0
-        self.entries = _polled(runner, wait=0.0)
-        self._done: list[tuple[Entry, Record, str]] = []
-
-    def run(self) -> None:
-        self._done = list(_made(self._runner, self.entries))
-
-    def publish(self) -> None:
-        for entry, made, hop in self._done:
-            _publish(self._runner, entry, made, hop)
-        _settle(self._runner, self.entries)
 
 
 def _polled(runner: Runner, wait: float) -> list[Entry]:
