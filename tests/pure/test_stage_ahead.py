@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 
@@ -107,6 +108,7 @@ def test_stages_that_share_a_lock_work_one_after_the_other() -> None:
 
     def alone() -> None:
         assert inside.acquire(blocking=False)
+        time.sleep(0.001)
         inside.release()
 
     lock = threading.Lock()
@@ -152,6 +154,8 @@ def test_what_is_closed_does_no_more() -> None:
     assert begun.wait(20)
     closing_ = threading.Thread(target=stage.close)
     closing_.start()
+    time.sleep(0.2)  # now it is closed, but for the poll that has begun
     go_on.set()
     closing_.join(20)
-    assert len(polls) < SLICES
+    assert not closing_.is_alive()
+    assert len(polls) == 1
