@@ -19,7 +19,7 @@ from pipeline.stages import ALL_STAGES, TABLE
 from workers.config.adapters import ADAPTERS
 from workers.stages.absent_encoders import QUIET, guard, no_embedding
 
-RECORDED_THREADS = 2
+RECORDED_THREADS = 1
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
