@@ -68,8 +68,12 @@ ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> k
         )
     },
     "pose": {
-        "movenet": Adapter("models.vision.movenet", ("cpu",), weights=("movenet_lightning_int8",)),
-        "blazepose": Adapter("models.vision.blazepose", ("cpu",), weights=("blazepose",)),
+        "movenet": Adapter(
+            "models.vision.movenet", ("cpu",), weights=("movenet_lightning_int8",), recorded=1
+        ),
+        "blazepose": Adapter(
+            "models.vision.blazepose", ("cpu",), weights=("blazepose",), recorded=1
+        ),
     },
 }
 
