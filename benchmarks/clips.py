@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import structs
@@ -36,6 +37,14 @@ CONFIG = Config(
 def models() -> Encoders:
     """The models of the vision stage."""
     return load_encoders(CONFIG.models, recorded=True, needed=("detector", "pose"))
+
+
+SHOWN = {"plaza": ("vehicle-at-rest",)}  # a van and a car stand on that square all along
+
+
+def beyond_shown(site: str, labels: Iterable[str]) -> tuple[str, ...]:
+    """The labels of an alert that the video of a composed site does not truly show all along."""
+    return tuple(label for label in labels if label not in SHOWN.get(site, ()))
 
 
 def with_behaviours(config: Config) -> Config:

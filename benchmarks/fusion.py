@@ -23,7 +23,7 @@ from typing import Any
 
 from msgspec import structs
 
-from benchmarks.clips import with_behaviours
+from benchmarks.clips import beyond_shown, with_behaviours
 from models.fusion import features
 from models.fusion.learned_head import SHIPPED_FOLDER, LearnedHead
 from models.fusion.noisy_or import NoisyOr
@@ -145,9 +145,10 @@ def quiet(config: Path, scenes: list[Path], head: Path, *, behaviours: bool = Fa
     jobs = [str(scene) for scene in scenes]
     with pool(_ready, str(config), head, behaviours) as workers:
         for name, alerts in zip(jobs, workers.map(_alerts, jobs), strict=True):
-            for rules, labels, score in alerts:
+            for site, rules, labels, score in alerts:
                 by = "head" if "learned" in rules else "rules"
                 by = "behaviours" if not {*labels}.isdisjoint(BEHAVIOURS) else by
+                by = by if beyond_shown(site, labels) else "shown"
                 told[by] += 1
                 print(
                     f"  {Path(name).stem}: {by}: {', '.join(labels)} {score} ({', '.join(rules)})"
@@ -156,7 +157,11 @@ def quiet(config: Path, scenes: list[Path], head: Path, *, behaviours: bool = Fa
     print(
         f"{hours:.2f} h of quiet scenes: {told['head']} false alerts with the fusion head in them "
         f"(aim: at most 1 an hour), {told['rules']} by rules alone, "
-        + (f"{told['behaviours']} with behaviours" if behaviours else "behaviours off")
+        + (
+            f"{told['behaviours']} with behaviours; {told['shown']} told what the video shows"
+            if behaviours
+            else "behaviours off"
+        )
     )
 
 
@@ -172,12 +177,12 @@ def _ready(config: str, head: Path, behaviours: bool) -> None:
     ]
 
 
-def _alerts(scene: str) -> list[tuple[tuple[str, ...], tuple[str, ...], float]]:
+def _alerts(scene: str) -> list[tuple[str, tuple[str, ...], tuple[str, ...], float]]:
     settings, encoders, films, head = _ours
     study = ReplayOptions(heads=dict.fromkeys(settings.sites, head), film=films)
     done = replay(settings, load_scene(Path(scene)), encoders, study=study)
     last = {alert.id: alert for alert in done.alerts}
-    return [(alert.rules, alert.labels, alert.score) for alert in last.values()]
+    return [(alert.site, alert.rules, alert.labels, alert.score) for alert in last.values()]
 
 
 if __name__ == "__main__":

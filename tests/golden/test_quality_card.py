@@ -76,6 +76,16 @@ def test_an_alert_is_false_if_no_truth_is_near_and_its_last_revision_counts() ->
     assert seen.invented == (("scenes", "glass"),)
 
 
+def test_what_a_video_shows_all_along_is_no_false_alert() -> None:
+    parked = make.alert(id="a", site="plaza", label="vehicle-at-rest", labels=("vehicle-at-rest",))
+    both = msgspec.structs.replace(parked, id="b", labels=("siren", "vehicle-at-rest"))
+    elsewhere = msgspec.structs.replace(parked, id="c", site="office")
+    assert of_scene([], [parked, both, elsewhere]).invented == (
+        ("scenes", "siren"),
+        ("scenes", "vehicle-at-rest"),
+    )
+
+
 def test_figures_are_sums_over_scenes_and_clips() -> None:
     made = card(
         [
