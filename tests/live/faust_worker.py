@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -30,14 +31,19 @@ from workers.stages.vision import VisionStage
 WAIT = 0.25  # s
 
 
+CRAWL = 0.25  # s a frame
+
+
 class Seen:
     """One Detections a frame, without looking; holds `lag` s of every site's frames."""
 
-    def __init__(self, lag: float, slow: float, fail_at: int) -> None:
-        self._lag, self._slow, self._fail_at = lag, slow, fail_at
+    def __init__(self, lag: float, slow: float, fail_at: int, crawls: Path | None = None) -> None:
+        self._lag, self._slow, self._fail_at, self._crawls = lag, slow, fail_at, crawls
 
     def infer(self, batch: Sequence[Record]) -> Sequence[None]:
-        time.sleep(self._slow * len(batch))
+        for _ in batch:
+            crawls = self._crawls is not None and self._crawls.exists()
+            time.sleep(CRAWL if crawls else self._slow)
         if any(isinstance(one, FrameChunk) and one.seq == self._fail_at for one in batch):
             msg = "a detector with a defect"
             raise ValueError(msg)
@@ -83,7 +89,7 @@ class Slow:
 def main() -> int:
     given = _given()
     settings = schema.KafkaBus(brokers=(given.broker,), prefix=given.prefix)
-    stage: Stage = Seen(given.lag, given.slow, given.fail_at)
+    stage: Stage = Seen(given.lag, given.slow, given.fail_at, given.crawls)
     if given.pictures:
         stage = VisionStage(Slow(given.slow), policy="all")
     supervisor, bus = Supervisor(), KafkaBus(settings)
@@ -125,6 +131,7 @@ def _given() -> argparse.Namespace:
     parser.add_argument("prefix")
     parser.add_argument("--lag", type=float, default=0.0, help="s of frames that are held")
     parser.add_argument("--slow", type=float, default=0.0, help="s a frame")
+    parser.add_argument("--crawls", type=Path, help=f"{CRAWL} s a frame while this file is there")
     parser.add_argument("--fail-at", type=int, default=-1, help="seq of a frame")
     parser.add_argument("--bound", type=int, default=0, help="bytes that wait in the reader")
     parser.add_argument("--limit", type=int, default=64, help="entries a step")

@@ -168,12 +168,13 @@ def test_it_goes_on_where_it_was_when_it_is_stopped_and_started(place: Place) ->
 
 
 def test_after_a_kill_nothing_is_lost_and_what_is_repeated_is_in_order(
-    place: Place, start: Start
+    place: Place, start: Start, tmp_path: Path
 ) -> None:
-    sent = frames(60)
+    crawls, sent = tmp_path / "crawls", frames(60)
     place.publish(sent)
-    worker = start("--lag", "5", "--slow", "0.01", "--limit", "16")
+    worker = start("--lag", "5", "--slow", "0.005", "--limit", "8", "--crawls", str(crawls))
     eventually(lambda: len(place.committed()) and place.count() > 300, within=SETTLED)
+    crawls.touch()
     worker.kill()
     worker.wait()
     answered, committed = place.answered(), place.committed()
@@ -191,9 +192,11 @@ def test_after_a_kill_nothing_is_lost_and_what_is_repeated_is_in_order(
 
 
 def test_two_workers_share_the_cameras_and_neither_loses_or_repeats_a_frame(
-    place: Place, start: Start
+    place: Place, start: Start, tmp_path: Path
 ) -> None:
-    slow = ("--slow", "0.01", "--limit", "16")
+    crawls = tmp_path / "crawls"
+    crawls.touch()
+    slow = ("--slow", "0.005", "--limit", "8", "--crawls", str(crawls))
     sent = frames(100)
     place.publish(sent)
     first = start(*slow)
@@ -202,10 +205,13 @@ def test_two_workers_share_the_cameras_and_neither_loses_or_repeats_a_frame(
     assert place.count() < len(sent), "it came amid the work of the first"
     sent += frames(50, first=100)
     place.publish(sent[800:])
+    crawls.unlink()
     eventually(lambda: place.count() > 600, within=SETTLED)
+    crawls.touch()
     first.terminate()
     assert place.count() < len(sent), "and that left amid the work"
     assert first.wait(20) == 0
+    crawls.unlink()
     eventually(lambda: place.count() >= len(sent), within=SETTLED)
     second.terminate()
     assert second.wait(20) == 0
