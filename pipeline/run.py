@@ -183,7 +183,13 @@ def decoded(entry: Entry, topic: str, max_bytes: int = MAX_RECORD_BYTES) -> Reco
     return record
 
 
-def drain(runners: Sequence[Runner], pump: Callable[[], bool] = lambda: False) -> int:
+class Steps(Protocol):
+    """A runner of a stage, as `drain` sees it."""
+
+    def step(self) -> int: ...
+
+
+def drain(runners: Sequence[Steps], pump: Callable[[], bool] = lambda: False) -> int:
     """Steps the runners round robin until nothing moves; returns the number of entries processed.
 
     When nothing moves, `pump` publishes (and flushes) the next slice of a recording and returns

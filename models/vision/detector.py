@@ -58,9 +58,10 @@ class Detector:
     Boxes are fractions of the picture, rounded to 1e-3, best first. A graph with a fixed batch size
     runs picture by picture; one with an open batch axis runs up to `max_batch` at once. `fitted`: a
     YOLOX graph on the CPU looks at the picture without the padding of its square. With
-    `threads` 0, the CPU runs a picture on each core at once. `side` in px is that of an input whose
-    size the file leaves open. Not thread-safe. Raises WeightsError for a missing, broken or foreign
-    file, OutsideError for a provider that this machine lacks, ConfigError for an unknown one.
+    `threads` 0, the CPU runs single pictures, one on each core at once. `side` in px is that of an
+    input whose size the file leaves open. Not thread-safe. Raises WeightsError for a missing,
+    broken or foreign file, OutsideError for a provider that this machine lacks, ConfigError for an
+    unknown one.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Detector:
         self._input = entry.name
         dtype = np.float16 if entry.type == "tensor(float16)" else np.float32
         batch, _, height, width = entry.shape
-        self._batch = 1 if isinstance(batch, int) else max_batch
+        self._batch = 1 if isinstance(batch, int) or alone else max_batch
         if isinstance(batch, int) and batch != 1:
             msg = f"{self._path.name}: fixed batch of {batch}; export it with 1 or open"
             raise WeightsError(msg)
@@ -111,7 +112,7 @@ class Detector:
         opened = self._opened(model, of) if fitted and tuple(providers) == ("cpu",) else None
         self._open = opened is not None
         self._session = opened or self._session
-        cores = min(len(os.sched_getaffinity(0)), MOST_LANES) if alone and self._batch == 1 else 1
+        cores = min(len(os.sched_getaffinity(0)), MOST_LANES) if alone else 1
         self._inputs = [
             _Input(self._size, self._batch, dtype, self._family.preprocess, step=STEP * self._open)
             for _ in range(cores)

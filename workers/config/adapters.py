@@ -16,12 +16,16 @@ from pipeline.config.fields import PROVIDERS
 from pipeline.config.problem import Problem, Way, known_only
 from pipeline.config.schema import Model, Models
 
+RECORDED_THREADS = 2  # in a replay, where nothing better is known
+
 
 class Adapter(msgspec.Struct, frozen=True):
     """The module of a kind of model, and its providers; `several`: it may use more than one.
 
     `weights` are the registered models that are of this kind; a path may be given for each kind.
-    `package` is what it imports if that comes with an extra of ours, `extra`.
+    `package` is what it imports if that comes with an extra of ours, `extra`. `recorded` is its
+    number of threads on the CPU in a replay, where the config leaves it open. The bytes must not
+    depend on the machine: with 0, one thread computes each result, on however many cores.
     """
 
     module: str
@@ -30,13 +34,14 @@ class Adapter(msgspec.Struct, frozen=True):
     weights: tuple[str, ...] = ()
     package: str = ""
     extra: str = ""
+    recorded: int = RECORDED_THREADS
 
 
 ONNX, GPU = tuple(PROVIDERS), ("cpu", "cuda")
 _SEEING = tuple(weights.name for weights in DETECTORS)
 _DETECTORS = {
-    "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
-    "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING),
+    "yolox": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING, recorded=0),
+    "onnx": Adapter("models.vision.detector", ONNX, several=True, weights=_SEEING, recorded=0),
     "ultralytics": Adapter(
         "models.vision.ultralytics_detector", ONNX, package="ultralytics", extra="ultralytics"
     ),
@@ -46,21 +51,29 @@ ADAPTERS: Mapping[str, Mapping[str, Adapter]] = {  # setting below `models` -> k
     "detector_high": _DETECTORS,
     "speech": {
         "faster-whisper": Adapter(
-            "models.hearing.speech", GPU, weights=("faster-whisper-tiny.en",)
+            "models.hearing.speech", GPU, weights=("faster-whisper-tiny.en",), recorded=1
         ),
         "openai-whisper": Adapter(
             "models.hearing.openai_speech", GPU, package="whisper", extra="whisper"
         ),
     },
-    "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",), weights=("yamnet",))},
+    "sound": {"yamnet": Adapter("models.hearing.sound", ("cpu",), weights=("yamnet",), recorded=1)},
     "text": {
         "minilm": Adapter(
-            "models.language.text", ONNX, several=True, weights=("all-MiniLM-L6-v2-int8",)
+            "models.language.text",
+            ONNX,
+            several=True,
+            weights=("all-MiniLM-L6-v2-int8",),
+            recorded=1,
         )
     },
     "pose": {
-        "movenet": Adapter("models.vision.movenet", ("cpu",), weights=("movenet_lightning_int8",)),
-        "blazepose": Adapter("models.vision.blazepose", ("cpu",), weights=("blazepose",)),
+        "movenet": Adapter(
+            "models.vision.movenet", ("cpu",), weights=("movenet_lightning_int8",), recorded=1
+        ),
+        "blazepose": Adapter(
+            "models.vision.blazepose", ("cpu",), weights=("blazepose",), recorded=1
+        ),
     },
 }
 

@@ -7,9 +7,10 @@ lost again, as capture has said so in the same topics.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from threading import Lock
 
 import msgspec
 
@@ -34,6 +35,10 @@ from workers.stored.chunks import (
 )
 from workers.stored.pace import Pace
 from workers.stored.selection import Selection
+from workers.stored.stage_ahead import Published
+
+# batches that are read ahead of those that are judged, for one camera; with more, fewer
+BATCHES_AHEAD, LEAST_AHEAD = 32, 4
 
 
 class FramesJudged(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,13 @@ class FramesJudged(msgspec.Struct, frozen=True, kw_only=True):
             yield f"  {source}: live had no time to look at {n} frames, which are looked at here"
         for source in sorted(self.behind):
             yield f"  {source}: live was too far behind to hear everything, which is heard here"
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    """Some chunks, and what is published for them by the number of the line."""
+
+    chunks: Sequence[Chunk]
+    entries: Mapping[int, Sequence[Published]]
 
 
 class FrameJudging:
@@ -90,8 +102,10 @@ class FrameJudging:
             recorded=recorded,
             sites=selected.sites,
             stages=ALL_STAGES,
+            locks={name: Lock() for name in ALL_STAGES},
         )
         self._lines: dict[int, Line] = {}
+        self._begun: set[int] = set()  # numbers of the lines that have judged something
         self._alerts: list[Alert] = []
         self._firsts: dict[str, int] = {}  # topic -> start of its first chunk, ns
         self._instead: Counter[str] = Counter()  # topic -> observations that stand for chunks
@@ -108,10 +122,14 @@ class FrameJudging:
         end = self._until + longest
         self._observed = Observed.between(stored, begin, end)
         chunks = chunks_between(self._config, stored, begin, end)
-        for batch in self._pace.batches(chunks, _time_of):
-            if self._reaches(batch) >= self._until and self._done():
-                break
-            self._judge(batch)
+        try:
+            for batch in self._given(self._pace.batches(chunks, _time_of)):
+                if self._reaches(batch.chunks) >= self._until and self._done():
+                    break
+                self._judge(batch)
+        finally:
+            for line in self._lines.values():
+                line.close()
         if not self._firsts:
             msg = (
                 "no frame, sound or report of that time is stored: they are kept for "
@@ -141,39 +159,78 @@ class FrameJudging:
             missing=self._missing,
         )
 
-    def _reaches(self, batch: list[Chunk]) -> int:
+    def _reaches(self, batch: Sequence[Chunk]) -> int:
         times = [event_start(chunk.record) for chunk in batch if chunk.record is not None]
         return min(times, default=0)
 
     def _done(self) -> bool:
-        return all(floor >= self._until for line in self._lines.values() for floor in line.floors)
+        begun = [self._lines[number] for number in self._begun]
+        return all(floor >= self._until for line in begun for floor in line.floors)
 
-    def _judge(self, batch: list[Chunk]) -> None:
-        touched: dict[int, Line] = {}
-        for chunk in batch:
+    def _given(self, batches: Iterable[Sequence[Chunk]]) -> Iterator[_Batch]:
+        """Yields the batches; the stages that work ahead have got some more of them then."""
+        cameras = sum(len(site.cameras) for site in self._config.sites.values())
+        most = max(LEAST_AHEAD, BATCHES_AHEAD // max(1, cameras))
+        ahead = 0 if self._pace.waits else most  # a batch comes when it is due
+        waiting: deque[_Batch] = deque()
+        for chunks in batches:
+            batch = _Batch(chunks=chunks, entries=self._entries(chunks))
+            for number, entries in batch.entries.items():
+                self._line(number).give(entries)
+            waiting.append(batch)
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _entries(self, chunks: Sequence[Chunk]) -> Mapping[int, Sequence[Published]]:
+        """What is published for the chunks, by the number of the line."""
+        entries: defaultdict[int, list[Published]] = defaultdict(list)
+        for chunk in chunks:
+            if (entry := self._entry(chunk)) is not None:
+                entries[self._number(chunk)].append(entry)
+        return entries
+
+    def _judge(self, batch: _Batch) -> None:
+        for chunk in batch.chunks:
             self.entries += 1
-            site = chunk.entry.key.partition("/")[0]
-            number = self._observed.partitions.get(site, 0)
-            if number not in self._lines:
-                self._lines[number] = self._make()
-            line = touched[number] = self._lines[number]
-            self._publish(line, site, chunk)
-        for line in touched.values():
-            line.run()
+            self._count(chunk)
+        for number in dict.fromkeys(self._number(chunk) for chunk in batch.chunks):
+            self._begun.add(number)
+            line = self._line(number)
+            line.run(batch.entries.get(number, ()))
             self._alerts += line.alerts()
 
-    def _publish(self, line: Line, site: str, chunk: Chunk) -> None:
+    def _number(self, chunk: Chunk) -> int:
+        return self._observed.partitions.get(_site(chunk), 0)
+
+    def _line(self, number: int) -> Line:
+        if number not in self._lines:
+            self._lines[number] = self._make()
+        return self._lines[number]
+
+    def _elsewhere(self, chunk: Chunk) -> bool:
+        """Whether the chunk is of a site that is not judged."""
+        return chunk.topic != topics.OBSERVATIONS and not self._selected.judges(_site(chunk))
+
+    def _entry(self, chunk: Chunk) -> Published | None:
+        """What is published for a chunk; None for nothing."""
         entry, record = chunk.entry, chunk.record
         if record is None:
-            line.bus.publish(chunk.topic, entry.key, entry.value, entry.trace)
-            return
-        if chunk.topic != topics.OBSERVATIONS and not self._selected.judges(site):
+            return chunk.topic, entry.key, entry.value, entry.trace
+        if self._elsewhere(chunk):
             # Its event times let the partition's time go on, as live; nothing more is needed.
+            site = _site(chunk)
             goes_on = Progress(site=site, source=record.source, upto=event_start(record))
-            line.bus.publish(topics.OBSERVATIONS, site, codec.encode(goes_on), entry.trace)
-            return
+            return topics.OBSERVATIONS, site, codec.encode(goes_on), entry.trace
         kept = self._selected.kept(record)
         if kept is None:
+            return None
+        value = entry.value if kept is record else codec.encode(kept)
+        return chunk.topic, entry.key, value, entry.trace
+
+    def _count(self, chunk: Chunk) -> None:
+        site, record = _site(chunk), chunk.record
+        if record is None or self._elsewhere(chunk) or self._selected.kept(record) is None:
             return
         of = chunk_topic(record)
         if of is not None and self._selected.judges(site) and event_start(record) >= self._wanted:
@@ -185,8 +242,10 @@ class FrameJudging:
             self._frames += 1
             if self._observed.passed_over(record):
                 self._over[f"{site}/{record.source}"] += 1
-        value = entry.value if kept is record else codec.encode(kept)
-        line.bus.publish(chunk.topic, entry.key, value, entry.trace)
+
+
+def _site(chunk: Chunk) -> str:
+    return chunk.entry.key.partition("/")[0]
 
 
 def _time_of(chunk: Chunk) -> int | None:

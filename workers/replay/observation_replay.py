@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from threading import Lock
 
 import msgspec
 
@@ -31,6 +32,7 @@ from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stored.pace import Pace
 from workers.stored.selection import ALL, Selection
+from workers.stored.stage_ahead import Published, StageAhead
 
 PUBLISHED_AT_ONCE = 500  # entries published before the stages run, so that memory stays bounded
 
@@ -216,7 +218,8 @@ def _time_of(entry: Entry) -> int | None:
 class Line:
     """Stages of one partition, on a bus of their own; `floors` are as in `Rejudging`.
 
-    `sites` are those that are judged, none for all.
+    `sites` are those that are judged, none for all. Lines that share encoders share `locks`, one
+    for each stage that uses a model.
     """
 
     def __init__(  # noqa: PLR0913
@@ -231,6 +234,7 @@ class Line:
         sites: Collection[str] = (),
         stages: Sequence[str] = JUDGES,
         refusals: CollectorOf | None = None,
+        locks: Mapping[str, Lock] | None = None,
     ) -> None:
         self.bus = MemoryBus()
         self.status = Status()
@@ -245,17 +249,35 @@ class Line:
             judged=sites or None,
             refusals=refusals,
         )
-        self._runners = [node.runner(self.bus) for node in nodes]
-        for runner in self._runners:
+        self._stages: list[StageAhead] = []  # in the order of the graph, as the judges after them
+        self._judges: list[Runner] = []
+        for node in nodes:
+            if node.topic in topics.CHUNKS:
+                self._stages.append(StageAhead(node, self.bus, (locks or {}).get(node.name)))
+            else:
+                self._judges.append(node.runner(self.bus))
+        for runner in self._judges:
             if runner.topic == topics.ANOMALIES:
                 _begin_at(runner, floors)
         self._alerts = self.bus.reader(topics.ALERTS, "rejudge")
         self._anomalies = self.bus.reader(topics.ANOMALIES, "rejudge") if anomalies else None
 
-    def run(self) -> None:
-        """Runs the stages over all that was published."""
+    def give(self, entries: Iterable[Published]) -> None:
+        """Lets the stages that read chunks work ahead on a slice that `run` will get."""
+        for stage in self._stages:
+            stage.give(entries)
+
+    def run(self, entries: Iterable[Published] = ()) -> None:
+        """Runs the stages over a slice, and over all that was published on the bus before."""
+        for entry in entries:
+            self.bus.publish(*entry)
         self.bus.flush()
-        drain(self._runners)
+        drain([*self._stages, *self._judges])
+
+    def close(self) -> None:
+        """Ends the threads of the stages that work ahead."""
+        for stage in self._stages:
+            stage.close()
 
     def alerts(self) -> list[Alert]:
         """The revisions that were made since the last call."""
@@ -270,7 +292,7 @@ class Line:
     @property
     def floors(self) -> Collection[int]:
         """From which times on alerting still needs anomalies, ns; one for each site."""
-        (group,) = [runner.group for runner in self._runners if runner.topic == topics.ANOMALIES]
+        (group,) = [runner.group for runner in self._judges if runner.topic == topics.ANOMALIES]
         return unpack(self.bus.committed(topics.ANOMALIES, group, 0).note)[1].values()
 
 

@@ -1,10 +1,15 @@
-"""Replays a recorded scene through the whole graph, in one thread; always the same bytes."""
+"""Replays a recorded scene through the whole graph; always the same bytes.
+
+One thread reads the media. Each stage that looks at pictures, hears sound or reads reports works
+ahead in a thread of its own. The calling thread publishes all of it in the order of the slices and
+stages, and judges it. So what the judging stages read does not depend on how fast the others are.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,11 +32,15 @@ from workers.replay.scene_records import Scene, load_scene, scene_records
 from workers.runtime.status import Status
 from workers.stages.encoders import Encoders
 from workers.stored.ahead import Ahead
+from workers.stored.stage_ahead import Outgoing, Published, StageAhead
 
 R = TypeVar("R", bound=Record)
 
 SLICE = SECOND // 2  # ns of event time published before the stages run
-SLICES_AHEAD = 4  # slices that are decoded while the stages run
+# slices of one camera that are decoded while the stages run; the time of a long utterance, in which
+# one stage keeps one core busy and the others go on
+SLICES_AHEAD = 32
+LEAST_AHEAD = 4  # slices, however many cameras there are
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,32 +105,51 @@ def replay(
         judges=study.heads,
         refusals=study.refusals,
     )
-    runners = [node.runner(bus) for node in nodes]
+    records = scene_records(scene, config.sites[scene.site], status=status, film=study.film)
     reader = bus.reader(topics.ALERTS, "replay")
     alerts: list[Alert] = []
-    records = scene_records(scene, config.sites[scene.site], status=status, film=study.film)
-    ahead = Ahead(slices_of(records), SLICES_AHEAD)
-    slices = iter(ahead)
+    with ExitStack() as opened:
+        runners = [
+            opened.enter_context(
+                closing(StageAhead(node, bus) if node.topic in topics.CHUNKS else node.runner(bus))
+            )
+            for node in nodes
+        ]
+        stages = [runner for runner in runners if isinstance(runner, StageAhead)]
+        most = max(LEAST_AHEAD, SLICES_AHEAD // max(1, len(scene.cameras)))
+        slices = opened.enter_context(closing(Ahead(_given(records, study, stages), most)))
+        coming = iter(slices)
 
-    def pump() -> bool:
-        alerts.extend(new_records(reader, Alert))
-        for upto, records in slices:
-            _pace(began, upto - scene.start, speed)
-            for topic, record in records:
-                if (kept := study.keep(record)) is not None:
-                    publish_captured(bus, topic, study.spoil(kept))
-            bus.flush()
-            heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
-            return True
-        return False
+        def pump() -> bool:
+            alerts.extend(new_records(reader, Alert))
+            for upto, entries in coming:
+                _pace(began, upto - scene.start, speed)
+                for entry in entries:
+                    bus.publish(*entry)
+                bus.flush()
+                heard(min(upto, scene.end) - scene.start, scene.end - scene.start)
+                return True
+            return False
 
-    with closing(ahead):
         drain(runners, pump)
-    alerts.extend(new_records(reader, Alert))
-    for runner in runners:
-        runner.close()
+        alerts.extend(new_records(reader, Alert))
     seconds = time.monotonic() - began
     return Replayed(scene=scene, alerts=tuple(alerts), seconds=seconds, status=status)
+
+
+def _given(
+    records: Iterator[tuple[str, Record]], study: ReplayOptions, stages: Sequence[StageAhead]
+) -> Iterator[tuple[int, list[Published]]]:
+    """Yields each slice as entries of the bus; the stages that work ahead have got it then."""
+    out = Outgoing()
+    for upto, slice_ in slices_of(records):
+        for topic, record in slice_:
+            if (kept := study.keep(record)) is not None:
+                publish_captured(out, topic, study.spoil(kept))
+        entries = out.taken()
+        for stage in stages:
+            stage.give(entries)
+        yield upto, entries
 
 
 def slices_of(

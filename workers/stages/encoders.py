@@ -16,10 +16,8 @@ from pipeline.config.model_needs import COMMON, ENCODERS
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.ports import Model
 from pipeline.stages import ALL_STAGES, TABLE
-from workers.config.adapters import ADAPTERS
+from workers.config.adapters import ADAPTERS, RECORDED_THREADS
 from workers.stages.absent_encoders import QUIET, guard, no_embedding
-
-RECORDED_THREADS = 2
 
 
 class Encoders(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +42,8 @@ def load_encoders(
 ) -> Encoders:
     """Loads the models of `stages` that the config names; raises WeightsError or ConfigError.
 
-    With `recorded`, a number of threads that the config leaves open is `RECORDED_THREADS`, so that
-    a replay gives the same bytes on every machine. `needed` are the encoders that the config needs
+    With `recorded`, a number of threads that the config leaves open is fixed, so that a replay
+    gives the same bytes on every machine. `needed` are the encoders that the config needs
     (`needed_encoders`): the others are neither loaded nor downloaded. Without the text model, a
     report has no embedding.
     """
@@ -112,13 +110,21 @@ def adapted(part: str, model: schema.Model) -> Model:
 
 
 def _fixed(settings: schema.Models) -> schema.Models:
-    """The same models with `RECORDED_THREADS` where the number of threads is left open."""
+    """The same models, with the threads of a replay where their number is left open."""
+    models = {name: getattr(settings, name) for name in settings.__struct_fields__}
     fixed = {
-        name: msgspec.structs.replace(model, threads=RECORDED_THREADS)
-        for name in settings.__struct_fields__
-        if not (model := getattr(settings, name)).threads
+        name: msgspec.structs.replace(model, threads=_recorded_threads(name, model))
+        for name, model in models.items()
+        if not model.threads
     }
     return msgspec.structs.replace(settings, **fixed)
+
+
+def _recorded_threads(part: str, model: schema.Model) -> int:
+    adapter = ADAPTERS[part].get(model.kind)
+    if adapter is None or model.providers != ("cpu",):
+        return RECORDED_THREADS
+    return adapter.recorded
 
 
 def _folder(model: schema.Model) -> Path:
