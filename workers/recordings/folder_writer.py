@@ -181,7 +181,7 @@ class FolderWriter:
 
     def _counted(self, file: McapWriter | None) -> Counter[str]:
         found: Counter[str] = Counter()
-        counts = {} if file is None else file.counts
+        counts: Mapping[int, int] = {} if file is None else file.counts
         for channel, number in self._channels.items():
             if channel.kind not in SCHEMAS and channel.kind != LOST:
                 found[channel.topic] += counts.get(number, 0)
