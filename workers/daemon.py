@@ -248,7 +248,8 @@ class Daemon:
     def _settle(self) -> None:
         """Keeps waits for the disk away from the threads of the sources and stages."""
         while not self.supervisor.stop.wait(SETTLE_EVERY):
-            self.bus.settle()
+            with suppress(DiskFull, FileBusy):  # an append, a commit or a later turn does it
+                self.bus.settle()
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Lets the stages work off the backlog of the log before the sources start.
