@@ -75,7 +75,8 @@ def detector(path: Path, provider: str, batch: int) -> Detector:
     """The detector; the CPU takes what a GPU's provider cannot run."""
     providers = (provider,) if provider == "cpu" else (provider, "cpu")
     try:
-        return Detector(path, providers=providers, max_batch=batch)
+        # one thread: with none given, a processor looks at single pictures, one on each core
+        return Detector(path, providers=providers, max_batch=batch, threads=1)
     except OutsideError as error:
         raise Skip(str(error)) from error
 

@@ -7,8 +7,6 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from pipeline.config.rule_kinds import CrowdRule, LineRule, LoiteringRule, ZoneKind, ZoneRule
 from pipeline.config.schedule import Schedule
 from pipeline.judge.refusal import Obstacle, Refuse
@@ -44,20 +42,10 @@ def _objects(tracks: Sequence[Track]) -> dict[str, Any]:
     return {"object": labels.pop() if len(labels) == 1 else "", "box": corners}
 
 
-class _State(msgspec.Struct):
-    """A state that a rule knows; ns."""
-
-    last: int  # when it was seen last
-    said: int | None = None  # the second of its last report; None: it is known without one
-
-
 class _LevelRule:
-    """Reports when a state begins, and once in each second while it lasts.
+    """Reports when a state begins, and once in each second while it lasts."""
 
-    A state that was not seen for `horizon` ns is forgotten: a restart would not know it either.
-    """
-
-    def __init__(self, name: str, rule: ZoneKind, label: str, horizon: int) -> None:
+    def __init__(self, name: str, rule: ZoneKind, label: str) -> None:
         self._made: dict[str, Any] = {
             "rule": name,
             "label": label,
@@ -65,18 +53,16 @@ class _LevelRule:
             "modality": VISION,
             "zone": rule.zone,
         }
-        self._horizon = horizon
-        self._known: dict[tuple[str, int], _State] = {}  # by camera and key
+        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second of its last report
 
     def say(
         self, seen: TrackedFrame, key: int, score: float, reason: str, of: Sequence[Track]
     ) -> Iterator[RuleFinding]:
         """Yields the finding of the objects `of`, unless this second has one for the `key`."""
-        state = self.lasts(seen, key)
-        second, last = seen.start // SECOND, state.said
+        second, last = seen.start // SECOND, self._said.get((seen.source, key))
         if last == second:
             return
-        state.said = second
+        self._said[seen.source, key] = second
         yield RuleFinding(
             **self._made,
             source=seen.source,
@@ -89,34 +75,26 @@ class _LevelRule:
             **_objects(of),
         )
 
-    def lasts(self, seen: TrackedFrame, key: int) -> _State:
-        """Notes that a state is seen in this frame, whether it is reported or not."""
-        state = self._known.setdefault((seen.source, key), _State(seen.start))
-        state.last = seen.start
-        return state
-
     def told(self, source: str, key: int) -> bool:
-        """Returns whether this state is known, and so need not be reported again."""
-        return (source, key) in self._known
+        """Returns whether this state was reported since it began."""
+        return (source, key) in self._said
+
+    def since(self, source: str, key: int) -> int:
+        """Returns when this state was reported last, ns, to the second."""
+        return self._said[source, key] * SECOND
 
     def stands(self, seen: TrackedFrame, track: Track, timezone: ZoneInfo) -> Obstacle:
         """Says that an object stands still, and that it was reported when it came."""
-        said = self._known[seen.source, track.id].said
-        since = "" if said is None else f" since {clock(said * SECOND, timezone)}"
+        since = clock(self.since(seen.source, track.id), timezone)
         return Obstacle(
-            f"{track.label} stationary{since}, told once", track.score, label=track.label
+            f"{track.label} stationary since {since}, told once", track.score, label=track.label
         )
 
-    def keep(self, seen: TrackedFrame, keys: set[int]) -> None:
+    def keep(self, source: str, keys: set[int]) -> None:
         """Forgets states that ended at this camera; when one begins again, it is reported again."""
-        gone = [
-            (source, key)
-            for (source, key), state in self._known.items()
-            if source == seen.source
-            and (key not in keys or seen.start - state.last >= self._horizon)
-        ]
-        for each in gone:
-            del self._known[each]
+        gone = [key for key in self._said if key[0] == source and key[1] not in keys]
+        for key in gone:
+            del self._said[key]
 
 
 class ZoneIntrusion:
@@ -124,26 +102,22 @@ class ZoneIntrusion:
 
     def __init__(self, name: str, rule: ZoneRule, place: RuleScope) -> None:
         self._zone, self._place, self.cameras = rule.zone, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label, place.horizon)
+        self._level = _LevelRule(name, rule, rule.label)
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding per track on entering, and once per second until it leaves or
         stands still."""
         inside = list(self._place.inside(seen, refuse))
-        self._level.keep(seen, _lasting(seen))
+        self._level.keep(seen.source, _lasting(seen))
         found: list[RuleFinding] = []
         for track in inside:
-            told = track.id in seen.still and self._level.told(seen.source, track.id)
-            known = told or track.id in seen.again
-            shown = track.last_seen == seen.start
-            if known and shown:
-                self._level.lasts(seen, track.id)
-            if shown and not known:
+            news = track.id not in seen.still or not self._level.told(seen.source, track.id)
+            if news and track.last_seen == seen.start:
                 reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
                 found += self._level.say(seen, track.id, track.score, reason, [track])
-            elif refuse is not None and told:
+            elif refuse is not None and not news:
                 refuse("still", partial(self._level.stands, seen, track, self._place.timezone))
-            elif refuse is not None and not known:
+            elif refuse is not None:
                 refuse("unseen", partial(_unseen, track))
         return found
 
@@ -153,7 +127,7 @@ class Loitering:
 
     def __init__(self, name: str, rule: LoiteringRule, place: RuleScope) -> None:
         self._rule, self._place, self.cameras = rule, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label, place.horizon)
+        self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[tuple[str, int], int] = {}
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
@@ -162,21 +136,16 @@ class Loitering:
         The time goes on for an object that is hidden and comes out in the zone.
         """
         inside = {track.id: track for track in self._place.inside(seen, refuse)}
-        self._level.keep(seen, _lasting(seen))
-        kept = inside.keys() | (seen.hidden if self._place.holds(seen) else set())
-        gone = [k for k in self._since if k[0] == seen.source and k[1] not in kept]
+        self._level.keep(seen.source, _lasting(seen))
+        stays = inside.keys() | (seen.hidden if self._place.holds(seen) else set())
+        gone = [k for k in self._since if k[0] == seen.source and k[1] not in stays]
         for key in gone:
             del self._since[key]
         found: list[RuleFinding] = []
         for track in inside.values():
             since = self._since.setdefault((seen.source, track.id), seen.start)
             told = track.id in seen.still and self._level.told(seen.source, track.id)
-            stays = seen.start - since >= ns(self._rule.seconds)
-            if track.id in seen.again or (told and stays):
-                self._level.lasts(seen, track.id)
-            if track.id in seen.again:
-                continue
-            if stays and not told:
+            if seen.start - since >= ns(self._rule.seconds) and not told:
                 reason = (
                     f"{track.label} in zone {self._rule.zone} for {self._rule.seconds:g} s"
                     f" (camera {seen.source})"
@@ -195,7 +164,7 @@ class Crowd:
 
     def __init__(self, name: str, rule: CrowdRule, place: RuleScope) -> None:
         self._rule, self._place, self.cameras = rule, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label, place.horizon)
+        self._level = _LevelRule(name, rule, rule.label)
         self._since: dict[str, int] = {}
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
@@ -205,7 +174,7 @@ class Crowd:
             if refuse is not None and inside:
                 refuse("count", partial(self._too_few, len(inside)))
             self._since.pop(seen.source, None)
-            self._level.keep(seen, set())
+            self._level.keep(seen.source, set())
             return ()
         since = self._since.setdefault(seen.source, seen.start)
         if seen.start - since < ns(self._rule.seconds):
@@ -339,7 +308,6 @@ def _scope(
         objects=frozenset(objects),
         schedule=Schedule.parse(rule.schedule),
         timezone=of.timezone,
-        horizon=ns(of.site.windows.horizon),
         min_score=rule.min_score if isinstance(rule, ZoneRule) else 0.0,
         hours=rule.schedule,
         zone=rule.zone if isinstance(rule, ZoneKind) else "",
