@@ -242,8 +242,8 @@ class View:
         for name, state in snapshot.subscribers.items():
             if wrong := state_log.line(name, state, clock):
                 yield wrong
-        for name, lost in _gauges(snapshot, "lost."):
-            yield f"{name} came too late for {lost:g} records, which are lost"
+        for name, count in _gauges(snapshot, "lost."):
+            yield f"{name} came too late for {count:g} records, which are lost"
         if lost := snapshot.gauges.get("recording.lost"):
             yield f"recording came too late for {lost:g} records, which are lost"
         if waits := snapshot.gauges.get("recording.waits"):

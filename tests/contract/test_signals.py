@@ -83,7 +83,10 @@ def test_a_sweep_leaves_no_files_and_no_processes(tmp_path: Path, number: int) -
         time.sleep(0.5)
         began = children(process.pid)
         code, said = ended(process, number)
-    assert (code, said) == (SIGNALS[number], "")
+    # where the signal comes amid the making of a process, Python says that a semaphore was left
+    tracker = ("resource_tracker", "warnings.warn(")
+    ours = [line for line in said.splitlines() if not any(word in line for word in tracker)]
+    assert (code, ours) == (SIGNALS[number], [])
     assert list(tmp.iterdir()) == []
     eventually(lambda: all(map(is_gone, began)), within=20)
 

@@ -77,6 +77,7 @@ def replay_command(path: Path, order: Order) -> bool:
     rows: list[dict[str, Any]] = []
     for one, file in zip(inputs, files, strict=True):
         row: dict[str, Any] = {}
+        alerts: Sequence[Alert] = ()
         with unusable.trying(one.path, alone=len(inputs) == 1):
             if isinstance(one, SceneInput):
                 played = _play(settings, one, encoders, order)

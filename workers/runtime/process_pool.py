@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import InvalidStateError, ProcessPoolExecutor
 from multiprocessing import active_children, get_context, parent_process
 from types import TracebackType
 from typing import Any
@@ -32,10 +33,21 @@ class _Pool(ProcessPoolExecutor):
         trace: TracebackType | None,
     ) -> bool | None:
         if kind is not None and not issubclass(kind, Exception):
-            for process in active_children():
-                process.terminate()
-            self.shutdown(cancel_futures=True)
+            said, threading.excepthook = threading.excepthook, _say_unless_cancelled
+            try:
+                for process in active_children():
+                    process.terminate()
+                self.shutdown(cancel_futures=True)
+            finally:
+                threading.excepthook = said
+            gc.collect()  # the semaphores of its queues go, so that nobody reports them as leaked
         return super().__exit__(kind, error, trace)
+
+
+def _say_unless_cancelled(args: threading.ExceptHookArgs) -> None:
+    """Passes over the error of Python 3.11: a broken pool fails futures that were cancelled."""
+    if args.exc_type is not InvalidStateError:
+        threading.__excepthook__(args)
 
 
 def _begin(ready: Callable[..., object], given: tuple[Any, ...]) -> None:

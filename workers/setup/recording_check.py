@@ -18,7 +18,9 @@ INSTEAD = "lower recording.keep, or name a larger disk in recording.path"
 def recording_folder(config: Config) -> Path | None:
     """Returns the folder of the recordings; None if the config records nothing."""
     recording = config.recording
-    return recording and folder_of(recording, Path(config.state).expanduser())
+    if recording is None:
+        return None
+    return folder_of(recording, Path(config.state).expanduser())
 
 
 def existing(folder: Path) -> Path:
