@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -60,8 +60,11 @@ def ended(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
 
 def has_open(pid: int, ending: str) -> bool:
     """Whether the process has opened a file with a name that ends so."""
-    folder = Path(f"/proc/{pid}/fd")
-    return any(os.readlink(each).endswith(ending) for each in folder.iterdir() if each.is_symlink())
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            if os.readlink(each).endswith(ending):
+                return True
+    return False
 
 
 def is_gone(pid: int) -> bool:
