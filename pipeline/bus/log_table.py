@@ -212,8 +212,7 @@ class Table:
         if self._places.waiting and not self.closed:
             with self._writing:
                 self._store_places()
-        long = self._wal * 3 // 8 if most is None else most
-        if not self.closed and self._file.wal_size() > long:
+        if not self.closed and self._file.wal_size() > (self._wal // 4 if most is None else most):
             settle(self._file, self._aside, self._writing, lambda: self.closed)
 
     def _make_room(self, incoming: int, now: int) -> None:

@@ -15,6 +15,7 @@ from pipeline.bus.sqlite_file import SqliteFile, connect
 
 # KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
 _CACHE = 256
+_TRIES = 8  # copies until one finds that nothing was written meanwhile
 
 
 class LockedConnection:
@@ -29,14 +30,22 @@ class LockedConnection:
 def settle(
     file: SqliteFile, aside: LockedConnection, writing: RLock, closed: Callable[[], bool]
 ) -> None:
-    """Copies the WAL by the connection `aside`, then the little that came meanwhile, and cuts it.
+    """Copies the WAL by the connection `aside`; cuts it as soon as nothing was written meanwhile.
 
-    Writers hold `writing`. They wait for the second part alone.
+    Writers hold `writing`. They wait for the cut alone, for which nothing is left to be copied.
+    Where they write without a break, the WAL stays long, and a later call tries again.
     """
-    with aside.lock:
-        if closed():
-            return
-        file.copy_wal(aside.connection)
-    with writing:
-        if not closed():
-            file.checkpoint()
+    before = None
+    for _ in range(_TRIES):
+        with writing:
+            if closed():
+                return
+            now = file.connection.total_changes
+            if now == before:
+                file.checkpoint()
+                return
+        with aside.lock:
+            if closed():
+                return
+            file.copy_wal(aside.connection)
+        before = now

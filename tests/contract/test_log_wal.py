@@ -57,9 +57,9 @@ def copying(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Event, Event]
 def test_appends_and_commits_go_on_while_the_wal_is_copied(
     log: LocalLog, tmp_path: Path, copying: Callable[[], tuple[Event, Event]]
 ) -> None:
-    put(log, *(bytes([i]) * 100_000 for i in range(38)))
+    put(log, *(bytes([i]) * 100_000 for i in range(30)))
     reader = log.reader("t", "g")
-    assert wal(tmp_path) > 3 * MIB
+    assert wal(tmp_path) > 2 * MIB
     begun, goes_on = copying()
     thread = Thread(target=log.settle)
     thread.start()
@@ -118,7 +118,7 @@ def test_a_log_closes_while_its_wal_is_copied(
     tmp_path: Path, copying: Callable[[], tuple[Event, Event]]
 ) -> None:
     log = LocalLog(tmp_path, clock=lambda: 0)
-    put(log, *(bytes(100_000) for _ in range(38)))
+    put(log, *(bytes(100_000) for _ in range(30)))
     begun, goes_on = copying()
     settling, closing = Thread(target=log.settle), Thread(target=log.close)
     settling.start()
