@@ -63,7 +63,6 @@ log = logging.getLogger("fusewatch")
 # s to work off the log's backlog: without a message, and at most
 QUIET_CATCH_UP, MAX_CATCH_UP = 1.0, 60.0
 TRIM_EVERY = 60.0  # s
-SETTLE_EVERY = 0.1  # s; sixteen cameras fill half of a WAL in a second
 # s after which a thread must hand on the interpreter. With Python's 5 ms the thread of the detector
 # waits behind those of sixteen cameras each time that it comes back from a C call.
 SWITCH = 0.0005
@@ -180,7 +179,6 @@ class Daemon:
                 for name, body in captures:
                     supervisor.start(name, body)
             supervisor.start("retention", self._retain)
-            supervisor.start("settle", self._settle)
             self.view.ready()
             trimmer = heap.Trimmer()
             while not supervisor.stop.wait(LOOK_EVERY) and not over():
@@ -244,11 +242,6 @@ class Daemon:
                 due = time.monotonic() + TRIM_EVERY
                 self.bus.resize(retention(self.settings, cap()))
                 self.bus.trim()
-
-    def _settle(self) -> None:
-        """Keeps waits for the disk away from the threads of the sources and stages."""
-        while not self.supervisor.stop.wait(SETTLE_EVERY):
-            self.bus.settle()
 
     def _catch_up(self, positions: StageLag, show: Callable[[], None]) -> None:
         """Lets the stages work off the backlog of the log before the sources start.

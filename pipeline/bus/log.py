@@ -21,8 +21,7 @@ from threading import Event, Lock, local
 from typing import Any, TypeVar
 
 from pipeline.bus.disk_space import DiskSpace
-from pipeline.bus.log_retention import Retention
-from pipeline.bus.log_table import Table
+from pipeline.bus.log_table import Retention, Table
 from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
 from pipeline.bus.waits import Waits
@@ -202,11 +201,6 @@ class LocalLog:
         """
         for table in list(self._tables.values()):
             table.trim()
-
-    def settle(self) -> None:
-        """Moves WALs that grow into their files, so that no append has to; to be called often."""
-        for table in list(self._tables.values()):
-            table.settle()
 
     def resize(self, retention: Mapping[str, Retention]) -> None:
         """Changes the limits of topics; the next append or `trim` applies them."""

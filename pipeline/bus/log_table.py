@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any
 
+import msgspec
+
 from pipeline.bus.log_chunks import UnreadLosses, event_span
-from pipeline.bus.log_places import Places
-from pipeline.bus.log_retention import Retention
-from pipeline.bus.log_wal import LockedConnection, settle
-from pipeline.bus.sqlite_file import FileKind, SqliteFile
+from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
 from pipeline.bus.waits import Waits
-from pipeline.errors import DiskFull, OutsideError
+from pipeline.errors import DiskFull
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -43,9 +42,43 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
+# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
+_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a topic may keep.
+
+    `max_bytes` limits the size on disk, the WAL included; `max_age` is seconds since an entry was
+    appended. `hold` keeps entries that a known group has not committed, whatever their age and
+    size; with `capped` no entry is taken then that the log has no room for (DiskFull). `durable`
+    makes every flush survive a power cut (fsync), not only a killed process.
+
+    `gives_way` topics lose their oldest entries when the disk or the log is full, read or not; a
+    topic with 1 loses them before a topic with 2. `urgent`: whoever appends is told at once that
+    the disk is full (DiskFull), and after 2 seconds that a file is locked (FileBusy). An
+    append to any other topic waits, but for chunks (`gives_way`), which are told of a full disk.
+    """
+
+    max_bytes: int = 1 << 30
+    max_age: float = 30 * 86400
+    hold: bool = False
+    capped: bool = False
+    durable: bool = False
+    gives_way: int = 0
+    urgent: bool = False
+
+
+class LockedConnection:
+    """A connection and the lock held while it is used: closing it in use crashes the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = RLock()
+        self.connection = connect(path)
+        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
@@ -76,10 +109,7 @@ class Table:
         self._links: list[LockedConnection] = []
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
-        self._places = Places(self._file.execute)
-        self.committed = self._places.committed
         try:
-            self._aside = self.connect()
             link = self.connect()
             self._query, self._querying = link.connection, link.lock
             self._file.patiently(self._load)
@@ -97,8 +127,7 @@ class Table:
         self._wal = min(retention.max_bytes // 4, 8 << 20)
         if retention.gives_way:
             self._wal = self._most_wal(self._wal)
-        self._longest = self._wal * 5 // 8  # from here on an append moves the WAL into the file;
-        self.flush_bytes = self._wal // 4  # so one more flush fits
+        self.flush_bytes = self._wal * 3 // 8  # the WAL is checkpointed when it is half full
         self._budget = retention.max_bytes - self._wal - (64 << 10)  # 32 KiB of -shm, and a margin
 
     def connect(self) -> LockedConnection:
@@ -120,7 +149,8 @@ class Table:
         row = self._file.execute(sql).fetchone()
         self.end = int(row[0]) if row else 0
         self.oldest = self._find_oldest()
-        self._places.load()
+        places = self._file.execute("SELECT reader, offset FROM commits")
+        self.committed: dict[str, int] = dict(places.fetchall())
 
     def _find_oldest(self) -> int:
         row = self._file.execute("SELECT min(offset) FROM entries").fetchone()
@@ -142,33 +172,21 @@ class Table:
             with self._file.transaction(longest=longest) as run:
                 self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
-                oldest, places = self._find_oldest(), self._places.store()
-            self._places.stored(places)
+                oldest = self._find_oldest()
             with self.arrived:
                 self.oldest = oldest
                 self.end += len(rows)
                 self.arrived.notify_all()
-            self._file.bound_wal(self._longest)
+            self._file.bound_wal(self._wal // 2)
 
     def commit(self, group: str, offset: int, note: bytes) -> None:
-        """Stores the offset at which `group` continues, and its note.
-
-        While another thread appends, it returns at once: the next transaction stores them.
-        """
-        self._places.note(group, offset, note)
-        if self._writing.acquire(blocking=False):
-            try:
-                self._store_places()
-            finally:
-                self._writing.release()
-
-    def _store_places(self) -> None:
-        """Stores the commits that were noted; the caller holds the lock."""
-        if self._places.waiting:
-            with self._file.transaction():
-                places = self._places.store()
-            self._places.stored(places)
-            self._file.bound_wal(self._longest)
+        """Stores the offset at which `group` continues, and its note, in one transaction."""
+        with self._writing:
+            with self._file.transaction() as run:
+                sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
+                run.execute(sql, (group, offset, note))
+            self.committed[group] = offset
+            self._file.bound_wal(self._wal // 2)
 
     def join(self, group: str) -> tuple[int, bytes]:
         """Returns the offset at which `group` continues, and its note.
@@ -176,17 +194,19 @@ class Table:
         A new group starts at the oldest entry, and a `hold` topic keeps entries for it from there.
         """
         with self._writing:
-            self._store_places()
-            place = self._file.patiently(lambda: self._places.read(group))
-            if place is None:
-                place = (self.oldest, b"")
-                self.commit(group, *place)
-            return place
+            sql = "SELECT offset, note FROM commits WHERE reader = ?"
+            row = self._file.patiently(lambda: self._file.execute(sql, (group,)).fetchone())
+            if row is None:
+                row = (self.oldest, b"")
+                self.commit(group, *row)
+            return int(row[0]), bytes(row[1])
 
     def forget(self, group: str) -> None:
         """Deletes a group that does not return, so that no entries are kept for it."""
-        with self._writing, self._file.transaction():
-            self._places.forget(group)
+        with self._writing:
+            with self._file.transaction() as run:
+                run.execute("DELETE FROM commits WHERE reader = ?", (group,))
+            self.committed.pop(group, None)
 
     def trim(self) -> None:
         """Deletes entries that are too old and returns free pages to the disk; to be called
@@ -201,19 +221,7 @@ class Table:
                 with self.arrived:
                     self.oldest = oldest
                 trimmed = oldest > before or self._shrink(self._most())
-                self._file.bound_wal(self._longest)
-        self.settle(0)
-
-    def settle(self, most: int | None = None) -> None:
-        """Moves a WAL of more than `most` bytes into the file; other threads append meanwhile.
-
-        A disk may take long for it. Where nobody calls this regularly, an append does it.
-        """
-        if self._places.waiting and not self.closed:
-            with self._writing:
-                self._store_places()
-        if not self.closed and self._file.wal_size() > (self._wal // 4 if most is None else most):
-            settle(self._file, self._aside, self._writing, lambda: self.closed)
+                self._file.bound_wal(self._wal // 2 if trimmed else 0)
 
     def _make_room(self, incoming: int, now: int) -> None:
         """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
@@ -389,6 +397,4 @@ class Table:
         while self._links:
             self.release(self._links.pop())
         with self._writing:
-            with suppress(OutsideError):  # then the group reads some entries again
-                self._store_places()
             self._file.close()

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 from typing import Literal, TypeVar
 
 import msgspec
@@ -76,7 +75,6 @@ class SqliteFile:
         self._durable = durable
         self._waits = waits or Waits()
         self._checkpoint_due = 0.0
-        self._checkpointing = Lock()  # SQLite refuses a second one meanwhile
         with self.outside():
             _make_private(path)
             self.connection = connect(path)
@@ -211,18 +209,13 @@ class SqliteFile:
     def checkpoint(self) -> None:
         """Moves the WAL into the file now, unless a reader or a full disk prevents it."""
         done = False
-        with self._checkpointing, suppress(DiskFull, FileBusy), self.outside():
+        with suppress(DiskFull, FileBusy), self.outside():
             self.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_TIMEOUT}")
             try:
                 done = not self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             finally:
                 self.execute(f"PRAGMA busy_timeout = {round(1000 * _LOCK_TIMEOUT)}")
         self._checkpoint_due = 0.0 if done else time.monotonic() + _CHECKPOINT_AGAIN
-
-    def copy_wal(self, connection: sqlite3.Connection) -> None:
-        """Copies the WAL into the file by another connection; this one may write meanwhile."""
-        with self._checkpointing, suppress(DiskFull, FileBusy), self.outside():
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Closes the connection."""

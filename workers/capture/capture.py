@@ -18,7 +18,6 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 
 import msgspec
 
@@ -49,8 +48,6 @@ MAX_CHUNK_BYTES = 900_000  # of one record: a broker's usual limit is 1 MiB
 # bytes of a chunk's record around its data: names, numbers, times; 300 are usual
 CHUNK_OVERHEAD = 1024
 MAX_AUDIO_CHUNKS = 500  # audio chunks that wait for the publisher; 30 s and more
-# ns; frames of so much time wait for the publisher. A disk may pause for some of it.
-MAX_FRAMES_TIME = SECOND
 
 log = logging.getLogger("fusewatch")
 
@@ -71,32 +68,31 @@ class CaptureSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatestBuffer:
-    """Buffer from reader to publisher: the newest frames of each source, of `MAX_FRAMES_TIME`, and
-    `MAX_AUDIO_CHUNKS` others.
+    """Buffer from reader to publisher: the newest frame of each source, and `MAX_AUDIO_CHUNKS`
+    others.
 
     The next frame of a source takes over the look of a frame that is not published: what wanted a
     look still gets it.
     """
 
     def __init__(self, dropped: Count) -> None:
-        self._frames: dict[str, deque[FrameChunk]] = {}
+        self._frames: dict[str, FrameChunk] = {}
         self._rest: deque[Chunk] = deque()
         self._owed: dict[str, str] = {}  # source -> the look of a frame that was dropped
         self._dropped = dropped
         self._filled = threading.Condition()
 
     def put(self, chunk: Chunk) -> None:
-        """Adds a chunk without blocking; the oldest frames or the oldest audio give way to it."""
+        """Adds a chunk without blocking: a frame replaces an older one, oldest audio is dropped."""
         with self._filled:
             if isinstance(chunk, FrameChunk):
-                waiting = self._frames.setdefault(chunk.source, deque())
-                while waiting and chunk.start - waiting[0].start >= MAX_FRAMES_TIME:
+                if chunk.source in self._frames:
                     self._dropped(chunk.source, "dropped.newer")
-                    self._owe(waiting.popleft())
+                    self._owe(self._frames[chunk.source])
                 look = min(self._owed.pop(chunk.source, ""), chunk.look, key=LOOKS.index)
                 if look != chunk.look:
                     chunk = msgspec.structs.replace(chunk, look=look)
-                waiting.append(chunk)
+                self._frames[chunk.source] = chunk
             else:
                 if len(self._rest) >= MAX_AUDIO_CHUNKS:
                     self._dropped(self._rest.popleft().source, "dropped.overrun")
@@ -118,7 +114,7 @@ class LatestBuffer:
         with self._filled:
             if not self._frames and not self._rest:
                 self._filled.wait(wait)
-            taken: list[Chunk] = [*chain.from_iterable(self._frames.values()), *self._rest]
+            taken: list[Chunk] = [*self._frames.values(), *self._rest]
             self._frames.clear()
             self._rest.clear()
         return sorted(taken, key=known_at)
