@@ -95,9 +95,9 @@ def _clean_up_when_terminated() -> None:
 
     def end(number: int, at: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        if _imports(
-            at
-        ):  # extension modules make an ImportError of it, and nothing is to be removed
+        if _imports(at):
+            # Extension modules would make an ImportError of it. Files of a command that imports
+            # amid its work are left.
             signal.raise_signal(number)
         raise Terminated(number)
 
