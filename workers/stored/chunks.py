@@ -70,8 +70,8 @@ def chunks_between(settings: Config, stored: History, start: int, end: int) -> I
     for at, chunk in heapq.merge(*streams, key=lambda item: item[0]):
         if chunk.topic == topics.OBSERVATIONS:
             if chunk.record is not None:
-                known = max(at, _observed_at(chunk.record))
-                heapq.heappush(held, _Held(known, next(numbers), chunk, chunk.record))
+                one = _Held(_reaches(chunk.record), next(numbers), chunk, chunk.record)
+                heapq.heappush(held, one)
         else:
             if (begun := runs.note(chunk)) is not None:
                 older = [one for one in held if runs.older(one.record, begun)]
@@ -89,8 +89,9 @@ def chunks_between(settings: Config, stored: History, start: int, end: int) -> I
 class _Held(NamedTuple):
     """An observation that waits until the chunks of its time have come.
 
-    `at` (ns) is its own time: a stage that is behind publishes old times late, and what comes just
-    before them is merged as early as they are.
+    `at` (ns) is the time up to which it needs them. That is its own time: a stage that is behind
+    publishes old times late, and what comes just before those is merged as early as they are.
+    The records of a source keep their order by it.
     """
 
     at: int
