@@ -75,8 +75,7 @@ def detector(path: Path, provider: str, batch: int) -> Detector:
     """The detector; the CPU takes what a GPU's provider cannot run."""
     providers = (provider,) if provider == "cpu" else (provider, "cpu")
     try:
-        # one thread: with none given, a processor looks at single pictures, one on each core
-        return Detector(path, providers=providers, max_batch=batch, threads=1)
+        return Detector(path, providers=providers, max_batch=batch)
     except OutsideError as error:
         raise Skip(str(error)) from error
 

@@ -468,7 +468,7 @@ MISTAKES = (
         " and they were measured at 640 pixels; in smaller pictures persons who are far have no "
         "pose\n"
         "14: warning: sites.shop.rules[0].labels.fight: is experimental: on our clips it was wrong "
-        "in 4 of 10; expect false alerts\n"
+        "in 3 of 10; expect false alerts\n"
         "14: warning: sites.shop.rules[0].labels.running: has not been measured on real videos; "
         "watch its alerts before you rely on it",
     ),

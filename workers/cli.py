@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -93,26 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _clean_up_when_terminated() -> None:
     """Let SIGTERM and SIGHUP end the command as Ctrl-C does: it removes its temporary files."""
 
-    def end(number: int, at: FrameType | None) -> None:
+    def end(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-        if _imports(
-            at
-        ):  # extension modules make an ImportError of it, and nothing is to be removed
-            signal.raise_signal(number)
         raise Terminated(number)
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # `nohup` has it ignored
             signal.signal(number, end)
-
-
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _done(argv: Sequence[str]) -> int:

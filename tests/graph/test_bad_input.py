@@ -12,22 +12,27 @@ import pytest
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
 from pipeline.ports import Entry
-from pipeline.types import DeadLetter, FrameChunk, Record
+from pipeline.types import DeadLetter, FrameChunk
 from tests import reels
 from tests.graph.conftest import FAKES, Runner
 from workers.config import loader
-from workers.replay.scene_replay import Replayed, ReplayOptions, replay
+from workers.replay.scene_replay import Replayed, replay
 
 Scene = Callable[..., Path]
 
 
-def spoiling(spoil: Callable[[FrameChunk], FrameChunk]) -> ReplayOptions:
-    """Some frames are damaged on their way: what a broken disk or camera does."""
+class Spoiling(MemoryBus):
+    """A bus on which some frames are damaged on their way: what a broken disk or camera does."""
 
-    def spoilt(record: Record) -> Record:
-        return spoil(record) if isinstance(record, FrameChunk) else record
+    def __init__(self, spoil: Callable[[FrameChunk], FrameChunk]) -> None:
+        super().__init__()
+        self._spoil = spoil
 
-    return ReplayOptions(spoil=spoilt)
+    def publish(self, topic: str, key: str, value: bytes, trace: str = "") -> None:
+        record = codec.decode(value)
+        if isinstance(record, FrameChunk):
+            value = codec.encode(self._spoil(record))
+        super().publish(topic, key, value, trace)
 
 
 def truncated(frame: FrameChunk) -> FrameChunk:
@@ -46,8 +51,8 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
     config: Path, scene: Scene
 ) -> None:
     path, settings = scene(person=(3, 6)), loader.load(config)
-    bus = MemoryBus()
-    played = replay(settings, path, FAKES, bus=bus, study=spoiling(truncated))
+    bus = Spoiling(truncated)
+    played = replay(settings, path, FAKES, bus=bus)
     assert [labels for labels, _, _ in last(played)] == [("intrusion",)]
     assert played.alerts[-1].state == "closed"
     counted = played.status.counted
@@ -63,9 +68,9 @@ def test_a_truncated_jpeg_is_counted_and_told_and_the_person_is_still_seen(
 
 
 def test_frames_that_are_all_broken_are_no_end_of_sound(config: Path, scene: Scene) -> None:
-    broken = spoiling(lambda frame: msgspec.structs.replace(frame, data=b"\xff\xd8\xff"))
+    bus = Spoiling(lambda frame: msgspec.structs.replace(frame, data=b"\xff\xd8\xff"))
     path = scene(person=(3, 6), loud=(8, 9))
-    played = replay(loader.load(config), path, FAKES, study=broken)
+    played = replay(loader.load(config), path, FAKES, bus=bus)
     assert [labels for labels, _, _ in last(played)] == [("gunshot",)]
     assert played.status.counted("office", "desk", "processed") == 0
 
