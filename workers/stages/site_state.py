@@ -142,8 +142,9 @@ class SiteState:
         where it knows them.
         """
         limit = self._aligner.floor - self._plan.size - HIDDEN
-        knows = (self._tracks, self._gate, *self._behaviours.values())
-        return max(self._floor, min(each.needs(limit) for each in knows))
+        needs = [self._tracks.needs(limit), self._gate.needs(limit)]
+        needs += [seen.needs(limit) for seen in self._behaviours.values()]
+        return max(self._floor, min(needs))
 
     @property
     def presence(self) -> Mapping[str, Presence]:
