@@ -62,7 +62,10 @@ def span(config: Config, since: int, until: int) -> tuple[int, int]:
 
 def _before(site: Site) -> int:
     windows = site.windows
-    there = max(FAITH, ns(windows.horizon)) + max(HIDDEN, ns(site.stationary.after))
+    faith = max(FAITH, ns(windows.horizon))
+    # A place is kept for so long after something stood still there; that may have been faint for
+    # as long before.
+    there = 2 * faith + ns(site.stationary.after) + HIDDEN if site.cameras else 0
     return ns(windows.horizon + windows.size) + max(ns(windows.patience), there)
 
 

@@ -139,8 +139,11 @@ class SiteState:
 
         What is still to be judged is a window long and depends on one horizon before it. Who was
         there at the begin of that may have been hidden, faint or still: a restart must read on from
-        where it knows them.
+        where it knows them. A site without cameras knows nobody, and its findings are of single
+        sounds: one horizon is enough.
         """
+        if not self._plan.cameras:
+            return max(self._floor, self._aligner.floor)
         limit = self._aligner.floor - self._plan.size - HIDDEN
         needs = [self._tracks.needs(limit), self._gate.needs(limit)]
         needs += [seen.needs(limit) for seen in self._behaviours.values()]
