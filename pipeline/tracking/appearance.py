@@ -26,9 +26,9 @@ EDGE = 0.02  # of the frame; a box this near to its left or right edge touches i
 MIXED = 0.3  # of a box that another one covers; its look is then of both
 # ns; of the looks in one such span of event time, the first is kept, and the newest look of all.
 # So what is kept does not depend on when the first look was.
-STEP = 2 * SECOND // 5
+STEP = 3 * SECOND // 10
 LASTS = SECOND  # ns; after which an object has another look
-KEPT = 12  # looks that a track remembers, the newest ones
+KEPT = 16  # looks that a track remembers, the newest ones
 
 
 class Looks:
