@@ -22,12 +22,13 @@ from pipeline.types import Anomaly, Record, ns
 from tests import wanderers
 from tests.fakes import FakeText
 from tests.graph.test_fusion_stage import BEGIN, SITE, SOURCES
-from tests.make import comes, mode, progress, roster, sound
+from tests.make import comes, early, mode, progress, roster, sound, utterance
 from workers.stages.fusion import FusionStage
 from workers.stages.site_plan import site_plan
 from workers.training.feature_extraction import RecordingHead
 
 HORIZON = 20  # s
+HEARS = ("room", "room/speech", "reports")
 WATCHED = msgspec.structs.replace(
     SITE,
     cameras={
@@ -61,6 +62,15 @@ WATCHED = msgspec.structs.replace(
     windows=schema.Windows(horizon=HORIZON, patience=60),
     stationary=schema.Stationary(after=8),
 )  # fmt: skip
+LISTENED = msgspec.structs.replace(
+    WATCHED,
+    cameras={},
+    rules=(
+        rule_kinds.SoundRule(labels={"gunshot": 0.5}, severity="critical"),
+        rule_kinds.SoundRule(labels={"gunshot": 0.3}, name="armed", modes=("armed",)),
+        rule_kinds.KeywordRule(words={"en": ("help",)}, label="distress", min_confidence=0.6),
+    ),
+)
 SECONDS = 150
 AFTER = 40  # s; for so long the run after a restart is compared
 
@@ -90,9 +100,25 @@ def records_of(seed: int) -> list[Record]:
     return sorted(records + modes_of(seed) + wanderers.film(seed, SECONDS, BEGIN), key=comes)
 
 
-def opened(assigned: Assigned) -> tuple[Host, RecordingHead]:
+def heard_of(seed: int) -> list[Record]:
+    """What a site without cameras hears, by time; its sources are silent now and then."""
+    chance, records = random.Random(seed), list[Record]()
+    for second in range(SECONDS):
+        now = BEGIN + second
+        if second % 10 == 0:
+            records += [roster(*HEARS, start=now, source=source) for source in HEARS]
+        loud = chance.random() < 0.1
+        records += [early(now, gunshot=0.8)] if loud and chance.random() < 0.5 else []
+        records += [sound(now, gunshot=chance.uniform(0.2, 0.9) if loud else 0.0)]
+        if chance.random() < 0.05:
+            records += [utterance(now, "help", seconds=1)]
+        records += [progress(now + 1, source=each) for each in HEARS if chance.random() < 0.8]
+    return sorted(records + modes_of(seed), key=comes)
+
+
+def opened(assigned: Assigned, site: schema.Site) -> tuple[Host, RecordingHead]:
     head = RecordingHead()
-    plan = site_plan(WATCHED, FakeText(), recorded=True)
+    plan = site_plan(site, FakeText(), recorded=True)
     return Host(FusionStage({"office": plan}, {"office": head}), assigned), head
 
 
@@ -114,26 +140,27 @@ class Played(NamedTuple):
     outs: Sequence[Sequence[bytes]]
     asked: dict[int, dict[str, list[float]]]
     commits: dict[int, Assigned]
+    site: schema.Site
 
 
 def fed(host: Host, offset: int, record: Record) -> list[bytes]:
     return [codec.encode(out) for out in host.feed(offset, record, None)]
 
 
-def played(records: Sequence[Record], cuts: Collection[int]) -> Played:
+def played(records: Sequence[Record], cuts: Collection[int], site: schema.Site = WATCHED) -> Played:
     """Plays a film; the commits are those before the records `cuts`."""
-    host, head = opened(Assigned(0, 0, b""))
+    host, head = opened(Assigned(0, 0, b""), site)
     outs, commits = [], {}
     for offset, record in enumerate(records):
         if offset in cuts:
             commits[offset] = Assigned(0, host.safe, host.note)
         outs.append(fed(host, offset, record))
-    return Played(records, outs, numbers(head), commits)
+    return Played(records, outs, numbers(head), commits, site)
 
 
 def restarts_alike(whole: Played, cut: int) -> None:
     """Asserts that a run that is restarted before a record goes on as if nothing had happened."""
-    host, head = opened(whole.commits[cut])
+    host, head = opened(whole.commits[cut], whole.site)
     for offset in range(whole.commits[cut].offset, cut):
         assert fed(host, offset, whole.records[offset]) == []
     head.asked.clear()  # these windows were judged before the restart
@@ -154,6 +181,16 @@ def test_a_restart_at_any_record_says_the_same_bytes(seed: int, cuts: list[float
     records = records_of(seed)
     at = {round(cut * (len(records) - 1)) for cut in cuts}
     whole = played(records, at)
+    for cut in at:
+        restarts_alike(whole, cut)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 2**32), st.lists(st.floats(0.3, 1), min_size=3, max_size=3))
+def test_a_restart_of_a_site_without_cameras_says_the_same_bytes(seed: int, cuts: list[float]) -> None:
+    records = heard_of(seed)
+    at = {round(cut * (len(records) - 1)) for cut in cuts}
+    whole = played(records, at, LISTENED)
     for cut in at:
         restarts_alike(whole, cut)
 
