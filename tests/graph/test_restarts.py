@@ -187,7 +187,9 @@ def test_a_restart_at_any_record_says_the_same_bytes(seed: int, cuts: list[float
 
 @settings(max_examples=10)
 @given(st.integers(0, 2**32), st.lists(st.floats(0.3, 1), min_size=3, max_size=3))
-def test_a_restart_of_a_site_without_cameras_says_the_same_bytes(seed: int, cuts: list[float]) -> None:
+def test_a_restart_of_a_site_without_cameras_says_the_same_bytes(
+    seed: int, cuts: list[float]
+) -> None:
     records = heard_of(seed)
     at = {round(cut * (len(records) - 1)) for cut in cuts}
     whole = played(records, at, LISTENED)
