@@ -29,7 +29,8 @@ import numpy as np
 
 from models.vision.detector import Detector
 from pipeline.codec import encode
-from pipeline.tracking.track import Tracker, alike
+from pipeline.tracking.stationary import alike
+from pipeline.tracking.track import Tracker
 from pipeline.types import Box, Detections, ns
 from workers.media.appearance import appearance, described
 from workers.media.jpeg import Pixels, decoded, encoded, shrunk

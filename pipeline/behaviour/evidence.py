@@ -44,11 +44,15 @@ class Evidence(NamedTuple):
 
 
 class EvidenceOfBehaviour:
-    """Follows the persons of one camera; it depends on the last seconds alone."""
+    """Follows the persons of one camera; `horizon`, ns, is how far back the site is remembered."""
 
-    def __init__(self) -> None:
-        self._persons, self._crowd = Persons(), Crowd()
+    def __init__(self, horizon: int = 0) -> None:
+        self._persons, self._crowd = Persons(horizon), Crowd()
         self._falls, self._lying = Falls(), Lying(0, 0)
+
+    def needs(self, limit: int) -> int:
+        """As `Persons.needs`."""
+        return self._persons.needs(limit)
 
     def see(self, frame: TrackedFrame) -> Evidence:
         """Takes the next frame and returns what it shows."""

@@ -18,7 +18,7 @@ from pipeline.behaviour.persons import Person
 from pipeline.behaviour.posture import Posture
 from pipeline.judge.refusal import Obstacle, Refuse
 from pipeline.judge.refusal_words import below, seconds_of
-from pipeline.types import SECOND, ns
+from pipeline.types import FOREVER, SECOND, ns
 
 RISEN = 0.2  # of the body: who has risen so far has got up
 TURN = 30  # degrees from which the angle of the trunk is told; it is small towards the camera
@@ -52,10 +52,18 @@ class _Down(msgspec.Struct, frozen=True):
 
 
 class Falls:
-    """Judges the persons of one camera, frame by frame; `least` is the score of a fall."""
+    """Judges the persons of one camera, frame by frame; `least` is the score of a fall.
 
-    def __init__(self, least: float = 0.5, limits: FallLimits | None = None) -> None:
-        self._least, self._limits = least, limits or FallLimits()
+    `memory` is how far back a fall is remembered, ns.
+    """
+
+    def __init__(
+        self,
+        least: float = 0.5,
+        limits: FallLimits | None = None,
+        memory: int = FOREVER,
+    ) -> None:
+        self._least, self._limits, self._memory = least, limits or FallLimits(), memory
         self._down: dict[int, _Down] = {}  # by the number of the person
         self._told: dict[int, int] = {}  # likewise; ns
 
@@ -64,7 +72,11 @@ class Falls:
     ) -> list[Behaviour]:
         """Returns the falls that are certain in this frame, each once."""
         known = {one.number for one in persons}
-        self._down = {number: down for number, down in self._down.items() if number in known}
+        self._down = {
+            number: down
+            for number, down in self._down.items()
+            if number in known and time - down.time <= self._memory
+        }
         self._told = {
             number: at
             for number, at in self._told.items()

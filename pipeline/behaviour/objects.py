@@ -51,10 +51,10 @@ class Running:
 
 
 class Abandoned:
-    """Bags at rest whose person has left for `span` ns."""
+    """Bags at rest whose person has left for `span` ns; `horizon` ns are remembered."""
 
-    def __init__(self, span: int, least: float) -> None:
-        self._span, self._least = span, least
+    def __init__(self, span: int, least: float, horizon: int) -> None:
+        self._span, self._least, self._horizon = span, least, horizon
         self._beside: dict[int, int] = {}  # bag -> when a person was last beside it, ns
         self._told: set[int] = set()
 
@@ -63,7 +63,11 @@ class Abandoned:
         bags = [track for track in seen.tracks if track.label in BAGS]
         persons = [track for track in seen.tracks if track.label == "person"]
         known = {bag.id for bag in bags}
-        self._beside = {bag: at for bag, at in self._beside.items() if bag in known}
+        self._beside = {
+            bag: at
+            for bag, at in self._beside.items()
+            if bag in known and seen.start - at < self._horizon
+        }
         self._told &= known
         for bag in bags:
             if any(_beside(person, bag) for person in persons):
@@ -87,30 +91,38 @@ class Abandoned:
 
 
 class AtRest:
-    """Vehicles that have not moved for `span` ns."""
+    """Vehicles that have not moved for `span` ns; `horizon` ns are remembered."""
 
-    def __init__(self, span: int, least: float) -> None:
-        self._span, self._least = span, least
-        self._told: set[int] = set()
+    def __init__(self, span: int, least: float, horizon: int) -> None:
+        self._span, self._least, self._horizon = span, least, horizon
+        self._told: dict[int, int] = {}  # vehicle -> when it was last seen so, ns
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
-        """Yields the vehicles that have rested for the whole span, each once while it rests."""
+        """Yields the vehicles that have rested for the whole span, each once while it rests.
+
+        One in the place of a vehicle that stood still before is known.
+        """
+        time = seen.start
         vehicles = [track for track in seen.tracks if track.label in VEHICLES]
-        self._told &= {vehicle.id for vehicle in vehicles}
+        known = {vehicle.id for vehicle in vehicles}
+        self._told = {
+            vehicle: at
+            for vehicle, at in self._told.items()
+            if vehicle in known and time - at < self._horizon
+        }
         for vehicle in vehicles:
-            rested = seen.start - vehicle.first_seen
+            rested = time - vehicle.first_seen
             if vehicle.moved(self._span) >= RESTS:
-                self._told.discard(vehicle.id)
+                self._told.pop(vehicle.id, None)
                 rested = 0
-            elif (
-                rested >= self._span
-                and vehicle.id not in self._told
-                and vehicle.score >= self._least
-            ):
-                self._told.add(vehicle.id)
-                why = f"for {self._span / SECOND:g} s"
-                yield behaviour("vehicle-at-rest", vehicle.box, vehicle.score, why)
-                continue
+            elif vehicle.id in seen.again:
+                self._told[vehicle.id] = time
+            elif rested >= self._span and vehicle.score >= self._least:
+                news = vehicle.id not in self._told
+                self._told[vehicle.id] = time
+                if news:
+                    why = f"for {self._span / SECOND:g} s"
+                    yield behaviour("vehicle-at-rest", vehicle.box, vehicle.score, why)
             if refuse is not None and vehicle.id not in self._told:
                 label, what = "vehicle-at-rest", f"{vehicle.label} at rest"
                 if vehicle.score < self._least:

@@ -15,6 +15,8 @@ from msgspec.structs import replace
 from pipeline.behaviour.posture import Posture, posture
 from pipeline.judge.rules import TrackedFrame
 from pipeline.tracking.active_track import MIN_LOOKS
+from pipeline.tracking.beginnings import Beginnings, Gone
+from pipeline.tracking.track import FAITH
 from pipeline.types import SECOND, Box
 
 PERSON = "person"
@@ -23,7 +25,9 @@ UNSEEN = 3 * SECOND  # ns; a person who is unseen for longer is forgotten
 BEGINS = 0.2  # the lowest score of a box with which a person begins
 NEAR = 0.4  # the shared part of the smaller of two boxes, from which they show one person
 LEAST = 0.2  # of the area of the last box
-FAITH = 5 * SECOND  # ns; a person is forgotten without a track or a box that could begin one
+# ns; a person is forgotten without a track or a box that could begin one. While nothing moves, this
+# time stands still, but not for longer than the tracker keeps a faint object.
+DOUBT = 5 * SECOND
 
 
 class Person:
@@ -37,6 +41,8 @@ class Person:
         self.held = 0  # ns of gated frames since the last box
         self.misses = 0  # looks since the last box
         self.sure = 0  # ns; when a track or a box with a high score last showed the person
+        self.tracked = False  # whether a track gave the last box
+        self.begun = Beginnings()  # when a box alone would have begun this person
 
     @property
     def seen(self) -> int:
@@ -52,20 +58,24 @@ class Person:
         """For how many ns the person has been unseen."""
         return time - self.seen - (self.held if self.misses < MIN_LOOKS else 0)
 
-    def see(self, box: Box, aspect: float, time: int, *, sure: bool) -> None:
-        """Adds the box of a frame."""
+    def see(self, box: Box, aspect: float, time: int, *, sure: bool, looked: bool = True) -> None:
+        """Adds the box of a frame; in one that nobody looked at, it is the last box again."""
         self.box, self.held, self.misses = box, 0, 0
         if sure:
             self.sure = time
+        if looked and (box.score >= BEGINS or not self.past):
+            self.begun.add(time)
         self.past.append((time, posture(box, aspect)))
         while self.past[0][0] < time - REACH:
             self.past.popleft()
 
 
 class Persons:
-    """All persons of one camera."""
+    """All persons of one camera; `horizon`, ns, is how far back the site is remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, horizon: int = 0) -> None:
+        self._faith = max(FAITH, horizon)
+        self._gone = Gone()
         self._known: list[Person] = []
         self._time = 0  # ns; of the last frame
         self._last = 0
@@ -76,19 +86,32 @@ class Persons:
             self._hold(frame)
         else:
             self._look(frame)
-        time = self._time = frame.start
-        self._known = [
-            one
-            for one in self._known
-            if one.away(time) <= UNSEEN and (one.away(time) or time - one.sure <= FAITH)
-        ]
+        self._time = frame.start
+        for one in self._known:
+            if not self._lasts(one):
+                self._gone.add(one.begun, frame.start)
+        self._known = [one for one in self._known if self._lasts(one)]
         return sorted(self._known, key=lambda one: place(one.box))
+
+    def needs(self, limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to know at `limit` who is there.
+
+        The limit must not fall from call to call.
+        """
+        return self._gone.needs((one.begun for one in self._known), limit)
+
+    def _lasts(self, one: Person) -> bool:
+        """Whether a person is not forgotten."""
+        time, away = self._time, one.away(self._time)
+        if away > UNSEEN or (not one.tracked and time - one.begun.newest > self._faith):
+            return False
+        return away > 0 or time - one.sure <= DOUBT
 
     def _hold(self, frame: TrackedFrame) -> None:
         """Nothing has moved: who was seen is seen again, and for the others time stands still."""
         for one in self._known:
             if one.seen == self._time:
-                one.see(one.box, frame.aspect, frame.start, sure=True)
+                one.see(one.box, frame.aspect, frame.start, sure=True, looked=False)
             else:
                 one.held += frame.start - self._time
 
@@ -101,6 +124,7 @@ class Persons:
             one.track = track.sight
             box = replace(track.box, keypoints=track.pose) if track.posed == time else track.box
             one.see(box, frame.aspect, time, sure=True)
+            one.tracked = True
         for box in frame.loose:
             self._continue(box, frame)
         for one in self._known:
@@ -116,6 +140,7 @@ class Persons:
             one = self._begun()
         if one is not None:
             one.see(box, frame.aspect, frame.start, sure=box.score >= BEGINS)
+            one.tracked = False
 
     def _unseen_at(self, box: Box, time: int) -> Person | None:
         """The unseen person whose last box is most like this one, if one is near."""

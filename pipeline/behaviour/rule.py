@@ -48,7 +48,9 @@ class BehaviourJudge:
         self._name, self._rule, self._zone, self._camera = name, rule, zone, camera
         self.cameras = frozenset((camera,))
         self._schedule, self._timezone = Schedule.parse(rule.schedule), timezone
-        self._persons, self._falls = Persons(), Falls(rule.labels.get("fall", 0.5))
+        memory = ns(horizon - BehaviourRule.BEGINNING)
+        self._persons = Persons(ns(horizon))
+        self._falls = Falls(rule.labels.get("fall", 0.5), memory=memory)
         self._fights: Fights | None = None
         if "fight" in rule.labels:
             if fight is None:
@@ -58,11 +60,15 @@ class BehaviourJudge:
         least = rule.labels
         makers: dict[str, Callable[[], Running | Abandoned | AtRest]] = {
             "running": lambda: Running(least["running"]),
-            "abandoned-object": lambda: Abandoned(ns(rule.seconds), least["abandoned-object"]),
-            "vehicle-at-rest": lambda: AtRest(ns(rule.seconds), least["vehicle-at-rest"]),
+            "abandoned-object": lambda: Abandoned(
+                ns(rule.seconds), least["abandoned-object"], ns(horizon)
+            ),
+            "vehicle-at-rest": lambda: AtRest(
+                ns(rule.seconds), least["vehicle-at-rest"], ns(horizon)
+            ),
         }
         self._others = [make() for label, make in makers.items() if label in least]
-        self._lying = Lying(ns(rule.seconds), ns(horizon - BehaviourRule.BEGINNING))
+        self._lying = Lying(ns(rule.seconds), memory)
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding for each behaviour that becomes certain in this frame."""
@@ -77,6 +83,10 @@ class BehaviourJudge:
         if refuse is not None:
             self._refuse(seen, told, refuse)
         return [self._finding(each, seen) for each in told if self._inside(each)]
+
+    def needs(self, limit: int) -> int:
+        """As `Persons.needs`."""
+        return self._persons.needs(limit)
 
     def _refuse(self, seen: TrackedFrame, told: Sequence[Behaviour], refuse: Refuse) -> None:
         for each in told:

@@ -78,6 +78,13 @@ class RuleGate:
         """The number of observations that wait for a promise of the reports source."""
         return len(self._waiting)
 
+    def needs(self, limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to judge as before at `limit`.
+
+        The limit must not fall from call to call.
+        """
+        return min(self._at_once.needs(limit), self._later.needs(limit))
+
     def judge(self, seen: Seen, presence: PresenceMap) -> list[RuleFinding]:
         """Returns what the rules without modes find; the observation waits for the others."""
         if self._later.ask(seen):
@@ -129,6 +136,9 @@ class _Rules:
         if camera not in self._of:
             self._of[camera] = [r for r in self._sees if r.cameras is None or camera in r.cameras]
         return self._of[camera]
+
+    def needs(self, limit: int) -> int:
+        return min((rule.needs(limit) for rule in self._sees), default=limit)
 
     def ask(self, seen: Seen) -> bool:
         """Whether one of the rules judges such an observation."""

@@ -29,6 +29,7 @@ class RuleScope(msgspec.Struct, frozen=True, kw_only=True):
     objects: frozenset[str]
     schedule: Schedule
     timezone: ZoneInfo
+    horizon: int  # ns; what was not seen for so long is forgotten
     min_score: float = 0.0
     hours: str = ""
     zone: str = ""

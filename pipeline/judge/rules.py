@@ -64,7 +64,8 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     finds nothing. `luma` and `sharpness` are those of the last frame that was looked at. `loose`
     are the boxes of no track, the surest first. In a `gated` frame nothing moves, and nobody looks.
     `unused` says why, if somebody wants to know what the tracker made no track of.
-    `hidden` has the ids of objects that are behind something, and that no track shows.
+    `hidden` has the ids of objects that are behind something, and that no track shows. `again` has
+    the ids of new tracks in the places of objects that stood still: those are not reported again.
     """
 
     source: str
@@ -72,6 +73,7 @@ class TrackedFrame(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     tracks: Sequence[Track]
     still: frozenset[int]
+    again: frozenset[int] = frozenset()
     watched: bool = True
     luma: float = -1.0
     sharpness: float = -1.0
@@ -125,12 +127,18 @@ Make = Callable[[str, Any, RuleContext], Iterable[J]]  # name and settings of a 
 class SiteRule(Generic[J_co]):
     """A judge of a rule, with the rule's name and the modes in which it holds (none: all).
 
-    `cameras` are those that the judge is about, if it says so; None: it may judge any.
+    `cameras` are those that the judge is about, if it says so; None: it may judge any. `needs` is
+    the time, ns, from which on a restart must read to judge as before at a limit, if it says so.
     """
 
     def __init__(self, name: str, modes: Iterable[str], judge: J_co) -> None:
         self.name, self.modes, self.judge = name, frozenset(modes), judge
         self.cameras: Container[str] | None = getattr(judge, "cameras", None)
+        self.needs: Callable[[int], int] = getattr(judge, "needs", _nothing_more)
+
+
+def _nothing_more(limit: int) -> int:
+    return limit
 
 
 def judges(makers: Mapping[type, Make[J]], of: RuleContext) -> list[SiteRule[J]]:

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from pipeline.config.rule_kinds import CrowdRule, LineRule, LoiteringRule, ZoneKind, ZoneRule
 from pipeline.config.schedule import Schedule
 from pipeline.judge.refusal import Obstacle, Refuse
@@ -42,10 +44,20 @@ def _objects(tracks: Sequence[Track]) -> dict[str, Any]:
     return {"object": labels.pop() if len(labels) == 1 else "", "box": corners}
 
 
-class _LevelRule:
-    """Reports when a state begins, and once in each second while it lasts."""
+class _State(msgspec.Struct):
+    """A state that a rule knows; ns."""
 
-    def __init__(self, name: str, rule: ZoneKind, label: str) -> None:
+    last: int  # when it was seen last
+    said: int | None = None  # the second of its last report; None: it is known without one
+
+
+class _LevelRule:
+    """Reports when a state begins, and once in each second while it lasts.
+
+    A state that was not seen for `horizon` ns is forgotten: a restart would not know it either.
+    """
+
+    def __init__(self, name: str, rule: ZoneKind, label: str, horizon: int) -> None:
         self._made: dict[str, Any] = {
             "rule": name,
             "label": label,
@@ -53,16 +65,18 @@ class _LevelRule:
             "modality": VISION,
             "zone": rule.zone,
         }
-        self._said: dict[tuple[str, int], int] = {}  # (camera, key) -> second of its last report
+        self._horizon = horizon
+        self._known: dict[tuple[str, int], _State] = {}  # by camera and key
 
     def say(
         self, seen: TrackedFrame, key: int, score: float, reason: str, of: Sequence[Track]
     ) -> Iterator[RuleFinding]:
         """Yields the finding of the objects `of`, unless this second has one for the `key`."""
-        second, last = seen.start // SECOND, self._said.get((seen.source, key))
+        state = self.lasts(seen, key)
+        second, last = seen.start // SECOND, state.said
         if last == second:
             return
-        self._said[seen.source, key] = second
+        state.said = second
         yield RuleFinding(
             **self._made,
             source=seen.source,
@@ -75,26 +89,34 @@ class _LevelRule:
             **_objects(of),
         )
 
-    def told(self, source: str, key: int) -> bool:
-        """Returns whether this state was reported since it began."""
-        return (source, key) in self._said
+    def lasts(self, seen: TrackedFrame, key: int) -> _State:
+        """Notes that a state is seen in this frame, whether it is reported or not."""
+        state = self._known.setdefault((seen.source, key), _State(seen.start))
+        state.last = seen.start
+        return state
 
-    def since(self, source: str, key: int) -> int:
-        """Returns when this state was reported last, ns, to the second."""
-        return self._said[source, key] * SECOND
+    def told(self, source: str, key: int) -> bool:
+        """Returns whether this state is known, and so need not be reported again."""
+        return (source, key) in self._known
 
     def stands(self, seen: TrackedFrame, track: Track, timezone: ZoneInfo) -> Obstacle:
         """Says that an object stands still, and that it was reported when it came."""
-        since = clock(self.since(seen.source, track.id), timezone)
+        said = self._known[seen.source, track.id].said
+        since = "" if said is None else f" since {clock(said * SECOND, timezone)}"
         return Obstacle(
-            f"{track.label} stationary since {since}, told once", track.score, label=track.label
+            f"{track.label} stationary{since}, told once", track.score, label=track.label
         )
 
-    def keep(self, source: str, keys: set[int]) -> None:
+    def keep(self, seen: TrackedFrame, keys: set[int]) -> None:
         """Forgets states that ended at this camera; when one begins again, it is reported again."""
-        gone = [key for key in self._said if key[0] == source and key[1] not in keys]
-        for key in gone:
-            del self._said[key]
+        gone = [
+            (source, key)
+            for (source, key), state in self._known.items()
+            if source == seen.source
+            and (key not in keys or seen.start - state.last >= self._horizon)
+        ]
+        for each in gone:
+            del self._known[each]
 
 
 class ZoneIntrusion:
@@ -102,22 +124,26 @@ class ZoneIntrusion:
 
     def __init__(self, name: str, rule: ZoneRule, place: RuleScope) -> None:
         self._zone, self._place, self.cameras = rule.zone, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label)
+        self._level = _LevelRule(name, rule, rule.label, place.horizon)
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
         """Returns one finding per track on entering, and once per second until it leaves or
         stands still."""
         inside = list(self._place.inside(seen, refuse))
-        self._level.keep(seen.source, _lasting(seen))
+        self._level.keep(seen, _lasting(seen))
         found: list[RuleFinding] = []
         for track in inside:
-            news = track.id not in seen.still or not self._level.told(seen.source, track.id)
-            if news and track.last_seen == seen.start:
+            told = track.id in seen.still and self._level.told(seen.source, track.id)
+            known = told or track.id in seen.again
+            shown = track.last_seen == seen.start
+            if known and shown:
+                self._level.lasts(seen, track.id)
+            if shown and not known:
                 reason = f"{track.label} in zone {self._zone} (camera {seen.source})"
                 found += self._level.say(seen, track.id, track.score, reason, [track])
-            elif refuse is not None and not news:
+            elif refuse is not None and told:
                 refuse("still", partial(self._level.stands, seen, track, self._place.timezone))
-            elif refuse is not None:
+            elif refuse is not None and not known:
                 refuse("unseen", partial(_unseen, track))
         return found
 
@@ -127,7 +153,7 @@ class Loitering:
 
     def __init__(self, name: str, rule: LoiteringRule, place: RuleScope) -> None:
         self._rule, self._place, self.cameras = rule, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label)
+        self._level = _LevelRule(name, rule, rule.label, place.horizon)
         self._since: dict[tuple[str, int], int] = {}
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
@@ -136,16 +162,21 @@ class Loitering:
         The time goes on for an object that is hidden and comes out in the zone.
         """
         inside = {track.id: track for track in self._place.inside(seen, refuse)}
-        self._level.keep(seen.source, _lasting(seen))
-        stays = inside.keys() | (seen.hidden if self._place.holds(seen) else set())
-        gone = [k for k in self._since if k[0] == seen.source and k[1] not in stays]
+        self._level.keep(seen, _lasting(seen))
+        kept = inside.keys() | (seen.hidden if self._place.holds(seen) else set())
+        gone = [k for k in self._since if k[0] == seen.source and k[1] not in kept]
         for key in gone:
             del self._since[key]
         found: list[RuleFinding] = []
         for track in inside.values():
             since = self._since.setdefault((seen.source, track.id), seen.start)
             told = track.id in seen.still and self._level.told(seen.source, track.id)
-            if seen.start - since >= ns(self._rule.seconds) and not told:
+            stays = seen.start - since >= ns(self._rule.seconds)
+            if track.id in seen.again or (told and stays):
+                self._level.lasts(seen, track.id)
+            if track.id in seen.again:
+                continue
+            if stays and not told:
                 reason = (
                     f"{track.label} in zone {self._rule.zone} for {self._rule.seconds:g} s"
                     f" (camera {seen.source})"
@@ -164,7 +195,7 @@ class Crowd:
 
     def __init__(self, name: str, rule: CrowdRule, place: RuleScope) -> None:
         self._rule, self._place, self.cameras = rule, place, place.zones.keys()
-        self._level = _LevelRule(name, rule, rule.label)
+        self._level = _LevelRule(name, rule, rule.label, place.horizon)
         self._since: dict[str, int] = {}
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
@@ -174,7 +205,7 @@ class Crowd:
             if refuse is not None and inside:
                 refuse("count", partial(self._too_few, len(inside)))
             self._since.pop(seen.source, None)
-            self._level.keep(seen.source, set())
+            self._level.keep(seen, set())
             return ()
         since = self._since.setdefault(seen.source, seen.start)
         if seen.start - since < ns(self._rule.seconds):
@@ -308,6 +339,7 @@ def _scope(
         objects=frozenset(objects),
         schedule=Schedule.parse(rule.schedule),
         timezone=of.timezone,
+        horizon=ns(of.site.windows.horizon),
         min_score=rule.min_score if isinstance(rule, ZoneRule) else 0.0,
         hours=rule.schedule,
         zone=rule.zone if isinstance(rule, ZoneKind) else "",

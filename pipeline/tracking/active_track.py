@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.tracking.appearance import Looks
+from pipeline.tracking.beginnings import Confirmations
 from pipeline.types import SECOND, Box
 
-# ns; a point is left out if its neighbours on the path are closer than this
+# ns; of the points in one such span of event time, a path keeps the first. So what is kept does not
+# depend on when the path began.
 PATH_STEP = SECOND // 10
 ACCELERATION = 0.4  # heights / s^1.5: noise of the motion model (white noise acceleration)
 BOX_ERROR = 0.04  # heights: standard deviation of detected boxes
@@ -31,7 +33,9 @@ class Point(NamedTuple):
 class ActiveTrack:
     """The mutable state of a track; times in ns."""
 
-    def __init__(self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int) -> None:
+    def __init__(
+        self, number: int, box: Box, measured: np.ndarray, time: int, lasts: int, hits: int
+    ) -> None:
         self.id, self.first, self.seen = number, time, time
         self.began, self.box = box, box.bare()  # its first box, and the last one
         self.found = 0  # when it was found again after it was hidden; 0: never
@@ -42,6 +46,7 @@ class ActiveTrack:
         self.path = deque([_feet(box, time)])
         self.pose = b""
         self.posed: int | None = None
+        self.confirmed = Confirmations(hits, time)
         self.looks = Looks()
         self.look: np.ndarray | None = None  # of this frame, if the box shows it clearly
         self._take(box, time)
@@ -52,7 +57,7 @@ class ActiveTrack:
         self._take(box, time)
         self.seen, self.lasts = time, lasts
         self.misses, self.held = 0, 0
-        if len(self.path) > 1 and time - self.path[-2].time < PATH_STEP:
+        if len(self.path) > 1 and not _apart(self.path[-2].time, self.path[-1].time):
             self.path.pop()
         self.path.append(_feet(box, time))
         self._forget(time - horizon)
@@ -71,6 +76,7 @@ class ActiveTrack:
         if other.posed is not None:
             self.pose, self.posed = other.pose, other.posed
         self.looks.extend(other.looks)
+        self.confirmed.resume(other.confirmed)
 
     def exchange(self, other: ActiveTrack, since: int) -> None:
         """Exchanges what was seen of two objects from `since` on: each was taken for the other."""
@@ -84,6 +90,7 @@ class ActiveTrack:
             "look",
             "pose",
             "posed",
+            "confirmed",
         ):
             mine, yours = getattr(self, name), getattr(other, name)
             setattr(self, name, yours)
@@ -148,6 +155,11 @@ class Motion:
         self._vv = self._vv - speed_gain * self._pv
         self._pv = self._pv * (1 - gain)
         self._pp = self._pp * (1 - gain)
+
+
+def _apart(one: int, other: int) -> bool:
+    """Whether two times lie in different spans of `PATH_STEP`."""
+    return one // PATH_STEP != other // PATH_STEP
 
 
 def _feet(box: Box, time: int) -> Point:

@@ -24,9 +24,11 @@ COUNT = np.repeat(np.array([2, 2, 1, 1]) / (6 * 510), [LUMAS, HUES + 1, LUMAS, H
 SAME, OTHER = 0.25, 0.35
 EDGE = 0.02  # of the frame; a box this near to its left or right edge touches it
 MIXED = 0.3  # of a box that another one covers; its look is then of both
-STEP = SECOND // 2  # ns; a look is left out if its neighbours are closer than this
+# ns; of the looks in one such span of event time, the first is kept, and the newest look of all.
+# So what is kept does not depend on when the first look was.
+STEP = 3 * SECOND // 10
 LASTS = SECOND  # ns; after which an object has another look
-KEPT = 12  # looks that a track remembers, the newest ones
+KEPT = 16  # looks that a track remembers, the newest ones
 
 
 class Looks:
@@ -61,7 +63,7 @@ class Looks:
 
     def add(self, time: int, row: np.ndarray) -> None:
         """Adds the look of a frame."""
-        if len(self._seen) > 1 and time - self._seen[-2][0] < STEP:
+        if len(self._seen) > 1 and self._seen[-2][0] // STEP == self._seen[-1][0] // STEP:
             self._seen.pop()
         self._seen.append((time, row))
         self._rows = None

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.tracking.active_track import ActiveTrack, Point
 from pipeline.tracking.appearance import OTHER, clear_looks, unlike
+from pipeline.tracking.beginnings import Gone
 from pipeline.tracking.frame_shape import WIDE
 from pipeline.tracking.identity import HiddenTracks, Meetings
 from pipeline.types import SECOND, Box
@@ -26,6 +27,7 @@ FRAMES_MISSED = 3  # for so many frames an object may be unseen, however far the
 LOOKS_COUNT = 0.4  # how much of the likeness of a pair the looks decide
 UNCLEAR = 3  # so many boxes more it takes where it is not clear who it is
 HIDDEN = 12 * SECOND  # ns; for so long an object that vanished inside the picture is remembered
+FAITH = 600 * SECOND  # ns; for so long at most faint boxes alone keep an object
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,9 @@ class Tracker:
     in each Tracker. `horizon` bounds the memory. A gated frame is one that nobody looked at,
     because nothing moves in it: the tracker gets it by `hold` in place of `update`.
 
+    A track also ends when for `faith` ns, or for the horizon if that is longer, no boxes came that
+    would have confirmed a new one. So `needs` can tell what a restart must read to find it.
+
     Where boxes have an appearance, it decides between boxes that fit a track about equally well. An
     object that vanishes inside the picture is hidden for `HIDDEN` ns at most; if it comes out, its
     track goes on (`HiddenTracks`).
@@ -106,6 +111,7 @@ class Tracker:
         hits: int = 3,
         unseen: int = 2 * SECOND,
         horizon: int = 120 * SECOND,
+        faith: int = FAITH,
         aspect: float = WIDE,
         buffer: float = 0.1,
     ) -> None:
@@ -113,10 +119,11 @@ class Tracker:
             msg = f"Tracker: low {low} <= high {high}, hits {hits} and all spans must be positive"
             raise ValueError(msg)
         self._high, self._low, self._hits = high, low, hits
-        self._unseen, self._horizon = unseen, horizon
+        self._unseen, self._horizon, self._faith = unseen, horizon, max(faith, horizon)
         self._aspect, self._buffer = aspect, buffer
         self._live: list[ActiveTrack] = []
         self._hidden = HiddenTracks(min(HIDDEN, horizon // 2), aspect)
+        self._gone = Gone()
         self._meetings = Meetings()
         self._rows: Mapping[Box, np.ndarray] = {}  # the looks of the boxes of this update
         self._time: int | None = None
@@ -143,6 +150,18 @@ class Tracker:
         """The ids of objects that are hidden; no track shows them."""
         return self._hidden.ids
 
+    def needs(self, limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to know at `limit` who is there.
+
+        The limit must not fall from call to call.
+        """
+        return self._gone.needs((one.confirmed.begun for one in self._live), limit)
+
+    def begun(self, number: int, time: int) -> int:
+        """Returns the time, ns, from which on a restart must read to know a track at `time`."""
+        found = (one.confirmed.begun for one in self._live if one.id == number)
+        return next((begun.before(time) for begun in found), time)
+
     def update(self, boxes: Sequence[Box], time: int, lasts: int = 0) -> tuple[Track, ...]:
         """Adds one frame's boxes, possibly none, and returns the confirmed tracks, by id.
 
@@ -156,6 +175,11 @@ class Tracker:
             one.motion.predict(span)
         for label in sorted({box.label for box in boxes} | {one.box.label for one in self._live}):
             self._associate(label, [box for box in boxes if box.label == label], time)
+        for one in self._live:
+            if one.seen == time and one.box.score >= self._high:
+                one.confirmed.sure(time, self._patience(one))
+            else:
+                one.confirmed.unsure()
         self._live = [one for one in self._live if one.told or one.misses < 2]
         self._exchange(time)
         self._confirm()
@@ -170,6 +194,7 @@ class Tracker:
         """
         span = self._advance(time, lasts)
         for one in self._live:
+            one.confirmed.hold(time, span)
             if one.misses:
                 one.held += span
             else:
@@ -184,12 +209,19 @@ class Tracker:
             raise ValueError(msg)
         span = 0 if self._time is None else time - self._time
         self._time, self._lasts = time, lasts
+        gone = {one.id for one in self._live if self._ends(one, time)}
         for one in self._live:
-            if one.away(time) > self._patience(one):
+            if one.id in gone:
                 self._hidden.hide(one)
-        self._live = [one for one in self._live if one.away(time) <= self._patience(one)]
+                if one.told:
+                    self._gone.add(one.confirmed.begun, time + HIDDEN)
+        self._live = [one for one in self._live if one.id not in gone]
         self._hidden.forget(time)
         return span
+
+    def _ends(self, one: ActiveTrack, time: int) -> bool:
+        unseen = one.away(time) > self._patience(one)
+        return unseen or time - one.confirmed.begun.newest > self._faith
 
     def _exchange(self, time: int) -> None:
         """Rights the tracks that were exchanged, and remembers how the objects look."""
@@ -236,7 +268,7 @@ class Tracker:
             one.misses += 1
         for box in sure:
             self._last_id += 1
-            one = ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts)
+            one = ActiveTrack(self._last_id, box, self._measure(box), time, self._lasts, self._hits)
             one.look = self._rows.get(box)
             self._live.append(one)
 
@@ -303,46 +335,6 @@ class Tracker:
         )
 
 
-class StationaryMemory:
-    """Remembers where objects stand still, in all cameras.
-
-    An object that is lost from view and found again in its place is then not reported as new. An
-    object that moves less than `distance` heights in `after` ns is still; its place is kept for
-    `horizon` ns.
-    """
-
-    def __init__(self, after: int, distance: float, horizon: int) -> None:
-        self._after, self._distance, self._horizon = after, distance, horizon
-        self._places: dict[tuple[str, int], tuple[Box, int]] = {}  # (camera, track) -> box, when
-        self._again: set[tuple[str, int]] = set()  # tracks of objects that stood still before
-
-    def again(
-        self, camera: str, time: int, tracks: Sequence[Track], still: frozenset[int]
-    ) -> set[int]:
-        """Returns the ids of young tracks at the place of a still object; `still` ids are known."""
-        self._places = {
-            key: (box, seen)
-            for key, (box, seen) in self._places.items()
-            if time - seen < self._horizon or key[0] != camera
-        }
-        places = [box for key, (box, _) in self._places.items() if key[0] == camera]
-        found = {
-            track.id
-            for track in tracks
-            if track.moved(self._after) < self._distance
-            and (
-                (camera, track.id) in self._again
-                or (track.id not in still and any(alike(track.box, box) for box in places))
-            )
-        }
-        self._again = {key for key in self._again if key[0] != camera}
-        self._again |= {(camera, number) for number in found}
-        for track in tracks:
-            if track.id in still or track.id in found:
-                self._places[camera, track.id] = (track.box, time)
-        return found
-
-
 def _overlaps(tracks: np.ndarray, boxes: np.ndarray, buffer: float) -> np.ndarray:
     """Returns the IoU of each track (n, 4) with each box (m, 4), both enlarged by `buffer`
     per side."""
@@ -372,13 +364,3 @@ def _greedy(likeness: np.ndarray, at_least: float) -> Iterator[tuple[int, int]]:
             used_rows.add(row)
             used_columns.add(column)
             yield row, column
-
-
-def alike(one: Box, other: Box, least: float = 0.7) -> bool:
-    """Returns whether two boxes of one label cover the same place (IoU of at least `least`)."""
-    wide = min(one.x2, other.x2) - max(one.x1, other.x1)
-    high = min(one.y2, other.y2) - max(one.y1, other.y1)
-    if one.label != other.label or wide <= 0 or high <= 0:
-        return False
-    areas = sum((box.x2 - box.x1) * (box.y2 - box.y1) for box in (one, other))
-    return wide * high >= least * (areas - wide * high)

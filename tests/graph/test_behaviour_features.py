@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.fusion.features import KNOWN, NAMES
 from pipeline.config import schema
-from pipeline.types import Record, needed_until, ns
+from pipeline.types import FOREVER, Record, needed_until
 from tests.actors import Step, person, played
 from tests.fakes import FakeText
 from tests.graph.test_behaviour_fusion import HOME, PERSONS, shown
@@ -23,11 +23,7 @@ from workers.stages.site_plan import site_plan
 from workers.training.feature_extraction import RecordingHead
 
 FALL = (("stands", 3.0), ("lies", 0.8), ("lies", 8.0))
-HORIZON = ns(20)  # of HOME
 FEW = settings(max_examples=15)
-# The scores of boxes come from a seed. Scores that are chosen to break the tracker may keep a track
-# alive by faint boxes for longer than the horizon, and a restart cannot find it again.
-SEEDS = st.integers(0, 2**32).map(random.Random)
 
 
 def opened(site: schema.Site, floors: dict[str, int]) -> tuple[FusionState, RecordingHead]:
@@ -79,12 +75,12 @@ def test_a_camera_that_asks_for_poses_gives_them_without_a_rule() -> None:
 
 
 @FEW
-@given(PERSONS, SEEDS, st.floats(0, 1), st.booleans())
+@given(PERSONS, st.randoms(), st.floats(0, 1), st.booleans())
 def test_after_a_restart_the_numbers_are_the_same(
     persons: list[list[Step]], chance: random.Random, cut: float, gated: bool
 ) -> None:
     records = in_step(timeline(shown(persons, chance), gated=gated))
-    at = round(cut * len(records))
+    at = round(cut * (len(records) - 1))
     (whole, all_), (before, _) = opened(HOME, {}), opened(HOME, {})
     for record in records:
         whole.on(record, None)
@@ -93,15 +89,17 @@ def test_after_a_restart_the_numbers_are_the_same(
     floor = before.floor("office")
     again, rest = opened(HOME, {"office": floor})
     for number, record in enumerate(records):
+        if number == at:
+            rest.asked.clear()  # these windows were judged before the restart
         if number >= at or needed_until(record) > floor:
             again.on(record, None)
     known, made = pictures(all_), pictures(rest)
-    late = {start: some for start, some in known.items() if start >= floor + HORIZON}
-    assert {start: made[start] for start in late} == late
+    first = min(made, default=FOREVER)
+    assert {start: some for start, some in known.items() if start >= first} == made
 
 
 @FEW
-@given(PERSONS, SEEDS, st.booleans())
+@given(PERSONS, st.randoms(), st.booleans())
 def test_the_order_of_the_sources_changes_no_number(
     persons: list[list[Step]], chance: random.Random, gated: bool
 ) -> None:

@@ -34,6 +34,7 @@ HOME = msgspec.structs.replace(
         ),
     ),
     windows=schema.Windows(horizon=20, patience=60),
+    stationary=schema.Stationary(after=5),
 )
 STEPS = st.lists(
     st.tuples(st.sampled_from(sorted(POSTURES)), st.sampled_from((0.6, 1.0, 3.0, 8.0))), max_size=8

@@ -246,7 +246,7 @@ def test_a_restart_long_after_a_site_was_armed_still_knows_it() -> None:
     for record in records[:cut]:
         before.on(record, None)
     floor = before.floor("office")
-    assert floor == ns(BEGIN + 127)  # 180 - 1 - 40 - 12
+    assert floor == ns(BEGIN + 103)  # 180 - 1 - 40 - 4 - 12 - 20
     after = stage().open({"office": floor})
     for record in records[:cut]:
         if needed_until(record) > floor:

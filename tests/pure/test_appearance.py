@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline import codec
 from pipeline.errors import DecodeError
-from pipeline.tracking.appearance import HUES, LUMAS, OTHER, SAME, SIZE, Looks, unlike
+from pipeline.tracking.appearance import HUES, KEPT, LUMAS, OTHER, SAME, SIZE, STEP, Looks, unlike
 from pipeline.types import SECOND, Box
 from tests import make
 from workers.media.appearance import appearance, described
@@ -123,14 +123,19 @@ def test_a_look_of_another_length_is_refused(size: int) -> None:
         codec.decode(record)
 
 
-def test_a_track_remembers_looks_half_a_second_apart_and_the_newest() -> None:
-    looks = Looks()
-    for n in range(100):
-        looks.add(n * SECOND // 5, np.full(SIZE, n, float))
-    assert looks.rows[-1][0] == 99
-    assert len(looks.rows) == 12
-    assert set(np.diff(looks.rows[:, 0])) <= {1, 2, 3}
-    assert looks.rows[0][0] < 80
+@pytest.mark.parametrize("rate", [5, 10, 25])
+def test_a_track_remembers_a_look_of_each_span_and_the_newest_whenever_it_began(rate: int) -> None:
+    looks, late = Looks(), Looks()
+    for n in range(20 * rate):
+        looks.add(n * SECOND // rate, np.full(SIZE, n, float))
+        if n > 13 * rate:
+            late.add(n * SECOND // rate, np.full(SIZE, n, float))
+    known = looks.rows[:, 0].astype(int).tolist()
+    assert len(known) == KEPT
+    assert known[-1] == 20 * rate - 1
+    spans = [n * SECOND // rate // STEP for n in known[:-1]]
+    assert spans == sorted(set(spans)), "one of each span"
+    assert known == late.rows[:, 0].tolist()
 
 
 def test_looks_before_a_time_are_forgotten() -> None:

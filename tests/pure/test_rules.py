@@ -37,6 +37,7 @@ def place(schedule: str = "", min_score: float = 0.0) -> RuleScope:
         objects=frozenset(["person"]),
         schedule=Schedule.parse(schedule),
         timezone=UTC,
+        horizon=ns(120),
         min_score=min_score,
     )
 

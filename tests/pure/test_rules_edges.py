@@ -48,6 +48,7 @@ def place(schedule: str = "", **given: object) -> RuleScope:
         "objects": frozenset(["person"]),
         "schedule": Schedule.parse(schedule),
         "timezone": UTC,
+        "horizon": ns(120),
     }
     return RuleScope(**(settings | given))  # type: ignore[arg-type]
 
@@ -66,10 +67,19 @@ def track(number: int, x: float, at: float, *, score: float = 0.9, label: str = 
 
 
 def seen(
-    at: float, *tracks: Track, camera: str = "desk", still: Sequence[int] = ()
+    at: float,
+    *tracks: Track,
+    camera: str = "desk",
+    still: Sequence[int] = (),
+    again: Sequence[int] = (),
 ) -> TrackedFrame:
     return TrackedFrame(
-        source=camera, start=ns(at), end=ns(at + 0.2), tracks=tracks, still=frozenset(still)
+        source=camera,
+        start=ns(at),
+        end=ns(at + 0.2),
+        tracks=tracks,
+        still=frozenset(still),
+        again=frozenset(again),
     )
 
 
@@ -134,6 +144,32 @@ def test_who_leaves_the_zone_and_stays_in_sight_is_no_news_when_back() -> None:
     assert not found.news
 
 
+def test_who_comes_back_to_the_zone_after_the_horizon_is_news() -> None:
+    rule = in_zone()
+    rule.see(seen(10, track(1, IN, 10)))
+    for at, news in ((129.9, False), (250, True)):
+        rule.see(seen(at - 1, track(1, OUT, at - 1)))
+        (found,) = rule.see(seen(at, track(1, IN, at)))
+        assert found.news is news
+
+
+def test_who_stands_still_for_longer_than_the_horizon_is_told_once() -> None:
+    rule = in_zone()
+    assert len(rule.see(seen(10, track(1, IN, 10)))) == 1
+    for at in range(20, 400, 10):
+        assert rule.see(seen(at, track(1, IN, at), still=[1])) == []
+    (found,) = rule.see(seen(400, track(1, IN, 400)))
+    assert not found.news, "it walks on"
+
+
+def test_a_new_track_in_the_place_of_who_stood_still_is_not_told_until_it_moves() -> None:
+    rule = in_zone()
+    assert rule.see(seen(10, track(2, IN, 10), again=[2])) == []
+    assert rule.see(seen(70, track(2, IN, 70), still=[2])) == []
+    (found,) = rule.see(seen(71, track(2, IN, 71)))
+    assert found.news
+
+
 def test_who_stands_still_and_was_not_told_yet_is_told() -> None:
     rule = in_zone()
     assert rule.see(seen(10, track(1, OUT, 10), still=[1])) == []
@@ -176,6 +212,14 @@ def test_who_loiters_and_comes_to_rest_is_told_once() -> None:
     assert len(rule.see(seen(15, track(1, IN, 15), still=[1]))) == 1
     assert rule.see(seen(16, track(1, IN, 16), still=[1])) == []
     assert len(rule.see(seen(17, track(1, IN, 17)))) == 1
+
+
+def test_a_new_track_in_the_place_of_who_stood_still_does_not_loiter_until_it_moves() -> None:
+    rule = loitering()
+    for at in (10, 16):
+        assert rule.see(seen(at, track(2, IN, at), again=[2])) == []
+    assert rule.see(seen(18, track(2, IN, 18), still=[2])) == []
+    assert len(rule.see(seen(20, track(2, IN, 20)))) == 1
 
 
 def test_a_loiterer_who_is_forgotten_and_comes_again_is_news() -> None:

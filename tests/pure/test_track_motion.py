@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.tracking.active_track import ACCELERATION, BOX_ERROR, PATH_STEP, Motion, Point
-from pipeline.tracking.track import StationaryMemory, Track, Tracker, _greedy, _overlaps, alike
+from pipeline.tracking.stationary import StationaryMemory, alike
+from pipeline.tracking.track import Track, Tracker, _greedy, _overlaps
 from pipeline.types import SECOND, Box, ns
 
 FRAME = SECOND // 5
@@ -336,25 +337,30 @@ def test_a_path_has_its_feet_and_what_was_before() -> None:
 
 
 @pytest.mark.parametrize("rate", [5, 10, 15, 20, 40, 60])
-def test_of_three_points_of_a_path_the_outer_ones_are_a_tenth_of_a_second_apart(rate: int) -> None:
-    tracker, step = Tracker(hits=1), SECOND // rate
-    for n in range(2 * rate):
-        (one,) = tracker.update([box(0.2 + n * 0.001)], n * step)
+def test_a_path_keeps_the_first_point_of_each_tenth_of_a_second_and_the_newest(rate: int) -> None:
+    """Whenever it began: so a restart knows the same path."""
+    tracker, late, step = Tracker(hits=1), Tracker(hits=1), SECOND // rate
+    every = [n * step for n in range(2 * rate)]
+    for n, time in enumerate(every):
+        boxes = [box(0.2 + n * 0.001)]
+        (one,) = tracker.update(boxes, time)
+        if n >= rate // 2:
+            (other,) = late.update(boxes, time)
+    cells = [time // PATH_STEP for time in every]
+    firsts = [time for n, time in enumerate(every) if cells.index(cells[n]) == n]
     times = [point.time for point in one.path]
-    assert (times[0], times[-1]) == (0, (2 * rate - 1) * step)
-    for before, point, after in zip(times, times[1:], times[2:-1], strict=False):
-        assert after - before >= PATH_STEP
-        assert point - before < PATH_STEP or point - before == step
-    assert len(times) == len(set(times))
+    assert times == sorted({*firsts, every[-1]})
+    known = [point for point in one.path if point.time > every[rate // 2] + PATH_STEP]
+    assert list(other.path[-len(known) :]) == known
 
 
-def test_the_newest_point_is_replaced_until_it_is_a_tenth_of_a_second_on() -> None:
+def test_the_newest_point_is_replaced_until_the_next_tenth_of_a_second() -> None:
     tracker = Tracker(hits=1)
     for time in (0, PATH_STEP // 2, PATH_STEP - 1):
         (one,) = tracker.update([box(0.5)], time)
     assert [point.time for point in one.path] == [0, PATH_STEP - 1]
     (one,) = tracker.update([box(0.5)], PATH_STEP)
-    assert [point.time for point in one.path] == [0, PATH_STEP - 1, PATH_STEP]
+    assert [point.time for point in one.path] == [0, PATH_STEP]
 
 
 def test_a_point_as_old_as_the_horizon_is_kept() -> None:
@@ -429,11 +435,12 @@ def test_one_camera_does_not_forget_the_places_of_another() -> None:
     assert ("desk", 1) in one._places
 
 
-def test_what_is_known_stays_known_although_its_place_is_its_own_by_now() -> None:
+def test_what_is_found_again_is_so_until_it_stands_still_by_itself() -> None:
     one = parked()
-    assert again(one, track(CAR, number=2, label="car"), 5) == {2}
-    at_rest = one.again("desk", ns(30), [track(CAR, number=2, label="car")], frozenset([2]))
-    assert at_rest == {2}
+    for at in (5, 14):
+        assert again(one, track(CAR, number=2, label="car"), at) == {2}
+    at_rest = one.again("desk", ns(15), [track(CAR, number=2, label="car")], frozenset([2]))
+    assert at_rest == set()
 
 
 def test_what_was_known_and_drives_away_is_news_when_it_is_at_rest_elsewhere() -> None:
@@ -447,14 +454,34 @@ def test_another_camera_does_not_make_unknown_what_is_known_here() -> None:
     one = parked()
     assert again(one, track(CAR, number=2, label="car"), 5) == {2}
     one.again("door", ns(6), [], frozenset())
-    found = one.again("desk", ns(7), [track(CAR, number=2, label="car")], frozenset([2]))
-    assert found == {2}
+    assert again(one, track(CAR, number=2, label="car"), 7) == {2}
 
 
 def test_a_place_that_was_found_again_is_kept_as_long_anew() -> None:
     one = parked()
     for number, at in ((2, 60), (3, 150), (4, 240)):
         assert again(one, track(CAR, number=number, label="car"), at) == {number}
+
+
+def test_a_place_where_nothing_stood_still_by_itself_is_forgotten_in_the_end() -> None:
+    one = parked()
+    for number in range(2, 14):
+        assert again(one, track(CAR, number=number, label="car"), 50 * (number - 1)) == {number}
+    assert again(one, track(CAR, number=14, label="car"), 601) == set()
+
+
+def test_a_restart_reads_from_where_the_object_of_a_place_began_to_stand_still() -> None:
+    one = StationaryMemory(**REST)  # type: ignore[arg-type]
+    car = track(CAR, label="car", at=30)
+    one.again("desk", ns(30), [car], frozenset([1]), lambda number, time: time - number)
+    assert one.needs(ns(0)) == ns(0)
+    assert one.needs(ns(25)) == ns(30) - ns(10) - 1
+    assert again(one, track(CAR, number=2, label="car"), 50) == {2}
+    one.again("desk", ns(70), [track(CAR, number=2, label="car")], frozenset([2]))
+    assert one.needs(ns(69)) == ns(20) - 1, "at 69 s, it was there by the first track's place"
+    one.again("desk", ns(131), [track(CAR, number=2, label="car")], frozenset([2]))
+    assert one.needs(ns(129)) == ns(20) - 1
+    assert one.needs(ns(131)) == ns(121)
 
 
 def test_a_distance_is_measured_in_heights_of_the_frame() -> None:

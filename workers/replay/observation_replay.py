@@ -17,13 +17,14 @@ import msgspec
 from models.fusion.head import Head
 from pipeline import codec, topics
 from pipeline.bus.memory import MemoryBus
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Site
 from pipeline.errors import DecodeError
 from pipeline.host import pack, site_hash, unpack
 from pipeline.judge.refusal import CollectorOf
 from pipeline.ports import Entry, Reader
 from pipeline.run import Runner, drain
 from pipeline.stages import JUDGES
+from pipeline.tracking.track import FAITH, HIDDEN
 from pipeline.types import ROSTER_EVERY, SECOND, Alert, Anomaly, Record, event_start, ns
 from workers import graph
 from workers.replay.sent_alerts import overlapping
@@ -51,12 +52,21 @@ class Rejudged(msgspec.Struct, frozen=True, kw_only=True):
 def span(config: Config, since: int, until: int) -> tuple[int, int]:
     """Returns the append times, ns, of all entries that matter for `[since, until)`.
 
-    The states need one horizon before it, and know a silent source as lost after their patience.
-    Entries that a slow worker or an outage delayed come after it.
+    The states need one horizon before it, and what was there at its begin: objects that were still,
+    hidden or faint. They know a silent source as lost after their patience. Entries that a slow
+    worker or an outage delayed come after it.
     """
-    windows = [site.windows for site in config.sites.values()]
-    before = max(ns(of.patience + of.horizon + of.size) for of in windows) + ROSTER_EVERY
-    return since - before, until + max(ns(of.patience) for of in windows)
+    before = max(map(_before, config.sites.values())) + ROSTER_EVERY
+    return since - before, until + max(ns(site.windows.patience) for site in config.sites.values())
+
+
+def _before(site: Site) -> int:
+    windows = site.windows
+    faith = max(FAITH, ns(windows.horizon))
+    # A place is kept for so long after something stood still there; that may have been faint for
+    # as long before.
+    there = 2 * faith + ns(site.stationary.after) + HIDDEN if site.cameras else 0
+    return ns(windows.horizon + windows.size) + max(ns(windows.patience), there)
 
 
 class Begin(msgspec.Struct, frozen=True):

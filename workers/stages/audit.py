@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from pipeline.config.schema import Detect
-from pipeline.tracking.track import alike
+from pipeline.tracking.stationary import alike
 from pipeline.types import Box, FrameChunk, content_id
 
 REMEMBERED_LOOKS = 5  # the detector may miss an object at rest in some of them

@@ -10,7 +10,8 @@ from pipeline.judge.refusal import Obstacle, Unused
 from pipeline.judge.refusal_words import below
 from pipeline.judge.rules import MIN_EVIDENCE, TrackedFrame
 from pipeline.tracking.frame_shape import shape_of
-from pipeline.tracking.track import StationaryMemory, Track, Tracker, alike
+from pipeline.tracking.stationary import StationaryMemory, alike
+from pipeline.tracking.track import Track, Tracker
 from pipeline.types import Box, Detections
 
 SAME_OBJECT = 0.5  # IoU from which a faint box is taken for a second one of an object
@@ -46,6 +47,15 @@ class CameraTracks:
         self._looked: dict[str, Detections] = {}  # camera -> its last frame that was looked at
         self._parked = StationaryMemory(still_after, still_distance, horizon)
 
+    def needs(self, limit: int) -> int:
+        """Returns the time, ns, from which on a restart must read to track as before at `limit`.
+
+        The limit must not fall from call to call.
+        """
+        stood = limit - self._still_after  # who stands still at the limit was there by then
+        trackers = (tracker.needs(stood) for tracker in self._trackers.values())
+        return min([self._parked.needs(limit), *trackers, stood])
+
     def see(self, record: Detections) -> TrackedFrame | None:
         """Returns the tracks after this frame; None if it is of no use."""
         detect = self._cameras.get(record.source)
@@ -75,14 +85,15 @@ class CameraTracks:
             if record.start - track.first_seen >= self._still_after
             and track.moved(self._still_after) < self._still_distance
         )
-        again = self._parked.again(record.source, record.start, tracks, still)
+        again = self._parked.again(record.source, record.start, tracks, still, tracker.begun)
         taken = {track.box for track in tracks if track.last_seen == record.start}
         return TrackedFrame(
             source=record.source,
             start=record.start,
             end=record.end,
-            tracks=[track for track in tracks if track.id not in again],
+            tracks=tracks,
             still=still,
+            again=frozenset(again),
             luma=looked.luma,
             sharpness=looked.sharpness,
             loose=[box for box in boxes if box.bare() not in taken],

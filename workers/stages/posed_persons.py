@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline.config.schema import Detect
-from pipeline.tracking.track import alike
+from pipeline.tracking.stationary import alike
 from pipeline.types import Box, FrameChunk
 from workers.media.motion import COLUMNS, ROWS
 

@@ -123,7 +123,9 @@ class SiteState:
         )
         self._findings: list[RuleFinding] = []  # findings that an open window may still overlap
         self._sights: list[FrameSummary] = []  # likewise
-        self._behaviours = {camera: EvidenceOfBehaviour() for camera in sorted(plan.posed)}
+        self._behaviours = {
+            camera: EvidenceOfBehaviour(plan.horizon) for camera in sorted(plan.posed)
+        }
         self._rules = NoisyOr()
         self._learned = False  # whether the learned head found something in the last window
         self._newest, self._latest = 0, 0  # ns; newest event time of the site; `now` at its arrival
@@ -135,9 +137,17 @@ class SiteState:
     def floor(self) -> int:
         """Records that end at or before this cannot change any result. Ns.
 
-        It lies `HIDDEN` before the horizon: who is hidden at the horizon was seen before it.
+        What is still to be judged is a window long and depends on one horizon before it. Who was
+        there at the begin of that may have been hidden, faint or still: a restart must read on from
+        where it knows them. A site without cameras knows nobody, and its findings are of single
+        sounds: one horizon is enough.
         """
-        return max(self._floor, self._aligner.floor - HIDDEN)
+        if not self._plan.cameras:
+            return max(self._floor, self._aligner.floor)
+        limit = self._aligner.floor - self._plan.size - HIDDEN
+        needs = [self._tracks.needs(limit), self._gate.needs(limit)]
+        needs += [seen.needs(limit) for seen in self._behaviours.values()]
+        return max(self._floor, min(needs))
 
     @property
     def presence(self) -> Mapping[str, Presence]:
