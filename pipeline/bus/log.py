@@ -21,7 +21,8 @@ from threading import Event, Lock, local
 from typing import Any, TypeVar
 
 from pipeline.bus.disk_space import DiskSpace
-from pipeline.bus.log_table import Retention, Table
+from pipeline.bus.log_retention import Retention
+from pipeline.bus.log_table import Table
 from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
 from pipeline.bus.waits import Waits

@@ -7,18 +7,18 @@ connection writes, under a lock. Every reader has its own connection; WAL lets i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any
 
-import msgspec
-
 from pipeline.bus.log_chunks import UnreadLosses, event_span
+from pipeline.bus.log_places import Place, Places
+from pipeline.bus.log_retention import Retention
 from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
 from pipeline.bus.waits import Waits
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -47,29 +47,6 @@ _READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
-
-
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a topic may keep.
-
-    `max_bytes` limits the size on disk, the WAL included; `max_age` is seconds since an entry was
-    appended. `hold` keeps entries that a known group has not committed, whatever their age and
-    size; with `capped` no entry is taken then that the log has no room for (DiskFull). `durable`
-    makes every flush survive a power cut (fsync), not only a killed process.
-
-    `gives_way` topics lose their oldest entries when the disk or the log is full, read or not; a
-    topic with 1 loses them before a topic with 2. `urgent`: whoever appends is told at once that
-    the disk is full (DiskFull), and after 2 seconds that a file is locked (FileBusy). An
-    append to any other topic waits, but for chunks (`gives_way`), which are told of a full disk.
-    """
-
-    max_bytes: int = 1 << 30
-    max_age: float = 30 * 86400
-    hold: bool = False
-    capped: bool = False
-    durable: bool = False
-    gives_way: int = 0
-    urgent: bool = False
 
 
 class LockedConnection:
@@ -109,6 +86,8 @@ class Table:
         self._links: list[LockedConnection] = []
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
+        self._places = Places(self._file)
+        self.committed = self._places.committed
         try:
             link = self.connect()
             self._query, self._querying = link.connection, link.lock
@@ -149,8 +128,7 @@ class Table:
         row = self._file.execute(sql).fetchone()
         self.end = int(row[0]) if row else 0
         self.oldest = self._find_oldest()
-        places = self._file.execute("SELECT reader, offset FROM commits")
-        self.committed: dict[str, int] = dict(places.fetchall())
+        self._places.load()
 
     def _find_oldest(self) -> int:
         row = self._file.execute("SELECT min(offset) FROM entries").fetchone()
@@ -163,7 +141,7 @@ class Table:
         readers."""
         now = self._clock()
         spanned = [(key, event_span(value), value, trace) for key, value, trace in rows]
-        with self._writing:
+        with self._writer():
             numbered = [
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
@@ -179,41 +157,61 @@ class Table:
                 self.arrived.notify_all()
             self._file.bound_wal(self._wal // 2)
 
-    def commit(self, group: str, offset: int, note: bytes) -> None:
-        """Stores the offset at which `group` continues, and its note, in one transaction."""
-        with self._writing:
-            with self._file.transaction() as run:
-                sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
-                run.execute(sql, (group, offset, note))
-            self.committed[group] = offset
-            self._file.bound_wal(self._wal // 2)
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        """Makes this thread the only writer; afterwards it stores the commits that did not wait."""
+        try:
+            with self._writing:
+                try:
+                    yield
+                finally:  # before another thread writes, whose retention depends on them
+                    with suppress(OutsideError):  # the next writer stores them
+                        self._store_places(URGENT)
+        finally:  # those that were noted between that and the release
+            with suppress(OutsideError):
+                self._store_places(URGENT)
 
-    def join(self, group: str) -> tuple[int, bytes]:
+    def _store_places(self, longest: float = math.inf) -> None:
+        """Stores the commits that are noted, unless another thread writes: it stores them then."""
+        while self._places.waiting and self._writing.acquire(blocking=False):
+            try:
+                self._places.store(longest)
+                self._file.bound_wal(self._wal // 2)
+            finally:
+                self._writing.release()
+
+    def commit(self, group: str, offset: int, note: bytes) -> None:
+        """Stores the offset at which `group` continues, and its note.
+
+        While another thread writes, it returns at once, and that thread stores them.
+        """
+        self._places.note(group, offset, note)
+        self._store_places()
+
+    def join(self, group: str) -> Place:
         """Returns the offset at which `group` continues, and its note.
 
         A new group starts at the oldest entry, and a `hold` topic keeps entries for it from there.
         """
-        with self._writing:
-            sql = "SELECT offset, note FROM commits WHERE reader = ?"
-            row = self._file.patiently(lambda: self._file.execute(sql, (group,)).fetchone())
-            if row is None:
-                row = (self.oldest, b"")
-                self.commit(group, *row)
-            return int(row[0]), bytes(row[1])
+        with self._writer():
+            self._store_places()
+            place = self._places.read(group)
+            if place is None:
+                place = (self.oldest, b"")
+                self.commit(group, *place)
+            return place
 
     def forget(self, group: str) -> None:
         """Deletes a group that does not return, so that no entries are kept for it."""
-        with self._writing:
-            with self._file.transaction() as run:
-                run.execute("DELETE FROM commits WHERE reader = ?", (group,))
-            self.committed.pop(group, None)
+        with self._writer():
+            self._places.forget(group)
 
     def trim(self) -> None:
         """Deletes entries that are too old and returns free pages to the disk; to be called
         regularly."""
         trimmed = True
         while trimmed:
-            with self._writing:  # released after each step, so that other threads can append
+            with self._writer():  # released after each step, so that other threads can append
                 before = self.oldest
                 with self._file.transaction():
                     self._make_room(0, self._clock())
@@ -258,7 +256,7 @@ class Table:
 
         Entries that a group has not committed stay unless `unread`. Returns whether it could.
         """
-        with self._writing:
+        with self._writer():
             self._file.checkpoint()  # its space is needed for what is deleted and moved
             limit = self.end if unread else min(self.committed.values(), default=self.end)
             with self._file.transaction():
@@ -397,4 +395,6 @@ class Table:
         while self._links:
             self.release(self._links.pop())
         with self._writing:
+            with suppress(OutsideError):  # then these groups read some entries again
+                self._store_places(URGENT)
             self._file.close()
