@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.bus.log_chunks import UnreadLosses, event_span
 from pipeline.bus.log_places import Place, Places
 from pipeline.bus.log_retention import Retention
-from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
+from pipeline.bus.sqlite_file import FileKind, LockedConnection, SqliteFile
 from pipeline.bus.waits import Waits
 from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import ns
@@ -42,20 +42,9 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
-# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
-_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
-
-
-class LockedConnection:
-    """A connection and the lock held while it is used: closing it in use crashes the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.lock = RLock()
-        self.connection = connect(path)
-        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
@@ -86,6 +75,7 @@ class Table:
         self._links: list[LockedConnection] = []
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
+        self._bytes, self._head = 0, (-1, 0)  # on disk; the oldest entry and when it was appended
         self._places = Places(self._file)
         self.committed = self._places.committed
         try:
@@ -129,6 +119,10 @@ class Table:
         self.end = int(row[0]) if row else 0
         self.oldest = self._find_oldest()
         self._places.load()
+        self._measure()
+
+    def _measure(self) -> None:
+        self._bytes = self._file.size() + self._file.wal_size()
 
     def _find_oldest(self) -> int:
         row = self._file.execute("SELECT min(offset) FROM entries").fetchone()
@@ -148,9 +142,10 @@ class Table:
             ]
             longest = URGENT if self.retention.urgent else math.inf
             with self._file.transaction(longest=longest) as run:
-                self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
+                incoming = sum(map(self._cost, (value for _, value, _ in rows)))
+                changed = self._make_room(incoming, now) or self.oldest == self.end
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
-                oldest = self._find_oldest()
+                oldest = self._find_oldest() if changed else self.oldest
             with self.arrived:
                 self.oldest = oldest
                 self.end += len(rows)
@@ -167,6 +162,7 @@ class Table:
                 finally:  # before another thread writes, whose retention depends on them
                     with suppress(OutsideError):  # the next writer stores them
                         self._store_places(URGENT)
+                    self._measure()
         finally:  # those that were noted between that and the release
             with suppress(OutsideError):
                 self._store_places(URGENT)
@@ -177,6 +173,7 @@ class Table:
             try:
                 self._places.store(longest)
                 self._file.bound_wal(self._wal // 2)
+                self._measure()
             finally:
                 self._writing.release()
 
@@ -221,11 +218,12 @@ class Table:
                 trimmed = oldest > before or self._shrink(self._most())
                 self._file.bound_wal(self._wal // 2 if trimmed else 0)
 
-    def _make_room(self, incoming: int, now: int) -> None:
+    def _make_room(self, incoming: int, now: int) -> bool:
         """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
-        transaction."""
-        self._delete_aged(now - ns(self.retention.max_age))
-        most = self._most()
+        transaction; returns whether it may have deleted some."""
+        deleted, most = self._delete_aged(now - ns(self.retention.max_age)), self._most()
+        if not deleted and self._file.allocated() + incoming <= most:
+            return False
         for _ in range(_STEPS):
             excess = self._file.live() + incoming - most
             if excess <= 0:
@@ -235,6 +233,7 @@ class Table:
                 break
         if self._file.allocated() > most:
             self._shrink(most)
+        return True
 
     def _check_cap(self, incoming: int, excess: float) -> None:
         """Raises DiskFull where a `capped` topic would grow beyond its share and the log's room."""
@@ -269,19 +268,20 @@ class Table:
             self._file.checkpoint()
             return deleted or shrunk
 
-    def _delete_aged(self, before: int) -> None:
-        head = "SELECT appended FROM entries ORDER BY offset LIMIT 1"
-        row = self._file.execute(head).fetchone()
-        if row is None or row[0] >= before:
-            return
-        sql = "SELECT offset, appended FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
-        last = None
+    def _delete_aged(self, before: int) -> bool:
+        head = "SELECT offset, appended FROM entries"
+        if self._head[0] != self.oldest:
+            self._head = self._file.execute(f"{head} ORDER BY offset LIMIT 1").fetchone() or (-1, 0)
+        if self._head[0] < 0 or self._head[1] >= before:
+            return False
+        sql, last = f"{head} WHERE offset < ? ORDER BY offset LIMIT ?", None
         for offset, appended in self._file.execute(sql, (self._limit(), _STEP)):
             if appended >= before:
                 break
             last = offset
         if last is not None:
             self._delete_to(last)
+        return last is not None
 
     def _delete_oldest(self, wanted: float, limit: int) -> bool:
         sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
@@ -384,8 +384,8 @@ class Table:
             return self._file.patiently(lambda: self._query.execute(sql, values).fetchall())
 
     def size(self) -> int:
-        """Returns the bytes of its files on disk; any thread may call it."""
-        return self._file.size() + self._file.wal_size()
+        """Returns the bytes of its files on disk after the last write; any thread may call it."""
+        return self._bytes
 
     def close(self) -> None:
         """Wakes all waiting readers and closes every connection."""
