@@ -13,7 +13,7 @@ from pipeline.bus.sqlite_file import SqliteFile
 
 Place = tuple[int, bytes]  # offset, note
 
-_READ = "SELECT offset, note FROM commits WHERE reader = ?"
+READ = "SELECT offset, note FROM commits WHERE reader = ?"
 _STORE = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
 _FORGET = "DELETE FROM commits WHERE reader = ?"
 
@@ -22,8 +22,8 @@ class Places:
     """The places of the groups of one topic.
 
     `committed` has the offsets that are stored in the file, and no others: what retention deletes
-    depends on them. Any thread may call `note`. Whoever calls another method holds the lock of the
-    writer.
+    depends on them. Any thread may call `note` and `noted`. Whoever calls another method holds the
+    lock of the writer.
     """
 
     def __init__(self, file: SqliteFile) -> None:
@@ -46,6 +46,11 @@ class Places:
         with self._lock:
             self._noted[group] = (offset, note)
 
+    def noted(self, group: str) -> Place | None:
+        """The place of a group that is noted and not stored."""
+        with self._lock:
+            return self._noted.get(group)
+
     def store(self, longest: float) -> None:
         """Stores what is noted, in one transaction; waits `longest` s for another program's lock.
 
@@ -63,7 +68,7 @@ class Places:
 
     def read(self, group: str) -> Place | None:
         """The stored place of a group; None if it has never read."""
-        row = self._file.patiently(lambda: self._file.execute(_READ, (group,)).fetchone())
+        row = self._file.patiently(lambda: self._file.execute(READ, (group,)).fetchone())
         return (int(row[0]), bytes(row[1])) if row else None
 
     def forget(self, group: str) -> None:

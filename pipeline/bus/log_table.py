@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any
 
 from pipeline.bus.log_chunks import UnreadLosses, event_span
-from pipeline.bus.log_places import Place, Places
+from pipeline.bus.log_places import READ, Place, Places
 from pipeline.bus.log_retention import Retention
 from pipeline.bus.sqlite_file import FileKind, LockedConnection, SqliteFile
 from pipeline.bus.waits import Waits
@@ -140,8 +140,9 @@ class Table:
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
             ]
-            longest = URGENT if self.retention.urgent else math.inf
-            with self._file.transaction(longest=longest) as run:
+            with self._file.transaction(
+                longest=URGENT if self.retention.urgent else math.inf
+            ) as run:
                 incoming = sum(map(self._cost, (value for _, value, _ in rows)))
                 changed = self._make_room(incoming, now) or self.oldest == self.end
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
@@ -155,17 +156,15 @@ class Table:
     @contextmanager
     def _writer(self) -> Iterator[None]:
         """Makes this thread the only writer; afterwards it stores the commits that did not wait."""
-        try:
-            with self._writing:
-                try:
-                    yield
-                finally:  # before another thread writes, whose retention depends on them
-                    with suppress(OutsideError):  # the next writer stores them
-                        self._store_places(URGENT)
-                    self._measure()
-        finally:  # those that were noted between that and the release
-            with suppress(OutsideError):
-                self._store_places(URGENT)
+        with self._writing:
+            try:
+                yield
+            finally:  # before another thread writes, whose retention depends on them
+                with suppress(OutsideError):  # the next writer stores them
+                    self._store_places(URGENT)
+                self._measure()
+        with suppress(OutsideError):  # those that were noted between that and the release
+            self._store_places(URGENT)
 
     def _store_places(self, longest: float = math.inf) -> None:
         """Stores the commits that are noted, unless another thread writes: it stores them then."""
@@ -180,10 +179,12 @@ class Table:
     def commit(self, group: str, offset: int, note: bytes) -> None:
         """Stores the offset at which `group` continues, and its note.
 
-        While another thread writes, it returns at once, and that thread stores them.
+        While another thread writes, it returns at once, and that thread stores them. That of a
+        `durable` topic waits: what was sent out should not be sent again.
         """
         self._places.note(group, offset, note)
-        self._store_places()
+        with self._writing if self.retention.durable else nullcontext():
+            self._store_places()
 
     def join(self, group: str) -> Place:
         """Returns the offset at which `group` continues, and its note.
@@ -369,8 +370,9 @@ class Table:
 
     def place(self, group: str) -> tuple[int, bytes] | None:
         """Returns the committed offset and note of `group`; None if it has never read."""
-        sql = "SELECT offset, note FROM commits WHERE reader = ?"
-        rows = self._queried(sql, (group,))
+        if noted := self._places.noted(group):
+            return noted
+        rows = self._queried(READ, (group,))
         return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def last(self, key: str) -> bytes | None:

@@ -75,8 +75,31 @@ def test_poll_and_commit_go_on_while_another_thread_moves_the_wal(
         assert read.value == b"b"
         reader.commit(0, 2, b"two")
         assert commits(tmp_path, "t") == {"g": (0, b"")}, "late, but never too soon"
+        assert log.committed("t", "g") == (2, b"two"), "so nothing waits for this group"
     assert commits(tmp_path, "t") == {"g": (2, b"two")}, "the thread that wrote has stored it"
     assert log.read_below("t") == 2
+
+
+def test_the_commit_of_a_durable_topic_waits_until_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LocalLog(tmp_path, clock=lambda: 0, retention={"t": Retention(durable=True)})
+    put(log, b"a")
+    reader = log.reader("t", "g")
+    stored = []
+
+    def commit() -> None:
+        reader.commit(0, 1, b"n")
+        stored.append(commits(tmp_path, "t"))
+
+    thread = Thread(target=commit)
+    with moving_the_wal(monkeypatch, log):
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    thread.join(30)
+    assert stored == [{"g": (1, b"n")}]
+    log.close()
 
 
 def test_a_commit_goes_on_while_an_append_waits_for_another_program(
