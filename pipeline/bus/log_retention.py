@@ -26,3 +26,11 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool = False
     gives_way: int = 0
     urgent: bool = False
+
+
+def cost(value: bytes) -> int:
+    """Returns an upper estimate of the bytes of a row on disk, its index entry included."""
+    size = len(value)
+    if size < 4096:  # rows of one page: up to half of it stays empty
+        return size + size // 2 + 256
+    return size + size // 256 + 4608  # overflow pages, of which the last is half empty

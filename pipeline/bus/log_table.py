@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.bus.log_chunks import UnreadLosses, event_span
 from pipeline.bus.log_places import READ, Place, Places
-from pipeline.bus.log_retention import Retention
+from pipeline.bus.log_retention import Retention, cost
 from pipeline.bus.sqlite_file import FileKind, LockedConnection, SqliteFile
 from pipeline.bus.waits import Waits
 from pipeline.errors import DiskFull, OutsideError
@@ -140,10 +140,9 @@ class Table:
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
             ]
-            with self._file.transaction(
-                longest=URGENT if self.retention.urgent else math.inf
-            ) as run:
-                incoming = sum(map(self._cost, (value for _, value, _ in rows)))
+            longest = URGENT if self.retention.urgent else math.inf
+            with self._file.transaction(longest=longest) as run:
+                incoming = sum(map(cost, (value for _, value, _ in rows)))
                 changed = self._make_room(incoming, now) or self.oldest == self.end
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
                 oldest = self._find_oldest() if changed else self.oldest
@@ -305,13 +304,6 @@ class Table:
         if not self.retention.hold:
             return self.end
         return min(self.committed.values(), default=self.end)
-
-    def _cost(self, value: bytes) -> int:
-        """Returns an upper estimate of a row's bytes on disk, its index entry included."""
-        size = len(value)
-        if size < 4096:  # rows of one page: up to half of it stays empty
-            return size + size // 2 + 256
-        return size + size // 256 + 4608  # overflow pages, of which the last is half empty
 
     def _shrink(self, most: float) -> bool:
         """Returns some free pages to the disk if too many are free; returns whether it did."""
