@@ -28,9 +28,9 @@ check: .venv/.dev ## lint, types and the fast tests
 	$(BIN)/mypy
 	$(BIN)/pytest $(FAST)
 
-test: .venv/.dev .venv-torch/.done ## every test: real devices, servers and weights
-	$(BIN)/pytest $(FAST)
-	$(BIN)/pytest -m "live or slow"
+test: check .venv-torch/.done ## `make check`, then every other test: real devices, servers and weights
+	$(BIN)/pytest $(TWO) -m "slow and not live"
+	$(BIN)/pytest -m live
 	@# One thread in each process: the threads of networks this small cost more than they give
 	OMP_NUM_THREADS=1 .venv-torch/bin/python -m pytest $(TWO) tests/contract/test_detector.py \
 		tests/contract/test_speech.py tests/contract/test_fusion_metrics.py tests/contract/test_fusion_train.py \

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ from functools import partial
 from threading import Event, Thread, Timer
 from typing import Any
 
+import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, MemberToRemove
+from kafka.errors import KafkaConnectionError
+from kafka.net.transport import KafkaTCPTransport
 
 from pipeline import codec
 from pipeline.bus.kafka.admin import Admin
@@ -27,6 +31,7 @@ from pipeline.run import Runner, decoded
 from pipeline.types import ns
 from tests import make
 from tests.live.brokers import Brokers, SecureKafka, lag
+from tests.live.late_proxy import late
 from tests.live.servers import eventually
 
 pytestmark = pytest.mark.live
@@ -689,11 +694,36 @@ def test_a_wrong_password_says_so_and_is_not_shown(
                 doing()
             assert "hunter2" not in f"{was.value!r} {was.value.__cause__!r}"
             assert time.monotonic() - began < 30
-            # A broker hangs up as it refuses. On a busy machine the library may see that first, and
-            # then it may be both: the broker is away, or refuses us. Another attempt knows.
+            # The brokers of a busy machine may not answer in time. Another attempt knows.
             if not isinstance(was.value, BrokersAway):
                 break
         assert not isinstance(was.value, BrokersAway)
+
+
+def test_an_answer_before_the_end_of_a_connection_is_heard() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.sendall(b"refused")
+        theirs.close()
+        connection = KafkaTCPTransport(None, ours)
+        assert connection._sock_recv() == (b"refused", None)
+        data, error = connection._sock_recv()
+    assert data == b""
+    assert isinstance(error, KafkaConnectionError)
+
+
+def test_a_refusal_that_comes_with_the_end_of_the_connection_is_a_refusal(
+    secure_kafka: SecureKafka, buses: Callable[..., KafkaBus]
+) -> None:
+    sasl = schema.Sasl(
+        mechanism="SCRAM-SHA-512", username=secure_kafka.username, password="hunter2-wrong"
+    )
+    with late(secure_kafka.sasl) as address:
+        settings = secured(made(secure_kafka.plain, 1), secure_kafka, sasl=sasl)
+        bus = buses(msgspec.structs.replace(settings, brokers=(address,)))
+        with pytest.raises(OutsideError, match=r"refuse user fusewatch.*bus\.sasl"):
+            bus.publish(TOPIC, "k", b"")
 
 
 def test_a_client_certificate_opens_the_brokers_that_ask_for_one(

@@ -45,8 +45,9 @@ class Running:
         return [r for t, r in list(self.records) if t == topic and isinstance(r, kind)]
 
     def state(self, source: str = "desk") -> tuple[str, str]:
-        state = self.status.snapshot().sources["office"][source]
-        return state.state, state.reason
+        """Returns the state and its reason; empty before the capture has said anything."""
+        state = self.status.snapshot().sources.get("office", {}).get(source)
+        return (state.state, state.reason) if state else ("", "")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from kafka import errors as kafka
+from kafka.net import transport
 from kafka.net.compat import KafkaNetClient
 
 from pipeline.bus.kafka import client_settings
@@ -58,6 +59,26 @@ class _Tidy(selectors.DefaultSelector):
             if isinstance(key.fileobj, socket.socket):
                 key.fileobj.close()
         super().close()
+
+
+def _all_heard(receive: Callable[..., tuple[bytes, Any]]) -> Callable[..., tuple[bytes, Any]]:
+    """Returns a read of a socket that passes on what a broker sent before it hung up.
+
+    A broker that refuses a password answers, and closes the connection a moment later. When a slow
+    client finds both at once, kafka-python 3.0 drops the answer, and the refusal reads as a broker
+    that is away. The end of a connection is seen again by the next read: nothing is lost here.
+    """
+
+    def received(of: Any) -> tuple[bytes, Any]:
+        data, error = receive(of)
+        return (data, None) if data else (data, error)
+
+    return received
+
+
+# kafka-python has no setting for its transports
+for _each in (transport.KafkaTCPTransport, transport.KafkaSSLTransport):
+    _each._sock_recv = _all_heard(_each._sock_recv)  # noqa: SLF001
 
 
 class _Refusal(logging.Handler):
