@@ -7,6 +7,7 @@ order: what depends on it, such as a promise of a lost source, stays where it wa
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -64,29 +65,42 @@ def chunks_between(settings: Config, stored: History, start: int, end: int) -> I
         for topic in (*topics.CHUNKS, topics.OBSERVATIONS)
         for entries in _streams(stored, topic, start, end)
     ]
-    runs = _Runs(settings)
-    held: deque[_Held] = deque()  # until it is known whether there are chunks for them
+    runs, numbers = _Runs(settings), itertools.count()
+    held: list[_Held] = []  # a heap, until it is known whether there are chunks for them
     for at, chunk in heapq.merge(*streams, key=lambda item: item[0]):
         if chunk.topic == topics.OBSERVATIONS:
             if chunk.record is not None:
-                held.append(_Held(at, chunk, chunk.record))
+                known = max(at, _observed_at(chunk.record))
+                heapq.heappush(held, _Held(known, next(numbers), chunk, chunk.record))
         else:
             if (begun := runs.note(chunk)) is not None:
                 older = [one for one in held if runs.older(one.record, begun)]
-                yield from (one.chunk for one in older)
-                held = deque(one for one in held if one not in older)
+                yield from _in_order(older)
+                held = [one for one in held if one not in older]
+                heapq.heapify(held)
             yield chunk
+        due = []
         while held and held[0].at + _LATER <= at:
-            one = held.popleft()
-            if runs.lacks(one.record):
-                yield one.chunk
-    yield from (one.chunk for one in held if runs.lacks(one.record))
+            due.append(heapq.heappop(held))
+        yield from _in_order(one for one in due if runs.lacks(one.record))
+    yield from _in_order(one for one in held if runs.lacks(one.record))
 
 
 class _Held(NamedTuple):
-    at: int  # ns
+    """An observation that waits until the chunks of its time have come.
+
+    `at` (ns) is its own time: a stage that is behind publishes old times late, and what comes just
+    before them is merged as early as they are.
+    """
+
+    at: int
+    number: int  # in the order in which they came
     chunk: Chunk
     record: Any
+
+
+def _in_order(held: Iterable[_Held]) -> Iterator[Chunk]:
+    return (one.chunk for one in sorted(held, key=lambda one: one.number))
 
 
 class _Run(msgspec.Struct):
