@@ -1,11 +1,14 @@
 """Compares the local log with bare SQLite and a bare file, and measures the cost of a host.
 
-    python benchmarks/log.py [FOLDER]
+    python benchmarks/log.py [FOLDER] [--crowd]
 
 All ways are measured in one run, three times in turn, and the best of each is printed, so that
 other load on the machine affects all of them alike. "bare sqlite3" is a table (offset, key, value)
 in WAL mode with synchronous=NORMAL, with `executemany` in transactions of the same size; "bare
 file" is `write` and `flush` of the same batches, without fsync.
+
+The last part is how long a stage waits for a poll and for a commit while the threads of 37 cameras
+append their frames, first alone, then while another process writes to the same disk (fsync).
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -197,6 +202,74 @@ def latency(base: Path, count: int = 300) -> None:
     )
 
 
+BUSY = """
+import os, sys
+with open(sys.argv[1], "wb") as file:
+    while True:
+        file.seek(0)
+        file.write(os.urandom(64 << 20))
+        os.fsync(file.fileno())
+"""
+
+
+def crowd(base: Path, cameras: int = 37, duration: float = 10.0) -> None:
+    """Prints how long a stage waits for the log while the threads of cameras append."""
+    folder = Path(tempfile.mkdtemp(dir=base))
+    keep = Retention(max_bytes=256 << 20, gives_way=1)
+    log = LocalLog(folder, clock=time.time_ns, default=keep, spare=256 << 20)
+    reader = log.reader("frames.v1", "vision")
+    values = [frame(seq, 30_000) for seq in range(8)]
+    over = time.monotonic() + duration
+    appended: list[float] = []
+
+    def append(me: int) -> None:
+        time.sleep(me / cameras / 5)
+        while time.monotonic() < over:
+            begun = time.perf_counter()
+            log.publish("frames.v1", f"hall/{me}", values[me % len(values)])
+            log.flush()
+            appended.append(time.perf_counter() - begun)
+            time.sleep(max(0.0, 0.2 - appended[-1]))
+
+    threads = [Thread(target=append, args=(me,)) for me in range(cameras)]
+    for thread in threads:
+        thread.start()
+    polled, committed = [], []
+    while time.monotonic() < over:
+        begun = time.perf_counter()
+        entries = [event for event in reader.poll(64) if isinstance(event, Entry)]
+        polled.append(time.perf_counter() - begun)
+        time.sleep(0.1)  # the detector
+        if entries:
+            begun = time.perf_counter()
+            reader.commit(0, entries[-1].offset + 1, b"note")
+            committed.append(time.perf_counter() - begun)
+    for thread in threads:
+        thread.join()
+    log.close()
+    shutil.rmtree(folder)
+    for name, took in (("poll", polled), ("commit", committed), ("append", appended)):
+        took.sort()
+        p50, p99, most = (1000 * took[int(part * (len(took) - 1))] for part in (0.5, 0.99, 1))
+        print(
+            f"  {name:8} {len(took):6} times: p50 {p50:.2f} ms, p99 {p99:.1f} ms, max {most:.1f} ms"
+        )
+
+
+def crowds(base: Path) -> None:
+    """Measures `crowd` on the disk as it is, and while another process writes to it."""
+    print("37 cameras append 5 frames/s of 30 kB each; a stage polls and commits")
+    crowd(base)
+    print("the same while another process writes to the disk")
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(base / "busy")]) as other:
+        try:
+            crowd(base)
+        finally:
+            other.kill()
+            other.wait()
+            (base / "busy").unlink()
+
+
 def hosting(base: Path, count: int = 50_000, sites: int = 20) -> None:
     """Prints records/s through one host, and through a whole step over memory and the local log."""
     records = [
@@ -247,12 +320,16 @@ def main() -> None:
     """Runs all measurements in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", help="where the files are written; default: /tmp")
-    base = Path(tempfile.mkdtemp(dir=parser.parse_args().folder))
+    parser.add_argument("--crowd", action="store_true", help="the last part alone")
+    asked = parser.parse_args()
+    base = Path(tempfile.mkdtemp(dir=asked.folder))
     try:
-        compare(base, size=1_000, count=20_000, batch=64)
-        compare(base, size=150_000, count=400, batch=8)
-        latency(base)
-        hosting(base)
+        if not asked.crowd:
+            compare(base, size=1_000, count=20_000, batch=64)
+            compare(base, size=150_000, count=400, batch=8)
+            latency(base)
+            hosting(base)
+        crowds(base)
     finally:
         shutil.rmtree(base)
 

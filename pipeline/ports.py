@@ -88,7 +88,9 @@ class Reader(Protocol):
     """One member of a consumer group on one topic; not shared between threads.
 
     `poll` gives at most `limit` entries and waits at most `wait` seconds for the first.
-    `commit` is durable when it returns; `offset` is where a restart reads from.
+    `commit` says where a restart reads from: `offset`. What was published before is durable then.
+    The commit itself may come a little later, unless the bus says more: a restart may read some
+    entries again.
     `behind` is how many entries of a partition wait to be polled: at least 1 where that is not
     known, such as before the partition is assigned. `lost` counts the entries that retention
     deleted before this reader came to them; it grows as `poll` passes over them.

@@ -21,7 +21,8 @@ from threading import Event, Lock, local
 from typing import Any, TypeVar
 
 from pipeline.bus.disk_space import DiskSpace
-from pipeline.bus.log_table import Retention, Table
+from pipeline.bus.log_retention import Retention
+from pipeline.bus.log_table import Table
 from pipeline.bus.private import private_folder
 from pipeline.bus.sqlite_file import lock
 from pipeline.bus.waits import Waits
@@ -179,7 +180,10 @@ class LocalLog:
         return self._table(topic).oldest
 
     def committed(self, topic: str, group: str) -> tuple[int, bytes]:
-        """Returns the committed offset and note of the group; 0 and no note if it never read."""
+        """Returns the committed offset and note of the group; 0 and no note if it never read.
+
+        A commit counts as soon as it is made, also while another thread is about to store it.
+        """
         return self._table(topic).place(group) or (0, b"")
 
     def chunks(self, topic: str, offset: int) -> dict[str, int]:
@@ -339,7 +343,8 @@ class LogReader:
     def commit(self, partition: int, offset: int, note: bytes) -> None:
         """Stores in one transaction where a restart of this group continues, and its note.
 
-        Waits while the disk is full or the file is locked.
+        Waits while the disk is full or the file is locked. While another thread writes, that one
+        stores it, and this one does not wait, unless the topic is `durable`.
         """
         _check_partition(partition)
         self._roomy(lambda: self._table.commit(self._group, offset, note))

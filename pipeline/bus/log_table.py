@@ -7,18 +7,18 @@ connection writes, under a lock. Every reader has its own connection; WAL lets i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import Condition, RLock
 from typing import Any
 
-import msgspec
-
 from pipeline.bus.log_chunks import UnreadLosses, event_span
-from pipeline.bus.sqlite_file import FileKind, SqliteFile, connect
+from pipeline.bus.log_places import READ, Place, Places
+from pipeline.bus.log_retention import Retention, cost
+from pipeline.bus.sqlite_file import FileKind, LockedConnection, SqliteFile
 from pipeline.bus.waits import Waits
-from pipeline.errors import DiskFull
+from pipeline.errors import DiskFull, OutsideError
 from pipeline.types import ns
 
 Row = tuple[int, str, bytes, str]  # offset, key, value, trace
@@ -42,43 +42,9 @@ _KIND = FileKind(
     "{expected}). Move it away, or choose another state folder",
 )
 _POLL_BYTES = 32 << 20
-# KiB; a reader reads each record once. By default each of its 20 connections would keep 2 MB.
-_READER_CACHE = 256
 _STEP = 256  # rows or pages; limit of one retention step
 _STEPS = 16  # steps in one transaction; after a large cut of the cap it takes several
 URGENT = 0.0  # s that an `urgent` append waits for a lock, beyond the 2 s of SQLite itself
-
-
-class Retention(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a topic may keep.
-
-    `max_bytes` limits the size on disk, the WAL included; `max_age` is seconds since an entry was
-    appended. `hold` keeps entries that a known group has not committed, whatever their age and
-    size; with `capped` no entry is taken then that the log has no room for (DiskFull). `durable`
-    makes every flush survive a power cut (fsync), not only a killed process.
-
-    `gives_way` topics lose their oldest entries when the disk or the log is full, read or not; a
-    topic with 1 loses them before a topic with 2. `urgent`: whoever appends is told at once that
-    the disk is full (DiskFull), and after 2 seconds that a file is locked (FileBusy). An
-    append to any other topic waits, but for chunks (`gives_way`), which are told of a full disk.
-    """
-
-    max_bytes: int = 1 << 30
-    max_age: float = 30 * 86400
-    hold: bool = False
-    capped: bool = False
-    durable: bool = False
-    gives_way: int = 0
-    urgent: bool = False
-
-
-class LockedConnection:
-    """A connection and the lock held while it is used: closing it in use crashes the process."""
-
-    def __init__(self, path: Path) -> None:
-        self.lock = RLock()
-        self.connection = connect(path)
-        self.connection.execute(f"PRAGMA cache_size = {-_READER_CACHE}")
 
 
 class Table:
@@ -109,6 +75,9 @@ class Table:
         self._links: list[LockedConnection] = []
         self._file = SqliteFile(path, _KIND, durable=retention.durable, waits=waits)
         self._writing = RLock()
+        self._bytes, self._head = 0, (-1, 0)  # on disk; the oldest entry and when it was appended
+        self._places = Places(self._file)
+        self.committed = self._places.committed
         try:
             link = self.connect()
             self._query, self._querying = link.connection, link.lock
@@ -149,8 +118,11 @@ class Table:
         row = self._file.execute(sql).fetchone()
         self.end = int(row[0]) if row else 0
         self.oldest = self._find_oldest()
-        places = self._file.execute("SELECT reader, offset FROM commits")
-        self.committed: dict[str, int] = dict(places.fetchall())
+        self._places.load()
+        self._measure()
+
+    def _measure(self) -> None:
+        self._bytes = self._file.size() + self._file.wal_size()
 
     def _find_oldest(self) -> int:
         row = self._file.execute("SELECT min(offset) FROM entries").fetchone()
@@ -163,57 +135,80 @@ class Table:
         readers."""
         now = self._clock()
         spanned = [(key, event_span(value), value, trace) for key, value, trace in rows]
-        with self._writing:
+        with self._writer():
             numbered = [
                 (self.end + i, key, *span, now, value, trace)
                 for i, (key, span, value, trace) in enumerate(spanned)
             ]
             longest = URGENT if self.retention.urgent else math.inf
             with self._file.transaction(longest=longest) as run:
-                self._make_room(sum(map(self._cost, (value for _, value, _ in rows))), now)
+                incoming = sum(map(cost, (value for _, value, _ in rows)))
+                changed = self._make_room(incoming, now) or self.oldest == self.end
                 run.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)", numbered)
-                oldest = self._find_oldest()
+                oldest = self._find_oldest() if changed else self.oldest
             with self.arrived:
                 self.oldest = oldest
                 self.end += len(rows)
                 self.arrived.notify_all()
             self._file.bound_wal(self._wal // 2)
 
-    def commit(self, group: str, offset: int, note: bytes) -> None:
-        """Stores the offset at which `group` continues, and its note, in one transaction."""
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        """Makes this thread the only writer; afterwards it stores the commits that did not wait."""
         with self._writing:
-            with self._file.transaction() as run:
-                sql = "INSERT OR REPLACE INTO commits VALUES (?, ?, ?)"
-                run.execute(sql, (group, offset, note))
-            self.committed[group] = offset
-            self._file.bound_wal(self._wal // 2)
+            try:
+                yield
+            finally:  # before another thread writes, whose retention depends on them
+                with suppress(OutsideError):  # the next writer stores them
+                    self._store_places(URGENT)
+                self._measure()
+        with suppress(OutsideError):  # those that were noted between that and the release
+            self._store_places(URGENT)
 
-    def join(self, group: str) -> tuple[int, bytes]:
+    def _store_places(self, longest: float = math.inf) -> None:
+        """Stores the commits that are noted, unless another thread writes: it stores them then."""
+        while self._places.waiting and self._writing.acquire(blocking=False):
+            try:
+                self._places.store(longest)
+                self._file.bound_wal(self._wal * 9 // 16)  # a little more than appends leave
+                self._measure()
+            finally:
+                self._writing.release()
+
+    def commit(self, group: str, offset: int, note: bytes) -> None:
+        """Stores the offset at which `group` continues, and its note.
+
+        While another thread writes, it returns at once, and that thread stores them. That of a
+        `durable` topic waits: what was sent out should not be sent again.
+        """
+        self._places.note(group, offset, note)
+        with self._writing if self.retention.durable else nullcontext():
+            self._store_places()
+
+    def join(self, group: str) -> Place:
         """Returns the offset at which `group` continues, and its note.
 
         A new group starts at the oldest entry, and a `hold` topic keeps entries for it from there.
         """
-        with self._writing:
-            sql = "SELECT offset, note FROM commits WHERE reader = ?"
-            row = self._file.patiently(lambda: self._file.execute(sql, (group,)).fetchone())
-            if row is None:
-                row = (self.oldest, b"")
-                self.commit(group, *row)
-            return int(row[0]), bytes(row[1])
+        with self._writer():
+            self._store_places()
+            place = self._places.read(group)
+            if place is None:
+                place = (self.oldest, b"")
+                self.commit(group, *place)
+            return place
 
     def forget(self, group: str) -> None:
         """Deletes a group that does not return, so that no entries are kept for it."""
-        with self._writing:
-            with self._file.transaction() as run:
-                run.execute("DELETE FROM commits WHERE reader = ?", (group,))
-            self.committed.pop(group, None)
+        with self._writer():
+            self._places.forget(group)
 
     def trim(self) -> None:
         """Deletes entries that are too old and returns free pages to the disk; to be called
         regularly."""
         trimmed = True
         while trimmed:
-            with self._writing:  # released after each step, so that other threads can append
+            with self._writer():  # released after each step, so that other threads can append
                 before = self.oldest
                 with self._file.transaction():
                     self._make_room(0, self._clock())
@@ -223,11 +218,12 @@ class Table:
                 trimmed = oldest > before or self._shrink(self._most())
                 self._file.bound_wal(self._wal // 2 if trimmed else 0)
 
-    def _make_room(self, incoming: int, now: int) -> None:
+    def _make_room(self, incoming: int, now: int) -> bool:
         """Deletes the oldest entries until `incoming` bytes fit the budget, in the open
-        transaction."""
-        self._delete_aged(now - ns(self.retention.max_age))
-        most = self._most()
+        transaction; returns whether it may have deleted some."""
+        deleted, most = self._delete_aged(now - ns(self.retention.max_age)), self._most()
+        if not deleted and self._file.allocated() + incoming <= most:
+            return False
         for _ in range(_STEPS):
             excess = self._file.live() + incoming - most
             if excess <= 0:
@@ -237,6 +233,7 @@ class Table:
                 break
         if self._file.allocated() > most:
             self._shrink(most)
+        return True
 
     def _check_cap(self, incoming: int, excess: float) -> None:
         """Raises DiskFull where a `capped` topic would grow beyond its share and the log's room."""
@@ -258,7 +255,7 @@ class Table:
 
         Entries that a group has not committed stay unless `unread`. Returns whether it could.
         """
-        with self._writing:
+        with self._writer():
             self._file.checkpoint()  # its space is needed for what is deleted and moved
             limit = self.end if unread else min(self.committed.values(), default=self.end)
             with self._file.transaction():
@@ -271,19 +268,20 @@ class Table:
             self._file.checkpoint()
             return deleted or shrunk
 
-    def _delete_aged(self, before: int) -> None:
-        head = "SELECT appended FROM entries ORDER BY offset LIMIT 1"
-        row = self._file.execute(head).fetchone()
-        if row is None or row[0] >= before:
-            return
-        sql = "SELECT offset, appended FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
-        last = None
+    def _delete_aged(self, before: int) -> bool:
+        head = "SELECT offset, appended FROM entries"
+        if self._head[0] != self.oldest:
+            self._head = self._file.execute(f"{head} ORDER BY offset LIMIT 1").fetchone() or (-1, 0)
+        if self._head[0] < 0 or self._head[1] >= before:
+            return False
+        sql, last = f"{head} WHERE offset < ? ORDER BY offset LIMIT ?", None
         for offset, appended in self._file.execute(sql, (self._limit(), _STEP)):
             if appended >= before:
                 break
             last = offset
         if last is not None:
             self._delete_to(last)
+        return last is not None
 
     def _delete_oldest(self, wanted: float, limit: int) -> bool:
         sql = "SELECT offset, length(value) FROM entries WHERE offset < ? ORDER BY offset LIMIT ?"
@@ -306,13 +304,6 @@ class Table:
         if not self.retention.hold:
             return self.end
         return min(self.committed.values(), default=self.end)
-
-    def _cost(self, value: bytes) -> int:
-        """Returns an upper estimate of a row's bytes on disk, its index entry included."""
-        size = len(value)
-        if size < 4096:  # rows of one page: up to half of it stays empty
-            return size + size // 2 + 256
-        return size + size // 256 + 4608  # overflow pages, of which the last is half empty
 
     def _shrink(self, most: float) -> bool:
         """Returns some free pages to the disk if too many are free; returns whether it did."""
@@ -371,8 +362,9 @@ class Table:
 
     def place(self, group: str) -> tuple[int, bytes] | None:
         """Returns the committed offset and note of `group`; None if it has never read."""
-        sql = "SELECT offset, note FROM commits WHERE reader = ?"
-        rows = self._queried(sql, (group,))
+        if noted := self._places.noted(group):
+            return noted
+        rows = self._queried(READ, (group,))
         return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
 
     def last(self, key: str) -> bytes | None:
@@ -386,8 +378,8 @@ class Table:
             return self._file.patiently(lambda: self._query.execute(sql, values).fetchall())
 
     def size(self) -> int:
-        """Returns the bytes of its files on disk; any thread may call it."""
-        return self._file.size() + self._file.wal_size()
+        """Returns the bytes of its files on disk after the last write; any thread may call it."""
+        return self._bytes
 
     def close(self) -> None:
         """Wakes all waiting readers and closes every connection."""
@@ -397,4 +389,6 @@ class Table:
         while self._links:
             self.release(self._links.pop())
         with self._writing:
+            with suppress(OutsideError):  # then these groups read some entries again
+                self._store_places(URGENT)
             self._file.close()

@@ -125,6 +125,9 @@ class Status:
 
     def source(self, site: str, source: str, state: str, reason: str = "") -> None:
         """Sets the state of a source; the same state again changes nothing."""
+        old = self._sources.get((site, source))  # one thread sets the state of a source
+        if old is not None and (old.state, old.reason) == (state, reason):
+            return  # said for each frame: no other thread has to wait for that
         with self._lock:
             old = self._sources.get((site, source))
             if old is None or (old.state, old.reason) != (state, reason):
