@@ -54,16 +54,24 @@ class Lying:
         time: int,
         least: float = 0.5,
         refuse: Refuse | None = None,
+        *,
+        tells: bool = True,
     ) -> list[Behaviour]:
-        """Returns who has lain for the whole span with a score of `least` or more, each once."""
+        """Returns who has lain for the whole span with a score of `least` or more, each once.
+
+        While the rule does not tell, they come in every frame, and once again when it does.
+        """
         known = {one.number for one in persons}
         self._runs = {number: run for number, run in self._runs.items() if number in known}
+        if not tells:
+            for run in self._runs.values():
+                run.told = False
         found = []
         for one in persons:
             run = self._run(one, falls, time, least, refuse)
             shown = run is not None and one.seen == time
             if run is not None and shown and not run.told and time - run.since >= self._span:
-                run.told = True
+                run.told = tells
                 seconds = self._span / SECOND
                 found.append(behaviour("lying", one.box, run.score, f"for {seconds:g} s"))
             elif refuse is not None and run is not None and not run.told:

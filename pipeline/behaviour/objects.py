@@ -32,8 +32,10 @@ class Running:
         self._least = least
         self._ran: dict[int, int] = {}  # track -> when it last ran, ns
 
-    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
-        """Yields who begins to run in this frame."""
+    def see(
+        self, seen: TrackedFrame, refuse: Refuse | None = None, *, tells: bool = True
+    ) -> Iterator[Behaviour]:
+        """Yields who begins to run in this frame; running is over when the hours begin."""
         time = seen.start
         self._ran = {track: at for track, at in self._ran.items() if time - at < SLOW}
         for track in seen.tracks:
@@ -58,8 +60,10 @@ class Abandoned:
         self._beside: dict[int, int] = {}  # bag -> when a person was last beside it, ns
         self._told: set[int] = set()
 
-    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
-        """Yields the bags that become abandoned in this frame, each once."""
+    def see(
+        self, seen: TrackedFrame, refuse: Refuse | None = None, *, tells: bool = True
+    ) -> Iterator[Behaviour]:
+        """Yields the bags that become abandoned in this frame, each once; `tells` as in `Lying`."""
         bags = [track for track in seen.tracks if track.label in BAGS]
         persons = [track for track in seen.tracks if track.label == "person"]
         known = {bag.id for bag in bags}
@@ -68,7 +72,7 @@ class Abandoned:
             for bag, at in self._beside.items()
             if bag in known and seen.start - at < self._horizon
         }
-        self._told &= known
+        self._told = self._told & known if tells else set()
         for bag in bags:
             if any(_beside(person, bag) for person in persons):
                 self._beside[bag.id] = seen.start
@@ -76,7 +80,8 @@ class Abandoned:
             alone = seen.start - self._beside.get(bag.id, seen.start)
             rests = alone >= self._span and bag.moved(self._span) < RESTS
             if rests and bag.id not in self._told and bag.score >= self._least:
-                self._told.add(bag.id)
+                if tells:
+                    self._told.add(bag.id)
                 why = f"nobody beside it for {self._span / SECOND:g} s"
                 yield behaviour("abandoned-object", bag.box, bag.score, why)
             elif refuse is not None and bag.id not in self._told:
@@ -97,10 +102,12 @@ class AtRest:
         self._span, self._least, self._horizon = span, least, horizon
         self._told: dict[int, int] = {}  # vehicle -> when it was last seen so, ns
 
-    def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Iterator[Behaviour]:
+    def see(
+        self, seen: TrackedFrame, refuse: Refuse | None = None, *, tells: bool = True
+    ) -> Iterator[Behaviour]:
         """Yields the vehicles that have rested for the whole span, each once while it rests.
 
-        One in the place of a vehicle that stood still before is known.
+        One in the place of a vehicle that stood still before is known. `tells` is as in `Lying`.
         """
         time = seen.start
         vehicles = [track for track in seen.tracks if track.label in VEHICLES]
@@ -108,7 +115,7 @@ class AtRest:
         self._told = {
             vehicle: at
             for vehicle, at in self._told.items()
-            if vehicle in known and time - at < self._horizon
+            if tells and vehicle in known and time - at < self._horizon
         }
         for vehicle in vehicles:
             rested = time - vehicle.first_seen
@@ -119,7 +126,8 @@ class AtRest:
                 self._told[vehicle.id] = time
             elif rested >= self._span and vehicle.score >= self._least:
                 news = vehicle.id not in self._told
-                self._told[vehicle.id] = time
+                if tells:
+                    self._told[vehicle.id] = time
                 if news:
                     why = f"for {self._span / SECOND:g} s"
                     yield behaviour("vehicle-at-rest", vehicle.box, vehicle.score, why)

@@ -71,11 +71,15 @@ class BehaviourJudge:
         self._lying = Lying(ns(rule.seconds), memory)
 
     def see(self, seen: TrackedFrame, refuse: Refuse | None = None) -> Sequence[RuleFinding]:
-        """Returns one finding for each behaviour that becomes certain in this frame."""
+        """Returns one finding for each behaviour that becomes certain in this frame.
+
+        What lasts (lying, a thing at rest) is told when the hours or the mode of the rule begin,
+        if it lasts then. What happened before (a fall, a fight, running) is not.
+        """
         if seen.source != self._camera:
             return ()
         holds = seen.watched and self._schedule.contains(seen.start, self._timezone)
-        told = list(self._told(seen, refuse if holds else None))
+        told = list(self._told(seen, refuse if holds else None, tells=holds))
         if not holds:
             if refuse is not None:
                 refuse("schedule" if seen.watched else OFF, partial(self._off, seen, told))
@@ -105,15 +109,19 @@ class BehaviourJudge:
         why = off_hours(self._rule.schedule, seen.start, self._timezone)
         return Obstacle(why, score, near=score is not None)
 
-    def _told(self, seen: TrackedFrame, refuse: Refuse | None) -> Iterator[Behaviour]:
+    def _told(
+        self, seen: TrackedFrame, refuse: Refuse | None, *, tells: bool
+    ) -> Iterator[Behaviour]:
         persons, least = self._persons.see(seen), self._rule.labels
         falls = self._falls.see(persons, seen.start, refuse if "fall" in least else None)
         if "fall" in least:
             yield from falls
         if "lying" in least:
-            yield from self._lying.see(persons, self._falls, seen.start, least["lying"], refuse)
+            yield from self._lying.see(
+                persons, self._falls, seen.start, least["lying"], refuse, tells=tells
+            )
         for other in self._others:
-            yield from other.see(seen, refuse)
+            yield from other.see(seen, refuse, tells=tells)
         if self._fights is not None:
             yield from self._fights.see(
                 persons, seen.aspect, seen.start, gated=seen.gated, refuse=refuse

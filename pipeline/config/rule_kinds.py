@@ -33,6 +33,7 @@ from pipeline.types import Severity
 from pipeline.words import words as split
 
 POSED = frozenset({"fall", "lying", "fight"})  # behaviours that are judged by poses
+LASTING = frozenset({"lying", "abandoned-object", "vehicle-at-rest"})  # those that last `seconds`
 WORD_MODALITIES = ("speech", "report")
 
 
@@ -167,7 +168,7 @@ class BehaviourRule(RuleKind, tag="behaviour", frozen=True, kw_only=True):
             yield from known_only((self.zone,), site.zones, (*here, "zone"), what)
         yield from _schedule(self.schedule, here)
         most = site.horizon - self.BEGINNING
-        if self.seconds > most:
+        if self.seconds > most and not LASTING.isdisjoint(self.labels):
             why = f"is longer than {most:g} s (windows.horizon less {self.BEGINNING:g} s)"
             yield Problem((*here, "seconds"), f"{why}, which is as far back as is remembered")
         for label, threshold in self.labels.items():

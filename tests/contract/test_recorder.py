@@ -398,7 +398,7 @@ def test_a_log_that_was_made_anew_begins_another_recording(state: Path) -> None:
             file.unlink()
     files = sorted((state / continuous.FOLDER).glob("*.mcap"))
     assert len(files) == 2
-    with pytest.raises(ConfigError, match="recordings of two logs"):
+    with pytest.raises(ConfigError, match="are not of one recording"):
         open_recording(files)
     assert len(list(open_recording(files[1]).appended(topics.FRAMES))) == 20
 

@@ -202,7 +202,7 @@ def test_recordings_of_two_logs_are_refused(tmp_path: Path) -> None:
         for topic, one in entries(2):
             writer.add(topic, one)
         writer.close()
-    with pytest.raises(ConfigError, match="recordings of two logs"):
+    with pytest.raises(ConfigError, match="are not of one recording"):
         open_recording(tmp_path)
 
 

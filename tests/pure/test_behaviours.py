@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.behaviour.rule import BehaviourJudge
-from pipeline.config.rule_kinds import BehaviourRule
+from pipeline.config.rule_kinds import BehaviourRule, RuleSite
 from pipeline.config.schema import Detect
 from pipeline.judge.rules import RuleFinding
 from pipeline.types import SECOND, Box, Detections, ns
@@ -158,3 +158,29 @@ def test_only_what_happens_in_the_zone_is_told(zone: str, told: list[str]) -> No
 def test_nothing_is_told_while_the_rule_does_not_hold() -> None:
     assert seen(film(FALLS), watched=False) == []
     assert seen(film(FALLS), judge(schedule="06:00-22:00")) == []
+
+
+def test_who_lies_when_the_hours_begin_is_told_then_and_the_fall_before_is_not() -> None:
+    steps: Sequence[Step] = (*FALLS, ("lies", 60))
+    (found,) = seen(film(steps), judge(schedule="00:01-22:00"))
+    assert (found.label, found.start) == ("lying", 60 * SECOND)
+
+
+def test_who_lies_on_is_told_once_each_time_that_the_rule_is_switched_on() -> None:
+    by = judge()
+    tracks = CameraTracks({"desk": Detect()}, 120 * SECOND, 60 * SECOND, 0.25)
+    told = []
+    for record in film((*FALLS, ("lies", 100))):
+        frame = tracks.see(record)
+        assert frame is not None
+        on = frame.start // SECOND % 40 < 20
+        told += [(f.label, f.start // SECOND) for f in by.see(replace(frame, watched=on))]
+    assert told == [("fall", 3), ("lying", 4), ("lying", 40), ("lying", 80)]
+
+
+@pytest.mark.parametrize("label", ["fall", "fight", "running"])
+def test_seconds_are_limited_only_where_they_are_used(label: str) -> None:
+    for more, many in (((), 0), (("lying",), 1)):
+        rule = BehaviourRule(labels=dict.fromkeys((label, *more), 0.5), seconds=119)
+        site = RuleSite(cameras=("desk",), zones=(), lines=(), microphones=(), horizon=120)
+        assert len([p for p in rule.problems(site, ()) if p.path == ("seconds",)]) == many

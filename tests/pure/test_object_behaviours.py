@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
 from pipeline.behaviour.rule import BehaviourJudge
 from pipeline.config.rule_kinds import BehaviourRule
@@ -17,8 +18,13 @@ from workers.stages.camera_tracks import CameraTracks
 FPS = 5
 
 
-def told(label: str, seconds: float, at: Callable[[float], Sequence[Box]]) -> list[tuple[str, int]]:
-    """What is told, with the second; `at` gives the boxes at a time."""
+def told(
+    label: str,
+    seconds: float,
+    at: Callable[[float], Sequence[Box]],
+    on: Callable[[float], bool] = lambda _: True,
+) -> list[tuple[str, int]]:
+    """What is told, with the second; `at` gives the boxes, `on` whether the rule holds."""
     rule = BehaviourRule(labels={label: 0.5}, seconds=4)
     utc = ZoneInfo("UTC")
     judge = BehaviourJudge("b", rule, None, camera="desk", timezone=utc, horizon=120)
@@ -27,6 +33,7 @@ def told(label: str, seconds: float, at: Callable[[float], Sequence[Box]]) -> li
     for k in range(round(seconds * FPS)):
         frame = tracks.see(detections(k / FPS, *at(k / FPS)))
         assert frame is not None
+        frame = replace(frame, watched=on(k / FPS))
         found += [(f.label, f.start // SECOND) for f in judge.see(frame)]
     return found
 
@@ -73,3 +80,19 @@ def test_a_vehicle_is_told_once_when_it_has_stood_and_again_when_it_stands_anew(
 def test_a_vehicle_that_drives_by_does_not_rest() -> None:
     slow = lambda at: [box("car", x=0.1 + at * 0.05, y=0.6, width=0.2, height=0.15)]  # noqa: E731
     assert told("vehicle-at-rest", 15, slow) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "at"),
+    [
+        ("vehicle-at-rest", lambda _: [box("car", x=0.5, y=0.6, width=0.2, height=0.15)]),
+        ("abandoned-object", leaves),
+    ],
+)
+def test_what_rests_when_the_rule_begins_to_hold_is_told_then(
+    label: str, at: Callable[[float], Sequence[Box]]
+) -> None:
+    assert told(label, 30, at, lambda second: second >= 20) == [(label, 20)]
+    on_and_off = told(label, 50, at, lambda second: second < 25 or second >= 40)
+    assert [name for name, _ in on_and_off] == [label] * 2
+    assert on_and_off[1] == (label, 40)

@@ -345,7 +345,7 @@ def _check_one_log(files: Collection[FileIndex]) -> None:
     if len(logs) > 1:
         first, second, *_ = logs.values()
         msg = (
-            f"{first} and {second} are recordings of two logs, or the log was made anew between "
-            "them; name the files of one"
+            f"{first} and {second} are not of one recording: of two logs, of a log that was made "
+            "anew between them, or of two runs of `record`; name the files of one"
         )
         raise ConfigError(msg)
