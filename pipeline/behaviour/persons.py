@@ -27,7 +27,7 @@ NEAR = 0.4  # the shared part of the smaller of two boxes, from which they show 
 LEAST = 0.2  # of the area of the last box
 # ns; a person is forgotten without a track or a box that could begin one. While nothing moves, this
 # time stands still, but not for longer than the tracker keeps a faint object.
-DOUBT = 5 * SECOND
+DOUBT = 60 * SECOND
 
 
 class Person:

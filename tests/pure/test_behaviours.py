@@ -155,6 +155,14 @@ def test_only_what_happens_in_the_zone_is_told(zone: str, told: list[str]) -> No
     assert all(each.zone == "floor" for each in found)
 
 
+def test_who_is_seen_faintly_on_the_floor_lies_on() -> None:
+    def faint(k: int, box: Box) -> Sequence[Box]:
+        return [replace(box, score=0.15 if k > 3 * FPS else 0.9)]
+
+    steps: Sequence[Step] = (*FALLS, ("lies", 40))
+    assert labels(seen(film(steps, faint), judge(seconds=30))) == ["fall", "lying"]
+
+
 def test_nothing_is_told_while_the_rule_does_not_hold() -> None:
     assert seen(film(FALLS), watched=False) == []
     assert seen(film(FALLS), judge(schedule="06:00-22:00")) == []
