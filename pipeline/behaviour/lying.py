@@ -64,8 +64,8 @@ class Lying:
         known = {one.number for one in persons}
         self._runs = {number: run for number, run in self._runs.items() if number in known}
         if not tells:
-            for run in self._runs.values():
-                run.told = False
+            for before in self._runs.values():
+                before.told = False
         found = []
         for one in persons:
             run = self._run(one, falls, time, least, refuse)
