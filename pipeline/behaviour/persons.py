@@ -25,8 +25,8 @@ UNSEEN = 3 * SECOND  # ns; a person who is unseen for longer is forgotten
 BEGINS = 0.2  # the lowest score of a box with which a person begins
 NEAR = 0.4  # the shared part of the smaller of two boxes, from which they show one person
 LEAST = 0.2  # of the area of the last box
-# ns; a person is forgotten without a track or a box that could begin one. While nothing moves, this
-# time stands still, but not for longer than the tracker keeps a faint object.
+# ns; a person who has had no track and no box that could begin one for so long is forgotten. While
+# nothing moves, this time stands still, but not for longer than the tracker keeps a faint object.
 DOUBT = 60 * SECOND
 
 
